@@ -1,0 +1,3 @@
+//! The `lsregen` command.
+
+fn main() {}
