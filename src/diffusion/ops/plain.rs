@@ -1,0 +1,86 @@
+//! The plain candle form of every building block: slow, obvious, right in value and in gradient.
+
+use candle_core::{D, Result, Tensor};
+
+/// `x Wᵀ + b`. `x` (…, in), `weight` (out, in), `bias` (out).
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let y = x.broadcast_matmul(&weight.t()?)?;
+    match bias {
+        Some(b) => y.broadcast_add(b),
+        None => Ok(y),
+    }
+}
+
+/// Cross-correlation. `x` (B, C, H, W), `weight` (O, C, k, k), `bias` (O).
+pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
+    let y = x.conv2d(weight, padding, stride, 1, 1)?;
+    match bias {
+        Some(b) => y.broadcast_add(&b.reshape((1, b.elem_count(), 1, 1))?),
+        None => Ok(y),
+    }
+}
+
+/// Group normalisation of (B, C, H, W), followed by SiLU if `activate`.
+pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, activate: bool) -> Result<Tensor> {
+    let (b, c, h, w) = x.dims4()?;
+    let g = x.reshape((b, groups, c / groups * h * w))?;
+    let g = g.broadcast_sub(&g.mean_keepdim(D::Minus1)?)?;
+    let variance = g.sqr()?.mean_keepdim(D::Minus1)?;
+    let g = g.broadcast_div(&(variance + eps)?.sqrt()?)?.reshape((b, c, h, w))?;
+    let y = g.broadcast_mul(&weight.reshape((1, c, 1, 1))?)?.broadcast_add(&bias.reshape((1, c, 1, 1))?)?;
+    if activate { silu(&y) } else { Ok(y) }
+}
+
+/// Layer normalisation over the last dimension.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let variance = x.sqr()?.mean_keepdim(D::Minus1)?;
+    x.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
+}
+
+/// Multi-head attention `softmax(q kᵀ / √d) v`. `q` (B, N, heads·d), `k` and `v` (B, M, heads·d) → (B, N, heads·d).
+/// With `causal`, position i sees positions 0..=i.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+    let (b, n, c) = q.dims3()?;
+    let m = k.dim(1)?;
+    let d = c / heads;
+    let split = |t: &Tensor, len: usize| t.reshape((b, len, heads, d))?.transpose(1, 2)?.contiguous();
+    let (q, k, v) = (split(q, n)?, split(k, m)?, split(v, m)?);
+    let mut scores = (q.matmul(&k.t()?)? * (1.0 / (d as f64).sqrt()))?;
+    if causal {
+        let mask: Vec<f32> = (0..n).flat_map(|i| (0..m).map(move |j| if j > i { f32::NEG_INFINITY } else { 0.0 })).collect();
+        let mask = Tensor::from_vec(mask, (1, 1, n, m), q.device())?.to_dtype(q.dtype())?;
+        scores = scores.broadcast_add(&mask)?;
+    }
+    // candle_nn's softmax_last_dim has no gradient; this one is decomposed.
+    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
+    weights.matmul(&v)?.transpose(1, 2)?.reshape((b, n, c))
+}
+
+/// Gated GELU: (…, 2d) → (…, d), first half times the exact GELU of the second.
+pub fn geglu(x: &Tensor) -> Result<Tensor> {
+    let halves = x.chunk(2, D::Minus1)?;
+    &halves[0] * gelu(&halves[1])?
+}
+
+/// GELU, the exact (erf) form.
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    x.gelu_erf()
+}
+
+/// `x σ(1.702 x)`, the GELU of OpenAI's CLIP.
+pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
+    x * candle_nn::ops::sigmoid(&(x * 1.702)?)?
+}
+
+/// `x σ(x)`.
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    x.silu()
+}
+
+/// Every pixel twice in both directions: (B, C, H, W) → (B, C, 2H, 2W). By broadcasting: candle's own
+/// `upsample_nearest2d` has a wrong gradient where its input is used twice.
+pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
+    let (b, c, h, w) = x.dims4()?;
+    x.reshape((b, c, h, 1, w, 1))?.broadcast_as((b, c, h, 2, w, 2))?.reshape((b, c, 2 * h, 2 * w))
+}
