@@ -5,4 +5,6 @@
 
 pub mod plain;
 
-pub use plain::{attention, conv2d, geglu, gelu, group_norm, layer_norm, linear, quick_gelu, silu, upsample_nearest_2x};
+pub use plain::{
+    attention, conv2d, geglu, gelu, group_norm, layer_norm, linear, quick_gelu, silu, upsample_nearest_2x,
+};

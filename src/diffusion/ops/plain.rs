@@ -21,7 +21,14 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize,
 }
 
 /// Group normalisation of (B, C, H, W), followed by SiLU if `activate`.
-pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, activate: bool) -> Result<Tensor> {
+pub fn group_norm(
+    x: &Tensor,
+    groups: usize,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    activate: bool,
+) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     let g = x.reshape((b, groups, c / groups * h * w))?;
     let g = g.broadcast_sub(&g.mean_keepdim(D::Minus1)?)?;
@@ -48,7 +55,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
     let (q, k, v) = (split(q, n)?, split(k, m)?, split(v, m)?);
     let mut scores = (q.matmul(&k.t()?)? * (1.0 / (d as f64).sqrt()))?;
     if causal {
-        let mask: Vec<f32> = (0..n).flat_map(|i| (0..m).map(move |j| if j > i { f32::NEG_INFINITY } else { 0.0 })).collect();
+        let mask: Vec<f32> =
+            (0..n).flat_map(|i| (0..m).map(move |j| if j > i { f32::NEG_INFINITY } else { 0.0 })).collect();
         let mask = Tensor::from_vec(mask, (1, 1, n, m), q.device())?.to_dtype(q.dtype())?;
         scores = scores.broadcast_add(&mask)?;
     }
