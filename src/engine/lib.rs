@@ -1,1 +1,32 @@
-//! The engine of lsregen.
+//! The engine of lsregen: a graph written in YAML is read, checked whole, planned and run.
+//!
+//! ```text
+//! YAML text ─► Document ─► Graph ─► Plan ─► Executor ─► Store ─► outputs
+//!              typed,      checked   memo    events,     memory
+//!              spanned     types,    keys,   cancel
+//!                          no cycle  hits
+//! ```
+//!
+//! One direction, one type a station, one file a station; the modules below stand in that order. The engine knows no
+//! tensor, no picture and no model: what its nodes do is their own affair.
+
+// What a node is.
+mod context;
+mod event;
+mod lane;
+mod node;
+mod registry;
+mod schema;
+mod socket;
+mod value;
+
+mod key;
+
+pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
+pub use event::{Event, Subscriber};
+pub use key::Key;
+pub use lane::Lane;
+pub use node::{DynNode, Fault, FileRef, Node, NodeType};
+pub use registry::{Entry, ParamDoc, Registry};
+pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
+pub use value::{Payload, Value};

@@ -1,0 +1,161 @@
+//! What a node may know beside its parameters and inputs: its host, progress, cancellation.
+//!
+//! Nothing here may change a node's result, for none of it is in the memo key; the one exception, the numbers'
+//! fingerprint, is in every key.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+
+use crate::event::{Event, Subscriber};
+
+/// Where graphs run: folders, and the services the program offers its nodes.
+pub struct Host {
+    graph_folder: PathBuf,
+    output_folder: PathBuf,
+    fingerprint: String,
+    services: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+}
+
+impl Host {
+    /// Input files are relative to `graph_folder` (the graph file's), written files to `output_folder` (the working
+    /// directory, or what the user asked for).
+    pub fn new(graph_folder: impl Into<PathBuf>, output_folder: impl Into<PathBuf>) -> Host {
+        Host {
+            graph_folder: graph_folder.into(),
+            output_folder: output_folder.into(),
+            fingerprint: String::new(),
+            services: HashMap::new(),
+        }
+    }
+
+    /// Adds a service, which nodes reach by its type; a former one of the same type is replaced.
+    pub fn with_service<T: Send + Sync + 'static>(mut self, service: T) -> Host {
+        self.services.insert(TypeId::of::<T>(), Arc::new(service));
+        self
+    }
+
+    /// Sets what decides the numbers beside the nodes: device kind, dtype, backend version. Part of every memo key.
+    pub fn with_fingerprint(mut self, fingerprint: impl Into<String>) -> Host {
+        self.fingerprint = fingerprint.into();
+        self
+    }
+
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+}
+
+/// What a node's checks may know, before anything runs.
+pub struct CheckContext<'a> {
+    host: &'a Host,
+}
+
+impl<'a> CheckContext<'a> {
+    pub fn new(host: &'a Host) -> CheckContext<'a> {
+        CheckContext { host }
+    }
+
+    /// The place of an input file: relative to the graph file's folder.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.host.graph_folder.join(path)
+    }
+
+    /// The place of a file to be written.
+    pub fn output_path(&self, path: &Path) -> PathBuf {
+        self.host.output_folder.join(path)
+    }
+}
+
+/// What a running node may know and say.
+pub struct Context {
+    host: Arc<Host>,
+    node: Arc<str>,
+    cancel: Cancel,
+    subscriber: Arc<dyn Subscriber>,
+}
+
+impl Context {
+    pub fn new(host: Arc<Host>, node: Arc<str>, cancel: Cancel, subscriber: Arc<dyn Subscriber>) -> Context {
+        Context { host, node, cancel, subscriber }
+    }
+
+    /// A context that no one listens to and no one cancels: for running one node by itself.
+    pub fn detached(host: Arc<Host>) -> Context {
+        Context::new(host, "detached".into(), Cancel::new(), Arc::new(|_: &Event| {}))
+    }
+
+    /// The node's name in the document, for messages.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Reports `done` of `of` steps and is where cancellation takes hold: call it between steps, and pass the error on.
+    pub fn step(&self, done: usize, of: usize) -> Result<(), Cancelled> {
+        self.subscriber.event(&Event::Step { node: self.node.clone(), done, of });
+        self.cancel.check()
+    }
+
+    /// A line for the user.
+    pub fn note(&self, text: impl Into<String>) {
+        self.subscriber.event(&Event::Note { node: self.node.clone(), text: text.into() });
+    }
+
+    /// The run's cancellation, for code that has no steps to report.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// The place of an input file: relative to the graph file's folder.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.host.graph_folder.join(path)
+    }
+
+    /// The place of a file to be written: relative to the output folder.
+    pub fn output_path(&self, path: &Path) -> PathBuf {
+        self.host.output_folder.join(path)
+    }
+
+    /// A service of the host.
+    ///
+    /// # Errors
+    /// When the program was built without it.
+    pub fn service<T: Send + Sync + 'static>(&self) -> anyhow::Result<Arc<T>> {
+        let service = self.host.services.get(&TypeId::of::<T>()).cloned();
+        service
+            .and_then(|service| service.downcast().ok())
+            .with_context(|| format!("this host offers no service `{}`", type_name::<T>()))
+    }
+}
+
+/// A flag that asks a run to stop. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub fn new() -> Cancel {
+        Cancel::default()
+    }
+
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// `Err` once the run is cancelled.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
+    }
+}
+
+/// The run was cancelled; not a failure of the node that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cancelled")]
+pub struct Cancelled;

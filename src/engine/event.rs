@@ -1,0 +1,80 @@
+//! What a run tells, while it runs. What is done with it (a progress bar, a log, a test) is the subscriber's affair.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::key::Key;
+
+/// One thing that happened. Nodes go by the names they have in the document.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The first event of a run: how many nodes will run, are known already, share another node's run, and are not
+    /// asked for at all.
+    PlanMade {
+        run: usize,
+        hit: usize,
+        shared: usize,
+        unneeded: usize,
+    },
+    /// The node's value was in the store.
+    Hit {
+        node: Arc<str>,
+        key: Key,
+    },
+    NodeStarted {
+        node: Arc<str>,
+        key: Key,
+    },
+    /// `done` of `of` steps.
+    Step {
+        node: Arc<str>,
+        done: usize,
+        of: usize,
+    },
+    /// A line for the user.
+    Note {
+        node: Arc<str>,
+        text: String,
+    },
+    /// `bytes` counts the outputs.
+    NodeFinished {
+        node: Arc<str>,
+        key: Key,
+        duration: Duration,
+        bytes: usize,
+    },
+    /// The node has the same key as `with`, and gets its result.
+    Shared {
+        node: Arc<str>,
+        with: Arc<str>,
+    },
+    Failed {
+        node: Arc<str>,
+        error: String,
+    },
+    /// The node did not run, because `because`, somewhere above it, failed.
+    Skipped {
+        node: Arc<str>,
+        because: Arc<str>,
+    },
+    /// The node was running, or had yet to run, when the run was cancelled.
+    Cancelled {
+        node: Arc<str>,
+    },
+    /// The last event of a run.
+    RunFinished {
+        duration: Duration,
+        succeeded: bool,
+    },
+}
+
+/// Who listens. Called from the threads that run nodes: be quick, never block.
+pub trait Subscriber: Send + Sync {
+    fn event(&self, event: &Event);
+}
+
+impl<F: Fn(&Event) + Send + Sync> Subscriber for F {
+    fn event(&self, event: &Event) {
+        self(event)
+    }
+}

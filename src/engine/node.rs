@@ -1,0 +1,187 @@
+//! A node: parameters that know how to run. And its type, erased, as the registry holds it.
+//!
+//! Parameters are the struct itself, so that documentation, defaults, schema, memo key and code stand in one file.
+//! Knows nothing of documents or of other nodes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::context::{CheckContext, Context};
+use crate::lane::Lane;
+use crate::socket::{Inputs, Outputs, SocketSpec};
+use crate::value::Value;
+
+/// A kind of node. The doc comments of the struct and its fields are the reference the user reads; ranges given by
+/// `#[schemars(range(min = …, max = …))]` and `length` are checked as well as shown.
+pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized + 'static {
+    /// What the document writes after `type:`.
+    const TYPE: &'static str;
+
+    /// Part of the memo key: raise it when the same parameters and inputs give another output than before.
+    const VERSION: u32;
+
+    const LANE: Lane = Lane::Cpu;
+
+    /// Whether a run wants this node for its own sake (a picture saved), not for what others make of it.
+    const OUTPUT: bool = false;
+
+    type Inputs: Inputs;
+    type Outputs: Outputs;
+
+    /// Faults that types and ranges cannot say, such as combinations. Quick; reads no more than it must.
+    fn check(&self, _cx: &CheckContext) -> Vec<Fault> {
+        vec![]
+    }
+
+    /// What the node reads from disk. The files must exist; their content is part of the memo key.
+    fn files(&self, _cx: &CheckContext) -> Vec<FileRef> {
+        vec![]
+    }
+
+    /// Further material of the memo key, such as the digest of built-in weights.
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
+
+    /// The variant (model family) of outputs where it is known before the run: `("model", "sdxl")`.
+    fn variants(&self, _cx: &CheckContext) -> Vec<(&'static str, String)> {
+        vec![]
+    }
+
+    /// Whether a memoised effect still stands: the written file is there, and unchanged. If not, the node runs again.
+    fn stands(&self, _outputs: &Self::Outputs, _cx: &Context) -> bool {
+        true
+    }
+
+    /// # Errors
+    /// Say what happened, where, and what to do. [`Cancelled`](crate::Cancelled) is passed on as it comes.
+    fn run(&self, inputs: Self::Inputs, cx: &Context) -> anyhow::Result<Self::Outputs>;
+}
+
+/// A fault of a node's parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where: keys and indices from the node downward, as in `boxes/1/box`; empty for the node as a whole.
+    pub path: String,
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Fault {
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Fault {
+        Fault { path: path.into(), message: message.into(), help: None }
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Fault {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// A file that a node reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRef {
+    /// The parameter that names it, as in [`Fault::path`].
+    pub param: String,
+    /// Its place, already resolved.
+    pub path: PathBuf,
+}
+
+impl FileRef {
+    pub fn new(param: impl Into<String>, path: impl Into<PathBuf>) -> FileRef {
+        FileRef { param: param.into(), path: path.into() }
+    }
+}
+
+/// A node whose type is forgotten: every [`Node`] is one.
+pub trait DynNode: Send + Sync {
+    fn check(&self, cx: &CheckContext) -> Vec<Fault>;
+    fn files(&self, cx: &CheckContext) -> Vec<FileRef>;
+    fn fingerprint(&self) -> Option<String>;
+    fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)>;
+    fn stands(&self, outputs: &[Value], cx: &Context) -> bool;
+    /// `inputs`: the values of each socket, in the order of the type's input sockets.
+    fn run(&self, inputs: Vec<Vec<Value>>, cx: &Context) -> anyhow::Result<Vec<Value>>;
+    /// The parameters after defaults.
+    fn params(&self) -> Result<serde_json::Value, serde_json::Error>;
+}
+
+impl<N: Node> DynNode for N {
+    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+        Node::check(self, cx)
+    }
+
+    fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
+        Node::files(self, cx)
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        Node::fingerprint(self)
+    }
+
+    fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)> {
+        Node::variants(self, cx)
+    }
+
+    fn stands(&self, outputs: &[Value], cx: &Context) -> bool {
+        N::Outputs::from_values(outputs).is_ok_and(|outputs| Node::stands(self, &outputs, cx))
+    }
+
+    fn run(&self, inputs: Vec<Vec<Value>>, cx: &Context) -> anyhow::Result<Vec<Value>> {
+        Ok(Node::run(self, N::Inputs::from_values(inputs)?, cx)?.into_values())
+    }
+
+    fn params(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self)
+    }
+}
+
+/// The facts of a node type, and how to make a node of it.
+#[derive(Clone, Copy)]
+pub struct NodeType {
+    pub name: &'static str,
+    pub version: u32,
+    pub lane: Lane,
+    /// See [`Node::OUTPUT`].
+    pub output: bool,
+    pub inputs: &'static [SocketSpec],
+    pub outputs: &'static [SocketSpec],
+    /// JSON Schema of the parameters.
+    pub schema: fn() -> Schema,
+    /// Parameters to node. The error names the place, as in [`Fault::path`].
+    pub decode: fn(&serde_json::Value) -> Result<Arc<dyn DynNode>, Fault>,
+}
+
+impl NodeType {
+    pub const fn of<N: Node>() -> NodeType {
+        NodeType {
+            name: N::TYPE,
+            version: N::VERSION,
+            lane: N::LANE,
+            output: N::OUTPUT,
+            inputs: N::Inputs::SPECS,
+            outputs: N::Outputs::SPECS,
+            schema: || schemars::schema_for!(N),
+            decode: decode::<N>,
+        }
+    }
+}
+
+fn decode<N: Node>(params: &serde_json::Value) -> Result<Arc<dyn DynNode>, Fault> {
+    match serde_path_to_error::deserialize::<_, N>(params) {
+        Ok(node) => Ok(Arc::new(node)),
+        Err(error) => {
+            let path = error.path().iter().filter_map(|segment| match segment {
+                serde_path_to_error::Segment::Seq { index } => Some(index.to_string()),
+                serde_path_to_error::Segment::Map { key } => Some(key.clone()),
+                _ => None,
+            });
+            Err(Fault::new(path.collect::<Vec<_>>().join("/"), error.inner().to_string()))
+        }
+    }
+}
