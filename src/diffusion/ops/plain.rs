@@ -13,7 +13,20 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 
 /// Cross-correlation. `x` (B, C, H, W), `weight` (O, C, k, k), `bias` (O).
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
-    let y = x.conv2d(weight, padding, stride, 1, 1)?;
+    let y = if stride == 1 {
+        x.conv2d(weight, padding, 1, 1, 1)?
+    } else {
+        // candle's gradient of a strided convolution needs every row and column of its input to be used: pad here, and
+        // leave off what no window reaches.
+        let (_, _, h, w) = x.dims4()?;
+        let k = weight.dim(2)?;
+        if h + 2 * padding < k || w + 2 * padding < k {
+            candle_core::bail!("convolution: {w}×{h} is smaller than its {k}×{k} window");
+        }
+        let reached = |n: usize| (n + 2 * padding - k) / stride * stride + k;
+        let x = x.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding)?;
+        x.narrow(2, 0, reached(h))?.narrow(3, 0, reached(w))?.contiguous()?.conv2d(weight, 0, stride, 1, 1)?
+    };
     match bias {
         Some(b) => y.broadcast_add(&b.reshape((1, b.elem_count(), 1, 1))?),
         None => Ok(y),

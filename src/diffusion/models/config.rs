@@ -1,0 +1,506 @@
+//! A network's `config.json`, with diffusers' and transformers' defaults, refused where it asks for what is not built.
+//!
+//! Knows the meaning of each key. Knows no tensor.
+
+use serde::Deserialize;
+
+use crate::weights::ModelFiles;
+use crate::{Error, Result};
+
+/// A number for all levels, or one a level.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum PerLevel<T> {
+    All(T),
+    Each(Vec<T>),
+}
+
+impl<T: Copy> PerLevel<T> {
+    fn each(&self, levels: usize, file: &str, key: &str) -> Result<Vec<T>> {
+        match self {
+            PerLevel::All(x) => Ok(vec![*x; levels]),
+            PerLevel::Each(v) if v.len() == levels => Ok(v.clone()),
+            PerLevel::Each(v) => {
+                Err(Error::Config(format!("{file}: `{key}` has {} entries for {levels} blocks", v.len())))
+            }
+        }
+    }
+}
+
+/// How the layout enters a U-Net.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionType {
+    /// No grounding.
+    Default,
+    /// GLIGEN: boxes with phrases.
+    Gated,
+    /// GLIGEN: boxes with phrases and pictures.
+    GatedTextImage,
+}
+
+/// What `unet/config.json` says, resolved to one entry a level.
+#[derive(Clone, Debug)]
+pub struct UNetConfig {
+    /// Side of the latent that the model was trained on, in latent pixels.
+    pub sample_size: usize,
+    /// Channels of the latent that goes in.
+    pub in_channels: usize,
+    /// Channels of the prediction.
+    pub out_channels: usize,
+    /// Channels of each level.
+    pub block_out_channels: Vec<usize>,
+    /// Whether each level, going down, has transformers.
+    pub down_attention: Vec<bool>,
+    /// Whether each level, going up, has transformers.
+    pub up_attention: Vec<bool>,
+    /// Transformer blocks in each transformer of a level, going down.
+    pub transformer_layers: Vec<usize>,
+    /// The same, going up.
+    pub up_transformer_layers: Vec<usize>,
+    /// Attention heads of each level, going down.
+    pub heads: Vec<usize>,
+    /// Residual blocks a level.
+    pub layers_per_block: usize,
+    /// Width of the text's hidden states.
+    pub cross_attention_dim: usize,
+    /// Groups of every group norm.
+    pub norm_num_groups: usize,
+    /// ε of the group norms of residual blocks.
+    pub norm_eps: f64,
+    /// Whether transformers project by a linear map rather than by a 1×1 convolution.
+    pub use_linear_projection: bool,
+    /// Cosines before sines in the timestep's embedding.
+    pub flip_sin_to_cos: bool,
+    /// Shift of the embedding's frequencies.
+    pub freq_shift: f64,
+    /// How the layout enters.
+    pub attention_type: AttentionType,
+    /// SDXL's added conditioning (`text_time`): width of a size's embedding and of pooled text and sizes together.
+    pub text_time: Option<(usize, usize)>,
+}
+
+#[derive(Deserialize)]
+struct RawUNet {
+    sample_size: Option<PerLevel<usize>>,
+    #[serde(default = "four")]
+    in_channels: usize,
+    #[serde(default = "four")]
+    out_channels: usize,
+    #[serde(default = "unet_channels")]
+    block_out_channels: Vec<usize>,
+    #[serde(default = "unet_down")]
+    down_block_types: Vec<String>,
+    #[serde(default = "unet_up")]
+    up_block_types: Vec<String>,
+    #[serde(default = "unet_mid")]
+    mid_block_type: Option<String>,
+    #[serde(default = "two")]
+    layers_per_block: usize,
+    #[serde(default = "one")]
+    transformer_layers_per_block: PerLevel<usize>,
+    #[serde(default)]
+    reverse_transformer_layers_per_block: Option<Vec<usize>>,
+    #[serde(default = "eight")]
+    attention_head_dim: PerLevel<usize>,
+    #[serde(default)]
+    num_attention_heads: Option<PerLevel<usize>>,
+    #[serde(default = "width")]
+    cross_attention_dim: usize,
+    #[serde(default = "thirty_two")]
+    norm_num_groups: usize,
+    #[serde(default = "eps5")]
+    norm_eps: f64,
+    #[serde(default)]
+    use_linear_projection: bool,
+    #[serde(default = "yes")]
+    flip_sin_to_cos: bool,
+    #[serde(default)]
+    freq_shift: f64,
+    #[serde(default)]
+    attention_type: Option<String>,
+    #[serde(default)]
+    addition_embed_type: Option<String>,
+    #[serde(default)]
+    addition_time_embed_dim: Option<usize>,
+    #[serde(default)]
+    projection_class_embeddings_input_dim: Option<usize>,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+fn one() -> PerLevel<usize> {
+    PerLevel::All(1)
+}
+fn two() -> usize {
+    2
+}
+fn four() -> usize {
+    4
+}
+fn eight() -> PerLevel<usize> {
+    PerLevel::All(8)
+}
+fn thirty_two() -> usize {
+    32
+}
+fn width() -> usize {
+    1280
+}
+fn eps5() -> f64 {
+    1e-5
+}
+fn yes() -> bool {
+    true
+}
+fn unet_channels() -> Vec<usize> {
+    vec![320, 640, 1280, 1280]
+}
+fn unet_mid() -> Option<String> {
+    Some("UNetMidBlock2DCrossAttn".into())
+}
+fn unet_down() -> Vec<String> {
+    ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"].map(String::from).into()
+}
+fn unet_up() -> Vec<String> {
+    ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"].map(String::from).into()
+}
+
+/// Keys whose only built value is the one given (or absence): anything else changes the network.
+fn refuse_others(
+    rest: &serde_json::Map<String, serde_json::Value>,
+    file: &str,
+    built: &[(&str, serde_json::Value)],
+) -> Result<()> {
+    use serde_json::Value;
+    for (key, value) in built {
+        match rest.get(*key) {
+            None | Some(Value::Null) => {}
+            Some(v) if v == value || v.as_f64().is_some_and(|v| Some(v) == value.as_f64()) => {}
+            Some(v) => {
+                return Err(Error::Config(format!(
+                    "{file}: `{key}` is {v}, and only {value} is supported; this checkpoint is of another kind"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl UNetConfig {
+    /// Reads `unet/config.json`.
+    pub fn read(files: &ModelFiles) -> Result<Self> {
+        Self::parse(&files.read("unet/config.json")?, &files.label("unet/config.json"))
+    }
+
+    /// Decodes the JSON text of a file that messages call `file`.
+    pub fn parse(json: &[u8], file: &str) -> Result<Self> {
+        use serde_json::json;
+        let raw: RawUNet = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
+        refuse_others(
+            &raw.rest,
+            file,
+            &[
+                ("act_fn", json!("silu")),
+                ("center_input_sample", json!(false)),
+                ("class_embed_type", json!(null)),
+                ("num_class_embeds", json!(null)),
+                ("conv_in_kernel", json!(3)),
+                ("conv_out_kernel", json!(3)),
+                ("cross_attention_norm", json!(null)),
+                ("downsample_padding", json!(1)),
+                ("dual_cross_attention", json!(false)),
+                ("encoder_hid_dim", json!(null)),
+                ("encoder_hid_dim_type", json!(null)),
+                ("mid_block_only_cross_attention", json!(false)),
+                ("mid_block_scale_factor", json!(1)),
+                ("only_cross_attention", json!(false)),
+                ("resnet_out_scale_factor", json!(1)),
+                ("resnet_skip_time_act", json!(false)),
+                ("resnet_time_scale_shift", json!("default")),
+                ("time_cond_proj_dim", json!(null)),
+                ("time_embedding_act_fn", json!(null)),
+                ("time_embedding_dim", json!(null)),
+                ("time_embedding_type", json!("positional")),
+                ("timestep_post_act", json!(null)),
+            ],
+        )?;
+        let levels = raw.block_out_channels.len();
+        let attention = |types: &[String], key: &str, with: &str, without: &str| -> Result<Vec<bool>> {
+            if types.len() != levels {
+                return Err(Error::Config(format!("{file}: `{key}` has {} entries for {levels} blocks", types.len())));
+            }
+            types
+                .iter()
+                .map(|t| match t.as_str() {
+                    t if t == with => Ok(true),
+                    t if t == without => Ok(false),
+                    t => Err(Error::Config(format!("{file}: `{key}`: a {t} is not supported ({with}, {without})"))),
+                })
+                .collect()
+        };
+        if raw.mid_block_type.as_deref() != Some("UNetMidBlock2DCrossAttn") {
+            return Err(Error::Config(format!("{file}: `mid_block_type` must be UNetMidBlock2DCrossAttn")));
+        }
+        if levels == 0 {
+            return Err(Error::Config(format!("{file}: `block_out_channels` is empty")));
+        }
+        let transformer_layers = raw.transformer_layers_per_block.each(levels, file, "transformer_layers_per_block")?;
+        let up_transformer_layers = match raw.reverse_transformer_layers_per_block {
+            Some(v) => PerLevel::Each(v).each(levels, file, "reverse_transformer_layers_per_block")?,
+            None => transformer_layers.iter().rev().copied().collect(),
+        };
+        // diffusers' `attention_head_dim` is the number of heads wherever `num_attention_heads` is not given.
+        let heads =
+            raw.num_attention_heads.unwrap_or(raw.attention_head_dim).each(levels, file, "attention_head_dim")?;
+        for (channels, heads) in raw.block_out_channels.iter().zip(&heads) {
+            if *heads == 0 || channels % heads != 0 || raw.norm_num_groups == 0 || channels % raw.norm_num_groups != 0 {
+                return Err(Error::Config(format!(
+                    "{file}: {channels} channels do not divide into {heads} heads and {} groups",
+                    raw.norm_num_groups
+                )));
+            }
+        }
+        let text_time = match raw.addition_embed_type.as_deref() {
+            None => None,
+            Some("text_time") => match (raw.addition_time_embed_dim, raw.projection_class_embeddings_input_dim) {
+                (Some(a), Some(b)) => Some((a, b)),
+                _ => {
+                    return Err(Error::Config(format!(
+                        "{file}: `text_time` conditioning needs `addition_time_embed_dim` and \
+                         `projection_class_embeddings_input_dim`"
+                    )));
+                }
+            },
+            Some(t) => {
+                return Err(Error::Config(format!("{file}: `addition_embed_type` {t} is not supported (text_time)")));
+            }
+        };
+        Ok(UNetConfig {
+            sample_size: match &raw.sample_size {
+                Some(PerLevel::All(s)) => *s,
+                Some(PerLevel::Each(v)) if !v.is_empty() => v[0],
+                _ => 64,
+            },
+            in_channels: raw.in_channels,
+            out_channels: raw.out_channels,
+            down_attention: attention(
+                &raw.down_block_types,
+                "down_block_types",
+                "CrossAttnDownBlock2D",
+                "DownBlock2D",
+            )?,
+            up_attention: attention(&raw.up_block_types, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D")?,
+            transformer_layers,
+            up_transformer_layers,
+            heads,
+            layers_per_block: raw.layers_per_block,
+            cross_attention_dim: raw.cross_attention_dim,
+            norm_num_groups: raw.norm_num_groups,
+            norm_eps: raw.norm_eps,
+            use_linear_projection: raw.use_linear_projection,
+            flip_sin_to_cos: raw.flip_sin_to_cos,
+            freq_shift: raw.freq_shift,
+            attention_type: match raw.attention_type.as_deref() {
+                None | Some("default") => AttentionType::Default,
+                Some("gated") => AttentionType::Gated,
+                Some("gated-text-image") => AttentionType::GatedTextImage,
+                Some(t) => {
+                    return Err(Error::Config(format!(
+                        "{file}: `attention_type` {t} is not supported (default, gated, gated-text-image)"
+                    )));
+                }
+            },
+            text_time,
+            block_out_channels: raw.block_out_channels,
+        })
+    }
+}
+
+/// What `vae/config.json` says.
+#[derive(Clone, Debug, Deserialize)]
+pub struct VaeConfig {
+    /// Channels of the picture.
+    #[serde(default = "three")]
+    pub in_channels: usize,
+    /// Channels of the decoded picture.
+    #[serde(default = "three")]
+    pub out_channels: usize,
+    /// Channels of each level.
+    #[serde(default = "vae_channels")]
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks a level of the encoder (the decoder has one more).
+    #[serde(default = "single")]
+    pub layers_per_block: usize,
+    /// Channels of the latent.
+    #[serde(default = "four")]
+    pub latent_channels: usize,
+    /// Groups of every group norm.
+    #[serde(default = "thirty_two")]
+    pub norm_num_groups: usize,
+    /// What a latent is multiplied by after encoding.
+    #[serde(default = "sd_scale")]
+    pub scaling_factor: f64,
+    /// What is taken off a latent before scaling.
+    #[serde(default)]
+    pub shift_factor: Option<f64>,
+    /// Whether a 1×1 convolution follows the encoder.
+    #[serde(default = "yes")]
+    pub use_quant_conv: bool,
+    /// Whether a 1×1 convolution precedes the decoder.
+    #[serde(default = "yes")]
+    pub use_post_quant_conv: bool,
+    /// Whether the middle has self-attention.
+    #[serde(default = "yes")]
+    pub mid_block_add_attention: bool,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+fn single() -> usize {
+    1
+}
+fn three() -> usize {
+    3
+}
+fn vae_channels() -> Vec<usize> {
+    vec![64]
+}
+fn sd_scale() -> f64 {
+    0.18215
+}
+
+impl VaeConfig {
+    /// Reads `vae/config.json`.
+    pub fn read(files: &ModelFiles) -> Result<Self> {
+        Self::parse(&files.read("vae/config.json")?, &files.label("vae/config.json"))
+    }
+
+    /// Decodes the JSON text of a file that messages call `file`.
+    pub fn parse(json: &[u8], file: &str) -> Result<Self> {
+        use serde_json::json;
+        let config: Self = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
+        let levels = config.block_out_channels.len();
+        refuse_others(
+            &config.rest,
+            file,
+            &[
+                ("act_fn", json!("silu")),
+                ("down_block_types", json!(vec!["DownEncoderBlock2D"; levels])),
+                ("up_block_types", json!(vec!["UpDecoderBlock2D"; levels])),
+                ("latents_mean", json!(null)),
+                ("latents_std", json!(null)),
+            ],
+        )?;
+        if levels == 0 || config.norm_num_groups == 0 {
+            return Err(Error::Config(format!("{file}: `block_out_channels` and `norm_num_groups` must not be empty")));
+        }
+        if let Some(c) = config.block_out_channels.iter().find(|c| *c % config.norm_num_groups != 0) {
+            return Err(Error::Config(format!(
+                "{file}: {c} channels do not divide into {} groups",
+                config.norm_num_groups
+            )));
+        }
+        Ok(config)
+    }
+
+    /// Pixels of the picture to one pixel of the latent, along a side.
+    pub fn downscale(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+}
+
+/// What a text encoder's `config.json` says.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ClipTextConfig {
+    /// Tokens known.
+    #[serde(default = "clip_vocab")]
+    pub vocab_size: usize,
+    /// Width.
+    #[serde(default = "clip_width")]
+    pub hidden_size: usize,
+    /// Width inside the feed-forward nets.
+    #[serde(default = "clip_inner")]
+    pub intermediate_size: usize,
+    /// Width after the projection, where there is one.
+    #[serde(default = "clip_width")]
+    pub projection_dim: usize,
+    /// Layers.
+    #[serde(default = "twelve")]
+    pub num_hidden_layers: usize,
+    /// Heads.
+    #[serde(default = "heads8")]
+    pub num_attention_heads: usize,
+    /// Longest text in tokens.
+    #[serde(default = "clip_length")]
+    pub max_position_embeddings: usize,
+    /// Activation.
+    #[serde(default)]
+    pub hidden_act: ClipActivation,
+    /// ε of layer norms.
+    #[serde(default = "eps5")]
+    pub layer_norm_eps: f64,
+    /// Token whose place gives the pooled text; 2 stands for "the greatest id", as in early configurations.
+    #[serde(default = "clip_eos")]
+    pub eos_token_id: u32,
+    /// `CLIPTextModelWithProjection` where the model projects its pooled text.
+    #[serde(default)]
+    pub architectures: Vec<String>,
+}
+
+/// Activation of a CLIP text encoder.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ClipActivation {
+    /// x σ(1.702 x).
+    #[default]
+    QuickGelu,
+    /// The exact GELU.
+    Gelu,
+}
+
+fn clip_vocab() -> usize {
+    49408
+}
+fn clip_width() -> usize {
+    512
+}
+fn clip_inner() -> usize {
+    2048
+}
+fn twelve() -> usize {
+    12
+}
+fn heads8() -> usize {
+    8
+}
+fn clip_length() -> usize {
+    77
+}
+fn clip_eos() -> u32 {
+    49407
+}
+
+impl ClipTextConfig {
+    /// Reads `{folder}/config.json`.
+    pub fn read(files: &ModelFiles, folder: &str) -> Result<Self> {
+        let path = format!("{folder}/config.json");
+        Self::parse(&files.read(&path)?, &files.label(&path))
+    }
+
+    /// Decodes the JSON text of a file that messages call `file`.
+    pub fn parse(json: &[u8], file: &str) -> Result<Self> {
+        let config: Self = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
+        if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
+            return Err(Error::Config(format!(
+                "{file}: width {} does not divide into {} heads",
+                config.hidden_size, config.num_attention_heads
+            )));
+        }
+        Ok(config)
+    }
+
+    /// Whether the model has a text projection.
+    pub fn has_projection(&self) -> bool {
+        self.architectures.iter().any(|a| a == "CLIPTextModelWithProjection")
+    }
+}

@@ -1,0 +1,126 @@
+//! CLIP's tokenizer from `vocab.json` and `merges.txt`, padded and cut as `tokenizer_config.json` says.
+//!
+//! The byte-pair encoding is the `tokenizers` crate's; what is here are CLIP's rules: NFC, one space for any white
+//! space, lower case, its split into words, and `</w>` at a word's end.
+
+use serde::Deserialize;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
+
+use crate::weights::ModelFiles;
+use crate::{Error, Result};
+
+const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// A special token in a configuration: its text, alone or inside an object.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Special {
+    Text(String),
+    Token { content: String },
+}
+
+impl Special {
+    fn text(&self) -> &str {
+        match self {
+            Special::Text(t) | Special::Token { content: t } => t,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Config {
+    model_max_length: Option<f64>,
+    bos_token: Option<Special>,
+    eos_token: Option<Special>,
+    unk_token: Option<Special>,
+    pad_token: Option<Special>,
+}
+
+/// Text to token ids of one length.
+pub struct ClipTokenizer {
+    inner: Tokenizer,
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    max_length: usize,
+}
+
+impl ClipTokenizer {
+    /// Loads `{folder}/` of a model. `longest`: tokens that the text encoder takes at most.
+    pub fn load(files: &ModelFiles, folder: &str, longest: usize) -> Result<Self> {
+        let path = |name: &str| format!("{folder}/{name}");
+        let mut config: Config = match files.has(&path("tokenizer_config.json")) {
+            true => files.json(&path("tokenizer_config.json"))?,
+            false => Config::default(),
+        };
+        if config.pad_token.is_none() && files.has(&path("special_tokens_map.json")) {
+            config.pad_token = files.json::<Config>(&path("special_tokens_map.json"))?.pad_token;
+        }
+        let vocab: std::collections::HashMap<String, u32> = files.json(&path("vocab.json"))?;
+        let merges = files.read(&path("merges.txt"))?;
+        let label = files.label(&path("merges.txt"));
+        let merges = std::str::from_utf8(&merges).map_err(|e| Error::Config(format!("{label}: {e}")))?;
+        let merges = merges
+            .lines()
+            .filter(|l| !l.starts_with("#version") && !l.trim().is_empty())
+            .map(|l| match l.split_once(' ') {
+                Some((a, b)) => Ok((a.to_string(), b.to_string())),
+                None => Err(Error::Config(format!("{label}: `{l}` is no merge of two tokens"))),
+            })
+            .collect::<Result<Vec<_>>>()?;
+
+        let name = |s: &Option<Special>, default: &str| s.as_ref().map_or(default, Special::text).to_string();
+        let (bos, eos) = (name(&config.bos_token, "<|startoftext|>"), name(&config.eos_token, "<|endoftext|>"));
+        let (unk, pad) = (name(&config.unk_token, "<|endoftext|>"), name(&config.pad_token, "<|endoftext|>"));
+        let id = |token: &str| {
+            vocab
+                .get(token)
+                .copied()
+                .ok_or_else(|| Error::Config(format!("{}: has no token {token:?}", files.label(&path("vocab.json")))))
+        };
+        let (bos_id, eos_id, pad_id) = (id(&bos)?, id(&eos)?, id(&pad)?);
+
+        let broken = |e: tokenizers::Error| Error::Config(format!("{}: {e}", files.label(folder)));
+        let bpe = BPE::builder()
+            .vocab_and_merges(vocab.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+            .unk_token(unk)
+            .end_of_word_suffix("</w>".into())
+            .build()
+            .map_err(broken)?;
+        let mut inner = Tokenizer::new(bpe);
+        let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ").map_err(broken)?;
+        inner
+            .with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))
+            .map_err(broken)?;
+        let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true);
+        inner.with_pre_tokenizer(Some(PreTokenizers::new(vec![
+            PreTokenizerWrapper::Split(words.map_err(broken)?),
+            PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
+        ])));
+        inner.add_special_tokens([&bos, &eos].map(|t| AddedToken::from(t.clone(), true))).map_err(broken)?;
+        let max_length = config.model_max_length.map_or(longest, |m| longest.min(m.max(2.0) as usize));
+        Ok(ClipTokenizer { inner, bos: bos_id, eos: eos_id, pad: pad_id, max_length })
+    }
+
+    /// Tokens in every encoded text.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// Begin-of-text, the text's tokens cut to fit, end-of-text, padding: always [`Self::max_length`] ids.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::input(format!("tokenizer: {e}")))?;
+        let mut ids = Vec::with_capacity(self.max_length);
+        ids.push(self.bos);
+        ids.extend(encoding.get_ids().iter().take(self.max_length - 2));
+        ids.push(self.eos);
+        ids.resize(self.max_length, self.pad);
+        Ok(ids)
+    }
+}

@@ -1,0 +1,295 @@
+//! The denoising U-Net of SD1-like, GLIGEN and SDXL-like models (diffusers' `UNet2DConditionModel`).
+//!
+//! Knows a latent, a timestep and its conditioning. Knows no sampler and no guidance.
+
+use candle_core::{D, DType, Device, Tensor};
+
+use crate::models::config::{AttentionType, UNetConfig};
+use crate::models::gligen::{Grounding, PositionNet};
+use crate::models::layers::{Conv2d, GroupNorm, Linear};
+use crate::models::resnet::{ResnetBlock, nearest_to};
+use crate::models::transformer::Transformer;
+use crate::weights::{ModelFiles, Weights};
+use crate::{Error, Result, ops};
+
+/// What a prediction is conditioned on, a row a sample.
+#[derive(Clone, Debug)]
+pub struct Conditioning {
+    /// Hidden states of the text, (B, L, d).
+    pub context: Tensor,
+    /// SDXL's added conditioning.
+    pub added: Option<Added>,
+    /// GLIGEN's grounding tokens from [`UNet::grounding_tokens`], (B, M, d). Absent: the fusers are off.
+    pub objs: Option<Tensor>,
+}
+
+/// SDXL's added conditioning (`text_time`).
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// Pooled, projected text, (B, p).
+    pub text_embeds: Tensor,
+    /// Original height and width, crop's top and left, target height and width in pixels, (B, 6).
+    pub time_ids: Tensor,
+}
+
+impl Conditioning {
+    /// The rows of `self`, then those of `other`: both halves of classifier-free guidance in one batch.
+    pub fn stack(&self, other: &Conditioning) -> Result<Conditioning> {
+        let pair = |a: &Option<Tensor>, b: &Option<Tensor>| -> Result<Option<Tensor>> {
+            match (a, b) {
+                (Some(a), Some(b)) => Ok(Some(Tensor::cat(&[a, b], 0)?)),
+                (None, None) => Ok(None),
+                _ => Err(Error::input("the two halves of classifier-free guidance differ in kind")),
+            }
+        };
+        let part = |c: &Conditioning, f: fn(&Added) -> &Tensor| c.added.as_ref().map(|a| f(a).clone());
+        let text = pair(&part(self, |a| &a.text_embeds), &part(other, |a| &a.text_embeds))?;
+        let time = pair(&part(self, |a| &a.time_ids), &part(other, |a| &a.time_ids))?;
+        Ok(Conditioning {
+            context: Tensor::cat(&[&self.context, &other.context], 0)?,
+            added: text.zip(time).map(|(text_embeds, time_ids)| Added { text_embeds, time_ids }),
+            objs: pair(&self.objs, &other.objs)?,
+        })
+    }
+}
+
+/// Sinusoidal embedding of (N) numbers: (N, dim), f32. diffusers' `get_timestep_embedding`.
+fn sinusoidal(t: &Tensor, dim: usize, c: &UNetConfig) -> Result<Tensor> {
+    let half = dim / 2;
+    let rate = -(10000f32.ln()) / (half as f32 - c.freq_shift as f32);
+    let freqs: Vec<f32> = (0..half).map(|i| (rate * i as f32).exp()).collect();
+    let freqs = Tensor::from_vec(freqs, (1, half), t.device())?;
+    let angles = t.to_dtype(DType::F32)?.unsqueeze(1)?.broadcast_mul(&freqs)?;
+    let (sin, cos) = (angles.sin()?, angles.cos()?);
+    Ok(if c.flip_sin_to_cos { Tensor::cat(&[cos, sin], 1)? } else { Tensor::cat(&[sin, cos], 1)? })
+}
+
+/// Two linear maps with SiLU between them.
+struct Embedding {
+    linear_1: Linear,
+    linear_2: Linear,
+}
+
+impl Embedding {
+    fn new(from: usize, to: usize, w: &Weights) -> Result<Self> {
+        Ok(Embedding {
+            linear_1: Linear::new(from, to, &w.at("linear_1"))?,
+            linear_2: Linear::new(to, to, &w.at("linear_2"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.linear_2.forward(&ops::silu(&self.linear_1.forward(x)?)?)
+    }
+}
+
+/// One level, going down or up: residual blocks, each perhaps followed by a transformer, then perhaps a resampling.
+struct Level {
+    resnets: Vec<ResnetBlock>,
+    transformers: Vec<Transformer>,
+    resample: Option<Conv2d>,
+}
+
+impl Level {
+    fn layer(&self, i: usize, h: &Tensor, temb: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        let h = self.resnets[i].forward(h, Some(temb))?;
+        match self.transformers.get(i) {
+            Some(t) => t.forward(&h, &c.context, c.objs.as_ref()),
+            None => Ok(h),
+        }
+    }
+}
+
+struct Mid {
+    first: ResnetBlock,
+    transformer: Transformer,
+    second: ResnetBlock,
+}
+
+/// The U-Net.
+pub struct UNet {
+    config: UNetConfig,
+    time_embedding: Embedding,
+    add_embedding: Option<Embedding>,
+    position_net: Option<PositionNet>,
+    conv_in: Conv2d,
+    down: Vec<Level>,
+    mid: Mid,
+    up: Vec<Level>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+    device: Device,
+}
+
+impl UNet {
+    /// Loads `unet/` of a model.
+    pub fn load(files: &ModelFiles, dtype: DType, device: &Device) -> Result<Self> {
+        let config = UNetConfig::read(files)?;
+        let weights = Weights::open(files, &files.safetensors("unet", "diffusion_pytorch_model")?, dtype, device)?;
+        let unet = Self::new(config, &weights)?;
+        weights.finish()?;
+        Ok(unet)
+    }
+
+    /// Builds the network from the tensors of `w`.
+    pub fn new(c: UNetConfig, w: &Weights) -> Result<Self> {
+        let channels = &c.block_out_channels;
+        let (groups, eps, levels) = (c.norm_num_groups, c.norm_eps, channels.len());
+        let (first, last) = (channels[0], channels[levels - 1]);
+        let temb = 4 * first;
+        let resnet = |from, to, w: Weights| ResnetBlock::new(from, to, Some(temb), groups, eps, &w);
+
+        let mut down = Vec::new();
+        let mut from = first;
+        for (i, &to) in channels.iter().enumerate() {
+            let b = w.at("down_blocks").at(i);
+            let layers = c.layers_per_block;
+            down.push(Level {
+                resnets: (0..layers)
+                    .map(|j| resnet(if j == 0 { from } else { to }, to, b.at("resnets").at(j)))
+                    .collect::<Result<_>>()?,
+                transformers: (0..if c.down_attention[i] { layers } else { 0 })
+                    .map(|j| Transformer::new(to, c.heads[i], c.transformer_layers[i], &c, &b.at("attentions").at(j)))
+                    .collect::<Result<_>>()?,
+                resample: (i + 1 < levels)
+                    .then(|| Conv2d::new(to, to, 3, 2, 1, &b.at("downsamplers.0.conv")))
+                    .transpose()?,
+            });
+            from = to;
+        }
+
+        let m = w.at("mid_block");
+        let mid = Mid {
+            first: resnet(last, last, m.at("resnets.0"))?,
+            transformer: Transformer::new(
+                last,
+                c.heads[levels - 1],
+                c.transformer_layers[levels - 1],
+                &c,
+                &m.at("attentions.0"),
+            )?,
+            second: resnet(last, last, m.at("resnets.1"))?,
+        };
+
+        // Going up, each residual block also takes what the way down left at its resolution.
+        let mut up = Vec::new();
+        let mut from = last;
+        for i in 0..levels {
+            let level = levels - 1 - i;
+            let (to, below) = (channels[level], channels[level.saturating_sub(1)]);
+            let b = w.at("up_blocks").at(i);
+            let layers = c.layers_per_block + 1;
+            up.push(Level {
+                resnets: (0..layers)
+                    .map(|j| {
+                        let skip = if j + 1 == layers { below } else { to };
+                        resnet(if j == 0 { from } else { to } + skip, to, b.at("resnets").at(j))
+                    })
+                    .collect::<Result<_>>()?,
+                transformers: (0..if c.up_attention[i] { layers } else { 0 })
+                    .map(|j| {
+                        let (heads, depth) = (c.heads[level], c.up_transformer_layers[i]);
+                        Transformer::new(to, heads, depth, &c, &b.at("attentions").at(j))
+                    })
+                    .collect::<Result<_>>()?,
+                resample: (i + 1 < levels).then(|| Conv2d::same3(to, to, &b.at("upsamplers.0.conv"))).transpose()?,
+            });
+            from = to;
+        }
+
+        Ok(UNet {
+            time_embedding: Embedding::new(first, temb, &w.at("time_embedding"))?,
+            add_embedding: c
+                .text_time
+                .map(|(_, width)| Embedding::new(width, temb, &w.at("add_embedding")))
+                .transpose()?,
+            position_net: (c.attention_type != AttentionType::Default)
+                .then(|| PositionNet::new(c.attention_type, c.cross_attention_dim, &w.at("position_net")))
+                .transpose()?,
+            conv_in: Conv2d::same3(c.in_channels, first, &w.at("conv_in"))?,
+            down,
+            mid,
+            up,
+            norm_out: GroupNorm::new(groups, first, eps, &w.at("conv_norm_out"))?,
+            conv_out: Conv2d::same3(first, c.out_channels, &w.at("conv_out"))?,
+            device: w.device().clone(),
+            config: c,
+        })
+    }
+
+    /// What the configuration says.
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Grounding tokens of a layout, which do not depend on the timestep. Errors if the model takes no layout.
+    pub fn grounding_tokens(&self, g: &Grounding) -> Result<Tensor> {
+        match &self.position_net {
+            Some(net) => net.forward(g),
+            None => Err(Error::input("this model takes no layout of boxes: it has no GLIGEN position net")),
+        }
+    }
+
+    /// The network's prediction for the noisy latent `z` (B, C, h, w) at timestep `t`, in `z`'s shape.
+    ///
+    /// `t` is one number for the whole batch; it may be fractional (Euler's timesteps are). Latents whose sides are no
+    /// multiple of the network's downscale are resampled to the skip connections' sizes, as diffusers does.
+    pub fn forward(&self, z: &Tensor, t: f64, c: &Conditioning) -> Result<Tensor> {
+        let batch = z.dim(0)?;
+        let t = Tensor::full(t as f32, batch, z.device())?;
+        self.forward_each(z, &t, c)
+    }
+
+    /// [`UNet::forward`] with a timestep a sample: `t` (B).
+    pub fn forward_each(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        let dtype = z.dtype();
+        let emb = sinusoidal(t, self.config.block_out_channels[0], &self.config)?.to_dtype(dtype)?;
+        let mut temb = self.time_embedding.forward(&emb)?;
+        if let (Some(embedding), Some((width, _))) = (&self.add_embedding, self.config.text_time) {
+            let added = c
+                .added
+                .as_ref()
+                .ok_or_else(|| Error::input("this model needs pooled text and sizes (SDXL's added conditioning)"))?;
+            let (b, n) = added.time_ids.dims2()?;
+            let sizes = sinusoidal(&added.time_ids.reshape(b * n)?, width, &self.config)?;
+            let sizes = sizes.reshape((b, n * width))?.to_dtype(dtype)?;
+            temb = (temb + embedding.forward(&Tensor::cat(&[&added.text_embeds, &sizes], D::Minus1)?)?)?;
+        }
+        // Every residual block begins with SiLU of the embedding: once here.
+        let temb = ops::silu(&temb)?;
+
+        let mut h = self.conv_in.forward(z)?;
+        let mut skips = vec![h.clone()];
+        for level in &self.down {
+            for i in 0..level.resnets.len() {
+                h = level.layer(i, &h, &temb, c)?;
+                skips.push(h.clone());
+            }
+            if let Some(conv) = &level.resample {
+                h = conv.forward(&h)?;
+                skips.push(h.clone());
+            }
+        }
+
+        h = self.mid.first.forward(&h, Some(&temb))?;
+        h = self.mid.transformer.forward(&h, &c.context, c.objs.as_ref())?;
+        h = self.mid.second.forward(&h, Some(&temb))?;
+
+        for level in &self.up {
+            for i in 0..level.resnets.len() {
+                let skip = skips.pop().ok_or_else(|| Error::input("U-Net: the way up is longer than the way down"))?;
+                h = level.layer(i, &Tensor::cat(&[&h, &skip], 1)?, &temb, c)?;
+            }
+            if let (Some(conv), Some(skip)) = (&level.resample, skips.last()) {
+                let (_, _, height, width) = skip.dims4()?;
+                h = conv.forward(&nearest_to(&h, (height, width))?)?;
+            }
+        }
+        self.conv_out.forward(&self.norm_out.forward_silu(&h)?)
+    }
+}

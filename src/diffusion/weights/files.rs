@@ -1,0 +1,73 @@
+//! Where a model's files come from: a folder, or a table embedded in the program.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Result};
+
+/// The files of one model in diffusers' folder layout (`unet/config.json`, `vae/diffusion_pytorch_model.safetensors`…).
+#[derive(Clone, Debug)]
+pub enum ModelFiles {
+    /// A folder on disk.
+    Folder(PathBuf),
+    /// A table of (path inside the model, content), and the name under which messages speak of it.
+    Embedded {
+        /// Name of the model, `shapes/xl`.
+        name: &'static str,
+        /// Path inside the model and content.
+        files: &'static [(&'static str, &'static [u8])],
+    },
+}
+
+impl ModelFiles {
+    /// How messages name a file of this model.
+    pub fn label(&self, path: &str) -> String {
+        match self {
+            ModelFiles::Folder(root) => root.join(path).display().to_string(),
+            ModelFiles::Embedded { name, .. } => format!("built-in {name}/{path}"),
+        }
+    }
+
+    /// Whether the model has this file.
+    pub fn has(&self, path: &str) -> bool {
+        match self {
+            ModelFiles::Folder(root) => root.join(path).is_file(),
+            ModelFiles::Embedded { files, .. } => files.iter().any(|(p, _)| *p == path),
+        }
+    }
+
+    /// The whole content of a small file.
+    pub fn read(&self, path: &str) -> Result<Cow<'static, [u8]>> {
+        match self {
+            ModelFiles::Folder(root) => {
+                let path = root.join(path);
+                std::fs::read(&path).map(Cow::Owned).map_err(Error::io(path))
+            }
+            ModelFiles::Embedded { files, .. } => files
+                .iter()
+                .find(|(p, _)| *p == path)
+                .map(|(_, bytes)| Cow::Borrowed(*bytes))
+                .ok_or_else(|| Error::Weights(format!("{}: no such file", self.label(path)))),
+        }
+    }
+
+    /// A JSON file, decoded. Errors name the file and the place in it.
+    pub fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let bytes = self.read(path)?;
+        serde_json::from_slice(&bytes).map_err(|e| Error::Config(format!("{}: {e}", self.label(path))))
+    }
+
+    /// The weights file of a component: `stem.safetensors`, or its `fp16` variant where that is what there is.
+    pub fn safetensors(&self, folder: &str, stem: &str) -> Result<String> {
+        let names = [format!("{folder}/{stem}.safetensors"), format!("{folder}/{stem}.fp16.safetensors")];
+        names.iter().find(|n| self.has(n)).cloned().ok_or_else(|| {
+            Error::Weights(format!(
+                "{}: no such file (nor its fp16 variant); a model folder in diffusers' layout has its weights there as \
+                 safetensors",
+                self.label(&names[0])
+            ))
+        })
+    }
+}

@@ -1,0 +1,10 @@
+//! Checkpoints: where a model's files are, and the tensors in them, by diffusers' names.
+//!
+//! Knows files and safetensors. Knows no network: a network asks for the tensors that it needs, and [`Weights::finish`]
+//! tells what it left over.
+
+mod files;
+mod tensors;
+
+pub use files::ModelFiles;
+pub use tensors::Weights;
