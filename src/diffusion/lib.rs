@@ -5,10 +5,19 @@
 //! [`schedule`], [`sampler`], [`inversion`], [`noise`] and [`guidance`] are the paper's mathematics; [`models`] are the
 //! networks over [`weights`]; [`ops`] is what networks are made of; [`pipeline`] puts them together.
 
+pub mod denoiser;
 pub mod error;
+pub mod guidance;
+pub mod image;
+pub mod inversion;
+pub mod layout;
 pub mod models;
+pub mod noise;
 pub mod ops;
+pub mod pipeline;
+pub mod sampler;
 pub mod schedule;
 pub mod weights;
 
+pub use candle_core;
 pub use error::{Error, Result};

@@ -1,5 +1,179 @@
-//! The noise schedule
+//! The noise schedule ᾱ_t and the timesteps at which a sampler visits it.
+//!
+//! Knows `scheduler_config.json` and the arithmetic of diffusers' schedulers. Knows no latent.
+
 use serde::Deserialize;
-/// x
+
+use crate::{Error, Result};
+
+/// How β grows with t.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum BetaSchedule {
+    /// β linear in t.
+    #[default]
+    Linear,
+    /// √β linear in t: Stable Diffusion's.
+    ScaledLinear,
+    /// Nichol and Dhariwal's cosine ᾱ, β at most 0.999.
+    SquaredcosCapV2,
+}
+
+/// How timesteps are spread over 0..N.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestepSpacing {
+    /// Multiples of N/T, plus the offset.
+    #[default]
+    Leading,
+    /// Evenly from 0 to N − 1.
+    Linspace,
+    /// Downwards from N − 1.
+    Trailing,
+}
+
+/// What the network predicts.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum PredictionType {
+    /// The noise ε.
+    #[default]
+    Epsilon,
+    /// v = √ᾱ ε − √(1−ᾱ) x₀.
+    VPrediction,
+}
+
+/// What `scheduler/scheduler_config.json` says, with diffusers' defaults.
 #[derive(Clone, Debug, Deserialize)]
-pub struct SchedulerConfig {}
+pub struct SchedulerConfig {
+    /// N, the timesteps of training.
+    #[serde(default = "thousand")]
+    pub num_train_timesteps: usize,
+    /// β at t = 0.
+    #[serde(default = "first_beta")]
+    pub beta_start: f64,
+    /// β at t = N − 1.
+    #[serde(default = "last_beta")]
+    pub beta_end: f64,
+    /// How β grows.
+    #[serde(default)]
+    pub beta_schedule: BetaSchedule,
+    /// How timesteps are spread.
+    #[serde(default)]
+    pub timestep_spacing: TimestepSpacing,
+    /// Added to each timestep of `leading` spacing.
+    #[serde(default)]
+    pub steps_offset: usize,
+    /// Whether DDIM's last step goes to ᾱ = 1 rather than to ᾱ_0.
+    #[serde(default = "yes")]
+    pub set_alpha_to_one: bool,
+    /// Whether DDIM clamps the predicted latent.
+    #[serde(default = "yes")]
+    pub clip_sample: bool,
+    /// To what.
+    #[serde(default = "one")]
+    pub clip_sample_range: f64,
+    /// What the network predicts.
+    #[serde(default)]
+    pub prediction_type: PredictionType,
+    #[serde(default)]
+    thresholding: bool,
+    #[serde(default)]
+    rescale_betas_zero_snr: bool,
+    #[serde(default)]
+    trained_betas: Option<Vec<f32>>,
+}
+
+fn thousand() -> usize {
+    1000
+}
+fn first_beta() -> f64 {
+    0.0001
+}
+fn last_beta() -> f64 {
+    0.02
+}
+fn one() -> f64 {
+    1.0
+}
+fn yes() -> bool {
+    true
+}
+
+/// ᾱ_t for t = 0..N.
+#[derive(Clone, Debug)]
+pub struct NoiseSchedule {
+    alpha_bar: Vec<f64>,
+    /// The configuration that it was made from.
+    pub config: SchedulerConfig,
+}
+
+impl NoiseSchedule {
+    /// Computes ᾱ as PyTorch does: β in f32, the product accumulated in f64 and rounded to f32.
+    pub fn new(config: &SchedulerConfig) -> Result<Self> {
+        let n = config.num_train_timesteps;
+        for (set, key) in
+            [(config.thresholding, "thresholding"), (config.rescale_betas_zero_snr, "rescale_betas_zero_snr")]
+        {
+            if set {
+                return Err(Error::Config(format!("scheduler_config.json: `{key}` is not supported")));
+            }
+        }
+        if n < 2 {
+            return Err(Error::Config("scheduler_config.json: `num_train_timesteps` must be at least 2".into()));
+        }
+        let betas: Vec<f32> = match (&config.trained_betas, config.beta_schedule) {
+            (Some(betas), _) => betas.clone(),
+            (None, BetaSchedule::Linear) => linspace(config.beta_start as f32, config.beta_end as f32, n),
+            (None, BetaSchedule::ScaledLinear) => {
+                let roots = linspace(config.beta_start.sqrt() as f32, config.beta_end.sqrt() as f32, n);
+                roots.into_iter().map(|r| r * r).collect()
+            }
+            (None, BetaSchedule::SquaredcosCapV2) => {
+                let bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+                let at = |i: usize| bar(i as f64 / n as f64);
+                (0..n).map(|i| (1.0 - at(i + 1) / at(i)).min(0.999) as f32).collect()
+            }
+        };
+        let mut product = 1f64;
+        let alpha_bar = betas.iter().map(|beta| {
+            product *= f64::from(1.0 - beta);
+            f64::from(product as f32)
+        });
+        Ok(NoiseSchedule { alpha_bar: alpha_bar.collect(), config: config.clone() })
+    }
+
+    /// ᾱ_t. Between two timesteps σ = √((1−ᾱ)/ᾱ) is interpolated, as Euler's fractional timesteps need.
+    pub fn alpha_bar(&self, t: f64) -> f64 {
+        let last = self.alpha_bar.len() - 1;
+        let t = t.clamp(0.0, last as f64);
+        let (low, part) = (t.floor() as usize, t.fract());
+        if part == 0.0 {
+            return self.alpha_bar[low];
+        }
+        let sigma = |i: usize| ((1.0 - self.alpha_bar[i]) / self.alpha_bar[i]).sqrt();
+        let s = sigma(low) * (1.0 - part) + sigma((low + 1).min(last)) * part;
+        1.0 / (s * s + 1.0)
+    }
+
+    /// ᾱ below the lowest timestep: 1 or ᾱ_0, as `set_alpha_to_one` says.
+    pub fn final_alpha_bar(&self) -> f64 {
+        if self.config.set_alpha_to_one { 1.0 } else { self.alpha_bar[0] }
+    }
+
+    /// N.
+    pub fn len(&self) -> usize {
+        self.alpha_bar.len()
+    }
+
+    /// Never: a schedule has at least two timesteps.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// `torch.linspace` in f32: from both ends towards the middle.
+fn linspace(from: f32, to: f32, n: usize) -> Vec<f32> {
+    let step = (to - from) / (n - 1) as f32;
+    (0..n).map(|i| if i < n / 2 { from + step * i as f32 } else { to - step * (n - 1 - i) as f32 }).collect()
+}

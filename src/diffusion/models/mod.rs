@@ -15,6 +15,7 @@ pub mod vae;
 use candle_core::{D, DType, Device, Tensor};
 use serde::Deserialize;
 
+use crate::layout::GroundedPhrase;
 use crate::models::clip::ClipTextModel;
 use crate::models::config::{AttentionType, ClipTextConfig, UNetConfig, VaeConfig};
 use crate::models::gligen::Grounding;
@@ -85,15 +86,6 @@ pub struct Text {
     pub context: Tensor,
     /// Pooled and projected text.
     pub pooled: Option<Tensor>,
-}
-
-/// One object of a layout.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GroundedPhrase {
-    /// What stands in the box.
-    pub phrase: String,
-    /// x0 y0 x1 y1 in fractions of the picture, origin top left.
-    pub bounds: [f32; 4],
 }
 
 struct TextEncoder {

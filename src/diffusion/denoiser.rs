@@ -1,0 +1,73 @@
+//! What a sampler sees of a model: a prediction for a noisy latent, under classifier-free guidance.
+
+use candle_core::Tensor;
+
+use crate::Result;
+use crate::models::unet::{Conditioning, UNet};
+use crate::schedule::PredictionType;
+
+/// Predicts ε (or v) for the latent z_t at t.
+pub trait Denoiser {
+    /// `z` (B, C, h, w) in the variance-preserving space, `t` in timesteps of training.
+    fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor>;
+}
+
+impl<F: Fn(&Tensor, f64) -> Result<Tensor>> Denoiser for F {
+    fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
+        self(z, t)
+    }
+}
+
+/// Classifier-free guidance (Ho and Salimans): ε = ε_u + s (ε_c − ε_u), both halves in one batch.
+pub struct Guided<'a> {
+    unet: &'a UNet,
+    conditioning: Conditioning,
+    scale: Option<f64>,
+}
+
+impl<'a> Guided<'a> {
+    /// With `scale` 1 the unconditional half is not computed.
+    pub fn new(unet: &'a UNet, conditional: &Conditioning, unconditional: &Conditioning, scale: f64) -> Result<Self> {
+        if scale == 1.0 {
+            return Ok(Self::plain(unet, conditional));
+        }
+        Ok(Guided { unet, conditioning: unconditional.stack(conditional)?, scale: Some(scale) })
+    }
+
+    /// The conditional prediction alone.
+    pub fn plain(unet: &'a UNet, conditional: &Conditioning) -> Self {
+        Guided { unet, conditioning: conditional.clone(), scale: None }
+    }
+
+    /// The same without grounding: GLIGEN's fusers off.
+    pub fn ungrounded(&self) -> Self {
+        Guided {
+            unet: self.unet,
+            conditioning: Conditioning { objs: None, ..self.conditioning.clone() },
+            scale: self.scale,
+        }
+    }
+}
+
+impl Denoiser for Guided<'_> {
+    fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
+        let Some(s) = self.scale else { return self.unet.forward(z, t, &self.conditioning) };
+        let both = self.unet.forward(&Tensor::cat(&[z, z], 0)?, t, &self.conditioning)?;
+        let halves = both.chunk(2, 0)?;
+        let (u, c) = (&halves[0], &halves[1]);
+        Ok((u + ((c - u)? * s)?)?)
+    }
+}
+
+/// ε from the prediction at ᾱ.
+pub fn epsilon(kind: PredictionType, prediction: &Tensor, z: &Tensor, alpha_bar: f64) -> Result<Tensor> {
+    match kind {
+        PredictionType::Epsilon => Ok(prediction.clone()),
+        PredictionType::VPrediction => Ok(((prediction * alpha_bar.sqrt())? + (z * (1.0 - alpha_bar).sqrt())?)?),
+    }
+}
+
+/// x̂₀ from ε: (z − √(1−ᾱ) ε) / √ᾱ.
+pub fn predicted(z: &Tensor, epsilon: &Tensor, alpha_bar: f64) -> Result<Tensor> {
+    Ok(((z - (epsilon * (1.0 - alpha_bar).sqrt())?)? / alpha_bar.sqrt())?)
+}

@@ -1,0 +1,78 @@
+//! From a clean latent up to the noisy ones: DDIM inversion (the paper's §3.3) and plain noising.
+
+use candle_core::Tensor;
+
+use crate::denoiser::{Denoiser, epsilon, predicted};
+use crate::sampler::{OnStep, Sampler};
+use crate::{Error, Result};
+
+/// z̄_t at a sampler's timesteps.
+#[derive(Clone, Debug)]
+pub struct Trajectory {
+    points: Vec<(f64, Tensor)>,
+}
+
+impl Trajectory {
+    /// z̄_t. Errors if the trajectory was not made for this timestep.
+    pub fn at(&self, t: f64) -> Result<&Tensor> {
+        self.points.iter().find(|(s, _)| (s - t).abs() < 1e-3).map(|(_, z)| z).ok_or_else(|| {
+            let known: Vec<String> = self.points.iter().map(|(t, _)| format!("{t}")).collect();
+            Error::input(format!(
+                "the inversion has no latent at timestep {t}, only at {}; invert with the steps, the sampler and the \
+                 window of the sampling that it guides",
+                known.join(", ")
+            ))
+        })
+    }
+
+    /// The timesteps, in the order of sampling.
+    pub fn timesteps(&self) -> impl Iterator<Item = f64> + '_ {
+        self.points.iter().map(|(t, _)| *t)
+    }
+
+    /// Bytes of its latents.
+    pub fn bytes(&self) -> usize {
+        self.points.iter().map(|(_, z)| z.elem_count() * z.dtype().size_in_bytes()).sum()
+    }
+}
+
+/// DDIM inversion of z̄_0 over the sampler's own grid, keeping the latents of its first `keep` steps (the noisiest).
+///
+/// At each timestep t, ascending, with s the one below it: ε = ε_θ(z, t), x̂₀ = (z − √(1−ᾱ_s) ε)/√ᾱ_s,
+/// z̄_t = √ᾱ_t x̂₀ + √(1−ᾱ_t) ε. Equals diffusers' `DDIMInverseScheduler` on `leading` spacing. The network is called
+/// once a step, usually without classifier-free guidance.
+pub fn ddim(
+    z0: &Tensor,
+    sampler: &Sampler,
+    denoiser: &dyn Denoiser,
+    keep: usize,
+    on_step: OnStep,
+) -> Result<Trajectory> {
+    let schedule = sampler.schedule();
+    let timesteps = sampler.timesteps();
+    let kind = schedule.config.prediction_type;
+    let mut below = schedule.final_alpha_bar();
+    let mut z = z0.clone();
+    let mut points = Vec::new();
+    for (i, &t) in timesteps.iter().rev().enumerate() {
+        let e = epsilon(kind, &denoiser.predict(&z, t)?, &z, below)?;
+        let above = schedule.alpha_bar(t);
+        z = ((predicted(&z, &e, below)? * above.sqrt())? + (e * (1.0 - above).sqrt())?)?;
+        below = above;
+        if timesteps.len() - i <= keep {
+            points.push((t, z.clone()));
+        }
+        on_step(i + 1, timesteps.len())?;
+    }
+    points.reverse();
+    Ok(Trajectory { points })
+}
+
+/// Noising: z̄_t = √ᾱ_t z̄_0 + √(1−ᾱ_t) ε, with one ε for all timesteps.
+pub fn noise(z0: &Tensor, sampler: &Sampler, epsilon: &Tensor, keep: usize) -> Result<Trajectory> {
+    let points = sampler.timesteps().iter().take(keep).map(|&t| {
+        let a = sampler.schedule().alpha_bar(t);
+        Ok((t, ((z0 * a.sqrt())? + (epsilon * (1.0 - a).sqrt())?)?))
+    });
+    Ok(Trajectory { points: points.collect::<Result<_>>()? })
+}

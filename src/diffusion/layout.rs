@@ -1,0 +1,116 @@
+//! Layouts: phrases in boxes.
+//!
+//! Knows boxes as fractions of a picture and the JSON files that hold them. Knows no model and no YAML.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::{Error, Result};
+
+/// One object: what, and where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroundedPhrase {
+    /// What stands in the box.
+    pub phrase: String,
+    /// x0 y0 x1 y1 in fractions of the picture, origin top left.
+    pub bounds: [f32; 4],
+}
+
+/// What is wrong with a box, if anything.
+pub fn fault(bounds: &[f32; 4]) -> Option<String> {
+    let [x0, y0, x1, y1] = *bounds;
+    if bounds.iter().any(|v| !v.is_finite()) {
+        return Some("a box's numbers must be finite".into());
+    }
+    if bounds.iter().any(|v| !(0.0..=1.0).contains(v)) {
+        return Some("a box is [x0, y0, x1, y1] in fractions of the picture, each between 0 and 1".into());
+    }
+    if x1 <= x0 {
+        return Some(format!("the box's right side x1 = {x1} must lie right of its left side x0 = {x0}"));
+    }
+    if y1 <= y0 {
+        return Some(format!("the box's lower side y1 = {y1} must lie below its upper side y0 = {y0}"));
+    }
+    None
+}
+
+/// A layout as a JSON file holds it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// Size of the picture in pixels, where boxes are COCO's.
+    width: Option<f32>,
+    height: Option<f32>,
+    boxes: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    phrase: String,
+    /// x0 y0 x1 y1 in fractions.
+    #[serde(rename = "box")]
+    fractions: Option<[f32; 4]>,
+    /// COCO: x, y, width, height in pixels.
+    bbox: Option<[f32; 4]>,
+}
+
+/// Reads `{"boxes": [{"phrase": …, "box": [x0, y0, x1, y1]}]}` with fractions, or
+/// `{"width": W, "height": H, "boxes": [{"phrase": …, "bbox": [x, y, w, h]}]}` with COCO's pixels.
+///
+/// Errors name the file, and the entry by its number from 0.
+pub fn read(path: &Path) -> Result<Vec<GroundedPhrase>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    parse(&text).map_err(|e| Error::Input(format!("{}: {e}", path.display())))
+}
+
+fn parse(text: &str) -> std::result::Result<Vec<GroundedPhrase>, String> {
+    let file: File = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let objects = file.boxes.into_iter().enumerate().map(|(i, entry)| {
+        let bounds = match (entry.fractions, entry.bbox) {
+            (Some(b), None) => b,
+            (None, Some([x, y, w, h])) => match (file.width, file.height) {
+                (Some(width), Some(height)) if width > 0.0 && height > 0.0 => {
+                    // A box may stick out by a pixel's rounding.
+                    [x / width, y / height, ((x + w) / width).min(1.0), ((y + h) / height).min(1.0)]
+                }
+                _ => return Err("`bbox` is in pixels: the file must say the picture's `width` and `height`".into()),
+            },
+            _ => return Err(format!("boxes[{i}] needs either `box` (fractions) or `bbox` (pixels)")),
+        };
+        match fault(&bounds) {
+            Some(what) => Err(format!("boxes[{i}]: {what}")),
+            None => Ok(GroundedPhrase { phrase: entry.phrase, bounds }),
+        }
+    });
+    objects.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coco_pixels_become_fractions() {
+        let coco = r#"{"width": 200, "height": 100, "boxes": [{"phrase": "a", "bbox": [20, 10, 100, 50]}]}"#;
+        let fractions = r#"{"boxes": [{"phrase": "a", "box": [0.1, 0.1, 0.6, 0.6]}]}"#;
+        assert_eq!(parse(coco).unwrap(), parse(fractions).unwrap());
+    }
+
+    #[test]
+    fn faults_are_named() {
+        for (json, words) in [
+            ("", "EOF"),
+            (r#"{"boxes": [{"phrase": "a"}]}"#, "boxes[0] needs either"),
+            (r#"{"boxes": [{"phrase": "a", "bbox": [0, 0, 1, 1]}]}"#, "`width`"),
+            (r#"{"boxes": [{"phrase": "a", "box": [0.5, 0, 0.2, 1]}]}"#, "x1 = 0.2"),
+            (r#"{"boxes": [{"phrase": "a", "box": [0, 0, 2, 1]}]}"#, "between 0 and 1"),
+            (r#"{"boxes": [{"phrase": "a", "box": [0, 0, 1]}]}"#, "length"),
+            (r#"{"boxes": [], "x": 1}"#, "unknown field"),
+        ] {
+            let error = parse(json).unwrap_err();
+            assert!(error.contains(words), "{json}: {error}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Whole runs: a prompt and a layout to a latent, by the models and samplers of this crate.
+//!
+//! Knows what a run is made of and how its parts fit. Knows no graph.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use crate::denoiser::{Denoiser, Guided};
+use crate::guidance::{Guidance, Window};
+use crate::inversion::{self, Trajectory};
+use crate::layout::GroundedPhrase;
+use crate::models::{Family, Model};
+use crate::noise::Generator;
+use crate::sampler::{Method, OnStep, Sampler};
+use crate::{Error, Result};
+
+/// What every run is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What to draw.
+    pub prompt: String,
+    /// What not to draw; without one SDXL's may be zero, as the model's configuration says.
+    pub negative: Option<String>,
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Of the noise; its low 32 bits count.
+    pub seed: u64,
+    /// T.
+    pub steps: usize,
+    /// Scale of classifier-free guidance; 1 is none.
+    pub cfg: f64,
+    /// Sampler.
+    pub sampler: Method,
+    /// η of DDIM.
+    pub eta: f64,
+}
+
+impl Settings {
+    fn sampler(&self, model: &Model) -> Result<Sampler> {
+        Sampler::new(self.sampler, &model.scheduler, self.steps, self.eta)
+    }
+
+    /// The unit noise of the run, (1, C, h, w).
+    fn noise(&self, model: &Model, generator: &mut Generator) -> Result<Tensor> {
+        let f = model.info.size_step;
+        if self.width == 0 || self.height == 0 || self.width % f != 0 || self.height % f != 0 {
+            return Err(Error::input(format!(
+                "width and height must be multiples of {f} pixels, not {}×{}",
+                self.width, self.height
+            )));
+        }
+        let shape = [1, model.unet.config().in_channels, self.height / f, self.width / f];
+        Ok(generator.randn(&shape, model.device())?.to_dtype(model.dtype())?)
+    }
+}
+
+/// GLIGEN: a picture of a layout, as a latent (1, 4, h, w).
+///
+/// The conditional half sees the boxes in `slots` slots, the unconditional half only null slots. After the first ⌊β T⌋
+/// steps the fusers are off (the paper's scheduled sampling, β = `beta`).
+pub fn gligen(
+    model: &Model,
+    settings: &Settings,
+    layout: &[GroundedPhrase],
+    slots: usize,
+    beta: f64,
+    on_step: OnStep,
+) -> Result<Tensor> {
+    if model.info.family != Family::Gligen {
+        return Err(Error::input(format!(
+            "a layout needs a GLIGEN model, and this one is of the family {}",
+            model.info.family.name()
+        )));
+    }
+    let sampler = settings.sampler(model)?;
+    let mut generator = Generator::new(settings.seed);
+    let noise = settings.noise(model, &mut generator)?;
+    let (w, h) = (settings.width, settings.height);
+    let mut conditional = model.condition(&model.encode_prompt(&settings.prompt)?, w, h)?;
+    let mut unconditional = model.condition(&model.encode_negative(settings.negative.as_deref())?, w, h)?;
+    conditional.objs = Some(model.ground(layout, slots)?);
+    unconditional.objs = Some(model.ground(&[], slots)?);
+    let grounded = Guided::new(&model.unet, &conditional, &unconditional, settings.cfg)?;
+    let ungrounded = grounded.ungrounded();
+    let last_grounded = sampler.timesteps().iter().take((beta * settings.steps as f64) as usize).last().copied();
+    let denoiser = |z: &Tensor, t: f64| match last_grounded {
+        Some(last) if t >= last => grounded.predict(z, t),
+        _ => ungrounded.predict(z, t),
+    };
+    sampler.run(&noise, &denoiser, &[], &mut generator, on_step)
+}
+
+/// Sampling under backward guidance, as a latent (1, 4, h, w). Without guidance: plain sampling.
+pub fn sample(model: &Model, settings: &Settings, guidance: &[Guidance], on_step: OnStep) -> Result<Tensor> {
+    let sampler = settings.sampler(model)?;
+    let mut generator = Generator::new(settings.seed);
+    let noise = settings.noise(model, &mut generator)?;
+    let denoiser = denoiser(model, settings)?;
+    sampler.run(&noise, &denoiser, guidance, &mut generator, on_step)
+}
+
+fn denoiser<'a>(model: &'a Model, settings: &Settings) -> Result<Guided<'a>> {
+    let (w, h) = (settings.width, settings.height);
+    let conditional = model.condition(&model.encode_prompt(&settings.prompt)?, w, h)?;
+    if settings.cfg == 1.0 {
+        return Ok(Guided::plain(&model.unet, &conditional));
+    }
+    let unconditional = model.condition(&model.encode_negative(settings.negative.as_deref())?, w, h)?;
+    Guided::new(&model.unet, &conditional, &unconditional, settings.cfg)
+}
+
+/// How the noisy latents of a reference are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InversionMode {
+    /// DDIM inversion, the paper's.
+    Ddim,
+    /// Noising with one shared ε from the seed.
+    Noise,
+}
+
+/// z̄_t of the reference latent `z0` at the timesteps of the run that `settings` describes, within `window`.
+///
+/// Width and height are those of `z0`. The prompt is the sampling's; `settings.cfg` is that of the inversion, 1 in the
+/// paper's mode.
+pub fn invert(
+    model: &Model,
+    z0: &Tensor,
+    settings: &Settings,
+    mode: InversionMode,
+    window: Window,
+    on_step: OnStep,
+) -> Result<Arc<Trajectory>> {
+    let sampler = settings.sampler(model)?;
+    let keep = window.count(sampler.timesteps());
+    let trajectory = match mode {
+        InversionMode::Ddim => inversion::ddim(z0, &sampler, &denoiser(model, settings)?, keep, on_step)?,
+        InversionMode::Noise => {
+            let epsilon = Generator::new(settings.seed).randn(z0.dims(), z0.device())?.to_dtype(z0.dtype())?;
+            inversion::noise(z0, &sampler, &epsilon, keep)?
+        }
+    };
+    Ok(Arc::new(trajectory))
+}

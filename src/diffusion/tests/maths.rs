@@ -1,0 +1,272 @@
+//! Schedules, samplers, inversion, noise, guidance and resizing, against diffusers, torch and PIL on fixtures that
+//! `fixtures/maths.py` made, and the exact identities of the guidance framework.
+
+mod common;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use common::{assert_close, fixture, relative, tensors};
+use lsregen_diffusion::Result;
+use lsregen_diffusion::guidance::{Distance, Extractor, Guidance, Inversion, Moment, SquaredL2, Window};
+use lsregen_diffusion::image::{Resampling, resize};
+use lsregen_diffusion::inversion;
+use lsregen_diffusion::noise::Generator;
+use lsregen_diffusion::sampler::{Method, Sampler};
+use lsregen_diffusion::schedule::SchedulerConfig;
+use serde_json::Value;
+
+fn facts() -> Value {
+    serde_json::from_slice(&std::fs::read(fixture("maths.json")).unwrap()).unwrap()
+}
+
+fn denoiser(z: &Tensor, t: f64) -> Result<Tensor> {
+    Ok(z.affine(0.7, 0.3 * (t / 100.0).sin())?.tanh()?)
+}
+
+fn quiet(_: usize, _: usize) -> Result<()> {
+    Ok(())
+}
+
+fn stable_diffusion() -> SchedulerConfig {
+    serde_json::from_str(
+        r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": false,
+            "set_alpha_to_one": false, "steps_offset": 1}"#,
+    )
+    .unwrap()
+}
+
+fn randn(shape: &[usize], seed: u64) -> Tensor {
+    Generator::new(seed).randn(shape, &Device::Cpu).unwrap()
+}
+
+const SHAPE: [usize; 4] = [1, 4, 3, 5];
+
+#[test]
+fn samplers_equal_diffusers() {
+    let io = tensors("maths.safetensors");
+    for run in facts()["runs"].as_array().unwrap() {
+        let method: Method = serde_json::from_value(run["method"].clone()).unwrap();
+        let config: SchedulerConfig = serde_json::from_value(run["config"].clone()).unwrap();
+        let steps = run["steps"].as_u64().unwrap() as usize;
+        let sampler = Sampler::new(method, &config, steps, run["eta"].as_f64().unwrap()).unwrap();
+        let expected: Vec<f64> = serde_json::from_value(run["timesteps"].clone()).unwrap();
+        for (a, b) in sampler.timesteps().iter().zip(&expected) {
+            assert!((a - b).abs() < 1e-3, "{run}: {:?}", sampler.timesteps());
+        }
+        assert_eq!(sampler.timesteps().len(), expected.len());
+        let noise = randn(&SHAPE, steps as u64);
+        let z = sampler.run(&noise, &denoiser, &[], &mut Generator::new(99), &quiet).unwrap();
+        let reference = &io[run["name"].as_str().unwrap()];
+        let error = relative(&z, reference);
+        assert!(error < 2e-5, "{run}: relative error {error:.2e}");
+    }
+}
+
+#[test]
+fn noise_equals_torch_bit_for_bit() {
+    let (io, facts) = (tensors("maths.safetensors"), facts());
+    let mut generator = Generator::new(0);
+    let mut seed = String::new();
+    for row in facts["noise"].as_array().unwrap() {
+        if row["seed"] != seed {
+            seed = row["seed"].as_str().unwrap().to_string();
+            generator = Generator::new(seed.parse().unwrap());
+        }
+        let shape: Vec<usize> = serde_json::from_value(row["shape"].clone()).unwrap();
+        let bits = |t: &Tensor| -> Vec<u32> {
+            t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
+        };
+        let ours = bits(&generator.randn(&shape, &Device::Cpu).unwrap());
+        assert_eq!(ours, bits(&io[row["name"].as_str().unwrap()]), "{row}");
+    }
+    let checksum = Generator::new(3)
+        .normals(4 * 128 * 128)
+        .iter()
+        .enumerate()
+        .fold(0u64, |sum, (i, x)| (sum + u64::from(x.to_bits()) * (i as u64 % 65521 + 1)) % ((1 << 31) - 1));
+    assert_eq!(checksum, facts["checksum"].as_u64().unwrap());
+}
+
+#[test]
+fn inversion_equals_diffusers() {
+    let io = tensors("maths.safetensors");
+    let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let trajectory = inversion::ddim(&io["inverse.z0"], &sampler, &denoiser, 20, &quiet).unwrap();
+    let timesteps: Vec<f64> = trajectory.timesteps().collect();
+    assert_eq!(timesteps, sampler.timesteps());
+    for t in timesteps {
+        assert_close(&format!("z̄ at {t}"), trajectory.at(t).unwrap(), &io[&format!("inverse.{t}")], 2e-5);
+    }
+    assert!(trajectory.at(950.0).unwrap_err().to_string().contains("950"));
+}
+
+#[test]
+fn inversion_and_sampling_are_inverse_in_the_limit() {
+    let z0 = randn(&SHAPE, 1);
+    let mut errors = Vec::new();
+    for steps in [50, 500] {
+        let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), steps, 0.0).unwrap();
+        let trajectory = inversion::ddim(&z0, &sampler, &denoiser, 1, &quiet).unwrap();
+        let z_t = trajectory.at(sampler.timesteps()[0]).unwrap();
+        let back = sampler.run(z_t, &denoiser, &[], &mut Generator::new(0), &quiet).unwrap();
+        errors.push(relative(&back, &z0));
+    }
+    assert!(errors[1] < errors[0] / 4.0, "{errors:?}");
+}
+
+/// LSReGen's guidance towards the noised latent of seed 2, over all steps of `sampler`.
+fn guidance(sampler: &Sampler, w: f64, window: Window, mask: Option<Tensor>) -> Guidance {
+    let trajectory = inversion::noise(&randn(&SHAPE, 2), sampler, &randn(&SHAPE, 3), sampler.timesteps().len());
+    Inversion::guidance(Arc::new(trajectory.unwrap()), w, window, mask)
+}
+
+#[test]
+fn identities_of_the_guidance_hold_under_every_sampler() {
+    for method in [Method::Ddim, Method::Euler, Method::DpmSolverPp2M] {
+        let sampler = Sampler::new(method, &stable_diffusion(), 20, 0.0).unwrap();
+        let noise = randn(&SHAPE, 1);
+        let run = |g: &[Guidance]| sampler.run(&noise, &denoiser, g, &mut Generator::new(0), &quiet).unwrap();
+        // w = 0 is plain sampling; so is a window that holds no step, and a mask of zeros.
+        let plain = run(&[]);
+        let zero = Tensor::zeros((1, 1, 3, 5), DType::F32, &Device::Cpu).unwrap();
+        for g in [
+            guidance(&sampler, 0.0, Window::Fraction(1.0), None),
+            guidance(&sampler, 0.5, Window::Fraction(0.0), None),
+            guidance(&sampler, 0.5, Window::Fraction(1.0), Some(zero)),
+        ] {
+            assert_eq!(relative(&run(&[g]), &plain), 0.0);
+        }
+        // w = 1 up to the k-th step is image-to-image started from z̄ there. (DPM-Solver++ remembers a step back, so
+        // it is only the same where the guided steps are the first one.)
+        let k = if method == Method::DpmSolverPp2M { 1 } else { 5 };
+        let guided = run(&[guidance(&sampler, 1.0, Window::Fraction(k as f64 / 20.0), None)]);
+        let g = guidance(&sampler, 1.0, Window::default(), None);
+        let at = Moment { step: k - 1, steps: 20, t: sampler.timesteps()[k - 1], alpha_bar: 0.0 };
+        let start = g.extractor.target(&at).unwrap();
+        let from = sampler.run_from(k - 1, &start, &denoiser, &[], &mut Generator::new(0), &quiet).unwrap();
+        assert!(relative(&guided, &from) < 1e-6);
+        assert!(relative(&guided, &plain) > 1e-2);
+    }
+}
+
+#[test]
+fn repeated_updates_contract_by_one_minus_w() {
+    let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let at = Moment { step: 0, steps: 20, t: sampler.timesteps()[0], alpha_bar: 0.01 };
+    for w in [0.1, 0.5, 0.75] {
+        let g = guidance(&sampler, w, Window::default(), None);
+        let target = g.extractor.target(&at).unwrap();
+        let first = randn(&SHAPE, 4);
+        let mut z = first.clone();
+        for _ in 0..3 {
+            z = g.update(&z, &at).unwrap();
+        }
+        let expected = ((&first - &target).unwrap() * (1.0f64 - w).powi(3)).unwrap();
+        assert!(relative(&(&z - &target).unwrap(), &expected) < 1e-5);
+    }
+}
+
+/// The same extractor without its closed form.
+struct Differentiated(Inversion);
+
+impl Extractor for Differentiated {
+    fn name(&self) -> &str {
+        "differentiated"
+    }
+    fn feat(&self, z: &Tensor, at: &Moment) -> Result<Tensor> {
+        self.0.feat(z, at)
+    }
+    fn target(&self, at: &Moment) -> Result<Tensor> {
+        self.0.target(at)
+    }
+}
+
+#[test]
+fn closed_form_equals_automatic_differentiation() {
+    let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let trajectory = Arc::new(inversion::noise(&randn(&SHAPE, 2), &sampler, &randn(&SHAPE, 3), 20).unwrap());
+    let at = Moment { step: 0, steps: 20, t: sampler.timesteps()[0], alpha_bar: 0.01 };
+    let mask = randn(&[1, 1, 3, 5], 9).abs().unwrap().clamp(0.0, 1.0).unwrap();
+    for mask in [None, Some(mask)] {
+        let closed = Inversion::guidance(trajectory.clone(), 0.5, Window::default(), mask);
+        let by_autodiff = Guidance {
+            extractor: Box::new(Differentiated(Inversion { trajectory: trajectory.clone() })),
+            distance: Box::new(SquaredL2),
+            scale: 0.25,
+            window: Window::default(),
+            mask: closed.mask.clone(),
+        };
+        let z = randn(&SHAPE, 4);
+        let (a, b) = (closed.update(&z, &at).unwrap(), by_autodiff.update(&z, &at).unwrap());
+        assert!(relative(&a, &b) < 1e-6);
+    }
+    // The distance's own gradient against finite differences, in f64.
+    let wide = |seed| randn(&SHAPE, seed).to_dtype(DType::F64).unwrap();
+    let (f, target, d) = (wide(1), wide(2), wide(3));
+    let value =
+        |s: f64| SquaredL2.value(&(&f + (&d * s).unwrap()).unwrap(), &target).unwrap().to_scalar::<f64>().unwrap();
+    let numeric = (value(1e-4) - value(-1e-4)) / 2e-4;
+    let exact = (SquaredL2.gradient(&f, &target).unwrap() * &d).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
+    assert!((numeric - exact).abs() / exact.abs() < 1e-6);
+}
+
+#[test]
+fn windows_cover_the_first_steps() {
+    let at = |step, steps| Moment { step, steps, t: 0.0, alpha_bar: 1.0 };
+    let count = |w: Window, steps| (0..steps).filter(|&i| w.holds(&at(i, steps))).count();
+    assert_eq!(count(Window::default(), 20), 2);
+    assert_eq!(count(Window::default(), 50), 5);
+    assert_eq!(count(Window::default(), 3), 1);
+    assert_eq!(count(Window::Fraction(1.0), 7), 7);
+    assert_eq!(Window::FromTimestep(900.0).count(&[951.0, 901.0, 851.0]), 2);
+}
+
+#[test]
+fn diverging_guidance_is_named() {
+    let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let g = guidance(&sampler, 1e9, Window::Fraction(1.0), None);
+    let error =
+        sampler.run(&randn(&SHAPE, 1), &denoiser, &[g], &mut Generator::new(0), &quiet).unwrap_err().to_string();
+    assert!(error.contains("`inversion` diverged at step 1 of 20") && error.contains("lower"), "{error}");
+}
+
+#[test]
+fn a_run_ends_where_its_callback_fails() {
+    let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let seen = std::cell::RefCell::new(Vec::new());
+    let stop = |i: usize, n: usize| {
+        seen.borrow_mut().push((i, n));
+        if i == 3 { Err(lsregen_diffusion::Error::Cancelled) } else { Ok(()) }
+    };
+    let result = sampler.run(&randn(&SHAPE, 1), &denoiser, &[], &mut Generator::new(0), &stop);
+    assert!(matches!(result, Err(lsregen_diffusion::Error::Cancelled)));
+    assert_eq!(*seen.borrow(), [(1, 20), (2, 20), (3, 20)]);
+}
+
+#[test]
+fn steps_out_of_range_are_refused() {
+    for steps in [0, 1000, 5000] {
+        assert!(Sampler::new(Method::Ddim, &stable_diffusion(), steps, 0.0).is_err());
+    }
+    assert!(Sampler::new(Method::Euler, &stable_diffusion(), 5, 0.5).unwrap_err().to_string().contains("eta"));
+    let config: SchedulerConfig = serde_json::from_str(r#"{"thresholding": true}"#).unwrap();
+    assert!(Sampler::new(Method::Ddim, &config, 5, 0.0).unwrap_err().to_string().contains("thresholding"));
+}
+
+#[test]
+fn resizing_equals_torch_and_pil() {
+    let io = tensors("maths.safetensors");
+    for (name, how) in [
+        ("nearest", Resampling::Nearest),
+        ("bilinear", Resampling::Bilinear),
+        ("bicubic", Resampling::Bicubic),
+        ("lanczos", Resampling::Lanczos),
+    ] {
+        for (h, w) in [(26, 34), (29, 20), (7, 9), (13, 40)] {
+            let ours = resize(&io["image"], h, w, how).unwrap();
+            assert_close(&format!("{name} {h}×{w}"), &ours, &io[&format!("{name}.{h}x{w}")], 1e-5);
+        }
+    }
+    assert!(resize(&io["image"], 0, 3, Resampling::Nearest).is_err());
+}
