@@ -20,13 +20,20 @@ mod schema;
 mod socket;
 mod value;
 
+// Where the data goes.
+mod diagnostic;
+mod graph;
 mod key;
+mod source;
 
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
+pub use diagnostic::{Diagnostic, Label, Severity};
 pub use event::{Event, Subscriber};
+pub use graph::{Cycle, Graph, GraphNode, Link};
 pub use key::Key;
 pub use lane::Lane;
 pub use node::{DynNode, Fault, FileRef, Node, NodeType};
 pub use registry::{Entry, ParamDoc, Registry};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
+pub use source::{Position, Source, Span};
 pub use value::{Payload, Value};
