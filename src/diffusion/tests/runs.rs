@@ -1,0 +1,122 @@
+//! Whole runs on the built-in models against diffusers' pipelines, on fixtures that `fixtures/runs.py` made.
+
+mod common;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use candle_core::{DType, Device, Tensor};
+use common::{assert_close, fixture, shapes, tensors};
+use lsregen_diffusion::Result;
+use lsregen_diffusion::denoiser::Guided;
+use lsregen_diffusion::guidance::{Inversion, Window};
+use lsregen_diffusion::image::{Resampling, resize};
+use lsregen_diffusion::layout::GroundedPhrase;
+use lsregen_diffusion::models::Model;
+use lsregen_diffusion::models::config::UNetConfig;
+use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
+use lsregen_diffusion::noise::Generator;
+use lsregen_diffusion::pipeline::{InversionMode, Settings, gligen, invert, sample};
+use lsregen_diffusion::sampler::{Method, Sampler};
+use lsregen_diffusion::weights::{ModelFiles, Weights};
+
+/// Largest relative error of the latents after a whole run in f32.
+const RUN: f64 = 1e-3;
+
+static SMALL: LazyLock<Model> = LazyLock::new(|| load("gligen"));
+static LARGE: LazyLock<Model> = LazyLock::new(|| load("xl"));
+static REFERENCE: LazyLock<HashMap<String, Tensor>> = LazyLock::new(|| tensors("runs.safetensors"));
+
+fn load(name: &str) -> Model {
+    Model::load(&ModelFiles::Folder(shapes(name)), DType::F32, &Device::Cpu).unwrap()
+}
+
+fn quiet(_: usize, _: usize) -> Result<()> {
+    Ok(())
+}
+
+fn settings(cfg: f64) -> Settings {
+    Settings {
+        prompt: "a red circle and a blue square on sand".into(),
+        negative: None,
+        width: 256,
+        height: 256,
+        seed: 7,
+        steps: 20,
+        cfg,
+        sampler: Method::Ddim,
+        eta: 0.0,
+    }
+}
+
+#[test]
+fn gligen_equals_the_pipeline() {
+    let object = |phrase: &str, bounds| GroundedPhrase { phrase: phrase.into(), bounds };
+    let layout = [object("a red circle", [0.08, 0.15, 0.45, 0.55]), object("a blue square", [0.55, 0.5, 0.92, 0.9])];
+    let settings = Settings { width: 128, height: 128, ..settings(3.0) };
+    for (name, beta) in [("gligen", 1.0), ("gligen.beta", 0.3)] {
+        let z = gligen(&SMALL, &settings, &layout, 30, beta, &quiet).unwrap();
+        assert_close(name, &z, &REFERENCE[name], RUN);
+    }
+}
+
+#[test]
+fn plain_sampling_equals_the_pipeline() {
+    let plain = settings(4.0);
+    for (name, settings) in [
+        ("xl", plain.clone()),
+        ("xl.tall", Settings { width: 192, height: 320, seed: 8, ..plain.clone() }),
+        ("xl.eta", Settings { eta: 0.5, ..plain.clone() }),
+        ("xl.negative", Settings { negative: Some("a green star".into()), ..plain.clone() }),
+        ("xl.euler", Settings { sampler: Method::Euler, ..plain.clone() }),
+        ("xl.dpmpp_2m", Settings { sampler: Method::DpmSolverPp2M, ..plain }),
+    ] {
+        let z = sample(&LARGE, &settings, &[], &quiet).unwrap();
+        assert_close(name, &z, &REFERENCE[name], RUN);
+    }
+}
+
+#[test]
+fn the_whole_of_lsregen_equals_the_reference() {
+    let picture = SMALL.vae.decode(&REFERENCE["gligen"]).unwrap().clamp(-1f32, 1f32).unwrap();
+    let picture = resize(&picture, 256, 256, Resampling::Bicubic).unwrap().clamp(-1f32, 1f32).unwrap();
+    let z0 = LARGE.vae.encode(&picture).unwrap();
+    assert_close("encoded", &z0, &REFERENCE["encoded"], RUN);
+    let window = Window::default();
+    let trajectory = invert(&LARGE, &z0, &settings(1.0), InversionMode::Ddim, window, &quiet).unwrap();
+    assert_close("inverted", trajectory.at(951.0).unwrap(), &REFERENCE["inverted"], RUN);
+    let guidance = [Inversion::guidance(trajectory, 0.5, window, None)];
+    let z = sample(&LARGE, &settings(4.0), &guidance, &quiet).unwrap();
+    assert_close("lsregen", &z, &REFERENCE["lsregen"], RUN);
+}
+
+/// Batch 2, non-square latents, several heads and depths, v-prediction.
+#[test]
+fn a_run_of_a_fresh_network_equals_the_reference() {
+    let files = ModelFiles::Folder(fixture("networks"));
+    let weights = Weights::open(&files, "unet_xl.safetensors", DType::F32, &Device::Cpu).unwrap();
+    let config = UNetConfig::parse(&std::fs::read(fixture("networks/unet_xl.json")).unwrap(), "unet_xl").unwrap();
+    let net = UNet::new(config, &weights).unwrap();
+    let io = tensors("networks/unet_xl.io.safetensors");
+    let conditional = Conditioning {
+        context: io["context"].clone(),
+        added: Some(Added { text_embeds: io["text_embeds"].clone(), time_ids: io["time_ids"].clone() }),
+        objs: None,
+    };
+    let unconditional = Conditioning {
+        context: io["context"].zeros_like().unwrap(),
+        added: Some(Added { text_embeds: io["text_embeds"].zeros_like().unwrap(), time_ids: io["time_ids"].clone() }),
+        objs: None,
+    };
+    let scheduler = serde_json::from_str(
+        r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": false,
+            "set_alpha_to_one": false, "steps_offset": 1, "prediction_type": "v_prediction",
+            "timestep_spacing": "trailing"}"#,
+    );
+    let sampler = Sampler::new(Method::Ddim, &scheduler.unwrap(), 20, 0.0).unwrap();
+    let mut generator = Generator::new(7);
+    let noise = generator.randn(&[2, 4, 10, 14], &Device::Cpu).unwrap();
+    let denoiser = Guided::new(&net, &conditional, &unconditional, 3.0).unwrap();
+    let z = sampler.run(&noise, &denoiser, &[], &mut generator, &quiet).unwrap();
+    assert_close("fresh.v", &z, &REFERENCE["fresh.v"], RUN);
+}
