@@ -3,6 +3,8 @@
 //! Knows a latent, a timestep and its conditioning. Knows no sampler and no guidance.
 
 use candle_core::{D, DType, Device, Tensor};
+use candle_nn::Module;
+use candle_transformers::models::stable_diffusion::embeddings::Timesteps;
 
 use crate::models::config::{AttentionType, UNetConfig};
 use crate::models::gligen::{Grounding, PositionNet};
@@ -53,15 +55,9 @@ impl Conditioning {
     }
 }
 
-/// Sinusoidal embedding of (N) numbers: (N, dim), f32. diffusers' `get_timestep_embedding`.
+/// Sinusoidal embedding of (N) numbers: (N, dim). In f32 whatever the network's dtype: at t = 981 bf16 is off by 2.
 fn sinusoidal(t: &Tensor, dim: usize, c: &UNetConfig) -> Result<Tensor> {
-    let half = dim / 2;
-    let rate = -(10000f32.ln()) / (half as f32 - c.freq_shift as f32);
-    let freqs: Vec<f32> = (0..half).map(|i| (rate * i as f32).exp()).collect();
-    let freqs = Tensor::from_vec(freqs, (1, half), t.device())?;
-    let angles = t.to_dtype(DType::F32)?.unsqueeze(1)?.broadcast_mul(&freqs)?;
-    let (sin, cos) = (angles.sin()?, angles.cos()?);
-    Ok(if c.flip_sin_to_cos { Tensor::cat(&[cos, sin], 1)? } else { Tensor::cat(&[sin, cos], 1)? })
+    Ok(Timesteps::new(dim, c.flip_sin_to_cos, c.freq_shift).forward(&t.to_dtype(DType::F32)?)?)
 }
 
 /// Two linear maps with SiLU between them.
