@@ -21,13 +21,19 @@ mod socket;
 mod value;
 
 // Where the data goes.
+mod check;
 mod diagnostic;
+mod document;
 mod graph;
 mod key;
+mod nearest;
 mod source;
+mod yaml;
 
+pub use check::{Checked, check};
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
-pub use diagnostic::{Diagnostic, Label, Severity};
+pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
+pub use document::{Document, Override};
 pub use event::{Event, Subscriber};
 pub use graph::{Cycle, Graph, GraphNode, Link};
 pub use key::Key;
