@@ -22,18 +22,28 @@ mod value;
 
 // Where the data goes.
 mod diagnostic;
+mod executor;
+mod files;
 mod graph;
 mod key;
+mod live;
+mod panic;
+mod plan;
 mod source;
+mod store;
 
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
 pub use diagnostic::{Diagnostic, Label, Severity};
 pub use event::{Event, Subscriber};
+pub use executor::{Outcome, Summary, execute};
+pub use files::{FileDigests, FileError, FileState};
 pub use graph::{Cycle, Graph, GraphNode, Link};
-pub use key::Key;
+pub use key::{InputMaterial, Key, Material, canonical_json};
 pub use lane::Lane;
 pub use node::{DynNode, Fault, FileRef, Node, NodeType};
+pub use plan::{Action, Counts, Idle, Plan, PlanError, Step, Why};
 pub use registry::{Entry, ParamDoc, Registry};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
+pub use store::MemoryStore;
 pub use value::{Payload, Value};
