@@ -135,6 +135,17 @@ impl Weights {
         )))
     }
 
+    /// Bytes of all tensors of the file in this place's dtype.
+    pub fn bytes(&self) -> usize {
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
+        let elements: usize = match &self.file.source {
+            Source::Mapped(m) => m.tensors().iter().map(|(_, v)| count(v.shape())).sum(),
+            Source::Embedded(s) => s.tensors().iter().map(|(_, v)| count(v.shape())).sum(),
+            Source::Declared(d) => d.values().map(|shape| count(shape)).sum(),
+        };
+        elements * self.dtype.size_in_bytes()
+    }
+
     /// The dtype in which tensors are given.
     pub fn dtype(&self) -> DType {
         self.dtype
