@@ -134,6 +134,7 @@ impl Node for GligenLayout {
     }
 
     fn run(&self, inputs: GligenLayoutInputs, cx: &Context) -> anyhow::Result<GligenLayoutOutputs> {
+        cx.cancel().check()?;
         let model = &inputs.model.0;
         let layout = self.layout(cx).map_err(raise)?;
         let side = |given: Option<u32>| given.map_or(model.info.picture_size, |side| side as usize);

@@ -110,7 +110,8 @@ impl Area {
 /// grow with the picture; a tag keeps clear of the picture's edges and, where there is room, of the other tags.
 pub fn layout(picture: &mut RgbImage, objects: &[GroundedPhrase], labels: bool) {
     let (w, h) = (i64::from(picture.width()), i64::from(picture.height()));
-    let line = ((w.min(h) as f32 / 128.0).round() as i64).max(1);
+    let line = ((w.min(h) as f32 / 160.0).round() as i64).max(1);
+    let rim = 1 + line / 4;
     let place = |object: &GroundedPhrase| {
         let [x0, y0, x1, y1] = object.bounds;
         let at = |fraction: f32, side: i64| (fraction * side as f32).round() as i64;
@@ -119,7 +120,7 @@ pub fn layout(picture: &mut RgbImage, objects: &[GroundedPhrase], labels: bool) 
     let coloured = || objects.iter().zip(PALETTE.iter().cycle());
     for (object, &colour) in coloured() {
         // A dark rim keeps the frame visible on a ground of its own colour.
-        place(object).grown((line / 2).max(1)).frame(picture, line + 2 * (line / 2).max(1), INK);
+        place(object).grown(rim).frame(picture, line + 2 * rim, INK);
         place(object).frame(picture, line, colour);
     }
     if !labels {
@@ -134,10 +135,13 @@ pub fn layout(picture: &mut RgbImage, objects: &[GroundedPhrase], labels: bool) 
         let Area { x0, y0, y1, .. } = place(object);
         let x = x0.min(w - width).max(0);
         let at = |y: i64| Area { x0: x, y0: y, x1: x + width, y1: y + height };
-        let places = [at(y0 - height), at(y0), at(y1), at(y1 - height)];
-        let inside = places.iter().filter(|tag| tag.y0 >= 0 && tag.y1 <= h);
-        let free = inside.clone().find(|tag| !tags.iter().any(|other| other.meets(**tag)));
-        let tag = *free.or(inside.clone().next()).unwrap_or(&at(0));
+        // Above the box, or in one of its corners, or else as near as there is room.
+        let mut anywhere: Vec<i64> = (0..=h - height).collect();
+        anywhere.sort_by_key(|y| (y - y0).abs());
+        let rows = [y0 - height, y0, y1, y1 - height].into_iter().chain(anywhere);
+        let mut inside = rows.filter(|y| (0..=h - height).contains(y)).map(at).peekable();
+        let nearest = *inside.peek().unwrap_or(&at(0));
+        let tag = inside.find(|tag| !tags.iter().any(|other| other.meets(*tag))).unwrap_or(nearest);
         tag.fill(picture, colour);
         let [r, g, b] = colour.0.map(f32::from);
         let ink = if 0.299 * r + 0.587 * g + 0.114 * b > 120.0 { INK } else { WHITE };
@@ -233,6 +237,18 @@ mod tests {
         assert_eq!(side(|x, _| x), (20, 59));
         assert_eq!(side(|_, y| y), (30, 79));
         assert_eq!(*picture.get_pixel(40, 50), Rgb([200, 180, 150]), "the inside is left alone");
+    }
+
+    /// Two boxes at one place have two tags.
+    #[test]
+    fn tags_keep_clear_of_each_other() {
+        let mut picture = ground(128);
+        let twice = |phrase| object(phrase, [0.1, 0.3, 0.9, 0.9]);
+        layout(&mut picture, &[twice("one"), twice("two"), twice("three")], true);
+        for colour in &PALETTE[..3] {
+            // More than a frame of one pixel that is drawn over.
+            assert!(picture.pixels().filter(|p| *p == colour).count() > 100, "{colour:?}");
+        }
     }
 
     /// Boxes at all edges, phrases too long, many at one place: nothing is drawn outside, and nothing panics.
