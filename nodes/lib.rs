@@ -1,1 +1,72 @@
-//! The nodes of lsregen.
+//! The nodes of lsregen: thin adapters of the diffusion library for the engine, one file a node.
+//!
+//! A node's struct is its parameters, and their doc comments are the reference that users read. What travels between
+//! nodes is in [`values`]; what a host must offer them is [`Numerics`]. The mathematics is all in `lsregen-diffusion`.
+
+mod boxes;
+mod bridge;
+mod defaults;
+mod numerics;
+mod options;
+mod sampling;
+pub mod values;
+mod write;
+
+mod decode;
+mod draw_layout;
+mod gligen_layout;
+mod guided_sdxl_sample;
+mod image_grid;
+mod invert;
+mod load_image;
+mod load_latent;
+mod load_model;
+mod save_image;
+mod save_latent;
+mod sdxl_sample;
+mod upsample;
+mod vae_encode;
+
+use lsregen_engine::{NodeType, Registry};
+
+pub use boxes::PhraseBox;
+pub use decode::*;
+pub use draw_layout::*;
+pub use gligen_layout::*;
+pub use guided_sdxl_sample::*;
+pub use image_grid::*;
+pub use invert::*;
+pub use load_image::*;
+pub use load_latent::*;
+pub use load_model::*;
+pub use numerics::Numerics;
+pub use options::*;
+pub use sampling::Sampling;
+pub use save_image::*;
+pub use save_latent::*;
+pub use sdxl_sample::*;
+pub use upsample::*;
+pub use vae_encode::*;
+
+/// Every node type, in the order in which the reference lists them.
+pub const ALL: &[NodeType] = &[
+    NodeType::of::<LoadModel>(),
+    NodeType::of::<GligenLayout>(),
+    NodeType::of::<Upsample>(),
+    NodeType::of::<VaeEncode>(),
+    NodeType::of::<Invert>(),
+    NodeType::of::<GuidedSdxlSample>(),
+    NodeType::of::<SdxlSample>(),
+    NodeType::of::<Decode>(),
+    NodeType::of::<LoadImage>(),
+    NodeType::of::<SaveImage>(),
+    NodeType::of::<LoadLatent>(),
+    NodeType::of::<SaveLatent>(),
+    NodeType::of::<DrawLayout>(),
+    NodeType::of::<ImageGrid>(),
+];
+
+/// The registry of [`ALL`] node types.
+pub fn registry() -> Registry {
+    Registry::new(ALL)
+}

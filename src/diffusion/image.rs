@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use image::{DynamicImage, ImageError, ImageFormat, RgbImage, imageops};
+pub use image::RgbImage;
+use image::{DynamicImage, ImageError, ImageFormat, imageops};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};

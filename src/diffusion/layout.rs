@@ -35,6 +35,23 @@ pub fn fault(bounds: &[f32; 4]) -> Option<String> {
     None
 }
 
+/// Where boxes are, on a grid of `height` × `width` cells, row by row: 1 inside, falling to 0 over `feather` outside.
+///
+/// `feather` is a fraction of the picture's side; with 0 a cell is in or out by its centre.
+pub fn mask(boxes: &[[f32; 4]], height: usize, width: usize, feather: f32) -> Vec<f32> {
+    let centre = |i: usize, n: usize| (i as f32 + 0.5) / n as f32;
+    let weight = |x: f32, y: f32, [x0, y0, x1, y1]: [f32; 4]| {
+        let (dx, dy) = ((x0 - x).max(x - x1).max(0.0), (y0 - y).max(y - y1).max(0.0));
+        match dx.hypot(dy) {
+            0.0 => 1.0,
+            outside if outside < feather => 1.0 - outside / feather,
+            _ => 0.0,
+        }
+    };
+    let cells = (0..height).flat_map(|i| (0..width).map(move |j| (centre(j, width), centre(i, height))));
+    cells.map(|(x, y)| boxes.iter().map(|b| weight(x, y, *b)).fold(0.0, f32::max)).collect()
+}
+
 /// A layout as a JSON file holds it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,6 +113,16 @@ mod tests {
         let coco = r#"{"width": 200, "height": 100, "boxes": [{"phrase": "a", "bbox": [20, 10, 100, 50]}]}"#;
         let fractions = r#"{"boxes": [{"phrase": "a", "box": [0.1, 0.1, 0.6, 0.6]}]}"#;
         assert_eq!(parse(coco).unwrap(), parse(fractions).unwrap());
+    }
+
+    #[test]
+    fn a_mask_is_hard_or_fades() {
+        let boxes = [[0.25, 0.0, 0.5, 1.0]];
+        assert_eq!(mask(&boxes, 1, 8, 0.0), [0., 0., 1., 1., 0., 0., 0., 0.]);
+        let soft = mask(&boxes, 1, 8, 0.25);
+        let expected = [0.25, 0.75, 1.0, 1.0, 0.75, 0.25, 0.0, 0.0];
+        assert!(soft.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{soft:?}");
+        assert_eq!(mask(&[[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]], 2, 2, 0.0), [1., 0., 0., 1.]);
     }
 
     #[test]

@@ -6,10 +6,12 @@
 //! networks over [`weights`]; [`ops`] is what networks are made of; [`pipeline`] puts them together.
 
 pub mod denoiser;
+pub mod draw;
 pub mod error;
 pub mod guidance;
 pub mod image;
 pub mod inversion;
+pub mod latent;
 pub mod layout;
 pub mod models;
 pub mod noise;

@@ -18,8 +18,8 @@ impl Inversion {
     /// LSReGen's guidance with strength w = 2γ: z ← (1−w) z + w z̄_t.
     pub fn guidance(trajectory: Arc<Trajectory>, w: f64, window: Window, mask: Option<Tensor>) -> Guidance {
         Guidance {
-            extractor: Box::new(Inversion { trajectory }),
-            distance: Box::new(SquaredL2),
+            extractor: Arc::new(Inversion { trajectory }),
+            distance: Arc::new(SquaredL2),
             scale: w / 2.0,
             window,
             mask,

@@ -9,6 +9,8 @@ mod inversion;
 pub use distance::{Distance, SquaredL2};
 pub use inversion::Inversion;
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor, Var};
 
 use crate::{Error, Result};
@@ -85,12 +87,13 @@ impl Window {
     }
 }
 
-/// One guidance: what, how strongly, when, where.
+/// One guidance: what, how strongly, when, where. Clones share what is heavy.
+#[derive(Clone)]
 pub struct Guidance {
     /// The feature and its ideal.
-    pub extractor: Box<dyn Extractor>,
+    pub extractor: Arc<dyn Extractor>,
     /// How far they are apart.
-    pub distance: Box<dyn Distance>,
+    pub distance: Arc<dyn Distance>,
     /// γ.
     pub scale: f64,
     /// When it acts.

@@ -22,8 +22,8 @@ use crate::models::gligen::Grounding;
 use crate::models::tokenizer::ClipTokenizer;
 use crate::models::unet::{Added, Conditioning, UNet};
 use crate::models::vae::AutoencoderKl;
-use crate::schedule::SchedulerConfig;
-use crate::weights::ModelFiles;
+use crate::schedule::{NoiseSchedule, SchedulerConfig};
+use crate::weights::{ModelFiles, Weights};
 use crate::{Error, Result};
 
 /// Kinds of models, told apart by their configuration.
@@ -44,6 +44,24 @@ impl Family {
             Family::Sd1 => "sd1",
             Family::Gligen => "gligen",
             Family::Sdxl => "sdxl",
+        }
+    }
+
+    /// The reverse of [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Family::Sd1, Family::Gligen, Family::Sdxl].into_iter().find(|f| f.name() == name)
+    }
+
+    /// Whether latents of both families mean the same: GLIGEN's are those of the SD1 model that it grew from.
+    pub fn shares_latents(self, other: Family) -> bool {
+        (self == Family::Sdxl) == (other == Family::Sdxl)
+    }
+
+    /// Folders of the tokenizers and their text encoders.
+    fn encoders(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Family::Sdxl => &[("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")],
+            _ => &[("tokenizer", "text_encoder")],
         }
     }
 
@@ -77,6 +95,52 @@ impl ModelInfo {
         let downscale = vae.downscale();
         ModelInfo { family: Family::of(unet), picture_size: unet.sample_size * downscale, size_step: downscale }
     }
+}
+
+/// The weights files of a model, or why one is not there.
+fn weights(files: &ModelFiles, family: Family) -> impl Iterator<Item = Result<String>> {
+    let networks = [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")];
+    let encoders = family.encoders().iter().map(|(_, folder)| (*folder, "model"));
+    networks.into_iter().chain(encoders).map(|(folder, stem)| files.safetensors(folder, stem))
+}
+
+/// Every file that [`Model::load`] reads and that is there, as paths inside the model.
+pub fn files(files: &ModelFiles) -> Vec<String> {
+    let family = UNetConfig::read(files).map_or(Family::Sd1, |c| Family::of(&c));
+    let mut paths: Vec<String> =
+        ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "vae/config.json"]
+            .map(String::from)
+            .into();
+    for (tokenizer, encoder) in family.encoders() {
+        paths.push(format!("{encoder}/config.json"));
+        paths.extend(tokenizer::FILES.iter().map(|name| format!("{tokenizer}/{name}")));
+    }
+    paths.extend(weights(files, family).flatten());
+    paths.retain(|path| files.has(path));
+    paths
+}
+
+/// All that keeps a model from being loaded, as far as its configuration files tell: their content, and whether what
+/// they ask for is there. Reads no weights.
+pub fn faults(files: &ModelFiles) -> Vec<Error> {
+    let mut faults = Vec::new();
+    let unet = UNetConfig::read(files).map_err(|e| faults.push(e)).ok();
+    faults.extend(VaeConfig::read(files).err());
+    let scheduler = files.json("scheduler/scheduler_config.json").and_then(|c| NoiseSchedule::new(&c));
+    faults.extend(scheduler.err());
+    let Some(unet) = unet else { return faults };
+    let family = Family::of(&unet);
+    for (tokenizer, encoder) in family.encoders() {
+        faults.extend(ClipTextConfig::read(files, encoder).err());
+        for name in tokenizer::NEEDED {
+            let path = format!("{tokenizer}/{name}");
+            if !files.has(&path) {
+                faults.push(Error::Config(format!("{}: no such file", files.label(&path))));
+            }
+        }
+    }
+    faults.extend(weights(files, family).filter_map(Result::err));
+    faults
 }
 
 /// A prompt, encoded: (1, L, d), and for SDXL the pooled text (1, p).
@@ -115,6 +179,7 @@ pub struct Model {
     pub scheduler: SchedulerConfig,
     encoders: Vec<TextEncoder>,
     force_zeros: bool,
+    bytes: usize,
     dtype: DType,
     device: Device,
 }
@@ -133,11 +198,7 @@ impl Model {
                 vae.config().latent_channels
             )));
         }
-        let folders: &[(&str, &str)] = match info.family {
-            Family::Sdxl => &[("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")],
-            _ => &[("tokenizer", "text_encoder")],
-        };
-        let encoders = folders.iter().map(|(tokenizer, encoder)| {
+        let encoders = info.family.encoders().iter().map(|(tokenizer, encoder)| {
             let longest = ClipTextConfig::read(files, encoder)?.max_position_embeddings;
             Ok(TextEncoder {
                 tokenizer: ClipTokenizer::load(files, tokenizer, longest)?,
@@ -151,6 +212,9 @@ impl Model {
             Family::Sdxl => true,
             _ => false,
         };
+        let bytes = weights(files, info.family)
+            .map(|path| Ok(Weights::open(files, &path?, dtype, device)?.bytes()))
+            .sum::<Result<usize>>()?;
         Ok(Model {
             info,
             encoders: encoders.collect::<Result<_>>()?,
@@ -158,9 +222,15 @@ impl Model {
             unet,
             vae,
             force_zeros,
+            bytes,
             dtype,
             device: device.clone(),
         })
+    }
+
+    /// Memory of the weights.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Where the weights are.

@@ -17,6 +17,12 @@ use crate::{Error, Result};
 
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
+/// What a tokenizer's folder must hold.
+pub const NEEDED: [&str; 2] = ["vocab.json", "merges.txt"];
+
+/// All that is read of a tokenizer's folder where it is there.
+pub const FILES: [&str; 4] = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
+
 /// A special token in a configuration: its text, alone or inside an object.
 #[derive(Deserialize)]
 #[serde(untagged)]

@@ -191,8 +191,8 @@ fn closed_form_equals_automatic_differentiation() {
     for mask in [None, Some(mask)] {
         let closed = Inversion::guidance(trajectory.clone(), 0.5, Window::default(), mask);
         let by_autodiff = Guidance {
-            extractor: Box::new(Differentiated(Inversion { trajectory: trajectory.clone() })),
-            distance: Box::new(SquaredL2),
+            extractor: Arc::new(Differentiated(Inversion { trajectory: trajectory.clone() })),
+            distance: Arc::new(SquaredL2),
             scale: 0.25,
             window: Window::default(),
             mask: closed.mask.clone(),

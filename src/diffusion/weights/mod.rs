@@ -3,8 +3,10 @@
 //! Knows files and safetensors. Knows no network: a network asks for the tensors that it needs, and [`Weights::finish`]
 //! tells what it left over.
 
+mod builtin;
 mod files;
 mod tensors;
 
+pub use builtin::BUILTIN;
 pub use files::ModelFiles;
 pub use tensors::Weights;

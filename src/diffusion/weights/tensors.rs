@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Shape, Tensor};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use safetensors::tensor::{Dtype, TensorView};
 
 use crate::weights::ModelFiles;
 use crate::{Error, Result};
@@ -104,12 +107,29 @@ impl Weights {
             )));
         }
         let tensor = match &self.file.source {
-            Source::Mapped(m) => m.get(&name)?.load(&self.device)?.to_dtype(self.dtype)?,
-            Source::Embedded(s) => s.get(&name)?.load(&self.device)?.to_dtype(self.dtype)?,
+            Source::Mapped(m) => self.load(&m.get(&name)?)?,
+            Source::Embedded(s) => self.load(&s.get(&name)?)?,
             Source::Declared(_) => Tensor::zeros((), self.dtype, &self.device)?.broadcast_as(shape)?,
         };
         self.file.used.lock().unwrap_or_else(|e| e.into_inner()).insert(name);
         Ok(tensor)
+    }
+
+    /// The content of a tensor. f16 becomes f32 in one pass; everything else is candle's affair.
+    fn load(&self, view: &TensorView) -> Result<Tensor> {
+        if (view.dtype(), self.dtype) != (Dtype::F16, DType::F32) {
+            return Ok(view.load(&self.device)?.to_dtype(self.dtype)?);
+        }
+        const BLOCK: usize = 4096;
+        let mut values = vec![0f32; view.data().len() / 2];
+        let mut block = [f16::ZERO; BLOCK];
+        for (to, from) in values.chunks_mut(BLOCK).zip(view.data().chunks(2 * BLOCK)) {
+            for (half, bytes) in block.iter_mut().zip(from.chunks_exact(2)) {
+                *half = f16::from_le_bytes([bytes[0], bytes[1]]);
+            }
+            block[..to.len()].convert_to_f32_slice(to);
+        }
+        Ok(Tensor::from_vec(values, view.shape(), &self.device)?)
     }
 
     /// To be called when a network is built: an error if the file holds tensors that nothing asked for.
@@ -133,6 +153,17 @@ impl Weights {
             "{}: holds tensors that its config.json has no place for: {shown}{more}; is the config that of another model?",
             self.file.label
         )))
+    }
+
+    /// Bytes of all tensors of the file in this place's dtype.
+    pub fn bytes(&self) -> usize {
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
+        let elements: usize = match &self.file.source {
+            Source::Mapped(m) => m.tensors().iter().map(|(_, v)| count(v.shape())).sum(),
+            Source::Embedded(s) => s.tensors().iter().map(|(_, v)| count(v.shape())).sum(),
+            Source::Declared(d) => d.values().map(|shape| count(shape)).sum(),
+        };
+        elements * self.dtype.size_in_bytes()
     }
 
     /// The dtype in which tensors are given.

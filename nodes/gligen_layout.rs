@@ -1,0 +1,160 @@
+//! GLIGENLayout.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lsregen_diffusion::layout::{self, GroundedPhrase};
+use lsregen_diffusion::pipeline::{self, Settings};
+use lsregen_engine::{CheckContext, Context, Fault, FileRef, Lane, Node, outputs, sockets};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::boxes::{self, PhraseBox};
+use crate::bridge::{on_step, raise};
+use crate::defaults;
+use crate::options::{Sampler, eta_faults, size_faults};
+use crate::values::{Image, Latent, Layout, Model};
+
+/// Draws a layout: a picture with each phrase in its box, by a GLIGEN model.
+///
+/// This is the first half of LSReGen, at the small size that the model was trained on. At a larger size the same node is
+/// the paper's rival "GLIGEN at large scale".
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GligenLayout {
+    /// The whole picture in words. It should name what the boxes hold.
+    pub prompt: String,
+    /// What not to draw. Without one the model is steered away from the empty text.
+    #[serde(default)]
+    pub negative: Option<String>,
+    /// The objects, each a `phrase` and a `box`. An empty list draws the prompt alone. Either this or `layout_file`.
+    #[serde(default)]
+    pub boxes: Option<Vec<PhraseBox>>,
+    /// A JSON file of boxes, relative to the graph file: `{"boxes": [{"phrase": …, "box": [x0, y0, x1, y1]}]}` in
+    /// fractions, or COCO's `bbox: [x, y, width, height]` in pixels beside the picture's `width` and `height`.
+    #[serde(default)]
+    pub layout_file: Option<PathBuf>,
+    /// Width of the picture in pixels, a multiple of 8. By default the size that the model was trained on: 128 for
+    /// `shapes/gligen`, 512 for Stable Diffusion 1.4. Layouts get lost at much larger sizes.
+    #[serde(default)]
+    #[schemars(range(min = 8, max = 8192))]
+    pub width: Option<u32>,
+    /// Height of the picture in pixels, a multiple of 8. By default the size that the model was trained on.
+    #[serde(default)]
+    #[schemars(range(min = 8, max = 8192))]
+    pub height: Option<u32>,
+    /// Seed of the noise. One seed gives one picture, on every device, and the one that diffusers gives; its low 32 bits
+    /// count.
+    #[serde(default)]
+    pub seed: u64,
+    /// Denoising steps. More is slower and finer.
+    #[serde(default = "defaults::steps")]
+    #[schemars(range(min = 1, max = 999))]
+    pub steps: u32,
+    /// Scale of classifier-free guidance: how closely the picture follows prompt and boxes. 1 is none, and twice as fast;
+    /// large values overshoot colours. `shapes/gligen` is at its best near 3, Stable Diffusion near 7.5.
+    #[serde(default = "cfg")]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub cfg: f64,
+    /// Grounding slots that the model sees, filled with null where there are fewer boxes. Models are trained with 30;
+    /// more costs time, and other numbers change the picture.
+    #[serde(default = "slots")]
+    #[schemars(range(min = 1, max = 256))]
+    pub slots: u32,
+    /// Share of the steps in which the boxes are seen, from the first on (the paper's scheduled sampling, β). Lower it
+    /// where objects look pasted in: the remaining steps follow the prompt alone.
+    #[serde(default = "beta")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub beta: f64,
+    /// How the latent is sampled.
+    #[serde(default)]
+    pub sampler: Sampler,
+    /// η of DDIM: the share of fresh noise in each step. 0 is deterministic; 1 is DDPM.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub eta: f64,
+}
+
+fn cfg() -> f64 {
+    3.0
+}
+
+fn slots() -> u32 {
+    30
+}
+
+fn beta() -> f64 {
+    1.0
+}
+
+sockets! {
+    pub struct GligenLayoutInputs {
+        /// The model that draws.
+        pub model: Arc<Model> = ["gligen"],
+    }
+}
+
+outputs! {
+    pub struct GligenLayoutOutputs {
+        /// The picture.
+        pub image: Arc<Image>,
+        /// The picture as the latent that was sampled, in the space of this model's autoencoder.
+        pub latent: Arc<Latent>,
+        /// The boxes and phrases.
+        pub layout: Arc<Layout>,
+    }
+}
+
+impl GligenLayout {
+    fn layout(&self, cx: &Context) -> lsregen_diffusion::Result<Vec<GroundedPhrase>> {
+        match &self.layout_file {
+            Some(file) => layout::read(&cx.resolve(file)),
+            None => Ok(self.boxes.iter().flatten().map(GroundedPhrase::from).collect()),
+        }
+    }
+}
+
+impl Node for GligenLayout {
+    const TYPE: &'static str = "GLIGENLayout";
+    const VERSION: u32 = 1;
+    const LANE: Lane = Lane::Device;
+
+    type Inputs = GligenLayoutInputs;
+    type Outputs = GligenLayoutOutputs;
+
+    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+        let mut faults = boxes::faults(self.boxes.as_deref(), self.layout_file.as_deref(), self.slots, cx);
+        faults.extend(size_faults(self.width, self.height));
+        faults.extend(eta_faults(self.sampler, self.eta));
+        faults
+    }
+
+    fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
+        self.layout_file.iter().map(|file| FileRef::new("layout_file", cx.resolve(file))).collect()
+    }
+
+    fn run(&self, inputs: GligenLayoutInputs, cx: &Context) -> anyhow::Result<GligenLayoutOutputs> {
+        cx.cancel().check()?;
+        let model = &inputs.model.0;
+        let layout = self.layout(cx).map_err(raise)?;
+        let side = |given: Option<u32>| given.map_or(model.info.picture_size, |side| side as usize);
+        let settings = Settings {
+            prompt: self.prompt.clone(),
+            negative: self.negative.clone(),
+            width: side(self.width),
+            height: side(self.height),
+            seed: self.seed,
+            steps: self.steps as usize,
+            cfg: self.cfg,
+            sampler: self.sampler.into(),
+            eta: self.eta,
+        };
+        let slots = self.slots as usize;
+        let z = pipeline::gligen(model, &settings, &layout, slots, self.beta, &on_step(cx)).map_err(raise)?;
+        Ok(GligenLayoutOutputs {
+            image: Arc::new(Image::decoded(&inputs.model, &z).map_err(raise)?),
+            latent: Arc::new(Latent { z, family: Some(model.info.family) }),
+            layout: Arc::new(Layout(layout)),
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! Where the numbers are made: the device and the dtype, a service of the host.
+
+use anyhow::Context as _;
+use lsregen_diffusion::candle_core::{DType, Device, DeviceLocation, utils};
+
+/// The tensor library, as the memo keys know it: other versions may give other last bits.
+const BACKEND: &str = "candle 0.11.1";
+
+/// The device and dtype of every model that nodes load; see [`Host::with_service`](lsregen_engine::Host::with_service).
+#[derive(Clone, Debug)]
+pub struct Numerics {
+    pub device: Device,
+    pub dtype: DType,
+}
+
+impl Numerics {
+    /// `auto` (the first CUDA device where the build and the machine have one, else the CPU), `cpu`, `cuda` or
+    /// `cuda:N`. Everything is computed in f32, so that one seed gives one picture everywhere.
+    ///
+    /// # Errors
+    /// When the name is none of these, or there is no such device.
+    pub fn new(device: &str) -> anyhow::Result<Numerics> {
+        let cuda = |n: usize| {
+            anyhow::ensure!(
+                utils::cuda_is_available(),
+                "device `{device}`: this build has no CUDA; build it with `--features cuda`, or take `cpu`"
+            );
+            Device::new_cuda(n).with_context(|| format!("device `{device}`: cannot be opened"))
+        };
+        let device = match device {
+            "auto" if utils::cuda_is_available() => cuda(0).or_else(|_| anyhow::Ok(Device::Cpu))?,
+            "auto" | "cpu" => Device::Cpu,
+            "cuda" => cuda(0)?,
+            other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
+                Some(n) => cuda(n)?,
+                None => anyhow::bail!("device `{other}` is unknown: give auto, cpu, cuda or cuda:N"),
+            },
+        };
+        Ok(Numerics { device, dtype: DType::F32 })
+    }
+
+    /// The device in words, such as `cpu` or `cuda:0`.
+    pub fn device_name(&self) -> String {
+        match self.device.location() {
+            DeviceLocation::Cpu => "cpu".into(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        }
+    }
+
+    /// What decides the numbers beside the nodes: kind of device, dtype, and versions of the code that computes. For
+    /// [`Host::with_fingerprint`](lsregen_engine::Host::with_fingerprint).
+    pub fn fingerprint(&self) -> String {
+        let kind = match self.device {
+            Device::Cpu => std::env::consts::ARCH,
+            Device::Cuda(_) => "cuda",
+            Device::Metal(_) => "metal",
+        };
+        format!("{kind}, {}, lsregen {}, {BACKEND}", self.dtype.as_str(), env!("CARGO_PKG_VERSION"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_by_name() {
+        for name in ["auto", "cpu"] {
+            assert_eq!(Numerics::new(name).unwrap().device_name(), "cpu");
+        }
+        for (name, words) in
+            [("gpu", "auto, cpu, cuda or cuda:N"), ("cuda:x", "unknown"), ("cuda:0", "--features cuda")]
+        {
+            let error = Numerics::new(name).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains(name), "{error}");
+        }
+    }
+
+    /// The keys must change when the tensor library does.
+    #[test]
+    fn backend_is_the_locked_one() {
+        let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
+        let (name, version) = BACKEND.split_once(' ').unwrap();
+        assert!(lock.contains(&format!("name = \"{name}-core\"\nversion = \"{version}\"")), "BACKEND is out of date");
+    }
+}

@@ -1,0 +1,62 @@
+//! Choices that several nodes offer by name, and the checks on parameters that several nodes have.
+
+use lsregen_diffusion::sampler;
+use lsregen_engine::Fault;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a latent is sampled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Sampler {
+    /// DDIM, the paper's.
+    #[default]
+    Ddim,
+    /// Euler.
+    Euler,
+    /// DPM-Solver++ 2M.
+    #[serde(rename = "dpmpp_2m")]
+    DpmSolverPp2M,
+}
+
+impl From<Sampler> for sampler::Method {
+    fn from(sampler: Sampler) -> Self {
+        match sampler {
+            Sampler::Ddim => Self::Ddim,
+            Sampler::Euler => Self::Euler,
+            Sampler::DpmSolverPp2M => Self::DpmSolverPp2M,
+        }
+    }
+}
+
+/// Every model so far works on latents of an eighth of the picture's side.
+const SIZE_STEP: u32 = 8;
+
+/// Faults of a picture's size.
+pub(crate) fn size_faults(width: Option<u32>, height: Option<u32>) -> Vec<Fault> {
+    let sides = [("width", width), ("height", height)];
+    let given = sides.iter().filter_map(|(name, side)| Some((name, (*side)?)));
+    given
+        .filter(|(_, side)| side % SIZE_STEP != 0)
+        .map(|(name, side)| {
+            let (below, above) = (side / SIZE_STEP * SIZE_STEP, side.div_ceil(SIZE_STEP) * SIZE_STEP);
+            let choice = if below == 0 { format!("{above}") } else { format!("{below} or {above}") };
+            Fault::new(*name, format!("{name} must be a multiple of {SIZE_STEP} pixels, and {side} is none"))
+                .help(format!("take {choice}"))
+        })
+        .collect()
+}
+
+/// Faults of η under a sampler.
+pub(crate) fn eta_faults(sampler: Sampler, eta: f64) -> Vec<Fault> {
+    match sampler {
+        Sampler::Euler | Sampler::DpmSolverPp2M if eta != 0.0 => {
+            vec![
+                Fault::new("eta", "eta is DDIM's: the other samplers add no noise")
+                    .help("leave eta out, or sample with ddim"),
+            ]
+        }
+        _ => vec![],
+    }
+}

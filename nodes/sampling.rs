@@ -1,0 +1,100 @@
+//! What both samplers of SDXL have in common: their parameters and their work.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use lsregen_diffusion::pipeline::{self, Settings};
+use lsregen_engine::{Context, Fault};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::bridge::{on_step, raise};
+use crate::defaults;
+use crate::options::{Sampler, eta_faults, size_faults};
+use crate::values::{Guidance, Latent, Model};
+
+/// The parameters of a sampling.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Sampling {
+    /// What to draw.
+    pub prompt: String,
+    /// What not to draw. Without one the model is steered away from the empty text, or from zeros where its
+    /// configuration asks for that.
+    #[serde(default)]
+    pub negative: Option<String>,
+    /// Width of the picture in pixels, a multiple of 8. By default that of the guidance, where there is one,
+    /// or else the model's own.
+    #[serde(default)]
+    #[schemars(range(min = 8, max = 8192))]
+    pub width: Option<u32>,
+    /// Height of the picture in pixels, a multiple of 8. By default that of the guidance, where there is one,
+    /// or else the model's own.
+    #[serde(default)]
+    #[schemars(range(min = 8, max = 8192))]
+    pub height: Option<u32>,
+    /// Seed of the noise. One seed gives one picture, on every device, and the one that diffusers gives; its low 32 bits
+    /// count.
+    #[serde(default)]
+    pub seed: u64,
+    /// Denoising steps. More is slower and finer. A guidance must have been made for as many.
+    #[serde(default = "defaults::steps")]
+    #[schemars(range(min = 1, max = 999))]
+    pub steps: u32,
+    /// Scale of classifier-free guidance: how closely the picture follows the prompt. 1 is none, and twice as fast; large
+    /// values overshoot colours. `shapes/xl` is at its best near 4, SDXL near 5.
+    #[serde(default = "defaults::sdxl_cfg")]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub cfg: f64,
+    /// How the latent is sampled.
+    #[serde(default)]
+    pub sampler: Sampler,
+    /// η of DDIM: the share of fresh noise in each step. 0 is deterministic; 1 is DDPM.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub eta: f64,
+}
+
+impl Sampling {
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        let mut faults = size_faults(self.width, self.height);
+        faults.extend(eta_faults(self.sampler, self.eta));
+        faults
+    }
+
+    /// Samples under any number of guidances.
+    pub(crate) fn run(&self, model: &Model, guidance: &[Arc<Guidance>], cx: &Context) -> anyhow::Result<Latent> {
+        cx.cancel().check()?;
+        let model = &model.0;
+        let own = model.info.picture_size;
+        let (usual_width, usual_height) = guidance.first().map_or((own, own), |first| (first.width, first.height));
+        let width = self.width.map_or(usual_width, |side| side as usize);
+        let height = self.height.map_or(usual_height, |side| side as usize);
+        for (i, g) in guidance.iter().enumerate() {
+            ensure!(
+                (g.width, g.height) == (width, height),
+                "guidance number {} of {} is for pictures of {}×{}, and this sampling draws {width}×{height}: make them \
+                 equal, or leave `width` and `height` out",
+                i + 1,
+                guidance.len(),
+                g.width,
+                g.height
+            );
+        }
+        let settings = Settings {
+            prompt: self.prompt.clone(),
+            negative: self.negative.clone(),
+            width,
+            height,
+            seed: self.seed,
+            steps: self.steps as usize,
+            cfg: self.cfg,
+            sampler: self.sampler.into(),
+            eta: self.eta,
+        };
+        let guidance: Vec<_> = guidance.iter().map(|g| g.guidance.clone()).collect();
+        let z = pipeline::sample(model, &settings, &guidance, &on_step(cx)).map_err(raise)?;
+        Ok(Latent { z, family: Some(model.info.family) })
+    }
+}

@@ -1,0 +1,60 @@
+//! SaveImage.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lsregen_diffusion::image;
+use lsregen_engine::{CheckContext, Context, Fault, Lane, Node, outputs, sockets};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::bridge::raise;
+use crate::values::{Image, SavedFile};
+use crate::write;
+
+/// Writes a picture as a PNG file, 8 bits a channel. A file that is there already is replaced.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaveImage {
+    /// The file, ending in `.png`, relative to the working directory or to `--output-dir`. Its folders are made.
+    pub path: PathBuf,
+}
+
+sockets! {
+    pub struct SaveImageInputs {
+        /// The picture.
+        pub image: Arc<Image>,
+    }
+}
+
+outputs! {
+    pub struct SaveImageOutputs {
+        /// The file that was written.
+        pub file: Arc<SavedFile>,
+    }
+}
+
+impl Node for SaveImage {
+    const TYPE: &'static str = "SaveImage";
+    const VERSION: u32 = 1;
+    const LANE: Lane = Lane::Io;
+    const OUTPUT: bool = true;
+
+    type Inputs = SaveImageInputs;
+    type Outputs = SaveImageOutputs;
+
+    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+        write::faults(&self.path, "png", cx)
+    }
+
+    fn stands(&self, outputs: &SaveImageOutputs, cx: &Context) -> bool {
+        outputs.file.path == cx.output_path(&self.path) && write::stands(&outputs.file)
+    }
+
+    fn run(&self, inputs: SaveImageInputs, cx: &Context) -> anyhow::Result<SaveImageOutputs> {
+        cx.cancel().check()?;
+        let png = image::png(&inputs.image.to_rgb().map_err(raise)?).map_err(raise)?;
+        let file = write::write(&cx.output_path(&self.path), &png)?;
+        Ok(SaveImageOutputs { file: Arc::new(file) })
+    }
+}

@@ -1,0 +1,62 @@
+//! SaveLatent.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lsregen_diffusion::latent;
+use lsregen_engine::{CheckContext, Context, Fault, Lane, Node, outputs, sockets};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::bridge::raise;
+use crate::values::{Latent, SavedFile};
+use crate::write;
+
+/// Writes a latent as a safetensors file, for LoadLatent or for other programs. A file that is there already is
+/// replaced.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaveLatent {
+    /// The file, ending in `.safetensors`, relative to the working directory or to `--output-dir`. Its folders are made.
+    /// It holds one tensor, `latent`, scaled as the denoiser knows it, and the model's family in its header.
+    pub path: PathBuf,
+}
+
+sockets! {
+    pub struct SaveLatentInputs {
+        /// The latent.
+        pub latent: Arc<Latent>,
+    }
+}
+
+outputs! {
+    pub struct SaveLatentOutputs {
+        /// The file that was written.
+        pub file: Arc<SavedFile>,
+    }
+}
+
+impl Node for SaveLatent {
+    const TYPE: &'static str = "SaveLatent";
+    const VERSION: u32 = 1;
+    const LANE: Lane = Lane::Io;
+    const OUTPUT: bool = true;
+
+    type Inputs = SaveLatentInputs;
+    type Outputs = SaveLatentOutputs;
+
+    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+        write::faults(&self.path, "safetensors", cx)
+    }
+
+    fn stands(&self, outputs: &SaveLatentOutputs, cx: &Context) -> bool {
+        outputs.file.path == cx.output_path(&self.path) && write::stands(&outputs.file)
+    }
+
+    fn run(&self, inputs: SaveLatentInputs, cx: &Context) -> anyhow::Result<SaveLatentOutputs> {
+        cx.cancel().check()?;
+        let bytes = latent::encode(&inputs.latent.z, inputs.latent.family).map_err(raise)?;
+        let file = write::write(&cx.output_path(&self.path), &bytes)?;
+        Ok(SaveLatentOutputs { file: Arc::new(file) })
+    }
+}

@@ -1,0 +1,426 @@
+//! The nodes by themselves, on the built-in models: what the engine would call, without the engine's graph.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use lsregen_diffusion::candle_core::Tensor;
+use lsregen_diffusion::image::RgbImage;
+use lsregen_diffusion::models::Family;
+use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Event, Fault, Host, Node};
+use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model};
+use lsregen_nodes::*;
+use serde_json::{Value as Json, json};
+
+static GLIGEN: LazyLock<Arc<Model>> = LazyLock::new(|| load("shapes/gligen"));
+static XL: LazyLock<Arc<Model>> = LazyLock::new(|| load("shapes/xl"));
+
+const PROMPT: &str = "a red circle and a blue square on sand";
+
+fn host(folder: &Path) -> Arc<Host> {
+    let numerics = Numerics::new("cpu").unwrap();
+    Arc::new(Host::new(folder, folder).with_fingerprint(numerics.fingerprint()).with_service(numerics))
+}
+
+fn here() -> Context {
+    Context::detached(host(Path::new(".")))
+}
+
+/// A node as the document would give it.
+fn node<N: Node>(params: Json) -> N {
+    serde_json::from_value(params).unwrap()
+}
+
+fn load(name: &str) -> Arc<Model> {
+    node::<LoadModel>(json!({ "model": name })).run((), &here()).unwrap().model
+}
+
+fn faults(name: &str, params: Json) -> Vec<Fault> {
+    let host = host(Path::new("."));
+    let entry = registry();
+    let node = (entry.get(name).unwrap().node_type.decode)(&params).unwrap();
+    node.check(&CheckContext::new(&host))
+}
+
+/// The error of a node that should fail.
+fn failure<T>(result: anyhow::Result<T>) -> String {
+    match result {
+        Ok(_) => panic!("should fail"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+fn draw(params: Json) -> GligenLayoutOutputs {
+    let mut all = json!({
+        "prompt": PROMPT, "steps": 2, "seed": 7, "slots": 4,
+        "boxes": [
+            { "phrase": "a red circle", "box": [0.08, 0.15, 0.45, 0.55] },
+            { "phrase": "a blue square", "box": [0.55, 0.50, 0.92, 0.90] },
+        ],
+    });
+    all.as_object_mut().unwrap().extend(params.as_object().unwrap().clone());
+    node::<GligenLayout>(all).run(GligenLayoutInputs { model: GLIGEN.clone() }, &here()).unwrap()
+}
+
+fn invert(params: Json, latent: &Arc<Latent>, layout: Option<&Arc<Layout>>) -> anyhow::Result<Arc<Guidance>> {
+    let inputs = InvertInputs { model: XL.clone(), latent: latent.clone(), layout: layout.cloned() };
+    node::<Invert>(params).run(inputs, &here()).map(|outputs| outputs.guidance)
+}
+
+fn guided(params: Json, guidance: &[&Arc<Guidance>]) -> anyhow::Result<Arc<Latent>> {
+    let guidance = guidance.iter().map(|g| Arc::clone(g)).collect();
+    let inputs = GuidedSdxlSampleInputs { model: XL.clone(), guidance };
+    node::<GuidedSdxlSample>(params).run(inputs, &here()).map(|outputs| outputs.latent)
+}
+
+fn numbers(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// A picture of a gradient.
+fn picture(width: u32, height: u32) -> Arc<Image> {
+    let pixel = |x: u32, y: u32| [x * 255 / width, y * 255 / height, 128].map(|v| v as u8);
+    let picture = RgbImage::from_fn(width, height, |x, y| pixel(x, y).into());
+    Arc::new(Image::from_rgb(&picture).unwrap())
+}
+
+fn latent(side: usize) -> Arc<Latent> {
+    let z = (0..4 * side * side).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>();
+    let z = Tensor::from_vec(z, (1, 4, side, side), XL.0.device()).unwrap();
+    Arc::new(Latent { z, family: Some(Family::Sdxl) })
+}
+
+/// The main job, node by node, at half the usual size: the types fit, the sizes follow, the picture is written.
+#[test]
+fn from_layout_to_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = draw(json!({}));
+    assert_eq!(layout.image.size().unwrap(), (128, 128), "the model's own size");
+    assert_eq!(layout.layout.0.len(), 2);
+
+    let up = node::<Upsample>(json!({ "width": 128, "height": 128, "method": "lanczos" }));
+    let up = up.run(UpsampleInputs { image: layout.image.clone() }, &here()).unwrap().image;
+    let encode = node::<VaeEncode>(json!({}));
+    let z0 = encode.run(VaeEncodeInputs { model: XL.clone(), image: up }, &here()).unwrap().latent;
+    assert_eq!(z0.z.dims(), [1, 4, 16, 16]);
+
+    let guidance = invert(json!({ "prompt": PROMPT, "steps": 2 }), &z0, None).unwrap();
+    let run = json!({ "prompt": PROMPT, "steps": 2, "seed": 7 });
+    let sample = guided(run.clone(), &[&guidance]).unwrap();
+    assert_eq!(sample.z.dims(), z0.z.dims(), "the guidance's size");
+    let plain = guided(json!({ "prompt": PROMPT, "steps": 2, "seed": 7, "width": 128, "height": 128 }), &[]).unwrap();
+    assert_ne!(numbers(&sample.z), numbers(&plain.z), "guidance acts");
+
+    let image =
+        node::<Decode>(json!({})).run(DecodeInputs { model: XL.clone(), latent: sample }, &here()).unwrap().image;
+    let context = Context::detached(host(folder.path()));
+    let save = node::<SaveImage>(json!({ "path": "new/folder/picture.png" }));
+    let saved = save.run(SaveImageInputs { image: image.clone() }, &context).unwrap();
+    assert!(save.stands(&saved, &context));
+
+    let read = node::<LoadImage>(json!({ "path": "new/folder/picture.png" })).run((), &context).unwrap();
+    assert_eq!(read.image.to_rgb().unwrap(), image.to_rgb().unwrap());
+
+    std::fs::write(folder.path().join("new/folder/picture.png"), "changed").unwrap();
+    assert!(!save.stands(&saved, &context), "another hand has changed the file");
+}
+
+#[test]
+fn sdxl_sample_is_guided_sample_without_guidance() {
+    let run = json!({ "prompt": PROMPT, "steps": 1, "seed": 3, "width": 64, "height": 96 });
+    let plain = node::<SdxlSample>(run.clone()).run(SdxlSampleInputs { model: XL.clone() }, &here()).unwrap().latent;
+    assert_eq!(plain.z.dims(), [1, 4, 12, 8]);
+    assert_eq!(numbers(&plain.z), numbers(&guided(run, &[]).unwrap().z));
+}
+
+#[test]
+fn strength_and_mask_say_how_much_and_where() {
+    let z0 = latent(8);
+    let run = json!({ "prompt": PROMPT, "steps": 2, "seed": 1, "cfg": 1, "width": 64, "height": 64 });
+    let with = |params: Json, layout| {
+        let mut all = json!({ "mode": "noise", "steps": 2, "seed": 5 });
+        all.as_object_mut().unwrap().extend(params.as_object().unwrap().clone());
+        numbers(&guided(run.clone(), &[&invert(all, &z0, layout).unwrap()]).unwrap().z)
+    };
+    let plain = numbers(&guided(run.clone(), &[]).unwrap().z);
+    assert_eq!(with(json!({ "strength": 0 }), None), plain);
+    assert_eq!(with(json!({ "window": 0 }), None), plain);
+    assert_eq!(with(json!({ "mask": [] }), None), plain, "a mask without boxes is nowhere");
+    let everywhere = with(json!({}), None);
+    assert_ne!(everywhere, plain);
+    assert_eq!(with(json!({ "mask": [[0, 0, 1, 1]] }), None), everywhere);
+    let left = with(json!({ "mask": [[0, 0, 0.5, 1]] }), None);
+    assert!(left != plain && left != everywhere);
+    assert_ne!(with(json!({ "mask": [[0, 0, 0.5, 1]], "feather": 0.3 }), None), left);
+    let half = lsregen_diffusion::layout::GroundedPhrase { phrase: "left".into(), bounds: [0.0, 0.0, 0.5, 1.0] };
+    assert_eq!(with(json!({}), Some(&Arc::new(Layout(vec![half])))), left, "a linked layout is a mask too");
+}
+
+#[test]
+fn guidance_that_does_not_fit_says_what_to_do() {
+    let guidance = invert(json!({ "mode": "noise" }), &latent(8), None).unwrap();
+    for (run, words) in [
+        (json!({ "prompt": "", "width": 128 }), "for pictures of 64×64, and this sampling draws 128×64"),
+        (json!({ "prompt": "", "steps": 3 }), "invert with the steps"),
+    ] {
+        let error = failure(guided(run, &[&guidance]));
+        assert!(error.contains(words), "{error}");
+    }
+    let error = failure(invert(json!({ "mode": "noise", "from_timestep": 999 }), &latent(8), None));
+    assert!(error.contains("lower `from_timestep`"), "{error}");
+}
+
+#[test]
+fn latents_of_another_family_are_refused() {
+    let foreign = Arc::new(Latent { z: latent(4).z.clone(), family: Some(Family::Gligen) });
+    let error = failure(invert(json!({}), &foreign, None));
+    assert!(error.contains("gligen's autoencoder") && error.contains("encode the picture"), "{error}");
+    let decode = node::<Decode>(json!({}));
+    assert!(decode.run(DecodeInputs { model: XL.clone(), latent: foreign.clone() }, &here()).is_err());
+    assert!(decode.run(DecodeInputs { model: GLIGEN.clone(), latent: foreign.clone() }, &here()).is_ok());
+    let unknown = Arc::new(Latent { z: foreign.z.clone(), family: None });
+    assert!(decode.run(DecodeInputs { model: XL.clone(), latent: unknown }, &here()).is_ok());
+}
+
+#[test]
+fn a_latent_comes_back_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context::detached(host(folder.path()));
+    let z = latent(5);
+    let save = node::<SaveLatent>(json!({ "path": "z.safetensors" }));
+    let saved = save.run(SaveLatentInputs { latent: z.clone() }, &context).unwrap();
+    assert!(save.stands(&saved, &context));
+    let back = node::<LoadLatent>(json!({ "path": "z.safetensors" })).run((), &context).unwrap().latent;
+    assert_eq!(back.family, Some(Family::Sdxl));
+    let bits = |z: &Tensor| numbers(z).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    assert_eq!((bits(&back.z), back.z.dims()), (bits(&z.z), z.z.dims()));
+}
+
+#[test]
+fn broken_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context::detached(host(folder.path()));
+    let save = node::<SaveImage>(json!({ "path": "whole.png" }));
+    save.run(SaveImageInputs { image: picture(40, 30) }, &context).unwrap();
+    let whole = std::fs::read(folder.path().join("whole.png")).unwrap();
+    std::fs::write(folder.path().join("cut.png"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(folder.path().join("text.png"), "no picture").unwrap();
+    for (name, words) in [("cut.png", "not a whole picture"), ("text.png", "PNG, JPEG, WebP"), ("none.png", "No such")]
+    {
+        let error = failure(node::<LoadImage>(json!({ "path": name })).run((), &context));
+        assert!(error.contains(words) && error.contains(name), "{error}");
+        let error = failure(node::<LoadLatent>(json!({ "path": name })).run((), &context));
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_written_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context::detached(host(folder.path()));
+    // A folder stands where the file should, and a file where a folder should.
+    std::fs::create_dir(folder.path().join("folder.png")).unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    for path in ["folder.png", "file/picture.png"] {
+        let save = node::<SaveImage>(json!({ "path": path }));
+        let error = failure(save.run(SaveImageInputs { image: picture(8, 8) }, &context));
+        assert!(
+            error.contains("choose another `path`") && error.contains("file") | error.contains("folder"),
+            "{error}"
+        );
+    }
+    let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["file", "folder.png"]);
+}
+
+#[test]
+fn resizing_by_size_or_factor_stays_in_range() {
+    let resize = |params: Json| {
+        let image = picture(40, 30);
+        node::<Upsample>(params).run(UpsampleInputs { image }, &here()).map(|outputs| outputs.image)
+    };
+    for method in ["nearest", "bilinear", "bicubic", "lanczos"] {
+        let image = resize(json!({ "factor": 2.5, "method": method })).unwrap();
+        assert_eq!(image.size().unwrap(), (100, 75));
+        assert!(numbers(&image.0).iter().all(|v| (-1.0..=1.0).contains(v)), "{method}");
+    }
+    assert_eq!(resize(json!({ "width": 7, "height": 90 })).unwrap().size().unwrap(), (7, 90));
+    let huge = node::<Upsample>(json!({ "factor": 64 }));
+    let error = failure(huge.run(UpsampleInputs { image: picture(300, 1) }, &here()));
+    assert!(error.contains("lower `factor`"), "{error}");
+    let odd = VaeEncodeInputs { model: XL.clone(), image: picture(12, 16) };
+    let error = failure(node::<VaeEncode>(json!({})).run(odd, &here()));
+    assert!(error.contains("multiples of 8") && error.contains("Upsample"), "{error}");
+}
+
+/// A layout from a file is the layout from the graph.
+#[test]
+fn layouts_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let coco = json!({ "width": 100, "height": 50, "boxes": [{ "phrase": "a red circle", "bbox": [25, 10, 50, 20] }] });
+    std::fs::write(folder.path().join("layout.json"), coco.to_string()).unwrap();
+    let context = Context::detached(host(folder.path()));
+    let run = |params: Json| {
+        let inputs = GligenLayoutInputs { model: GLIGEN.clone() };
+        node::<GligenLayout>(params).run(inputs, &context).unwrap()
+    };
+    let common = json!({ "prompt": "", "steps": 1, "slots": 1, "cfg": 1, "width": 64, "height": 64 });
+    let with = |key: &str, value: Json| {
+        let mut all = common.clone();
+        all[key] = value;
+        run(all)
+    };
+    let file = with("layout_file", json!("layout.json"));
+    let boxes = with("boxes", json!([{ "phrase": "a red circle", "box": [0.25, 0.2, 0.75, 0.6] }]));
+    assert_eq!(file.layout.0, boxes.layout.0);
+    assert_eq!(numbers(&file.latent.z), numbers(&boxes.latent.z));
+}
+
+#[test]
+fn pictures_with_boxes_on_a_sheet() {
+    let layout = Arc::new(Layout(vec![lsregen_diffusion::layout::GroundedPhrase {
+        phrase: "a red circle".into(),
+        bounds: [0.1, 0.1, 0.6, 0.7],
+    }]));
+    let draw = |labels: bool| {
+        let inputs = DrawLayoutInputs { image: picture(128, 128), layout: layout.clone() };
+        node::<DrawLayout>(json!({ "labels": labels })).run(inputs, &here()).unwrap().image
+    };
+    let (labelled, bare) = (draw(true), draw(false));
+    assert_ne!(numbers(&labelled.0), numbers(&bare.0));
+    assert_ne!(numbers(&bare.0), numbers(&picture(128, 128).0));
+
+    let grid =
+        |params: Json, images: Vec<Arc<Image>>| node::<ImageGrid>(params).run(ImageGridInputs { images }, &here());
+    let sheet = grid(json!({ "cell": 64 }), vec![labelled.clone(); 5]).unwrap().image;
+    assert_eq!(sheet.size().unwrap(), (4 * 64 + 5 * 4, 2 * 64 + 3 * 4), "at most four in a row, no room for labels");
+    let error = failure(grid(json!({ "labels": ["one"] }), vec![labelled.clone(), bare]));
+    assert!(error.contains("1 labels do not fit 2 pictures"), "{error}");
+    assert!(failure(grid(json!({}), vec![])).contains("`images`"));
+}
+
+#[test]
+fn a_cancelled_run_stops_at_its_step() {
+    let steps = Arc::new(std::sync::Mutex::new(0));
+    let cancel = Cancel::new();
+    let (seen, stop) = (steps.clone(), cancel.clone());
+    let listen = move |event: &Event| {
+        if let Event::Step { done, .. } = event {
+            *seen.lock().unwrap() = *done;
+            stop.cancel();
+        }
+    };
+    let context = Context::new(host(Path::new(".")), "sample".into(), cancel, Arc::new(listen));
+    let sample = node::<SdxlSample>(json!({ "prompt": "", "steps": 20, "width": 64, "height": 64 }));
+    let error = sample.run(SdxlSampleInputs { model: XL.clone() }, &context).err().unwrap();
+    assert_eq!((error.downcast_ref(), *steps.lock().unwrap()), (Some(&Cancelled), 1));
+}
+
+#[test]
+fn models_are_known_before_they_are_loaded() {
+    let host = host(Path::new("."));
+    let cx = CheckContext::new(&host);
+    let model = |name: &str| node::<LoadModel>(json!({ "model": name }));
+    assert_eq!(Node::variants(&model("shapes/gligen"), &cx), [("model", "gligen".to_string())]);
+    assert_eq!(Node::variants(&model("shapes/xl"), &cx), [("model", "sdxl".to_string())]);
+    let prints = ["shapes/gligen", "shapes/xl"].map(|name| Node::fingerprint(&model(name)).unwrap());
+    assert_ne!(prints[0], prints[1]);
+    assert!(Node::files(&model("shapes/xl"), &cx).is_empty());
+    // Weights in f32, plus a little.
+    assert!((10_000_000..200_000_000).contains(&lsregen_engine::Payload::bytes(&**XL)));
+
+    // The same model from a folder: what is read is named, and nothing else is.
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shapes/xl");
+    assert_eq!(Node::check(&model(folder), &cx), []);
+    assert_eq!(Node::variants(&model(folder), &cx), [("model", "sdxl".to_string())]);
+    assert_eq!(Node::fingerprint(&model(folder)), None);
+    let files = Node::files(&model(folder), &cx);
+    assert_eq!(files.len(), 18);
+    assert!(files.iter().all(|file| file.path.is_file() && file.param == "model"));
+}
+
+#[test]
+fn broken_model_folders_are_told_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shapes/gligen"));
+    for path in ["unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"] {
+        std::fs::create_dir_all(folder.path().join(path).parent().unwrap()).unwrap();
+        std::fs::copy(source.join(path), folder.path().join(path)).unwrap();
+    }
+    std::fs::write(folder.path().join("vae/config.json"), r#"{"act_fn": "relu"}"#).unwrap();
+    std::fs::write(folder.path().join("one.safetensors"), "").unwrap();
+    let told = |name: &str| {
+        let faults = faults("LoadModel", json!({ "model": folder.path().join(name) }));
+        assert!(faults.iter().all(|fault| fault.path == "model"));
+        faults.iter().map(|fault| format!("{} {:?}\n", fault.message, fault.help)).collect::<String>()
+    };
+    let all = told("");
+    for words in ["`act_fn` is \"relu\"", "vocab.json", "merges.txt", "unet/diffusion_pytorch_model.safetensors"] {
+        assert!(all.contains(words), "{words}: {all}");
+    }
+    assert!(told("none").contains("built in are shapes/gligen and shapes/xl"));
+    assert!(told("one.safetensors").contains("converted"));
+}
+
+/// Every fault that a node's own check finds, at its place.
+#[test]
+fn faults_have_their_place() {
+    let object = |bounds: Json| json!({ "phrase": "a red circle", "box": bounds });
+    let good = object(json!([0, 0, 1, 1]));
+    for (name, params, path, words) in [
+        ("GLIGENLayout", json!({ "prompt": "" }), "", "no layout"),
+        ("GLIGENLayout", json!({ "prompt": "", "boxes": [], "layout_file": "x.json" }), "layout_file", "twice"),
+        (
+            "GLIGENLayout",
+            json!({ "prompt": "", "boxes": [good, object(json!([0.5, 0, 0.2, 1]))] }),
+            "boxes/1/box",
+            "x1 = 0.2",
+        ),
+        ("GLIGENLayout", json!({ "prompt": "", "boxes": [good, good], "slots": 1 }), "boxes", "1 slots"),
+        ("GLIGENLayout", json!({ "prompt": "", "boxes": [], "width": 130 }), "width", "multiple of 8"),
+        ("GLIGENLayout", json!({ "prompt": "", "boxes": [], "sampler": "euler", "eta": 0.5 }), "eta", "DDIM"),
+        ("GLIGENLayout", json!({ "prompt": "", "layout_file": "Cargo.toml" }), "layout_file", "Cargo.toml"),
+        ("GuidedSDXLSample", json!({ "prompt": "", "height": 9 }), "height", "multiple of 8"),
+        ("SDXLSample", json!({ "prompt": "", "sampler": "dpmpp_2m", "eta": 1 }), "eta", "DDIM"),
+        ("Invert", json!({ "window": 0.2, "from_timestep": 900 }), "from_timestep", "twice"),
+        ("Invert", json!({ "mask": [[0, 0, 1, 1], [0, 0, 0, 1]] }), "mask/1", "right"),
+        ("Upsample", json!({}), "", "no size"),
+        ("Upsample", json!({ "width": 8 }), "width", "no `height`"),
+        ("Upsample", json!({ "height": 8 }), "height", "no `width`"),
+        ("Upsample", json!({ "factor": 2, "width": 8, "height": 8 }), "factor", "twice"),
+        ("SaveImage", json!({ "path": "out/picture.jpg" }), "path", ".png"),
+        ("SaveLatent", json!({ "path": "out" }), "path", ".safetensors"),
+    ] {
+        let found = faults(name, params.clone());
+        let [fault] = found.as_slice() else { panic!("{name} {params}: {found:?}") };
+        assert_eq!(fault.path, path, "{name} {params}");
+        assert!(format!("{fault:?}").contains(words), "{fault:?}");
+    }
+}
+
+/// Every node type can be made from what it must be given, and its parameters survive being written and read.
+#[test]
+fn every_type_is_complete() {
+    let registry = registry();
+    for entry in registry.iter() {
+        let name = entry.node_type.name;
+        assert!(!entry.doc.is_empty(), "{name} has no documentation");
+        for param in &entry.params {
+            assert!(param.doc.len() > 10, "{name}.{} has no documentation", param.name);
+            assert!(param.required || param.default.is_some(), "{name}.{} has no default", param.name);
+        }
+        for socket in entry.node_type.inputs.iter().chain(entry.node_type.outputs) {
+            assert!(!socket.doc().is_empty(), "{name}.{} has no documentation", socket.name);
+        }
+        let required =
+            entry.params.iter().filter(|param| param.required).map(|param| (param.name.clone(), json!("x.png")));
+        let given = Json::Object(required.collect());
+        let node = (entry.node_type.decode)(&given).unwrap_or_else(|fault| panic!("{name}: {fault:?}"));
+        let params = node.params().unwrap();
+        assert_eq!((entry.node_type.decode)(&params).unwrap().params().unwrap(), params, "{name}");
+        let mut unknown = given.clone();
+        unknown["no_such_key"] = json!(1);
+        assert!((entry.node_type.decode)(&unknown).is_err(), "{name} takes unknown keys");
+    }
+    assert!(registry.get("SDXLSample").unwrap().doc.starts_with("Draws a prompt with an SDXL model: Guided"));
+}

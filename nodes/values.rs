@@ -1,0 +1,134 @@
+//! What travels between nodes.
+
+use std::path::PathBuf;
+
+use lsregen_diffusion::candle_core::{DType, Device, Tensor};
+use lsregen_diffusion::guidance;
+use lsregen_diffusion::image::{RgbImage, from_tensor, to_tensor};
+use lsregen_diffusion::layout::GroundedPhrase;
+use lsregen_diffusion::models::{self, Family};
+use lsregen_engine::Payload;
+
+/// A picture: (1, 3, H, W) in [-1, 1], f32 on the CPU. Eight bits only where it becomes a file, so that nothing is
+/// lost between a model that decodes and one that encodes.
+pub struct Image(pub Tensor);
+
+/// A latent as the denoisers know it: scaled, (1, C, h, w).
+pub struct Latent {
+    pub z: Tensor,
+    /// The family of the model whose autoencoder it belongs to; unknown for a file that does not say.
+    pub family: Option<Family>,
+}
+
+/// A loaded model.
+pub struct Model(pub models::Model);
+
+/// A backward guidance for pictures of one size.
+pub struct Guidance {
+    pub guidance: guidance::Guidance,
+    /// Width of the picture in pixels.
+    pub width: usize,
+    /// Height of the picture in pixels.
+    pub height: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Phrases in boxes.
+pub struct Layout(pub Vec<GroundedPhrase>);
+
+/// A file that a node has written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedFile {
+    pub path: PathBuf,
+    /// BLAKE3 of its content.
+    pub digest: [u8; 32],
+}
+
+impl Image {
+    /// Width and height in pixels.
+    pub fn size(&self) -> anyhow::Result<(usize, usize)> {
+        let (_, _, height, width) = self.0.dims4()?;
+        Ok((width, height))
+    }
+
+    /// From 8 bits a channel.
+    pub fn from_rgb(picture: &RgbImage) -> lsregen_diffusion::Result<Image> {
+        Ok(Image(to_tensor(picture, DType::F32, &Device::Cpu)?))
+    }
+
+    /// As 8 bits a channel.
+    pub fn to_rgb(&self) -> lsregen_diffusion::Result<RgbImage> {
+        from_tensor(&self.0)
+    }
+}
+
+impl Latent {
+    /// The latent, if it is one of `model`'s autoencoder.
+    ///
+    /// # Errors
+    /// When it is known to be another family's: its numbers would mean something else there.
+    pub fn of(&self, model: &Model) -> anyhow::Result<&Tensor> {
+        let family = model.0.info.family;
+        match self.family {
+            Some(own) if !own.shares_latents(family) => anyhow::bail!(
+                "this latent belongs to {}'s autoencoder and means nothing to {}'s: decode it with its own model, and \
+                 encode the picture with the other",
+                own.name(),
+                family.name()
+            ),
+            _ => Ok(&self.z),
+        }
+    }
+}
+
+fn tensor_bytes(x: &Tensor) -> usize {
+    x.elem_count() * x.dtype().size_in_bytes()
+}
+
+impl Payload for Image {
+    const TYPE: &'static str = "Image";
+
+    fn bytes(&self) -> usize {
+        tensor_bytes(&self.0)
+    }
+}
+
+impl Payload for Latent {
+    const TYPE: &'static str = "Latent";
+
+    fn bytes(&self) -> usize {
+        tensor_bytes(&self.z)
+    }
+}
+
+impl Payload for Model {
+    const TYPE: &'static str = "Model";
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+impl Payload for Guidance {
+    const TYPE: &'static str = "Guidance";
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Payload for Layout {
+    const TYPE: &'static str = "Layout";
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|object| size_of_val(object) + object.phrase.len()).sum()
+    }
+}
+
+impl Payload for SavedFile {
+    const TYPE: &'static str = "File";
+
+    fn bytes(&self) -> usize {
+        size_of_val(self) + self.path.as_os_str().len()
+    }
+}

@@ -1,0 +1,290 @@
+//! Drawing on pictures: text, frames of a layout, contact sheets.
+//!
+//! Knows pixels and one typeface (DejaVu Sans Condensed, embedded). Knows no tensor and no model.
+
+use std::sync::LazyLock;
+
+use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
+use image::{Rgb, RgbImage, imageops};
+
+use crate::image::fit;
+use crate::layout::GroundedPhrase;
+use crate::{Error, Result};
+
+static TYPEFACE: LazyLock<FontRef<'static>> = LazyLock::new(|| {
+    FontRef::try_from_slice(dejavu::sans_condensed::regular()).expect("the embedded typeface is a whole TrueType file")
+});
+
+const WHITE: Rgb<u8> = Rgb([255; 3]);
+const INK: Rgb<u8> = Rgb([24; 3]);
+
+/// Colours that stay apart for most eyes (Okabe and Ito's, without black), one a box in turn.
+const PALETTE: [Rgb<u8>; 7] = [
+    Rgb([230, 159, 0]),
+    Rgb([86, 180, 233]),
+    Rgb([0, 158, 115]),
+    Rgb([240, 228, 66]),
+    Rgb([0, 114, 178]),
+    Rgb([213, 94, 0]),
+    Rgb([204, 121, 167]),
+];
+
+/// Width in pixels of a line of text, `size` pixels high.
+pub fn text_width(text: &str, size: f32) -> f32 {
+    let font = TYPEFACE.as_scaled(PxScale::from(size));
+    let glyphs: Vec<_> = text.chars().map(|c| font.glyph_id(c)).collect();
+    let advance: f32 = glyphs.iter().map(|&g| font.h_advance(g)).sum();
+    advance + glyphs.windows(2).map(|pair| font.kern(pair[0], pair[1])).sum::<f32>()
+}
+
+/// Writes a line of text, `size` pixels high, with its upper left corner at (x, y). What lies outside is cut off.
+pub fn text(picture: &mut RgbImage, x: f32, y: f32, size: f32, colour: Rgb<u8>, text: &str) {
+    let font = TYPEFACE.as_scaled(PxScale::from(size));
+    let mut pen = x;
+    let mut before = None;
+    for c in text.chars() {
+        let id = font.glyph_id(c);
+        pen += before.map_or(0.0, |b| font.kern(b, id));
+        before = Some(id);
+        let glyph = id.with_scale_and_position(size, point(pen, y + font.ascent()));
+        pen += font.h_advance(id);
+        let Some(outline) = TYPEFACE.outline_glyph(glyph) else { continue };
+        let corner = outline.px_bounds().min;
+        outline.draw(|dx, dy, coverage| {
+            blend(picture, corner.x as i64 + i64::from(dx), corner.y as i64 + i64::from(dy), colour, coverage);
+        });
+    }
+}
+
+/// Lays a colour over a pixel, if it lies inside.
+fn blend(picture: &mut RgbImage, x: i64, y: i64, colour: Rgb<u8>, opacity: f32) {
+    let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else { return };
+    if let Some(pixel) = picture.get_pixel_mut_checked(x, y) {
+        for (old, new) in pixel.0.iter_mut().zip(colour.0) {
+            *old = (f32::from(*old) + (f32::from(new) - f32::from(*old)) * opacity.clamp(0.0, 1.0)).round() as u8;
+        }
+    }
+}
+
+/// A rectangle in pixels; its right and lower edges are outside it.
+#[derive(Clone, Copy)]
+struct Area {
+    x0: i64,
+    y0: i64,
+    x1: i64,
+    y1: i64,
+}
+
+impl Area {
+    fn fill(self, picture: &mut RgbImage, colour: Rgb<u8>) {
+        for y in self.y0..self.y1 {
+            for x in self.x0..self.x1 {
+                blend(picture, x, y, colour, 1.0);
+            }
+        }
+    }
+
+    /// The border, `line` pixels wide, inward.
+    fn frame(self, picture: &mut RgbImage, line: i64, colour: Rgb<u8>) {
+        let Area { x0, y0, x1, y1 } = self;
+        for side in [
+            Area { y1: y0 + line, ..self },
+            Area { y0: y1 - line, ..self },
+            Area { x1: x0 + line, ..self },
+            Area { x0: x1 - line, ..self },
+        ] {
+            side.fill(picture, colour);
+        }
+    }
+
+    fn grown(self, by: i64) -> Area {
+        Area { x0: self.x0 - by, y0: self.y0 - by, x1: self.x1 + by, y1: self.y1 + by }
+    }
+
+    fn meets(self, other: Area) -> bool {
+        self.x0 < other.x1 && other.x0 < self.x1 && self.y0 < other.y1 && other.y0 < self.y1
+    }
+}
+
+/// Draws each box's frame in its own colour and, with `labels`, its phrase on a tag of that colour. Lines and letters
+/// grow with the picture; a tag keeps clear of the picture's edges and, where there is room, of the other tags.
+pub fn layout(picture: &mut RgbImage, objects: &[GroundedPhrase], labels: bool) {
+    let (w, h) = (i64::from(picture.width()), i64::from(picture.height()));
+    let line = ((w.min(h) as f32 / 160.0).round() as i64).max(1);
+    let rim = 1 + line / 4;
+    let place = |object: &GroundedPhrase| {
+        let [x0, y0, x1, y1] = object.bounds;
+        let at = |fraction: f32, side: i64| (fraction * side as f32).round() as i64;
+        Area { x0: at(x0, w), y0: at(y0, h), x1: at(x1, w), y1: at(y1, h) }
+    };
+    let coloured = || objects.iter().zip(PALETTE.iter().cycle());
+    for (object, &colour) in coloured() {
+        // A dark rim keeps the frame visible on a ground of its own colour.
+        place(object).grown(rim).frame(picture, line + 2 * rim, INK);
+        place(object).frame(picture, line, colour);
+    }
+    if !labels {
+        return;
+    }
+    let size = (w.min(h) as f32).sqrt().clamp(10.0, 64.0);
+    let margin = (size / 5.0).ceil() as i64;
+    let mut tags: Vec<Area> = Vec::new();
+    for (object, &colour) in coloured() {
+        let phrase = shortened(&object.phrase, size, (w - 2 * margin) as f32);
+        let (width, height) = (text_width(&phrase, size).ceil() as i64 + 2 * margin, size.ceil() as i64 + 2);
+        let Area { x0, y0, y1, .. } = place(object);
+        let x = x0.min(w - width).max(0);
+        let at = |y: i64| Area { x0: x, y0: y, x1: x + width, y1: y + height };
+        // Above the box, or in one of its corners, or else as near as there is room.
+        let mut anywhere: Vec<i64> = (0..=h - height).collect();
+        anywhere.sort_by_key(|y| (y - y0).abs());
+        let rows = [y0 - height, y0, y1, y1 - height].into_iter().chain(anywhere);
+        let mut inside = rows.filter(|y| (0..=h - height).contains(y)).map(at).peekable();
+        let nearest = *inside.peek().unwrap_or(&at(0));
+        let tag = inside.find(|tag| !tags.iter().any(|other| other.meets(*tag))).unwrap_or(nearest);
+        tag.fill(picture, colour);
+        let [r, g, b] = colour.0.map(f32::from);
+        let ink = if 0.299 * r + 0.587 * g + 0.114 * b > 120.0 { INK } else { WHITE };
+        text(picture, (x + margin) as f32, tag.y0 as f32 + 1.0, size, ink, &phrase);
+        tags.push(tag);
+    }
+}
+
+/// The text, or as much of its beginning as fits, with an ellipsis.
+fn shortened(text: &str, size: f32, width: f32) -> String {
+    if text_width(text, size) <= width {
+        return text.to_string();
+    }
+    let mut kept = text.to_string();
+    while kept.pop().is_some() {
+        let shown = format!("{}…", kept.trim_end());
+        if text_width(&shown, size) <= width {
+            return shown;
+        }
+    }
+    String::new()
+}
+
+/// The words of a text in lines that fit; a word that is too long by itself is shortened.
+fn wrapped(text: &str, size: f32, width: f32) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if text_width(&format!("{line} {word}"), size) <= width => *line = format!("{line} {word}"),
+            _ => lines.push(word.to_string()),
+        }
+    }
+    lines.iter().map(|line| shortened(line, size, width)).collect()
+}
+
+/// Pictures side by side in rows of `columns`, each fitted into a cell `cell` pixels wide and as high as the tallest
+/// of them needs, its label below. No labels, or one a picture.
+pub fn contact_sheet(pictures: &[RgbImage], labels: &[String], columns: usize, cell: u32) -> Result<RgbImage> {
+    if pictures.is_empty() || columns == 0 || cell == 0 {
+        return Err(Error::input("a contact sheet needs pictures, columns and a cell of some size"));
+    }
+    if !labels.is_empty() && labels.len() != pictures.len() {
+        let (n, m) = (labels.len(), pictures.len());
+        return Err(Error::input(format!("{n} labels do not fit {m} pictures: give one a picture, or none")));
+    }
+    let size = (cell as f32).sqrt().clamp(10.0, 64.0);
+    let labels: Vec<Vec<String>> = labels.iter().map(|label| wrapped(label, size, cell as f32)).collect();
+    let line = (size * 1.2).ceil() as u32;
+    let gap = (cell / 24).max(4);
+    let lines = labels.iter().map(Vec::len).max().unwrap_or(0) as u32;
+    let caption = if lines == 0 { 0 } else { lines * line + gap / 2 };
+    let tall = |p: &RgbImage| (f64::from(cell) * f64::from(p.height()) / f64::from(p.width().max(1))).round() as u32;
+    let height = pictures.iter().map(tall).max().unwrap_or(cell).max(1);
+
+    let columns = columns.min(pictures.len());
+    let rows = pictures.len().div_ceil(columns);
+    let (width_all, height_all) = (columns as u32 * (cell + gap) + gap, rows as u32 * (height + caption + gap) + gap);
+    let mut sheet = RgbImage::from_pixel(width_all, height_all, WHITE);
+    for (i, picture) in pictures.iter().enumerate() {
+        let x = gap + (i % columns) as u32 * (cell + gap);
+        let y = gap + (i / columns) as u32 * (height + caption + gap);
+        imageops::overlay(&mut sheet, &fit(picture, cell, height, WHITE), i64::from(x), i64::from(y));
+        for (j, words) in labels.get(i).into_iter().flatten().enumerate() {
+            let left = x as f32 + (cell as f32 - text_width(words, size)) / 2.0;
+            let top = y + height + gap / 2 + j as u32 * line;
+            text(&mut sheet, left, top as f32, size, INK, words);
+        }
+    }
+    Ok(sheet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ground(side: u32) -> RgbImage {
+        RgbImage::from_pixel(side, side, Rgb([200, 180, 150]))
+    }
+
+    fn object(phrase: &str, bounds: [f32; 4]) -> GroundedPhrase {
+        GroundedPhrase { phrase: phrase.into(), bounds }
+    }
+
+    #[test]
+    fn a_frame_stands_where_the_box_is() {
+        let mut picture = ground(100);
+        layout(&mut picture, &[object("x", [0.2, 0.3, 0.6, 0.8])], false);
+        let coloured: Vec<_> = picture.enumerate_pixels().filter(|(.., p)| **p == PALETTE[0]).collect();
+        let side = |pick: fn(u32, u32) -> u32| {
+            let values = coloured.iter().map(|(x, y, _)| pick(*x, *y));
+            (values.clone().min().unwrap(), values.max().unwrap())
+        };
+        assert_eq!(side(|x, _| x), (20, 59));
+        assert_eq!(side(|_, y| y), (30, 79));
+        assert_eq!(*picture.get_pixel(40, 50), Rgb([200, 180, 150]), "the inside is left alone");
+    }
+
+    /// Two boxes at one place have two tags.
+    #[test]
+    fn tags_keep_clear_of_each_other() {
+        let mut picture = ground(128);
+        let twice = |phrase| object(phrase, [0.1, 0.3, 0.9, 0.9]);
+        layout(&mut picture, &[twice("one"), twice("two"), twice("three")], true);
+        for colour in &PALETTE[..3] {
+            // More than a frame of one pixel that is drawn over.
+            assert!(picture.pixels().filter(|p| *p == colour).count() > 100, "{colour:?}");
+        }
+    }
+
+    /// Boxes at all edges, phrases too long, many at one place: nothing is drawn outside, and nothing panics.
+    #[test]
+    fn any_layout_can_be_drawn() {
+        for side in [1, 8, 128, 1024] {
+            let mut picture = ground(side);
+            let long = "a very long phrase that no picture of this size has room for, so that it has to be cut";
+            let full = object(long, [0.0, 0.0, 1.0, 1.0]);
+            let objects = [full.clone(), object("b", [0.99, 0.99, 1.0, 1.0]), full.clone(), full.clone(), full];
+            layout(&mut picture, &objects, true);
+            assert_ne!(picture, ground(side));
+        }
+    }
+
+    #[test]
+    fn letters_are_as_wide_as_measured() {
+        let mut picture = RgbImage::from_pixel(200, 40, WHITE);
+        text(&mut picture, 10.0, 5.0, 20.0, INK, "a blue square");
+        let width = text_width("a blue square", 20.0);
+        let inked = picture.enumerate_pixels().filter(|(.., p)| p.0[0] < 128).map(|(x, ..)| x);
+        let (first, last) = (inked.clone().min().unwrap() as f32, inked.max().unwrap() as f32);
+        assert!(first >= 10.0 && last <= 10.0 + width && last - first > 0.9 * width, "{first} {last} {width}");
+    }
+
+    #[test]
+    fn a_sheet_holds_every_picture() {
+        let pictures = [ground(64), RgbImage::from_pixel(32, 64, Rgb([1, 2, 3])), ground(128)];
+        let labels = ["one".to_string(), "two words".into(), "three".into()];
+        let sheet = contact_sheet(&pictures, &labels, 2, 64).unwrap();
+        assert_eq!(sheet.width(), 2 * 64 + 3 * 4);
+        for picture in &pictures {
+            assert!(sheet.pixels().any(|p| p == picture.get_pixel(0, 0)));
+        }
+        let error = contact_sheet(&pictures, &labels[..2], 2, 64).unwrap_err().to_string();
+        assert!(error.contains("2 labels do not fit 3 pictures"), "{error}");
+        assert!(contact_sheet(&[], &[], 2, 64).is_err());
+    }
+}
