@@ -67,10 +67,9 @@ impl Progress {
         if quiet && summary.succeeded() {
             return;
         }
-        let rows: Vec<_> = graph.order().iter().map(|&index| graph.node(index)).zip(&summary.nodes).collect();
-        let names = rows.iter().map(|(node, _)| node.name.chars().count()).max().unwrap_or(0);
-        let types = rows.iter().map(|(node, _)| node.node_type.name.len()).max().unwrap_or(0);
-        for (node, (_, outcome)) in rows {
+        let (names, types) = widths(graph);
+        for (&index, (_, outcome)) in graph.order().iter().zip(&summary.nodes) {
+            let node = graph.node(index);
             let what = match outcome {
                 Outcome::Ran { duration, .. } => seconds(*duration),
                 Outcome::Hit => "known already".into(),
@@ -89,6 +88,14 @@ impl Progress {
             self.line(&format!("{:names$}  {:types$}  {}\n", "", "", seconds(summary.duration)));
         }
     }
+}
+
+/// Columns that hold every node's name, and every node's type.
+pub fn widths(graph: &Graph) -> (usize, usize) {
+    let nodes = || graph.order().iter().map(|&index| graph.node(index));
+    let names = nodes().map(|node| node.name.chars().count()).max();
+    let types = nodes().map(|node| node.node_type.name.chars().count()).max();
+    (names.unwrap_or(0), types.unwrap_or(0))
 }
 
 fn seconds(duration: Duration) -> String {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use layout::backends::svg::SVGWriter;
 use layout::gv::{DotParser, GraphBuilder};
+use lsregen_engine::NodeIndex;
 
 use super::open::{self, Params};
 use super::{Exit, console, print};
@@ -47,22 +48,22 @@ impl Graph {
 }
 
 /// One link as it is drawn.
-struct Edge<'a> {
-    from: &'a str,
-    to: &'a str,
+struct Edge {
+    from: NodeIndex,
+    to: NodeIndex,
     /// `output → socket`, or one name where they are called alike.
     label: String,
 }
 
-fn edges(graph: &lsregen_engine::Graph) -> impl Iterator<Item = Edge<'_>> {
-    graph.order().iter().flat_map(move |&index| {
-        let to = graph.node(index);
-        to.node_type.inputs.iter().zip(&to.inputs).flat_map(move |(socket, links)| {
+fn edges(graph: &lsregen_engine::Graph) -> impl Iterator<Item = Edge> {
+    graph.order().iter().flat_map(move |&to| {
+        let node = graph.node(to);
+        node.node_type.inputs.iter().zip(&node.inputs).flat_map(move |(socket, links)| {
             links.iter().map(move |link| {
-                let from = graph.node(link.producer);
-                let output = from.node_type.outputs[link.output].name;
-                let label = if output == socket.name { output.into() } else { format!("{output} → {}", socket.name) };
-                Edge { from: &from.name, to: &to.name, label }
+                let output = graph.node(link.producer).node_type.outputs[link.output].name;
+                let same = output == socket.name;
+                let label = if same { output.into() } else { format!("{output} → {}", socket.name) };
+                Edge { from: link.producer, to, label }
             })
         })
     })
@@ -76,20 +77,21 @@ fn dot(graph: &lsregen_engine::Graph) -> String {
         let _ = writeln!(text, "    \"{0}\" [label=\"{0}\\n{1}\"];", node.name, node.node_type.name);
     }
     for Edge { from, to, label } in edges(graph) {
+        let (from, to) = (&graph.node(from).name, &graph.node(to).name);
         let _ = writeln!(text, "    \"{from}\" -> \"{to}\" [label=\"{label}\"];");
     }
     text + "}\n"
 }
 
 fn mermaid(graph: &lsregen_engine::Graph) -> String {
-    // Names get a prefix: `end` alone is a word of Mermaid's.
+    // Nodes go by their numbers: names such as `end` are words of Mermaid's own.
     let mut text = String::from("flowchart LR\n");
     for &index in graph.order() {
         let node = graph.node(index);
-        let _ = writeln!(text, "    n_{0}[\"{0}<br>{1}\"]", node.name, node.node_type.name);
+        let _ = writeln!(text, "    n{}[\"{}<br>{}\"]", index.index(), node.name, node.node_type.name);
     }
     for Edge { from, to, label } in edges(graph) {
-        let _ = writeln!(text, "    n_{from} -->|\"{label}\"| n_{to}");
+        let _ = writeln!(text, "    n{} -->|\"{label}\"| n{}", from.index(), to.index());
     }
     text
 }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use lsregen_engine::{Checked, Diagnostic, Graph, Host, Override, Registry, Severity, Source, check, render};
+use lsregen_engine::{
+    Checked, Diagnostic, FileDigests, Graph, Host, Label, MemoryStore, Override, Plan, Registry, Severity, Source, check,
+    render,
+};
 use lsregen_nodes::Numerics;
 
 use super::{Exit, console, usage};
@@ -24,7 +27,13 @@ pub struct Params {
 impl Params {
     fn overrides(&self) -> Result<Vec<Override>, Exit> {
         let seed = self.seed.map(|seed| format!("seed={seed}"));
-        self.set.iter().chain(&seed).map(|arg| Override::parse(arg).map_err(usage)).collect()
+        let parse = |arg: &String| {
+            Override::parse(arg).map_err(|fault| {
+                console::say(&render(&[*fault], console::colours()));
+                Exit::Usage
+            })
+        };
+        self.set.iter().chain(&seed).map(parse).collect()
     }
 }
 
@@ -42,10 +51,10 @@ pub struct Place {
 
 impl Place {
     /// The host of a run of the graph at `path`.
-    pub fn host(&self, path: &Path) -> Result<Host, Exit> {
+    pub fn host(&self, path: &Path) -> Result<Arc<Host>, Exit> {
         let numerics = Numerics::new(&self.device).map_err(|error| usage(format!("{error:#}")))?;
         let host = host(path, self.output_dir.as_deref());
-        Ok(host.with_fingerprint(numerics.fingerprint()).with_service(numerics))
+        Ok(Arc::new(host.with_fingerprint(numerics.fingerprint()).with_service(numerics)))
     }
 }
 
@@ -60,6 +69,18 @@ pub fn open(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
     console::say(&render(&checked.diagnostics, console::colours()));
     checked.graph.ok_or_else(|| {
         console::say(&format!("{}\n", verdict(path, &checked.diagnostics)));
+        Exit::BadGraph
+    })
+}
+
+/// Plans a run of `graph` on what `store` knows.
+pub fn plan(graph: &Graph, host: &Arc<Host>, store: &MemoryStore) -> Result<Plan, Exit> {
+    Plan::new(graph, host, store, &FileDigests::new()).map_err(|errors| {
+        let faults = errors.into_iter().map(|error| {
+            let message = error.to_string();
+            Diagnostic::error("unplannable", message, Label::new(graph.source(), error.span, "")).help(error.fault.help)
+        });
+        console::say(&render(&faults.collect::<Vec<_>>(), console::colours()));
         Exit::BadGraph
     })
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lsregen_engine::{Action, FileDigests, MemoryStore};
+use lsregen_engine::MemoryStore;
 
-use super::open::{self, Opened, Params, Place};
+use super::open::{self, Params, Place};
 use super::{Exit, console, print};
 
 /// Show what would run, and why; nothing runs
@@ -27,19 +27,11 @@ impl Plan {
         let graph = open::open(&self.graph, &self.params, &host)?;
         // No run went before in this process, so nothing is known yet.
         let plan = open::plan(&graph, &host, &MemoryStore::new(0))?;
-        let width = |text: fn(&GraphNode) -> &str| {
-            graph.order().iter().map(|&index| text(graph.node(index)).chars().count()).max().unwrap_or(0)
-        };
-        let (names, types) = (width(|node| &node.name), width(|node| node.node_type.name));
+        let (names, types) = console::widths(&graph);
         for step in plan.steps() {
             let node = graph.node(step.node);
-            let what = step.action.describe(&graph);
-            print(&format!(
-                "{:names$}  {:types$}  {:.8}  {what}\n",
-                node.name,
-                node.node_type.name,
-                step.key.to_string()
-            ));
+            let (key, what) = (step.key.to_string(), step.describe(&graph));
+            print(&format!("{:names$}  {:types$}  {key:.8}  {what}\n", node.name, node.node_type.name));
         }
         Ok(Exit::Done)
     }

@@ -41,7 +41,7 @@ impl Run {
         let cancel = Cancel::new();
         let summary = runtime.block_on(async {
             tokio::spawn(cancel_on_interrupt(cancel.clone()));
-            execute(graph.clone(), plan, Arc::new(host), store, progress.clone(), cancel).await
+            execute(graph.clone(), plan, host, store, progress.clone(), cancel).await
         });
         progress.summary(&graph, &summary);
         Ok(if summary.succeeded() { Exit::Done } else { Exit::Failed })

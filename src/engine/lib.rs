@@ -55,3 +55,5 @@ pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
 pub use store::MemoryStore;
 pub use value::{Payload, Value};
+
+pub use petgraph::graph::NodeIndex;
