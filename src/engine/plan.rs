@@ -17,7 +17,6 @@ use crate::graph::{Graph, GraphNode};
 use crate::key::{InputMaterial, Key, Material, canonical_json};
 use crate::node::Fault;
 use crate::panic::guarded;
-use crate::source::Span;
 use crate::store::MemoryStore;
 use crate::value::Value;
 
@@ -75,11 +74,10 @@ pub enum Idle {
 
 /// A node that cannot be planned.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("node `{node}`: {}", fault.message)]
+#[error("node `{name}`: {}", fault.message)]
 pub struct PlanError {
-    pub node: Arc<str>,
-    /// Where the node's name stands in the document.
-    pub span: Span,
+    pub node: NodeIndex,
+    pub name: Arc<str>,
     pub fault: Fault,
 }
 
@@ -168,8 +166,8 @@ impl fmt::Display for Idle {
 }
 
 impl PlanError {
-    fn new(node: &GraphNode, fault: Fault) -> PlanError {
-        PlanError { node: node.name.clone(), span: node.span, fault }
+    fn new(graph: &Graph, node: NodeIndex, fault: Fault) -> PlanError {
+        PlanError { node, name: graph.node(node).name.clone(), fault }
     }
 }
 
@@ -199,7 +197,7 @@ fn identify(graph: &Graph, host: &Host, digests: &FileDigests) -> Result<Identit
                 files[index.index()] = states;
             }
             Ok(None) => {}
-            Err(fault) => errors.push(PlanError::new(node, fault)),
+            Err(fault) => errors.push(PlanError::new(graph, index, fault)),
         }
     }
     if errors.is_empty() { Ok(Identities { keys: keys.into_iter().flatten().collect(), files }) } else { Err(errors) }
@@ -282,7 +280,7 @@ fn decide(
         let action = if node.node_type.output || !needed_by[i].is_empty() {
             let cx = || Context::new(host.clone(), node.name.clone(), Cancel::new(), silent.clone());
             run_or_hit(node, store.get(&key), cx).unwrap_or_else(|fault| {
-                errors.push(PlanError::new(node, fault));
+                errors.push(PlanError::new(graph, index, fault));
                 Action::Run { why: Why::EffectGone }
             })
         } else {

@@ -4,7 +4,7 @@ use lsregen_engine::{Action, NodeType};
 
 use crate::fake::*;
 
-/// `a` and `b` are joined and saved.
+/// `a` and `b` are joined, and the whole saved.
 fn joined(a: &str, b: &str, by: &str) -> Sketch {
     Sketch::default().node("a", make(a), &[]).node("b", make(b), &[]).node("ab", join(by), &["a", "b"]).node(
         "save",
