@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::{
-    Checked, Diagnostic, FileDigests, Graph, Host, Label, MemoryStore, Override, Plan, Registry, Severity, Source, check,
-    render,
+    Checked, Diagnostic, FileDigests, Graph, Host, Label, MemoryStore, Override, Plan, Registry, Severity, Source,
+    check, render,
 };
 use lsregen_nodes::Numerics;
 
@@ -77,8 +77,8 @@ pub fn open(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
 pub fn plan(graph: &Graph, host: &Arc<Host>, store: &MemoryStore) -> Result<Plan, Exit> {
     Plan::new(graph, host, store, &FileDigests::new()).map_err(|errors| {
         let faults = errors.into_iter().map(|error| {
-            let message = error.to_string();
-            Diagnostic::error("unplannable", message, Label::new(graph.source(), error.span, "")).help(error.fault.help)
+            let label = Label::new(graph.source(), graph.locate(error.node, &error.fault.path), "");
+            Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
         });
         console::say(&render(&faults.collect::<Vec<_>>(), console::colours()));
         Exit::BadGraph

@@ -21,21 +21,21 @@ mod socket;
 mod value;
 
 // Text → Document → Graph, or what is wrong with it.
-mod source;
+mod check;
 mod diagnostic;
-mod yaml;
-mod nearest;
 mod document;
 mod graph;
-mod check;
+mod nearest;
+mod source;
+mod yaml;
 
 // Graph → Plan → Executor → Store.
+mod executor;
 mod files;
 mod key;
 mod live;
-mod plan;
 mod panic;
-mod executor;
+mod plan;
 mod store;
 
 pub use check::{Checked, check};
