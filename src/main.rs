@@ -1,3 +1,7 @@
-//! The `lsregen` command.
+//! The `lsregen` command: arguments → verb → exit code.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main().into()
+}

@@ -16,7 +16,7 @@ pub enum Event {
         shared: usize,
         unneeded: usize,
     },
-    /// The node's value was in the store.
+    /// The node's result was known.
     Hit {
         node: Arc<str>,
         key: Key,
@@ -52,7 +52,7 @@ pub enum Event {
         node: Arc<str>,
         error: String,
     },
-    /// The node did not run, because `because`, somewhere above it, failed.
+    /// The node did not run, because `because`, somewhere above it or of the same key, failed.
     Skipped {
         node: Arc<str>,
         because: Arc<str>,

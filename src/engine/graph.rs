@@ -1,16 +1,17 @@
 //! A checked graph: nodes whose types, parameters and links fit together, without a cycle.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::iter::successors;
 use std::sync::Arc;
 
 use petgraph::Direction::Incoming;
-use petgraph::algo::tarjan_scc;
+use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::node::{DynNode, NodeType};
 use crate::source::{Source, Span};
+use crate::yaml::{Data, Item, Key};
 
 /// A link: which output of which node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +48,8 @@ pub struct Graph {
     nodes: DiGraph<GraphNode, ()>,
     /// Producers before consumers.
     order: Vec<NodeIndex>,
+    /// What the document says of each node; nothing for a graph without one.
+    values: Vec<Item>,
 }
 
 /// Nodes that wait for each other, each linked to by the one before it, the first by the last.
@@ -70,8 +73,8 @@ impl Graph {
             }
         }
         match order(&graph) {
-            Some(order) => Ok(Graph { source, nodes: graph, order }),
-            None => Err(cycle(&graph)),
+            Some(order) => Ok(Graph { source, nodes: graph, order, values: vec![] }),
+            None => Err(Cycle(knots(&graph).into_iter().next().unwrap_or_default())),
         }
     }
 
@@ -81,6 +84,25 @@ impl Graph {
 
     pub fn node(&self, index: NodeIndex) -> &GraphNode {
         &self.nodes[index]
+    }
+
+    /// The nodes that a run is for, in the order of the document.
+    pub fn outputs(&self) -> impl Iterator<Item = NodeIndex> {
+        self.nodes.node_indices().filter(|&index| self.nodes[index].node_type.output)
+    }
+
+    /// Where a parameter stands in the document, by [`Fault::path`](crate::Fault::path): the place of its value, or of
+    /// the `${…}` that gave it; where there is none, of what holds it, at last of the node's name.
+    pub fn locate(&self, node: NodeIndex, path: &str) -> Span {
+        let found = self.values.get(node.index()).map(|value| find(value, path));
+        match found {
+            Some((Some(_), item)) => item.place.via.unwrap_or(item.place.span),
+            _ => self.nodes[node].span,
+        }
+    }
+
+    pub(crate) fn with_values(self, values: Vec<Item>) -> Graph {
+        Graph { values, ..self }
     }
 
     /// All nodes, producers before consumers; otherwise in the order of the document.
@@ -107,26 +129,49 @@ fn order(graph: &DiGraph<GraphNode, ()>) -> Option<Vec<NodeIndex>> {
     (order.len() == graph.node_count()).then_some(order)
 }
 
-/// A shortest cycle through the first node of the document that lies on one.
-fn cycle(graph: &DiGraph<GraphNode, ()>) -> Cycle {
-    let knots = tarjan_scc(graph);
-    let knot = knots.iter().filter(|knot| knot.len() > 1 || graph.contains_edge(knot[0], knot[0]));
-    let Some(first) = knot.flatten().min().copied() else { return Cycle(vec![]) };
-    // Breadth first along the links, from the node back to itself.
-    let mut came_from = vec![None; graph.node_count()];
+/// Of each set of nodes that wait for each other, a shortest cycle through its first node, each linked to by the one
+/// before it. Not by recursion, for a chain of nodes may be long.
+pub(crate) fn knots<N>(graph: &DiGraph<N, ()>) -> Vec<Vec<NodeIndex>> {
+    let is_knot = |nodes: &Vec<NodeIndex>| nodes.len() > 1 || graph.contains_edge(nodes[0], nodes[0]);
+    let mut cycles: Vec<_> = kosaraju_scc(graph).into_iter().filter(is_knot).map(|knot| cycle(graph, &knot)).collect();
+    cycles.sort();
+    cycles
+}
+
+/// A shortest cycle through the first node of a knot: breadth first along the links, from the node back to itself.
+fn cycle<N>(graph: &DiGraph<N, ()>, knot: &[NodeIndex]) -> Vec<NodeIndex> {
+    let Some(&first) = knot.iter().min() else { return vec![] };
+    let inside: HashSet<_> = knot.iter().collect();
+    let mut came_from = HashMap::new();
     let mut queue = VecDeque::from([first]);
     while let Some(node) = queue.pop_front() {
-        for producer in graph.neighbors_directed(node, Incoming) {
-            if came_from[producer.index()].is_none() {
-                came_from[producer.index()] = Some(node);
+        for producer in graph.neighbors_directed(node, Incoming).filter(|producer| inside.contains(producer)) {
+            came_from.entry(producer).or_insert_with(|| {
                 queue.push_back(producer);
-            }
+                node
+            });
         }
     }
-    let mut path: Vec<_> = successors(came_from[first.index()], |node| came_from[node.index()])
-        .take_while(|node| *node != first)
-        .collect();
+    let back = |node: &NodeIndex| came_from.get(node).copied();
+    let mut path: Vec<_> = successors(back(&first), back).take_while(|node| *node != first).collect();
     path.push(first);
     path.reverse();
-    Cycle(path)
+    path
+}
+
+/// The value at a path such as `boxes/1/box` within a node, and its key; what of the path is not there is left out.
+pub(crate) fn find<'a>(node: &'a Item, path: &str) -> (Option<&'a Key>, &'a Item) {
+    let (mut found_key, mut found) = (None, node);
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        let next = match &found.data {
+            Data::Map(_) => found.get(part).map(|(key, value)| (Some(key), value)),
+            Data::List(items) => {
+                part.parse::<usize>().ok().and_then(|index| items.get(index)).map(|item| (found_key, item))
+            }
+            _ => None,
+        };
+        let Some(next) = next else { break };
+        (found_key, found) = next;
+    }
+    (found_key, found)
 }

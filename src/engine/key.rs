@@ -1,6 +1,14 @@
-//! Memo keys.
+//! Memo keys: what decides a node's result, and its digest.
+//!
+//! Knows no graph and no store. Two nodes of equal keys give the same result, in any graph, process or machine; names
+//! of nodes are no part of it.
 
 use std::fmt;
+
+use serde_json::Value as Json;
+
+/// Raised when [`Material::key`] changes, so that no key of an older format is taken for one of this.
+const FORMAT: u32 = 1;
 
 /// A memo key: a BLAKE3 digest of everything that decides a node's result.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,5 +23,177 @@ impl fmt::Display for Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:.8})", self.to_string())
+    }
+}
+
+/// Every ingredient of a key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Material<'a> {
+    pub node_type: &'a str,
+    /// The node type's [`VERSION`](crate::Node::VERSION).
+    pub version: u32,
+    /// The parameters after defaults, in [canonical](canonical_json) form.
+    pub params: String,
+    /// One a link, in the order of the sockets and of the links in each.
+    pub inputs: Vec<InputMaterial<'a>>,
+    /// The files that the node reads: the parameter that names each, and the digest of its content.
+    pub files: Vec<(String, [u8; 32])>,
+    /// [`Node::fingerprint`](crate::Node::fingerprint).
+    pub node_fingerprint: Option<String>,
+    /// [`Host::fingerprint`](crate::Host::fingerprint).
+    pub host_fingerprint: &'a str,
+}
+
+/// What a link adds to a key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InputMaterial<'a> {
+    pub socket: &'a str,
+    pub producer: Key,
+    /// Number of the output among the producer's output sockets.
+    pub output: usize,
+}
+
+impl Material<'_> {
+    /// The digest of all ingredients, each with its length or count before it, so that no two materials are written
+    /// alike.
+    pub fn key(&self) -> Key {
+        let Material { node_type, version, params, inputs, files, node_fingerprint, host_fingerprint } = self;
+        let mut writer = Writer(blake3::Hasher::new());
+        writer.number(FORMAT.into());
+        writer.bytes(node_type.as_bytes());
+        writer.number((*version).into());
+        writer.bytes(params.as_bytes());
+        writer.number(inputs.len() as u64);
+        for input in inputs {
+            writer.bytes(input.socket.as_bytes());
+            writer.bytes(&input.producer.0);
+            writer.number(input.output as u64);
+        }
+        writer.number(files.len() as u64);
+        for (param, digest) in files {
+            writer.bytes(param.as_bytes());
+            writer.bytes(digest);
+        }
+        writer.number(node_fingerprint.iter().count() as u64);
+        if let Some(fingerprint) = node_fingerprint {
+            writer.bytes(fingerprint.as_bytes());
+        }
+        writer.bytes(host_fingerprint.as_bytes());
+        Key(*writer.0.finalize().as_bytes())
+    }
+}
+
+struct Writer(blake3::Hasher);
+
+impl Writer {
+    fn number(&mut self, number: u64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.update(bytes);
+    }
+}
+
+/// JSON text without spaces, the keys of every object sorted. Numbers stand as the parameters' types wrote them: a
+/// field of `f64` gives `1.0` whether the document said 1 or 1.0.
+pub fn canonical_json(json: &Json) -> String {
+    let mut text = String::new();
+    write_canonical(json, &mut text);
+    text
+}
+
+fn write_canonical(json: &Json, text: &mut String) {
+    match json {
+        Json::Array(items) => {
+            text.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    text.push(',');
+                }
+                write_canonical(item, text);
+            }
+            text.push(']');
+        }
+        Json::Object(object) => {
+            let mut members: Vec<_> = object.iter().collect();
+            members.sort_unstable_by_key(|(name, _)| *name);
+            text.push('{');
+            for (i, (name, value)) in members.into_iter().enumerate() {
+                if i > 0 {
+                    text.push(',');
+                }
+                text.push_str(&Json::from(name.as_str()).to_string());
+                text.push(':');
+                write_canonical(value, text);
+            }
+            text.push('}');
+        }
+        scalar => text.push_str(&scalar.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn material() -> Material<'static> {
+        let input = InputMaterial { socket: "image", producer: Key([1; 32]), output: 0 };
+        Material {
+            node_type: "Blur",
+            version: 1,
+            params: canonical_json(&json!({ "radius": 2 })),
+            inputs: vec![input],
+            files: vec![("mask".into(), [2; 32])],
+            node_fingerprint: None,
+            host_fingerprint: "cpu",
+        }
+    }
+
+    #[test]
+    fn each_ingredient_counts() {
+        let base = material();
+        let input = base.inputs[0];
+        let variants = [
+            base.clone(),
+            Material { node_type: "Blu", ..base.clone() },
+            Material { version: 2, ..base.clone() },
+            Material { params: "{}".into(), ..base.clone() },
+            Material { inputs: vec![], ..base.clone() },
+            Material { inputs: vec![input, input], ..base.clone() },
+            Material { inputs: vec![InputMaterial { socket: "mask", ..input }], ..base.clone() },
+            Material { inputs: vec![InputMaterial { producer: Key([3; 32]), ..input }], ..base.clone() },
+            Material { inputs: vec![InputMaterial { output: 1, ..input }], ..base.clone() },
+            Material { files: vec![], ..base.clone() },
+            Material { files: vec![("mask".into(), [3; 32])], ..base.clone() },
+            Material { files: vec![("mask2".into(), [2; 32])], ..base.clone() },
+            Material { node_fingerprint: Some(String::new()), ..base.clone() },
+            Material { node_fingerprint: Some("w".into()), ..base.clone() },
+            Material { host_fingerprint: "cuda", ..base.clone() },
+        ];
+        let keys: std::collections::HashSet<_> = variants.iter().map(Material::key).collect();
+        assert_eq!(keys.len(), variants.len());
+        assert_eq!(base.key(), material().key());
+    }
+
+    #[test]
+    fn text_cannot_flow_from_one_ingredient_into_the_next() {
+        let one = Material { node_type: "ab", params: "c".into(), ..material() };
+        let other = Material { node_type: "a", params: "bc".into(), ..material() };
+        assert_ne!(one.key(), other.key());
+    }
+
+    #[test]
+    fn canonical_form_sorts_keys_at_every_depth() {
+        let json = json!({ "b": [ { "d": 1, "c": "\"" }, null, 1.0 ], "a": true });
+        assert_eq!(canonical_json(&json), r#"{"a":true,"b":[{"c":"\"","d":1},null,1.0]}"#);
+    }
+
+    /// A key that changes without [`FORMAT`] would make every stored result of former versions wrong or lost.
+    #[test]
+    fn keys_of_this_format_stay_as_they_are() {
+        assert_eq!(material().key().to_string(), "7059183b54d7ce05551ce1c53752009385f4ca2626577d7caed0c9acccfc6900");
     }
 }

@@ -10,7 +10,7 @@
 //! One direction, one type a station, one file a station; the modules below stand in that order. The engine knows no
 //! tensor, no picture and no model: what its nodes do is their own affair.
 
-// What a node is.
+// What a node is, and what it may know.
 mod context;
 mod event;
 mod lane;
@@ -20,20 +20,38 @@ mod schema;
 mod socket;
 mod value;
 
-// Where the data goes.
-mod diagnostic;
-mod graph;
-mod key;
+// Text → Document → Graph, or what is wrong with it.
 mod source;
+mod diagnostic;
+mod yaml;
+mod nearest;
+mod document;
+mod graph;
+mod check;
 
+// Graph → Plan → Executor → Store.
+mod files;
+mod key;
+mod live;
+mod plan;
+mod panic;
+mod executor;
+mod store;
+
+pub use check::{Checked, check};
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
-pub use diagnostic::{Diagnostic, Label, Severity};
+pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
+pub use document::{Document, Override};
 pub use event::{Event, Subscriber};
+pub use executor::{Outcome, Summary, execute};
+pub use files::{FileDigests, FileError, FileState};
 pub use graph::{Cycle, Graph, GraphNode, Link};
-pub use key::Key;
+pub use key::{InputMaterial, Key, Material, canonical_json};
 pub use lane::Lane;
 pub use node::{DynNode, Fault, FileRef, Node, NodeType};
+pub use plan::{Action, Counts, Idle, Plan, PlanError, Step, Why};
 pub use registry::{Entry, ParamDoc, Registry};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
+pub use store::MemoryStore;
 pub use value::{Payload, Value};

@@ -42,6 +42,11 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
         vec![]
     }
 
+    /// What the node writes, so that no two nodes write one file.
+    fn writes(&self, _cx: &CheckContext) -> Vec<FileRef> {
+        vec![]
+    }
+
     /// Further material of the memo key, such as the digest of built-in weights.
     fn fingerprint(&self) -> Option<String> {
         None
@@ -83,7 +88,7 @@ impl Fault {
     }
 }
 
-/// A file that a node reads.
+/// A file that a node reads or writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRef {
     /// The parameter that names it, as in [`Fault::path`].
@@ -102,6 +107,7 @@ impl FileRef {
 pub trait DynNode: Send + Sync {
     fn check(&self, cx: &CheckContext) -> Vec<Fault>;
     fn files(&self, cx: &CheckContext) -> Vec<FileRef>;
+    fn writes(&self, cx: &CheckContext) -> Vec<FileRef>;
     fn fingerprint(&self) -> Option<String>;
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)>;
     fn stands(&self, outputs: &[Value], cx: &Context) -> bool;
@@ -118,6 +124,10 @@ impl<N: Node> DynNode for N {
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
         Node::files(self, cx)
+    }
+
+    fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
+        Node::writes(self, cx)
     }
 
     fn fingerprint(&self) -> Option<String> {

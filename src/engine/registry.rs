@@ -35,6 +35,8 @@ pub struct ParamDoc {
     pub required: bool,
     /// For a reader, such as `≥ 1` or `0 … 1`; empty where any value goes.
     pub range: String,
+    /// What stands inside, with its doc: the words of an enum, the fields of a mapping.
+    pub details: Vec<(String, String)>,
 }
 
 impl Registry {
@@ -73,6 +75,12 @@ impl Entry {
             assert!(names.insert(name), "{}: two keys are called {name}", node_type.name);
         }
         Entry { node_type, schema, doc, params }
+    }
+
+    /// Whether the type has an input or a parameter of this name.
+    pub(crate) fn has_key(&self, name: &str) -> bool {
+        let inputs = self.node_type.inputs.iter().map(|socket| socket.name);
+        inputs.chain(self.params.iter().map(|param| param.name.as_str())).any(|key| key == name)
     }
 }
 

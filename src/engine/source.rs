@@ -52,11 +52,23 @@ impl Source {
         &self.text
     }
 
+    /// The text of a span; nothing where the span does not lie in the text.
+    pub fn slice(&self, span: Span) -> &str {
+        self.text.get(span.range()).unwrap_or_default()
+    }
+
     /// The place of a byte; beyond the text, its end.
     pub fn position(&self, byte: usize) -> Position {
         let byte = byte.min(self.text.len());
         let line = self.lines.partition_point(|&start| start <= byte);
         let before = self.text.get(self.lines[line - 1]..byte).unwrap_or_default();
         Position { line, column: before.chars().count() + 1 }
+    }
+
+    /// A line, counted from 1, without what ends it; beyond the text, its end.
+    pub fn line_span(&self, line: usize) -> Span {
+        let at = |line: usize| self.lines.get(line).copied().unwrap_or(self.text.len());
+        let (start, end) = (at(line.saturating_sub(1)), at(line));
+        Span::new(start, start + self.text[start..end].trim_end_matches(['\n', '\r']).len())
     }
 }

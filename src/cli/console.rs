@@ -1,0 +1,150 @@
+//! What the command says to a person, all of it on stderr: complaints, progress, the summary of a run.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use lsregen_engine::{Event, Graph, Outcome, Subscriber, Summary};
+
+/// Writes text as it is. Where nobody can read it, that is no fault.
+pub fn say(text: &str) {
+    let _ = stderr().lock().write_all(text.as_bytes());
+}
+
+/// One line about what went wrong.
+pub fn complain(message: impl Display) {
+    say(&format!("lsregen: {message}\n"));
+}
+
+/// Whether colours are wanted: on a terminal, unless NO_COLOR says otherwise (no-color.org).
+pub fn colours() -> bool {
+    stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Shows a run while it goes on: bars on a terminal, plain lines elsewhere.
+pub struct Progress {
+    style: Style,
+    run: Mutex<Counts>,
+}
+
+enum Style {
+    Quiet,
+    Lines,
+    Bars(MultiProgress),
+}
+
+#[derive(Default)]
+struct Counts {
+    started: usize,
+    of: usize,
+    /// Bars of the nodes that run now.
+    bars: Vec<(String, ProgressBar)>,
+}
+
+impl Progress {
+    pub fn new(quiet: bool) -> Progress {
+        let style = match (quiet, stderr().is_terminal()) {
+            (true, _) => Style::Quiet,
+            (false, true) => Style::Bars(MultiProgress::new()),
+            (false, false) => Style::Lines,
+        };
+        Progress { style, run: Mutex::default() }
+    }
+
+    /// A line above the bars.
+    fn line(&self, text: &str) {
+        match &self.style {
+            Style::Bars(bars) => bars.suspend(|| say(text)),
+            _ => say(text),
+        }
+    }
+
+    /// What each node did, and how long it took.
+    pub fn summary(&self, graph: &Graph, summary: &Summary) {
+        let quiet = matches!(self.style, Style::Quiet);
+        if quiet && summary.succeeded() {
+            return;
+        }
+        let rows: Vec<_> = graph.order().iter().map(|&index| graph.node(index)).zip(&summary.nodes).collect();
+        let names = rows.iter().map(|(node, _)| node.name.chars().count()).max().unwrap_or(0);
+        let types = rows.iter().map(|(node, _)| node.node_type.name.len()).max().unwrap_or(0);
+        for (node, (_, outcome)) in rows {
+            let what = match outcome {
+                Outcome::Ran { duration, .. } => seconds(*duration),
+                Outcome::Hit => "known already".into(),
+                Outcome::Shared { with } => format!("the same as {with}"),
+                Outcome::Unneeded => "not needed".into(),
+                Outcome::Failed { .. } => "failed".into(),
+                Outcome::Skipped { because } => format!("did not run, for {because} failed"),
+                Outcome::Cancelled => "cancelled".into(),
+            };
+            let failed = matches!(outcome, Outcome::Failed { .. } | Outcome::Skipped { .. } | Outcome::Cancelled);
+            if !quiet || failed {
+                self.line(&format!("{:names$}  {:types$}  {what}\n", node.name, node.node_type.name));
+            }
+        }
+        if !quiet {
+            self.line(&format!("{:names$}  {:types$}  {}\n", "", "", seconds(summary.duration)));
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:8.3} s", duration.as_secs_f64())
+}
+
+impl Subscriber for Progress {
+    fn event(&self, event: &Event) {
+        if let Event::Failed { node, error } = event {
+            self.line(&format!("lsregen: {node} failed: {error}\n"));
+        }
+        let mut run = self.run.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match (&self.style, event) {
+            (Style::Quiet, _) => {}
+            (_, Event::PlanMade { run: of, .. }) => run.of = *of,
+            (_, Event::Note { node, text }) => self.line(&format!("{node}: {text}\n")),
+            (Style::Lines, Event::NodeStarted { node, .. }) => {
+                run.started += 1;
+                say(&format!("[{}/{}] {node}\n", run.started, run.of));
+            }
+            (Style::Bars(bars), Event::NodeStarted { node, .. }) => {
+                run.started += 1;
+                let bar = bars.add(ProgressBar::new_spinner());
+                bar.set_prefix(format!("[{}/{}]", run.started, run.of));
+                bar.set_message(node.to_string());
+                bar.set_style(style("{prefix} {msg} {elapsed}"));
+                bar.enable_steady_tick(Duration::from_millis(100));
+                run.bars.push((node.to_string(), bar));
+            }
+            (Style::Lines, Event::Step { node, done, of }) => {
+                // Four lines a node at most, however many steps it has.
+                let quarter = |step: usize| 4 * step / (*of).max(1);
+                if *of >= 4 && *done > 0 && quarter(*done) > quarter(done - 1) {
+                    say(&format!("[{}/{}] {node}: step {done} of {of}\n", run.started, run.of));
+                }
+            }
+            (Style::Bars(_), Event::Step { node, done, of }) => {
+                if let Some((_, bar)) = run.bars.iter().find(|(name, _)| **name == **node) {
+                    bar.set_length(*of as u64);
+                    bar.set_position(*done as u64);
+                    bar.set_style(style("{prefix} {msg} {bar:30} {pos}/{len} {elapsed}, {eta} left"));
+                }
+            }
+            (
+                Style::Bars(_),
+                Event::NodeFinished { node, .. } | Event::Failed { node, .. } | Event::Cancelled { node },
+            ) => {
+                if let Some(at) = run.bars.iter().position(|(name, _)| **name == **node) {
+                    run.bars.swap_remove(at).1.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}

@@ -1,0 +1,102 @@
+//! From a path on the command line to a checked graph, or to every fault of it on stderr.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use lsregen_engine::{Checked, Diagnostic, Graph, Host, Override, Registry, Severity, Source, check, render};
+use lsregen_nodes::Numerics;
+
+use super::{Exit, console, usage};
+
+/// The values that a command line gives to a graph's `params`.
+#[derive(Args)]
+pub struct Params {
+    /// Give a parameter of the graph another value, written as in YAML; may come several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+
+    /// The same as `--set seed=SEED`
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl Params {
+    fn overrides(&self) -> Result<Vec<Override>, Exit> {
+        let seed = self.seed.map(|seed| format!("seed={seed}"));
+        self.set.iter().chain(&seed).map(|arg| Override::parse(arg).map_err(usage)).collect()
+    }
+}
+
+/// Where results are computed and written.
+#[derive(Args)]
+pub struct Place {
+    /// Where to compute: `auto` (the first CUDA device where there is one), `cpu`, or `cuda:N`
+    #[arg(long, default_value = "auto")]
+    device: String,
+
+    /// Folder for the files that the graph writes, in place of the working directory
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+}
+
+impl Place {
+    /// The host of a run of the graph at `path`.
+    pub fn host(&self, path: &Path) -> Result<Host, Exit> {
+        let numerics = Numerics::new(&self.device).map_err(|error| usage(format!("{error:#}")))?;
+        let host = host(path, self.output_dir.as_deref());
+        Ok(host.with_fingerprint(numerics.fingerprint()).with_service(numerics))
+    }
+}
+
+/// The node types that graphs may use.
+pub fn registry() -> Registry {
+    lsregen_nodes::registry()
+}
+
+/// The graph at `path`, if it has no error; its faults go to stderr.
+pub fn open(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
+    let checked = check_file(path, params, &registry(), host)?;
+    console::say(&render(&checked.diagnostics, console::colours()));
+    checked.graph.ok_or_else(|| {
+        console::say(&format!("{}\n", verdict(path, &checked.diagnostics)));
+        Exit::BadGraph
+    })
+}
+
+/// Input files are looked for beside the graph, written files go to `output` or the working directory.
+pub fn host(path: &Path, output: Option<&Path>) -> Host {
+    Host::new(path.parent().unwrap_or(Path::new("")), output.unwrap_or(Path::new("")))
+}
+
+/// Reads and checks the graph at `path`.
+pub fn check_file(path: &Path, params: &Params, registry: &Registry, host: &Host) -> Result<Checked, Exit> {
+    let overrides = params.overrides()?;
+    let source = read(path)?;
+    Ok(check(source, &overrides, registry, host))
+}
+
+fn read(path: &Path) -> Result<Arc<Source>, Exit> {
+    let shown = path.display();
+    let bytes = std::fs::read(path).map_err(|error| usage(format!("cannot read {shown}: {error}")))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Source::new(shown.to_string(), text)),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
+            console::complain(format!("{shown}:{line}: not UTF-8 text: save the file as UTF-8"));
+            Err(Exit::BadGraph)
+        }
+    }
+}
+
+/// `graphs/a.yaml: 2 errors, 1 warning`.
+pub fn verdict(path: &Path, diagnostics: &[Diagnostic]) -> String {
+    let count = |severity: Severity, word: &str| {
+        let n = diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
+        (n > 0).then(|| format!("{n} {word}{}", if n == 1 { "" } else { "s" }))
+    };
+    let counts = [count(Severity::Error, "error"), count(Severity::Warning, "warning")];
+    let counts: Vec<_> = counts.into_iter().flatten().collect();
+    format!("{}: {}", path.display(), if counts.is_empty() { "good".into() } else { counts.join(", ") })
+}

@@ -1,0 +1,619 @@
+//! YAML → a document: the workflow's parts with their places, every `${…}` written in.
+//!
+//! Knows the shape of a workflow file. Knows no node type: what a node's keys mean is the graph check's affair.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::diagnostic::{Diagnostic, Label};
+use crate::nearest::{Nearest, listed};
+use crate::source::{Source, Span};
+use crate::yaml::{self, Data, Item, Key, MAX_COPIES, MAX_DEPTH, Place};
+
+/// The format that this program reads: `lsregen: 1`.
+const VERSION: u64 = 1;
+
+/// Bytes of a file.
+pub(crate) const MAX_SIZE: usize = 1 << 20;
+
+const TOP_KEYS: [&str; 4] = ["lsregen", "about", "params", "nodes"];
+
+/// A value from outside the file: `--set name=value`.
+#[derive(Clone)]
+pub struct Override {
+    name: String,
+    source: Arc<Source>,
+    value: Item,
+    /// The value as it was written, where it was neither quoted nor bracketed.
+    plain: Option<String>,
+}
+
+impl Override {
+    /// Reads `name=value`. A value in quotes, `[…]` or `{…}` is read as YAML; any other is a number, `true`, `false`,
+    /// `null` or a text, as in a file, but may hold `: ` and `#` without quotes.
+    ///
+    /// # Errors
+    /// When there is no `=`, or the value is not YAML.
+    pub fn parse(arg: &str) -> Result<Override, Box<Diagnostic>> {
+        let source = Source::new("--set", arg);
+        let fault = |message: &str, span, help: &str| {
+            Box::new(Diagnostic::error("override", message, Label::new(&source, span, "")).help(help.to_string()))
+        };
+        let whole = Span::new(0, arg.len());
+        let Some((name, value)) = arg.split_once('=') else {
+            return Err(fault("there is no `=` in it", whole, "write `--set name=value`"));
+        };
+        if !is_name(name) {
+            let help = "write `--set name=value`, with the name of one of the file's `params`";
+            return Err(fault("no name stands before the `=`", Span::new(0, name.len()), help));
+        }
+        let start = name.len() + 1 + (value.len() - value.trim_start().len());
+        let value = value.trim();
+        let span = Span::new(start, start + value.len());
+        let place = Place { span, ..Place::default() };
+        if !value.starts_with(['"', '\'', '[', '{']) {
+            let data = match yaml::plain(value) {
+                Ok(Data::Null) if value.is_empty() => Data::Text(String::new()),
+                Ok(data) => data,
+                Err(why) => {
+                    return Err(fault(
+                        &format!("`{value}` {why}"),
+                        span,
+                        "if it is meant as a text, put it in quotes within quotes",
+                    ));
+                }
+            };
+            return Ok(Override { name: name.into(), value: Item { place, data }, plain: Some(value.into()), source });
+        }
+        // Spaces in place of `name=` keep every place where it is in the argument.
+        let padded = Source::new("--set", format!("{}{value}", " ".repeat(start)));
+        match yaml::read(&padded, 0) {
+            (Some(value), faults) if faults.is_empty() => {
+                Ok(Override { name: name.into(), source, value, plain: None })
+            }
+            (_, faults) => Err(match faults.into_iter().next() {
+                Some(mut fault) => {
+                    for label in std::iter::once(&mut fault.primary).chain(&mut fault.secondary) {
+                        label.source = source.clone();
+                    }
+                    Box::new(fault)
+                }
+                None => fault("the value is not YAML", span, "put a text in quotes within quotes"),
+            }),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Whether a node or parameter may have this name: letters, digits, `_` and `-`, a letter or `_` first.
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+}
+
+/// A workflow file, read. Parts that were faulty are left out of it, or marked as such.
+pub struct Document {
+    about: Option<String>,
+    params: Vec<(Key, Item)>,
+    pub(crate) nodes: Vec<(Key, Item)>,
+    pub(crate) texts: Texts,
+}
+
+/// The texts that a document's values come from.
+pub(crate) struct Texts {
+    /// The first is the file's.
+    origins: Vec<Origin>,
+}
+
+struct Origin {
+    source: Arc<Source>,
+    /// Where the file declares the parameter that this text gives.
+    declared: Option<Span>,
+}
+
+impl Texts {
+    pub fn file(&self) -> &Arc<Source> {
+        &self.origins[0].source
+    }
+
+    pub fn label(&self, place: Place, text: impl Into<String>) -> Label {
+        let source = self.origins.get(place.origin).map_or_else(|| self.file(), |origin| &origin.source);
+        Label::new(source, place.span, text)
+    }
+
+    /// An error at a place; where the value came from elsewhere, the way it came is marked too.
+    pub fn error(
+        &self,
+        code: &'static str,
+        message: impl Into<String>,
+        place: Place,
+        label: impl Into<String>,
+    ) -> Diagnostic {
+        let mut diagnostic = Diagnostic::error(code, message, self.label(place, label));
+        if let Some(via) = place.via {
+            diagnostic.secondary.push(Label::new(self.file(), via, "used here"));
+        }
+        if let Some(declared) = self.origins.get(place.origin).and_then(|origin| origin.declared) {
+            diagnostic.secondary.push(Label::new(self.file(), declared, "declared here"));
+        }
+        diagnostic
+    }
+}
+
+impl Document {
+    /// Reads a workflow and writes its parameters in. `None` where too little of it could be read to go on.
+    pub fn parse(source: Arc<Source>, overrides: &[Override]) -> (Option<Document>, Vec<Diagnostic>) {
+        if let Some(fault) = unreadable(&source) {
+            return (None, vec![fault]);
+        }
+        let (root, diagnostics) = yaml::read(&source, 0);
+        let Some(root) = root else {
+            let empty = diagnostics.is_empty().then(|| empty(&source));
+            return (None, diagnostics.into_iter().chain(empty).collect());
+        };
+        let texts = Texts { origins: vec![Origin { source, declared: None }] };
+        let mut parser = Parser {
+            texts,
+            nearest: Nearest::new(),
+            params: vec![],
+            by_name: HashMap::new(),
+            copied: 0,
+            unknown_reference: false,
+            diagnostics,
+        };
+        let document = parser.document(root, overrides);
+        let Parser { texts, diagnostics, .. } = parser;
+        (document.map(|(about, params, nodes)| Document { about, params, nodes, texts }), diagnostics)
+    }
+
+    /// What the workflow says of itself.
+    pub fn about(&self) -> Option<&str> {
+        self.about.as_deref()
+    }
+
+    /// The parameters with their values after overrides, in the order of the file.
+    pub fn params(&self) -> Vec<(&str, Json)> {
+        self.params.iter().map(|(key, value)| (key.name.as_str(), json(value))).collect()
+    }
+
+    pub fn source(&self) -> &Arc<Source> {
+        self.texts.file()
+    }
+}
+
+/// A value as JSON; what is faulty is null.
+pub(crate) fn json(item: &Item) -> Json {
+    match &item.data {
+        Data::Null | Data::Poison => Json::Null,
+        Data::Bool(flag) => Json::Bool(*flag),
+        Data::Number(number) => Json::Number(number.clone()),
+        Data::Text(text) => Json::String(text.clone()),
+        Data::List(items) => items.iter().map(json).collect(),
+        Data::Map(entries) => entries.iter().map(|(key, value)| (key.name.clone(), json(value))).collect(),
+    }
+}
+
+/// Why a text is not even tried.
+fn unreadable(source: &Arc<Source>) -> Option<Diagnostic> {
+    let text = source.text();
+    if text.len() > MAX_SIZE {
+        let message = format!("the file has {} bytes; a workflow has at most {MAX_SIZE}", text.len());
+        let help = "is this the right file? Long lists of boxes can stand in a JSON file (`layout_file`)";
+        return Some(
+            Diagnostic::error("too-large", message, Label::new(source, Span::new(0, 0), "")).help(help.to_string()),
+        );
+    }
+    let is_stray = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+            || matches!(c, '\u{fdd0}'..='\u{fdef}' | '\u{fffe}' | '\u{ffff}')
+    };
+    let (at, stray) = text.char_indices().find(|&(_, c)| is_stray(c))?;
+    let message = format!("the control character U+{:04X} stands in the text", u32::from(stray));
+    let span = Span::new(at, at + stray.len_utf8());
+    let help = "remove it; is this a text file, in UTF-8?";
+    Some(Diagnostic::error("control-character", message, Label::new(source, span, "")).help(help.to_string()))
+}
+
+fn empty(source: &Arc<Source>) -> Diagnostic {
+    Diagnostic::error("empty", "the file is empty", Label::new(source, Span::new(0, 0), ""))
+        .help("begin with `lsregen: 1` and `nodes:`; docs/authoring.md shows how".to_string())
+}
+
+struct Parser {
+    texts: Texts,
+    nearest: Nearest,
+    params: Vec<Param>,
+    by_name: HashMap<String, usize>,
+    copied: usize,
+    /// An unknown `${…}` was told of, so that a parameter may seem unused which is not.
+    unknown_reference: bool,
+    diagnostics: Vec<Diagnostic>,
+}
+
+struct Param {
+    key: Key,
+    /// As written, then with what it names written in.
+    value: Item,
+    used: bool,
+}
+
+type Parts = (Option<String>, Vec<(Key, Item)>, Vec<(Key, Item)>);
+
+impl Parser {
+    fn document(&mut self, root: Item, overrides: &[Override]) -> Option<Parts> {
+        let described = root.describe();
+        let entries = match root.data {
+            Data::Map(entries) => entries,
+            Data::Null => {
+                let fault = empty(self.texts.file());
+                self.diagnostics.push(fault);
+                return None;
+            }
+            _ => {
+                let message =
+                    format!("a workflow is a mapping with the keys {}, but this is {described}", listed(TOP_KEYS));
+                self.error("not-a-workflow", message, root.place, "").help =
+                    Some("begin with `lsregen: 1` and `nodes:`; docs/authoring.md shows how".into());
+                return None;
+            }
+        };
+        let mut parts: [Option<(Key, Item)>; 4] = Default::default();
+        let mut misspelt = vec![];
+        for (key, value) in entries {
+            match TOP_KEYS.iter().position(|name| *name == key.name) {
+                Some(index) => parts[index] = Some((key, value)),
+                None => {
+                    let near = self.nearest.find(&key.name, TOP_KEYS);
+                    let message = format!("a workflow has no key `{}`", key.name);
+                    self.error("unknown-key", message, key.place, near.map(did_you_mean).unwrap_or_default()).help =
+                        Some(format!("its keys are {}", listed(TOP_KEYS)));
+                    misspelt.extend(near.map(|near| (near, (key, value))));
+                }
+            }
+        }
+        // What was surely meant is read on, so that nothing follows from the wrong letter.
+        for (name, entry) in misspelt {
+            if let Some(index) = TOP_KEYS.iter().position(|key| *key == name) {
+                parts[index].get_or_insert(entry);
+            }
+        }
+        let [version, about, params, nodes] = parts;
+        self.version(version, root.place);
+        let about = about.and_then(|(_, value)| self.about(value));
+        if let Some((_, value)) = params {
+            self.params(value);
+        }
+        self.overrides(overrides);
+        for index in 0..self.params.len() {
+            let value = self.params[index].value.clone();
+            let value = self.fill(value, index);
+            self.params[index].value = value;
+        }
+        let nodes = self.nodes(nodes, root.place);
+        if !self.unknown_reference && nodes.is_some() {
+            self.unused();
+        }
+        let params = std::mem::take(&mut self.params).into_iter().map(|param| (param.key, param.value)).collect();
+        Some((about, params, nodes.unwrap_or_default()))
+    }
+
+    fn error(
+        &mut self,
+        code: &'static str,
+        message: impl Into<String>,
+        place: Place,
+        label: impl Into<String>,
+    ) -> &mut Diagnostic {
+        let diagnostic = self.texts.error(code, message, place, label);
+        self.diagnostics.push(diagnostic);
+        self.diagnostics.last_mut().expect("just pushed")
+    }
+
+    fn version(&mut self, version: Option<(Key, Item)>, root: Place) {
+        let Some((_, value)) = version else {
+            let span = first_line(self.texts.file(), root.span);
+            self.error("version", "the file does not say which format it has", Place { span, ..root }, "").help =
+                Some(format!("begin it with `lsregen: {VERSION}`"));
+            return;
+        };
+        match &value.data {
+            Data::Number(number) if number.as_u64() == Some(VERSION) => {}
+            Data::Poison => {}
+            Data::Number(number) if number.as_u64().is_some_and(|newer| newer > VERSION) => {
+                let message = format!("the file has format {number}, but this lsregen reads format {VERSION}");
+                self.error("version", message, value.place, "").help = Some("use a newer lsregen".into());
+            }
+            _ => {
+                let message = format!("the format is `{VERSION}`, but this is {}", value.describe());
+                self.error("version", message, value.place, "").help = Some(format!("write `lsregen: {VERSION}`"));
+            }
+        }
+    }
+
+    fn about(&mut self, value: Item) -> Option<String> {
+        match value.data {
+            Data::Text(text) => Some(text),
+            Data::Null | Data::Poison => None,
+            _ => {
+                let message = format!("`about` is a text, but this is {}", value.describe());
+                self.error("wrong-type", message, value.place, "").help = Some("put it in quotes".into());
+                None
+            }
+        }
+    }
+
+    fn params(&mut self, value: Item) {
+        let described = value.describe();
+        let entries = match value.data {
+            Data::Map(entries) => entries,
+            Data::Null | Data::Poison => return,
+            _ => {
+                let message = format!("`params` is a mapping of names to values, but this is {described}");
+                self.error("wrong-type", message, value.place, "").help =
+                    Some("write `name: value`, one a line".into());
+                return;
+            }
+        };
+        for (key, value) in entries {
+            if !self.name(&key, "parameter") {
+                continue;
+            }
+            self.by_name.insert(key.name.clone(), self.params.len());
+            self.params.push(Param { key, value, used: false });
+        }
+    }
+
+    /// Whether the name will do; if not, it is told.
+    fn name(&mut self, key: &Key, what: &str) -> bool {
+        if is_name(&key.name) {
+            return true;
+        }
+        let message = format!("{} is no name for a {what}", yaml::quoted(&key.name));
+        let help = "a name has letters, digits, `_` and `-`, and begins with a letter";
+        let label = if key.name.contains('.') { "a dot parts a node from its output" } else { "" };
+        self.error("name", message, key.place, label).help = Some(help.into());
+        false
+    }
+
+    fn overrides(&mut self, overrides: &[Override]) {
+        for given in overrides {
+            let origin = self.texts.origins.len();
+            let known = self.by_name.get(&given.name).copied();
+            let declared = known.map(|index| self.params[index].key.place.span);
+            self.texts.origins.push(Origin { source: given.source.clone(), declared });
+            let Some(index) = known else {
+                let names: Vec<_> = self.params.iter().map(|param| param.key.name.clone()).collect();
+                let near = self.nearest.find(&given.name, names.iter().map(String::as_str)).map(did_you_mean);
+                let place = Place { origin, span: Span::new(0, given.name.len()), via: None };
+                let message = format!("the file has no parameter `{}`", given.name);
+                self.error("unknown-param", message, place, near.unwrap_or_default()).help = Some(match names.len() {
+                    0 => "it declares none; those that `--set` may change stand under `params:`".into(),
+                    _ => format!("its `params` are {}", listed(names.iter().map(String::as_str))),
+                });
+                continue;
+            };
+            let param = &mut self.params[index];
+            let mut value = given.value.clone();
+            // Where the file has a text, an override such as `7` is one too.
+            if let (Data::Text(_), Some(plain)) = (&param.value.data, &given.plain) {
+                value.data = Data::Text(plain.clone());
+            }
+            mark(&mut value, &|place| place.origin = origin);
+            param.value = value;
+        }
+    }
+
+    fn nodes(&mut self, nodes: Option<(Key, Item)>, root: Place) -> Option<Vec<(Key, Item)>> {
+        let help = "a node is written `name: { type: …, … }`; `lsregen nodes` lists the types";
+        let Some((key, value)) = nodes else {
+            let span = first_line(self.texts.file(), root.span);
+            self.error("no-nodes", "the workflow has no `nodes`", Place { span, ..root }, "").help = Some(help.into());
+            return None;
+        };
+        let described = value.describe();
+        let entries = match value.data {
+            Data::Map(entries) => entries,
+            Data::Poison => return None,
+            Data::Null => vec![],
+            _ => {
+                let message = format!("`nodes` is a mapping of names to nodes, but this is {described}");
+                self.error("wrong-type", message, value.place, "").help = Some(help.into());
+                return None;
+            }
+        };
+        if entries.is_empty() {
+            self.error("no-nodes", "the workflow has no nodes", key.place, "").help = Some(help.into());
+            return None;
+        }
+        let count = self.params.len();
+        let mut nodes = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let named = self.name(&key, "node");
+            let value = self.fill(value, count);
+            // A node without a proper name could not be linked to: it is left out of all that follows.
+            nodes.push((key, if named { value } else { Item { data: Data::Poison, ..value } }));
+        }
+        Some(nodes)
+    }
+
+    /// Writes parameters in for every `${…}`; those from `visible` on may not be named yet.
+    fn fill(&mut self, item: Item, visible: usize) -> Item {
+        let Item { place, data } = item;
+        let data = match data {
+            Data::List(items) => Data::List(items.into_iter().map(|item| self.fill(item, visible)).collect()),
+            Data::Map(entries) => {
+                Data::Map(entries.into_iter().map(|(key, value)| (key, self.fill(value, visible))).collect())
+            }
+            Data::Text(text) if text.contains("${") => return self.fill_text(&text, place, visible),
+            other => other,
+        };
+        Item { place, data }
+    }
+
+    fn fill_text(&mut self, text: &str, place: Place, visible: usize) -> Item {
+        let poison = Item { place, data: Data::Poison };
+        if let Some(name) =
+            text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(|name| !name.contains('}'))
+        {
+            let Some(index) = self.reference(name, text, place, visible) else { return poison };
+            let mut value = self.params[index].value.clone();
+            self.copied += value.weight();
+            if self.copied > MAX_COPIES {
+                return self.too_large(poison);
+            }
+            if value.depth() > MAX_DEPTH / 2 {
+                let message = format!("`{name}` lies too deep to be written in");
+                self.error("too-deep", message, place, "").help =
+                    Some("nothing in a workflow needs that: flatten it".into());
+                return poison;
+            }
+            if place.origin == 0 {
+                mark(&mut value, &|inner| inner.via = Some(place.span));
+            }
+            return value;
+        }
+        let mut written = String::new();
+        let mut rest = text;
+        let mut faulty = false;
+        while let Some(at) = rest.find("${") {
+            if rest[..at].ends_with('$') {
+                written.push_str(&rest[..at - 1]);
+                written.push_str("${");
+                rest = &rest[at + 2..];
+                continue;
+            }
+            written.push_str(&rest[..at]);
+            let Some(end) = rest[at..].find('}') else {
+                let span = self.within(place, &rest[at..], "${");
+                self.error("reference", "a `${` is never closed", span, "").help =
+                    Some("write `${name}`; a plain `${` is written `$${`".into());
+                return poison;
+            };
+            let reference = &rest[at..=at + end];
+            rest = &rest[at + end + 1..];
+            let Some(index) = self.reference(&reference[2..reference.len() - 1], reference, place, visible) else {
+                faulty = true;
+                continue;
+            };
+            match &self.params[index].value.data {
+                Data::Text(text) => written.push_str(text),
+                Data::Number(number) => written.push_str(&number.to_string()),
+                Data::Bool(flag) => written.push_str(if *flag { "true" } else { "false" }),
+                Data::Poison => faulty = true,
+                _ => {
+                    let message = format!(
+                        "`{reference}` is {}, which cannot be written into a text",
+                        self.params[index].value.describe()
+                    );
+                    let declared = self.params[index].key.place;
+                    let declared = self.texts.label(declared, "declared here");
+                    let span = self.within(place, reference, reference);
+                    let fault = self.error("reference", message, span, "");
+                    fault.secondary.push(declared);
+                    fault.help = Some(format!("let `{reference}` stand alone, or name a text or number"));
+                    faulty = true;
+                }
+            }
+            self.copied += 1 + written.len() / 32;
+            if self.copied > MAX_COPIES {
+                return self.too_large(poison);
+            }
+        }
+        written.push_str(rest);
+        if faulty { poison } else { Item { place, data: Data::Text(written) } }
+    }
+
+    /// The parameter that a reference names.
+    fn reference(&mut self, name: &str, reference: &str, place: Place, visible: usize) -> Option<usize> {
+        let known = self.by_name.get(name).copied();
+        if let Some(index) = known {
+            self.params[index].used = true;
+            if index < visible {
+                return known;
+            }
+        }
+        let span = self.within(place, reference, reference);
+        if let Some(index) = known {
+            let declared = self.texts.label(self.params[index].key.place, "declared here");
+            let fault = self.error("reference", format!("`{name}` is not known yet here"), span, "");
+            fault.secondary.push(declared);
+            fault.help = Some("a parameter may name those above it: change their order".into());
+            return None;
+        }
+        self.unknown_reference = true;
+        let names: Vec<_> = self.params.iter().take(visible).map(|param| param.key.name.clone()).collect();
+        let near = self.nearest.find(name, names.iter().map(String::as_str)).map(did_you_mean);
+        let (message, help) = match names.len() {
+            _ if name.trim().is_empty() => {
+                ("a `${}` names no parameter".into(), "write `${name}`; a plain `${` is written `$${`".into())
+            }
+            0 => (
+                format!("there is no parameter `{name}`"),
+                format!("declare it: `params: {{ {name}: … }}`; a plain `${{` is written `$${{`"),
+            ),
+            _ => (
+                format!("there is no parameter `{name}`"),
+                format!("`params` has {}", listed(names.iter().map(String::as_str))),
+            ),
+        };
+        self.error("unknown-param", message, span, near.unwrap_or_default()).help = Some(help);
+        None
+    }
+
+    /// The place of a part of a text, where it stands in the source as it is; else of the whole text.
+    fn within(&self, place: Place, from: &str, part: &str) -> Place {
+        let source = self.texts.label(place, "").source;
+        let written = source.slice(place.span);
+        let at = written.find(from).or_else(|| written.find(part));
+        match at {
+            Some(at) => Place { span: Span::new(place.span.start + at, place.span.start + at + part.len()), ..place },
+            None => place,
+        }
+    }
+
+    /// Told once; from then on everything that is written in is poison.
+    fn too_large(&mut self, poison: Item) -> Item {
+        if !self.diagnostics.iter().any(|diagnostic| diagnostic.code == "too-large") {
+            let message = format!("written out, the `${{…}}` of this file make more than {MAX_COPIES} values");
+            self.error("too-large", message, poison.place, "").help =
+                Some("name large parameters in fewer places; boxes can stand in a JSON file (`layout_file`)".into());
+        }
+        poison
+    }
+
+    fn unused(&mut self) {
+        for param in self.params.iter().filter(|param| !param.used) {
+            let message = format!("the parameter `{}` is not used", param.key.name);
+            let help = format!("name it as `${{{}}}`, or remove it", param.key.name);
+            let label = self.texts.label(param.key.place, "");
+            self.diagnostics.push(Diagnostic::warning("unused-param", message, label).help(help));
+        }
+    }
+}
+
+pub(crate) fn did_you_mean(name: &str) -> String {
+    format!("did you mean `{name}`?")
+}
+
+fn first_line(source: &Source, span: Span) -> Span {
+    let line = source.line_span(source.position(span.start).line);
+    Span::new(span.start, line.end.max(span.start))
+}
+
+/// Changes every place in a value.
+fn mark(item: &mut Item, change: &impl Fn(&mut Place)) {
+    change(&mut item.place);
+    match &mut item.data {
+        Data::List(items) => items.iter_mut().for_each(|item| mark(item, change)),
+        Data::Map(entries) => entries.iter_mut().for_each(|(key, value)| {
+            change(&mut key.place);
+            mark(value, change);
+        }),
+        _ => {}
+    }
+}

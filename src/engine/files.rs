@@ -1,0 +1,218 @@
+//! Digests of the files that nodes read.
+//!
+//! A file is read once while it stands unchanged, however often it is asked for: 7 GB of weights take seconds to read.
+//! Knows no node and no key.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// A file that was written to so recently may be written to again without a visible change of its times: file systems
+/// count in steps of up to two seconds. Its digest is not remembered.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// How often a file is read that changes meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// Why a file has no digest.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read `{}`: {reason}", path.display())]
+pub struct FileError {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+/// The BLAKE3 digests of files, remembered by path, length, times and identity.
+#[derive(Default)]
+pub struct FileDigests {
+    known: Mutex<HashMap<PathBuf, (Stamp, [u8; 32])>>,
+    bytes_read: AtomicU64,
+}
+
+impl FileDigests {
+    pub fn new() -> FileDigests {
+        FileDigests::default()
+    }
+
+    /// The file and the digest of its content.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, is no regular file, or keeps changing while it is read.
+    pub fn digest(&self, path: &Path) -> Result<FileState, FileError> {
+        let fail = |reason| FileError { path: path.into(), reason };
+        let stamp = Stamp::of(path).map_err(|error| fail(error.to_string()))?;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied();
+        if let Some((known, digest)) = known
+            && known == stamp
+        {
+            return Ok(FileState { path: path.into(), stamp, digest });
+        }
+        for _ in 0..ATTEMPTS {
+            let (state, bytes) = read(path).map_err(|error| fail(error.to_string()))?;
+            self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+            let Some(state) = state else { continue };
+            if state.stamp.is_settled() {
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(path.into(), (state.stamp, state.digest));
+            }
+            return Ok(state);
+        }
+        Err(fail("it changes while it is read; run again when it is complete".into()))
+    }
+
+    /// Bytes read from disk so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+}
+
+/// A file as it was when its digest was taken.
+#[derive(Clone, Debug)]
+pub struct FileState {
+    path: PathBuf,
+    stamp: Stamp,
+    digest: [u8; 32],
+}
+
+impl FileState {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// Whether the file still has this content. Reads it only if it looks touched.
+    pub fn still_holds(&self) -> bool {
+        Stamp::of(&self.path).is_ok_and(|stamp| stamp == self.stamp)
+            || matches!(read(&self.path), Ok((Some(now), _)) if now.digest == self.digest)
+    }
+}
+
+/// Reads a file whole: its state, or `None` if it changed meanwhile; and how many bytes were read.
+fn read(path: &Path) -> io::Result<(Option<FileState>, u64)> {
+    let stamp = Stamp::of(path)?;
+    let file = File::open(path)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(&file)?;
+    // By the path again: the file may have been written to, or another put in its place.
+    let unchanged = Stamp::of(path)? == stamp && stamp.length == hasher.count();
+    let state = FileState { path: path.into(), stamp, digest: *hasher.finalize().as_bytes() };
+    Ok((unchanged.then_some(state), hasher.count()))
+}
+
+/// By what a changed file is told without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+    identity: Identity,
+}
+
+/// Device, inode, and when the inode last changed (which a program that sets the modification time back cannot hide).
+#[cfg(unix)]
+type Identity = (u64, u64, i64, i64);
+#[cfg(not(unix))]
+type Identity = Option<SystemTime>;
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Stamp> {
+        let metadata = std::fs::metadata(path)?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
+        Ok(Stamp { length: metadata.len(), modified: metadata.modified().ok(), identity: identity(&metadata) })
+    }
+
+    /// Whether a later write to the file would be seen in its times.
+    fn is_settled(&self) -> bool {
+        self.modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age >= SETTLED)
+    }
+}
+
+#[cfg(unix)]
+fn identity(metadata: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn identity(metadata: &Metadata) -> Identity {
+    metadata.created().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write_long_ago(path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap();
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        File::options().write(true).open(path).unwrap().set_modified(hour_ago).unwrap();
+    }
+
+    #[test]
+    fn an_unchanged_file_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        write_long_ago(&path, "1234567");
+        let digests = FileDigests::new();
+        let first = digests.digest(&path).unwrap();
+        assert_eq!(first.digest(), *blake3::hash(b"1234567").as_bytes());
+        assert_eq!(digests.digest(&path).unwrap().digest(), first.digest());
+        assert_eq!(digests.bytes_read(), 7);
+        assert!(first.still_holds());
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        write_long_ago(&path, "1234567");
+        let digests = FileDigests::new();
+        let first = digests.digest(&path).unwrap();
+        write_long_ago(&path, "7654321");
+        assert!(!first.still_holds());
+        assert_ne!(digests.digest(&path).unwrap().digest(), first.digest());
+        write_long_ago(&path, "1234567");
+        assert!(first.still_holds());
+        // Replaced by rename, as editors do.
+        let other = folder.path().join("other");
+        write_long_ago(&other, "abcdefg");
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(digests.digest(&path).unwrap().digest(), *blake3::hash(b"abcdefg").as_bytes());
+    }
+
+    #[test]
+    fn a_file_just_written_is_not_trusted_to_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture");
+        std::fs::write(&path, "123").unwrap();
+        let digests = FileDigests::new();
+        digests.digest(&path).unwrap();
+        digests.digest(&path).unwrap();
+        assert_eq!(digests.bytes_read(), 6);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing");
+        let digests = FileDigests::new();
+        assert!(digests.digest(&missing).unwrap_err().to_string().contains("missing`: No such file"));
+        let error = digests.digest(folder.path()).unwrap_err();
+        assert_eq!(error.path, folder.path());
+        assert_eq!(error.reason, "it is not a file");
+        // Gone after its digest was taken.
+        write_long_ago(&missing, "here");
+        let state = digests.digest(&missing).unwrap();
+        std::fs::remove_file(&missing).unwrap();
+        assert!(!state.still_holds());
+        assert!(digests.digest(&missing).is_err());
+    }
+}

@@ -1,0 +1,328 @@
+//! What must run, what is known already, and why: decided for the whole graph before anything runs.
+//!
+//! Starts from the nodes that a run is for ([`Node::OUTPUT`](crate::Node::OUTPUT)) and goes back along the links, no
+//! further than to known results. Reads the files that nodes name, for their digests; runs no node.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::mem::take;
+use std::sync::Arc;
+
+use petgraph::graph::NodeIndex;
+
+use crate::context::{Cancel, CheckContext, Context, Host};
+use crate::event::{Event, Subscriber};
+use crate::files::{FileDigests, FileState};
+use crate::graph::{Graph, GraphNode};
+use crate::key::{InputMaterial, Key, Material, canonical_json};
+use crate::node::Fault;
+use crate::panic::guarded;
+use crate::source::Span;
+use crate::store::MemoryStore;
+use crate::value::Value;
+
+/// What is to be done about each node of a graph. Holds the known results that it builds on.
+pub struct Plan {
+    steps: Vec<Step>,
+}
+
+/// What is to be done about a node.
+pub struct Step {
+    pub node: NodeIndex,
+    pub key: Key,
+    pub action: Action,
+    /// The nodes that run and take this one's outputs, in the order of the graph.
+    pub needed_by: Vec<NodeIndex>,
+    /// The files in the key, as they were when their digests were taken.
+    pub(crate) files: Vec<FileState>,
+}
+
+pub enum Action {
+    Run {
+        why: Why,
+    },
+    /// The result is known.
+    Hit {
+        outputs: Arc<[Value]>,
+    },
+    /// The node gets the result of `with`, which has the same key and runs.
+    Shared {
+        with: NodeIndex,
+    },
+    /// Neither runs nor is looked up.
+    Unneeded {
+        why: Idle,
+    },
+}
+
+/// Why a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It was never run with these parameters, inputs and files, or its result was not kept.
+    Unknown,
+    /// Its result is known, but not its effect: what it wrote is gone or changed.
+    EffectGone,
+}
+
+/// Why a node need not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// No output node needs it.
+    NoOutput,
+    /// What it feeds is known.
+    ConsumersKnown,
+}
+
+/// A node that cannot be planned.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("node `{node}`: {}", fault.message)]
+pub struct PlanError {
+    pub node: Arc<str>,
+    /// Where the node's name stands in the document.
+    pub span: Span,
+    pub fault: Fault,
+}
+
+/// How many steps of each kind a plan has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub run: usize,
+    pub hit: usize,
+    pub shared: usize,
+    pub unneeded: usize,
+}
+
+impl Plan {
+    /// Plans a run on what `store` knows.
+    ///
+    /// # Errors
+    /// Every node whose key cannot be made, because a file cannot be read or the node's own code fails. Nodes below it
+    /// are not mentioned.
+    pub fn new(
+        graph: &Graph,
+        host: &Arc<Host>,
+        store: &MemoryStore,
+        digests: &FileDigests,
+    ) -> Result<Plan, Vec<PlanError>> {
+        let mut steps = decide(graph, host, store, identify(graph, host, digests)?)?;
+        share(&mut steps);
+        Ok(Plan { steps })
+    }
+
+    /// One step a node, in the order of the graph.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    pub(crate) fn into_steps(self) -> Vec<Step> {
+        self.steps
+    }
+
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for step in &self.steps {
+            match step.action {
+                Action::Run { .. } => counts.run += 1,
+                Action::Hit { .. } => counts.hit += 1,
+                Action::Shared { .. } => counts.shared += 1,
+                Action::Unneeded { .. } => counts.unneeded += 1,
+            }
+        }
+        counts
+    }
+}
+
+impl Step {
+    /// What is done and why, for a person: `runs: no result is known; needed by image, sheet`.
+    pub fn describe(&self, graph: &Graph) -> String {
+        let mut text = match &self.action {
+            Action::Run { why } => format!("runs: {why}"),
+            Action::Hit { .. } => "known".to_string(),
+            Action::Shared { with } => format!("same work as {}, runs once", graph.node(*with).name),
+            Action::Unneeded { why } => format!("not needed: {why}"),
+        };
+        for (i, node) in self.needed_by.iter().enumerate() {
+            text.push_str(if i == 0 { "; needed by " } else { ", " });
+            text.push_str(&graph.node(*node).name);
+        }
+        text
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::Unknown => "no result is known",
+            Why::EffectGone => "what it wrote is gone or changed",
+        })
+    }
+}
+
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Idle::NoOutput => "no output is made of it",
+            Idle::ConsumersKnown => "what is made of it is known",
+        })
+    }
+}
+
+impl PlanError {
+    fn new(node: &GraphNode, fault: Fault) -> PlanError {
+        PlanError { node: node.name.clone(), span: node.span, fault }
+    }
+}
+
+/// The key of each node, and the files that are in it; by index.
+struct Identities {
+    keys: Vec<Key>,
+    files: Vec<Vec<FileState>>,
+}
+
+fn identify(graph: &Graph, host: &Host, digests: &FileDigests) -> Result<Identities, Vec<PlanError>> {
+    let count = graph.order().len();
+    let mut keys = vec![None; count];
+    let mut files = vec![vec![]; count];
+    let mut errors = vec![];
+    for &index in graph.order() {
+        let node = graph.node(index);
+        let made = input_material(graph, node, &keys).and_then(|inputs| {
+            // Where a producer has no key, its own error has been noted.
+            let Some(inputs) = inputs else { return Ok(None) };
+            guarded(node.node_type.name, || material(node, inputs, host, digests))
+                .unwrap_or_else(|panicked| Err(Fault::new("", panicked.to_string())))
+                .map(Some)
+        });
+        match made {
+            Ok(Some((material, states))) => {
+                keys[index.index()] = Some(material.key());
+                files[index.index()] = states;
+            }
+            Ok(None) => {}
+            Err(fault) => errors.push(PlanError::new(node, fault)),
+        }
+    }
+    if errors.is_empty() { Ok(Identities { keys: keys.into_iter().flatten().collect(), files }) } else { Err(errors) }
+}
+
+/// `None` where a producer has no key.
+///
+/// # Errors
+/// When a link leads nowhere, which the checks of a document make impossible.
+fn input_material(
+    graph: &Graph,
+    node: &GraphNode,
+    keys: &[Option<Key>],
+) -> Result<Option<Vec<InputMaterial<'static>>>, Fault> {
+    let sockets = node.node_type.inputs;
+    if node.inputs.len() != sockets.len() {
+        let message = format!("it has links for {} sockets, but {} sockets", node.inputs.len(), sockets.len());
+        return Err(Fault::new("", message));
+    }
+    let mut inputs = vec![];
+    for (socket, links) in sockets.iter().zip(&node.inputs) {
+        for link in links {
+            let producer = graph.node(link.producer);
+            if link.output >= producer.node_type.outputs.len() {
+                let message = format!("it is linked to output {} of `{}`, which has none", link.output, producer.name);
+                return Err(Fault::new(socket.name, message));
+            }
+            let Some(producer) = keys[link.producer.index()] else { return Ok(None) };
+            inputs.push(InputMaterial { socket: socket.name, producer, output: link.output });
+        }
+    }
+    Ok(Some(inputs))
+}
+
+fn material<'a>(
+    node: &'a GraphNode,
+    inputs: Vec<InputMaterial<'a>>,
+    host: &'a Host,
+    digests: &FileDigests,
+) -> Result<(Material<'a>, Vec<FileState>), Fault> {
+    let params = node.node.params().map_err(|error| {
+        Fault::new("", format!("its parameters cannot be written as JSON, of which its memo key is made: {error}"))
+    })?;
+    let mut files = vec![];
+    let mut states = vec![];
+    for file in node.node.files(&CheckContext::new(host)) {
+        let state = digests.digest(&file.path).map_err(|error| Fault::new(&*file.param, error.to_string()))?;
+        files.push((file.param, state.digest()));
+        states.push(state);
+    }
+    let material = Material {
+        node_type: node.node_type.name,
+        version: node.node_type.version,
+        params: canonical_json(&params),
+        inputs,
+        files,
+        node_fingerprint: node.node.fingerprint(),
+        host_fingerprint: host.fingerprint(),
+    };
+    Ok((material, states))
+}
+
+/// Goes back from the output nodes, and stops at known results that stand.
+fn decide(
+    graph: &Graph,
+    host: &Arc<Host>,
+    store: &MemoryStore,
+    identities: Identities,
+) -> Result<Vec<Step>, Vec<PlanError>> {
+    let Identities { keys, mut files } = identities;
+    let silent: Arc<dyn Subscriber> = Arc::new(|_: &Event| {});
+    let mut needed_by = vec![vec![]; keys.len()];
+    let mut feeds_output = vec![false; keys.len()];
+    let mut errors = vec![];
+    let mut steps = Vec::with_capacity(keys.len());
+    for &index in graph.order().iter().rev() {
+        let node = graph.node(index);
+        let (i, key) = (index.index(), keys[index.index()]);
+        feeds_output[i] |= node.node_type.output;
+        let action = if node.node_type.output || !needed_by[i].is_empty() {
+            let cx = || Context::new(host.clone(), node.name.clone(), Cancel::new(), silent.clone());
+            run_or_hit(node, store.get(&key), cx).unwrap_or_else(|fault| {
+                errors.push(PlanError::new(node, fault));
+                Action::Run { why: Why::EffectGone }
+            })
+        } else {
+            Action::Unneeded { why: if feeds_output[i] { Idle::ConsumersKnown } else { Idle::NoOutput } }
+        };
+        let runs = matches!(action, Action::Run { .. });
+        for producer in node.producers() {
+            feeds_output[producer.index()] |= feeds_output[i];
+            if runs {
+                needed_by[producer.index()].push(index);
+            }
+        }
+        let mut needed_by = take(&mut needed_by[i]);
+        needed_by.reverse();
+        steps.push(Step { node: index, key, action, needed_by, files: take(&mut files[i]) });
+    }
+    steps.reverse();
+    errors.reverse();
+    if errors.is_empty() { Ok(steps) } else { Err(errors) }
+}
+
+/// What is to be done about a node that is needed.
+fn run_or_hit(node: &GraphNode, known: Option<Arc<[Value]>>, cx: impl FnOnce() -> Context) -> Result<Action, Fault> {
+    let Some(outputs) = known else { return Ok(Action::Run { why: Why::Unknown }) };
+    match guarded(node.node_type.name, || node.node.stands(&outputs, &cx())) {
+        Ok(true) => Ok(Action::Hit { outputs }),
+        Ok(false) => Ok(Action::Run { why: Why::EffectGone }),
+        Err(panicked) => Err(Fault::new("", panicked.to_string())),
+    }
+}
+
+/// Of the nodes of one key that would run, the first runs for all.
+fn share(steps: &mut [Step]) {
+    let mut running = HashMap::new();
+    for step in steps {
+        if let Action::Run { .. } = step.action {
+            let with = *running.entry(step.key).or_insert(step.node);
+            if with != step.node {
+                step.action = Action::Shared { with };
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Results in memory, the least recently used dropped first.
+//!
+//! Knows keys and sizes. Knows no graph; what is put in here is a result that may be used again, never an error.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::key::Key;
+use crate::value::Value;
+
+/// What an entry costs beside its values, in bytes: so that results without values are bounded too.
+const ENTRY_BYTES: usize = 256;
+
+/// The outputs of nodes by memo key, bounded in bytes.
+pub struct MemoryStore {
+    limit: usize,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    by_key: HashMap<Key, Entry>,
+    /// Time of last use → key; the first is dropped first.
+    by_use: BTreeMap<u64, Key>,
+    /// A clock that ticks at each use.
+    now: u64,
+    bytes: usize,
+}
+
+struct Entry {
+    outputs: Arc<[Value]>,
+    bytes: usize,
+    used: u64,
+}
+
+impl MemoryStore {
+    /// Keeps at most `limit` bytes, as [`Payload::bytes`](crate::Payload::bytes) counts them.
+    pub fn new(limit: usize) -> MemoryStore {
+        MemoryStore { limit, entries: Mutex::default() }
+    }
+
+    /// The outputs of the node of that key, in the order of its output sockets. Counts as a use.
+    pub fn get(&self, key: &Key) -> Option<Arc<[Value]>> {
+        self.with(|entries| entries.touch(key))
+    }
+
+    /// Keeps a result, if it is not larger than the whole store, and drops others for it.
+    pub fn put(&self, key: Key, outputs: Arc<[Value]>) {
+        let bytes = outputs.iter().fold(ENTRY_BYTES, |sum, value| sum.saturating_add(value.bytes()));
+        if bytes > self.limit {
+            return;
+        }
+        // Dropped outside the lock: to free a model takes its time.
+        let dropped = self.with(|entries| {
+            let mut dropped = Vec::from_iter(entries.remove(&key));
+            while entries.bytes > self.limit - bytes {
+                let Some((_, oldest)) = entries.by_use.first_key_value() else { break };
+                let oldest = *oldest;
+                dropped.extend(entries.remove(&oldest));
+            }
+            entries.insert(key, outputs, bytes);
+            dropped
+        });
+        drop(dropped);
+    }
+
+    /// Bytes kept now.
+    pub fn bytes(&self) -> usize {
+        self.with(|entries| entries.bytes)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Entries) -> T) -> T {
+        work(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Entries {
+    fn tick(&mut self) -> u64 {
+        self.now += 1;
+        self.now
+    }
+
+    fn touch(&mut self, key: &Key) -> Option<Arc<[Value]>> {
+        let now = self.tick();
+        let entry = self.by_key.get_mut(key)?;
+        self.by_use.remove(&mem::replace(&mut entry.used, now));
+        self.by_use.insert(now, *key);
+        Some(entry.outputs.clone())
+    }
+
+    fn insert(&mut self, key: Key, outputs: Arc<[Value]>, bytes: usize) {
+        let used = self.tick();
+        self.by_use.insert(used, key);
+        self.by_key.insert(key, Entry { outputs, bytes, used });
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<[Value]>> {
+        let entry = self.by_key.remove(key)?;
+        self.by_use.remove(&entry.used);
+        self.bytes -= entry.bytes;
+        Some(entry.outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Material;
+    use crate::value::Payload;
+
+    struct Block(usize);
+
+    impl Payload for Block {
+        const TYPE: &'static str = "Block";
+
+        fn bytes(&self) -> usize {
+            self.0
+        }
+    }
+
+    fn key(name: &str) -> Key {
+        let material = Material {
+            node_type: name,
+            version: 1,
+            params: String::new(),
+            inputs: vec![],
+            files: vec![],
+            node_fingerprint: None,
+            host_fingerprint: "",
+        };
+        material.key()
+    }
+
+    fn block(bytes: usize) -> Arc<[Value]> {
+        [Value::new(Arc::new(Block(bytes)))].into()
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let store = MemoryStore::new(3 * (1000 + ENTRY_BYTES));
+        for name in ["a", "b", "c"] {
+            store.put(key(name), block(1000));
+        }
+        assert!(store.get(&key("a")).is_some());
+        store.put(key("d"), block(1000));
+        let kept = ["a", "b", "c", "d"].map(|name| store.get(&key(name)).is_some());
+        assert_eq!(kept, [true, false, true, true]);
+    }
+
+    #[test]
+    fn the_bound_is_kept_in_bytes() {
+        let limit = 10_000;
+        let store = MemoryStore::new(limit);
+        for i in 0..200 {
+            store.put(key(&i.to_string()), block(i * 37 % 4000));
+            assert!(store.bytes() <= limit, "{} bytes", store.bytes());
+        }
+        // What takes the place of several: they go, and no more than they.
+        let store = MemoryStore::new(limit);
+        for name in ["a", "b", "c", "d"] {
+            store.put(key(name), block(2000));
+        }
+        store.put(key("e"), block(4000));
+        let kept = ["a", "b", "c", "d", "e"].map(|name| store.get(&key(name)).is_some());
+        assert_eq!(kept, [false, false, true, true, true]);
+        assert_eq!(store.bytes(), 2 * 2000 + 4000 + 3 * ENTRY_BYTES);
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_kept_and_displaces_nothing() {
+        let store = MemoryStore::new(1000);
+        store.put(key("small"), block(10));
+        store.put(key("large"), block(1000));
+        store.put(key("huge"), block(usize::MAX));
+        assert!(store.get(&key("small")).is_some());
+        assert!(store.get(&key("large")).is_none());
+        assert!(store.get(&key("huge")).is_none());
+    }
+
+    #[test]
+    fn putting_again_replaces() {
+        let store = MemoryStore::new(10_000);
+        store.put(key("a"), block(100));
+        store.put(key("a"), block(200));
+        assert_eq!(store.bytes(), 200 + ENTRY_BYTES);
+        assert_eq!(store.get(&key("a")).unwrap()[0].bytes(), 200);
+    }
+
+    #[test]
+    fn results_without_values_are_bounded_too() {
+        let store = MemoryStore::new(10 * ENTRY_BYTES);
+        for i in 0..100 {
+            store.put(key(&i.to_string()), [].into());
+        }
+        assert_eq!((0..100).filter(|i| store.get(&key(&i.to_string())).is_some()).count(), 10);
+    }
+}

@@ -1,0 +1,172 @@
+//! Texts that nobody would write: damaged, huge, hostile.
+
+use std::time::{Duration, Instant};
+
+use lsregen_engine::{Override, Severity, render, to_json};
+
+use crate::{GOOD, checked};
+
+/// A small generator of numbers, so that every run damages alike.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % sides.max(1)
+    }
+}
+
+fn assert_sound(text: &str) {
+    let checked = checked(text, &[]);
+    for diagnostic in &checked.diagnostics {
+        for label in std::iter::once(&diagnostic.primary).chain(&diagnostic.secondary) {
+            let (span, text) = (label.span, label.source.text());
+            assert!(span.start <= span.end && text.get(span.range()).is_some(), "{} {span:?}", diagnostic.message);
+        }
+    }
+    assert!(checked.graph.is_some() || checked.diagnostics.iter().any(|d| d.severity == Severity::Error));
+    let drawn = render(&checked.diagnostics, false);
+    assert_eq!(drawn.is_empty(), checked.diagnostics.is_empty());
+    assert_eq!(to_json(&checked.diagnostics).as_array().map(Vec::len), Some(checked.diagnostics.len()));
+}
+
+#[test]
+fn damaged_texts_are_told_of_and_never_panic() {
+    let pieces = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ": ",
+        "\n",
+        "\n  ",
+        "- ",
+        "\t",
+        "'",
+        "\"",
+        "${",
+        "}",
+        "${prompt}",
+        "${seed}",
+        "*a",
+        "&a ",
+        "!t ",
+        "#",
+        "|",
+        ">",
+        "---\n",
+        "...\n",
+        "<<: ",
+        "?",
+        "null",
+        ".nan",
+        "-1",
+        "99999999999999999999",
+        "ü",
+        "日本",
+        "\r\n",
+        "\u{feff}",
+        "\0",
+        "type: ",
+        "layout.image",
+        "up",
+        "large",
+        "%",
+        "@",
+        "\\",
+        ",",
+        "1e999",
+    ];
+    let mut dice = Dice(1);
+    for round in 0..10_000 {
+        let mut text = GOOD.to_string();
+        for _ in 0..=dice.roll(4) {
+            let places: Vec<_> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+            let (a, b) = (places[dice.roll(places.len())], places[dice.roll(places.len())]);
+            let near = text.len().min(a + 1 + dice.roll(12));
+            let end = (near..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+            match dice.roll(5) {
+                0 => text.truncate(a),
+                1 => text.replace_range(a..end, ""),
+                2 => text.insert_str(a, pieces[dice.roll(pieces.len())]),
+                3 => text.replace_range(a..end, pieces[dice.roll(pieces.len())]),
+                _ => {
+                    let copy = text[a.min(b)..a.max(b)].to_string();
+                    text.insert_str(places[dice.roll(places.len())], &copy);
+                }
+            }
+        }
+        let outcome = std::panic::catch_unwind(|| assert_sound(&text));
+        assert!(outcome.is_ok(), "round {round}: {text:?}");
+    }
+}
+
+#[test]
+fn damaged_overrides_never_panic() {
+    let mut dice = Dice(2);
+    let pieces =
+        ["=", "seed", "[", "]", "{", "}", "'", "\"", ": ", "ü", "\n", "*a", "&a ", "7", ".inf", " ", "${x}", "\0"];
+    for _ in 0..3_000 {
+        let arg: String = (0..dice.roll(8)).map(|_| pieces[dice.roll(pieces.len())]).collect();
+        if let Err(fault) = Override::parse(&arg) {
+            assert!(fault.primary.source.text().get(fault.primary.span.range()).is_some(), "{arg:?}");
+            assert!(!render(&[*fault], false).is_empty());
+        }
+    }
+}
+
+fn chain(nodes: usize, faulty: bool) -> String {
+    let mut text = String::from("lsregen: 1\nnodes:\n  n0: { type: LoadImage, path: picture.png }\n");
+    for i in 1..nodes {
+        let key = if faulty { "widht" } else { "width" };
+        text.push_str(&format!("  n{i}: {{ type: Upsample, image: n{}, {key}: 64, height: 64 }}\n", i - 1));
+    }
+    text.push_str(&format!("  save: {{ type: SaveImage, image: n{}, path: a.png }}\n", nodes - 1));
+    text
+}
+
+/// Generous, for a debug build on a busy machine: a quadratic step would take minutes.
+#[test]
+fn long_chains_take_linear_time() {
+    for faulty in [false, true] {
+        let begin = Instant::now();
+        let checked = checked(&chain(10_000, faulty), &[]);
+        assert_eq!(checked.graph.is_none(), faulty);
+        assert_eq!(checked.diagnostics.len(), if faulty { 9_999 } else { 0 });
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+        assert!(render(&checked.diagnostics, false).len() < 200_000);
+    }
+}
+
+fn codes(text: &str) -> Vec<&'static str> {
+    checked(text, &[]).diagnostics.iter().map(|diagnostic| diagnostic.code).collect()
+}
+
+#[test]
+fn texts_that_grow_are_refused() {
+    let mut laughs = String::from("lsregen: 1\nparams:\n  p0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    let mut fills = String::from("lsregen: 1\nparams:\n  p0: [x, x, x, x, x, x, x, x, x]\n");
+    let mut words = String::from("lsregen: 1\nparams:\n  p0: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n");
+    for i in 1..40 {
+        let (alias, fill, word) =
+            (format!("*a{}, ", i - 1), format!("\"${{p{}}}\", ", i - 1), format!("${{p{}}}", i - 1));
+        laughs.push_str(&format!("  p{i}: &a{i} [{}]\n", alias.repeat(9)));
+        fills.push_str(&format!("  p{i}: [{}]\n", fill.repeat(9)));
+        words.push_str(&format!("  p{i}: {}\n", word.repeat(9)));
+    }
+    assert_eq!(codes(&laughs), ["too-large"]);
+    assert!(codes(&fills).contains(&"too-large"));
+    assert!(codes(&words).contains(&"too-large"));
+}
+
+#[test]
+fn texts_that_are_too_much_are_refused() {
+    assert_eq!(codes(&"#".repeat((1 << 20) + 1)), ["too-large"]);
+    assert_eq!(codes(&format!("lsregen: {}", "[".repeat(100_000))), ["too-deep"]);
+    let mut deep = String::from("lsregen: 1\nparams:\n  p0: x\n");
+    for i in 1..2000 {
+        deep.push_str(&format!("  p{i}: [\"${{p{}}}\"]\n", i - 1));
+    }
+    assert!(codes(&deep).contains(&"too-deep"));
+}

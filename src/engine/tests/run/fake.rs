@@ -1,0 +1,398 @@
+//! Fake nodes, graphs of them in a line each, and a world to run them in.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use lsregen_engine::{
+    Cancel, CheckContext, Context, Event, FileDigests, FileRef, Graph, GraphNode, Host, Link, MemoryStore, Node,
+    NodeType, Payload, Plan, PlanError, Source, Span, Summary, execute, outputs, sockets,
+};
+use petgraph::graph::NodeIndex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+/// What travels between fake nodes. Its size is that of its text; it is counted while it is alive.
+pub struct Text {
+    pub text: String,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Text {
+    fn new(cx: &Context, text: impl Into<String>) -> Arc<Text> {
+        let alive = cx.service::<Alive>().unwrap().0.clone();
+        alive.fetch_add(1, Ordering::SeqCst);
+        Arc::new(Text { text: text.into(), alive })
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Payload for Text {
+    const TYPE: &'static str = "Text";
+
+    fn bytes(&self) -> usize {
+        self.text.len()
+    }
+}
+
+/// How many texts there are.
+#[derive(Clone, Default)]
+struct Alive(Arc<AtomicUsize>);
+
+/// Called at each step of a [`Steps`] node.
+type AtStep = Box<dyn Fn(usize) + Send + Sync>;
+
+outputs! { pub struct One { pub text: Arc<Text> } }
+outputs! { pub struct Two { pub first: Arc<Text>, pub rest: Arc<Text> } }
+sockets! { pub struct Takes { pub texts: Vec<Arc<Text>> } }
+
+impl Takes {
+    fn joined(&self, by: &str) -> String {
+        self.texts.iter().map(|text| text.text.as_str()).collect::<Vec<_>>().join(by)
+    }
+}
+
+/// Declares a fake node.
+macro_rules! fake {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty),* }, $($body:tt)*) => {
+        $(#[$meta])*
+        #[derive(Clone, Serialize, Deserialize, JsonSchema)]
+        pub struct $name { $( $(#[$field_meta])* pub $field: $type ),* }
+
+        impl Node for $name {
+            const TYPE: &'static str = stringify!($name);
+            const VERSION: u32 = 1;
+            $($body)*
+        }
+    };
+}
+
+fake! {
+    /// A text.
+    Make { text: String, #[serde(skip)] weights: Option<String> },
+    type Inputs = ();
+    type Outputs = One;
+
+    fn fingerprint(&self) -> Option<String> {
+        self.weights.clone()
+    }
+
+    fn run(&self, _: (), cx: &Context) -> anyhow::Result<One> {
+        Ok(One { text: Text::new(cx, &self.text) })
+    }
+}
+
+fake! {
+    /// Several texts in a row.
+    Join { by: String },
+    type Inputs = Takes;
+    type Outputs = One;
+
+    fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<One> {
+        Ok(One { text: Text::new(cx, inputs.joined(&self.by)) })
+    }
+}
+
+fake! {
+    /// The first letter and the rest.
+    Split {},
+    type Inputs = Takes;
+    type Outputs = Two;
+
+    fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<Two> {
+        let text = inputs.joined("");
+        let (first, rest) = text.split_at(1);
+        Ok(Two { first: Text::new(cx, first), rest: Text::new(cx, rest) })
+    }
+}
+
+fake! {
+    /// The text of a file beside the graph.
+    Read { path: PathBuf },
+    type Inputs = ();
+    type Outputs = One;
+
+    fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
+        vec![FileRef::new("path", cx.resolve(&self.path))]
+    }
+
+    fn run(&self, _: (), cx: &Context) -> anyhow::Result<One> {
+        Ok(One { text: Text::new(cx, std::fs::read_to_string(cx.resolve(&self.path))?) })
+    }
+}
+
+fake! {
+    /// Writes the text to a file.
+    Save { path: PathBuf },
+    const OUTPUT: bool = true;
+    type Inputs = Takes;
+    type Outputs = ();
+
+    fn stands(&self, _: &(), cx: &Context) -> bool {
+        cx.output_path(&self.path).exists()
+    }
+
+    fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<()> {
+        Ok(std::fs::write(cx.output_path(&self.path), inputs.joined(""))?)
+    }
+}
+
+fake! {
+    /// Takes whatever it gets, for its own sake.
+    Sink { id: u32 },
+    const OUTPUT: bool = true;
+    type Inputs = Takes;
+    type Outputs = ();
+
+    fn run(&self, _: Takes, _: &Context) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+fake! {
+    /// Works in steps, and tells the world of each.
+    Steps { of: usize },
+    type Inputs = Takes;
+    type Outputs = One;
+
+    fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<One> {
+        for done in 1..=self.of {
+            (cx.service::<AtStep>()?)(done);
+            cx.step(done, self.of).map_err(|error| anyhow::Error::new(error).context("while it was at work"))?;
+        }
+        Ok(One { text: Text::new(cx, inputs.joined("")) })
+    }
+}
+
+fake! {
+    /// Fails.
+    Fail { error: String },
+    type Inputs = Takes;
+    type Outputs = One;
+
+    fn run(&self, _: Takes, _: &Context) -> anyhow::Result<One> {
+        Err(anyhow::anyhow!("{}", self.error).context("it was to fail"))
+    }
+}
+
+fake! {
+    /// Panics, here or there.
+    Panic { place: String },
+    const OUTPUT: bool = true;
+    type Inputs = Takes;
+    type Outputs = One;
+
+    fn files(&self, _: &CheckContext) -> Vec<FileRef> {
+        assert_ne!(self.place, "files");
+        vec![]
+    }
+
+    fn stands(&self, _: &One, _: &Context) -> bool {
+        panic!("no leg to stand on")
+    }
+
+    fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<One> {
+        assert_ne!(self.place, "run", "out of paint");
+        Ok(One { text: Text::new(cx, inputs.joined("")) })
+    }
+}
+
+pub fn make(text: &str) -> Make {
+    Make { text: text.into(), weights: None }
+}
+
+pub fn join(by: &str) -> Join {
+    Join { by: by.into() }
+}
+
+pub fn save(path: &str) -> Save {
+    Save { path: path.into() }
+}
+
+/// A graph in the making.
+#[derive(Default)]
+pub struct Sketch {
+    nodes: Vec<GraphNode>,
+}
+
+impl Sketch {
+    /// Adds a node; `links` are names of nodes already there, with `.1` for the second output.
+    pub fn node<N: Node>(self, name: &str, node: N, links: &[&str]) -> Sketch {
+        self.typed(name, NodeType::of::<N>(), node, links)
+    }
+
+    /// A node whose type is not its own.
+    pub fn typed<N: Node>(self, name: &str, node_type: NodeType, node: N, links: &[&str]) -> Sketch {
+        let links = links.iter().map(|link| {
+            let (name, output) = link.split_once('.').unwrap_or((link, "0"));
+            let producer = self.nodes.iter().position(|node| &*node.name == name).unwrap();
+            Link { producer: NodeIndex::new(producer), output: output.parse().unwrap() }
+        });
+        let links = links.collect();
+        self.push(name, node_type, node, links)
+    }
+
+    /// A node linked to the first output of the node of that number.
+    pub fn linked<N: Node>(self, name: &str, node: N, producer: usize) -> Sketch {
+        self.push(name, NodeType::of::<N>(), node, vec![Link { producer: NodeIndex::new(producer), output: 0 }])
+    }
+
+    fn push<N: Node>(mut self, name: &str, node_type: NodeType, node: N, links: Vec<Link>) -> Sketch {
+        let inputs = node_type.inputs.iter().map(|_| links.clone()).collect();
+        self.nodes.push(GraphNode {
+            name: name.into(),
+            span: Span::default(),
+            node_type,
+            node: Arc::new(node),
+            inputs,
+        });
+        self
+    }
+
+    pub fn graph(self) -> Arc<Graph> {
+        Arc::new(Graph::assemble(Source::new("sketch", ""), self.nodes).unwrap())
+    }
+}
+
+/// Everything a run needs beside its graph.
+pub struct World {
+    pub folder: TempDir,
+    pub host: Arc<Host>,
+    pub store: Arc<MemoryStore>,
+    pub digests: FileDigests,
+    pub cancel: Cancel,
+    alive: Alive,
+}
+
+impl World {
+    pub fn new() -> World {
+        World::at_steps(|_, _| {})
+    }
+
+    /// `at_step` is called at each step of a [`Steps`] node, with the run's cancellation.
+    pub fn at_steps(at_step: impl Fn(usize, &Cancel) + Send + Sync + 'static) -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let cancel = Cancel::new();
+        let alive = Alive::default();
+        let at_step: AtStep = Box::new({
+            let cancel = cancel.clone();
+            move |step| at_step(step, &cancel)
+        });
+        let host = Host::new(folder.path(), folder.path()).with_service(alive.clone()).with_service(at_step);
+        World {
+            host: Arc::new(host),
+            store: Arc::new(MemoryStore::new(1 << 30)),
+            digests: FileDigests::new(),
+            cancel,
+            alive,
+            folder,
+        }
+    }
+
+    pub fn with_store(self, limit: usize) -> World {
+        World { store: Arc::new(MemoryStore::new(limit)), ..self }
+    }
+
+    /// The same place with other numbers.
+    pub fn with_fingerprint(self, fingerprint: &str) -> World {
+        let host = Host::new(self.folder.path(), self.folder.path()).with_service(self.alive.clone());
+        World { host: Arc::new(host.with_fingerprint(fingerprint)), ..self }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    pub fn plan(&self, graph: &Graph) -> Result<Plan, Vec<PlanError>> {
+        Plan::new(graph, &self.host, &self.store, &self.digests)
+    }
+
+    /// Plans and runs.
+    pub fn run(&self, graph: &Arc<Graph>) -> Run {
+        self.execute(graph, self.plan(graph).unwrap())
+    }
+
+    pub fn execute(&self, graph: &Arc<Graph>, plan: Plan) -> Run {
+        let log = Arc::new(Mutex::new(vec![]));
+        let subscriber = Arc::new({
+            let (log, alive) = (log.clone(), self.alive.clone());
+            move |event: &Event| log.lock().unwrap().push((event.clone(), alive.0.load(Ordering::SeqCst)))
+        });
+        let (host, store) = (self.host.clone(), self.store.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let summary = runtime.block_on(execute(graph.clone(), plan, host, store, subscriber, self.cancel.clone()));
+        let log = std::mem::take(&mut *log.lock().unwrap());
+        Run { log, summary }
+    }
+
+    /// How many texts there are, in the store or anywhere.
+    pub fn texts_alive(&self) -> usize {
+        self.alive.0.load(Ordering::SeqCst)
+    }
+}
+
+/// What a run told.
+pub struct Run {
+    /// Events, and how many texts there were at each.
+    log: Vec<(Event, usize)>,
+    pub summary: Summary,
+}
+
+impl Run {
+    /// An event a line, without times and keys.
+    pub fn log(&self) -> Vec<String> {
+        self.log.iter().map(|(event, _)| line(event)).collect()
+    }
+
+    /// The events, and how many texts there were at each.
+    pub fn log_with_texts(&self) -> Vec<String> {
+        self.log.iter().map(|(event, texts)| format!("{} ({texts})", line(event))).collect()
+    }
+
+    /// The nodes that ran, by name.
+    pub fn ran(&self) -> Vec<String> {
+        self.named("start ")
+    }
+
+    /// The nodes whose results were known.
+    pub fn hits(&self) -> Vec<String> {
+        self.named("hit ")
+    }
+
+    fn named(&self, verb: &str) -> Vec<String> {
+        self.log().iter().filter_map(|line| line.strip_prefix(verb)).map(str::to_string).collect()
+    }
+}
+
+fn line(event: &Event) -> String {
+    match event {
+        Event::PlanMade { run, hit, shared, unneeded } => {
+            format!("plan: {run} run, {hit} hit, {shared} shared, {unneeded} unneeded")
+        }
+        Event::Hit { node, .. } => format!("hit {node}"),
+        Event::NodeStarted { node, .. } => format!("start {node}"),
+        Event::Step { node, done, of } => format!("step {node} {done}/{of}"),
+        Event::Note { node, text } => format!("note {node}: {text}"),
+        Event::NodeFinished { node, bytes, .. } => format!("finish {node}: {bytes} bytes"),
+        Event::Shared { node, with } => format!("share {node} with {with}"),
+        Event::Failed { node, error } => format!("fail {node}: {error}"),
+        Event::Skipped { node, because } => format!("skip {node} because of {because}"),
+        Event::Cancelled { node } => format!("cancel {node}"),
+        Event::RunFinished { succeeded: true, .. } => "done".into(),
+        Event::RunFinished { succeeded: false, .. } => "not done".into(),
+    }
+}

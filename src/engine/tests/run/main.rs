@@ -1,0 +1,5 @@
+//! Plans and runs of fake nodes, told by their event log.
+
+mod fake;
+mod memo;
+mod run;

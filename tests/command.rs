@@ -1,0 +1,121 @@
+//! The command from outside: arguments, streams and exit codes.
+
+use std::fs;
+
+use serde_json::Value as Json;
+
+use crate::{lsregen, outcome, repository};
+
+#[test]
+fn a_good_graph_checks() {
+    let (stdout, stderr, code) = outcome(lsregen().args(["check", "graphs/lsregen.yaml"]).output().unwrap());
+    assert_eq!((stdout.as_str(), stderr.as_str(), code), ("", "graphs/lsregen.yaml: good\n", 0));
+}
+
+#[test]
+fn a_bad_graph_ends_with_78_everywhere_and_nothing_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("bad.yaml");
+    fs::write(&graph, "lsregen: 1\nnodes:\n  save: { type: SaveImage, image: nothing, path: x.png }\n").unwrap();
+    for verb in ["check", "run", "plan", "graph"] {
+        let mut command = lsregen();
+        command.arg(verb).arg(&graph);
+        if matches!(verb, "run" | "plan") {
+            command.arg("--output-dir").arg(folder.path()).args(["--device", "cpu"]);
+        }
+        let (stdout, stderr, code) = outcome(command.output().unwrap());
+        assert_eq!((stdout.as_str(), code), ("", 78), "{verb}: {stderr}");
+        assert!(stderr.contains("bad.yaml:3:") && stderr.contains("1 error"), "{verb}: {stderr}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn json_tells_each_fault_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("bad.yaml");
+    fs::write(&graph, "lsregen: 1\nnodes:\n  save: { type: SaveImage, image: nothing, path: x.png }\n").unwrap();
+    let (stdout, stderr, code) = outcome(lsregen().args(["check", "--json"]).arg(&graph).output().unwrap());
+    assert_eq!((stderr.as_str(), code), ("", 78));
+    let faults: Json = serde_json::from_str(&stdout).unwrap();
+    let fault = &faults[0];
+    assert_eq!((&fault["line"], &fault["severity"]), (&Json::from(3), &Json::from("error")));
+    assert!(fault["file"].as_str().unwrap().ends_with("bad.yaml"));
+    assert!(fault["column"].as_u64().unwrap() > 1 && fault["code"].is_string());
+}
+
+#[test]
+fn command_lines_that_ask_for_what_is_not_there_end_with_2() {
+    for arguments in [
+        &["run", "no-such.yaml"][..],
+        &["check"],
+        &["nodes", "LoadModle"],
+        &["run", "graphs/sdxl.yaml", "--device", "tpu"],
+        &["run", "graphs/sdxl.yaml", "--set", "noequals"],
+        &["graph", "graphs/sdxl.yaml", "--format", "png"],
+    ] {
+        let (stdout, stderr, code) = outcome(lsregen().args(arguments).output().unwrap());
+        assert_eq!((stdout.as_str(), code), ("", 2), "{arguments:?}: {stderr}");
+        assert!(!stderr.is_empty() && !stderr.contains("panicked"), "{arguments:?}: {stderr}");
+    }
+    let (_, stderr, _) = outcome(lsregen().args(["nodes", "LoadModle"]).output().unwrap());
+    assert!(stderr.contains("LoadModel"), "{stderr}");
+}
+
+#[test]
+fn an_unknown_parameter_on_the_command_line_is_a_fault_with_a_caret() {
+    let arguments = ["check", "graphs/sdxl.yaml", "--set", "promt=a star"];
+    let (_, stderr, code) = outcome(lsregen().args(arguments).output().unwrap());
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("promt") && stderr.contains("prompt") && stderr.contains('^'), "{stderr}");
+}
+
+#[test]
+fn plan_names_every_node() {
+    let (stdout, stderr, code) = outcome(lsregen().args(["plan", "graphs/gligen.yaml"]).output().unwrap());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.lines().count() >= 3 && stdout.contains("GLIGENLayout"), "{stdout}");
+}
+
+#[test]
+fn graphs_are_drawn_in_every_format() {
+    let draw = |format: &str| {
+        let (stdout, stderr, code) =
+            outcome(lsregen().args(["graph", "graphs/lsregen.yaml", "--format", format]).output().unwrap());
+        assert_eq!(code, 0, "{format}: {stderr}");
+        stdout
+    };
+    let dot = draw("dot");
+    assert!(dot.starts_with("digraph") && dot.contains("GLIGENLayout") && dot.contains("->"), "{dot}");
+    let mermaid = draw("mermaid");
+    assert!(mermaid.starts_with("flowchart LR\n") && mermaid.contains("-->"), "{mermaid}");
+    let svg = draw("svg");
+    assert!(svg.contains("<svg") && svg.contains("GLIGENLayout") && svg.trim_end().ends_with("</svg>"), "{svg}");
+}
+
+#[test]
+fn a_failed_run_says_what_where_and_what_did_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocked = folder.path().join("blocked");
+    fs::write(&blocked, "a file where a folder is wanted").unwrap();
+    let (_, stderr, code) = outcome(
+        lsregen()
+            .args(["run", "graphs/sdxl.yaml", "--device", "cpu", "--set", "steps=1", "--output-dir"])
+            .arg(blocked.join("below"))
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("save failed") && stderr.contains("blocked"), "{stderr}");
+}
+
+#[test]
+fn a_run_from_another_folder_finds_the_built_in_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["run", "--device", "cpu", "--quiet", "--set", "steps=1"];
+    let output =
+        lsregen().current_dir(folder.path()).args(arguments).arg(repository("graphs/sdxl.yaml")).output().unwrap();
+    let (stdout, stderr, code) = outcome(output);
+    assert_eq!((stdout.as_str(), stderr.as_str(), code), ("", "", 0));
+    assert!(folder.path().join("out/sdxl.png").is_file());
+}
