@@ -21,7 +21,7 @@ pub struct ImageGrid {
     pub labels: Vec<String>,
     /// Pictures in a row. By default all of them, but at most 4.
     #[serde(default)]
-    #[schemars(range(min = 1, max = 64))]
+    #[schemars(range(min = 1, max = 16))]
     pub columns: Option<u32>,
     /// Width of a cell in pixels; it is as high as the tallest picture needs at that width.
     #[serde(default = "cell")]

@@ -1,7 +1,7 @@
 //! LoadModel.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 
 use lsregen_diffusion::models::{self, ModelInfo};
 use lsregen_diffusion::weights::{BUILTIN, ModelFiles};
@@ -35,12 +35,16 @@ outputs! {
 }
 
 impl LoadModel {
-    fn builtin(&self) -> Option<ModelFiles> {
-        BUILTIN.into_iter().find(|files| matches!(files, ModelFiles::Embedded { name, .. } if *name == self.model))
+    /// Which of the built-in models is meant, if one is.
+    fn builtin(&self) -> Option<usize> {
+        BUILTIN.iter().position(|files| matches!(files, ModelFiles::Embedded { name, .. } if *name == self.model))
     }
 
     fn source(&self, resolve: impl Fn(&Path) -> PathBuf) -> ModelFiles {
-        self.builtin().unwrap_or_else(|| ModelFiles::Folder(resolve(Path::new(&self.model))))
+        match self.builtin() {
+            Some(index) => BUILTIN[index].clone(),
+            None => ModelFiles::Folder(resolve(Path::new(&self.model))),
+        }
     }
 }
 
@@ -83,12 +87,8 @@ impl Node for LoadModel {
     }
 
     fn fingerprint(&self) -> Option<String> {
-        static DIGESTS: OnceLock<[String; BUILTIN.len()]> = OnceLock::new();
-        let digests = DIGESTS.get_or_init(|| BUILTIN.map(|files| digest(&files)));
-        let index = BUILTIN
-            .iter()
-            .position(|files| matches!(files, ModelFiles::Embedded { name, .. } if *name == self.model))?;
-        Some(digests[index].clone())
+        static DIGESTS: LazyLock<Vec<String>> = LazyLock::new(|| BUILTIN.iter().map(digest).collect());
+        self.builtin().map(|index| DIGESTS[index].clone())
     }
 
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)> {

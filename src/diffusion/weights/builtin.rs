@@ -55,15 +55,36 @@ const XL: Table = table!("xl":
     "vae/diffusion_pytorch_model.safetensors"
 );
 
-/// The built-in models.
-pub const BUILTIN: [ModelFiles; 2] = [
+/// The built-in models. A static, not a constant: that would be copied, bytes and all, into every crate that uses it.
+pub static BUILTIN: [ModelFiles; 2] = [
     ModelFiles::Embedded { name: "shapes/gligen", files: GLIGEN },
     ModelFiles::Embedded { name: "shapes/xl", files: XL },
 ];
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::models;
+
+    /// The tables hold what a model of these folders is made of.
+    #[test]
+    fn tables_are_complete() {
+        for files in &BUILTIN {
+            let ModelFiles::Embedded { name, files: table } = files else { panic!("not embedded") };
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(name);
+            let folder = ModelFiles::Folder(folder);
+            let sorted = |mut paths: Vec<String>| {
+                paths.sort();
+                paths
+            };
+            let needed = sorted(models::files(&folder));
+            assert_eq!(needed, sorted(table.iter().map(|(path, _)| path.to_string()).collect()), "{name}");
+            assert_eq!(needed, sorted(models::files(files)), "{name}");
+            assert!(models::faults(files).is_empty(), "{name}");
+        }
+    }
 
     #[test]
     fn equal_files_are_kept_once() {

@@ -1,0 +1,108 @@
+//! The nodes under the engine: the graphs of this repository check, and what is known is not done again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lsregen_engine::{
+    Cancel, Diagnostic, Event, FileDigests, Host, MemoryStore, Outcome, Override, Plan, Registry, Source, check,
+    execute,
+};
+use lsregen_nodes::{Numerics, registry};
+
+fn host(graphs: &Path, outputs: &Path) -> Host {
+    let numerics = Numerics::new("cpu").unwrap();
+    Host::new(graphs, outputs).with_fingerprint(numerics.fingerprint()).with_service(numerics)
+}
+
+fn told(diagnostics: &[Diagnostic]) -> Vec<&str> {
+    diagnostics.iter().map(|diagnostic| diagnostic.message.as_str()).collect()
+}
+
+#[test]
+fn every_graph_checks_without_a_word() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../graphs");
+    let mut graphs = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let source = Source::new(path.display().to_string(), std::fs::read_to_string(&path).unwrap());
+            let checked = check(source, &[], &registry(), &host(&folder, Path::new(".")));
+            assert_eq!(told(&checked.diagnostics), [""; 0], "{path:?}");
+            graphs += 1;
+        }
+    }
+    assert_eq!(graphs, 5);
+}
+
+/// A model of the wrong family is found before anything runs.
+#[test]
+fn families_are_checked() {
+    let text = "\
+lsregen: 1
+nodes:
+  model:  { type: LoadModel, model: shapes/gligen }
+  sample: { type: SDXLSample, model: model, prompt: sand }
+  image:  { type: Decode, model: model, latent: sample }
+  save:   { type: SaveImage, image: image, path: x.png }
+";
+    let here = Path::new(".");
+    let checked = check(Source::new("graph.yaml", text), &[], &registry(), &host(here, here));
+    let told = told(&checked.diagnostics);
+    assert!(told.len() == 1 && told[0].contains("gligen") && told[0].contains("sdxl"), "{told:?}");
+}
+
+const GRAPH: &str = "\
+lsregen: 1
+params: { path: a.png }
+nodes:
+  small:  { type: LoadModel, model: shapes/gligen }
+  large:  { type: LoadModel, model: shapes/xl }
+  layout:
+    type: GLIGENLayout
+    model: small
+    prompt: sand
+    boxes: [{ phrase: a red circle, box: [0, 0, 0.5, 0.5] }]
+    width: 64
+    height: 64
+    steps: 1
+  z0:     { type: VAEEncode, model: large, image: layout.image }
+  invert: { type: Invert, model: large, latent: z0, prompt: sand, steps: 1 }
+  sample: { type: GuidedSDXLSample, model: large, guidance: [invert], prompt: sand, steps: 1 }
+  image:  { type: Decode, model: large, latent: sample }
+  save:   { type: SaveImage, image: image, path: \"${path}\" }
+";
+
+/// Runs `GRAPH` and gives the names of the nodes that ran.
+fn run(folder: &Path, registry: &Registry, store: &Arc<MemoryStore>, set: &[&str]) -> Vec<String> {
+    let host = Arc::new(host(folder, folder));
+    let overrides: Vec<_> =
+        set.iter().map(|arg| Override::parse(arg).map_err(|fault| fault.message).unwrap()).collect();
+    let checked = check(Source::new("graph.yaml", GRAPH), &overrides, registry, &host);
+    assert_eq!(told(&checked.diagnostics), [""; 0]);
+    let graph = Arc::new(checked.graph.unwrap());
+    let plan = Plan::new(&graph, &host, store, &FileDigests::new()).unwrap();
+    let work = execute(graph, plan, host, store.clone(), Arc::new(|_: &Event| {}), Cancel::new());
+    let summary = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work);
+    assert!(summary.succeeded(), "{:?}", summary.nodes);
+    let ran = summary.nodes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Ran { .. }));
+    ran.map(|(name, _)| name.to_string()).collect()
+}
+
+#[test]
+fn what_is_known_is_not_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (registry, store) = (registry(), Arc::new(MemoryStore::new(1 << 30)));
+    let again = |set: &[&str]| run(folder.path(), &registry, &store, set);
+    assert_eq!(again(&[]).len(), 8, "all of them");
+    let first = std::fs::read(folder.path().join("a.png")).unwrap();
+    assert_eq!(again(&[]), [""; 0]);
+
+    std::fs::remove_file(folder.path().join("a.png")).unwrap();
+    assert_eq!(again(&[]), ["save"], "the file is gone");
+    assert_eq!(std::fs::read(folder.path().join("a.png")).unwrap(), first);
+
+    std::fs::write(folder.path().join("a.png"), "other").unwrap();
+    assert_eq!(again(&[]), ["save"], "the file is another");
+    assert_eq!(again(&["path=b.png"]), ["save"]);
+    assert_eq!(std::fs::read(folder.path().join("b.png")).unwrap(), first);
+}
