@@ -15,6 +15,7 @@ mod context;
 mod event;
 mod lane;
 mod node;
+pub mod reference;
 mod registry;
 mod schema;
 mod socket;
@@ -30,7 +31,7 @@ mod nearest;
 mod source;
 mod yaml;
 
-pub use check::{Checked, check};
+pub use check::{Checked, check, read_source};
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
 pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
 pub use document::{Document, Override};
@@ -39,6 +40,7 @@ pub use graph::{Cycle, Graph, GraphNode, Link};
 pub use key::Key;
 pub use lane::Lane;
 pub use node::{DynNode, Fault, FileRef, Node, NodeType};
+
 pub use registry::{Entry, ParamDoc, Registry};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
