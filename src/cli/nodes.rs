@@ -1,7 +1,7 @@
 //! `lsregen nodes`: the reference of node types, from the doc comments of their structs.
 
 use clap::Args;
-use lsregen_engine::{nearest, reference};
+use lsregen_engine::reference;
 
 use super::{Exit, open, print, usage};
 
@@ -25,13 +25,19 @@ impl Nodes {
             return Ok(Exit::Done);
         }
         let Some(name) = self.node_type else {
-            print(&reference::list(&registry));
+            let width = registry.iter().map(|entry| entry.node_type.name.len()).max().unwrap_or(0);
+            for entry in registry.iter() {
+                let purpose = entry.doc.lines().next().unwrap_or_default();
+                print(&format!("{:width$}  {purpose}\n", entry.node_type.name));
+            }
             return Ok(Exit::Done);
         };
         let Some(entry) = registry.get(&name) else {
-            let guess = nearest(&name, registry.iter().map(|entry| entry.node_type.name));
-            let help = guess.map_or("`lsregen nodes` lists them".into(), |name| format!("did you mean {name}?"));
-            return Err(usage(format!("no node type is called {name}: {help}")));
+            let help = registry.nearest(&name).map_or_else(
+                || "`lsregen nodes` lists them all".to_string(),
+                |nearest| format!("did you mean {nearest}?"),
+            );
+            return Err(usage(format!("there is no node type {name}; {help}")));
         };
         print(&reference::text(entry));
         Ok(Exit::Done)

@@ -93,22 +93,12 @@ pub fn host(path: &Path, output: Option<&Path>) -> Host {
 /// Reads and checks the graph at `path`.
 pub fn check_file(path: &Path, params: &Params, registry: &Registry, host: &Host) -> Result<Checked, Exit> {
     let overrides = params.overrides()?;
-    let source = read(path)?;
+    let source = read_source(path).map_err(|fault| {
+        console::say(&render(&[(*fault).clone()], console::colours()));
+        // A file that is not there is the command line's fault; one that is no text is the file's own.
+        if fault.code == "file" { Exit::Usage } else { Exit::BadGraph }
+    })?;
     Ok(check(source, &overrides, registry, host))
-}
-
-fn read(path: &Path) -> Result<Arc<Source>, Exit> {
-    let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|error| usage(format!("cannot read {shown}: {error}")))?;
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source::new(shown.to_string(), text)),
-        Err(error) => {
-            let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
-            console::complain(format!("{shown}:{line}: not UTF-8 text: save the file as UTF-8"));
-            Err(Exit::BadGraph)
-        }
-    }
 }
 
 /// `graphs/a.yaml: 2 errors, 1 warning`.

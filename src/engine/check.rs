@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,14 +13,14 @@ use serde_json::{Map, Value as Json};
 
 use crate::context::{CheckContext, Host};
 use crate::diagnostic::{Diagnostic, Label};
-use crate::document::{Document, Override, did_you_mean, json};
+use crate::document::{Document, MAX_SIZE, Override, did_you_mean, json};
 use crate::graph::{Graph, GraphNode, Link, find, knots};
-use crate::nearest::{Nearest, listed};
+use crate::nearest::{Nearest, either, listed};
 use crate::node::{DynNode, Fault};
 use crate::registry::{Entry, Registry};
 use crate::schema::{self, readable};
 use crate::socket::{Arity, SocketSpec};
-use crate::source::Source;
+use crate::source::{Source, Span};
 use crate::yaml::{Data, Item, Key, Place, quoted};
 
 /// What a check found.
@@ -87,6 +88,13 @@ struct Draft<'a> {
     links: Vec<Vec<DraftLink>>,
 }
 
+/// An input socket of a node.
+#[derive(Clone, Copy)]
+struct Port {
+    consumer: usize,
+    socket: &'static SocketSpec,
+}
+
 /// A link to a node that is there.
 struct DraftLink {
     place: Place,
@@ -96,6 +104,10 @@ struct DraftLink {
 }
 
 impl DraftLink {
+    fn sound(&self) -> bool {
+        self.output.is_some()
+    }
+
     fn finished(&self) -> Option<Link> {
         Some(Link { producer: NodeIndex::new(self.producer), output: self.output? })
     }
@@ -108,10 +120,12 @@ struct Checker<'a> {
     nearest: Nearest,
     drafts: Vec<Draft<'a>>,
     by_name: HashMap<&'a str, usize>,
-    /// The first nodes that give each type, for advice.
+    /// The nodes that give each type, for advice.
     givers: HashMap<&'static str, Vec<usize>>,
     /// What is known of files, so that each is looked at once.
     files: HashMap<PathBuf, Option<String>>,
+    /// Nodes whose names are faulty.
+    misnamed: Vec<usize>,
     /// Something may be missing from the links, so that no one knows what is needed.
     links_incomplete: bool,
     diagnostics: Vec<Diagnostic>,
@@ -137,6 +151,7 @@ impl<'a> Checker<'a> {
             by_name,
             givers: HashMap::new(),
             files: HashMap::new(),
+            misnamed: vec![],
             links_incomplete: false,
             diagnostics,
         }
@@ -159,12 +174,15 @@ impl<'a> Checker<'a> {
         for index in 0..self.drafts.len() {
             let Some(entry) = self.node_type(index) else {
                 self.links_incomplete = true;
+                if self.drafts[index].value.data == Data::Poison {
+                    self.misnamed.push(index);
+                }
                 continue;
             };
             self.drafts[index].entry = Some(entry);
             for output in entry.node_type.outputs {
                 let givers = self.givers.entry(output.type_name).or_default();
-                if givers.len() < 4 && givers.last() != Some(&index) {
+                if givers.last() != Some(&index) {
                     givers.push(index);
                 }
             }
@@ -185,7 +203,10 @@ impl<'a> Checker<'a> {
             Data::Poison => return None,
             _ => {
                 let place = if value.data == Data::Null { key.place } else { value.place };
-                let message = format!("`{name}` must be a node, a mapping with a `type`, but is {}", value.describe());
+                let message = match value.data {
+                    Data::Null => format!("`{name}` must be a node, a mapping with a `type`, but nothing is given"),
+                    _ => format!("`{name}` must be a node, a mapping with a `type`, but is {}", value.describe()),
+                };
                 self.error("wrong-type", message, place, "").help =
                     Some(format!("write `{name}: {{ type: …, … }}`; {advice}"));
                 return None;
@@ -253,13 +274,9 @@ impl<'a> Checker<'a> {
         let absent = |name: &str| value.get(name).is_none() && !meant.contains(name);
         for param in entry.params.iter().filter(|param| param.required && absent(&param.name)) {
             let message = format!("`{}` has no `{}`, which {kind} needs", node.name, param.name);
-            let doc = first_sentence(&param.doc);
-            let help = format!(
-                "add `{}: …` ({}){}",
-                param.name,
-                param.type_text,
-                doc.map_or(String::new(), |doc| format!(": {doc}"))
-            );
+            let range = if param.range.is_empty() { String::new() } else { format!(", {}", param.range) };
+            let doc = first_sentence(&param.doc).map(|doc| format!(": {doc}")).unwrap_or_default();
+            let help = format!("add `{}: …` ({}{range}){doc}", param.name, param.type_text);
             self.error("missing-param", message, node.place, "").help = Some(help);
         }
         meant
@@ -371,8 +388,9 @@ impl<'a> Checker<'a> {
             let Data::Map(keys) = &value.data else { continue };
             let kind = entry.node_type.name;
             for socket in entry.node_type.inputs {
+                let port = Port { consumer: index, socket };
                 let links = match value.get(socket.name) {
-                    Some((key, item)) => self.socket(socket, key, item),
+                    Some((key, item)) => self.socket(port, key, item),
                     None if socket.arity == Arity::One => {
                         self.links_incomplete = true;
                         // A misspelt key has been told of.
@@ -382,7 +400,7 @@ impl<'a> Checker<'a> {
                             .any(|(key, _)| unknown(key) && self.nearest.find(&key.name, [socket.name]).is_some());
                         if !misspelt {
                             let message = format!("`{}` has no `{}`, which {kind} needs", node.name, socket.name);
-                            let advice = format!("link it to {}", self.advice(socket));
+                            let advice = format!("link it to {}", self.advice(port));
                             self.error("missing-input", message, node.place, "").help = Some(advice);
                         }
                         vec![]
@@ -394,7 +412,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn socket(&mut self, socket: &'static SocketSpec, key: &'a Key, item: &'a Item) -> Vec<DraftLink> {
+    fn socket(&mut self, port: Port, key: &'a Key, item: &'a Item) -> Vec<DraftLink> {
+        let socket = port.socket;
         let name = socket.name;
         let wanted = an(socket.type_name);
         let before = self.diagnostics.len();
@@ -403,15 +422,19 @@ impl<'a> Checker<'a> {
             (Data::Poison, _) => self.links_incomplete = true,
             (Data::Null, Arity::Optional) => {}
             (Data::Null, _) => {
+                let what = match socket.arity {
+                    Arity::Many => "a list of links".to_string(),
+                    _ => format!("a link to {wanted}"),
+                };
                 let help = match socket.arity {
                     Arity::Many => format!("write `{name}: []` for none"),
-                    _ => format!("link it to {}", self.advice(socket)),
+                    _ => format!("link it to {}", self.advice(port)),
                 };
-                self.error("not-a-link", format!("`{name}` takes a link to {wanted}, but has none"), key.place, "")
-                    .help = Some(help);
+                self.error("not-a-link", format!("`{name}` takes {what}, but nothing is given"), key.place, "").help =
+                    Some(help);
             }
             (Data::List(items), Arity::Many) => {
-                links.extend(items.iter().filter_map(|item| self.link(socket, item)));
+                links.extend(items.iter().filter_map(|item| self.link(port, item)));
             }
             (Data::List(items), _) => {
                 let help = match items.as_slice() {
@@ -426,16 +449,17 @@ impl<'a> Checker<'a> {
                 self.error("list-of-links", message, item.place, "").help =
                     Some(format!("put it in brackets: `{name}: [{text}]`"));
                 // What it names is needed all the same, and may be faulty too.
-                links.extend(self.link(socket, item));
+                links.extend(self.link(port, item));
             }
-            _ => links.extend(self.link(socket, item)),
+            _ => links.extend(self.link(port, item)),
         }
         self.links_incomplete |= self.diagnostics.len() > before;
         links
     }
 
     /// The node and output that a text names.
-    fn link(&mut self, socket: &'static SocketSpec, item: &'a Item) -> Option<DraftLink> {
+    fn link(&mut self, port: Port, item: &'a Item) -> Option<DraftLink> {
+        let socket = port.socket;
         let (name, wanted) = (socket.name, an(socket.type_name));
         let text = match &item.data {
             Data::Text(text) => text.as_str(),
@@ -445,7 +469,7 @@ impl<'a> Checker<'a> {
             }
             _ => {
                 let message = format!("`{name}` takes a link to {wanted}, but this is {}", item.describe());
-                let help = format!("link it to {}", self.advice(socket));
+                let help = format!("link it to {}", self.advice(port));
                 self.error("not-a-link", message, item.place, "").help = Some(help);
                 return None;
             }
@@ -453,30 +477,31 @@ impl<'a> Checker<'a> {
         let (node, output) = text.split_once('.').map_or((text, None), |(node, output)| (node, Some(output)));
         let Some(&producer) = self.by_name.get(node).or_else(|| self.by_name.get(text)) else {
             // A node whose own name is faulty has been told of.
-            if self.drafts.iter().any(|d| d.value.data == Data::Poison && text.starts_with(d.key.name.as_str())) {
+            if self.misnamed.iter().any(|&draft| text.starts_with(&self.drafts[draft].key.name)) {
                 return None;
             }
             let near = self.nearest.find(node, self.drafts.iter().map(|draft| draft.key.name.as_str()));
             let label = near.map(did_you_mean).unwrap_or_default();
-            let help = format!("`{name}` takes a link to {wanted}: {}", self.advice(socket));
+            let help = format!("`{name}` takes a link to {wanted}: {}", self.advice(port));
             self.error("unknown-node", format!("there is no node {}", code(node)), item.place, label).help = Some(help);
             return None;
         };
         let Some(entry) = self.drafts[producer].entry else {
             return Some(DraftLink { place: item.place, producer, output: None });
         };
-        let output = self.output(socket, item.place, producer, entry, output);
+        let output = self.output(port, item.place, producer, entry, output);
         Some(DraftLink { place: item.place, producer, output })
     }
 
     fn output(
         &mut self,
-        socket: &'static SocketSpec,
+        port: Port,
         place: Place,
         producer: usize,
         entry: &'a Entry,
         named: Option<&str>,
     ) -> Option<usize> {
+        let socket = port.socket;
         let outputs = entry.node_type.outputs;
         let (node, kind) = (&self.drafts[producer].key.name, entry.node_type.name);
         let node_place = self.drafts[producer].key.place;
@@ -487,7 +512,7 @@ impl<'a> Checker<'a> {
         if outputs.is_empty() {
             let message = format!("`{node}` gives nothing that could be linked to");
             let label = self.document.texts.label(node_place, format!("{kind} has no outputs"));
-            let help = format!("link `{}` to {}", socket.name, self.advice(socket));
+            let help = format!("link `{}` to {}", socket.name, self.advice(port));
             let fault = self.error("type-mismatch", message, place, "");
             fault.secondary.push(label);
             fault.help = Some(help);
@@ -515,8 +540,8 @@ impl<'a> Checker<'a> {
                 [] => 0,
                 several => {
                     let names: Vec<_> = several.iter().map(|&i| format!("{node}.{}", outputs[i].name)).collect();
-                    let message = format!("`{node}` gives several of the type {}", socket.type_name);
-                    let help = format!("name one: {}", listed(names.iter().map(String::as_str)));
+                    let message = format!("`{node}` gives more than one {}", socket.type_name);
+                    let help = format!("name one: {}", either(names.iter().map(String::as_str)));
                     self.error("ambiguous-output", message, place, "which one?").help = Some(help);
                     return None;
                 }
@@ -532,8 +557,7 @@ impl<'a> Checker<'a> {
             None => format!("`{node}` gives {}", gives(outputs)),
         };
         let message = format!("`{}` takes {}, but {written}", socket.name, an(socket.type_name));
-        let help =
-            self.conversion(socket, node, outputs, &fitting, named.map_or(outputs, |_| &outputs[output..=output]));
+        let help = self.conversion(port, node, outputs, &fitting, named.map_or(outputs, |_| &outputs[output..=output]));
         let label = format!("{kind} gives {}", gives(outputs));
         let label = self.document.texts.label(node_place, label);
         let fault = self.error("type-mismatch", message, place, format!("{} is needed here", an(socket.type_name)));
@@ -545,7 +569,7 @@ impl<'a> Checker<'a> {
     /// What to do about a value of the wrong type.
     fn conversion(
         &self,
-        socket: &SocketSpec,
+        port: Port,
         node: &str,
         outputs: &[SocketSpec],
         fitting: &[usize],
@@ -554,61 +578,61 @@ impl<'a> Checker<'a> {
         if let Some(&other) = fitting.first() {
             return format!("write `{node}.{}`", outputs[other].name);
         }
+        // By custom, what a node works on is the last thing that it must have; before it stand its tools.
         let converts = |entry: &&Entry| {
-            let inputs = entry.node_type.inputs;
-            entry.node_type.outputs.iter().any(|output| output.type_name == socket.type_name)
-                && inputs.iter().any(|input| given.iter().any(|given| input.type_name == given.type_name))
+            let works_on = entry.node_type.inputs.iter().rfind(|input| input.arity == Arity::One);
+            let fits = works_on.is_some_and(|input| {
+                input.variants.is_empty() && given.iter().any(|given| given.type_name == input.type_name)
+            });
+            fits && entry.node_type.outputs.iter().any(|output| output.type_name == port.socket.type_name)
         };
         let mut converters: Vec<_> = self.registry.iter().filter(converts).collect();
         converters.sort_by_key(|entry| entry.node_type.inputs.len());
         let names = converters.iter().map(|entry| entry.node_type.name).take(2).collect::<Vec<_>>();
-        match names.as_slice() {
-            [] => format!("link `{}` to {}", socket.name, self.advice(socket)),
-            _ => {
-                let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-                let from = given.iter().map(|given| an(given.type_name)).collect::<Vec<_>>();
-                format!(
-                    "put a {} between: it makes {} of {}",
-                    names.join(" or a "),
-                    an(socket.type_name),
-                    from.join(" or ")
-                )
-            }
+        if names.is_empty() {
+            return format!("link `{}` to {}", port.socket.name, self.advice(port));
         }
+        let given = given.iter().map(|given| an(given.type_name)).collect::<Vec<_>>();
+        format!("put {} between: it makes {} of {}", either(names), an(port.socket.type_name), given.join(" or "))
     }
 
-    /// What a socket may be linked to: nodes of the document; failing these, node types.
-    fn advice(&self, socket: &SocketSpec) -> String {
-        let givers = self.givers.get(socket.type_name).into_iter().flatten().map(|&index| &self.drafts[index]);
-        let links: Vec<_> = givers
-            .filter_map(|draft| {
-                let outputs = draft.entry?.node_type.outputs;
-                let mut fitting = outputs.iter().filter(|output| output.type_name == socket.type_name);
-                let first = fitting.next()?;
-                let alone = fitting.next().is_none();
-                Some(if alone { draft.key.name.clone() } else { format!("{}.{}", draft.key.name, first.name) })
-            })
-            .collect();
-        let wanted = an(socket.type_name);
+    /// What a socket may be linked to: the nodes before it that give its type; failing these, the others; at last node
+    /// types.
+    fn advice(&self, port: Port) -> String {
+        const SHOWN: usize = 3;
+        let wanted = an(port.socket.type_name);
+        let givers = self.givers.get(port.socket.type_name).map(Vec::as_slice).unwrap_or_default();
+        let (before, after) = givers.split_at(givers.partition_point(|&giver| giver < port.consumer));
+        let near = if before.is_empty() { after } else { &before[before.len().saturating_sub(SHOWN)..] };
+        let links = near.iter().filter(|&&giver| giver != port.consumer).take(SHOWN).filter_map(|&giver| {
+            let draft = &self.drafts[giver];
+            let outputs = draft.entry?.node_type.outputs.iter();
+            let mut fitting = outputs.filter(|output| output.type_name == port.socket.type_name);
+            let first = fitting.next()?;
+            let alone = fitting.next().is_none();
+            Some(if alone { draft.key.name.clone() } else { format!("{}.{}", draft.key.name, first.name) })
+        });
+        let links: Vec<_> = links.collect();
         if !links.is_empty() {
-            return format!("a node that gives {wanted}, such as {}", listed(links.iter().take(3).map(String::as_str)));
+            return format!("a node that gives {wanted}, such as {}", either(links.iter().map(String::as_str)));
         }
-        let types = self
-            .registry
-            .iter()
-            .filter(|entry| entry.node_type.outputs.iter().any(|output| output.type_name == socket.type_name));
-        let types: Vec<_> = types.map(|entry| entry.node_type.name).take(3).collect();
+        let gives = |entry: &&Entry| entry.node_type.outputs.iter().any(|o| o.type_name == port.socket.type_name);
+        let types: Vec<_> = self.registry.iter().filter(gives).map(|entry| entry.node_type.name).collect();
         match types.as_slice() {
             [] => format!("{wanted}, which no node type gives"),
-            _ => format!("a node that gives {wanted}: add one of the type {}", listed(types).replace(" and ", " or ")),
+            _ => format!("a node that gives {wanted}: add one of the type {}", either(types)),
         }
     }
 
     /// Nodes that wait for each other.
     fn cycles(&mut self) {
         for index in 0..self.drafts.len() {
-            let to_itself: Option<Place> =
-                self.drafts[index].links.iter().flatten().find(|link| link.producer == index).map(|link| link.place);
+            let to_itself: Option<Place> = self.drafts[index]
+                .links
+                .iter()
+                .flatten()
+                .find(|link| link.sound() && link.producer == index)
+                .map(|link| link.place);
             if let Some(place) = to_itself {
                 let name = &self.drafts[index].key.name;
                 let message = format!("`{name}` is linked to itself");
@@ -677,14 +701,14 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// From producers to consumers, without nodes that are linked to themselves.
+    /// From producers to consumers by sound links, without nodes that are linked to themselves.
     fn link_graph(&self) -> DiGraph<(), ()> {
         let mut graph = DiGraph::with_capacity(self.drafts.len(), self.drafts.len());
         for _ in &self.drafts {
             graph.add_node(());
         }
         for (index, draft) in self.drafts.iter().enumerate() {
-            for link in draft.links.iter().flatten().filter(|link| link.producer != index) {
+            for link in draft.links.iter().flatten().filter(|link| link.sound() && link.producer != index) {
                 graph.add_edge(NodeIndex::new(link.producer), NodeIndex::new(index), ());
             }
         }
@@ -706,14 +730,15 @@ impl<'a> Checker<'a> {
         known: &[Vec<Option<(usize, String)>>],
     ) {
         let name = |index: usize| self.drafts[index].key.name.as_str();
-        let families = listed(socket.variants.iter().copied()).replace(" and ", " or ");
+        let families = either(socket.variants.iter().copied());
         let kind = socket.type_name;
         let message = format!(
             "`{}` takes a {kind} of the family {families}, but `{}` is of the family `{variant}`",
             socket.name,
             name(producer)
         );
-        let givers = self.givers.get(kind).into_iter().flatten();
+        const LOOKED_AT: usize = 100;
+        let givers = self.givers.get(kind).into_iter().flatten().take(LOOKED_AT);
         let fits = givers.filter(|&&index| {
             let mut variants = known[index].iter().flatten();
             variants.any(|(_, variant)| socket.variants.contains(&variant.as_str()))
@@ -721,7 +746,7 @@ impl<'a> Checker<'a> {
         let fits: Vec<_> = fits.map(|&index| name(index)).collect();
         let help = match fits.as_slice() {
             [] => format!("link it to a {kind} of the family {families}"),
-            _ => format!("link it to {}", listed(fits).replace(" and ", " or ")),
+            _ => format!("link it to {}", either(fits)),
         };
         let label =
             self.document.texts.label(self.drafts[origin].key.place, format!("the family `{variant}` comes from here"));
@@ -762,7 +787,7 @@ impl<'a> Checker<'a> {
         let outputs: Vec<_> = (0..self.drafts.len()).filter(|&index| is_output(&self.drafts[index])).collect();
         if outputs.is_empty() {
             let types = self.registry.iter().filter(|entry| entry.node_type.output).map(|entry| entry.node_type.name);
-            let help = format!("add an output: a node of the type {}", listed(types).replace(" and ", " or "));
+            let help = format!("add an output: a node of the type {}", either(types));
             let last = self.drafts[self.drafts.len() - 1].key.place;
             let message = "nothing would run, because no node writes anything";
             self.error("no-output", message, last, "the last node").help = Some(help);
@@ -816,6 +841,38 @@ fn first_sentence(doc: &str) -> Option<&str> {
     let paragraph = doc.split("\n\n").next()?.trim();
     let sentence = paragraph.split(". ").next().unwrap_or(paragraph);
     (!sentence.is_empty()).then(|| sentence.trim_end_matches('.'))
+}
+
+/// Reads a workflow file, for [`check`]. Messages call it by the path as given.
+///
+/// # Errors
+/// When there is no such file, or it is too large to be a workflow, or no text.
+pub fn read_source(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
+    let name = path.display().to_string();
+    let nowhere = Source::new(&*name, "");
+    let fault = |code, message: String| Diagnostic::error(code, message, Label::new(&nowhere, Span::default(), ""));
+    if let Some(problem) = unusable(path) {
+        let near = near_file(path, &Nearest::new());
+        return Err(Box::new(fault("file", problem).help(near.as_deref().map(did_you_mean))));
+    }
+    let mut text = vec![];
+    let file = fs::File::open(path).map(|file| file.take(MAX_SIZE as u64 + 1));
+    if let Err(error) = file.and_then(|mut file| file.read_to_end(&mut text)) {
+        return Err(Box::new(fault("file", format!("the file `{name}` cannot be read: {error}"))));
+    }
+    // The last character of what is too large may be cut; that it is too large is said by the check.
+    match String::from_utf8(text) {
+        Ok(text) => Ok(Source::new(name, text)),
+        Err(error) if error.as_bytes().len() > MAX_SIZE => {
+            Ok(Source::new(name, String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        }
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
+            let message = format!("line {line} of `{name}` is not UTF-8");
+            Err(Box::new(fault("not-utf8", message).help("is this a text file? Save it as UTF-8".to_string())))
+        }
+    }
 }
 
 /// Why a file cannot be read; `None` where it can.

@@ -169,10 +169,11 @@ fn piece<'a>(
 /// `end_line`, `end_column` (from 1, columns in characters, the end exclusive), `label`, `related` and `help`.
 pub fn to_json(diagnostics: &[Diagnostic]) -> Json {
     let objects = diagnostics.iter().map(|diagnostic| {
-        let mut object = place(&diagnostic.primary);
+        let mut object = Map::new();
         object.insert("code".into(), diagnostic.code.into());
         object.insert("severity".into(), diagnostic.severity.name().into());
         object.insert("message".into(), diagnostic.message.as_str().into());
+        object.extend(place(&diagnostic.primary));
         object.insert("related".into(), diagnostic.secondary.iter().map(place).collect());
         object.insert("help".into(), diagnostic.help.as_deref().into());
         object

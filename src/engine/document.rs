@@ -163,6 +163,7 @@ impl Document {
             params: vec![],
             by_name: HashMap::new(),
             copied: 0,
+            overfull: false,
             unknown_reference: false,
             diagnostics,
         };
@@ -230,6 +231,8 @@ struct Parser {
     params: Vec<Param>,
     by_name: HashMap<String, usize>,
     copied: usize,
+    /// More than [`MAX_COPIES`] were copied, which was told.
+    overfull: bool,
     /// An unknown `${…}` was told of, so that a parameter may seem unused which is not.
     unknown_reference: bool,
     diagnostics: Vec<Diagnostic>,
@@ -240,6 +243,9 @@ struct Param {
     /// As written, then with what it names written in.
     value: Item,
     used: bool,
+    /// Of the value with what it names written in.
+    weight: usize,
+    depth: usize,
 }
 
 type Parts = (Option<String>, Vec<(Key, Item)>, Vec<(Key, Item)>);
@@ -292,7 +298,9 @@ impl Parser {
         for index in 0..self.params.len() {
             let value = self.params[index].value.clone();
             let value = self.fill(value, index);
-            self.params[index].value = value;
+            let param = &mut self.params[index];
+            (param.weight, param.depth) = (value.weight(), value.depth());
+            param.value = value;
         }
         let nodes = self.nodes(nodes, root.place);
         if !self.unknown_reference && nodes.is_some() {
@@ -364,7 +372,7 @@ impl Parser {
                 continue;
             }
             self.by_name.insert(key.name.clone(), self.params.len());
-            self.params.push(Param { key, value, used: false });
+            self.params.push(Param { key, value, used: false, weight: 0, depth: 0 });
         }
     }
 
@@ -461,17 +469,18 @@ impl Parser {
             text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(|name| !name.contains('}'))
         {
             let Some(index) = self.reference(name, text, place, visible) else { return poison };
-            let mut value = self.params[index].value.clone();
-            self.copied += value.weight();
+            let param = &self.params[index];
+            self.copied += param.weight;
             if self.copied > MAX_COPIES {
                 return self.too_large(poison);
             }
-            if value.depth() > MAX_DEPTH / 2 {
+            if param.depth > MAX_DEPTH / 2 {
                 let message = format!("`{name}` lies too deep to be written in");
                 self.error("too-deep", message, place, "").help =
                     Some("nothing in a workflow needs that: flatten it".into());
                 return poison;
             }
+            let mut value = param.value.clone();
             if place.origin == 0 {
                 mark(&mut value, &|inner| inner.via = Some(place.span));
             }
@@ -546,9 +555,9 @@ impl Parser {
             return None;
         }
         self.unknown_reference = true;
-        let names: Vec<_> = self.params.iter().take(visible).map(|param| param.key.name.clone()).collect();
-        let near = self.nearest.find(name, names.iter().map(String::as_str)).map(did_you_mean);
-        let (message, help) = match names.len() {
+        let names = || self.params.iter().take(visible).map(|param| param.key.name.as_str());
+        let near = self.nearest.find(name, names()).map(did_you_mean);
+        let (message, help) = match visible.min(self.params.len()) {
             _ if name.trim().is_empty() => {
                 ("a `${}` names no parameter".into(), "write `${name}`; a plain `${` is written `$${`".into())
             }
@@ -556,10 +565,7 @@ impl Parser {
                 format!("there is no parameter `{name}`"),
                 format!("declare it: `params: {{ {name}: … }}`; a plain `${{` is written `$${{`"),
             ),
-            _ => (
-                format!("there is no parameter `{name}`"),
-                format!("`params` has {}", listed(names.iter().map(String::as_str))),
-            ),
+            _ => (format!("there is no parameter `{name}`"), format!("`params` has {}", listed(names()))),
         };
         self.error("unknown-param", message, span, near.unwrap_or_default()).help = Some(help);
         None
@@ -578,7 +584,7 @@ impl Parser {
 
     /// Told once; from then on everything that is written in is poison.
     fn too_large(&mut self, poison: Item) -> Item {
-        if !self.diagnostics.iter().any(|diagnostic| diagnostic.code == "too-large") {
+        if !std::mem::replace(&mut self.overfull, true) {
             let message = format!("written out, the `${{…}}` of this file make more than {MAX_COPIES} values");
             self.error("too-large", message, poison.place, "").help =
                 Some("name large parameters in fewer places; boxes can stand in a JSON file (`layout_file`)".into());

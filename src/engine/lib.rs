@@ -10,35 +10,36 @@
 //! One direction, one type a station, one file a station; the modules below stand in that order. The engine knows no
 //! tensor, no picture and no model: what its nodes do is their own affair.
 
-// What a node is, and what it may know.
+// What a node is, what it may know, and how it is told to a reader.
 mod context;
 mod event;
 mod lane;
 mod node;
-mod registry;
-mod schema;
 mod socket;
 mod value;
+mod schema;
+mod registry;
+pub mod reference;
 
 // Text → Document → Graph, or what is wrong with it.
-mod check;
+mod source;
 mod diagnostic;
+mod yaml;
+mod nearest;
 mod document;
 mod graph;
-mod nearest;
-mod source;
-mod yaml;
+mod check;
 
 // Graph → Plan → Executor → Store.
-mod executor;
 mod files;
 mod key;
+mod plan;
 mod live;
 mod panic;
-mod plan;
+mod executor;
 mod store;
 
-pub use check::{Checked, check};
+pub use check::{Checked, check, read_source};
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
 pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
 pub use document::{Document, Override};
@@ -49,11 +50,10 @@ pub use graph::{Cycle, Graph, GraphNode, Link};
 pub use key::{InputMaterial, Key, Material, canonical_json};
 pub use lane::Lane;
 pub use node::{DynNode, Fault, FileRef, Node, NodeType};
+pub use petgraph::graph::NodeIndex;
 pub use plan::{Action, Counts, Idle, Plan, PlanError, Step, Why};
 pub use registry::{Entry, ParamDoc, Registry};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
 pub use store::MemoryStore;
 pub use value::{Payload, Value};
-
-pub use petgraph::graph::NodeIndex;

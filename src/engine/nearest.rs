@@ -41,17 +41,27 @@ impl Nearest {
     }
 }
 
-/// `a`, `b` and 3 more, each in backticks; `nothing` where there is none.
+/// `a`, `b` and `c`, each in backticks, of many the first and the number of the others; `nothing` where there is none.
 pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    joined(names, "and")
+}
+
+/// `a`, `b` or `c`.
+pub(crate) fn either<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    joined(names, "or")
+}
+
+fn joined<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
     const SHOWN: usize = 8;
-    let names: Vec<_> = names.into_iter().collect();
-    let mut parts: Vec<_> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
-    if names.len() > SHOWN {
-        parts.push(format!("{} more", names.len() - SHOWN));
+    let mut names = names.into_iter();
+    let mut parts: Vec<_> = names.by_ref().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match names.count() {
+        0 => {}
+        more => parts.push(format!("{more} more")),
     }
     match parts.as_slice() {
         [] => "nothing".into(),
         [one] => one.clone(),
-        [firsts @ .., last] => format!("{} and {last}", firsts.join(", ")),
+        [firsts @ .., last] => format!("{} {word} {last}", firsts.join(", ")),
     }
 }

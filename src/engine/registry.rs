@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use schemars::Schema;
 use serde_json::Value as Json;
 
+use crate::nearest::Nearest;
 use crate::node::NodeType;
 
 /// The node types a document may use.
@@ -56,6 +57,11 @@ impl Registry {
 
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.by_name.get(name).map(|&index| &self.entries[index])
+    }
+
+    /// The type whose name was surely meant by `name`, which is none.
+    pub fn nearest(&self, name: &str) -> Option<&'static str> {
+        Nearest::new().find(name, self.iter().map(|entry| entry.node_type.name))
     }
 
     /// In the order of the list.

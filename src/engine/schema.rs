@@ -55,7 +55,7 @@ pub(crate) fn misfits(schema: &Schema, param: &str, value: &Json, nearest: &Near
             && misfit.path == param
             && misfit.help.is_none()
         {
-            misfit.help = Some(format!("the default is {default}"));
+            misfit.help = Some(format!("the default is {}", shown(default)));
         }
     }
     checker.misfits
@@ -184,6 +184,10 @@ impl<'a> Reader<'a> {
         let outer = schema.as_object();
         let inner = self.choices(schema);
         let [object] = inner.as_slice() else { return String::new() };
+        // The type says already how long a list of fixed length is.
+        if bound(object, "minItems").is_some_and(|least| Some(least) == bound(object, "maxItems")) {
+            return String::new();
+        }
         let outer = outer.map(range_of).filter(|text| !text.is_empty());
         outer.unwrap_or_else(|| range_of(object))
     }
@@ -227,15 +231,29 @@ impl<'a> Limits<'a> {
         Limits { least: limit("exclusiveMinimum", "minimum"), most: limit("exclusiveMaximum", "maximum") }
     }
 
+    /// Short, for a label or the reference: `0 … 1`.
     fn text(&self) -> String {
         match (self.least, self.most) {
-            (Some((least, false)), Some((most, false))) => format!("{least} … {most}"),
+            (Some((least, false)), Some((most, false))) => format!("{} … {}", shown(least), shown(most)),
             (Some((least, least_open)), Some((most, most_open))) => {
                 let sign = |open| if open { "<" } else { "≤" };
-                format!("{least} {} x {} {most}", sign(least_open), sign(most_open))
+                format!("{} {} x {} {}", shown(least), sign(least_open), sign(most_open), shown(most))
             }
-            (Some((least, open)), None) => format!("{} {least}", if open { ">" } else { "≥" }),
-            (None, Some((most, open))) => format!("{} {most}", if open { "<" } else { "≤" }),
+            (Some((least, open)), None) => format!("{} {}", if open { ">" } else { "≥" }, shown(least)),
+            (None, Some((most, open))) => format!("{} {}", if open { "<" } else { "≤" }, shown(most)),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// For a sentence: `from 0 to 1`.
+    fn words(&self) -> String {
+        let least = |(least, open)| format!("{} {}", if open { "above" } else { "at least" }, shown(least));
+        let most = |(most, open)| format!("{} {}", if open { "below" } else { "at most" }, shown(most));
+        match (self.least, self.most) {
+            (Some((least, false)), Some((most, false))) => format!("from {} to {}", shown(least), shown(most)),
+            (Some(first), Some(last)) => format!("{} and {}", least(first), most(last)),
+            (Some(first), None) => least(first),
+            (None, Some(last)) => most(last),
             (None, None) => String::new(),
         }
     }
@@ -245,6 +263,15 @@ impl<'a> Limits<'a> {
         let most = self.most.and_then(|(limit, open)| Some((limit.as_f64()?, open)));
         least.is_none_or(|(least, open)| if open { value > least } else { value >= least })
             && most.is_none_or(|(most, open)| if open { value < most } else { value <= most })
+    }
+}
+
+/// A number as people write it: `1`, not `1.0`; `0.1`, not what 32 bits make of it.
+pub(crate) fn shown(number: &Json) -> String {
+    match number.as_f64() {
+        Some(float) if number.is_f64() && f64::from(float as f32) == float => (float as f32).to_string(),
+        Some(float) if number.is_f64() => float.to_string(),
+        _ => number.to_string(),
     }
 }
 
@@ -365,7 +392,10 @@ impl<'a> Checker<'a> {
             return;
         }
         let kinds: Vec<_> = choices.iter().flat_map(|choice| types(choice)).collect();
-        let message = format!("`{subject}` must be {expected}, but is {}", described(value));
+        let message = match value {
+            Json::Null => format!("`{subject}` must be {expected}, but nothing is given"),
+            _ => format!("`{subject}` must be {expected}, but is {}", described(value)),
+        };
         let help = match value {
             Json::Null => Some("write its value after the `:`, or leave the key out".to_string()),
             Json::Number(_) | Json::Bool(_) if kinds.contains(&"string") && words.is_empty() => {
@@ -382,6 +412,11 @@ impl<'a> Checker<'a> {
                 "no" | "off" | "n" => Some("write `false`".into()),
                 _ => None,
             },
+            _ if kinds == ["object"] => {
+                let names: Vec<_> =
+                    choices.iter().flat_map(|choice| required(choice)).map(|name| format!("{name}: …")).collect();
+                (!names.is_empty()).then(|| format!("write it as `{{ {} }}`", names.join(", ")))
+            }
             Json::Array(_) => None,
             _ if kinds == ["array"] => Some("a list is written `[…, …]`, or as lines that begin with `- `".into()),
             _ => None,
@@ -447,11 +482,12 @@ impl<'a> Checker<'a> {
                 let whole = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
                 let limits = Limits::of(object);
                 if !limits.allow(number.as_f64().unwrap_or(f64::NAN)) {
-                    out_of_range(format!("`{subject}` is {number}, which is out of its range {}", limits.text()));
+                    out_of_range(format!("`{subject}` is {number}, but must be {}", limits.words()));
                 } else if let (Some(whole), Some((least, most))) = (whole, format_limits(object))
                     && !(least..=most).contains(&whole)
                 {
-                    out_of_range(format!("`{subject}` is {number}, which is out of its range {least} … {most}"));
+                    let fault = self.misfit("out-of-range", path, String::new());
+                    fault.message = format!("`{subject}` is {number}, but must be from {least} to {most}");
                 }
             }
             Json::Array(list) => {

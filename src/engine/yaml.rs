@@ -138,6 +138,9 @@ pub(crate) fn plain(text: &str) -> Result<Data, String> {
     if text.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit()) && too_large(text) {
         return Err("is beyond the whole numbers, which go from -9223372036854775808 to 18446744073709551615".into());
     }
+    if let Some(number) = everyday(text) {
+        return Ok(Data::Number(number));
+    }
     match serde_yaml::from_str(text) {
         Ok(serde_yaml::Value::Number(number)) => {
             let json = match (number.as_u64(), number.as_i64(), number.as_f64()) {
@@ -150,6 +153,20 @@ pub(crate) fn plain(text: &str) -> Result<Data, String> {
         }
         _ => Ok(Data::Text(text.into())),
     }
+}
+
+/// A number as most are written, `7` or `-0.25`, for which no YAML decoder needs to be asked.
+fn everyday(text: &str) -> Option<Number> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if !is_digits(whole) || !is_digits(fraction) || (whole.len() > 1 && whole.starts_with('0')) {
+        return None;
+    }
+    if digits.contains('.') {
+        return Number::from_f64(text.parse().ok()?);
+    }
+    text.parse::<u64>().map(Number::from).or_else(|_| text.parse::<i64>().map(Number::from)).ok()
 }
 
 /// Whether a run of digits is a whole number that 64 bits do not hold.
@@ -168,7 +185,7 @@ fn mask(text: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find("${") {
         let (before, reference) = rest.split_at(at + 1);
         let name = reference[1..]
-            .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))
+            .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | ' ')))
             .unwrap_or(reference.len() - 1);
         masked.push_str(before);
         rest = &reference[1 + name..];
@@ -305,6 +322,10 @@ impl Reader<'_> {
                 },
                 _ => {}
             }
+            if self.copied > MAX_COPIES {
+                self.overfull(span);
+                return false;
+            }
         }
         true
     }
@@ -391,29 +412,41 @@ impl Reader<'_> {
     /// A copy of what the anchor marks.
     fn alias(&mut self, anchor: usize, span: Span) -> Option<Item> {
         let name = self.source.slice(span).to_string();
-        let Some(item) = self.anchors.get(&anchor).cloned() else {
+        let Some(item) = self.anchors.get(&anchor) else {
             let message = format!("`{name}` stands inside the value that it stands for");
             self.fault("recursive-alias", message, span).help = Some("write the inner value out".into());
             return None;
         };
+        let depth = item.depth();
         self.copied += item.weight();
-        if self.copied > MAX_COPIES {
-            let message = format!("written out, the aliases of this file make more than {MAX_COPIES} values");
-            self.fault("too-large", message, span).help = Some("use fewer aliases of aliases".into());
+        if self.overfull(span) {
             return None;
         }
-        if self.stack.len() + item.depth() > MAX_DEPTH {
+        if self.stack.len() + depth > MAX_DEPTH {
             self.too_deep(span);
             return None;
         }
-        Some(item)
+        self.anchors.get(&anchor).cloned()
+    }
+
+    /// Whether anchors and aliases have made too many copies, which is told.
+    fn overfull(&mut self, span: Span) -> bool {
+        let overfull = self.copied > MAX_COPIES;
+        if overfull {
+            let message = format!("written out, the anchors of this file make more than {MAX_COPIES} values");
+            self.fault("too-large", message, span).help =
+                Some("mark smaller values, and use fewer aliases of aliases".into());
+        }
+        overfull
     }
 
     /// Puts a finished value where it belongs.
     fn value(&mut self, item: Item, anchor: usize, merge: bool) {
         if anchor != 0 {
             self.copied += item.weight();
-            self.anchors.insert(anchor, item.clone());
+            if self.copied <= MAX_COPIES {
+                self.anchors.insert(anchor, item.clone());
+            }
         }
         let Some(frame) = self.stack.last_mut() else {
             self.root = Some(item);

@@ -4,6 +4,7 @@ mod faults;
 mod graphs;
 mod nodes;
 mod places;
+mod reference;
 mod texts;
 
 use lsregen_engine::{Checked, Host, Override, Source, check, render};
@@ -41,7 +42,7 @@ pub fn host() -> Host {
 /// Checks a text as the file `graph.yaml`.
 pub fn checked(text: &str, overrides: &[&str]) -> Checked {
     let overrides: Vec<_> = overrides.iter().map(|arg| Override::parse(arg).ok().expect("a proper override")).collect();
-    check(Source::new("graph.yaml", text), &overrides, &nodes::registry(), &host())
+    check(Source::new("graph.yaml", text), &overrides, &nodes::REGISTRY, &host())
 }
 
 /// All that is told of a text.

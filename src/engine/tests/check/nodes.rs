@@ -1,7 +1,7 @@
 //! Fake nodes with the shapes of real ones: no test here runs them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use lsregen_engine::{CheckContext, Context, Fault, FileRef, Node, NodeType, Payload, Registry, outputs, sockets};
 use schemars::JsonSchema;
@@ -245,7 +245,7 @@ fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
     vec![FileRef::new("path", cx.output_path(self.path.as_ref()))]
 });
 
-pub fn registry() -> Registry {
+pub static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     Registry::new(&[
         NodeType::of::<LoadModel>(),
         NodeType::of::<Patch>(),
@@ -259,4 +259,4 @@ pub fn registry() -> Registry {
         NodeType::of::<Sample>(),
         NodeType::of::<SaveImage>(),
     ])
-}
+});
