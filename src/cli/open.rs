@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::{
-    Checked, Diagnostic, FileDigests, Graph, Host, Label, MemoryStore, Override, Plan, Registry, Severity, Source,
-    check, render,
+    Checked, Diagnostic, FileDigests, Graph, Host, Label, MemoryStore, Override, Plan, Registry, Severity, check,
+    read_source, render,
 };
 use lsregen_nodes::Numerics;
 

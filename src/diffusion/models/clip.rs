@@ -4,8 +4,9 @@ use candle_core::{Device, IndexOp, Tensor};
 
 use crate::models::config::{ClipActivation, ClipTextConfig};
 use crate::models::layers::{LayerNorm, Linear};
+use crate::ops::{self, Layout};
 use crate::weights::{ModelFiles, Weights};
-use crate::{Error, Result, ops};
+use crate::{Error, Result};
 
 struct Layer {
     norm1: LayerNorm,
@@ -39,14 +40,17 @@ impl Layer {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
-        let (q, k, v) = (self.q.forward(&h)?, self.k.forward(&h)?, self.v.forward(&h)?);
-        let x = (x + self.out.forward(&ops::attention(&q, &k, &v, self.heads, true)?)?)?;
+        let channels_first = (Layout::Tokens, Layout::Channels);
+        let q = self.q.forward_between(&h, None, channels_first)?;
+        let k = self.k.forward_between(&h, None, channels_first)?;
+        let attended = ops::attention(&q, &k, &self.v.forward(&h)?, self.heads, true)?;
+        let x = self.out.forward_between(&attended, Some(x), (Layout::Channels, Layout::Tokens))?;
         let h = self.fc1.forward(&self.norm2.forward(&x)?)?;
         let h = match self.activation {
             ClipActivation::QuickGelu => ops::quick_gelu(&h)?,
             ClipActivation::Gelu => ops::gelu(&h)?,
         };
-        Ok((&x + self.fc2.forward(&h)?)?)
+        self.fc2.forward_add(&h, &x)
     }
 }
 

@@ -3,10 +3,10 @@
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::ops;
+use crate::ops::{self, Convolution, Layout};
 use crate::weights::Weights;
 
-/// Affine map of the last dimension; `weight` (out, in).
+/// Affine map of features; `weight` (out, in).
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
@@ -23,34 +23,58 @@ impl Linear {
         Ok(Linear { weight: w.get((to, from), "weight")?, bias: None })
     }
 
+    /// With the weight of a 1×1 convolution, (out, in, 1, 1), and `bias`.
+    pub fn pointwise(from: usize, to: usize, w: &Weights) -> Result<Self> {
+        let weight = w.get((to, from, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
+        Ok(Linear { weight, bias: Some(w.get(to, "bias")?) })
+    }
+
     /// (…, in) → (…, out).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::linear(x, &self.weight, self.bias.as_ref())?)
+        self.forward_between(x, None, (Layout::Tokens, Layout::Tokens))
+    }
+
+    /// (…, in) and `add` (…, out) → (…, out), their sum.
+    pub fn forward_add(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
+        self.forward_between(x, Some(add), (Layout::Tokens, Layout::Tokens))
+    }
+
+    /// From one layout of features to another, see [`ops::linear_between`].
+    pub fn forward_between(&self, x: &Tensor, add: Option<&Tensor>, layouts: (Layout, Layout)) -> Result<Tensor> {
+        Ok(ops::linear_between(x, &self.weight, self.bias.as_ref(), add, layouts)?)
     }
 }
 
 /// Two-dimensional convolution with bias.
 pub struct Conv2d {
-    weight: Tensor,
-    bias: Tensor,
-    stride: usize,
-    padding: usize,
+    convolution: Convolution,
 }
 
 impl Conv2d {
-    /// `weight` (out, in, k, k).
-    pub fn new(from: usize, to: usize, k: usize, stride: usize, padding: usize, w: &Weights) -> Result<Self> {
-        Ok(Conv2d { weight: w.get((to, from, k, k), "weight")?, bias: w.get(to, "bias")?, stride, padding })
+    /// `weight` (out, in, k, k); `padding`: zeros (above and left, below and right).
+    pub fn new(from: usize, to: usize, k: usize, stride: usize, padding: (usize, usize), w: &Weights) -> Result<Self> {
+        let (weight, bias) = (w.get((to, from, k, k), "weight")?, w.get(to, "bias")?);
+        Ok(Conv2d { convolution: Convolution::new(&weight, Some(&bias), stride, padding)? })
     }
 
     /// 3×3, stride 1, padding 1.
     pub fn same3(from: usize, to: usize, w: &Weights) -> Result<Self> {
-        Self::new(from, to, 3, 1, 1, w)
+        Self::new(from, to, 3, 1, (1, 1), w)
     }
 
     /// (B, in, H, W) → (B, out, H', W').
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::conv2d(x, &self.weight, Some(&self.bias), self.stride, self.padding)?)
+        Ok(self.convolution.forward(x)?)
+    }
+
+    /// (B, in, H, W) and `add`, (B, out) for each channel or (B, out, H', W') for each pixel → (B, out, H', W'), their sum.
+    pub fn forward_add(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
+        Ok(self.convolution.forward_add(x, add)?)
+    }
+
+    /// [`Conv2d::forward`] of `x` at twice its size, each pixel four times.
+    pub fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.convolution.forward_doubled(x)?)
     }
 }
 
@@ -132,8 +156,26 @@ impl Attention {
 
     /// `x` (B, N, d), `context` (B, M, c) → (B, N, d).
     pub fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(context)?, self.to_v.forward(context)?);
-        self.to_out.forward(&ops::attention(&q, &k, &v, self.heads, false)?)
+        self.forward_between(x, context, None, Layout::Tokens)
+    }
+
+    /// [`Attention::forward`] plus `add` (B, N, d).
+    pub fn forward_add(&self, x: &Tensor, context: &Tensor, add: &Tensor) -> Result<Tensor> {
+        self.forward_between(x, context, Some(add), Layout::Tokens)
+    }
+
+    /// Of all pixels to each other, plus the picture `add`: (B, d, H, W) → (B, d, H, W).
+    pub fn forward_pixels(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
+        let x = x.flatten_from(2)?;
+        self.forward_between(&x, &x, Some(add), Layout::Channels)
+    }
+
+    fn forward_between(&self, x: &Tensor, context: &Tensor, add: Option<&Tensor>, layout: Layout) -> Result<Tensor> {
+        let q = self.to_q.forward_between(x, None, (layout, Layout::Channels))?;
+        let k = self.to_k.forward_between(context, None, (layout, Layout::Channels))?;
+        let v = self.to_v.forward_between(context, None, (layout, Layout::Tokens))?;
+        let y = ops::attention(&q, &k, &v, self.heads, false)?;
+        self.to_out.forward_between(&y, add, (Layout::Channels, layout))
     }
 }
 
@@ -155,5 +197,10 @@ impl FeedForward {
     /// (B, N, d) → (B, N, d).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.out.forward(&ops::geglu(&self.proj.forward(x)?)?)
+    }
+
+    /// [`FeedForward::forward`] plus `add` (B, N, d).
+    pub fn forward_add(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
+        self.out.forward_add(&ops::geglu(&self.proj.forward(x)?)?, add)
     }
 }

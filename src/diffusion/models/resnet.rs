@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 
+use crate::Result;
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
 use crate::weights::Weights;
-use crate::{Result, ops};
 
 /// Two 3×3 convolutions with group norm and SiLU, an optional time embedding between them, and a shortcut.
 pub struct ResnetBlock {
@@ -25,36 +25,35 @@ impl ResnetBlock {
             time_emb_proj: temb.map(|d| Linear::new(d, to, &w.at("time_emb_proj"))).transpose()?,
             norm2: GroupNorm::new(groups, to, eps, &w.at("norm2"))?,
             conv2: Conv2d::same3(to, to, &w.at("conv2"))?,
-            shortcut: (from != to).then(|| Conv2d::new(from, to, 1, 1, 0, &w.at("conv_shortcut"))).transpose()?,
+            shortcut: (from != to).then(|| Conv2d::new(from, to, 1, 1, (0, 0), &w.at("conv_shortcut"))).transpose()?,
         })
     }
 
     /// `x` (B, from, H, W), `activated_temb` (B, d): the time embedding after SiLU → (B, to, H, W).
     pub fn forward(&self, x: &Tensor, activated_temb: Option<&Tensor>) -> Result<Tensor> {
-        let mut h = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
-        if let (Some(proj), Some(temb)) = (&self.time_emb_proj, activated_temb) {
-            let t = proj.forward(temb)?;
-            let (b, c) = t.dims2()?;
-            h = h.broadcast_add(&t.reshape((b, c, 1, 1))?)?;
+        let h = self.norm1.forward_silu(x)?;
+        let h = match (&self.time_emb_proj, activated_temb) {
+            (Some(proj), Some(temb)) => self.conv1.forward_add(&h, &proj.forward(temb)?)?,
+            _ => self.conv1.forward(&h)?,
+        };
+        let h = self.norm2.forward_silu(&h)?;
+        match &self.shortcut {
+            Some(conv) => self.conv2.forward_add(&h, &conv.forward(x)?),
+            None => self.conv2.forward_add(&h, x),
         }
-        let h = self.conv2.forward(&self.norm2.forward_silu(&h)?)?;
-        Ok(match &self.shortcut {
-            Some(conv) => (conv.forward(x)? + h)?,
-            None => (x + h)?,
-        })
     }
 }
 
-/// Nearest-neighbour resize to (h, w) as PyTorch does it: source index ⌊i·in/out⌋.
-pub fn nearest_to(x: &Tensor, (h, w): (usize, usize)) -> Result<Tensor> {
+/// `conv` of `x` resized to (h, w), nearest neighbour as PyTorch does it: source index ⌊i·in/out⌋.
+pub fn upsample(conv: &Conv2d, x: &Tensor, (h, w): (usize, usize)) -> Result<Tensor> {
     let (_, _, ih, iw) = x.dims4()?;
     if (h, w) == (2 * ih, 2 * iw) {
-        return Ok(ops::upsample_nearest_2x(x)?);
+        return conv.forward_doubled(x);
     }
     let index = |from: usize, to: usize| {
         let scale = from as f32 / to as f32;
         let i: Vec<u32> = (0..to).map(|i| ((i as f32 * scale) as u32).min(from as u32 - 1)).collect();
         Tensor::from_vec(i, to, x.device())
     };
-    Ok(x.index_select(&index(ih, h)?, 2)?.index_select(&index(iw, w)?, 3)?)
+    conv.forward(&x.index_select(&index(ih, h)?, 2)?.index_select(&index(iw, w)?, 3)?)
 }

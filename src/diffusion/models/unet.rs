@@ -9,7 +9,7 @@ use candle_transformers::models::stable_diffusion::embeddings::Timesteps;
 use crate::models::config::{AttentionType, UNetConfig};
 use crate::models::gligen::{Grounding, PositionNet};
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
-use crate::models::resnet::{ResnetBlock, nearest_to};
+use crate::models::resnet::{ResnetBlock, upsample};
 use crate::models::transformer::Transformer;
 use crate::weights::{ModelFiles, Weights};
 use crate::{Error, Result, ops};
@@ -148,7 +148,7 @@ impl UNet {
                     .map(|j| Transformer::new(to, c.heads[i], c.transformer_layers[i], &c, &b.at("attentions").at(j)))
                     .collect::<Result<_>>()?,
                 resample: (i + 1 < levels)
-                    .then(|| Conv2d::new(to, to, 3, 2, 1, &b.at("downsamplers.0.conv")))
+                    .then(|| Conv2d::new(to, to, 3, 2, (1, 1), &b.at("downsamplers.0.conv")))
                     .transpose()?,
             });
             from = to;
@@ -243,6 +243,10 @@ impl UNet {
 
     /// [`UNet::forward`] with a timestep a sample: `t` (B).
     pub fn forward_each(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        ops::on_pool(|| self.predict(z, t, c))
+    }
+
+    fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
         let dtype = z.dtype();
         let emb = sinusoidal(t, self.config.block_out_channels[0], &self.config)?.to_dtype(dtype)?;
         let mut temb = self.time_embedding.forward(&emb)?;
@@ -283,7 +287,7 @@ impl UNet {
             }
             if let (Some(conv), Some(skip)) = (&level.resample, skips.last()) {
                 let (_, _, height, width) = skip.dims4()?;
-                h = conv.forward(&nearest_to(&h, (height, width))?)?;
+                h = upsample(conv, &h, (height, width))?;
             }
         }
         self.conv_out.forward(&self.norm_out.forward_silu(&h)?)

@@ -4,9 +4,9 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::models::config::VaeConfig;
 use crate::models::layers::{Attention, Conv2d, GroupNorm};
-use crate::models::resnet::{ResnetBlock, nearest_to};
+use crate::models::resnet::{ResnetBlock, upsample};
 use crate::weights::{ModelFiles, Weights};
-use crate::{Error, Result};
+use crate::{Error, Result, ops};
 
 /// ε of every group norm of the autoencoder.
 const EPS: f64 = 1e-6;
@@ -19,10 +19,7 @@ struct PixelAttention {
 
 impl PixelAttention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, c, h, w) = x.dims4()?;
-        let tokens = self.group_norm.forward(x)?.reshape((b, c, h * w))?.transpose(1, 2)?.contiguous()?;
-        let y = self.attention.forward(&tokens, &tokens)?;
-        Ok((x + y.transpose(1, 2)?.reshape((b, c, h, w))?)?)
+        self.attention.forward_pixels(&self.group_norm.forward(x)?, x)
     }
 }
 
@@ -84,8 +81,9 @@ impl Encoder {
             });
             levels.push(Level {
                 resnets: resnets.collect::<Result<_>>()?,
+                // It pads below and to the right only.
                 resample: (i + 1 < channels.len())
-                    .then(|| Conv2d::new(to, to, 3, 2, 0, &b.at("downsamplers.0.conv")))
+                    .then(|| Conv2d::new(to, to, 3, 2, (0, 1), &b.at("downsamplers.0.conv")))
                     .transpose()?,
             });
             from = to;
@@ -106,8 +104,7 @@ impl Encoder {
                 h = resnet.forward(&h, None)?;
             }
             if let Some(conv) = &level.resample {
-                // The stride-2 convolution of the autoencoder pads below and to the right only.
-                h = conv.forward(&h.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?)?;
+                h = conv.forward(&h)?;
             }
         }
         self.conv_out.forward(&self.norm_out.forward_silu(&self.mid.forward(&h)?)?)
@@ -159,7 +156,7 @@ impl Decoder {
             }
             if let Some(conv) = &level.resample {
                 let (_, _, height, width) = h.dims4()?;
-                h = conv.forward(&nearest_to(&h, (2 * height, 2 * width))?)?;
+                h = upsample(conv, &h, (2 * height, 2 * width))?;
             }
         }
         self.conv_out.forward(&self.norm_out.forward_silu(&h)?)
@@ -193,11 +190,11 @@ impl AutoencoderKl {
             decoder: Decoder::new(&c, &w.at("decoder"))?,
             quant_conv: c
                 .use_quant_conv
-                .then(|| Conv2d::new(2 * l, 2 * l, 1, 1, 0, &w.at("quant_conv")))
+                .then(|| Conv2d::new(2 * l, 2 * l, 1, 1, (0, 0), &w.at("quant_conv")))
                 .transpose()?,
             post_quant_conv: c
                 .use_post_quant_conv
-                .then(|| Conv2d::new(l, l, 1, 1, 0, &w.at("post_quant_conv")))
+                .then(|| Conv2d::new(l, l, 1, 1, (0, 0), &w.at("post_quant_conv")))
                 .transpose()?,
             config: c,
         })
@@ -219,7 +216,7 @@ impl AutoencoderKl {
                 "autoencoder: cannot encode a picture of {c} channels, {w}×{h}; width and height must be multiples of {f}"
             )));
         }
-        let mut moments = self.encoder.forward(picture)?;
+        let mut moments = ops::on_pool(|| self.encoder.forward(picture))?;
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
@@ -230,9 +227,9 @@ impl AutoencoderKl {
     /// (B, 4, h, w) → (B, 3, 8h, 8w), nominally in [-1, 1], not clamped.
     pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
         let z = ((z / self.config.scaling_factor)? + self.config.shift_factor.unwrap_or(0.0))?;
-        match &self.post_quant_conv {
+        ops::on_pool(|| match &self.post_quant_conv {
             Some(conv) => self.decoder.forward(&conv.forward(&z)?),
             None => self.decoder.forward(&z),
-        }
+        })
     }
 }

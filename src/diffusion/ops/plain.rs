@@ -11,20 +11,27 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     }
 }
 
-/// Cross-correlation. `x` (B, C, H, W), `weight` (O, C, k, k), `bias` (O).
-pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
-    let y = if stride == 1 {
-        x.conv2d(weight, padding, 1, 1, 1)?
+/// Cross-correlation. `x` (B, C, H, W), `weight` (O, C, k, k), `bias` (O); `padding`: zeros (above and left, below and
+/// right).
+pub fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    (before, after): (usize, usize),
+) -> Result<Tensor> {
+    let y = if stride == 1 && before == after {
+        x.conv2d(weight, before, 1, 1, 1)?
     } else {
         // candle's gradient of a strided convolution needs every row and column of its input to be used: pad here, and
         // leave off what no window reaches.
         let (_, _, h, w) = x.dims4()?;
         let k = weight.dim(2)?;
-        if h + 2 * padding < k || w + 2 * padding < k {
+        if h + before + after < k || w + before + after < k {
             candle_core::bail!("convolution: {w}×{h} is smaller than its {k}×{k} window");
         }
-        let reached = |n: usize| (n + 2 * padding - k) / stride * stride + k;
-        let x = x.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding)?;
+        let reached = |n: usize| (n + before + after - k) / stride * stride + k;
+        let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
         x.narrow(2, 0, reached(h))?.narrow(3, 0, reached(w))?.contiguous()?.conv2d(weight, 0, stride, 1, 1)?
     };
     match bias {
@@ -58,14 +65,15 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     x.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
-/// Multi-head attention `softmax(q kᵀ / √d) v`. `q` (B, N, heads·d), `k` and `v` (B, M, heads·d) → (B, N, heads·d).
-/// With `causal`, position i sees positions 0..=i.
+/// Multi-head attention `softmax(q kᵀ / √d) v`, features first but for the values: `q` (B, heads·d, N),
+/// `k` (B, heads·d, M), `v` (B, M, heads·d) → (B, heads·d, N). With `causal`, position i sees positions 0..=i.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
-    let (b, n, c) = q.dims3()?;
-    let m = k.dim(1)?;
+    let (b, c, n) = q.dims3()?;
+    let m = k.dim(2)?;
     let d = c / heads;
-    let split = |t: &Tensor, len: usize| t.reshape((b, len, heads, d))?.transpose(1, 2)?.contiguous();
-    let (q, k, v) = (split(q, n)?, split(k, m)?, split(v, m)?);
+    let split = |t: &Tensor, len: usize| t.reshape((b, heads, d, len))?.transpose(2, 3)?.contiguous();
+    let (q, k) = (split(q, n)?, split(k, m)?);
+    let v = v.reshape((b, m, heads, d))?.transpose(1, 2)?.contiguous()?;
     let mut scores = (q.matmul(&k.t()?)? * (1.0 / (d as f64).sqrt()))?;
     if causal {
         let mask: Vec<f32> =
@@ -75,7 +83,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
     }
     // candle_nn's softmax_last_dim has no gradient; this one is decomposed.
     let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
-    weights.matmul(&v)?.transpose(1, 2)?.reshape((b, n, c))
+    weights.matmul(&v)?.transpose(2, 3)?.reshape((b, c, n))
 }
 
 /// Gated GELU: (…, 2d) → (…, d), first half times the exact GELU of the second.

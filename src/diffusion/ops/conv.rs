@@ -1,0 +1,433 @@
+//! Convolution on the CPU without an unrolled copy of its input.
+//!
+//! The input is copied once, with its margin of zeros, into planes whose lines follow each other; for stride s, into s²
+//! planes a channel, one for each phase. A pixel of the output and its neighbour to the right then read, for every
+//! entry of the window, neighbouring numbers at a fixed offset, also across the end of a line (those results are
+//! dropped). So the convolution is a sum of products of panels of weights with stretches of these planes: see
+//! [`super::tile`].
+
+use std::ops::Range;
+
+use candle_core::{Result, Shape, Tensor};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::kernel::{Arg, Kernel, apply1, apply2, read, read_some, suits};
+use super::linear::{Layout, linear_between};
+use super::plain;
+use super::resample::upsample_nearest_2x;
+use super::simd::{Shared, dispatch, store};
+use super::tile::{ROWS, Steps, VECTORS, tile};
+
+/// Positions of the output that one unit of work covers: whole tiles for vectors of 1, 4, 8 and 16.
+const STRIP: usize = 192;
+
+/// Multiply-adds below which threads cost more than they bring.
+const WORTH_THREADS: usize = 1 << 20;
+
+/// A two-dimensional convolution: its weights, laid out for the kernel, and its geometry.
+#[derive(Clone)]
+pub struct Convolution {
+    /// Panels (⌈O/8⌉, C·k², 8) if `packed`, else (O, C, k, k).
+    weight: Tensor,
+    packed: bool,
+    bias: Option<Tensor>,
+    /// O, C and k.
+    dims: (usize, usize, usize),
+    stride: usize,
+    padding: (usize, usize),
+    upsample: bool,
+}
+
+impl Convolution {
+    /// `weight` (O, C, k, k), `bias` (O); `padding` is what zeros stand (above and left, below and right).
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: (usize, usize)) -> Result<Self> {
+        let (o, c, k, width) = weight.dims4()?;
+        if k != width || k == 0 || stride == 0 {
+            candle_core::bail!("convolution: a {k}×{width} window with stride {stride} is none");
+        }
+        let pointwise = k == 1 && stride == 1 && padding == (0, 0);
+        // A weight that is one number broadcast (a declared one) stays as it is, and so does one under training.
+        let packed = !pointwise && suits(weight) && weight.is_contiguous() && !weight.track_op();
+        let weight = if packed {
+            let panels = o.div_ceil(ROWS);
+            let weight = weight.reshape((o, c * k * k))?.pad_with_zeros(0, 0, panels * ROWS - o)?;
+            weight.reshape((panels, ROWS, c * k * k))?.transpose(1, 2)?.contiguous()?
+        } else {
+            weight.clone()
+        };
+        Ok(Convolution { weight, packed, bias: bias.cloned(), dims: (o, c, k), stride, padding, upsample: false })
+    }
+
+    /// (B, C, H, W) → (B, O, H', W').
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.is_pointwise() {
+            return self.pointwise(x, None);
+        }
+        apply1(self.clone(), x)
+    }
+
+    /// [`Convolution::forward`] of `x` at twice its size, each pixel four times.
+    pub fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
+        if self.is_pointwise() {
+            return self.pointwise(&upsample_nearest_2x(x)?, None);
+        }
+        apply1(Convolution { upsample: true, ..self.clone() }, x)
+    }
+
+    /// [`Convolution::forward`] plus `add`: (B, O), one number a channel, or (B, O, H', W').
+    pub fn forward_add(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
+        match (self.is_pointwise(), add.rank()) {
+            (true, 2) => self.pointwise(x, None)?.broadcast_add(&add.unsqueeze(2)?.unsqueeze(3)?),
+            (true, _) => self.pointwise(x, Some(add)),
+            _ => apply2(self.clone(), x, add),
+        }
+    }
+
+    fn is_pointwise(&self) -> bool {
+        self.dims.2 == 1 && self.stride == 1 && self.padding == (0, 0)
+    }
+
+    /// A window of one pixel is a matrix product.
+    fn pointwise(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
+        let matrix = self.weight.squeeze(3)?.squeeze(2)?;
+        let layouts = (Layout::Channels, Layout::Channels);
+        linear_between(x, &matrix, self.bias.as_ref(), add, layouts)
+    }
+
+    /// The weights as (O, C, k, k).
+    fn weight(&self) -> Result<Tensor> {
+        if !self.packed {
+            return Ok(self.weight.clone());
+        }
+        let (o, c, k) = self.dims;
+        let rows = self.weight.transpose(1, 2)?.reshape((o.div_ceil(ROWS) * ROWS, c * k * k))?;
+        rows.narrow(0, 0, o)?.reshape((o, c, k, k))
+    }
+
+    fn plain_form(&self, x: &Tensor) -> Result<Tensor> {
+        let large = if self.upsample { Some(plain::upsample_nearest_2x(x)?) } else { None };
+        plain::conv2d(large.as_ref().unwrap_or(x), &self.weight()?, self.bias.as_ref(), self.stride, self.padding)
+    }
+
+    /// dx for a gradient of the result: where the stride is 1, a convolution with the weights turned round.
+    fn input_gradient(&self, x: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let ((_, _, k), (before, after)) = (self.dims, self.padding);
+        if !x.track_op() {
+            return Ok(None);
+        }
+        if self.stride != 1 || self.upsample || before >= k || after >= k {
+            let var = candle_core::Var::from_tensor(&x.detach())?;
+            let y = self.plain_form(&var)?;
+            return Ok((y * gradient.detach())?.sum_all()?.backward()?.get(&var).cloned());
+        }
+        let turned = self.weight()?.transpose(0, 1)?.contiguous()?.flip(&[2, 3])?;
+        let turned = Convolution::new(&turned, None, 1, (k - 1 - before, k - 1 - after))?;
+        turned.forward(&gradient.detach()).map(Some)
+    }
+
+    fn convolve(&self, x: Arg, add: Option<Arg>) -> Result<(Vec<f32>, Shape)> {
+        let (o, c, k) = self.dims;
+        let &[b, channels, h, w] = x.dims else { candle_core::bail!("convolution: needs (B, C, H, W)") };
+        if channels != c {
+            candle_core::bail!("convolution: {channels} channels where the weights take {c}");
+        }
+        let grid = Grid::new((h, w), k, self.stride, self.padding, self.upsample)?;
+        let (ho, wo) = grid.out;
+        let shape = Shape::from((b, o, ho, wo));
+        let panels = o.div_ceil(ROWS);
+
+        // Where each channel of each sample starts from, and what is added to each pixel.
+        let mut start = vec![0f32; b * panels * ROWS];
+        read_some(self.bias.as_ref(), |bias| {
+            for (row, bias) in start.chunks_exact_mut(panels * ROWS).zip(bias.into_iter().cycle()) {
+                row[..o].copy_from_slice(bias);
+            }
+            Ok(())
+        })?;
+        let add = match add {
+            Some(a) if a.dims == [b, o] => {
+                for (row, a) in start.chunks_exact_mut(panels * ROWS).zip(a.data.chunks_exact(o)) {
+                    row.iter_mut().zip(a).for_each(|(s, a)| *s += a);
+                }
+                None
+            }
+            Some(a) if a.dims == shape.dims() => Some(a.data),
+            Some(a) => candle_core::bail!("convolution: cannot add {:?} to {:?}", a.dims, shape.dims()),
+            None => None,
+        };
+
+        let work = b * grid.positions * panels * ROWS * c * k * k;
+        let threaded = work > WORTH_THREADS;
+        let padded = grid.pad(x.data, b * c, threaded);
+        let offsets = grid.offsets(k);
+        let mut y = vec![0f32; b * o * ho * wo];
+        read(&self.weight, |weight| {
+            let work = Work { grid: &grid, weight, padded: &padded, offsets: &offsets, start: &start, add, c, o };
+            let strips = grid.positions.div_ceil(STRIP);
+            let wanted = if threaded { 4 * rayon::current_num_threads() } else { 1 };
+            let groups = wanted.div_ceil((b * strips).max(1)).clamp(1, panels.max(1));
+            let y = Shared::new(&mut y);
+            let unit = |u: usize| {
+                let (sample, strip, group) = (u / groups / strips, u / groups % strips, u % groups);
+                let positions = strip * STRIP..((strip + 1) * STRIP).min(grid.positions);
+                let panels = group * panels / groups..(group + 1) * panels / groups;
+                dispatch(Unit { work: &work, sample, positions, panels, y });
+            };
+            if threaded {
+                (0..b * strips * groups).into_par_iter().for_each(unit);
+            } else {
+                (0..b * strips * groups).for_each(unit);
+            }
+            Ok(())
+        })?;
+        Ok((y, shape))
+    }
+}
+
+/// How input and output lie in memory.
+struct Grid {
+    input: (usize, usize),
+    out: (usize, usize),
+    stride: usize,
+    padding: (usize, usize),
+    upsample: bool,
+    /// Distance between lines of a phase.
+    line: usize,
+    /// Lines of a phase.
+    lines: usize,
+    /// Distance between channels.
+    plane: usize,
+    /// From the first pixel of the output to past its last, in steps of the planes.
+    positions: usize,
+}
+
+impl Grid {
+    fn new(input: (usize, usize), k: usize, s: usize, padding: (usize, usize), upsample: bool) -> Result<Grid> {
+        let (before, after) = padding;
+        let scale = if upsample { 2 } else { 1 };
+        let (h, w) = (input.0 * scale, input.1 * scale);
+        let (full_h, full_w) = (h + before + after, w + before + after);
+        if full_h < k || full_w < k {
+            candle_core::bail!("convolution: {w}×{h} is smaller than its {k}×{k} window");
+        }
+        let out = ((full_h - k) / s + 1, (full_w - k) / s + 1);
+        // With stride 1 the margin right of a line is that left of the next.
+        let (line, over) = if s == 1 { (w + before.max(after), before.min(after)) } else { (full_w.div_ceil(s), 0) };
+        let lines = full_h.div_ceil(s);
+        let plane = s * s * lines * line + over;
+        Ok(Grid { input, out, stride: s, padding, upsample, line, lines, plane, positions: (out.0 - 1) * line + out.1 })
+    }
+
+    /// The offset of each entry of a k×k window.
+    fn offsets(&self, k: usize) -> Vec<usize> {
+        let s = self.stride;
+        let entry = |(y, x): (usize, usize)| ((y % s) * s + x % s) * self.lines * self.line + y / s * self.line + x / s;
+        (0..k * k).map(|i| entry((i / k, i % k))).collect()
+    }
+
+    /// Copies `planes` planes into their margins; some room at the end, which the last tile reads and drops.
+    fn pad(&self, x: &[f32], planes: usize, threaded: bool) -> Vec<f32> {
+        let mut padded = vec![0f32; planes * self.plane + VECTORS * 16];
+        let size = self.input.0 * self.input.1;
+        let body = &mut padded[..planes * self.plane];
+        if size == 0 {
+            return padded;
+        }
+        let fill = |(to, from): (&mut [f32], &[f32])| self.fill(to, from);
+        if threaded {
+            body.par_chunks_exact_mut(self.plane).zip(x.par_chunks_exact(size)).with_min_len(4).for_each(fill);
+        } else {
+            body.chunks_exact_mut(self.plane).zip(x.chunks_exact(size)).for_each(fill);
+        }
+        padded
+    }
+
+    /// Writes one plane of the input between the zeros of `to`.
+    fn fill(&self, to: &mut [f32], from: &[f32]) {
+        let ((_, width), s, before) = (self.input, self.stride, self.padding.0);
+        let shift = usize::from(self.upsample);
+        let (h, w) = (self.input.0 << shift, width << shift);
+        for y in 0..h {
+            let source = &from[(y >> shift) * width..][..width];
+            let row = y + before;
+            for px in 0..s {
+                let line = ((row % s) * s + px) * self.lines * self.line + row / s * self.line;
+                // The first entry of this phase that lies in the picture, and the column it shows.
+                let first = before.saturating_sub(px).div_ceil(s);
+                let column = first * s + px - before;
+                if column >= w {
+                    continue;
+                }
+                let n = (w - column).div_ceil(s);
+                let target = &mut to[line + first..][..n];
+                match (s, self.upsample) {
+                    (1, false) => target.copy_from_slice(source),
+                    (1, true) => target.chunks_exact_mut(2).zip(source).for_each(|(t, v)| t.fill(*v)),
+                    _ => target.iter_mut().enumerate().for_each(|(i, t)| *t = source[(column + i * s) >> shift]),
+                }
+            }
+        }
+    }
+}
+
+/// A convolution in the kernel's terms.
+struct Work<'a> {
+    grid: &'a Grid,
+    weight: &'a [f32],
+    padded: &'a [f32],
+    offsets: &'a [usize],
+    start: &'a [f32],
+    add: Option<&'a [f32]>,
+    c: usize,
+    o: usize,
+}
+
+/// The part of it that one thread does in one go.
+struct Unit<'a> {
+    work: &'a Work<'a>,
+    sample: usize,
+    positions: Range<usize>,
+    panels: Range<usize>,
+    y: Shared,
+}
+
+impl WithSimd for Unit<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        for panel in self.panels.clone() {
+            let mut at = self.positions.start;
+            while at < self.positions.end {
+                let n = (self.positions.end - at).div_ceil(S::F32_LANES).min(VECTORS);
+                match n {
+                    1 => self.tile::<S, 1>(s, panel, at),
+                    2 => self.tile::<S, 2>(s, panel, at),
+                    _ => self.tile::<S, VECTORS>(s, panel, at),
+                }
+                at += n * S::F32_LANES;
+            }
+        }
+    }
+}
+
+impl Unit<'_> {
+    /// All channels of a panel at the `N` vectors of positions from `at` on.
+    #[inline(always)]
+    fn tile<S: Simd, const N: usize>(&self, s: S, panel: usize, at: usize) {
+        let mut sums = [0f32; ROWS * VECTORS * 16];
+        if S::REGISTER_COUNT >= 32 {
+            self.rows::<S, ROWS, N>(s, panel, 0, at, &mut sums);
+        } else {
+            self.rows::<S, { ROWS / 2 }, N>(s, panel, 0, at, &mut sums);
+            self.rows::<S, { ROWS / 2 }, N>(s, panel, ROWS / 2, at, &mut sums);
+        }
+        self.write(panel, at, N * S::F32_LANES, &sums);
+    }
+
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize, const N: usize>(
+        &self,
+        s: S,
+        panel: usize,
+        row: usize,
+        at: usize,
+        sums: &mut [f32],
+    ) {
+        let w = self.work;
+        let steps = Steps { planes: w.c, plane: w.grid.plane, offsets: w.offsets };
+        let mut acc = [[s.splat_f32s(0.0); N]; R];
+        let first = (self.sample * w.o.div_ceil(ROWS) + panel) * ROWS + row;
+        for (i, acc) in acc.iter_mut().enumerate() {
+            *acc = [s.splat_f32s(w.start[first + i]); N];
+        }
+        // SAFETY: `Grid` lays out planes so that every entry of the window at every position is inside, and leaves room
+        // for the rest of the last tile; the panel has ROWS entries for each of c·k² steps.
+        unsafe {
+            let panel = w.weight.as_ptr().add(panel * w.c * w.offsets.len() * ROWS + row);
+            let columns = w.padded.as_ptr().add(self.sample * w.c * w.grid.plane + at);
+            tile::<S, R, N>(s, &mut acc, panel, columns, steps);
+            for (i, acc) in acc.iter().enumerate() {
+                for (j, v) in acc.iter().enumerate() {
+                    store::<S>(sums.as_mut_ptr().add(((row + i) * N + j) * S::F32_LANES), *v);
+                }
+            }
+        }
+    }
+
+    /// Writes what of a tile lies in the picture.
+    #[inline(always)]
+    fn write(&self, panel: usize, at: usize, n: usize, sums: &[f32]) {
+        let w = self.work;
+        let ((ho, wo), line) = (w.grid.out, w.grid.line);
+        let end = (at + n).min(self.positions.end);
+        let mut p = at;
+        while p < end {
+            let (y, x) = (p / line, p % line);
+            let run = (line - x).min(end - p);
+            let inside = run.min(wo.saturating_sub(x));
+            for i in 0..ROWS.min(w.o - panel * ROWS) {
+                let to = ((self.sample * w.o + panel * ROWS + i) * ho + y) * wo + x;
+                let from = &sums[i * n + p - at..][..inside];
+                // SAFETY: `to..to + inside` is a piece of one line of the output, which no other unit covers.
+                let target = unsafe { std::slice::from_raw_parts_mut(self.y.at(to), inside) };
+                match w.add {
+                    Some(add) => {
+                        for ((t, f), a) in target.iter_mut().zip(from).zip(&add[to..to + inside]) {
+                            *t = f + a;
+                        }
+                    }
+                    None => target.copy_from_slice(from),
+                }
+            }
+            p += run;
+        }
+    }
+}
+
+impl Kernel<1> for Convolution {
+    const NAME: &'static str = "convolution";
+
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [Some(&self.weight), self.bias.as_ref()]
+    }
+
+    fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
+        self.convolve(x, None)
+    }
+
+    fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
+        self.plain_form(x)
+    }
+
+    fn gradient(&self, [x]: [&Tensor; 1], gradient: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([self.input_gradient(x, gradient)?])
+    }
+}
+
+impl Kernel<2> for Convolution {
+    const NAME: &'static str = "convolution and sum";
+
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [Some(&self.weight), self.bias.as_ref()]
+    }
+
+    fn fast(&self, [x, add]: [Arg; 2]) -> Result<(Vec<f32>, Shape)> {
+        self.convolve(x, Some(add))
+    }
+
+    fn plain(&self, [x, add]: [&Tensor; 2]) -> Result<Tensor> {
+        let y = self.plain_form(x)?;
+        if add.rank() == 2 { y.broadcast_add(&add.unsqueeze(2)?.unsqueeze(3)?) } else { y + add }
+    }
+
+    fn gradient(&self, [x, add]: [&Tensor; 2], gradient: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let to_add = match (add.track_op(), add.rank()) {
+            (false, _) => None,
+            (true, 2) => Some(gradient.sum((2, 3))?),
+            (true, _) => Some(gradient.clone()),
+        };
+        Ok([self.input_gradient(x, gradient)?, to_add])
+    }
+}

@@ -1,0 +1,218 @@
+//! Affine maps as matrix products by `gemm`, between token-first and channel-first layouts without transposing either.
+
+use candle_core::{Result, Shape, Tensor};
+use gemm::{Parallelism, gemm};
+
+use super::kernel::{Arg, Kernel, apply1, apply2, read, read_some};
+use super::plain;
+
+/// Multiply-adds below which threads cost more than they bring.
+const WORTH_THREADS: usize = 1 << 21;
+
+/// Which of its dimensions a tensor of features has first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// (…, N, C): the features of a token beside each other.
+    Tokens,
+    /// (B, C, …): a plane for each feature.
+    Channels,
+}
+
+/// `x Wᵀ + b`. `x` (…, in), `weight` (out, in), `bias` (out).
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    linear_between(x, weight, bias, None, (Layout::Tokens, Layout::Tokens))
+}
+
+/// `x Wᵀ + b + add` from one layout to another.
+///
+/// From [`Layout::Channels`] the dimensions after the second are one in tokens; to channels, they are those of `add`.
+/// `add` is in the result's shape; without it the result has rank 3, or `x`'s rank where the layout stays.
+pub fn linear_between(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    add: Option<&Tensor>,
+    (from, to): (Layout, Layout),
+) -> Result<Tensor> {
+    let linear = Linear { weight: weight.clone(), bias: bias.cloned(), from, to };
+    match add {
+        Some(add) => apply2(linear, x, add),
+        None => apply1(linear, x),
+    }
+}
+
+struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    from: Layout,
+    to: Layout,
+}
+
+/// The sizes of one map: `batch` products of (tokens, from) with (from, to).
+struct Sizes {
+    batch: usize,
+    tokens: usize,
+    from: usize,
+    to: usize,
+    result: Vec<usize>,
+}
+
+impl Linear {
+    fn sizes(&self, x: &[usize], add: Option<&[usize]>) -> Result<Sizes> {
+        let (to, from) = self.weight.dims2()?;
+        let (batch, tokens, features, result) = match (self.from, self.to, x) {
+            (Layout::Tokens, Layout::Tokens, [rest @ .., c]) => (1, rest.iter().product(), *c, [rest, &[to]].concat()),
+            (Layout::Tokens, Layout::Channels, &[b, n, c]) => (b, n, c, vec![b, to, n]),
+            (Layout::Channels, Layout::Tokens, [b, c, rest @ ..]) => {
+                let n = rest.iter().product();
+                (*b, n, *c, vec![*b, n, to])
+            }
+            (Layout::Channels, Layout::Channels, [b, c, rest @ ..]) => {
+                (*b, rest.iter().product(), *c, [&[*b, to], rest].concat())
+            }
+            _ => candle_core::bail!("linear: cannot take {x:?} from {:?} to {:?}", self.from, self.to),
+        };
+        if features != from {
+            candle_core::bail!("linear: {features} features where the weights take {from}");
+        }
+        let result = match add {
+            Some(add) if add == result => result,
+            // What was one dimension of tokens becomes those of a picture.
+            Some([b, c, rest @ ..]) if self.to == Layout::Channels && [*b, *c, rest.iter().product()] == *result => {
+                [&[*b, *c], rest].concat()
+            }
+            Some(add) => candle_core::bail!("linear: cannot add {add:?} to {result:?}"),
+            None => result,
+        };
+        Ok(Sizes { batch, tokens, from, to, result })
+    }
+
+    fn product(&self, x: Arg, add: Option<Arg>) -> Result<(Vec<f32>, Shape)> {
+        let z = self.sizes(x.dims, add.map(|a| a.dims))?;
+        let (n, c, o) = (z.tokens, z.from, z.to);
+        let mut y = read_some(self.bias.as_ref(), |bias| Ok(self.start(&z, bias, add.map(|a| a.data))))?;
+        let add_to = self.bias.is_some() || add.is_some();
+        // (of a feature, of a token)
+        let strides = |layout, c: usize| match layout {
+            Layout::Tokens => (1, c as isize),
+            Layout::Channels => (n as isize, 1),
+        };
+        let ((x_feature, x_token), (y_feature, y_token)) = (strides(self.from, c), strides(self.to, o));
+        let work = z.batch * o * n * c;
+        let threads =
+            if work < WORTH_THREADS { Parallelism::None } else { Parallelism::Rayon(rayon::current_num_threads()) };
+        read(&self.weight, |weight| {
+            for i in 0..z.batch {
+                let (y, x) = (y[i * n * o..][..n * o].as_mut_ptr(), x.data[i * n * c..][..n * c].as_ptr());
+                // SAFETY: `y` holds n·o numbers, `x` n·c and `weight` o·c, and the strides walk exactly these.
+                unsafe {
+                    gemm(
+                        o,
+                        n,
+                        c,
+                        y,
+                        y_token,
+                        y_feature,
+                        add_to,
+                        weight.as_ptr(),
+                        1,
+                        c as isize,
+                        x,
+                        x_token,
+                        x_feature,
+                        1.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        threads,
+                    );
+                }
+            }
+            Ok(())
+        })?;
+        Ok((y, Shape::from(z.result)))
+    }
+
+    /// What the products are added to: bias, addend, their sum, or nothing.
+    fn start(&self, z: &Sizes, bias: Option<&[f32]>, add: Option<&[f32]>) -> Vec<f32> {
+        let (n, o) = (z.tokens, z.to);
+        let len = z.batch * n * o;
+        let Some(bias) = bias else { return add.map_or_else(|| vec![0.0; len], <[f32]>::to_vec) };
+        let mut y = Vec::with_capacity(len);
+        match (self.to, add) {
+            (Layout::Tokens, None) => (0..z.batch * n).for_each(|_| y.extend_from_slice(bias)),
+            (Layout::Tokens, Some(add)) => {
+                add.chunks_exact(o.max(1)).for_each(|row| y.extend(row.iter().zip(bias).map(|(a, b)| a + b)))
+            }
+            (Layout::Channels, None) => (0..z.batch * o).for_each(|i| y.resize(y.len() + n, bias[i % o])),
+            (Layout::Channels, Some(add)) => {
+                let rows = add.chunks_exact(n.max(1)).enumerate();
+                rows.for_each(|(i, row)| y.extend(row.iter().map(|a| a + bias[i % o])))
+            }
+        }
+        y
+    }
+
+    fn plain_form(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
+        let z = self.sizes(x.dims(), add.map(Tensor::dims))?;
+        let x = match self.from {
+            Layout::Tokens => x.clone(),
+            Layout::Channels => x.reshape((z.batch, z.from, z.tokens))?.transpose(1, 2)?,
+        };
+        let y = plain::linear(&x, &self.weight, self.bias.as_ref())?;
+        match self.to {
+            Layout::Tokens => Ok(y),
+            Layout::Channels => y.transpose(1, 2)?.reshape(z.result),
+        }
+    }
+
+    /// dx = dy W, in x's layout.
+    fn input_gradient(&self, x: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        if !x.track_op() {
+            return Ok(None);
+        }
+        let turned = Linear { weight: self.weight.t()?.contiguous()?, bias: None, from: self.to, to: self.from };
+        apply1(turned, &gradient.detach())?.reshape(x.shape()).map(Some)
+    }
+}
+
+impl Kernel<1> for Linear {
+    const NAME: &'static str = "linear";
+
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [Some(&self.weight), self.bias.as_ref()]
+    }
+
+    fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
+        self.product(x, None)
+    }
+
+    fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
+        self.plain_form(x, None)
+    }
+
+    fn gradient(&self, [x]: [&Tensor; 1], gradient: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([self.input_gradient(x, gradient)?])
+    }
+}
+
+impl Kernel<2> for Linear {
+    const NAME: &'static str = "linear and sum";
+
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [Some(&self.weight), self.bias.as_ref()]
+    }
+
+    fn fast(&self, [x, add]: [Arg; 2]) -> Result<(Vec<f32>, Shape)> {
+        self.product(x, Some(add))
+    }
+
+    fn plain(&self, [x, add]: [&Tensor; 2]) -> Result<Tensor> {
+        self.plain_form(x, Some(add))? + add
+    }
+
+    fn gradient(&self, [x, add]: [&Tensor; 2], gradient: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        Ok([self.input_gradient(x, gradient)?, add.track_op().then(|| gradient.clone())])
+    }
+}

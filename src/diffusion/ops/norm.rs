@@ -1,0 +1,238 @@
+//! Group and layer normalisation on the CPU, each in one walk over memory and a second over the cache.
+
+use candle_core::{Result, Shape, Tensor};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::kernel::{Arg, Kernel, apply1, read};
+use super::plain;
+use super::simd::{dispatch, sigmoid};
+
+/// Numbers below which threads cost more than they bring.
+const WORTH_THREADS: usize = 1 << 15;
+
+/// Numbers whose sums of squares are taken at once: they stay in the nearest cache between two passes.
+const BLOCK: usize = 4096;
+
+/// Group normalisation of (B, C, H, W), followed by SiLU if `activate`.
+pub fn group_norm(
+    x: &Tensor,
+    groups: usize,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    activate: bool,
+) -> Result<Tensor> {
+    apply1(GroupNorm { groups, weight: weight.clone(), bias: bias.clone(), eps, activate }, x)
+}
+
+/// Layer normalisation over the last dimension.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    apply1(LayerNorm { weight: weight.clone(), bias: bias.clone(), eps }, x)
+}
+
+struct GroupNorm {
+    groups: usize,
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+    activate: bool,
+}
+
+impl Kernel<1> for GroupNorm {
+    const NAME: &'static str = "group norm";
+
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [Some(&self.weight), Some(&self.bias)]
+    }
+
+    fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
+        let &[_, c, h, w] = x.dims else { candle_core::bail!("group norm: needs (B, C, H, W)") };
+        if self.groups == 0 || c % self.groups != 0 || self.weight.dims() != [c] || self.bias.dims() != [c] {
+            candle_core::bail!("group norm: {c} channels in {} groups, weight {:?}", self.groups, self.weight.dims());
+        }
+        let channels = c / self.groups;
+        let (plane, size) = (h * w, channels * h * w);
+        let mut y = vec![0f32; x.data.len()];
+        if size == 0 {
+            return Ok((y, Shape::from(x.dims)));
+        }
+        read(&self.weight, |weight| {
+            read(&self.bias, |bias| {
+                let group = |(i, (x, y)): (usize, (&[f32], &mut [f32]))| {
+                    let c = i % self.groups * channels..(i % self.groups + 1) * channels;
+                    let (weight, bias) = (&weight[c.clone()], &bias[c]);
+                    dispatch(Group { x, y, plane, weight, bias, eps: self.eps, activate: self.activate });
+                };
+                if x.data.len() < WORTH_THREADS {
+                    x.data.chunks_exact(size).zip(y.chunks_exact_mut(size)).enumerate().for_each(group);
+                } else {
+                    x.data.par_chunks_exact(size).zip(y.par_chunks_exact_mut(size)).enumerate().for_each(group);
+                }
+                Ok(())
+            })
+        })?;
+        Ok((y, Shape::from(x.dims)))
+    }
+
+    fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
+        plain::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, self.activate)
+    }
+}
+
+/// One group of one sample.
+struct Group<'a> {
+    x: &'a [f32],
+    y: &'a mut [f32],
+    plane: usize,
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f64,
+    activate: bool,
+}
+
+impl WithSimd for Group<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let (mean, variance) = moments(s, self.x);
+        let deviation = (variance + self.eps).sqrt();
+        let planes = self.x.chunks_exact(self.plane).zip(self.y.chunks_exact_mut(self.plane));
+        for ((x, y), (weight, bias)) in planes.zip(self.weight.iter().zip(self.bias)) {
+            let mean = s.splat_f32s(mean as f32);
+            let scale = s.splat_f32s((*weight as f64 / deviation) as f32);
+            let bias = s.splat_f32s(*bias);
+            let (x, x_tail) = S::as_simd_f32s(x);
+            let (y, y_tail) = S::as_mut_simd_f32s(y);
+            if self.activate {
+                for (y, x) in y.iter_mut().zip(x) {
+                    let v = s.mul_add_e_f32s(s.sub_f32s(*x, mean), scale, bias);
+                    *y = s.mul_f32s(v, sigmoid(s, v));
+                }
+            } else {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = s.mul_add_e_f32s(s.sub_f32s(*x, mean), scale, bias);
+                }
+            }
+            if !x_tail.is_empty() {
+                let v = s.mul_add_e_f32s(s.sub_f32s(s.partial_load_f32s(x_tail), mean), scale, bias);
+                s.partial_store_f32s(y_tail, if self.activate { s.mul_f32s(v, sigmoid(s, v)) } else { v });
+            }
+        }
+    }
+}
+
+struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl Kernel<1> for LayerNorm {
+    const NAME: &'static str = "layer norm";
+
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [Some(&self.weight), Some(&self.bias)]
+    }
+
+    fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
+        let d = x.dims.last().copied().unwrap_or(0);
+        if d == 0 || self.weight.dims() != [d] || self.bias.dims() != [d] {
+            candle_core::bail!("layer norm: weight {:?} for {:?}", self.weight.dims(), x.dims);
+        }
+        let mut y = vec![0f32; x.data.len()];
+        read(&self.weight, |weight| {
+            read(&self.bias, |bias| {
+                let rows = |(x, y): (&[f32], &mut [f32])| dispatch(Rows { x, y, weight, bias, eps: self.eps });
+                if x.data.len() < WORTH_THREADS {
+                    rows((x.data, &mut y));
+                } else {
+                    let block = (WORTH_THREADS / 4).div_ceil(d) * d;
+                    x.data.par_chunks(block).zip(y.par_chunks_mut(block)).for_each(rows);
+                }
+                Ok(())
+            })
+        })?;
+        Ok((y, Shape::from(x.dims)))
+    }
+
+    fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
+        plain::layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+/// Some rows of a layer norm.
+struct Rows<'a> {
+    x: &'a [f32],
+    y: &'a mut [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f64,
+}
+
+impl WithSimd for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let d = self.weight.len();
+        let (weight, weight_tail) = S::as_simd_f32s(self.weight);
+        let (bias, bias_tail) = S::as_simd_f32s(self.bias);
+        for (x, y) in self.x.chunks_exact(d).zip(self.y.chunks_exact_mut(d)) {
+            let (mean, variance) = moments(s, x);
+            let mean = s.splat_f32s(mean as f32);
+            let scale = s.splat_f32s((1.0 / (variance + self.eps).sqrt()) as f32);
+            let (x, x_tail) = S::as_simd_f32s(x);
+            let (y, y_tail) = S::as_mut_simd_f32s(y);
+            for ((y, x), (weight, bias)) in y.iter_mut().zip(x).zip(weight.iter().zip(bias)) {
+                let v = s.mul_f32s(s.sub_f32s(*x, mean), scale);
+                *y = s.mul_add_e_f32s(v, *weight, *bias);
+            }
+            if !x_tail.is_empty() {
+                let v = s.mul_f32s(s.sub_f32s(s.partial_load_f32s(x_tail), mean), scale);
+                let (weight, bias) = (s.partial_load_f32s(weight_tail), s.partial_load_f32s(bias_tail));
+                s.partial_store_f32s(y_tail, s.mul_add_e_f32s(v, weight, bias));
+            }
+        }
+    }
+}
+
+/// Mean and (biased) variance. Blocks are centred on their own means and joined by Chan's formula, in f64.
+#[inline(always)]
+fn moments<S: Simd>(s: S, x: &[f32]) -> (f64, f64) {
+    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    for block in x.chunks(BLOCK) {
+        let n = block.len() as f64;
+        let (vectors, tail) = S::as_simd_f32s(block);
+        let centre = (sum(s, vectors, |v| v) as f64 + tail.iter().map(|&v| v as f64).sum::<f64>()) / n;
+        let c = s.splat_f32s(centre as f32);
+        // What rounding the mean to f32 leaves is far below the variance's own rounding.
+        let around = sum(s, vectors, |v| {
+            let d = s.sub_f32s(v, c);
+            s.mul_f32s(d, d)
+        }) as f64
+            + tail.iter().map(|&v| (v as f64 - centre).powi(2)).sum::<f64>();
+        let step = centre - mean;
+        squares += around + step * step * count * n / (count + n);
+        mean += step * n / (count + n);
+        count += n;
+    }
+    (mean, squares / count)
+}
+
+/// Σ f(v), in four lanes of vectors.
+#[inline(always)]
+fn sum<S: Simd>(s: S, x: &[S::f32s], f: impl Fn(S::f32s) -> S::f32s) -> f32 {
+    let mut sums = [s.splat_f32s(0.0); 4];
+    let fours = x.chunks_exact(4);
+    for v in fours.remainder() {
+        sums[0] = s.add_f32s(sums[0], f(*v));
+    }
+    for four in fours {
+        for (sum, v) in sums.iter_mut().zip(four) {
+            *sum = s.add_f32s(*sum, f(*v));
+        }
+    }
+    s.reduce_sum_f32s(s.add_f32s(s.add_f32s(sums[0], sums[1]), s.add_f32s(sums[2], sums[3])))
+}

@@ -1,0 +1,112 @@
+//! Vectors of f32 on whatever the processor at hand has, and the elementary functions on them.
+//!
+//! The binary is built for any processor of its architecture; `pulp` picks AVX-512, AVX2, NEON or plain scalars when it
+//! runs. Everything here is inlined into a function that was compiled for one of them. Knows no tensor.
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// Runs `kernel` compiled for the best instructions of this processor.
+pub(super) fn dispatch<K: WithSimd>(kernel: K) -> K::Output {
+    Arch::new().dispatch(kernel)
+}
+
+/// A memory that several threads write, each its own places.
+#[derive(Clone, Copy)]
+pub(super) struct Shared(*mut f32);
+
+// SAFETY: whoever makes a `Shared` promises that no place is written by two threads, nor read while written.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub fn new(data: &mut [f32]) -> Self {
+        Shared(data.as_mut_ptr())
+    }
+
+    /// # Safety
+    /// `i` is in bounds of the memory, and this thread's own.
+    #[inline(always)]
+    pub unsafe fn at(self, i: usize) -> *mut f32 {
+        unsafe { self.0.add(i) }
+    }
+}
+
+/// # Safety
+/// A whole vector is readable at `p`.
+#[inline(always)]
+pub(super) unsafe fn load<S: Simd>(p: *const f32) -> S::f32s {
+    unsafe { (p as *const S::f32s).read_unaligned() }
+}
+
+/// # Safety
+/// A whole vector is writable at `p`.
+#[inline(always)]
+pub(super) unsafe fn store<S: Simd>(p: *mut f32, v: S::f32s) {
+    unsafe { (p as *mut S::f32s).write_unaligned(v) }
+}
+
+/// Σ c[i] xⁱ.
+#[inline(always)]
+fn polynomial<S: Simd, const N: usize>(s: S, x: S::f32s, c: [f32; N]) -> S::f32s {
+    let mut y = s.splat_f32s(c[N - 1]);
+    for i in (0..N - 1).rev() {
+        y = s.mul_add_e_f32s(y, x, s.splat_f32s(c[i]));
+    }
+    y
+}
+
+/// eˣ to one or two units in the last place; 0 below −87.3, and not above 2¹²⁷.
+///
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2: 2ⁿ by its bits, eʳ by a minimax polynomial.
+#[inline(always)]
+pub(super) fn exp<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    // ln 2 in two parts, the first of few bits, so that n times it is exact.
+    const HIGH: f32 = 0.693_359_4;
+    const LOW: f32 = -2.121_944_4e-4;
+    // Adding 1.5·2²³ leaves the nearest integer in a float's low bits.
+    const ROUND: f32 = 12_582_912.0;
+    // The constant first: then NaN passes.
+    let x = s.min_f32s(s.splat_f32s(127.0 * std::f32::consts::LN_2), x);
+    let x = s.max_f32s(s.splat_f32s(-127.0 * std::f32::consts::LN_2), x);
+    let shifted = s.mul_add_e_f32s(x, s.splat_f32s(std::f32::consts::LOG2_E), s.splat_f32s(ROUND));
+    let n = s.sub_f32s(shifted, s.splat_f32s(ROUND));
+    let r = s.mul_add_e_f32s(n, s.splat_f32s(-HIGH), x);
+    let r = s.mul_add_e_f32s(n, s.splat_f32s(-LOW), r);
+    let e = polynomial(s, r, [1.0, 1.0, 0.499_999_9, 0.166_664_2, 0.041_668_225, 0.008_374_816, 0.001_383_683_5]);
+    let bits = s.wrapping_dyn_shl_u32s(s.transmute_u32s_f32s(shifted), s.splat_u32s(23));
+    s.mul_f32s(e, s.transmute_f32s_u32s(s.add_u32s(bits, s.splat_u32s(127 << 23))))
+}
+
+/// 1 / (1 + e⁻ˣ).
+#[inline(always)]
+pub(super) fn sigmoid<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    let one = s.splat_f32s(1.0);
+    s.div_f32s(one, s.add_f32s(one, exp(s, s.neg_f32s(x))))
+}
+
+/// The standard normal distribution Φ(x), accurate in its lower tail too.
+///
+/// With t = 2 / (2 + z): erfc(z) = e^(−z²) t P(t), P a minimax polynomial for z ≤ 14.
+#[inline(always)]
+pub(super) fn normal_cdf<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    const P: [f32; 9] = [
+        0.282_084_32,
+        0.282_412_14,
+        0.242_834_85,
+        0.203_753_7,
+        -0.029_151_604,
+        0.281_738_16,
+        -0.490_410_98,
+        0.286_126_32,
+        -0.059_386_972,
+    ];
+    let z = s.mul_f32s(s.abs_f32s(x), s.splat_f32s(std::f32::consts::FRAC_1_SQRT_2));
+    let two = s.splat_f32s(2.0);
+    let t = s.div_f32s(two, s.add_f32s(two, z));
+    let half_erfc = s.mul_f32s(
+        s.mul_f32s(t, s.splat_f32s(0.5)),
+        s.mul_f32s(polynomial(s, t, P), exp(s, s.neg_f32s(s.mul_f32s(z, z)))),
+    );
+    let below = s.less_than_f32s(x, s.splat_f32s(0.0));
+    s.select_f32s(below, half_erfc, s.sub_f32s(s.splat_f32s(1.0), half_erfc))
+}

@@ -1,0 +1,308 @@
+//! Every building block: kernels against the plain form, values and gradients; the plain form against finite differences.
+//!
+//! A function of `ops` takes the kernel for f32 on the CPU and the plain form for f64, so one closure serves as both.
+
+mod common;
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use common::relative;
+use lsregen_diffusion::noise::Generator;
+use lsregen_diffusion::ops::{self, Convolution, Layout};
+
+/// Largest relative error of a kernel's values, and of its gradients.
+const VALUES: f64 = 1e-6;
+const GRADIENTS: f64 = 1e-5;
+
+struct Bench {
+    noise: Generator,
+    checked: usize,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Bench { noise: Generator::new(11), checked: 0 }
+    }
+
+    fn normal(&mut self, shape: &[usize]) -> Tensor {
+        self.noise.randn(shape, &Device::Cpu).unwrap()
+    }
+
+    /// Holds `f` of inputs of these shapes to everything that a building block promises.
+    fn check(&mut self, what: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+        let inputs: Vec<Tensor> = shapes.iter().map(|s| self.normal(s)).collect();
+        let wide: Vec<Tensor> = inputs.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
+        let out = f(&inputs).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let exact = f(&wide).unwrap();
+        assert_close(what, "value", &out, &exact, VALUES);
+
+        // As views with gaps between their rows.
+        for i in 0..inputs.len() {
+            let (last, n) = (inputs[i].rank() - 1, inputs[i].dims()[inputs[i].rank() - 1]);
+            let mut views = inputs.clone();
+            views[i] = inputs[i].pad_with_zeros(last, 3, 2).unwrap().narrow(last, 3, n).unwrap();
+            assert_close(what, &format!("view {i}"), &f(&views).unwrap(), &exact, VALUES);
+        }
+
+        let direction = self.normal(out.dims());
+        for i in 0..inputs.len() {
+            let gradient = gradient(&inputs, i, &direction, &f);
+            let exact = gradient_f64(&wide, i, &direction, &f);
+            assert_close(what, &format!("gradient {i}"), &gradient, &exact, GRADIENTS);
+            self.differences(&format!("{what}, input {i}"), &wide, i, &direction, &exact, &f);
+        }
+        self.checked += 1;
+    }
+
+    /// `exact`, the gradient of Σ f·direction, against a central difference along a random step.
+    fn differences(
+        &mut self,
+        what: &str,
+        inputs: &[Tensor],
+        i: usize,
+        direction: &Tensor,
+        exact: &Tensor,
+        f: &impl Fn(&[Tensor]) -> Result<Tensor>,
+    ) {
+        let direction = direction.to_dtype(DType::F64).unwrap();
+        let step = self.normal(inputs[i].dims()).to_dtype(DType::F64).unwrap();
+        let h = 1e-5;
+        let at = |s: f64| {
+            let mut moved = inputs.to_vec();
+            moved[i] = (&moved[i] + (&step * (s * h)).unwrap()).unwrap();
+            sum(&(f(&moved).unwrap() * &direction).unwrap())
+        };
+        let numeric = (at(1.0) - at(-1.0)) / (2.0 * h);
+        let analytic = sum(&(exact * &step).unwrap());
+        let scale = sum(&exact.sqr().unwrap()).sqrt();
+        assert!((numeric - analytic).abs() <= 1e-6 * scale, "{what}: gradient {analytic}, differences {numeric}");
+    }
+}
+
+fn sum(t: &Tensor) -> f64 {
+    t.sum_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar().unwrap()
+}
+
+#[track_caller]
+fn assert_close(what: &str, part: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
+    assert_eq!(a.dims(), b.dims(), "{what}: shape");
+    let error = relative(a, b);
+    assert!(error < tolerance, "{what}, {part}: relative error {error:.2e}, at most {tolerance:.0e} allowed");
+}
+
+/// The gradient of Σ f·direction with respect to input `i`, all others untracked.
+fn gradient(inputs: &[Tensor], i: usize, direction: &Tensor, f: &impl Fn(&[Tensor]) -> Result<Tensor>) -> Tensor {
+    let var = Var::from_tensor(&inputs[i]).unwrap();
+    let mut tracked = inputs.to_vec();
+    tracked[i] = var.as_tensor().clone();
+    let out = (f(&tracked).unwrap() * direction).unwrap().sum_all().unwrap();
+    out.backward().unwrap().get(&var).expect("a gradient").clone()
+}
+
+fn gradient_f64(inputs: &[Tensor], i: usize, direction: &Tensor, f: &impl Fn(&[Tensor]) -> Result<Tensor>) -> Tensor {
+    gradient(inputs, i, &direction.to_dtype(DType::F64).unwrap(), f)
+}
+
+#[test]
+fn convolutions() {
+    let mut bench = Bench::new();
+    // Batch, channels in and out, height and width; sizes beside those of tiles, strips and vectors, and single pixels.
+    for (b, c, o, h, w) in [
+        (1, 1, 1, 1, 1),
+        (2, 3, 5, 1, 4),
+        (2, 4, 8, 7, 1),
+        (1, 5, 9, 6, 5),
+        (2, 8, 16, 16, 16),
+        (1, 3, 17, 13, 47),
+        (2, 2, 3, 9, 100),
+        (1, 33, 20, 12, 12),
+    ] {
+        for (k, stride, padding) in [
+            (3, 1, (1, 1)),
+            (3, 2, (1, 1)),
+            (3, 2, (0, 1)),
+            (1, 1, (0, 0)),
+            (1, 2, (0, 0)),
+            (2, 1, (0, 1)),
+            (5, 3, (2, 3)),
+        ] {
+            if h + padding.0 + padding.1 < k || w + padding.0 + padding.1 < k {
+                let x = bench.normal(&[b, c, h, w]);
+                let weight = bench.normal(&[o, c, k, k]);
+                let error = ops::conv2d(&x, &weight, None, stride, padding).unwrap_err().to_string();
+                assert!(error.contains("smaller than its"), "{error}");
+                continue;
+            }
+            let what = format!("{b}×{c}→{o} {h}×{w}, window {k}, stride {stride}, padding {padding:?}");
+            bench.check(&what, &[&[b, c, h, w], &[o, c, k, k], &[o]], |t| {
+                ops::conv2d(&t[0], &t[1], Some(&t[2]), stride, padding)
+            });
+            let convolution = |t: &[Tensor]| Convolution::new(&t[1], Some(&t[2]), stride, padding);
+            bench.check(&format!("{what}, doubled"), &[&[b, c, h, w], &[o, c, k, k], &[o]], |t| {
+                convolution(t)?.forward_doubled(&t[0])
+            });
+            bench.check(&format!("{what}, by channel"), &[&[b, c, h, w], &[o, c, k, k], &[o], &[b, o]], |t| {
+                convolution(t)?.forward_add(&t[0], &t[3])
+            });
+            let out = |n: usize| (n + padding.0 + padding.1 - k) / stride + 1;
+            let picture = [b, o, out(h), out(w)];
+            bench.check(&format!("{what}, by pixel"), &[&[b, c, h, w], &[o, c, k, k], &[o], &picture], |t| {
+                convolution(t)?.forward_add(&t[0], &t[3])
+            });
+        }
+    }
+    // Large enough to be shared among threads.
+    bench.check("shared", &[&[2, 16, 40, 40], &[24, 16, 3, 3]], |t| ops::conv2d(&t[0], &t[1], None, 1, (1, 1)));
+    assert!(bench.checked > 150);
+}
+
+#[test]
+fn affine_maps() {
+    let mut bench = Bench::new();
+    for (b, n, c, o) in [(1, 1, 1, 1), (2, 5, 3, 7), (1, 17, 33, 9), (2, 256, 64, 96)] {
+        for bias in [false, true] {
+            let what = format!("{b}×{n}, {c}→{o}, bias {bias}");
+            let weights: &[&[usize]] = &[&[o, c], &[o]];
+            let map = |t: &[Tensor], add: Option<&Tensor>, layouts| {
+                ops::linear_between(&t[2], &t[0], bias.then_some(&t[1]), add, layouts)
+            };
+            let (tokens, channels) = (Layout::Tokens, Layout::Channels);
+            let mut check = |what: &str, x: &[usize], add: Option<&[usize]>, layouts| {
+                let shapes = [if bias { weights } else { &weights[..1] }, &[x], add.as_slice()].concat();
+                bench.check(what, &shapes, |t| {
+                    let mut t = t.to_vec();
+                    if !bias {
+                        t.insert(1, t[0].clone());
+                    }
+                    map(&t, t.get(3), layouts)
+                });
+            };
+            check(&what, &[b, n, c], None, (tokens, tokens));
+            check(&format!("{what}, rank 2"), &[n, c], None, (tokens, tokens));
+            check(&format!("{what}, rank 4"), &[b, n, 1, c], Some(&[b, n, 1, o]), (tokens, tokens));
+            check(&format!("{what}, sum"), &[b, n, c], Some(&[b, n, o]), (tokens, tokens));
+            check(&format!("{what}, to channels"), &[b, n, c], None, (tokens, channels));
+            check(&format!("{what}, to pixels"), &[b, n, c], Some(&[b, o, n, 1]), (tokens, channels));
+            check(&format!("{what}, from pixels"), &[b, c, n, 1], None, (channels, tokens));
+            check(&format!("{what}, from pixels, sum"), &[b, c, 1, n], Some(&[b, n, o]), (channels, tokens));
+            check(&format!("{what}, pixels"), &[b, c, n, 1], None, (channels, channels));
+            check(&format!("{what}, channels to pixels"), &[b, c, n], Some(&[b, o, n, 1]), (channels, channels));
+        }
+    }
+}
+
+#[test]
+fn normalisations() {
+    let mut bench = Bench::new();
+    for (b, c, groups, h, w) in
+        [(1, 6, 2, 1, 1), (2, 6, 3, 5, 3), (1, 8, 8, 4, 4), (2, 32, 8, 33, 35), (1, 4, 2, 1, 19)]
+    {
+        for activate in [false, true] {
+            let what = format!("group norm {b}×{c}/{groups} {h}×{w}, activation {activate}");
+            bench.check(&what, &[&[b, c, h, w], &[c], &[c]], |t| {
+                ops::group_norm(&t[0], groups, &t[1], &t[2], 1e-5, activate)
+            });
+        }
+    }
+    for shape in [&[1, 3][..], &[2, 3, 5], &[2, 7, 64], &[3, 1000, 33]] {
+        let d = *shape.last().unwrap();
+        bench.check(&format!("layer norm {shape:?}"), &[shape, &[d], &[d]], |t| {
+            ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)
+        });
+    }
+    // Far from zero: a variance that cancellation would lose.
+    bench.check("group norm far from zero", &[&[1, 4, 70, 70], &[4], &[4]], |t| {
+        ops::group_norm(&(&t[0] + 8.0)?, 2, &t[1], &t[2], 1e-5, true)
+    });
+}
+
+#[test]
+fn attentions() {
+    let mut bench = Bench::new();
+    for (b, heads, d, n, m) in [
+        (1, 1, 1, 1, 2),
+        (2, 2, 3, 5, 7),
+        (1, 3, 8, 17, 33),
+        (2, 1, 20, 49, 127),
+        (1, 2, 16, 100, 129),
+        (1, 1, 40, 200, 300),
+    ] {
+        let c = heads * d;
+        let what = format!("attention {b}×{heads}×{d}, {n} queries, {m} keys");
+        bench
+            .check(&what, &[&[b, c, n], &[b, c, m], &[b, m, c]], |t| ops::attention(&t[0], &t[1], &t[2], heads, false));
+        bench.check(&format!("{what}, causal"), &[&[b, c, m], &[b, c, m], &[b, m, c]], |t| {
+            ops::attention(&t[0], &t[1], &t[2], heads, true)
+        });
+    }
+    // Scores far apart, the greatest in the last chunk of keys.
+    bench.check("attention of large scores", &[&[1, 16, 20], &[1, 16, 300], &[1, 300, 16]], |t| {
+        let ramp = Tensor::arange(0u32, 300, &Device::Cpu)?.to_dtype(t[1].dtype())?.affine(0.05, 0.0)?;
+        ops::attention(&t[0], &t[1].broadcast_mul(&ramp)?, &t[2], 2, false)
+    });
+}
+
+#[test]
+fn activations() {
+    let mut bench = Bench::new();
+    for shape in [&[1][..], &[3, 5], &[2, 3, 7, 9], &[5, 4001]] {
+        bench.check("silu", &[shape], |t| ops::silu(&t[0]));
+        bench.check("gelu", &[shape], |t| ops::gelu(&t[0]));
+        bench.check("quick gelu", &[shape], |t| ops::quick_gelu(&t[0]));
+    }
+    for shape in [&[2][..], &[3, 10], &[2, 5, 64], &[700, 66]] {
+        bench.check("geglu", &[shape], |t| ops::geglu(&t[0]));
+    }
+    for shape in [[1, 1, 1, 1], [2, 3, 5, 7], [1, 9, 4, 1]] {
+        bench.check("nearest doubling", &[&shape], |t| ops::upsample_nearest_2x(&t[0]));
+    }
+}
+
+/// Every number of the activations, over all of their range, and what is no number.
+#[test]
+fn activations_far_from_zero() {
+    let x: Vec<f32> = (-20_000..=20_000).map(|i| i as f32 * 0.01).collect();
+    let narrow = Tensor::new(x.as_slice(), &Device::Cpu).unwrap();
+    let wide = narrow.to_dtype(DType::F64).unwrap();
+    let activations: [(&str, fn(&Tensor) -> Result<Tensor>); 3] =
+        [("silu", ops::silu), ("gelu", ops::gelu), ("quick gelu", ops::quick_gelu)];
+    for (name, f) in activations {
+        let (y, exact) = (f(&narrow).unwrap().to_vec1::<f32>().unwrap(), f(&wide).unwrap().to_vec1::<f64>().unwrap());
+        for ((x, y), exact) in x.iter().zip(y).zip(exact) {
+            let error = (y as f64 - exact).abs();
+            assert!(error <= 4e-6 * exact.abs() + 1e-14, "{name}({x}) = {y}, not {exact}");
+        }
+        let special = Tensor::new(&[f32::NAN, f32::INFINITY, 1e30, -1e30], &Device::Cpu).unwrap();
+        let y = f(&special).unwrap().to_vec1::<f32>().unwrap();
+        assert!(y[0].is_nan() && y[1] == f32::INFINITY && y[2] == 1e30 && y[3].abs() < 1e-6, "{name}: {y:?}");
+    }
+}
+
+#[test]
+fn bad_shapes_are_errors() {
+    let zeros = |s: &[usize]| Tensor::zeros(s, DType::F32, &Device::Cpu).unwrap();
+    let x = zeros(&[1, 4, 5, 5]);
+    let errors = [
+        ops::conv2d(&x, &zeros(&[2, 3, 3, 3]), None, 1, (1, 1)),
+        ops::conv2d(&x, &zeros(&[2, 4, 3, 1]), None, 1, (1, 1)),
+        ops::conv2d(&x, &zeros(&[2, 4, 3, 3]), None, 0, (1, 1)),
+        ops::conv2d(&zeros(&[4, 5, 5]), &zeros(&[2, 4, 3, 3]), None, 1, (1, 1)),
+        Convolution::new(&zeros(&[2, 4, 3, 3]), None, 1, (1, 1)).and_then(|c| c.forward_add(&x, &zeros(&[1, 3]))),
+        ops::linear(&x, &zeros(&[2, 4]), None),
+        ops::linear_between(&x, &zeros(&[2, 4]), None, Some(&zeros(&[1, 24, 2])), (Layout::Channels, Layout::Tokens)),
+        ops::group_norm(&x, 3, &zeros(&[4]), &zeros(&[4]), 1e-5, false),
+        ops::group_norm(&x, 2, &zeros(&[3]), &zeros(&[4]), 1e-5, false),
+        ops::layer_norm(&x, &zeros(&[4]), &zeros(&[4]), 1e-5),
+        ops::attention(&zeros(&[1, 6, 5]), &zeros(&[1, 6, 5]), &zeros(&[1, 5, 6]), 4, false),
+        ops::attention(&zeros(&[1, 6, 5]), &zeros(&[1, 6, 4]), &zeros(&[1, 5, 6]), 2, false),
+        ops::geglu(&zeros(&[3, 5])),
+    ];
+    for (i, e) in errors.iter().enumerate() {
+        assert!(e.is_err(), "case {i}");
+    }
+    // Nothing to compute is no error.
+    assert_eq!(ops::silu(&zeros(&[0, 3])).unwrap().dims(), [0, 3]);
+    assert_eq!(
+        ops::conv2d(&zeros(&[0, 4, 5, 5]), &zeros(&[2, 4, 3, 3]), None, 1, (1, 1)).unwrap().dims(),
+        [0, 2, 5, 5]
+    );
+}
