@@ -213,10 +213,14 @@ impl<'a> Checker<'a> {
             }
         };
         let Some((_, kind)) = value.get("type") else {
-            let misspelt = entries.iter().find(|(key, _)| self.nearest.find(&key.name, ["type"]).is_some());
+            let written = |key: &Key| key.name.starts_with("type ") || self.nearest.find(&key.name, ["type"]).is_some();
+            let misspelt = entries.iter().find(|(key, _)| written(key));
             let message = format!("the node `{name}` has no `type`");
             let (place, label) = match misspelt {
-                Some((key, _)) => (key.place, did_you_mean("type")),
+                Some((key, _)) => match key.name.strip_prefix("type ") {
+                    Some(kind) => (key.place, did_you_mean(&format!("type: {kind}"))),
+                    None => (key.place, did_you_mean("type")),
+                },
                 None => (key.place, String::new()),
             };
             self.error("missing-type", message, place, label).help = Some(format!("give it one; {advice}"));
@@ -252,7 +256,7 @@ impl<'a> Checker<'a> {
             sockets.chain(entry.params.iter().map(|param| param.name.as_str()))
         };
         let mut meant = HashSet::new();
-        for (key, _) in keys {
+        for (key, value_of_key) in keys {
             if key.name == "type" || names().any(|name| name == key.name) {
                 continue;
             }
@@ -264,6 +268,9 @@ impl<'a> Checker<'a> {
             let (label, help) = if is_output && near.is_none() {
                 let help = format!("remove it here; another node links to it by `{}.{}`", node.name, key.name);
                 (format!("this is an output of {kind}"), help)
+            } else if near.is_none() && self.has_no_colon(key, value_of_key) {
+                let help = "if it belongs to the text before the comma, put that whole text in quotes";
+                ("a key without a value".into(), help.to_string())
             } else if names().next().is_none() {
                 (String::new(), format!("{kind} takes nothing but its `type`"))
             } else {
@@ -280,6 +287,12 @@ impl<'a> Checker<'a> {
             self.error("missing-param", message, node.place, "").help = Some(help);
         }
         meant
+    }
+
+    /// Whether a key stands for itself, as in `{ prompt: red, blue }`.
+    fn has_no_colon(&self, key: &Key, value: &Item) -> bool {
+        let source = self.document.texts.label(key.place, "").source;
+        value.data == Data::Null && !source.text()[key.place.span.end..].trim_start().starts_with(':')
     }
 
     /// The node, where its parameters allow one.
@@ -312,7 +325,9 @@ impl<'a> Checker<'a> {
                     _ => found.place,
                 };
                 let link = match &found.data {
-                    Data::Text(text) if misfit.code == "wrong-type" => self.link_advice(text, &misfit.path, entry),
+                    Data::Text(text) if misfit.code == "wrong-type" && misfit.path == key.name => {
+                        self.link_advice(text, &key.name, entry)
+                    }
                     _ => None,
                 };
                 self.error(misfit.code, misfit.message, place, misfit.label).help = link.or(misfit.help);
@@ -332,10 +347,9 @@ impl<'a> Checker<'a> {
     }
 
     /// Advice where a parameter was given the name of a node.
-    fn link_advice(&self, text: &str, path: &str, entry: &Entry) -> Option<String> {
+    fn link_advice(&self, text: &str, param: &str, entry: &Entry) -> Option<String> {
         let name = text.split('.').next().unwrap_or_default();
         self.by_name.get(name)?;
-        let param = readable(path);
         let inputs = entry.node_type.inputs;
         let instead = match inputs.is_empty() {
             true => String::new(),

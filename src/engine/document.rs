@@ -164,7 +164,7 @@ impl Document {
             by_name: HashMap::new(),
             copied: 0,
             overfull: false,
-            unknown_reference: false,
+            faulty_reference: false,
             diagnostics,
         };
         let document = parser.document(root, overrides);
@@ -233,8 +233,8 @@ struct Parser {
     copied: usize,
     /// More than [`MAX_COPIES`] were copied, which was told.
     overfull: bool,
-    /// An unknown `${…}` was told of, so that a parameter may seem unused which is not.
-    unknown_reference: bool,
+    /// A faulty `${…}` was told of, so that a parameter may seem unused which is not.
+    faulty_reference: bool,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -303,7 +303,7 @@ impl Parser {
             param.value = value;
         }
         let nodes = self.nodes(nodes, root.place);
-        if !self.unknown_reference && nodes.is_some() {
+        if !self.faulty_reference && nodes.is_some() {
             self.unused();
         }
         let params = std::mem::take(&mut self.params).into_iter().map(|param| (param.key, param.value)).collect();
@@ -499,6 +499,7 @@ impl Parser {
             written.push_str(&rest[..at]);
             let Some(end) = rest[at..].find('}') else {
                 let span = self.within(place, &rest[at..], "${");
+                self.faulty_reference = true;
                 self.error("reference", "a `${` is never closed", span, "").help =
                     Some("write `${name}`; a plain `${` is written `$${`".into());
                 return poison;
@@ -547,6 +548,7 @@ impl Parser {
             }
         }
         let span = self.within(place, reference, reference);
+        self.faulty_reference = true;
         if let Some(index) = known {
             let declared = self.texts.label(self.params[index].key.place, "declared here");
             let fault = self.error("reference", format!("`{name}` is not known yet here"), span, "");
@@ -554,7 +556,6 @@ impl Parser {
             fault.help = Some("a parameter may name those above it: change their order".into());
             return None;
         }
-        self.unknown_reference = true;
         let names = || self.params.iter().take(visible).map(|param| param.key.name.as_str());
         let near = self.nearest.find(name, names()).map(did_you_mean);
         let (message, help) = match visible.min(self.params.len()) {
