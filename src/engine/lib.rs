@@ -28,19 +28,21 @@ mod document;
 mod graph;
 mod key;
 mod nearest;
+mod overrides;
 mod source;
 mod yaml;
 
 pub use check::{Checked, check, read_source};
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
 pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
-pub use document::{Document, Override};
+pub use document::Document;
 pub use event::{Event, Subscriber};
 pub use graph::{Cycle, Graph, GraphNode, Link};
 pub use key::Key;
 pub use lane::Lane;
 pub use node::{DynNode, Fault, FileRef, Node, NodeType};
 
+pub use overrides::Override;
 pub use registry::{Entry, ParamDoc, Registry};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
