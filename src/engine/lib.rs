@@ -41,7 +41,6 @@ pub use graph::{Cycle, Graph, GraphNode, Link};
 pub use key::Key;
 pub use lane::Lane;
 pub use node::{DynNode, Fault, FileRef, Node, NodeType};
-
 pub use overrides::Override;
 pub use registry::{Entry, ParamDoc, Registry};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
