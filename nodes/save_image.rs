@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_diffusion::image;
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, FileRef, Lane, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,10 @@ impl Node for SaveImage {
 
     fn check(&self, cx: &CheckContext) -> Vec<Fault> {
         write::faults(&self.path, "png", cx)
+    }
+
+    fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
+        vec![FileRef::new("path", cx.output_path(&self.path))]
     }
 
     fn stands(&self, outputs: &SaveImageOutputs, cx: &Context) -> bool {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_diffusion::latent;
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, FileRef, Lane, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,10 @@ impl Node for SaveLatent {
 
     fn check(&self, cx: &CheckContext) -> Vec<Fault> {
         write::faults(&self.path, "safetensors", cx)
+    }
+
+    fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
+        vec![FileRef::new("path", cx.output_path(&self.path))]
     }
 
     fn stands(&self, outputs: &SaveLatentOutputs, cx: &Context) -> bool {

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use crate::diagnostic::{Diagnostic, Label};
 use crate::nearest::{Nearest, listed};
+use crate::overrides::Override;
 use crate::source::{Source, Span};
 use crate::yaml::{self, Data, Item, Key, MAX_COPIES, MAX_DEPTH, Place};
 
@@ -20,78 +21,8 @@ pub(crate) const MAX_SIZE: usize = 1 << 20;
 
 const TOP_KEYS: [&str; 4] = ["lsregen", "about", "params", "nodes"];
 
-/// A value from outside the file: `--set name=value`.
-#[derive(Clone)]
-pub struct Override {
-    name: String,
-    source: Arc<Source>,
-    value: Item,
-    /// The value as it was written, where it was neither quoted nor bracketed.
-    plain: Option<String>,
-}
-
-impl Override {
-    /// Reads `name=value`. A value in quotes, `[…]` or `{…}` is read as YAML; any other is a number, `true`, `false`,
-    /// `null` or a text, as in a file, but may hold `: ` and `#` without quotes.
-    ///
-    /// # Errors
-    /// When there is no `=`, or the value is not YAML.
-    pub fn parse(arg: &str) -> Result<Override, Box<Diagnostic>> {
-        let source = Source::new("--set", arg);
-        let fault = |message: &str, span, help: &str| {
-            Box::new(Diagnostic::error("override", message, Label::new(&source, span, "")).help(help.to_string()))
-        };
-        let whole = Span::new(0, arg.len());
-        let Some((name, value)) = arg.split_once('=') else {
-            return Err(fault("there is no `=` in it", whole, "write `--set name=value`"));
-        };
-        if !is_name(name) {
-            let help = "write `--set name=value`, with the name of one of the file's `params`";
-            return Err(fault("no name stands before the `=`", Span::new(0, name.len()), help));
-        }
-        let start = name.len() + 1 + (value.len() - value.trim_start().len());
-        let value = value.trim();
-        let span = Span::new(start, start + value.len());
-        let place = Place { span, ..Place::default() };
-        if !value.starts_with(['"', '\'', '[', '{']) {
-            let data = match yaml::plain(value) {
-                Ok(Data::Null) if value.is_empty() => Data::Text(String::new()),
-                Ok(data) => data,
-                Err(why) => {
-                    return Err(fault(
-                        &format!("`{value}` {why}"),
-                        span,
-                        "if it is meant as a text, put it in quotes within quotes",
-                    ));
-                }
-            };
-            return Ok(Override { name: name.into(), value: Item { place, data }, plain: Some(value.into()), source });
-        }
-        // Spaces in place of `name=` keep every place where it is in the argument.
-        let padded = Source::new("--set", format!("{}{value}", " ".repeat(start)));
-        match yaml::read(&padded, 0) {
-            (Some(value), faults) if faults.is_empty() => {
-                Ok(Override { name: name.into(), source, value, plain: None })
-            }
-            (_, faults) => Err(match faults.into_iter().next() {
-                Some(mut fault) => {
-                    for label in std::iter::once(&mut fault.primary).chain(&mut fault.secondary) {
-                        label.source = source.clone();
-                    }
-                    Box::new(fault)
-                }
-                None => fault("the value is not YAML", span, "put a text in quotes within quotes"),
-            }),
-        }
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
-
 /// Whether a node or parameter may have this name: letters, digits, `_` and `-`, a letter or `_` first.
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
 }
@@ -164,7 +95,7 @@ impl Document {
             by_name: HashMap::new(),
             copied: 0,
             overfull: false,
-            unknown_reference: false,
+            faulty_reference: false,
             diagnostics,
         };
         let document = parser.document(root, overrides);
@@ -233,8 +164,8 @@ struct Parser {
     copied: usize,
     /// More than [`MAX_COPIES`] were copied, which was told.
     overfull: bool,
-    /// An unknown `${…}` was told of, so that a parameter may seem unused which is not.
-    unknown_reference: bool,
+    /// A faulty `${…}` was told of, so that a parameter may seem unused which is not.
+    faulty_reference: bool,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -303,7 +234,7 @@ impl Parser {
             param.value = value;
         }
         let nodes = self.nodes(nodes, root.place);
-        if !self.unknown_reference && nodes.is_some() {
+        if !self.faulty_reference && nodes.is_some() {
             self.unused();
         }
         let params = std::mem::take(&mut self.params).into_iter().map(|param| (param.key, param.value)).collect();
@@ -499,6 +430,7 @@ impl Parser {
             written.push_str(&rest[..at]);
             let Some(end) = rest[at..].find('}') else {
                 let span = self.within(place, &rest[at..], "${");
+                self.faulty_reference = true;
                 self.error("reference", "a `${` is never closed", span, "").help =
                     Some("write `${name}`; a plain `${` is written `$${`".into());
                 return poison;
@@ -547,6 +479,7 @@ impl Parser {
             }
         }
         let span = self.within(place, reference, reference);
+        self.faulty_reference = true;
         if let Some(index) = known {
             let declared = self.texts.label(self.params[index].key.place, "declared here");
             let fault = self.error("reference", format!("`{name}` is not known yet here"), span, "");
@@ -554,7 +487,6 @@ impl Parser {
             fault.help = Some("a parameter may name those above it: change their order".into());
             return None;
         }
-        self.unknown_reference = true;
         let names = || self.params.iter().take(visible).map(|param| param.key.name.as_str());
         let near = self.nearest.find(name, names()).map(did_you_mean);
         let (message, help) = match visible.min(self.params.len()) {

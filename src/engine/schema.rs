@@ -8,7 +8,7 @@ use schemars::Schema;
 use serde_json::{Map, Value as Json};
 
 use crate::document::did_you_mean;
-use crate::nearest::{Nearest, listed};
+use crate::nearest::{Nearest, either, listed};
 use crate::registry::ParamDoc;
 use crate::yaml::quoted;
 
@@ -259,11 +259,15 @@ impl<'a> Limits<'a> {
     }
 
     fn allow(&self, value: f64) -> bool {
-        let least = self.least.and_then(|(limit, open)| Some((limit.as_f64()?, open)));
-        let most = self.most.and_then(|(limit, open)| Some((limit.as_f64()?, open)));
-        least.is_none_or(|(least, open)| if open { value > least } else { value >= least })
-            && most.is_none_or(|(most, open)| if open { value < most } else { value <= most })
+        let limit = |limit: Option<(&Json, bool)>| limit.and_then(|(limit, open)| Some((limit.as_f64()?, open)));
+        limit(self.least).is_none_or(|(least, open)| if same(value, least) { !open } else { value > least })
+            && limit(self.most).is_none_or(|(most, open)| if same(value, most) { !open } else { value < most })
     }
+}
+
+/// Whether a value is the limit; a limit of 32 bits, such as 0.1, is what 32 bits make of the value.
+fn same(value: f64, limit: f64) -> bool {
+    value == limit || (f64::from(limit as f32) == limit && value as f32 == limit as f32)
 }
 
 /// A number as people write it: `1`, not `1.0`; `0.1`, not what 32 bits make of it.
@@ -391,6 +395,14 @@ impl<'a> Checker<'a> {
             self.misfit("not-a-choice", path, message).label = near.unwrap_or_default();
             return;
         }
+        if let Some((tag, given)) = value.as_object().and_then(|fields| tag(&choices, fields)) {
+            let words: Vec<_> = choices.iter().filter_map(|choice| tag_word(choice, tag)).collect();
+            let near = given.as_str().and_then(|given| self.nearest.find(given, words.iter().copied()));
+            let label = near.map(did_you_mean).unwrap_or_default();
+            let message = format!("`{subject}.{tag}` is {}, but here it is {}", either(words), described(given));
+            self.misfit("not-a-choice", &format!("{path}/{tag}"), message).label = label;
+            return;
+        }
         let kinds: Vec<_> = choices.iter().flat_map(|choice| types(choice)).collect();
         let message = match value {
             Json::Null => format!("`{subject}` must be {expected}, but nothing is given"),
@@ -516,6 +528,17 @@ impl<'a> Checker<'a> {
 fn words(object: &Object) -> Vec<&str> {
     let list = object.get("enum").and_then(Json::as_array).into_iter().flatten();
     list.chain(object.get("const")).filter_map(Json::as_str).collect()
+}
+
+/// The field by which structs of several shapes are told apart, and what is given there.
+fn tag<'a>(choices: &[&'a Object], fields: &'a Object) -> Option<(&'a str, &'a Json)> {
+    let names = choices.first().into_iter().flat_map(|choice| properties(choice)).map(|(name, _)| name.as_str());
+    let mut tags = names.filter(|name| choices.iter().all(|choice| tag_word(choice, name).is_some()));
+    tags.find_map(|tag| Some((tag, fields.get(tag)?)))
+}
+
+fn tag_word<'a>(choice: &'a Object, tag: &str) -> Option<&'a str> {
+    choice.get("properties")?.get(tag)?.get("const")?.as_str()
 }
 
 /// Whether the alternative is for values of this kind, and for this word or this tag if it is for certain ones.

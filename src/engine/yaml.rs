@@ -245,7 +245,14 @@ struct Frame {
 
 enum Body {
     List(Vec<Item>),
-    Map { entries: Vec<(Key, Item)>, seen: HashMap<String, Span>, slot: Slot, merged: Vec<(Key, Item)> },
+    Map {
+        entries: Vec<(Key, Item)>,
+        seen: HashMap<String, Span>,
+        slot: Slot,
+        merged: Vec<(Key, Item)>,
+        /// A key that is no text was told of; one is enough.
+        odd_key: bool,
+    },
 }
 
 /// What a mapping waits for.
@@ -310,7 +317,7 @@ impl Reader<'_> {
                 Event::MappingStart(anchor, tag) => {
                     let span = self.untagged(span, anchor, tag.is_some());
                     let (entries, merged) = (vec![], vec![]);
-                    let body = Body::Map { entries, seen: HashMap::new(), slot: Slot::Key, merged };
+                    let body = Body::Map { entries, seen: HashMap::new(), slot: Slot::Key, merged, odd_key: false };
                     if !self.open(span, anchor, body) {
                         return false;
                     }
@@ -394,13 +401,13 @@ impl Reader<'_> {
         let end = if frame.flow { span.end } else { frame.end };
         let data = match frame.body {
             Body::List(items) => Data::List(items),
-            Body::Map { mut entries, mut seen, merged, .. } => {
+            Body::Map { mut entries, mut seen, merged, odd_key, .. } => {
                 for (key, value) in merged {
                     if seen.insert(key.name.clone(), key.place.span).is_none() {
                         entries.push((key, value));
                     }
                 }
-                Data::Map(entries)
+                if odd_key && entries.is_empty() { Data::Poison } else { Data::Map(entries) }
             }
         };
         let start = frame.start.min(end);
@@ -491,13 +498,29 @@ impl Reader<'_> {
             Data::Text(name) => name,
             Data::Poison => return Slot::Dropped,
             ref other => {
+                if let Some(Frame { body: Body::Map { odd_key, .. }, .. }) = self.stack.last_mut()
+                    && std::mem::replace(odd_key, true)
+                {
+                    return Slot::Dropped;
+                }
+                let flow = self.stack.last().is_some_and(|frame| frame.flow);
                 let written = self.source.slice(place.span);
                 let (message, help) = match other {
-                    Data::List(_) | Data::Map(_) => ("a key is a text, but this is not".to_string(), None),
+                    Data::List(_) | Data::Map(_) => (
+                        "a key is a text, but this is not".to_string(),
+                        Some(
+                            "a text that begins with `{` or `[` needs quotes; `${name}` names a parameter".to_string(),
+                        ),
+                    ),
                     Data::Null => ("a key is missing before the `:`".to_string(), None),
                     _ => (
                         format!("a key is a text, but `{written}` is read as {}", item.describe()),
-                        Some("begin it with a letter, or put it in quotes".into()),
+                        Some(match flow {
+                            true => {
+                                "a list of values stands in brackets, `[…, …]`; a key that is meant needs quotes".into()
+                            }
+                            false => "begin it with a letter, or put it in quotes".into(),
+                        }),
                     ),
                 };
                 self.fault("key", message, place.span).help = help;
@@ -515,6 +538,27 @@ impl Reader<'_> {
         }
         seen.insert(name.clone(), place.span);
         Slot::Value(Key { name, place })
+    }
+
+    /// Where a `:` surprised the parser because another is missing before it: the line above, or the start of its own.
+    fn unfinished(&self, at: usize) -> Option<(Span, &'static str)> {
+        let text = self.source.text();
+        let line = self.source.line_span(self.source.position(at).line);
+        let before = &text[line.start..at];
+        if before.contains('{') {
+            let start = line.start + (before.len() - before.trim_start().len());
+            return Some((
+                Span::new(start, line.end),
+                "before the `{` of a node stand its name, a `:` and a space: `name: { type: …, … }`",
+            ));
+        }
+        let above = text[..line.start].trim_end();
+        let above = Span::new(above.rfind('\n').map_or(0, |end| end + 1), above.len());
+        let written = self.source.slice(above);
+        let is_entry = written.contains(": ") || written.ends_with(':') || written.trim_start().starts_with(['#', '-']);
+        let start = above.start + (written.len() - written.trim_start().len());
+        (before.trim().is_empty() && !written.is_empty() && !is_entry)
+            .then_some((Span::new(start, above.end), "between a key and its value stand a `:` and a space"))
     }
 
     /// A fault of the YAML itself, in words of someone who writes it.
@@ -552,6 +596,11 @@ impl Reader<'_> {
             ("the quoted text has ended, but the line goes on".into(), "put the whole text into the quotes")
         } else if open.is_some() {
             ("this does not fit inside the brackets".into(), "close the bracket, or put a comma before the next value")
+        } else if let Some((line, help)) =
+            self.unfinished(at).filter(|_| has("mapping values are not allowed") || has("':'"))
+        {
+            self.fault("syntax", "this line is no `key: value`", line).help = Some(help.into());
+            return;
         } else if has("mapping values are not allowed") || has("':'") {
             let help = "put a text that contains `: ` in quotes; give the keys of one mapping the same indentation";
             ("a `:` is not expected here".into(), help)

@@ -1,7 +1,7 @@
 //! One test a kind of fault: what is told, word for word.
 
 use insta::assert_snapshot;
-use lsregen_engine::{Override, render, to_json};
+use lsregen_engine::{Override, read_source, render, to_json};
 
 use crate::{GOOD, checked, told};
 
@@ -34,6 +34,14 @@ fault!(not_a_mapping, "- a\n- b\n");
 fault!(tab, "  up: {" => "\tup: {");
 fault!(unclosed_bracket, "model: shapes/xl }" => "model: shapes/xl");
 fault!(unclosed_quote, "prompt: ${prompt}\n" => "prompt: \"${prompt}\n");
+fault!(missing_colon, "seed: 7\n" => "seed 7\n");
+fault!(missing_space, "seed: 7\n" => "seed:7\n");
+fault!(missing_colon_before_braces, "  up: {" => "  up {");
+fault!(two_quotes, "about: A layout, drawn large." => "about: 'it's'");
+fault!(comma_in_text, "prompt: \"${prompt}, sharp\"" => "prompt: ${prompt}, sharp");
+fault!(list_without_brackets, "box: [0.08, 0.15, 0.45, 0.55]" => "box: 0.08, 0.15, 0.45, 0.55");
+fault!(other_templates, "prompt: ${prompt}\n" => "prompt: {{prompt}}\n");
+fault!(type_without_colon, "type: Upsample, " => "type Upsample, ");
 fault!(colon_in_text, "prompt: a red" => "prompt: photo: a red");
 fault!(bad_indentation, "    boxes:" => "   boxes:");
 fault!(reserved_character, "about: A" => "about: @A");
@@ -66,8 +74,7 @@ fault!(unknown_reference, "prompt: ${prompt}\n" => "prompt: ${promt}\n");
 fault!(reference_without_params, "lsregen: 1\nnodes:\n  a: { type: LoadModel, model: \"x/${size}\" }\n");
 fault!(later_reference, "  seed: 7" => "  first: ${second}\n  second: ${seed}\n  seed: 7");
 fault!(unclosed_reference, "\"${prompt}, sharp\"" => "\"${prompt, sharp\"");
-fault!(list_in_text, "seed: 7" => "seed: [7]", set);
-fault!(reference_to_list_in_text, "\"${prompt}, sharp\"" => "\"sharp ${list}\"", set);
+fault!(list_for_text, "prompt: a red circle and a blue square on sand" => "prompt: [a, b]");
 fault!(unused_param, "  seed: 7" => "  seed: 7\n  steps: 20");
 
 // Nodes and keys.
@@ -134,6 +141,30 @@ fault!(missing_file, "  up: {" => "  photo: { type: LoadImage, path: pictur.png 
 fault!(missing_folder, "  up: {" => "  photo: { type: LoadImage, path: nowhere/picture.png }\n  up: {");
 fault!(folder_for_file, "  up: {" => "  photo: { type: LoadImage, path: folder }\n  up: {");
 
+/// Values of rare kinds, each wrong in its own way.
+fn kinds(params: &str) -> String {
+    with("  up: {", &format!("  kinds: {{ type: Kinds, {params} }}\n  up: {{"))
+}
+
+fault!(rare_colour, kinds("colour: { r: 1 }"));
+fault!(rare_colour_part, kinds("colour: [1, 2, 256]"));
+fault!(rare_tag, kinds("frame: { shape: linear, width: 1 }"));
+fault!(rare_tagged_value, kinds("frame: { shape: margin, left: 1, rigth: 70000 }"));
+fault!(rare_mapping, kinds("names: { a: 1, b: two }"));
+fault!(rare_list_of_words, kinds("methods: [ddim, nois]"));
+fault!(rare_pair, kinds("pair: [1, 2]"));
+fault!(rare_pair_too_long, kinds("pair: [1, a, b]"));
+fault!(rare_optional_struct, kinds("size: { phrase: a, box: [0, 0, 1, 1], weight: 2 }"));
+fault!(rare_scale, kinds("scale: 0.05"));
+
+#[test]
+fn rare_kinds_that_are_right() {
+    let text =
+        kinds("colour: [1, 2, 255], frame: { shape: line, width: 3 }, names: { a: 1 }, methods: [ddim], pair: [1, b]");
+    assert!(checked(&text, &[]).graph.is_some(), "{}", told(&text, &[]));
+    assert!(checked(&kinds("colour: red, size: null, scale: 0.1"), &[]).graph.is_some());
+}
+
 // The whole.
 fault!(no_output, "  save: { type: SaveImage, image: image, path: out/picture.png }\n" => "");
 fault!(unneeded_node, "  up: {" => "  again: { type: Upsample, image: layout.image, width: 8, height: 8 }\n  up: {");
@@ -174,6 +205,23 @@ nodes:
   save: { type: SaveImage, image: pu }
 ";
     assert_snapshot!(told(text, &[]));
+}
+
+#[test]
+fn files_that_are_no_workflows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).expect("a file");
+    write("graph.yaml", GOOD.as_bytes());
+    write("latin.yaml", b"lsregen: 1\nabout: caf\xe9\n");
+    write("huge.yaml", &"é".repeat(1 << 20).into_bytes()[1..]);
+    let told = ["grahp.yaml", "latin.yaml", ".", "nowhere/graph.yaml"].map(|name| {
+        let fault = read_source(&folder.path().join(name)).err().expect("a fault");
+        render(&[*fault], false).replace(&folder.path().display().to_string(), "FOLDER")
+    });
+    assert_snapshot!(told.join(""));
+    assert!(read_source(&folder.path().join("huge.yaml")).is_ok_and(|source| source.text().len() > 1 << 20));
+    let source = read_source(&folder.path().join("graph.yaml")).ok().expect("a source");
+    assert_eq!(source.text(), GOOD);
 }
 
 /// What follows from a fault is not told.

@@ -68,6 +68,17 @@ fn text_params_stay_texts_and_lists_stay_lists() {
 }
 
 #[test]
+fn references_need_no_quotes_inside_braces() {
+    let text =
+        GOOD.replace("prompt: \"${prompt}, sharp\"", "prompt: ${prompt}").replace("width: 256", "width: ${ size}");
+    assert!(told(&text, &[]).contains("no parameter ` size`"));
+    let graph = graph(&text.replace("${ size}", "256"));
+    let node = graph.order().iter().find(|&&node| &*graph.node(node).name == "sample").expect("a node");
+    let params = graph.node(*node).node.params().expect("JSON");
+    assert_eq!(params["prompt"], "a red circle and a blue square on sand");
+}
+
+#[test]
 fn anchors_and_merge_keys_are_written_out() {
     let text = "\
 lsregen: 1

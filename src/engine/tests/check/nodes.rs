@@ -1,5 +1,6 @@
 //! Fake nodes with the shapes of real ones: no test here runs them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -230,6 +231,40 @@ pub struct Sample {
 
 node!(Sample: SampleInputs => GivesLatent);
 
+/// A colour, by name or by its parts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Colour {
+    Name(String),
+    Parts([u8; 3]),
+}
+
+/// What is drawn beside the picture.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "shape", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Frame {
+    /// Four lines.
+    Line { width: u8 },
+    /// Nothing but space.
+    Margin { left: i16, right: i16 },
+}
+
+/// Kinds of parameters that are rare.
+#[derive(Serialize, Deserialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kinds {
+    pub colour: Option<Colour>,
+    pub frame: Option<Frame>,
+    pub names: BTreeMap<String, f32>,
+    pub methods: Vec<Method>,
+    pub pair: (f32, String),
+    pub size: Option<Box<Grounding>>,
+    #[schemars(range(min = 0.1f32))]
+    pub scale: f32,
+}
+
+node!(Kinds: () => GivesModel);
+
 /// Writes a picture.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -257,6 +292,7 @@ pub static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
         NodeType::of::<Decode>(),
         NodeType::of::<Invert>(),
         NodeType::of::<Sample>(),
+        NodeType::of::<Kinds>(),
         NodeType::of::<SaveImage>(),
     ])
 });

@@ -1,0 +1,70 @@
+//! Files: those that a node names, and the workflow's own.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::diagnostic::{Diagnostic, Label};
+use crate::document::{MAX_SIZE, did_you_mean};
+use crate::nearest::Nearest;
+use crate::source::{Source, Span};
+
+/// Reads a workflow file, for [`check`]. Messages call it by the path as given.
+///
+/// # Errors
+/// When there is no such file, or it is too large to be a workflow, or no text.
+pub fn read_source(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
+    let name = path.display().to_string();
+    let nowhere = Source::new(&*name, "");
+    let fault = |code, message: String| Diagnostic::error(code, message, Label::new(&nowhere, Span::default(), ""));
+    if let Some(problem) = unusable(path) {
+        let near = near_file(path, &Nearest::new());
+        return Err(Box::new(fault("file", problem).help(near.as_deref().map(did_you_mean))));
+    }
+    let mut text = vec![];
+    let file = fs::File::open(path).map(|file| file.take(MAX_SIZE as u64 + 1));
+    if let Err(error) = file.and_then(|mut file| file.read_to_end(&mut text)) {
+        return Err(Box::new(fault("file", format!("the file `{name}` cannot be read: {error}"))));
+    }
+    // The last character of what is too large may be cut; that it is too large is said by the check.
+    match String::from_utf8(text) {
+        Ok(text) => Ok(Source::new(name, text)),
+        Err(error) if error.as_bytes().len() > MAX_SIZE => {
+            Ok(Source::new(name, String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        }
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
+            let message = format!("line {line} of `{name}` is not UTF-8");
+            Err(Box::new(fault("not-utf8", message).help("is this a text file? Save it as UTF-8".to_string())))
+        }
+    }
+}
+
+/// Why a file cannot be read; `None` where it can.
+pub(super) fn unusable(path: &Path) -> Option<String> {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Ok(facts) if facts.is_dir() => Some(format!("`{shown}` is a folder, but a file is needed")),
+        Ok(_) => fs::File::open(path).err().map(|error| format!("the file `{shown}` cannot be read: {error}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() && !folder.exists() => {
+                Some(format!("there is no file `{shown}`, nor a folder `{}`", folder.display()))
+            }
+            _ => Some(format!("there is no file `{shown}`")),
+        },
+        Err(error) => Some(format!("the file `{shown}` cannot be read: {error}")),
+    }
+}
+
+/// A file beside the missing one with nearly its name.
+pub(super) fn near_file(path: &Path, nearest: &Nearest) -> Option<String> {
+    const LOOKED_AT: usize = 1000;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = fs::read_dir(folder).ok()?.take(LOOKED_AT);
+    let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    let name = path.file_name()?.to_str()?;
+    nearest.find(name, names.iter().map(String::as_str)).filter(|near| *near != name).map(str::to_string)
+}

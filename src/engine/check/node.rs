@@ -1,0 +1,263 @@
+//! What each node says of itself: its type, its keys, its parameters, its files.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::file::{near_file, unusable};
+use super::{Checker, Draft, code};
+use crate::document::{did_you_mean, json};
+use crate::graph::find;
+use crate::nearest::listed;
+use crate::node::{DynNode, Fault};
+use crate::registry::Entry;
+use crate::schema::{self, readable};
+use crate::yaml::{Data, Item, Key};
+
+impl<'a> Checker<'a> {
+    /// Types, keys, parameters and files: what each node says of itself.
+    pub(super) fn nodes(&mut self) {
+        for index in 0..self.drafts.len() {
+            let Some(entry) = self.node_type(index) else {
+                self.links_incomplete = true;
+                if self.drafts[index].value.data == Data::Poison {
+                    self.misnamed.push(index);
+                }
+                continue;
+            };
+            self.drafts[index].entry = Some(entry);
+            for output in entry.node_type.outputs {
+                let givers = self.givers.entry(output.type_name).or_default();
+                if givers.last() != Some(&index) {
+                    givers.push(index);
+                }
+            }
+            let missing = self.keys(index, entry);
+            if let Some(node) = self.decode(index, entry, &missing) {
+                self.faults(index, &*node);
+                self.drafts[index].node = Some(node);
+            }
+        }
+    }
+
+    fn node_type(&mut self, index: usize) -> Option<&'a Entry> {
+        let Draft { key, value, .. } = self.drafts[index];
+        let name = &key.name;
+        let advice = "`lsregen nodes` lists the types";
+        let entries = match &value.data {
+            Data::Map(entries) => entries,
+            Data::Poison => return None,
+            _ => {
+                let place = if value.data == Data::Null { key.place } else { value.place };
+                let message = match value.data {
+                    Data::Null => format!("`{name}` must be a node, a mapping with a `type`, but nothing is given"),
+                    _ => format!("`{name}` must be a node, a mapping with a `type`, but is {}", value.describe()),
+                };
+                self.error("wrong-type", message, place, "").help =
+                    Some(format!("write `{name}: {{ type: …, … }}`; {advice}"));
+                return None;
+            }
+        };
+        let Some((_, kind)) = value.get("type") else {
+            let written = |key: &Key| key.name.starts_with("type ") || self.nearest.find(&key.name, ["type"]).is_some();
+            let misspelt = entries.iter().find(|(key, _)| written(key));
+            let message = format!("the node `{name}` has no `type`");
+            let (place, label) = match misspelt {
+                Some((key, _)) => match key.name.strip_prefix("type ") {
+                    Some(kind) => (key.place, did_you_mean(&format!("type: {kind}"))),
+                    None => (key.place, did_you_mean("type")),
+                },
+                None => (key.place, String::new()),
+            };
+            self.error("missing-type", message, place, label).help = Some(format!("give it one; {advice}"));
+            return None;
+        };
+        let text = match &kind.data {
+            Data::Text(text) => text,
+            Data::Poison => return None,
+            _ => {
+                let message =
+                    format!("the `type` of `{name}` must be the name of a node type, but is {}", kind.describe());
+                self.error("unknown-type", message, kind.place, "").help = Some(advice.into());
+                return None;
+            }
+        };
+        let entry = self.registry.get(text);
+        if entry.is_none() {
+            let near = self.nearest.find(text, self.registry.iter().map(|entry| entry.node_type.name));
+            let label = near.map(did_you_mean).unwrap_or_default();
+            self.error("unknown-type", format!("there is no node type {}", code(text)), kind.place, label).help =
+                Some(advice.into());
+        }
+        entry
+    }
+
+    /// Unknown keys, and missing parameters and inputs. Gives the keys that are surely meant by misspelt ones.
+    fn keys(&mut self, index: usize, entry: &'a Entry) -> HashSet<&'a str> {
+        let Draft { key: node, value, .. } = self.drafts[index];
+        let Data::Map(keys) = &value.data else { return HashSet::new() };
+        let kind = entry.node_type.name;
+        let names = || {
+            let sockets = entry.node_type.inputs.iter().map(|socket| socket.name);
+            sockets.chain(entry.params.iter().map(|param| param.name.as_str()))
+        };
+        let mut meant = HashSet::new();
+        for (key, value_of_key) in keys {
+            if key.name == "type" || names().any(|name| name == key.name) {
+                continue;
+            }
+            let free = names().filter(|name| value.get(name).is_none());
+            let near = self.nearest.find(&key.name, free);
+            meant.extend(near);
+            let message = format!("{kind} has no input or parameter {}", code(&key.name));
+            let is_output = entry.node_type.outputs.iter().any(|output| output.name == key.name);
+            let (label, help) = if is_output && near.is_none() {
+                let help = format!("remove it here; another node links to it by `{}.{}`", node.name, key.name);
+                (format!("this is an output of {kind}"), help)
+            } else if near.is_none() && self.has_no_colon(key, value_of_key) {
+                let help = "if it belongs to the text before the comma, put that whole text in quotes";
+                ("a key without a value".into(), help.to_string())
+            } else if names().next().is_none() {
+                (String::new(), format!("{kind} takes nothing but its `type`"))
+            } else {
+                (near.map(did_you_mean).unwrap_or_default(), format!("{kind} takes {}", listed(names())))
+            };
+            self.error("unknown-key", message, key.place, label).help = Some(help);
+        }
+        let absent = |name: &str| value.get(name).is_none() && !meant.contains(name);
+        for param in entry.params.iter().filter(|param| param.required && absent(&param.name)) {
+            let message = format!("`{}` has no `{}`, which {kind} needs", node.name, param.name);
+            let range = if param.range.is_empty() { String::new() } else { format!(", {}", param.range) };
+            let doc = first_sentence(&param.doc).map(|doc| format!(": {doc}")).unwrap_or_default();
+            let help = format!("add `{}: …` ({}{range}){doc}", param.name, param.type_text);
+            self.error("missing-param", message, node.place, "").help = Some(help);
+        }
+        meant
+    }
+
+    /// Whether a key stands for itself, as in `{ prompt: red, blue }`.
+    fn has_no_colon(&self, key: &Key, value: &Item) -> bool {
+        let source = self.document.texts.label(key.place, "").source;
+        value.data == Data::Null && !source.text()[key.place.span.end..].trim_start().starts_with(':')
+    }
+
+    /// The node, where its parameters allow one.
+    fn decode(&mut self, index: usize, entry: &'a Entry, meant: &HashSet<&str>) -> Option<Arc<dyn DynNode>> {
+        let value = self.drafts[index].value;
+        let Data::Map(keys) = &value.data else { return None };
+        let mut params = Map::new();
+        let is_absent = |name: &str| value.get(name).is_none();
+        let mut sound = meant.is_empty() && !entry.params.iter().any(|param| param.required && is_absent(&param.name));
+        for (key, item) in keys {
+            if !entry.params.iter().any(|param| param.name == key.name) {
+                continue;
+            }
+            let json = json(item);
+            let mut poisoned = vec![];
+            poison(item, key.name.clone(), &mut poisoned);
+            sound &= poisoned.is_empty();
+            for misfit in schema::misfits(&entry.schema, &key.name, &json, &self.nearest) {
+                // What is said above, at or below a faulty place may follow from it.
+                let inside = |outer: &str, inner: &str| {
+                    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                };
+                if poisoned.iter().any(|place| inside(place, &misfit.path) || inside(&misfit.path, place)) {
+                    continue;
+                }
+                sound = false;
+                let (found_key, found) = find(value, &misfit.path);
+                let place = match found_key {
+                    Some(key) if misfit.on_key || found.data == Data::Null => key.place,
+                    _ => found.place,
+                };
+                let link = match &found.data {
+                    Data::Text(text) if misfit.code == "wrong-type" && misfit.path == key.name => {
+                        self.link_advice(text, &key.name, entry)
+                    }
+                    _ => None,
+                };
+                self.error(misfit.code, misfit.message, place, misfit.label).help = link.or(misfit.help);
+            }
+            params.insert(key.name.clone(), json);
+        }
+        if !sound {
+            return None;
+        }
+        match (entry.node_type.decode)(&Json::Object(params)) {
+            Ok(node) => Some(node),
+            Err(fault) => {
+                self.fault(index, "wrong-value", fault);
+                None
+            }
+        }
+    }
+
+    /// Advice where a parameter was given the name of a node.
+    fn link_advice(&self, text: &str, param: &str, entry: &Entry) -> Option<String> {
+        let name = text.split('.').next().unwrap_or_default();
+        self.by_name.get(name)?;
+        let inputs = entry.node_type.inputs;
+        let instead = match inputs.is_empty() {
+            true => String::new(),
+            false => format!("; the inputs of {} are {}", entry.node_type.name, listed(inputs.iter().map(|s| s.name))),
+        };
+        Some(format!("`{name}` is a node, but `{param}` is a parameter and takes a value{instead}"))
+    }
+
+    fn fault(&mut self, index: usize, code: &'static str, fault: Fault) {
+        let Draft { key, value, .. } = self.drafts[index];
+        let (found_key, found) = find(value, &fault.path);
+        let place = if found_key.is_some() { found.place } else { key.place };
+        let message = match (fault.path.is_empty(), fault.message) {
+            (true, message) => format!("`{}`: {message}", key.name),
+            // A message that names its place needs no other name.
+            (false, message) if message.contains('`') => message,
+            (false, message) => format!("`{}`: {message}", readable(&fault.path)),
+        };
+        self.error(code, message, place, "").help = fault.help;
+    }
+
+    /// What the node itself objects to, and files that are not there.
+    fn faults(&mut self, index: usize, node: &dyn DynNode) {
+        for fault in node.check(&self.cx) {
+            self.fault(index, "invalid", fault);
+        }
+        for file in node.files(&self.cx) {
+            let problem = match self.files.get(&file.path) {
+                Some(problem) => problem.clone(),
+                None => {
+                    let problem = unusable(&file.path);
+                    self.files.insert(file.path.clone(), problem.clone());
+                    problem
+                }
+            };
+            let Some(message) = problem else { continue };
+            let (found_key, found) = find(self.drafts[index].value, &file.param);
+            let place = if found_key.is_some() { found.place } else { self.drafts[index].key.place };
+            let near = near_file(&file.path, &self.nearest);
+            self.error("file", message, place, near.as_deref().map(did_you_mean).unwrap_or_default()).help =
+                Some("files are looked for beside the graph; an absolute path is taken as it is".into());
+        }
+    }
+}
+
+/// Paths of faulty values within a parameter.
+fn poison(item: &Item, path: String, found: &mut Vec<String>) {
+    match &item.data {
+        Data::Poison => found.push(path),
+        Data::List(items) => {
+            items.iter().enumerate().for_each(|(index, item)| poison(item, format!("{path}/{index}"), found));
+        }
+        Data::Map(entries) => {
+            entries.iter().for_each(|(key, item)| poison(item, format!("{path}/{}", key.name), found));
+        }
+        _ => {}
+    }
+}
+
+fn first_sentence(doc: &str) -> Option<&str> {
+    let paragraph = doc.split("\n\n").next()?.trim();
+    let sentence = paragraph.split(". ").next().unwrap_or(paragraph);
+    (!sentence.is_empty()).then(|| sentence.trim_end_matches('.'))
+}

@@ -1,0 +1,202 @@
+//! What only the whole graph shows: cycles, model families, files written twice, nodes that no one needs.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use super::{Checker, Draft};
+use crate::diagnostic::{Diagnostic, Label};
+use crate::graph::{find, knots};
+use crate::nearest::{either, listed};
+use crate::socket::SocketSpec;
+use crate::yaml::Place;
+
+impl Checker<'_> {
+    /// Nodes that wait for each other.
+    pub(super) fn cycles(&mut self) {
+        for index in 0..self.drafts.len() {
+            let to_itself: Option<Place> = self.drafts[index]
+                .links
+                .iter()
+                .flatten()
+                .find(|link| link.sound() && link.producer == index)
+                .map(|link| link.place);
+            if let Some(place) = to_itself {
+                let name = &self.drafts[index].key.name;
+                let message = format!("`{name}` is linked to itself");
+                let help = "link it to what comes before it".to_string();
+                self.error("cycle", message, place, "").help = Some(help);
+            }
+        }
+        for cycle in knots(&self.link_graph()) {
+            self.cycle(&cycle);
+        }
+    }
+
+    fn cycle(&mut self, cycle: &[NodeIndex]) {
+        const LABELLED: usize = 12;
+        let names: Vec<_> = cycle.iter().map(|node| self.drafts[node.index()].key.name.as_str()).collect();
+        let message = format!("{} wait for each other", listed(names.iter().copied()));
+        let labels = cycle.iter().zip(cycle.iter().cycle().skip(1)).take(LABELLED).filter_map(|(node, next)| {
+            let draft = &self.drafts[node.index()];
+            let link = draft.links.iter().flatten().find(|link| link.producer == next.index())?;
+            let text = format!("`{}` needs `{}`", draft.key.name, self.drafts[next.index()].key.name);
+            Some((link.place, self.document.texts.label(link.place, text)))
+        });
+        let mut labels = labels.collect::<Vec<_>>().into_iter();
+        let Some((place, first)) = labels.next() else { return };
+        let fault = self.error("cycle", message, place, first.text);
+        fault.secondary.extend(labels.map(|(_, label)| label));
+        fault.help = Some("remove one of these links: a node can only take what is made before it".into());
+    }
+
+    /// Whether values are of a variant (model family) that their consumers take. A node hands on the variant of its
+    /// input to an output of the same type.
+    pub(super) fn variants(&mut self) {
+        // Where each output's variant comes from, and which it is.
+        let mut known: Vec<Vec<Option<(usize, String)>>> = vec![vec![]; self.drafts.len()];
+        for index in self.producers_first() {
+            let draft = &self.drafts[index];
+            let Some(entry) = draft.entry else { continue };
+            let own = draft.node.as_ref().map(|node| node.variants(&self.cx)).unwrap_or_default();
+            let inherited = |type_name: &str| {
+                let sockets = entry.node_type.inputs.iter().zip(&draft.links);
+                let mut links = sockets.filter(|(s, _)| s.type_name == type_name).flat_map(|(_, links)| links);
+                let link = links.next().filter(|_| links.next().is_none())?;
+                known[link.producer].get(link.output?)?.clone()
+            };
+            let outputs = entry.node_type.outputs.iter().map(|output| {
+                let own = own.iter().find(|(name, _)| *name == output.name);
+                own.map(|(_, variant)| (index, variant.clone())).or_else(|| inherited(output.type_name))
+            });
+            known[index] = outputs.collect();
+        }
+        for index in 0..self.drafts.len() {
+            let Some(entry) = self.drafts[index].entry else { continue };
+            for (at, socket) in entry.node_type.inputs.iter().enumerate().filter(|(_, s)| !s.variants.is_empty()) {
+                let links = self.drafts[index].links.get(at).into_iter().flatten();
+                let wrong: Vec<_> = links
+                    .filter_map(|link| {
+                        let (origin, variant) = known[link.producer].get(link.output?)?.as_ref()?;
+                        let fits = socket.variants.contains(&variant.as_str());
+                        (!fits).then(|| (link.place, link.producer, *origin, variant.clone()))
+                    })
+                    .collect();
+                for (place, producer, origin, variant) in wrong {
+                    self.wrong_variant(socket, place, producer, origin, &variant, &known);
+                }
+            }
+        }
+    }
+
+    /// From producers to consumers by sound links, without nodes that are linked to themselves.
+    fn link_graph(&self) -> DiGraph<(), ()> {
+        let mut graph = DiGraph::with_capacity(self.drafts.len(), self.drafts.len());
+        for _ in &self.drafts {
+            graph.add_node(());
+        }
+        for (index, draft) in self.drafts.iter().enumerate() {
+            for link in draft.links.iter().flatten().filter(|link| link.sound() && link.producer != index) {
+                graph.add_edge(NodeIndex::new(link.producer), NodeIndex::new(index), ());
+            }
+        }
+        graph
+    }
+
+    fn producers_first(&self) -> Vec<usize> {
+        let graph = self.link_graph();
+        petgraph::algo::kosaraju_scc(&graph).into_iter().rev().flatten().map(NodeIndex::index).collect()
+    }
+
+    fn wrong_variant(
+        &mut self,
+        socket: &SocketSpec,
+        place: Place,
+        producer: usize,
+        origin: usize,
+        variant: &str,
+        known: &[Vec<Option<(usize, String)>>],
+    ) {
+        let name = |index: usize| self.drafts[index].key.name.as_str();
+        let families = either(socket.variants.iter().copied());
+        let kind = socket.type_name;
+        let message = format!(
+            "`{}` takes a {kind} of the family {families}, but `{}` is of the family `{variant}`",
+            socket.name,
+            name(producer)
+        );
+        const LOOKED_AT: usize = 100;
+        let givers = self.givers.get(kind).into_iter().flatten().take(LOOKED_AT);
+        let fits = givers.filter(|&&index| {
+            let mut variants = known[index].iter().flatten();
+            variants.any(|(_, variant)| socket.variants.contains(&variant.as_str()))
+        });
+        let fits: Vec<_> = fits.map(|&index| name(index)).collect();
+        let help = match fits.as_slice() {
+            [] => format!("link it to a {kind} of the family {families}"),
+            _ => format!("link it to {}", either(fits)),
+        };
+        let label =
+            self.document.texts.label(self.drafts[origin].key.place, format!("the family `{variant}` comes from here"));
+        let fault = self.error("wrong-family", message, place, format!("{families} is needed here"));
+        fault.secondary.push(label);
+        fault.help = Some(help);
+    }
+
+    /// Two nodes that write one file.
+    pub(super) fn written(&mut self) {
+        let mut first: HashMap<PathBuf, Place> = HashMap::new();
+        for index in 0..self.drafts.len() {
+            let Some(node) = self.drafts[index].node.clone() else { continue };
+            for file in node.writes(&self.cx) {
+                let (found_key, found) = find(self.drafts[index].value, &file.param);
+                let place = if found_key.is_some() { found.place } else { self.drafts[index].key.place };
+                let Some(&former) = first.get(&file.path) else {
+                    first.insert(file.path, place);
+                    continue;
+                };
+                let label = self.document.texts.label(former, "written here");
+                let message = format!("two nodes write the file `{}`", file.path.display());
+                let fault = self.error("written-twice", message, place, "and here again");
+                if former != place {
+                    fault.secondary.insert(0, label);
+                }
+                fault.help = Some("give one of them another path".into());
+            }
+        }
+    }
+
+    /// What a run would be for, and what it would not touch.
+    pub(super) fn needed(&mut self) {
+        if self.links_incomplete || self.drafts.is_empty() {
+            return;
+        }
+        let is_output = |draft: &Draft| draft.entry.is_some_and(|entry| entry.node_type.output);
+        let outputs: Vec<_> = (0..self.drafts.len()).filter(|&index| is_output(&self.drafts[index])).collect();
+        if outputs.is_empty() {
+            let types = self.registry.iter().filter(|entry| entry.node_type.output).map(|entry| entry.node_type.name);
+            let help = format!("add an output: a node of the type {}", either(types));
+            let last = self.drafts[self.drafts.len() - 1].key.place;
+            let message = "nothing would run, because no node writes anything";
+            self.error("no-output", message, last, "the last node").help = Some(help);
+            return;
+        }
+        if self.diagnostics.iter().any(Diagnostic::is_error) {
+            return;
+        }
+        let mut needed = vec![false; self.drafts.len()];
+        let mut queue = outputs;
+        while let Some(index) = queue.pop() {
+            if !std::mem::replace(&mut needed[index], true) {
+                queue.extend(self.drafts[index].links.iter().flatten().map(|link| link.producer));
+            }
+        }
+        for (draft, _) in self.drafts.iter().zip(needed).filter(|(_, needed)| !needed) {
+            let message = format!("`{}` does not run, because no output needs it", draft.key.name);
+            let label = Label::new(self.document.source(), draft.key.place.span, "");
+            let help = "link an output to it, or remove it".to_string();
+            self.diagnostics.push(Diagnostic::warning("unneeded-node", message, label).help(help));
+        }
+    }
+}
