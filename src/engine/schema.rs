@@ -61,6 +61,20 @@ pub(crate) fn misfits(schema: &Schema, param: &str, value: &Json, nearest: &Near
     checker.misfits
 }
 
+/// Some value of the right kind for a parameter that must be given, so that the others can be judged beside it.
+pub(crate) fn stand_in(schema: &Schema, param: &str) -> Option<Json> {
+    let root = schema.as_object()?;
+    let (_, property) = properties(root).find(|(name, _)| *name == param)?;
+    let object = Reader { root }.resolve(property)?;
+    match types(object).as_slice() {
+        ["string"] => Some(Json::from("")),
+        ["integer" | "number"] => Some(object.get("minimum").cloned().unwrap_or(Json::from(0))),
+        ["boolean"] => Some(Json::from(false)),
+        ["array"] => Some(Json::Array(vec![])),
+        _ => None,
+    }
+}
+
 /// `boxes/1/box` as people write it: `boxes[1].box`.
 pub(crate) fn readable(path: &str) -> String {
     let mut text = String::new();

@@ -33,10 +33,12 @@ impl<'a> Checker<'a> {
                     givers.push(index);
                 }
             }
-            let missing = self.keys(index, entry);
-            if let Some(node) = self.decode(index, entry, &missing) {
-                self.faults(index, &*node);
-                self.drafts[index].node = Some(node);
+            let meant = self.keys(index, entry);
+            let (params, unsound) = self.params(index, entry, &meant);
+            if let Some(node) = self.decode(index, entry, params, &unsound) {
+                self.faults(index, &*node, &unsound);
+                // One that had to be decoded without a faulty value has served its turn.
+                self.drafts[index].node = unsound.is_empty().then_some(node);
             }
         }
     }
@@ -142,21 +144,25 @@ impl<'a> Checker<'a> {
         value.data == Data::Null && !source.text()[key.place.span.end..].trim_start().starts_with(':')
     }
 
-    /// The node, where its parameters allow one.
-    fn decode(&mut self, index: usize, entry: &'a Entry, meant: &HashSet<&str>) -> Option<Arc<dyn DynNode>> {
+    /// The parameters that are sound, and the names of those that are faulty or missing.
+    fn params(
+        &mut self,
+        index: usize,
+        entry: &'a Entry,
+        meant: &HashSet<&'a str>,
+    ) -> (Map<String, Json>, HashSet<&'a str>) {
         let value = self.drafts[index].value;
-        let Data::Map(keys) = &value.data else { return None };
+        let Data::Map(keys) = &value.data else { return (Map::new(), HashSet::new()) };
         let mut params = Map::new();
-        let is_absent = |name: &str| value.get(name).is_none();
-        let mut sound = meant.is_empty() && !entry.params.iter().any(|param| param.required && is_absent(&param.name));
+        let missing = entry.params.iter().filter(|param| param.required && value.get(&param.name).is_none());
+        let mut unsound: HashSet<&str> =
+            meant.iter().copied().chain(missing.map(|param| param.name.as_str())).collect();
         for (key, item) in keys {
-            if !entry.params.iter().any(|param| param.name == key.name) {
-                continue;
-            }
+            let Some(param) = entry.params.iter().find(|param| param.name == key.name) else { continue };
             let json = json(item);
             let mut poisoned = vec![];
             poison(item, key.name.clone(), &mut poisoned);
-            sound &= poisoned.is_empty();
+            let mut sound = poisoned.is_empty();
             for misfit in schema::misfits(&entry.schema, &key.name, &json, &self.nearest) {
                 // What is said above, at or below a faulty place may follow from it.
                 let inside = |outer: &str, inner: &str| {
@@ -179,15 +185,33 @@ impl<'a> Checker<'a> {
                 };
                 self.error(misfit.code, misfit.message, place, misfit.label).help = link.or(misfit.help);
             }
-            params.insert(key.name.clone(), json);
+            if sound {
+                params.insert(key.name.clone(), json);
+            } else {
+                unsound.insert(&param.name);
+            }
         }
-        if !sound {
-            return None;
+        (params, unsound)
+    }
+
+    /// The node. Beside faulty parameters the others are still judged: what is faulty takes its default, or what must be
+    /// given some value of its kind.
+    fn decode(
+        &mut self,
+        index: usize,
+        entry: &'a Entry,
+        mut params: Map<String, Json>,
+        unsound: &HashSet<&str>,
+    ) -> Option<Arc<dyn DynNode>> {
+        for param in entry.params.iter().filter(|param| param.required && unsound.contains(&*param.name)) {
+            params.insert(param.name.clone(), schema::stand_in(&entry.schema, &param.name)?);
         }
         match (entry.node_type.decode)(&Json::Object(params)) {
             Ok(node) => Some(node),
             Err(fault) => {
-                self.fault(index, "wrong-value", fault);
+                if unsound.is_empty() {
+                    self.fault(index, "wrong-value", fault);
+                }
                 None
             }
         }
@@ -218,12 +242,16 @@ impl<'a> Checker<'a> {
         self.error(code, message, place, "").help = fault.help;
     }
 
-    /// What the node itself objects to, and files that are not there.
-    fn faults(&mut self, index: usize, node: &dyn DynNode) {
-        for fault in node.check(&self.cx) {
+    /// What the node itself objects to, and files that are not there. Where parameters are faulty, only what is said of
+    /// another one counts.
+    fn faults(&mut self, index: usize, node: &dyn DynNode, unsound: &HashSet<&str>) {
+        let counts = |path: &str| {
+            unsound.is_empty() || !(path.is_empty() || path.split('/').next().is_some_and(|key| unsound.contains(key)))
+        };
+        for fault in node.check(&self.cx).into_iter().filter(|fault| counts(&fault.path)) {
             self.fault(index, "invalid", fault);
         }
-        for file in node.files(&self.cx) {
+        for file in node.files(&self.cx).into_iter().filter(|file| counts(&file.param)) {
             let problem = match self.files.get(&file.path) {
                 Some(problem) => problem.clone(),
                 None => {
