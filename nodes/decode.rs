@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::candle_core::{DType, Device, Tensor};
-use lsregen_engine::{Context, Lane, Node, outputs, sockets};
+use lsregen_engine::{Context, Fault, Lane, Links, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::raise;
-use crate::values::{Image, Latent, Model};
+use crate::values::{Image, Latent, Model, latent_faults};
 
 /// Makes a picture of a latent, by a model's autoencoder.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +38,10 @@ impl Node for Decode {
 
     type Inputs = DecodeInputs;
     type Outputs = DecodeOutputs;
+
+    fn check_links(&self, links: &Links) -> Vec<Fault> {
+        latent_faults(links)
+    }
 
     fn run(&self, inputs: DecodeInputs, cx: &Context) -> anyhow::Result<DecodeOutputs> {
         cx.cancel().check()?;

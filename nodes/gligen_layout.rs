@@ -99,7 +99,7 @@ outputs! {
         /// The picture.
         pub image: Arc<Image>,
         /// The picture as the latent that was sampled, in the space of this model's autoencoder.
-        pub latent: Arc<Latent>,
+        pub latent: Arc<Latent> = model,
         /// The boxes and phrases.
         pub layout: Arc<Layout>,
     }

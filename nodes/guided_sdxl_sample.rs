@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Invert;
 use crate::sampling::Sampling;
 use crate::values::{Guidance, Latent, Model};
 
@@ -29,7 +30,7 @@ sockets! {
 outputs! {
     pub struct GuidedSdxlSampleOutputs {
         /// The picture as a latent; Decode makes it visible.
-        pub latent: Arc<Latent>,
+        pub latent: Arc<Latent> = model,
     }
 }
 
@@ -43,6 +44,25 @@ impl Node for GuidedSdxlSample {
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         self.0.faults()
+    }
+
+    fn check_links(&self, links: &Links) -> Vec<Fault> {
+        let (steps, sampler) = (self.0.steps, self.0.sampler);
+        let apart =
+            links.to::<Invert>("guidance").filter(|(_, invert)| (invert.steps, invert.sampler) != (steps, sampler));
+        apart
+            .map(|(link, invert)| {
+                let message = format!(
+                    "the guidance of `{}` is for {} steps of {}, and this samples {steps} steps of {}",
+                    link.name,
+                    invert.steps,
+                    invert.sampler.name(),
+                    sampler.name()
+                );
+                Fault::new(format!("guidance/{}", link.index), message)
+                    .help("give both the same `steps` and the same `sampler`: a guidance acts at the timesteps it was made for")
+            })
+            .collect()
     }
 
     fn run(&self, inputs: GuidedSdxlSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdxlSampleOutputs> {

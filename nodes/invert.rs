@@ -6,7 +6,7 @@ use lsregen_diffusion::candle_core::Tensor;
 use lsregen_diffusion::guidance::{Inversion, Window};
 use lsregen_diffusion::layout::mask;
 use lsregen_diffusion::pipeline::{self, InversionMode, Settings};
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::boxes;
 use crate::bridge::{on_step, raise};
 use crate::defaults;
 use crate::options::Sampler;
-use crate::values::{Guidance, Latent, Layout, Model};
+use crate::values::{Guidance, Latent, Layout, Model, latent_faults};
 
 /// LSReGen's guidance: draws a sampling towards a reference, here the layout picture at its large size.
 ///
@@ -60,10 +60,14 @@ pub struct Invert {
     #[serde(default = "cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,
-    /// Seed of the noise of `mode: noise`; its low 32 bits count. With the sampling's seed the reference gets the very
-    /// noise that the sampling starts from. Not used by `mode: ddim`.
+    /// Seed of the noise of `mode: noise`; its low 32 bits count. Not used by `mode: ddim`.
     #[serde(default)]
     pub seed: u64,
+    /// Whether `mode: noise` takes the first noise of `seed`, which is the noise that a sampling of the same seed starts
+    /// from, or the second, which has nothing to do with it. Mixing two independent noises shrinks their spread (to 0.71
+    /// at `strength: 0.5`); a shared one keeps it.
+    #[serde(default)]
+    pub shared_noise: bool,
     /// Boxes in which the guidance acts, each `[x0, y0, x1, y1]` in fractions of the picture; everywhere without any.
     /// Boxes of the socket `layout` are added to them.
     #[serde(default)]
@@ -156,6 +160,10 @@ impl Node for Invert {
         faults
     }
 
+    fn check_links(&self, links: &Links) -> Vec<Fault> {
+        latent_faults(links)
+    }
+
     fn run(&self, inputs: InvertInputs, cx: &Context) -> anyhow::Result<InvertOutputs> {
         cx.cancel().check()?;
         let model = &inputs.model.0;
@@ -175,7 +183,7 @@ impl Node for Invert {
         };
         let mode = match self.mode {
             Mode::Ddim => InversionMode::Ddim,
-            Mode::Noise => InversionMode::Noise,
+            Mode::Noise => InversionMode::Noise { shared: self.shared_noise },
         };
         let trajectory = pipeline::invert(model, &z0, &settings, mode, self.window(), &on_step(cx)).map_err(raise)?;
         if let (Some(t), None) = (self.from_timestep, trajectory.timesteps().next()) {

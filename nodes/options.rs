@@ -20,6 +20,17 @@ pub enum Sampler {
     DpmSolverPp2M,
 }
 
+impl Sampler {
+    /// As the graph writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Sampler::Ddim => "ddim",
+            Sampler::Euler => "euler",
+            Sampler::DpmSolverPp2M => "dpmpp_2m",
+        }
+    }
+}
+
 impl From<Sampler> for sampler::Method {
     fn from(sampler: Sampler) -> Self {
         match sampler {

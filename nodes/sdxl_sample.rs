@@ -24,7 +24,7 @@ sockets! {
 outputs! {
     pub struct SdxlSampleOutputs {
         /// The picture as a latent; Decode makes it visible.
-        pub latent: Arc<Latent>,
+        pub latent: Arc<Latent> = model,
     }
 }
 

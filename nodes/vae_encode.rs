@@ -28,7 +28,7 @@ sockets! {
 outputs! {
     pub struct VaeEncodeOutputs {
         /// The latent, an eighth of the picture's size.
-        pub latent: Arc<Latent>,
+        pub latent: Arc<Latent> = model,
     }
 }
 

@@ -7,7 +7,7 @@ use lsregen_diffusion::guidance;
 use lsregen_diffusion::image::{RgbImage, from_tensor, to_tensor};
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::{self, Family};
-use lsregen_engine::Payload;
+use lsregen_engine::{Fault, Links, Payload};
 
 /// A picture: (1, 3, H, W) in [-1, 1], f32 on the CPU. Eight bits only where it becomes a file, so that nothing is
 /// lost between a model that decodes and one that encodes.
@@ -78,6 +78,28 @@ impl Latent {
             ),
             _ => Ok(&self.z),
         }
+    }
+}
+
+/// The fault of a `latent` that belongs to another autoencoder than that of its `model`, where both are known before a
+/// run.
+pub(crate) fn latent_faults(links: &Links) -> Vec<Fault> {
+    let (latent, model) = (links.variant("latent"), links.variant("model"));
+    let family = |name: Option<&str>| name.and_then(Family::from_name);
+    match (family(latent), family(model)) {
+        (Some(own), Some(other)) if !own.shares_latents(other) => vec![
+            Fault::new(
+                "latent",
+                format!(
+                    "`latent` belongs to the autoencoder of the family `{}`, and means nothing to a model of the family \
+                     `{}`",
+                    own.name(),
+                    other.name()
+                ),
+            )
+            .help("decode it with its own model, then encode the picture with this one"),
+        ],
+        _ => vec![],
     }
 }
 

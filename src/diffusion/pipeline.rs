@@ -117,8 +117,11 @@ fn denoiser<'a>(model: &'a Model, settings: &Settings) -> Result<Guided<'a>> {
 pub enum InversionMode {
     /// DDIM inversion, the paper's.
     Ddim,
-    /// Noising with one shared ε from the seed.
-    Noise,
+    /// Noising with one ε for all timesteps.
+    Noise {
+        /// Whether ε is the noise that a sampling of the same seed starts from; else it is the generator's next.
+        shared: bool,
+    },
 }
 
 /// z̄_t of the reference latent `z0` at the timesteps of the run that `settings` describes, within `window`.
@@ -137,9 +140,13 @@ pub fn invert(
     let keep = window.count(sampler.timesteps());
     let trajectory = match mode {
         InversionMode::Ddim => inversion::ddim(z0, &sampler, &denoiser(model, settings)?, keep, on_step)?,
-        InversionMode::Noise => {
-            let epsilon = Generator::new(settings.seed).randn(z0.dims(), z0.device())?.to_dtype(z0.dtype())?;
-            inversion::noise(z0, &sampler, &epsilon, keep)?
+        InversionMode::Noise { shared } => {
+            let mut generator = Generator::new(settings.seed);
+            let mut epsilon = generator.randn(z0.dims(), z0.device())?;
+            if !shared {
+                epsilon = generator.randn(z0.dims(), z0.device())?;
+            }
+            inversion::noise(z0, &sampler, &epsilon.to_dtype(z0.dtype())?, keep)?
         }
     };
     Ok(Arc::new(trajectory))

@@ -3,6 +3,7 @@
 //! Parameters are the struct itself, so that documentation, defaults, schema, memo key and code stand in one file.
 //! Knows nothing of documents or of other nodes.
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::context::{CheckContext, Context};
 use crate::lane::Lane;
+use crate::links::Links;
 use crate::socket::{Inputs, Outputs, SocketSpec};
 use crate::value::Value;
 
@@ -37,6 +39,11 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
         vec![]
     }
 
+    /// Faults that show only beside the nodes that this one is linked to, such as settings that must agree.
+    fn check_links(&self, _links: &Links) -> Vec<Fault> {
+        vec![]
+    }
+
     /// What the node reads from disk. The files must exist; their content is part of the memo key.
     fn files(&self, _cx: &CheckContext) -> Vec<FileRef> {
         vec![]
@@ -52,7 +59,7 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
         None
     }
 
-    /// The variant (model family) of outputs where it is known before the run: `("model", "sdxl")`.
+    /// The variant (model family) of outputs where the node itself knows it before the run: `("model", "sdxl")`.
     fn variants(&self, _cx: &CheckContext) -> Vec<(&'static str, String)> {
         vec![]
     }
@@ -106,6 +113,7 @@ impl FileRef {
 /// A node whose type is forgotten: every [`Node`] is one.
 pub trait DynNode: Send + Sync {
     fn check(&self, cx: &CheckContext) -> Vec<Fault>;
+    fn check_links(&self, links: &Links) -> Vec<Fault>;
     fn files(&self, cx: &CheckContext) -> Vec<FileRef>;
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef>;
     fn fingerprint(&self) -> Option<String>;
@@ -115,11 +123,16 @@ pub trait DynNode: Send + Sync {
     fn run(&self, inputs: Vec<Vec<Value>>, cx: &Context) -> anyhow::Result<Vec<Value>>;
     /// The parameters after defaults.
     fn params(&self) -> Result<serde_json::Value, serde_json::Error>;
+    fn as_any(&self) -> &dyn Any;
 }
 
 impl<N: Node> DynNode for N {
     fn check(&self, cx: &CheckContext) -> Vec<Fault> {
         Node::check(self, cx)
+    }
+
+    fn check_links(&self, links: &Links) -> Vec<Fault> {
+        Node::check_links(self, links)
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
@@ -148,6 +161,10 @@ impl<N: Node> DynNode for N {
 
     fn params(&self) -> Result<serde_json::Value, serde_json::Error> {
         serde_json::to_value(self)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 

@@ -50,6 +50,8 @@ pub struct SocketSpec {
     pub arity: Arity,
     /// Variants (model families) that fit; any where empty.
     pub variants: &'static [&'static str],
+    /// Of an output: the input whose variant (model family) it has.
+    pub like: Option<&'static str>,
 }
 
 impl SocketSpec {
@@ -168,7 +170,7 @@ macro_rules! sockets {
 
         impl $crate::Inputs for $name {
             const SPECS: &'static [$crate::SocketSpec] = &[$(
-                $crate::socket_spec!($field, $type, [$($doc),*], [$($($variant),*)?]),
+                $crate::socket_spec!($field, $type, [$($doc),*], [$($($variant),*)?], []),
             )*];
 
             fn from_values(values: Vec<Vec<$crate::Value>>) -> Result<Self, $crate::SocketError> {
@@ -181,18 +183,19 @@ macro_rules! sockets {
     };
 }
 
-/// Declares the struct of a node's outputs. Every field is an `Arc<P>`.
+/// Declares the struct of a node's outputs. Every field is an `Arc<P>`; a field may end in `= model`, the input socket
+/// whose variant (model family) it has.
 #[macro_export]
 macro_rules! outputs {
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $(
-        $(#[doc = $doc:literal])* $field_vis:vis $field:ident : $type:ty
+        $(#[doc = $doc:literal])* $field_vis:vis $field:ident : $type:ty $(= $like:ident)?
     ),* $(,)? }) => {
         $(#[$meta])*
         $vis struct $name { $( $(#[doc = $doc])* $field_vis $field: $type, )* }
 
         impl $crate::Outputs for $name {
             const SPECS: &'static [$crate::SocketSpec] = &[$(
-                $crate::socket_spec!($field, $type, [$($doc),*], []),
+                $crate::socket_spec!($field, $type, [$($doc),*], [], [$($like)?]),
             )*];
 
             fn into_values(self) -> Vec<$crate::Value> {
@@ -213,13 +216,14 @@ macro_rules! outputs {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! socket_spec {
-    ($field:ident, $type:ty, [$($doc:literal),*], [$($variant:literal),*]) => {
+    ($field:ident, $type:ty, [$($doc:literal),*], [$($variant:literal),*], [$($like:ident)?]) => {
         $crate::SocketSpec {
             name: stringify!($field),
             raw_doc: concat!($($doc, "\n",)*),
             type_name: <$type as $crate::Socket>::TYPE,
             arity: <$type as $crate::Socket>::ARITY,
             variants: &[$($variant),*],
+            like: { const LIKE: &[&str] = &[$(stringify!($like))?]; LIKE.first().copied() },
         }
     };
 }

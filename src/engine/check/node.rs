@@ -229,7 +229,7 @@ impl<'a> Checker<'a> {
         Some(format!("`{name}` is a node, but `{param}` is a parameter and takes a value{instead}"))
     }
 
-    fn fault(&mut self, index: usize, code: &'static str, fault: Fault) {
+    pub(super) fn fault(&mut self, index: usize, code: &'static str, fault: Fault) {
         let Draft { key, value, .. } = self.drafts[index];
         let (found_key, found) = find(value, &fault.path);
         let place = if found_key.is_some() { found.place } else { key.place };

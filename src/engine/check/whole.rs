@@ -8,7 +8,9 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use super::{Checker, Draft};
 use crate::diagnostic::{Diagnostic, Label};
 use crate::graph::{find, knots};
+use crate::links::{Linked, Links};
 use crate::nearest::{either, listed};
+use crate::registry::Entry;
 use crate::socket::SocketSpec;
 use crate::yaml::Place;
 
@@ -51,8 +53,9 @@ impl Checker<'_> {
         fault.help = Some("remove one of these links: a node can only take what is made before it".into());
     }
 
-    /// Whether values are of a variant (model family) that their consumers take. A node hands on the variant of its
-    /// input to an output of the same type.
+    /// Whether values are of a variant (model family) that their consumers take, and whatever else nodes object to in what
+    /// they are linked to. An output has the variant that its node tells, or that of the input which it is like, or of the
+    /// one input of the same type.
     pub(super) fn variants(&mut self) {
         // Where each output's variant comes from, and which it is.
         let mut known: Vec<Vec<Option<(usize, String)>>> = vec![vec![]; self.drafts.len()];
@@ -60,15 +63,20 @@ impl Checker<'_> {
             let draft = &self.drafts[index];
             let Some(entry) = draft.entry else { continue };
             let own = draft.node.as_ref().map(|node| node.variants(&self.cx)).unwrap_or_default();
-            let inherited = |type_name: &str| {
+            let inherited = |output: &SocketSpec| {
                 let sockets = entry.node_type.inputs.iter().zip(&draft.links);
-                let mut links = sockets.filter(|(s, _)| s.type_name == type_name).flat_map(|(_, links)| links);
+                let mut links = sockets
+                    .filter(|(input, _)| match output.like {
+                        Some(like) => input.name == like,
+                        None => input.type_name == output.type_name,
+                    })
+                    .flat_map(|(_, links)| links);
                 let link = links.next().filter(|_| links.next().is_none())?;
                 known[link.producer].get(link.output?)?.clone()
             };
             let outputs = entry.node_type.outputs.iter().map(|output| {
                 let own = own.iter().find(|(name, _)| *name == output.name);
-                own.map(|(_, variant)| (index, variant.clone())).or_else(|| inherited(output.type_name))
+                own.map(|(_, variant)| (index, variant.clone())).or_else(|| inherited(output))
             });
             known[index] = outputs.collect();
         }
@@ -87,7 +95,29 @@ impl Checker<'_> {
                     self.wrong_variant(socket, place, producer, origin, &variant, &known);
                 }
             }
+            if let Some(node) = self.drafts[index].node.clone() {
+                let faults = node.check_links(&self.linked(index, entry, &known));
+                faults.into_iter().for_each(|fault| self.fault(index, "invalid", fault));
+            }
         }
+    }
+
+    fn linked<'b>(&'b self, index: usize, entry: &Entry, known: &'b [Vec<Option<(usize, String)>>]) -> Links<'b> {
+        let sockets = entry.node_type.inputs.iter().zip(&self.drafts[index].links);
+        let links = sockets.flat_map(|(socket, links)| {
+            links.iter().enumerate().map(|(index, link)| {
+                let producer = &self.drafts[link.producer];
+                let variant = link.output.and_then(|output| known[link.producer].get(output)?.as_ref());
+                Linked {
+                    socket: socket.name,
+                    index,
+                    name: &producer.key.name,
+                    node: producer.node.as_deref(),
+                    variant: variant.map(|(_, variant)| variant.as_str()),
+                }
+            })
+        });
+        Links::new(links.collect())
     }
 
     /// From producers to consumers by sound links, without nodes that are linked to themselves.
