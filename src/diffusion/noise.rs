@@ -43,7 +43,7 @@ impl Generator {
         for block in data.chunks_exact_mut(16) {
             normal_16(block);
         }
-        if n % 16 != 0 {
+        if !n.is_multiple_of(16) {
             // The last block overlaps the one before it, from fresh uniforms.
             let tail = &mut data[n - 16..];
             tail.iter_mut().for_each(|x| *x = self.uniform_f32());

@@ -46,7 +46,7 @@ impl Settings {
     /// The unit noise of the run, (1, C, h, w).
     fn noise(&self, model: &Model, generator: &mut Generator) -> Result<Tensor> {
         let f = model.info.size_step;
-        if self.width == 0 || self.height == 0 || self.width % f != 0 || self.height % f != 0 {
+        if self.width == 0 || self.height == 0 || !self.width.is_multiple_of(f) || !self.height.is_multiple_of(f) {
             return Err(Error::input(format!(
                 "width and height must be multiples of {f} pixels, not {}×{}",
                 self.width, self.height
@@ -85,7 +85,8 @@ pub fn gligen(
     unconditional.objs = Some(model.ground(&[], slots)?);
     let grounded = Guided::new(&model.unet, &conditional, &unconditional, settings.cfg)?;
     let ungrounded = grounded.ungrounded();
-    let last_grounded = sampler.timesteps().iter().take((beta * settings.steps as f64) as usize).last().copied();
+    let grounded_steps = (beta * settings.steps as f64) as usize;
+    let last_grounded = sampler.timesteps().iter().take(grounded_steps).next_back().copied();
     let denoiser = |z: &Tensor, t: f64| match last_grounded {
         Some(last) if t >= last => grounded.predict(z, t),
         _ => ungrounded.predict(z, t),

@@ -490,7 +490,7 @@ impl ClipTextConfig {
     /// Decodes the JSON text of a file that messages call `file`.
     pub fn parse(json: &[u8], file: &str) -> Result<Self> {
         let config: Self = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
-        if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
+        if config.num_attention_heads == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             return Err(Error::Config(format!(
                 "{file}: width {} does not divide into {} heads",
                 config.hidden_size, config.num_attention_heads

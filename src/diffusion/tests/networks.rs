@@ -202,10 +202,13 @@ fn gradients_through_whole_networks_equal_finite_differences() {
     });
 }
 
+/// Name → shape of each tensor.
+type Shapes = BTreeMap<String, Vec<usize>>;
+
 /// Names and shapes of a real checkpoint, from `fixtures/keys`.
 fn real(name: &str) -> Weights {
     let text = std::fs::read_to_string(fixture(&format!("keys/{name}.json"))).unwrap();
-    let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_str(&text).unwrap();
+    let shapes: Shapes = serde_json::from_str(&text).unwrap();
     Weights::declared(name, shapes, DType::F32)
 }
 
@@ -248,9 +251,9 @@ fn real_checkpoints_load_name_by_name() {
 
 #[test]
 fn faults_of_checkpoints_are_named() {
-    let shapes = |edit: &dyn Fn(&mut BTreeMap<String, Vec<usize>>)| {
+    let shapes = |edit: &dyn Fn(&mut Shapes)| {
         let text = std::fs::read_to_string(fixture("keys/sd14-unet.json")).unwrap();
-        let mut shapes: BTreeMap<String, Vec<usize>> = serde_json::from_str(&text).unwrap();
+        let mut shapes: Shapes = serde_json::from_str(&text).unwrap();
         edit(&mut shapes);
         let w = Weights::declared("unet.safetensors", shapes, DType::F32);
         let config = UNetConfig::parse(br#"{"cross_attention_dim": 768}"#, "config.json").unwrap();
