@@ -19,9 +19,8 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
     let cpu = Device::Cpu;
-    let files = |name: &str| {
-        ModelFiles::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes").join(name))
-    };
+    let files =
+        |name: &str| ModelFiles::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes").join(name));
     let normal = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &cpu).expect("noise");
 
     let gligen = UNet::load(&files("gligen"), DType::F32, &cpu).expect("gligen");
