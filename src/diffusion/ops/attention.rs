@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::kernel::{Arg, Kernel, apply3};
 use super::plain;
-use super::simd::{Shared, dispatch, exp, load, store};
+use super::simd::{Shared, Unwritten, dispatch, exp, load, store, written};
 use super::tile::{ROWS, Steps, VECTORS, tile};
 
 /// Keys of a chunk: with a full tile's 48 queries its scores take 24 KiB.
@@ -78,24 +78,31 @@ impl Kernel<3> for Attention {
                 }
             }
         };
-        let mut y = vec![0f32; q.data.len()];
         let strips = n.div_ceil(STRIP);
-        let shared = Shared::new(&mut y);
-        let unit = |panels: &[f32], u: usize| {
+        let unit = |panels: &[f32], out: Shared, u: usize| {
             let (head, strip) = (u / strips, u % strips);
             let (key_panels, value_panels) = panels[head * (keys + values)..][..keys + values].split_at(keys);
             let queries = strip * STRIP..((strip + 1) * STRIP).min(n);
             let q = &q.data[head * d * n..][..d * n];
             let y = head * d * n;
-            dispatch(Unit { q, key_panels, value_panels, d, n, m, queries, causal: self.causal, y, out: shared });
+            dispatch(Unit { q, key_panels, value_panels, d, n, m, queries, causal: self.causal, y, out });
         };
+        let units = 0..b * self.heads * strips;
         if threaded {
             panels.par_chunks_exact_mut(keys + values).enumerate().for_each(pack);
-            (0..b * self.heads * strips).into_par_iter().for_each(|u| unit(&panels, u));
         } else {
             panels.chunks_exact_mut(keys + values).enumerate().for_each(pack);
-            (0..b * self.heads * strips).for_each(|u| unit(&panels, u));
         }
+        let write = |y: &mut [Unwritten]| {
+            let out = Shared::new(y);
+            if threaded {
+                units.into_par_iter().for_each(|u| unit(&panels, out, u));
+            } else {
+                units.for_each(|u| unit(&panels, out, u));
+            }
+        };
+        // SAFETY: the strips of all heads and samples are the whole.
+        let y = unsafe { written(q.data.len(), write) };
         Ok((y, Shape::from(q.dims)))
     }
 
@@ -198,8 +205,7 @@ impl Unit<'_> {
         }
         for (i, row) in result.chunks_exact(width).take(self.d).enumerate() {
             // SAFETY: within this head's rows, and these queries are this unit's alone.
-            let to = unsafe { std::slice::from_raw_parts_mut(self.out.at(self.y + i * self.n + at), inside) };
-            to.copy_from_slice(&row[..inside]);
+            unsafe { self.out.at(self.y + i * self.n + at).copy_from_nonoverlapping(row.as_ptr(), inside) };
         }
     }
 }

@@ -16,7 +16,7 @@ use super::kernel::{Arg, Kernel, apply1, apply2, read, read_some, suits};
 use super::linear::{Layout, linear_between};
 use super::plain;
 use super::resample::upsample_nearest_2x;
-use super::simd::{Shared, dispatch, store};
+use super::simd::{LONGEST, Shared, Unwritten, dispatch, map, store, written};
 use super::tile::{ROWS, Steps, VECTORS, tile};
 
 /// Positions of the output that one unit of work covers: whole tiles for vectors of 1, 4, 8 and 16.
@@ -45,6 +45,11 @@ impl Convolution {
         let (o, c, k, width) = weight.dims4()?;
         if k != width || k == 0 || stride == 0 {
             candle_core::bail!("convolution: a {k}×{width} window with stride {stride} is none");
+        }
+        if let Some(bias) = bias
+            && bias.dims() != [o]
+        {
+            candle_core::bail!("convolution: bias {:?} for {o} channels", bias.dims());
         }
         let pointwise = k == 1 && stride == 1 && padding == (0, 0);
         // A weight that is one number broadcast (a declared one) stays as it is, and so does one under training.
@@ -143,7 +148,6 @@ impl Convolution {
             for (row, bias) in start.chunks_exact_mut(panels * ROWS).zip(bias.into_iter().cycle()) {
                 row[..o].copy_from_slice(bias);
             }
-            Ok(())
         })?;
         let add = match add {
             Some(a) if a.dims == [b, o] => {
@@ -161,13 +165,12 @@ impl Convolution {
         let threaded = work > WORTH_THREADS;
         let padded = grid.pad(x.data, b * c, threaded);
         let offsets = grid.offsets(k);
-        let mut y = vec![0f32; b * o * ho * wo];
-        read(&self.weight, |weight| {
+        let compute = |weight: &[f32], y: &mut [Unwritten]| {
             let work = Work { grid: &grid, weight, padded: &padded, offsets: &offsets, start: &start, add, c, o };
             let strips = grid.positions.div_ceil(STRIP);
             let wanted = if threaded { 4 * rayon::current_num_threads() } else { 1 };
             let groups = wanted.div_ceil((b * strips).max(1)).clamp(1, panels.max(1));
-            let y = Shared::new(&mut y);
+            let y = Shared::new(y);
             let unit = |u: usize| {
                 let (sample, strip, group) = (u / groups / strips, u / groups % strips, u % groups);
                 let positions = strip * STRIP..((strip + 1) * STRIP).min(grid.positions);
@@ -179,8 +182,9 @@ impl Convolution {
             } else {
                 (0..b * strips * groups).for_each(unit);
             }
-            Ok(())
-        })?;
+        };
+        // SAFETY: strips and groups cover every pixel of every channel.
+        let y = read(&self.weight, |weight| unsafe { written(b * o * ho * wo, |y| compute(weight, y)) })?;
         Ok((y, shape))
     }
 }
@@ -228,43 +232,51 @@ impl Grid {
 
     /// Copies `planes` planes into their margins; some room at the end, which the last tile reads and drops.
     fn pad(&self, x: &[f32], planes: usize, threaded: bool) -> Vec<f32> {
-        let mut padded = vec![0f32; planes * self.plane + VECTORS * 16];
         let size = self.input.0 * self.input.1;
-        let body = &mut padded[..planes * self.plane];
         if size == 0 {
-            return padded;
+            return vec![0.0; planes * self.plane + VECTORS * LONGEST];
         }
-        let fill = |(to, from): (&mut [f32], &[f32])| self.fill(to, from);
-        if threaded {
-            body.par_chunks_exact_mut(self.plane).zip(x.par_chunks_exact(size)).with_min_len(4).for_each(fill);
-        } else {
-            body.chunks_exact_mut(self.plane).zip(x.chunks_exact(size)).for_each(fill);
-        }
-        padded
+        let write = |padded: &mut [Unwritten]| {
+            let (body, room) = padded.split_at_mut(planes * self.plane);
+            room.fill(Unwritten::new(0.0));
+            let fill = |(to, from): (&mut [Unwritten], &[f32])| self.fill(to, from);
+            if threaded {
+                body.par_chunks_exact_mut(self.plane).zip(x.par_chunks_exact(size)).with_min_len(4).for_each(fill);
+            } else {
+                body.chunks_exact_mut(self.plane).zip(x.chunks_exact(size)).for_each(fill);
+            }
+        };
+        // SAFETY: `fill` writes all of a plane.
+        unsafe { written(planes * self.plane + VECTORS * LONGEST, write) }
     }
 
-    /// Writes one plane of the input between the zeros of `to`.
-    fn fill(&self, to: &mut [f32], from: &[f32]) {
-        let ((_, width), s, before) = (self.input, self.stride, self.padding.0);
-        let shift = usize::from(self.upsample);
-        let (h, w) = (self.input.0 << shift, width << shift);
-        for y in 0..h {
-            let source = &from[(y >> shift) * width..][..width];
-            let row = y + before;
-            for px in 0..s {
-                let line = ((row % s) * s + px) * self.lines * self.line + row / s * self.line;
-                // The first entry of this phase that lies in the picture, and the column it shows.
-                let first = before.saturating_sub(px).div_ceil(s);
-                let column = first * s + px - before;
-                if column >= w {
-                    continue;
-                }
-                let n = (w - column).div_ceil(s);
-                let target = &mut to[line + first..][..n];
-                match (s, self.upsample) {
-                    (1, false) => target.copy_from_slice(source),
-                    (1, true) => target.chunks_exact_mut(2).zip(source).for_each(|(t, v)| t.fill(*v)),
-                    _ => target.iter_mut().enumerate().for_each(|(i, t)| *t = source[(column + i * s) >> shift]),
+    /// Writes one plane of the input and the zeros around it.
+    fn fill(&self, to: &mut [Unwritten], from: &[f32]) {
+        let (s, before, shift, zero) = (self.stride, self.padding.0, usize::from(self.upsample), Unwritten::new(0.0));
+        let (h, w) = (self.input.0 << shift, self.input.1 << shift);
+        let (lines, over) = to.split_at_mut(s * s * self.lines * self.line);
+        over.fill(zero);
+        for (i, line) in lines.chunks_exact_mut(self.line).enumerate() {
+            let (phase, row) = (i / self.lines, i % self.lines);
+            let y = row * s + phase / s;
+            if y < before || y - before >= h {
+                line.fill(zero);
+                continue;
+            }
+            let source = &from[((y - before) >> shift) * self.input.1..][..self.input.1];
+            // The first entry of this phase that lies in the picture, and the column it shows.
+            let first = before.saturating_sub(phase % s).div_ceil(s).min(line.len());
+            let column = first * s + phase % s - before.min(first * s + phase % s);
+            let n = w.saturating_sub(column).div_ceil(s).min(line.len() - first);
+            line[..first].fill(zero);
+            line[first + n..].fill(zero);
+            let target = &mut line[first..][..n];
+            match (s, self.upsample) {
+                (1, false) => target.iter_mut().zip(source).for_each(|(t, v)| *t = Unwritten::new(*v)),
+                (1, true) => target.chunks_exact_mut(2).zip(source).for_each(|(t, v)| t.fill(Unwritten::new(*v))),
+                _ => {
+                    let columns = (column..w).step_by(s);
+                    target.iter_mut().zip(columns).for_each(|(t, x)| *t = Unwritten::new(source[x >> shift]))
                 }
             }
         }
@@ -316,14 +328,14 @@ impl Unit<'_> {
     /// All channels of a panel at the `N` vectors of positions from `at` on.
     #[inline(always)]
     fn tile<S: Simd, const N: usize>(&self, s: S, panel: usize, at: usize) {
-        let mut sums = [0f32; ROWS * VECTORS * 16];
+        let mut sums = [0f32; ROWS * VECTORS * LONGEST];
         if S::REGISTER_COUNT >= 32 {
             self.rows::<S, ROWS, N>(s, panel, 0, at, &mut sums);
         } else {
             self.rows::<S, { ROWS / 2 }, N>(s, panel, 0, at, &mut sums);
             self.rows::<S, { ROWS / 2 }, N>(s, panel, ROWS / 2, at, &mut sums);
         }
-        self.write(panel, at, N * S::F32_LANES, &sums);
+        self.write(s, panel, at, N * S::F32_LANES, &sums);
     }
 
     #[inline(always)]
@@ -358,7 +370,7 @@ impl Unit<'_> {
 
     /// Writes what of a tile lies in the picture.
     #[inline(always)]
-    fn write(&self, panel: usize, at: usize, n: usize, sums: &[f32]) {
+    fn write<S: Simd>(&self, s: S, panel: usize, at: usize, n: usize, sums: &[f32]) {
         let w = self.work;
         let ((ho, wo), line) = (w.grid.out, w.grid.line);
         let end = (at + n).min(self.positions.end);
@@ -371,14 +383,10 @@ impl Unit<'_> {
                 let to = ((self.sample * w.o + panel * ROWS + i) * ho + y) * wo + x;
                 let from = &sums[i * n + p - at..][..inside];
                 // SAFETY: `to..to + inside` is a piece of one line of the output, which no other unit covers.
-                let target = unsafe { std::slice::from_raw_parts_mut(self.y.at(to), inside) };
+                let target = unsafe { std::slice::from_raw_parts_mut(self.y.at(to).cast(), inside) };
                 match w.add {
-                    Some(add) => {
-                        for ((t, f), a) in target.iter_mut().zip(from).zip(&add[to..to + inside]) {
-                            *t = f + a;
-                        }
-                    }
-                    None => target.copy_from_slice(from),
+                    Some(add) => map(s, [from, &add[to..]], target, |[f, a]| s.add_f32s(f, a)),
+                    None => map(s, [from], target, |[f]| f),
                 }
             }
             p += run;

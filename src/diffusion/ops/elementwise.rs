@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::kernel::{Arg, Kernel, apply1};
 use super::plain;
-use super::simd::{dispatch, normal_cdf, sigmoid};
+use super::simd::{Unwritten, dispatch, map, normal_cdf, sigmoid, written};
 
 /// Numbers that one thread takes at a time, and below which there is one thread.
 const BLOCK: usize = 1 << 14;
@@ -59,10 +59,12 @@ impl Kernel<1> for Activation {
     }
 
     fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
-        let mut y = vec![0f32; x.data.len()];
-        let blocks = x.data.par_chunks(BLOCK).zip(y.par_chunks_mut(BLOCK));
-        blocks.for_each(|(x, y)| dispatch(Map { x, y, activation: *self }));
-        Ok((y, Shape::from(x.dims)))
+        let write = |y: &mut [Unwritten]| {
+            let blocks = x.data.par_chunks(BLOCK).zip(y.par_chunks_mut(BLOCK));
+            blocks.for_each(|(x, y)| dispatch(Map { x, y, activation: *self }));
+        };
+        // SAFETY: every block is mapped.
+        Ok((unsafe { written(x.data.len(), write) }, Shape::from(x.dims)))
     }
 
     fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
@@ -76,7 +78,7 @@ impl Kernel<1> for Activation {
 
 struct Map<'a> {
     x: &'a [f32],
-    y: &'a mut [f32],
+    y: &'a mut [Unwritten],
     activation: Activation,
 }
 
@@ -86,23 +88,9 @@ impl WithSimd for Map<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         match self.activation {
-            Activation::Gelu => self.run(s, Activation::Gelu),
-            Activation::QuickGelu => self.run(s, Activation::QuickGelu),
-            Activation::Silu => self.run(s, Activation::Silu),
-        }
-    }
-}
-
-impl Map<'_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S, activation: Activation) {
-        let (x, x_tail) = S::as_simd_f32s(self.x);
-        let (y, y_tail) = S::as_mut_simd_f32s(self.y);
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = activation.of(s, *x);
-        }
-        if !x_tail.is_empty() {
-            s.partial_store_f32s(y_tail, activation.of(s, s.partial_load_f32s(x_tail)));
+            Activation::Gelu => map(s, [self.x], self.y, |[x]| Activation::Gelu.of(s, x)),
+            Activation::QuickGelu => map(s, [self.x], self.y, |[x]| Activation::QuickGelu.of(s, x)),
+            Activation::Silu => map(s, [self.x], self.y, |[x]| Activation::Silu.of(s, x)),
         }
     }
 }
@@ -118,15 +106,17 @@ impl Kernel<1> for Geglu {
 
     fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
         let [rest @ .., width] = x.dims else { candle_core::bail!("geglu: needs at least one dimension") };
-        if width % 2 != 0 || *width == 0 {
+        if !width.is_multiple_of(2) || *width == 0 {
             candle_core::bail!("geglu: cannot halve {width} features");
         }
         let d = width / 2;
-        let mut y = vec![0f32; x.data.len() / 2];
         let rows = BLOCK.div_ceil(2 * d);
-        let blocks = x.data.par_chunks(rows * 2 * d).zip(y.par_chunks_mut(rows * d));
-        blocks.for_each(|(x, y)| dispatch(GatedRows { x, y, d }));
-        Ok((y, Shape::from([rest, &[d]].concat())))
+        let write = |y: &mut [Unwritten]| {
+            let blocks = x.data.par_chunks(rows * 2 * d).zip(y.par_chunks_mut(rows * d));
+            blocks.for_each(|(x, y)| dispatch(GatedRows { x, y, d }));
+        };
+        // SAFETY: every row is written.
+        Ok((unsafe { written(x.data.len() / 2, write) }, Shape::from([rest, &[d]].concat())))
     }
 
     fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
@@ -137,7 +127,7 @@ impl Kernel<1> for Geglu {
 /// Rows of 2d, each to d.
 struct GatedRows<'a> {
     x: &'a [f32],
-    y: &'a mut [f32],
+    y: &'a mut [Unwritten],
     d: usize,
 }
 
@@ -148,15 +138,7 @@ impl WithSimd for GatedRows<'_> {
     fn with_simd<S: Simd>(self, s: S) {
         for (x, y) in self.x.chunks_exact(2 * self.d).zip(self.y.chunks_exact_mut(self.d)) {
             let (value, gate) = x.split_at(self.d);
-            let ((value, value_tail), (gate, gate_tail)) = (S::as_simd_f32s(value), S::as_simd_f32s(gate));
-            let (y, y_tail) = S::as_mut_simd_f32s(y);
-            for (y, (v, g)) in y.iter_mut().zip(value.iter().zip(gate)) {
-                *y = s.mul_f32s(*v, Activation::Gelu.of(s, *g));
-            }
-            if !y_tail.is_empty() {
-                let (v, g) = (s.partial_load_f32s(value_tail), s.partial_load_f32s(gate_tail));
-                s.partial_store_f32s(y_tail, s.mul_f32s(v, Activation::Gelu.of(s, g)));
-            }
+            map(s, [value, gate], y, |[v, g]| s.mul_f32s(v, Activation::Gelu.of(s, g)));
         }
     }
 }

@@ -139,18 +139,18 @@ pub(super) fn apply3<K: Kernel<3>>(k: K, a: &Tensor, b: &Tensor, c: &Tensor) -> 
 }
 
 /// Reads a constant.
-pub(super) fn read<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+pub(super) fn read<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let (storage, layout) = t.storage_and_layout();
     match &*storage {
-        Storage::Cpu(s) => f(arg(s, layout, "constant")?.data),
+        Storage::Cpu(s) => Ok(f(arg(s, layout, "constant")?.data)),
         _ => candle_core::bail!("constant: needs the CPU"),
     }
 }
 
 /// [`read`] of a constant that may be absent.
-pub(super) fn read_some<R>(t: Option<&Tensor>, f: impl FnOnce(Option<&[f32]>) -> Result<R>) -> Result<R> {
+pub(super) fn read_some<R>(t: Option<&Tensor>, f: impl FnOnce(Option<&[f32]>) -> R) -> Result<R> {
     match t {
         Some(t) => read(t, |data| f(Some(data))),
-        None => f(None),
+        None => Ok(f(None)),
     }
 }

@@ -72,8 +72,9 @@ impl Linear {
             }
             _ => candle_core::bail!("linear: cannot take {x:?} from {:?} to {:?}", self.from, self.to),
         };
-        if features != from {
-            candle_core::bail!("linear: {features} features where the weights take {from}");
+        if features != from || self.bias.as_ref().is_some_and(|b| b.dims() != [to]) {
+            let bias = self.bias.as_ref().map(Tensor::dims);
+            candle_core::bail!("linear: {features} features for weights {from}→{to}, bias {bias:?}");
         }
         let result = match add {
             Some(add) if add == result => result,
@@ -90,7 +91,7 @@ impl Linear {
     fn product(&self, x: Arg, add: Option<Arg>) -> Result<(Vec<f32>, Shape)> {
         let z = self.sizes(x.dims, add.map(|a| a.dims))?;
         let (n, c, o) = (z.tokens, z.from, z.to);
-        let mut y = read_some(self.bias.as_ref(), |bias| Ok(self.start(&z, bias, add.map(|a| a.data))))?;
+        let mut y = read_some(self.bias.as_ref(), |bias| self.start(&z, bias, add.map(|a| a.data)))?;
         let add_to = self.bias.is_some() || add.is_some();
         // (of a feature, of a token)
         let strides = |layout, c: usize| match layout {
@@ -103,9 +104,11 @@ impl Linear {
             if work < WORTH_THREADS { Parallelism::None } else { Parallelism::Rayon(rayon::current_num_threads()) };
         read(&self.weight, |weight| {
             for i in 0..z.batch {
-                let (y, x) = (y[i * n * o..][..n * o].as_mut_ptr(), x.data[i * n * c..][..n * c].as_ptr());
-                // SAFETY: `y` holds n·o numbers, `x` n·c and `weight` o·c, and the strides walk exactly these.
+                let x = x.data[i * n * c..][..n * c].as_ptr();
+                // SAFETY: `y` has room for batch·n·o numbers, `x` holds n·c and `weight` o·c, and the strides walk
+                // exactly these. What `y` holds is only read where `start` wrote it.
                 unsafe {
+                    let y = y.as_mut_ptr().add(i * n * o);
                     gemm(
                         o,
                         n,
@@ -129,16 +132,18 @@ impl Linear {
                     );
                 }
             }
-            Ok(())
         })?;
+        // SAFETY: the products are written.
+        unsafe { y.set_len(z.batch * n * o) };
         Ok((y, Shape::from(z.result)))
     }
 
-    /// What the products are added to: bias, addend, their sum, or nothing.
+    /// What the products are added to: bias, addend, or their sum; without either, nothing is written to the room for
+    /// the products.
     fn start(&self, z: &Sizes, bias: Option<&[f32]>, add: Option<&[f32]>) -> Vec<f32> {
         let (n, o) = (z.tokens, z.to);
         let len = z.batch * n * o;
-        let Some(bias) = bias else { return add.map_or_else(|| vec![0.0; len], <[f32]>::to_vec) };
+        let Some(bias) = bias else { return add.map_or_else(|| Vec::with_capacity(len), <[f32]>::to_vec) };
         let mut y = Vec::with_capacity(len);
         match (self.to, add) {
             (Layout::Tokens, None) => (0..z.batch * n).for_each(|_| y.extend_from_slice(bias)),

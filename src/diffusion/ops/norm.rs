@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::kernel::{Arg, Kernel, apply1, read};
 use super::plain;
-use super::simd::{dispatch, sigmoid};
+use super::simd::{Unwritten, dispatch, map, sigmoid, written};
 
 /// Numbers below which threads cost more than they bring.
 const WORTH_THREADS: usize = 1 << 15;
@@ -48,30 +48,29 @@ impl Kernel<1> for GroupNorm {
 
     fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
         let &[_, c, h, w] = x.dims else { candle_core::bail!("group norm: needs (B, C, H, W)") };
-        if self.groups == 0 || c % self.groups != 0 || self.weight.dims() != [c] || self.bias.dims() != [c] {
+        if self.groups == 0 || !c.is_multiple_of(self.groups) || self.weight.dims() != [c] || self.bias.dims() != [c] {
             candle_core::bail!("group norm: {c} channels in {} groups, weight {:?}", self.groups, self.weight.dims());
         }
         let channels = c / self.groups;
         let (plane, size) = (h * w, channels * h * w);
-        let mut y = vec![0f32; x.data.len()];
         if size == 0 {
-            return Ok((y, Shape::from(x.dims)));
+            return Ok((vec![], Shape::from(x.dims)));
         }
-        read(&self.weight, |weight| {
-            read(&self.bias, |bias| {
-                let group = |(i, (x, y)): (usize, (&[f32], &mut [f32]))| {
-                    let c = i % self.groups * channels..(i % self.groups + 1) * channels;
-                    let (weight, bias) = (&weight[c.clone()], &bias[c]);
-                    dispatch(Group { x, y, plane, weight, bias, eps: self.eps, activate: self.activate });
-                };
-                if x.data.len() < WORTH_THREADS {
-                    x.data.chunks_exact(size).zip(y.chunks_exact_mut(size)).enumerate().for_each(group);
-                } else {
-                    x.data.par_chunks_exact(size).zip(y.par_chunks_exact_mut(size)).enumerate().for_each(group);
-                }
-                Ok(())
-            })
-        })?;
+        let write = |weight: &[f32], bias: &[f32], y: &mut [Unwritten]| {
+            let group = |(i, (x, y)): (usize, (&[f32], &mut [Unwritten]))| {
+                let c = i % self.groups * channels..(i % self.groups + 1) * channels;
+                let (weight, bias) = (&weight[c.clone()], &bias[c]);
+                dispatch(Group { x, y, plane, weight, bias, eps: self.eps, activate: self.activate });
+            };
+            if x.data.len() < WORTH_THREADS {
+                x.data.chunks_exact(size).zip(y.chunks_exact_mut(size)).enumerate().for_each(group);
+            } else {
+                x.data.par_chunks_exact(size).zip(y.par_chunks_exact_mut(size)).enumerate().for_each(group);
+            }
+        };
+        let n = x.data.len();
+        // SAFETY: the groups are the whole.
+        let y = read(&self.weight, |w| read(&self.bias, |b| unsafe { written(n, |y| write(w, b, y)) }))??;
         Ok((y, Shape::from(x.dims)))
     }
 
@@ -83,7 +82,7 @@ impl Kernel<1> for GroupNorm {
 /// One group of one sample.
 struct Group<'a> {
     x: &'a [f32],
-    y: &'a mut [f32],
+    y: &'a mut [Unwritten],
     plane: usize,
     weight: &'a [f32],
     bias: &'a [f32],
@@ -103,21 +102,14 @@ impl WithSimd for Group<'_> {
             let mean = s.splat_f32s(mean as f32);
             let scale = s.splat_f32s((*weight as f64 / deviation) as f32);
             let bias = s.splat_f32s(*bias);
-            let (x, x_tail) = S::as_simd_f32s(x);
-            let (y, y_tail) = S::as_mut_simd_f32s(y);
+            let normal = |x| s.mul_add_e_f32s(s.sub_f32s(x, mean), scale, bias);
             if self.activate {
-                for (y, x) in y.iter_mut().zip(x) {
-                    let v = s.mul_add_e_f32s(s.sub_f32s(*x, mean), scale, bias);
-                    *y = s.mul_f32s(v, sigmoid(s, v));
-                }
+                map(s, [x], y, |[x]| {
+                    let v = normal(x);
+                    s.mul_f32s(v, sigmoid(s, v))
+                });
             } else {
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y = s.mul_add_e_f32s(s.sub_f32s(*x, mean), scale, bias);
-                }
-            }
-            if !x_tail.is_empty() {
-                let v = s.mul_add_e_f32s(s.sub_f32s(s.partial_load_f32s(x_tail), mean), scale, bias);
-                s.partial_store_f32s(y_tail, if self.activate { s.mul_f32s(v, sigmoid(s, v)) } else { v });
+                map(s, [x], y, |[x]| normal(x));
             }
         }
     }
@@ -141,19 +133,18 @@ impl Kernel<1> for LayerNorm {
         if d == 0 || self.weight.dims() != [d] || self.bias.dims() != [d] {
             candle_core::bail!("layer norm: weight {:?} for {:?}", self.weight.dims(), x.dims);
         }
-        let mut y = vec![0f32; x.data.len()];
-        read(&self.weight, |weight| {
-            read(&self.bias, |bias| {
-                let rows = |(x, y): (&[f32], &mut [f32])| dispatch(Rows { x, y, weight, bias, eps: self.eps });
-                if x.data.len() < WORTH_THREADS {
-                    rows((x.data, &mut y));
-                } else {
-                    let block = (WORTH_THREADS / 4).div_ceil(d) * d;
-                    x.data.par_chunks(block).zip(y.par_chunks_mut(block)).for_each(rows);
-                }
-                Ok(())
-            })
-        })?;
+        let write = |weight: &[f32], bias: &[f32], y: &mut [Unwritten]| {
+            let rows = |(x, y): (&[f32], &mut [Unwritten])| dispatch(Rows { x, y, weight, bias, eps: self.eps });
+            if x.data.len() < WORTH_THREADS {
+                rows((x.data, y));
+            } else {
+                let block = (WORTH_THREADS / 4).div_ceil(d) * d;
+                x.data.par_chunks(block).zip(y.par_chunks_mut(block)).for_each(rows);
+            }
+        };
+        let n = x.data.len();
+        // SAFETY: the rows are the whole.
+        let y = read(&self.weight, |w| read(&self.bias, |b| unsafe { written(n, |y| write(w, b, y)) }))??;
         Ok((y, Shape::from(x.dims)))
     }
 
@@ -165,7 +156,7 @@ impl Kernel<1> for LayerNorm {
 /// Some rows of a layer norm.
 struct Rows<'a> {
     x: &'a [f32],
-    y: &'a mut [f32],
+    y: &'a mut [Unwritten],
     weight: &'a [f32],
     bias: &'a [f32],
     eps: f64,
@@ -177,23 +168,13 @@ impl WithSimd for Rows<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let d = self.weight.len();
-        let (weight, weight_tail) = S::as_simd_f32s(self.weight);
-        let (bias, bias_tail) = S::as_simd_f32s(self.bias);
         for (x, y) in self.x.chunks_exact(d).zip(self.y.chunks_exact_mut(d)) {
             let (mean, variance) = moments(s, x);
             let mean = s.splat_f32s(mean as f32);
             let scale = s.splat_f32s((1.0 / (variance + self.eps).sqrt()) as f32);
-            let (x, x_tail) = S::as_simd_f32s(x);
-            let (y, y_tail) = S::as_mut_simd_f32s(y);
-            for ((y, x), (weight, bias)) in y.iter_mut().zip(x).zip(weight.iter().zip(bias)) {
-                let v = s.mul_f32s(s.sub_f32s(*x, mean), scale);
-                *y = s.mul_add_e_f32s(v, *weight, *bias);
-            }
-            if !x_tail.is_empty() {
-                let v = s.mul_f32s(s.sub_f32s(s.partial_load_f32s(x_tail), mean), scale);
-                let (weight, bias) = (s.partial_load_f32s(weight_tail), s.partial_load_f32s(bias_tail));
-                s.partial_store_f32s(y_tail, s.mul_add_e_f32s(v, weight, bias));
-            }
+            map(s, [x, self.weight, self.bias], y, |[x, weight, bias]| {
+                s.mul_add_e_f32s(s.mul_f32s(s.sub_f32s(x, mean), scale), weight, bias)
+            });
         }
     }
 }

@@ -3,11 +3,31 @@
 //! The binary is built for any processor of its architecture; `pulp` picks AVX-512, AVX2, NEON or plain scalars when it
 //! runs. Everything here is inlined into a function that was compiled for one of them. Knows no tensor.
 
+use std::mem::MaybeUninit;
+
 use pulp::{Arch, Simd, WithSimd};
 
 /// Runs `kernel` compiled for the best instructions of this processor.
 pub(super) fn dispatch<K: WithSimd>(kernel: K) -> K::Output {
     Arch::new().dispatch(kernel)
+}
+
+/// Numbers of the longest vector.
+pub(super) const LONGEST: usize = 16;
+
+/// A number that has not been written yet. Filling a large result with zeros first would cost as much as computing many.
+pub(super) type Unwritten = MaybeUninit<f32>;
+
+/// A vector of `n` numbers, each of which `write` writes.
+///
+/// # Safety
+/// When `write` returns, it has written every number.
+pub(super) unsafe fn written(n: usize, write: impl FnOnce(&mut [Unwritten])) -> Vec<f32> {
+    let mut data = Vec::with_capacity(n);
+    write(&mut data.spare_capacity_mut()[..n]);
+    // SAFETY: all are written, says the caller.
+    unsafe { data.set_len(n) };
+    data
 }
 
 /// A memory that several threads write, each its own places.
@@ -19,8 +39,8 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    pub fn new(data: &mut [f32]) -> Self {
-        Shared(data.as_mut_ptr())
+    pub fn new(data: &mut [Unwritten]) -> Self {
+        Shared(data.as_mut_ptr().cast())
     }
 
     /// # Safety
@@ -45,6 +65,30 @@ pub(super) unsafe fn store<S: Simd>(p: *mut f32, v: S::f32s) {
     unsafe { (p as *mut S::f32s).write_unaligned(v) }
 }
 
+/// `y[i] = f(x₀[i], x₁[i], …)`, a vector at a time, for slices of `y`'s length.
+#[inline(always)]
+pub(super) fn map<S: Simd, const K: usize>(
+    s: S,
+    x: [&[f32]; K],
+    y: &mut [Unwritten],
+    f: impl Fn([S::f32s; K]) -> S::f32s,
+) {
+    let n = y.len();
+    let x = x.map(|x| &x[..n]);
+    let whole = n - n % S::F32_LANES;
+    for i in (0..whole).step_by(S::F32_LANES) {
+        // SAFETY: `i + F32_LANES ≤ n`, the length of all.
+        unsafe { store::<S>(y.as_mut_ptr().add(i).cast(), f(x.map(|x| load::<S>(x.as_ptr().add(i))))) };
+    }
+    if whole < n {
+        let mut last = [0f32; LONGEST];
+        let v = f(x.map(|x| s.partial_load_f32s(&x[whole..])));
+        // SAFETY: no vector is longer than `last`.
+        unsafe { store::<S>(last.as_mut_ptr(), v) };
+        y[whole..].iter_mut().zip(last).for_each(|(y, v)| _ = y.write(v));
+    }
+}
+
 /// Σ c[i] xⁱ.
 #[inline(always)]
 fn polynomial<S: Simd, const N: usize>(s: S, x: S::f32s, c: [f32; N]) -> S::f32s {
@@ -55,7 +99,7 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::f32s, c: [f32; N]) -> S::f32s
     y
 }
 
-/// eˣ to one or two units in the last place; 0 below −87.3, and not above 2¹²⁷.
+/// eˣ to one or two units in the last place; 0 below −87.7, and not above 2¹²⁷.
 ///
 /// x = n ln 2 + r with |r| ≤ ln 2 / 2: 2ⁿ by its bits, eʳ by a minimax polynomial.
 #[inline(always)]
