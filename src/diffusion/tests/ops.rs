@@ -263,7 +263,8 @@ fn activations_far_from_zero() {
     let x: Vec<f32> = (-20_000..=20_000).map(|i| i as f32 * 0.01).collect();
     let narrow = Tensor::new(x.as_slice(), &Device::Cpu).unwrap();
     let wide = narrow.to_dtype(DType::F64).unwrap();
-    let activations: [(&str, fn(&Tensor) -> Result<Tensor>); 3] =
+    type Activation = fn(&Tensor) -> Result<Tensor>;
+    let activations: [(&str, Activation); 3] =
         [("silu", ops::silu), ("gelu", ops::gelu), ("quick gelu", ops::quick_gelu)];
     for (name, f) in activations {
         let (y, exact) = (f(&narrow).unwrap().to_vec1::<f32>().unwrap(), f(&wide).unwrap().to_vec1::<f64>().unwrap());
