@@ -27,8 +27,7 @@ impl Nodes {
         let Some(name) = self.node_type else {
             let width = registry.iter().map(|entry| entry.node_type.name.len()).max().unwrap_or(0);
             for entry in registry.iter() {
-                let purpose = entry.doc.lines().next().unwrap_or_default();
-                print(&format!("{:width$}  {purpose}\n", entry.node_type.name));
+                print(&format!("{:width$}  {}\n", entry.node_type.name, entry.purpose()));
             }
             return Ok(Exit::Done);
         };

@@ -54,8 +54,7 @@ pub fn markdown(registry: &Registry) -> String {
     let mut text = String::from("# Nodes\n\n<!-- Written by `lsregen nodes --markdown`; do not edit. -->\n\n");
     for entry in registry.iter() {
         let name = entry.node_type.name;
-        let purpose = entry.doc.split("\n\n").next().unwrap_or_default().replace('\n', " ");
-        let _ = writeln!(text, "- [{name}](#{}): {purpose}", name.to_lowercase());
+        let _ = writeln!(text, "- [{name}](#{}): {}", name.to_lowercase(), entry.purpose());
     }
     for entry in registry.iter() {
         text.push_str(&markdown_of(entry));

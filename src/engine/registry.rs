@@ -71,6 +71,11 @@ impl Registry {
 }
 
 impl Entry {
+    /// What the type is for, in one line: the first paragraph of its documentation.
+    pub fn purpose(&self) -> String {
+        self.doc.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+    }
+
     fn new(node_type: NodeType) -> Entry {
         let schema = (node_type.schema)();
         let doc = text(schema.get("description"));
