@@ -79,12 +79,12 @@ def main():
     os.environ["RAYON_NUM_THREADS"] = str(a.threads)
     ours, theirs = {}, {}
     for _ in range(a.rounds):
-        for name, t in cargo_bench(f"^ops/.*{a.filter}").items():
+        for name, t in cargo_bench(f"^ops/.*(?:{a.filter})").items():
             name = name.removeprefix("ops/")
             ours[name] = min(t, ours.get(name, t))
             t = time_torch(torch_form(name))
             theirs[name] = min(t, theirs.get(name, t))
-    plain = cargo_bench(f"^plain/.*{a.filter}") if a.plain else {}
+    plain = cargo_bench(f"^plain/.*(?:{a.filter})") if a.plain else {}
     print(f"{a.threads} threads, torch {torch.__version__}, the least of {a.rounds} medians, milliseconds\n")
     print("| operation | lsregen | torch | ratio |" + (" candle alone | ratio |" if plain else ""))
     print("|---|--:|--:|--:|" + ("--:|--:|" if plain else ""))

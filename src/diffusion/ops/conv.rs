@@ -16,7 +16,7 @@ use super::kernel::{Arg, Kernel, apply1, apply2, read, read_some, suits};
 use super::linear::{Layout, linear_between};
 use super::plain;
 use super::resample::upsample_nearest_2x;
-use super::simd::{LONGEST, Shared, Unwritten, dispatch, map, store, written};
+use super::simd::{Function, LONGEST, Shared, Unwritten, dispatch, map, store, written};
 use super::tile::{ROWS, Steps, VECTORS, tile};
 
 /// Positions of the output that one unit of work covers: whole tiles for vectors of 1, 4, 8 and 16.
@@ -283,6 +283,16 @@ impl Grid {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Sum;
+
+impl Function<2> for Sum {
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, [a, b]: [S::f32s; 2]) -> S::f32s {
+        s.add_f32s(a, b)
+    }
+}
+
 /// A convolution in the kernel's terms.
 struct Work<'a> {
     grid: &'a Grid,
@@ -383,10 +393,14 @@ impl Unit<'_> {
                 let to = ((self.sample * w.o + panel * ROWS + i) * ho + y) * wo + x;
                 let from = &sums[i * n + p - at..][..inside];
                 // SAFETY: `to..to + inside` is a piece of one line of the output, which no other unit covers.
-                let target = unsafe { std::slice::from_raw_parts_mut(self.y.at(to).cast(), inside) };
-                match w.add {
-                    Some(add) => map(s, [from, &add[to..]], target, |[f, a]| s.add_f32s(f, a)),
-                    None => map(s, [from], target, |[f]| f),
+                unsafe {
+                    let target = self.y.at(to);
+                    match w.add {
+                        Some(add) => {
+                            map(s, [from, &add[to..]], std::slice::from_raw_parts_mut(target.cast(), inside), Sum)
+                        }
+                        None => target.copy_from_nonoverlapping(from.as_ptr(), inside),
+                    }
                 }
             }
             p += run;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::kernel::{Arg, Kernel, apply1};
 use super::plain;
-use super::simd::{Unwritten, dispatch, map, normal_cdf, sigmoid, written};
+use super::simd::{Function, Unwritten, dispatch, map, normal_cdf, sigmoid, written};
 
 /// Numbers that one thread takes at a time, and below which there is one thread.
 const BLOCK: usize = 1 << 14;
@@ -38,10 +38,9 @@ enum Activation {
     Silu,
 }
 
-impl Activation {
-    /// Without a branch on the kind: it is known where this is inlined.
+impl Function<1> for Activation {
     #[inline(always)]
-    fn of<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+    fn of<S: Simd>(self, s: S, [x]: [S::f32s; 1]) -> S::f32s {
         let gate = match self {
             Activation::Gelu => normal_cdf(s, x),
             Activation::QuickGelu => sigmoid(s, s.mul_f32s(x, s.splat_f32s(1.702))),
@@ -87,15 +86,24 @@ impl WithSimd for Map<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
+        // A loop for each, without a branch in it.
         match self.activation {
-            Activation::Gelu => map(s, [self.x], self.y, |[x]| Activation::Gelu.of(s, x)),
-            Activation::QuickGelu => map(s, [self.x], self.y, |[x]| Activation::QuickGelu.of(s, x)),
-            Activation::Silu => map(s, [self.x], self.y, |[x]| Activation::Silu.of(s, x)),
+            Activation::Gelu => map(s, [self.x], self.y, Activation::Gelu),
+            Activation::QuickGelu => map(s, [self.x], self.y, Activation::QuickGelu),
+            Activation::Silu => map(s, [self.x], self.y, Activation::Silu),
         }
     }
 }
 
+#[derive(Clone, Copy)]
 struct Geglu;
+
+impl Function<2> for Geglu {
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, [value, gate]: [S::f32s; 2]) -> S::f32s {
+        s.mul_f32s(value, Activation::Gelu.of(s, [gate]))
+    }
+}
 
 impl Kernel<1> for Geglu {
     const NAME: &'static str = "geglu";
@@ -138,7 +146,7 @@ impl WithSimd for GatedRows<'_> {
     fn with_simd<S: Simd>(self, s: S) {
         for (x, y) in self.x.chunks_exact(2 * self.d).zip(self.y.chunks_exact_mut(self.d)) {
             let (value, gate) = x.split_at(self.d);
-            map(s, [value, gate], y, |[v, g]| s.mul_f32s(v, Activation::Gelu.of(s, g)));
+            map(s, [value, gate], y, Geglu);
         }
     }
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::kernel::{Arg, Kernel, apply1, read};
 use super::plain;
-use super::simd::{Unwritten, dispatch, map, sigmoid, written};
+use super::simd::{Function, Unwritten, dispatch, map, sigmoid, written};
 
 /// Numbers below which threads cost more than they bring.
 const WORTH_THREADS: usize = 1 << 15;
@@ -99,19 +99,37 @@ impl WithSimd for Group<'_> {
         let deviation = (variance + self.eps).sqrt();
         let planes = self.x.chunks_exact(self.plane).zip(self.y.chunks_exact_mut(self.plane));
         for ((x, y), (weight, bias)) in planes.zip(self.weight.iter().zip(self.bias)) {
-            let mean = s.splat_f32s(mean as f32);
-            let scale = s.splat_f32s((*weight as f64 / deviation) as f32);
-            let bias = s.splat_f32s(*bias);
-            let normal = |x| s.mul_add_e_f32s(s.sub_f32s(x, mean), scale, bias);
-            if self.activate {
-                map(s, [x], y, |[x]| {
-                    let v = normal(x);
-                    s.mul_f32s(v, sigmoid(s, v))
-                });
-            } else {
-                map(s, [x], y, |[x]| normal(x));
-            }
+            let f = Affine { mean: mean as f32, scale: (*weight as f64 / deviation) as f32, bias: *bias };
+            if self.activate { map(s, [x], y, Activated(f)) } else { map(s, [x], y, f) }
         }
+    }
+}
+
+/// (x − mean) · scale + bias
+#[derive(Clone, Copy)]
+struct Affine {
+    mean: f32,
+    scale: f32,
+    bias: f32,
+}
+
+impl Function<1> for Affine {
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, [x]: [S::f32s; 1]) -> S::f32s {
+        let centred = s.sub_f32s(x, s.splat_f32s(self.mean));
+        s.mul_add_e_f32s(centred, s.splat_f32s(self.scale), s.splat_f32s(self.bias))
+    }
+}
+
+/// SiLU of it.
+#[derive(Clone, Copy)]
+struct Activated(Affine);
+
+impl Function<1> for Activated {
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, x: [S::f32s; 1]) -> S::f32s {
+        let v = self.0.of(s, x);
+        s.mul_f32s(v, sigmoid(s, v))
     }
 }
 
@@ -170,12 +188,24 @@ impl WithSimd for Rows<'_> {
         let d = self.weight.len();
         for (x, y) in self.x.chunks_exact(d).zip(self.y.chunks_exact_mut(d)) {
             let (mean, variance) = moments(s, x);
-            let mean = s.splat_f32s(mean as f32);
-            let scale = s.splat_f32s((1.0 / (variance + self.eps).sqrt()) as f32);
-            map(s, [x, self.weight, self.bias], y, |[x, weight, bias]| {
-                s.mul_add_e_f32s(s.mul_f32s(s.sub_f32s(x, mean), scale), weight, bias)
-            });
+            let f = Normal { mean: mean as f32, scale: (1.0 / (variance + self.eps).sqrt()) as f32 };
+            map(s, [x, self.weight, self.bias], y, f);
         }
+    }
+}
+
+/// (x − mean) · scale · weight + bias
+#[derive(Clone, Copy)]
+struct Normal {
+    mean: f32,
+    scale: f32,
+}
+
+impl Function<3> for Normal {
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, [x, weight, bias]: [S::f32s; 3]) -> S::f32s {
+        let centred = s.sub_f32s(x, s.splat_f32s(self.mean));
+        s.mul_add_e_f32s(s.mul_f32s(centred, s.splat_f32s(self.scale)), weight, bias)
     }
 }
 
@@ -186,13 +216,9 @@ fn moments<S: Simd>(s: S, x: &[f32]) -> (f64, f64) {
     for block in x.chunks(BLOCK) {
         let n = block.len() as f64;
         let (vectors, tail) = S::as_simd_f32s(block);
-        let centre = (sum(s, vectors, |v| v) as f64 + tail.iter().map(|&v| v as f64).sum::<f64>()) / n;
-        let c = s.splat_f32s(centre as f32);
-        // What rounding the mean to f32 leaves is far below the variance's own rounding.
-        let around = sum(s, vectors, |v| {
-            let d = s.sub_f32s(v, c);
-            s.mul_f32s(d, d)
-        }) as f64
+        let centre = (sum(s, vectors, Same) as f64 + tail.iter().map(|&v| v as f64).sum::<f64>()) / n;
+        // What rounding the centre to f32 leaves is far below the variance's own rounding.
+        let around = sum(s, vectors, SquaredDistance(centre as f32)) as f64
             + tail.iter().map(|&v| (v as f64 - centre).powi(2)).sum::<f64>();
         let step = centre - mean;
         squares += around + step * step * count * n / (count + n);
@@ -202,17 +228,38 @@ fn moments<S: Simd>(s: S, x: &[f32]) -> (f64, f64) {
     (mean, squares / count)
 }
 
+#[derive(Clone, Copy)]
+struct Same;
+
+impl Function<1> for Same {
+    #[inline(always)]
+    fn of<S: Simd>(self, _: S, [x]: [S::f32s; 1]) -> S::f32s {
+        x
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SquaredDistance(f32);
+
+impl Function<1> for SquaredDistance {
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, [x]: [S::f32s; 1]) -> S::f32s {
+        let d = s.sub_f32s(x, s.splat_f32s(self.0));
+        s.mul_f32s(d, d)
+    }
+}
+
 /// Σ f(v), in four lanes of vectors.
 #[inline(always)]
-fn sum<S: Simd>(s: S, x: &[S::f32s], f: impl Fn(S::f32s) -> S::f32s) -> f32 {
+fn sum<S: Simd>(s: S, x: &[S::f32s], f: impl Function<1>) -> f32 {
     let mut sums = [s.splat_f32s(0.0); 4];
     let fours = x.chunks_exact(4);
     for v in fours.remainder() {
-        sums[0] = s.add_f32s(sums[0], f(*v));
+        sums[0] = s.add_f32s(sums[0], f.of(s, [*v]));
     }
     for four in fours {
         for (sum, v) in sums.iter_mut().zip(four) {
-            *sum = s.add_f32s(*sum, f(*v));
+            *sum = s.add_f32s(*sum, f.of(s, [*v]));
         }
     }
     s.reduce_sum_f32s(s.add_f32s(s.add_f32s(sums[0], sums[1]), s.add_f32s(sums[2], sums[3])))

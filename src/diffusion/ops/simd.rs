@@ -65,26 +65,36 @@ pub(super) unsafe fn store<S: Simd>(p: *mut f32, v: S::f32s) {
     unsafe { (p as *mut S::f32s).write_unaligned(v) }
 }
 
-/// `y[i] = f(x₀[i], x₁[i], …)`, a vector at a time, for slices of `y`'s length.
+/// A function of `K` numbers, on vectors of them. A closure would not do: only what is marked `#[inline(always)]` is
+/// sure to be compiled for the vectors at hand.
+pub(super) trait Function<const K: usize>: Copy {
+    fn of<S: Simd>(self, s: S, x: [S::f32s; K]) -> S::f32s;
+}
+
+/// `y[i] = f(x₀[i], x₁[i], …)`, a vector at a time, for slices of at least `y`'s length.
 #[inline(always)]
-pub(super) fn map<S: Simd, const K: usize>(
-    s: S,
-    x: [&[f32]; K],
-    y: &mut [Unwritten],
-    f: impl Fn([S::f32s; K]) -> S::f32s,
-) {
+pub(super) fn map<S: Simd, const K: usize>(s: S, x: [&[f32]; K], y: &mut [Unwritten], f: impl Function<K>) {
     let n = y.len();
     let x = x.map(|x| &x[..n]);
     let whole = n - n % S::F32_LANES;
     for i in (0..whole).step_by(S::F32_LANES) {
+        let mut v = [s.splat_f32s(0.0); K];
         // SAFETY: `i + F32_LANES ≤ n`, the length of all.
-        unsafe { store::<S>(y.as_mut_ptr().add(i).cast(), f(x.map(|x| load::<S>(x.as_ptr().add(i))))) };
+        unsafe {
+            for (v, x) in v.iter_mut().zip(x) {
+                *v = load::<S>(x.as_ptr().add(i));
+            }
+            store::<S>(y.as_mut_ptr().add(i).cast(), f.of(s, v));
+        }
     }
     if whole < n {
         let mut last = [0f32; LONGEST];
-        let v = f(x.map(|x| s.partial_load_f32s(&x[whole..])));
+        let mut v = [s.splat_f32s(0.0); K];
+        for (v, x) in v.iter_mut().zip(x) {
+            *v = s.partial_load_f32s(&x[whole..]);
+        }
         // SAFETY: no vector is longer than `last`.
-        unsafe { store::<S>(last.as_mut_ptr(), v) };
+        unsafe { store::<S>(last.as_mut_ptr(), f.of(s, v)) };
         y[whole..].iter_mut().zip(last).for_each(|(y, v)| _ = y.write(v));
     }
 }
