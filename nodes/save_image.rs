@@ -58,7 +58,7 @@ impl Node for SaveImage {
     fn run(&self, inputs: SaveImageInputs, cx: &Context) -> anyhow::Result<SaveImageOutputs> {
         cx.cancel().check()?;
         let png = image::png(&inputs.image.to_rgb().map_err(raise)?).map_err(raise)?;
-        let file = write::write(&cx.output_path(&self.path), &png)?;
+        let file = write::write(&self.path, &png, cx)?;
         Ok(SaveImageOutputs { file: Arc::new(file) })
     }
 }

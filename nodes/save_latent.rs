@@ -60,7 +60,7 @@ impl Node for SaveLatent {
     fn run(&self, inputs: SaveLatentInputs, cx: &Context) -> anyhow::Result<SaveLatentOutputs> {
         cx.cancel().check()?;
         let bytes = latent::encode(&inputs.latent.z, inputs.latent.family).map_err(raise)?;
-        let file = write::write(&cx.output_path(&self.path), &bytes)?;
+        let file = write::write(&self.path, &bytes, cx)?;
         Ok(SaveLatentOutputs { file: Arc::new(file) })
     }
 }

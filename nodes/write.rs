@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use lsregen_engine::{CheckContext, Fault};
+use lsregen_engine::{CheckContext, Context, Fault};
 
 use crate::values::SavedFile;
 
-/// Writes a file by way of a temporary one in the same folder, so that no one ever sees half of it. Folders are made.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<SavedFile> {
+/// Writes an output file by way of a temporary one in the same folder, so that no one ever sees half of it, and says so.
+/// Folders are made.
+pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<SavedFile> {
+    let path = &*cx.output_path(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)
         .with_context(|| format!("{}: cannot make this folder; choose another `path`", folder.display()))?;
@@ -21,6 +23,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<SavedFile> {
     let mut file = builder.tempfile_in(folder).with_context(cannot)?;
     std::io::Write::write_all(&mut file, bytes).with_context(cannot)?;
     file.persist(path).map_err(|error| error.error).with_context(cannot)?;
+    cx.note(format!("wrote {}", path.display()));
     Ok(SavedFile { path: path.into(), digest: blake3::hash(bytes).into() })
 }
 

@@ -118,10 +118,11 @@ impl Subscriber for Progress {
             }
             (Style::Bars(bars), Event::NodeStarted { node, .. }) => {
                 run.started += 1;
-                let bar = bars.add(ProgressBar::new_spinner());
-                bar.set_prefix(format!("[{}/{}]", run.started, run.of));
-                bar.set_message(node.to_string());
-                bar.set_style(style("{prefix} {msg} {elapsed}"));
+                let bar = ProgressBar::new_spinner()
+                    .with_style(style("{prefix} {msg} {elapsed}"))
+                    .with_prefix(format!("[{}/{}]", run.started, run.of))
+                    .with_message(node.to_string());
+                let bar = bars.add(bar);
                 bar.enable_steady_tick(Duration::from_millis(100));
                 run.bars.push((node.to_string(), bar));
             }
