@@ -12,6 +12,7 @@ use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::weights::ModelFiles;
 
 fn main() {
+    lsregen_diffusion::ops::keep_memory();
     let mut c = Criterion::default()
         .configure_from_args()
         .without_plots()

@@ -10,6 +10,7 @@ mod conv;
 mod elementwise;
 mod kernel;
 mod linear;
+mod memory;
 mod norm;
 pub mod plain;
 mod resample;
@@ -22,6 +23,7 @@ pub use attention::attention;
 pub use conv::Convolution;
 pub use elementwise::{geglu, gelu, quick_gelu, silu};
 pub use linear::{Layout, linear, linear_between};
+pub use memory::keep_memory;
 pub use norm::{group_norm, layer_norm};
 pub use resample::upsample_nearest_2x;
 
@@ -39,4 +41,44 @@ pub fn conv2d(
 /// Runs `f` on rayon's pool, where the kernels within can share their work without waking it each time.
 pub fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Result, Tensor};
+
+    use super::*;
+    use pulp::Arch;
+
+    /// Every kernel on each kind of vectors that this processor has, down to none.
+    #[test]
+    fn kernels_agree_on_all_vectors() {
+        let normal = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
+        let (x, weight, bias) = (normal(&[2, 6, 9, 33]), normal(&[11, 6, 3, 3]), normal(&[11]));
+        let (q, k, v) = (normal(&[1, 20, 70]), normal(&[1, 20, 150]), normal(&[1, 150, 20]));
+        let (scale, shift, row, wide) = (normal(&[6]), normal(&[6]), normal(&[33]), normal(&[5, 70]));
+        type Case<'a> = (&'a str, Box<dyn Fn(DType) -> Result<Tensor> + 'a>);
+        let to = |t: &Tensor, d| t.to_dtype(d);
+        let cases: [Case; 6] = [
+            ("convolution", Box::new(|d| conv2d(&to(&x, d)?, &to(&weight, d)?, Some(&to(&bias, d)?), 1, (1, 1)))),
+            ("strided", Box::new(|d| conv2d(&to(&x, d)?, &to(&weight, d)?, None, 2, (0, 1)))),
+            ("attention", Box::new(|d| attention(&to(&q, d)?, &to(&k, d)?, &to(&v, d)?, 2, false))),
+            ("group norm", Box::new(|d| group_norm(&to(&x, d)?, 3, &to(&scale, d)?, &to(&shift, d)?, 1e-5, true))),
+            ("layer norm", Box::new(|d| layer_norm(&to(&x, d)?, &to(&row, d)?, &to(&row, d)?, 1e-5))),
+            ("geglu", Box::new(|d| geglu(&to(&wide, d)?))),
+        ];
+        #[allow(unused_mut)]
+        let mut kinds = vec![Arch::new(), Arch::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        kinds.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        for kind in kinds {
+            *simd::FORCED.lock().unwrap() = Some(kind);
+            for (name, f) in &cases {
+                let (exact, fast) = (f(DType::F64).unwrap(), f(DType::F32).unwrap());
+                let sum = |t: Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
+                let error = sum((fast.to_dtype(DType::F64).unwrap() - &exact).unwrap()) / sum(exact);
+                assert!(error < 1e-6, "{name} on {kind:?}: relative error {error:.1e}");
+            }
+        }
+    }
 }

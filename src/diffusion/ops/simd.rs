@@ -9,7 +9,21 @@ use pulp::{Arch, Simd, WithSimd};
 
 /// Runs `kernel` compiled for the best instructions of this processor.
 pub(super) fn dispatch<K: WithSimd>(kernel: K) -> K::Output {
-    Arch::new().dispatch(kernel)
+    arch().dispatch(kernel)
+}
+
+#[cfg(not(test))]
+fn arch() -> Arch {
+    Arch::new()
+}
+
+/// In place of the best, for the test of the others.
+#[cfg(test)]
+pub(super) static FORCED: std::sync::Mutex<Option<Arch>> = std::sync::Mutex::new(None);
+
+#[cfg(test)]
+fn arch() -> Arch {
+    FORCED.lock().unwrap().unwrap_or_default()
 }
 
 /// Numbers of the longest vector.
