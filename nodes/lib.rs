@@ -39,6 +39,7 @@ pub use invert::*;
 pub use load_image::*;
 pub use load_latent::*;
 pub use load_model::*;
+pub use lsregen_diffusion::ops::keep_memory;
 pub use numerics::Numerics;
 pub use options::*;
 pub use sampling::Sampling;

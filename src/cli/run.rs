@@ -28,6 +28,7 @@ pub struct Run {
 
 impl Run {
     pub fn main(self) -> Result<Exit, Exit> {
+        lsregen_nodes::keep_memory();
         let host = self.place.host(&self.graph)?;
         let graph = open::open(&self.graph, &self.params, &host)?;
         // One run, then the process ends: a value is of no use after its last reader, so the store keeps none.
