@@ -10,7 +10,7 @@ use crate::document::{MAX_SIZE, did_you_mean};
 use crate::nearest::Nearest;
 use crate::source::{Source, Span};
 
-/// Reads a workflow file, for [`check`]. Messages call it by the path as given.
+/// Reads a workflow file, for [`check`](super::check). Messages call it by the path as given.
 ///
 /// # Errors
 /// When there is no such file, or it is too large to be a workflow, or no text.
