@@ -6,16 +6,15 @@ import torch
 
 
 class Course:
-    """A cosine from `lr` down to 2 %, over `steps` steps or `minutes` of this process's own CPU time, whichever ends first.
-    (CPU time, so that a stopped and continued process loses nothing.)"""
+    """A cosine from `lr` down to 2 %, over `steps` steps or `minutes` by the clock, whichever ends first."""
 
-    def __init__(self, optimizer, lr, steps, minutes, threads, warmup=100):
+    def __init__(self, optimizer, lr, steps, minutes, warmup=100):
         self.optimizer, self.lr, self.steps, self.warmup = optimizer, lr, steps, warmup
-        self.budget, self.start, self.step = 60 * minutes * threads, time.process_time(), 0
+        self.budget, self.start, self.step = 60 * minutes, time.time(), 0
 
     def __iter__(self):
         """Yields the fraction of the course that is done, having set the learning rate for the step to come."""
-        while (done := max(self.step / self.steps, (time.process_time() - self.start) / self.budget)) < 1:
+        while (done := max(self.step / self.steps, (time.time() - self.start) / self.budget)) < 1:
             rate = self.lr * min(1, (self.step + 1) / self.warmup) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate

@@ -1,6 +1,7 @@
 """mAP of each method on random layouts of the shapes world, without pictures on disk, and what the autoencoder alone allows.
 
 usage: evaluate.py --models models/shapes [--count 100] [--world-seed 21] [--methods ...]
+                   and the settings of reference.py
 """
 import argparse
 import random
@@ -9,7 +10,7 @@ import time
 import torch
 
 from detect import detect, mean_ap
-from reference import METHODS, USUAL, Models, decode, encode, layouts, run
+from reference import METHODS, USUAL, Models, Settings, decode, encode, layouts, run
 from score import line, truth
 from world import render, sample_scene
 
@@ -29,12 +30,13 @@ def main():
     p.add_argument("--count", type=int, default=100)
     p.add_argument("--world-seed", type=int, default=21)
     p.add_argument("--methods", nargs="+", default=USUAL, choices=list(METHODS))
+    Settings.options(p)
     a = p.parse_args()
     m, batch = Models(a.models), layouts(a.count, a.world_seed)
     for size in (128, 256):
         print(f"autoencoder alone at {size}: mAP@.5 {ceiling(m.vae, 60, size):.3f}", flush=True)
     found, asked, start = {name: [] for name in a.methods}, {name: [] for name in a.methods}, time.time()
-    for name, part, pictures in run(m, batch, a.methods):
+    for name, part, pictures in run(m, batch, a.methods, Settings.of(a)):
         found[name] += [detect(x.numpy()) for x in pictures]
         asked[name] += [truth(l) for l in part]
         if part[-1]["id"] + 1 == len(batch) or len(asked[name]) % 20 == 0:

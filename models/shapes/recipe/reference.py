@@ -5,11 +5,13 @@ but the noise is drawn a layout at a time from `torch.Generator().manual_seed(se
 own seed alone.
 
 usage: reference.py --models models/shapes --out DIR [--count 100] [--world-seed 21] [--layouts FILE] [--methods ...]
+                    [--cfg-small 3] [--cfg-large 4] [--w .5] [--fraction .1]
 Writes DIR/layouts.json and DIR/<method>/<id>.png; score.py turns them into figures.
 """
 import argparse
 import json
 import random
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,25 @@ from world import caption, sample_scene
 SLOTS = 30
 STEPS = 20
 SMALL, LARGE = 128, 256
+
+
+@dataclass
+class Settings:
+    """What a run may vary, and its usual values."""
+
+    cfg_small: float = 3.0  # classifier-free guidance of GLIGEN
+    cfg_large: float = 4.0  # and of the large model
+    w: float = 0.5  # how far LSReGen draws the latents to the layout
+    fraction: float = 0.1  # in which share of the steps
+
+    @staticmethod
+    def options(parser):
+        for f in fields(Settings):
+            parser.add_argument("--" + f.name.replace("_", "-"), type=float, default=f.default)
+
+    @staticmethod
+    def of(args):
+        return Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
 
 
 def layouts(count, world_seed):
@@ -89,7 +110,7 @@ def upsample(x, size=LARGE):
     return torch.nn.functional.interpolate(x, size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
-def gligen(m, batch, size=SMALL, cfg=3.0):
+def gligen(m, batch, cfg, size=SMALL):
     """GLIGEN with all its steps grounded; at LARGE it is the paper's "GLIGEN at large scale"."""
     n = len(batch)
     boxes, embeddings, masks = torch.zeros(2, n, SLOTS, 4), torch.zeros(2, n, SLOTS, 64), torch.zeros(2, n, SLOTS)
@@ -124,10 +145,10 @@ def invert(m, z, prompts):
     return track
 
 
-def xl(m, batch, reference=None, mode="ddim", w=0.5, fraction=0.1, cfg=4.0, inversion_prompt=None):
+def xl(m, batch, cfg, reference=None, mode="ddim", w=1.0, fraction=0.0):
     """The large model. With `reference` pictures (n, 3, LARGE, LARGE) the first steps are drawn to them before the network is
-    called: z <- (1 - w) z + w z_t, with z_t from DDIM inversion (under the prompt of the layout unless `inversion_prompt`
-    is given) or, mode "noise", from noise. w = 1 with noise is img2img."""
+    called: z <- (1 - w) z + w z_t, with z_t from DDIM inversion under the prompt or, mode "noise", from noise. w = 1 with
+    noise is img2img."""
     prompts = [l["prompt"] for l in batch]
     cond = xl_condition(m, [""] * len(batch) + prompts)
     z, eps = noise([l["seed_large"] for l in batch], LARGE, 2)
@@ -135,7 +156,7 @@ def xl(m, batch, reference=None, mode="ddim", w=0.5, fraction=0.1, cfg=4.0, inve
     if reference is not None:
         z0 = encode(m.xl_vae, reference)
         if mode == "ddim":
-            track = invert(m, z0, prompts if inversion_prompt is None else [inversion_prompt] * len(batch))
+            track = invert(m, z0, prompts)
     for i, t in enumerate(s.timesteps):
         if reference is not None and i < max(1, round(fraction * STEPS)):
             a = s.alphas_cumprod[t]
@@ -145,33 +166,31 @@ def xl(m, batch, reference=None, mode="ddim", w=0.5, fraction=0.1, cfg=4.0, inve
     return decode(m.xl_vae, z)
 
 
+# Each takes the models, the layouts, a function that gives GLIGEN's small pictures of them, and the settings.
 METHODS = {
-    "gligen": lambda m, batch, small: small(),
-    "gligen-large": lambda m, batch, small: gligen(m, batch, LARGE),
-    "upsampled": lambda m, batch, small: upsample(small()),
-    "xl": lambda m, batch, small: xl(m, batch),
-    "img2img": lambda m, batch, small: xl(m, batch, upsample(small()), "noise", w=1.0),
-    "lsregen": lambda m, batch, small: xl(m, batch, upsample(small())),
-    "lsregen-empty-inversion": lambda m, batch, small: xl(m, batch, upsample(small()), inversion_prompt=""),
-    "lsregen-w1": lambda m, batch, small: xl(m, batch, upsample(small()), w=1.0),
-    "lsregen-30": lambda m, batch, small: xl(m, batch, upsample(small()), fraction=0.3),
+    "gligen": lambda m, batch, small, s: small(),
+    "gligen-large": lambda m, batch, small, s: gligen(m, batch, s.cfg_small, LARGE),
+    "upsampled": lambda m, batch, small, s: upsample(small()),
+    "xl": lambda m, batch, small, s: xl(m, batch, s.cfg_large),
+    "img2img": lambda m, batch, small, s: xl(m, batch, s.cfg_large, upsample(small()), "noise", 1.0, s.fraction),
+    "lsregen": lambda m, batch, small, s: xl(m, batch, s.cfg_large, upsample(small()), "ddim", s.w, s.fraction),
 }
 USUAL = ["gligen", "gligen-large", "xl", "img2img", "lsregen"]
 
 
 @torch.inference_mode()
-def run(m, batch, methods=USUAL, chunk=10):
+def run(m, batch, methods=USUAL, settings=Settings(), chunk=10):
     """Yields (method, layouts, pictures), `chunk` layouts at a time; the small pictures are made once."""
     for k in range(0, len(batch), chunk):
         part, made = batch[k : k + chunk], []
 
         def small():
             if not made:
-                made.append(gligen(m, part))
+                made.append(gligen(m, part, settings.cfg_small))
             return made[0]
 
         for name in methods:
-            yield name, part, METHODS[name](m, part, small)
+            yield name, part, METHODS[name](m, part, small, settings)
 
 
 def save(picture, path):
@@ -187,12 +206,13 @@ def main():
     p.add_argument("--count", type=int, default=100)
     p.add_argument("--world-seed", type=int, default=21)
     p.add_argument("--methods", nargs="+", default=USUAL, choices=list(METHODS))
+    Settings.options(p)
     a = p.parse_args()
     batch = json.loads(a.layouts.read_text()) if a.layouts else layouts(a.count, a.world_seed)
     for name in a.methods:
         (a.out / name).mkdir(parents=True, exist_ok=True)
     (a.out / "layouts.json").write_text(json.dumps(batch, indent=1) + "\n")
-    for name, part, pictures in run(Models(a.models), batch, a.methods):
+    for name, part, pictures in run(Models(a.models), batch, a.methods, Settings.of(a)):
         for layout, picture in zip(part, pictures):
             save(picture, a.out / name / f"{layout['id']:04}.png")
         print(name, part[-1]["id"] + 1, flush=True)

@@ -62,7 +62,7 @@ def main():
     p.add_argument("--hold", type=float, default=0.05, help="weight of the distance from the latents of --start")
     p.add_argument("--stars", type=float, default=0.45, help="share of objects that are turned into stars")
     p.add_argument("--steps", type=int, default=4000)
-    p.add_argument("--minutes", type=float, default=1e9, help="CPU minutes a thread after which the course ends")
+    p.add_argument("--minutes", type=float, default=1e9, help="minutes by the clock after which the course ends")
     p.add_argument("--lr", type=float, default=8e-4)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--seed", type=int, default=0)
@@ -79,7 +79,7 @@ def main():
         vae.quant_conv.requires_grad_(False)
     params = [q for q in vae.parameters() if q.requires_grad]
     optimizer, mean, report = torch.optim.AdamW(params, a.lr, weight_decay=1e-4, betas=(0.9, 0.98)), Mean(params), Report()
-    course = Course(optimizer, a.lr, a.steps, a.minutes, a.threads)
+    course = Course(optimizer, a.lr, a.steps, a.minutes)
     for done in course:
         size, count = (256, 2) if course.step % 3 == 2 else (128, 8)
         x, w = draw(rng, size, count, a.stars)
