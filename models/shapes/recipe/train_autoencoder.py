@@ -31,7 +31,7 @@ def weights(objs, size):
     for _, shape, (x0, y0, x1, y1) in objs:
         rx, ry = (x1 - x0) / 2, (y1 - y0) / 2
         d = _sdf(shape, (xs - (x0 + x1) / 2) / rx, (ys - (y0 + y1) / 2) / ry) * min(rx, ry)
-        out = torch.maximum(out, 1 + torch.sigmoid((0.02 - d) / 0.01) * (6 if shape == "star" else 4))
+        out = torch.maximum(out, 1 + torch.sigmoid((0.02 - d) / 0.01) * (9 if shape == "star" else 4))
     return out[None]
 
 
@@ -39,7 +39,7 @@ def draw(rng, size, count, stars):
     """Fresh pictures and their weights."""
     pictures, maps = [], []
     for _ in range(count):
-        ground, objs = sample_scene(rng, sizes=(0.2, 0.55))
+        ground, objs = sample_scene(rng, sizes=(0.2, 0.45))
         objs = [(color, "star" if rng.random() < stars else shape, box) for color, shape, box in objs]
         pictures.append(render(ground, objs, size, rng.randrange(1 << 40)))
         maps.append(weights(objs, size))
