@@ -32,10 +32,11 @@ fn bench(
 }
 
 fn main() {
+    ops::keep_memory();
     let mut c = Criterion::default()
         .configure_from_args()
         .without_plots()
-        .sample_size(10)
+        .sample_size(30)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600));
     let c = &mut c;
