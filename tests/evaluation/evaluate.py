@@ -6,6 +6,7 @@ same layouts, is scored the same way, and the differences are printed: of the sc
 
 Made with torch 2.15, diffusers 0.39, transformers 4.57, scipy.
 usage: evaluate.py --out DIR [--binary target/release/lsregen] [--count 100] [--world-seed 21] [--ours-only]
+                   [--cfg 4] [--strength .5] [--window .1]     of the large model, for both sides
 """
 import argparse
 import json
@@ -20,13 +21,13 @@ sys.path.insert(0, str(ROOT / "models/shapes/recipe"))
 import numpy as np
 
 from detect import detect
-from reference import USUAL, Models, layouts, run, save
+from reference import USUAL, Models, Settings, layouts, run, save
 from score import line, read, score, truth
 
 
-def draw(binary, layout, out):
+def draw(binary, layout, out, settings):
     """All methods' pictures of one layout."""
-    values = {"prompt": layout["prompt"], "boxes": layout["boxes"], "seed_small": layout["seed_small"],
+    values = settings | {"prompt": layout["prompt"], "boxes": layout["boxes"], "seed_small": layout["seed_small"],
               "seed_large": layout["seed_large"], "id": f"{layout['id']:04}"}
     sets = [x for name, value in values.items() for x in ("--set", f"{name}={json.dumps(value)}")]
     subprocess.run([binary, "run", HERE / "methods.yaml", "--device", "cpu", "--quiet", "--output-dir", out, *sets], check=True)
@@ -39,6 +40,9 @@ def main():
     p.add_argument("--count", type=int, default=100)
     p.add_argument("--world-seed", type=int, default=21)
     p.add_argument("--ours-only", action="store_true")
+    p.add_argument("--cfg", type=float, default=4.0)
+    p.add_argument("--strength", type=float, default=0.5)
+    p.add_argument("--window", type=float, default=0.1)
     a = p.parse_args()
     batch = layouts(a.count, a.world_seed)
     asked = [truth(l) for l in batch]
@@ -48,11 +52,11 @@ def main():
         return [read(folder / name / f"{l['id']:04}.png") for l in batch]
 
     for layout in batch:
-        draw(a.binary, layout, ours)
+        draw(a.binary, layout, ours, {"cfg": a.cfg, "strength": a.strength, "window": a.window})
     if not a.ours_only:
         for name in USUAL:
             (theirs / name).mkdir(parents=True, exist_ok=True)
-        for name, part, made in run(Models(ROOT / "models/shapes"), batch):
+        for name, part, made in run(Models(ROOT / "models/shapes"), batch, settings=Settings(cfg_large=a.cfg, w=a.strength, fraction=a.window)):
             for layout, picture in zip(part, made):
                 save(picture, theirs / name / f"{layout['id']:04}.png")
 

@@ -108,12 +108,12 @@ def invert(m, z, prompt, steps, size):
 
 
 @stage("sample")
-def sample(m, prompt, seed, steps, cfg, size, track, w):
+def sample(m, prompt, seed, steps, cfg, size, track, w, window):
     s = scheduler(LARGE, steps=steps)
     h, a = condition(m, ["", prompt], size)
     z = torch.randn(1, 4, size // 8, size // 8, generator=torch.Generator().manual_seed(seed))
     for i, t in enumerate(s.timesteps):
-        if i < max(1, round(.1 * steps)):
+        if i < max(1, round(window * steps)):
             z = (1 - w) * z + w * track[int(t)]
         u, c = m["xl"](torch.cat([z, z]), t, encoder_hidden_states=h, added_cond_kwargs=a).sample.chunk(2)
         z = s.step(u + cfg * (c - u), t, z).prev_sample
@@ -133,7 +133,7 @@ def main(graph, out):
     x = decode(m["vae"], z)
     track = invert(m, encode(m, x, size), value(inv, "prompt", ""), value(inv, "steps", 20), size)
     z = sample(m, value(smp, "prompt", ""), value(smp, "seed", 0), value(smp, "steps", 20), value(smp, "cfg", 4.0), size, track,
-               value(inv, "strength", .5))
+               value(inv, "strength", .5), value(inv, "window", .1))
     x = decode(m["xvae"], z)[0]
     Image.fromarray(((x.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)).save(out)
     stages["total inside"] = time.perf_counter() - START
