@@ -26,7 +26,7 @@ pub struct Check {
 
 impl Check {
     pub fn main(self) -> Result<Exit, Exit> {
-        let registry = open::registry();
+        let registry = lsregen_nodes::registry();
         let mut worst = Exit::Done;
         let mut found = Vec::new();
         for path in &self.graphs {

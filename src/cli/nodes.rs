@@ -3,7 +3,7 @@
 use clap::Args;
 use lsregen_engine::reference;
 
-use super::{Exit, open, print, usage};
+use super::{Exit, print, usage};
 
 /// List the node types, or tell all about one
 #[derive(Args)]
@@ -19,7 +19,7 @@ pub struct Nodes {
 
 impl Nodes {
     pub fn main(self) -> Result<Exit, Exit> {
-        let registry = open::registry();
+        let registry = lsregen_nodes::registry();
         if self.markdown {
             print(&reference::markdown(&registry));
             return Ok(Exit::Done);

@@ -8,7 +8,7 @@ use lsregen_engine::{
     Checked, Diagnostic, FileDigests, Graph, Host, Label, MemoryStore, Override, Plan, Registry, Severity, check,
     read_source, render,
 };
-use lsregen_nodes::Numerics;
+use lsregen_nodes::{Numerics, registry};
 
 use super::{Exit, console, usage};
 
@@ -56,11 +56,6 @@ impl Place {
         let host = host(path, self.output_dir.as_deref());
         Ok(Arc::new(host.with_fingerprint(numerics.fingerprint()).with_service(numerics)))
     }
-}
-
-/// The node types that graphs may use.
-pub fn registry() -> Registry {
-    lsregen_nodes::registry()
 }
 
 /// The graph at `path`, if it has no error; its faults go to stderr.
