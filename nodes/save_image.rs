@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_diffusion::image;
-use lsregen_engine::{CheckContext, Context, Fault, FileRef, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Effect, Fault, FileRef, Lane, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -51,8 +51,9 @@ impl Node for SaveImage {
         vec![FileRef::new("path", cx.output_path(&self.path))]
     }
 
-    fn stands(&self, outputs: &SaveImageOutputs, cx: &Context) -> bool {
-        outputs.file.path == cx.output_path(&self.path) && write::stands(&outputs.file)
+    fn effect(&self, outputs: &SaveImageOutputs, cx: &Context) -> Effect {
+        let stands = outputs.file.path == cx.output_path(&self.path) && write::stands(&outputs.file);
+        if stands { Effect::Stands } else { Effect::Gone }
     }
 
     fn run(&self, inputs: SaveImageInputs, cx: &Context) -> anyhow::Result<SaveImageOutputs> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use lsregen_diffusion::candle_core::Tensor;
 use lsregen_diffusion::image::RgbImage;
 use lsregen_diffusion::models::Family;
-use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Event, Fault, Host, Node};
+use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Fault, Host, Node};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model};
 use lsregen_nodes::*;
 use serde_json::{Value as Json, json};
@@ -115,13 +115,13 @@ fn from_layout_to_file() {
     let context = Context::detached(host(folder.path()));
     let save = node::<SaveImage>(json!({ "path": "new/folder/picture.png" }));
     let saved = save.run(SaveImageInputs { image: image.clone() }, &context).unwrap();
-    assert!(save.stands(&saved, &context));
+    assert_eq!(save.effect(&saved, &context), Effect::Stands);
 
     let read = node::<LoadImage>(json!({ "path": "new/folder/picture.png" })).run((), &context).unwrap();
     assert_eq!(read.image.to_rgb().unwrap(), image.to_rgb().unwrap());
 
     std::fs::write(folder.path().join("new/folder/picture.png"), "changed").unwrap();
-    assert!(!save.stands(&saved, &context), "another hand has changed the file");
+    assert_eq!(save.effect(&saved, &context), Effect::Gone, "another hand has changed the file");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_latent_comes_back_bit_for_bit() {
     let z = latent(5);
     let save = node::<SaveLatent>(json!({ "path": "z.safetensors" }));
     let saved = save.run(SaveLatentInputs { latent: z.clone() }, &context).unwrap();
-    assert!(save.stands(&saved, &context));
+    assert_eq!(save.effect(&saved, &context), Effect::Stands);
     let back = node::<LoadLatent>(json!({ "path": "z.safetensors" })).run((), &context).unwrap().latent;
     assert_eq!(back.family, Some(Family::Sdxl));
     let bits = |z: &Tensor| numbers(z).into_iter().map(f32::to_bits).collect::<Vec<_>>();

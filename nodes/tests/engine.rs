@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsregen_engine::{
-    Cancel, Diagnostic, Event, FileDigests, Host, MemoryStore, Outcome, Override, Plan, Registry, Source, check,
-    execute,
+    Cancel, Diagnostic, Event, FileDigests, Host, Outcome, Override, Plan, Registry, Source, Store, check, execute,
 };
 use lsregen_nodes::{Numerics, registry};
 
@@ -73,7 +72,7 @@ nodes:
 ";
 
 /// Runs `GRAPH` and gives the names of the nodes that ran.
-fn run(folder: &Path, registry: &Registry, store: &Arc<MemoryStore>, set: &[&str]) -> Vec<String> {
+fn run(folder: &Path, registry: &Registry, store: &Arc<Store>, set: &[&str]) -> Vec<String> {
     let host = Arc::new(host(folder, folder));
     let overrides: Vec<_> =
         set.iter().map(|arg| Override::parse(arg).map_err(|fault| fault.message).unwrap()).collect();
@@ -91,7 +90,7 @@ fn run(folder: &Path, registry: &Registry, store: &Arc<MemoryStore>, set: &[&str
 #[test]
 fn what_is_known_is_not_done_again() {
     let folder = tempfile::tempdir().unwrap();
-    let (registry, store) = (registry(), Arc::new(MemoryStore::new(1 << 30)));
+    let (registry, store) = (registry(), Arc::new(Store::in_memory(1 << 30)));
     let again = |set: &[&str]| run(folder.path(), &registry, &store, set);
     assert_eq!(again(&[]).len(), 8, "all of them");
     let first = std::fs::read(folder.path().join("a.png")).unwrap();

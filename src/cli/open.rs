@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::{
-    Checked, Diagnostic, FileDigests, Graph, Host, Label, MemoryStore, Override, Plan, Registry, Severity, check,
+    Checked, Diagnostic, FileDigests, Graph, Host, Label, Override, Plan, Registry, Severity, Store, check,
     read_source, render,
 };
 use lsregen_nodes::{Numerics, registry};
@@ -69,7 +69,7 @@ pub fn open(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
 }
 
 /// Plans a run of `graph` on what `store` knows.
-pub fn plan(graph: &Graph, host: &Arc<Host>, store: &MemoryStore) -> Result<Plan, Exit> {
+pub fn plan(graph: &Graph, host: &Arc<Host>, store: &Store) -> Result<Plan, Exit> {
     Plan::new(graph, host, store, &FileDigests::new()).map_err(|errors| {
         let faults = errors.into_iter().map(|error| {
             let label = Label::new(graph.source(), graph.locate(error.node, &error.fault.path), "");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use lsregen_engine::{Cancel, MemoryStore, execute};
+use lsregen_engine::{Cancel, Store, execute};
 
 use super::open::{self, Params, Place};
 use super::{Exit, console};
@@ -32,7 +32,7 @@ impl Run {
         let host = self.place.host(&self.graph)?;
         let graph = open::open(&self.graph, &self.params, &host)?;
         // One run, then the process ends: a value is of no use after its last reader, so the store keeps none.
-        let store = Arc::new(MemoryStore::new(0));
+        let store = Arc::new(Store::in_memory(0));
         let plan = open::plan(&graph, &host, &store)?;
         let (graph, progress) = (Arc::new(graph), Arc::new(console::Progress::new(self.quiet)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {

@@ -12,12 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 
 use crate::event::{Event, Subscriber};
+use crate::record::Record;
 
-/// Where graphs run: folders, and the services the program offers its nodes.
+/// Where graphs run: folders, and the services the program offers its nodes. Clones share the services.
+#[derive(Clone)]
 pub struct Host {
     graph_folder: PathBuf,
     output_folder: PathBuf,
-    fingerprint: String,
+    fingerprint: Arc<str>,
+    previews: bool,
     services: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
 }
 
@@ -28,7 +31,8 @@ impl Host {
         Host {
             graph_folder: graph_folder.into(),
             output_folder: output_folder.into(),
-            fingerprint: String::new(),
+            fingerprint: "".into(),
+            previews: false,
             services: HashMap::new(),
         }
     }
@@ -40,29 +44,61 @@ impl Host {
     }
 
     /// Sets what decides the numbers beside the nodes: device kind, dtype, backend version. Part of every memo key.
-    pub fn with_fingerprint(mut self, fingerprint: impl Into<String>) -> Host {
+    pub fn with_fingerprint(mut self, fingerprint: impl Into<Arc<str>>) -> Host {
         self.fingerprint = fingerprint.into();
         self
     }
 
-    pub fn fingerprint(&self) -> &str {
+    pub fn fingerprint(&self) -> &Arc<str> {
         &self.fingerprint
+    }
+
+    /// The same host, but files are written to another folder.
+    pub fn with_output_folder(mut self, output_folder: impl Into<PathBuf>) -> Host {
+        self.output_folder = output_folder.into();
+        self
+    }
+
+    /// Whether nodes should show how far they are by small pictures: see [`Context::preview`].
+    pub fn with_previews(mut self, previews: bool) -> Host {
+        self.previews = previews;
+        self
+    }
+
+    /// The folder of the graph's file.
+    pub fn graph_folder(&self) -> &Path {
+        &self.graph_folder
+    }
+
+    /// The place of an input file that a node of `folder`'s file names.
+    fn resolve(&self, folder: Option<&Path>, path: &Path) -> PathBuf {
+        folder.unwrap_or(&self.graph_folder).join(path)
+    }
+
+    fn service<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.services.get(&TypeId::of::<T>())?.clone().downcast().ok()
     }
 }
 
 /// What a node's checks may know, before anything runs.
 pub struct CheckContext<'a> {
     host: &'a Host,
+    folder: Option<&'a Path>,
 }
 
 impl<'a> CheckContext<'a> {
     pub fn new(host: &'a Host) -> CheckContext<'a> {
-        CheckContext { host }
+        CheckContext { host, folder: None }
     }
 
-    /// The place of an input file: relative to the graph file's folder.
+    /// For a node of an included graph, whose file lies in `folder`.
+    pub fn within(host: &'a Host, folder: Option<&'a Path>) -> CheckContext<'a> {
+        CheckContext { host, folder }
+    }
+
+    /// The place of an input file: relative to the folder of the file in which the node stands.
     pub fn resolve(&self, path: &Path) -> PathBuf {
-        self.host.graph_folder.join(path)
+        self.host.resolve(self.folder, path)
     }
 
     /// The place of a file to be written.
@@ -73,15 +109,18 @@ impl<'a> CheckContext<'a> {
 
 /// What a running node may know and say.
 pub struct Context {
-    host: Arc<Host>,
-    node: Arc<str>,
-    cancel: Cancel,
-    subscriber: Arc<dyn Subscriber>,
+    pub(crate) host: Arc<Host>,
+    pub(crate) node: Arc<str>,
+    /// Of the file in which the node stands, where that is not the graph's own.
+    pub(crate) folder: Option<Arc<Path>>,
+    pub(crate) cancel: Cancel,
+    pub(crate) subscriber: Arc<dyn Subscriber>,
+    pub(crate) record: Option<Arc<Record>>,
 }
 
 impl Context {
     pub fn new(host: Arc<Host>, node: Arc<str>, cancel: Cancel, subscriber: Arc<dyn Subscriber>) -> Context {
-        Context { host, node, cancel, subscriber }
+        Context { host, node, folder: None, cancel, subscriber, record: None }
     }
 
     /// A context that no one listens to and no one cancels: for running one node by itself.
@@ -105,14 +144,29 @@ impl Context {
         self.subscriber.event(&Event::Note { node: self.node.clone(), text: text.into() });
     }
 
+    /// Whether someone wants to see [previews](Context::preview); without, do not make any.
+    pub fn wants_previews(&self) -> bool {
+        self.host.previews
+    }
+
+    /// Shows how the result looks after `done` of `of` steps: a small PNG file.
+    pub fn preview(&self, done: usize, of: usize, png: Vec<u8>) {
+        self.subscriber.event(&Event::Preview { node: self.node.clone(), done, of, png: png.into() });
+    }
+
     /// The run's cancellation, for code that has no steps to report.
     pub fn cancel(&self) -> &Cancel {
         &self.cancel
     }
 
-    /// The place of an input file: relative to the graph file's folder.
+    /// What is run, for a file that carries the graph it came from; `None` where a node is run by itself.
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_deref()
+    }
+
+    /// The place of an input file: relative to the folder of the file in which the node stands.
     pub fn resolve(&self, path: &Path) -> PathBuf {
-        self.host.graph_folder.join(path)
+        self.host.resolve(self.folder.as_deref(), path)
     }
 
     /// The place of a file to be written: relative to the output folder.
@@ -125,10 +179,7 @@ impl Context {
     /// # Errors
     /// When the program was built without it.
     pub fn service<T: Send + Sync + 'static>(&self) -> anyhow::Result<Arc<T>> {
-        let service = self.host.services.get(&TypeId::of::<T>()).cloned();
-        service
-            .and_then(|service| service.downcast().ok())
-            .with_context(|| format!("this host offers no service `{}`", type_name::<T>()))
+        self.host.service().with_context(|| format!("this host offers no service `{}`", type_name::<T>()))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::Key;
+use crate::lane::Lane;
 
 /// One thing that happened. Nodes go by the names they have in the document.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +22,18 @@ pub enum Event {
         node: Arc<str>,
         key: Key,
     },
+    /// The node's result was known, but not its effect, which is made again from the result: a file written once more.
+    Restored {
+        node: Arc<str>,
+        key: Key,
+    },
     NodeStarted {
+        node: Arc<str>,
+        key: Key,
+        lane: Lane,
+    },
+    /// The node is at work already for another run, whose result it gets.
+    Joined {
         node: Arc<str>,
         key: Key,
     },
@@ -30,6 +42,13 @@ pub enum Event {
         node: Arc<str>,
         done: usize,
         of: usize,
+    },
+    /// How the result looks after `done` of `of` steps, where previews were asked for: a small PNG file.
+    Preview {
+        node: Arc<str>,
+        done: usize,
+        of: usize,
+        png: Arc<[u8]>,
     },
     /// A line for the user.
     Note {

@@ -15,7 +15,7 @@ use crate::graph::{Graph, GraphNode};
 use crate::live::Live;
 use crate::panic::guarded;
 use crate::plan::{Action, Plan, Step};
-use crate::store::MemoryStore;
+use crate::store::Store;
 use crate::value::Value;
 
 /// What came of a run.
@@ -76,7 +76,7 @@ pub async fn execute(
     graph: Arc<Graph>,
     plan: Plan,
     host: Arc<Host>,
-    store: Arc<MemoryStore>,
+    store: Arc<Store>,
     subscriber: Arc<dyn Subscriber>,
     cancel: Cancel,
 ) -> Summary {
@@ -106,7 +106,7 @@ pub async fn execute(
 struct Run {
     graph: Arc<Graph>,
     host: Arc<Host>,
-    store: Arc<MemoryStore>,
+    store: Arc<Store>,
     subscriber: Arc<dyn Subscriber>,
     cancel: Cancel,
     live: Live,
@@ -144,7 +144,7 @@ impl Run {
         let node = graph.node(step.node);
         match &step.action {
             Action::Unneeded { .. } => Outcome::Unneeded,
-            Action::Hit { outputs } => {
+            Action::Hit { outputs, .. } => {
                 self.live.put(step.node, outputs);
                 self.tell(Event::Hit { node: node.name.clone(), key: step.key });
                 Outcome::Hit
@@ -190,14 +190,14 @@ impl Run {
 
     fn run(&mut self, graph: &Graph, step: &Step) -> Outcome {
         let node = graph.node(step.node);
-        self.tell(Event::NodeStarted { node: node.name.clone(), key: step.key });
+        self.tell(Event::NodeStarted { node: node.name.clone(), key: step.key, lane: node.node_type.lane });
         let start = Instant::now();
         match self.outputs(node, step) {
             Ok(outputs) => {
                 let duration = start.elapsed();
                 let bytes = outputs.iter().map(Value::bytes).fold(0, usize::saturating_add);
                 self.live.put(step.node, &outputs);
-                self.store.put(step.key, outputs.into());
+                self.store.put(step.key, &step.material, node.node_type.outputs, &outputs.into());
                 self.tell(Event::NodeFinished { node: node.name.clone(), key: step.key, duration, bytes });
                 Outcome::Ran { duration, bytes }
             }

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use crate::digest::Digest;
+
 /// A file that was written to so recently may be written to again without a visible change of its times: file systems
 /// count in steps of up to two seconds. Its digest is not remembered.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -29,7 +31,7 @@ pub struct FileError {
 /// The BLAKE3 digests of files, remembered by path, length, times and identity.
 #[derive(Default)]
 pub struct FileDigests {
-    known: Mutex<HashMap<PathBuf, (Stamp, [u8; 32])>>,
+    known: Mutex<HashMap<PathBuf, (Stamp, Digest)>>,
     bytes_read: AtomicU64,
 }
 
@@ -75,7 +77,7 @@ impl FileDigests {
 pub struct FileState {
     path: PathBuf,
     stamp: Stamp,
-    digest: [u8; 32],
+    digest: Digest,
 }
 
 impl FileState {
@@ -83,7 +85,7 @@ impl FileState {
         &self.path
     }
 
-    pub fn digest(&self) -> [u8; 32] {
+    pub fn digest(&self) -> Digest {
         self.digest
     }
 
@@ -102,7 +104,7 @@ fn read(path: &Path) -> io::Result<(Option<FileState>, u64)> {
     hasher.update_reader(&file)?;
     // By the path again: the file may have been written to, or another put in its place.
     let unchanged = Stamp::of(path)? == stamp && stamp.length == hasher.count();
-    let state = FileState { path: path.into(), stamp, digest: *hasher.finalize().as_bytes() };
+    let state = FileState { path: path.into(), stamp, digest: Digest(*hasher.finalize().as_bytes()) };
     Ok((unchanged.then_some(state), hasher.count()))
 }
 
@@ -163,7 +165,7 @@ mod tests {
         write_long_ago(&path, "1234567");
         let digests = FileDigests::new();
         let first = digests.digest(&path).unwrap();
-        assert_eq!(first.digest(), *blake3::hash(b"1234567").as_bytes());
+        assert_eq!(first.digest(), Digest::of(b"1234567"));
         assert_eq!(digests.digest(&path).unwrap().digest(), first.digest());
         assert_eq!(digests.bytes_read(), 7);
         assert!(first.still_holds());
@@ -185,7 +187,7 @@ mod tests {
         let other = folder.path().join("other");
         write_long_ago(&other, "abcdefg");
         std::fs::rename(&other, &path).unwrap();
-        assert_eq!(digests.digest(&path).unwrap().digest(), *blake3::hash(b"abcdefg").as_bytes());
+        assert_eq!(digests.digest(&path).unwrap().digest(), Digest::of(b"abcdefg"));
     }
 
     #[test]

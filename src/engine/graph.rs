@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::iter::successors;
+use std::path::Path;
 use std::sync::Arc;
 
 use petgraph::Direction::Incoming;
@@ -28,6 +29,8 @@ pub struct GraphNode {
     pub span: Span,
     pub node_type: NodeType,
     pub node: Arc<dyn DynNode>,
+    /// The folder of the file in which the node stands; `None` where that is the graph's own.
+    pub folder: Option<Arc<Path>>,
     /// The links of each input socket, in the order of the type's input sockets.
     pub inputs: Vec<Vec<Link>>,
 }

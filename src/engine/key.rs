@@ -3,57 +3,63 @@
 //! Knows no graph and no store. Two nodes of equal keys give the same result, in any graph, process or machine; names
 //! of nodes are no part of it.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+
+use crate::digest::Digest;
 
 /// Raised when [`Material::key`] changes, so that no key of an older format is taken for one of this.
 const FORMAT: u32 = 1;
 
-/// A memo key: a BLAKE3 digest of everything that decides a node's result.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key([u8; 32]);
+/// A memo key: the digest of everything that decides a node's result.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(pub Digest);
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0.fmt(f)
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({:.8})", self.to_string())
+        write!(f, "Key({self:.8})")
     }
 }
 
 /// Every ingredient of a key.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Material<'a> {
-    pub node_type: &'a str,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Material {
+    pub node_type: Cow<'static, str>,
     /// The node type's [`VERSION`](crate::Node::VERSION).
     pub version: u32,
     /// The parameters after defaults, in [canonical](canonical_json) form.
     pub params: String,
     /// One a link, in the order of the sockets and of the links in each.
-    pub inputs: Vec<InputMaterial<'a>>,
+    pub inputs: Vec<InputMaterial>,
     /// The files that the node reads: the parameter that names each, and the digest of its content.
-    pub files: Vec<(String, [u8; 32])>,
+    pub files: Vec<(String, Digest)>,
     /// [`Node::fingerprint`](crate::Node::fingerprint).
     pub node_fingerprint: Option<String>,
     /// [`Host::fingerprint`](crate::Host::fingerprint).
-    pub host_fingerprint: &'a str,
+    pub host_fingerprint: Arc<str>,
 }
 
 /// What a link adds to a key.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct InputMaterial<'a> {
-    pub socket: &'a str,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InputMaterial {
+    pub socket: Cow<'static, str>,
     pub producer: Key,
     /// Number of the output among the producer's output sockets.
     pub output: usize,
 }
 
-impl Material<'_> {
+impl Material {
     /// The digest of all ingredients, each with its length or count before it, so that no two materials are written
     /// alike.
     pub fn key(&self) -> Key {
@@ -66,20 +72,20 @@ impl Material<'_> {
         writer.number(inputs.len() as u64);
         for input in inputs {
             writer.bytes(input.socket.as_bytes());
-            writer.bytes(&input.producer.0);
+            writer.bytes(&input.producer.0.0);
             writer.number(input.output as u64);
         }
         writer.number(files.len() as u64);
         for (param, digest) in files {
             writer.bytes(param.as_bytes());
-            writer.bytes(digest);
+            writer.bytes(&digest.0);
         }
         writer.number(node_fingerprint.iter().count() as u64);
         if let Some(fingerprint) = node_fingerprint {
             writer.bytes(fingerprint.as_bytes());
         }
         writer.bytes(host_fingerprint.as_bytes());
-        Key(*writer.0.finalize().as_bytes())
+        Key(Digest(*writer.0.finalize().as_bytes()))
     }
 }
 
@@ -139,39 +145,39 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn material() -> Material<'static> {
-        let input = InputMaterial { socket: "image", producer: Key([1; 32]), output: 0 };
+    fn material() -> Material {
+        let input = InputMaterial { socket: "image".into(), producer: Key(Digest([1; 32])), output: 0 };
         Material {
-            node_type: "Blur",
+            node_type: "Blur".into(),
             version: 1,
             params: canonical_json(&json!({ "radius": 2 })),
             inputs: vec![input],
-            files: vec![("mask".into(), [2; 32])],
+            files: vec![("mask".into(), Digest([2; 32]))],
             node_fingerprint: None,
-            host_fingerprint: "cpu",
+            host_fingerprint: "cpu".into(),
         }
     }
 
     #[test]
     fn each_ingredient_counts() {
         let base = material();
-        let input = base.inputs[0];
+        let input = || base.inputs[0].clone();
         let variants = [
             base.clone(),
-            Material { node_type: "Blu", ..base.clone() },
+            Material { node_type: "Blu".into(), ..base.clone() },
             Material { version: 2, ..base.clone() },
             Material { params: "{}".into(), ..base.clone() },
             Material { inputs: vec![], ..base.clone() },
-            Material { inputs: vec![input, input], ..base.clone() },
-            Material { inputs: vec![InputMaterial { socket: "mask", ..input }], ..base.clone() },
-            Material { inputs: vec![InputMaterial { producer: Key([3; 32]), ..input }], ..base.clone() },
-            Material { inputs: vec![InputMaterial { output: 1, ..input }], ..base.clone() },
+            Material { inputs: vec![input(), input()], ..base.clone() },
+            Material { inputs: vec![InputMaterial { socket: "mask".into(), ..input() }], ..base.clone() },
+            Material { inputs: vec![InputMaterial { producer: Key(Digest([3; 32])), ..input() }], ..base.clone() },
+            Material { inputs: vec![InputMaterial { output: 1, ..input() }], ..base.clone() },
             Material { files: vec![], ..base.clone() },
-            Material { files: vec![("mask".into(), [3; 32])], ..base.clone() },
-            Material { files: vec![("mask2".into(), [2; 32])], ..base.clone() },
+            Material { files: vec![("mask".into(), Digest([3; 32]))], ..base.clone() },
+            Material { files: vec![("mask2".into(), Digest([2; 32]))], ..base.clone() },
             Material { node_fingerprint: Some(String::new()), ..base.clone() },
             Material { node_fingerprint: Some("w".into()), ..base.clone() },
-            Material { host_fingerprint: "cuda", ..base.clone() },
+            Material { host_fingerprint: "cuda".into(), ..base.clone() },
         ];
         let keys: std::collections::HashSet<_> = variants.iter().map(Material::key).collect();
         assert_eq!(keys.len(), variants.len());
@@ -180,8 +186,8 @@ mod tests {
 
     #[test]
     fn text_cannot_flow_from_one_ingredient_into_the_next() {
-        let one = Material { node_type: "ab", params: "c".into(), ..material() };
-        let other = Material { node_type: "a", params: "bc".into(), ..material() };
+        let one = Material { node_type: "ab".into(), params: "c".into(), ..material() };
+        let other = Material { node_type: "a".into(), params: "bc".into(), ..material() };
         assert_ne!(one.key(), other.key());
     }
 

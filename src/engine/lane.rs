@@ -1,7 +1,10 @@
 //! Where a node's work belongs.
 
-/// The resource that a node's work keeps busy. Nodes of one lane queue for it; today all lanes share one queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+use serde::Serialize;
+
+/// The resource that a node's work keeps busy. Nodes of one lane queue for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Lane {
     /// Threads of the processor.
     Cpu,

@@ -33,17 +33,20 @@ mod graph;
 mod check;
 
 // Graph → Plan → Executor → Store.
+mod digest;
 mod files;
 mod key;
 mod plan;
 mod live;
 mod panic;
+mod record;
 mod executor;
 mod store;
 
 pub use check::{Checked, check, read_source};
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
 pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
+pub use digest::{Digest, NoDigest};
 pub use document::Document;
 pub use event::{Event, Subscriber};
 pub use executor::{Outcome, Summary, execute};
@@ -52,12 +55,13 @@ pub use graph::{Cycle, Graph, GraphNode, Link};
 pub use key::{InputMaterial, Key, Material, canonical_json};
 pub use lane::Lane;
 pub use links::{Linked, Links};
-pub use node::{DynNode, Fault, FileRef, Node, NodeType};
+pub use node::{DynNode, Effect, Fault, FileRef, Node, NodeType};
 pub use overrides::Override;
 pub use petgraph::graph::NodeIndex;
 pub use plan::{Action, Counts, Idle, Plan, PlanError, Step, Why};
+pub use record::Record;
 pub use registry::{Entry, ParamDoc, Registry};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
-pub use store::MemoryStore;
-pub use value::{Payload, Value};
+pub use store::{MemoryStore, Store};
+pub use value::{AnyCodec, Codec, Payload, Value};

@@ -64,14 +64,33 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
         vec![]
     }
 
-    /// Whether a memoised effect still stands: the written file is there, and unchanged. If not, the node runs again.
-    fn stands(&self, _outputs: &Self::Outputs, _cx: &Context) -> bool {
-        true
+    /// What has become of the effect of a run that gave these outputs, such as a file that it wrote.
+    fn effect(&self, _outputs: &Self::Outputs, _cx: &Context) -> Effect {
+        Effect::Stands
+    }
+
+    /// Makes the effect again of a known result, where [`effect`](Node::effect) said that this can be done.
+    ///
+    /// # Errors
+    /// As those of [`run`](Node::run).
+    fn restore(&self, _outputs: &Self::Outputs, _cx: &Context) -> anyhow::Result<()> {
+        Ok(())
     }
 
     /// # Errors
     /// Say what happened, where, and what to do. [`Cancelled`](crate::Cancelled) is passed on as it comes.
     fn run(&self, inputs: Self::Inputs, cx: &Context) -> anyhow::Result<Self::Outputs>;
+}
+
+/// What has become of a node's effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It is as the run left it, or there never was one.
+    Stands,
+    /// It is gone or changed, but [`Node::restore`] can make it again from the outputs.
+    Restorable,
+    /// It is gone or changed, and only another run brings it back.
+    Gone,
 }
 
 /// A fault of a node's parameters.
@@ -118,7 +137,8 @@ pub trait DynNode: Send + Sync {
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef>;
     fn fingerprint(&self) -> Option<String>;
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)>;
-    fn stands(&self, outputs: &[Value], cx: &Context) -> bool;
+    fn effect(&self, outputs: &[Value], cx: &Context) -> Effect;
+    fn restore(&self, outputs: &[Value], cx: &Context) -> anyhow::Result<()>;
     /// `inputs`: the values of each socket, in the order of the type's input sockets.
     fn run(&self, inputs: Vec<Vec<Value>>, cx: &Context) -> anyhow::Result<Vec<Value>>;
     /// The parameters after defaults.
@@ -151,8 +171,12 @@ impl<N: Node> DynNode for N {
         Node::variants(self, cx)
     }
 
-    fn stands(&self, outputs: &[Value], cx: &Context) -> bool {
-        N::Outputs::from_values(outputs).is_ok_and(|outputs| Node::stands(self, &outputs, cx))
+    fn effect(&self, outputs: &[Value], cx: &Context) -> Effect {
+        N::Outputs::from_values(outputs).map_or(Effect::Gone, |outputs| Node::effect(self, &outputs, cx))
+    }
+
+    fn restore(&self, outputs: &[Value], cx: &Context) -> anyhow::Result<()> {
+        Node::restore(self, &N::Outputs::from_values(outputs)?, cx)
     }
 
     fn run(&self, inputs: Vec<Vec<Value>>, cx: &Context) -> anyhow::Result<Vec<Value>> {

@@ -15,9 +15,9 @@ use crate::event::{Event, Subscriber};
 use crate::files::{FileDigests, FileState};
 use crate::graph::{Graph, GraphNode};
 use crate::key::{InputMaterial, Key, Material, canonical_json};
-use crate::node::Fault;
+use crate::node::{Effect, Fault};
 use crate::panic::guarded;
-use crate::store::MemoryStore;
+use crate::store::Store;
 use crate::value::Value;
 
 /// What is to be done about each node of a graph. Holds the known results that it builds on.
@@ -30,6 +30,8 @@ pub struct Step {
     pub node: NodeIndex,
     pub key: Key,
     pub action: Action,
+    /// What the key is made of.
+    pub material: Material,
     /// The nodes that run and take this one's outputs, in the order of the graph.
     pub needed_by: Vec<NodeIndex>,
     /// The files in the key, as they were when their digests were taken.
@@ -43,6 +45,8 @@ pub enum Action {
     /// The result is known.
     Hit {
         outputs: Arc<[Value]>,
+        /// Its effect is gone, and is made again from the result.
+        restore: bool,
     },
     /// The node gets the result of `with`, which has the same key and runs.
     Shared {
@@ -59,7 +63,7 @@ pub enum Action {
 pub enum Why {
     /// It was never run with these parameters, inputs and files, or its result was not kept.
     Unknown,
-    /// Its result is known, but not its effect: what it wrote is gone or changed.
+    /// Its result is known, but not its effect, which only another run brings back: what it wrote is gone or changed.
     EffectGone,
 }
 
@@ -96,12 +100,7 @@ impl Plan {
     /// # Errors
     /// Every node whose key cannot be made, because a file cannot be read or the node's own code fails. Nodes below it
     /// are not mentioned.
-    pub fn new(
-        graph: &Graph,
-        host: &Arc<Host>,
-        store: &MemoryStore,
-        digests: &FileDigests,
-    ) -> Result<Plan, Vec<PlanError>> {
+    pub fn new(graph: &Graph, host: &Arc<Host>, store: &Store, digests: &FileDigests) -> Result<Plan, Vec<PlanError>> {
         let mut steps = decide(graph, host, store, identify(graph, host, digests)?)?;
         share(&mut steps);
         Ok(Plan { steps })
@@ -135,7 +134,10 @@ impl Step {
     pub fn describe(&self, graph: &Graph) -> String {
         let mut text = match &self.action {
             Action::Run { why } => format!("runs: {why}"),
-            Action::Hit { .. } => "known".to_string(),
+            Action::Hit { restore: false, .. } => "known".to_string(),
+            Action::Hit { restore: true, .. } => {
+                "known; what it wrote is gone or changed, and is written again".to_string()
+            }
             Action::Shared { with } => format!("same work as {}, runs once", graph.node(*with).name),
             Action::Unneeded { why } => format!("not needed: {why}"),
         };
@@ -174,12 +176,14 @@ impl PlanError {
 /// The key of each node, and the files that are in it; by index.
 struct Identities {
     keys: Vec<Key>,
+    materials: Vec<Material>,
     files: Vec<Vec<FileState>>,
 }
 
 fn identify(graph: &Graph, host: &Host, digests: &FileDigests) -> Result<Identities, Vec<PlanError>> {
     let count = graph.order().len();
     let mut keys = vec![None; count];
+    let mut materials = vec![None; count];
     let mut files = vec![vec![]; count];
     let mut errors = vec![];
     for &index in graph.order() {
@@ -194,24 +198,25 @@ fn identify(graph: &Graph, host: &Host, digests: &FileDigests) -> Result<Identit
         match made {
             Ok(Some((material, states))) => {
                 keys[index.index()] = Some(material.key());
+                materials[index.index()] = Some(material);
                 files[index.index()] = states;
             }
             Ok(None) => {}
             Err(fault) => errors.push(PlanError::new(graph, index, fault)),
         }
     }
-    if errors.is_empty() { Ok(Identities { keys: keys.into_iter().flatten().collect(), files }) } else { Err(errors) }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let (keys, materials) = (keys.into_iter().flatten().collect(), materials.into_iter().flatten().collect());
+    Ok(Identities { keys, materials, files })
 }
 
 /// `None` where a producer has no key.
 ///
 /// # Errors
 /// When a link leads nowhere, which the checks of a document make impossible.
-fn input_material(
-    graph: &Graph,
-    node: &GraphNode,
-    keys: &[Option<Key>],
-) -> Result<Option<Vec<InputMaterial<'static>>>, Fault> {
+fn input_material(graph: &Graph, node: &GraphNode, keys: &[Option<Key>]) -> Result<Option<Vec<InputMaterial>>, Fault> {
     let sockets = node.node_type.inputs;
     if node.inputs.len() != sockets.len() {
         let message = format!("it has links for {} sockets, but {} sockets", node.inputs.len(), sockets.len());
@@ -226,48 +231,44 @@ fn input_material(
                 return Err(Fault::new(socket.name, message));
             }
             let Some(producer) = keys[link.producer.index()] else { return Ok(None) };
-            inputs.push(InputMaterial { socket: socket.name, producer, output: link.output });
+            inputs.push(InputMaterial { socket: socket.name.into(), producer, output: link.output });
         }
     }
     Ok(Some(inputs))
 }
 
-fn material<'a>(
-    node: &'a GraphNode,
-    inputs: Vec<InputMaterial<'a>>,
-    host: &'a Host,
+fn material(
+    node: &GraphNode,
+    inputs: Vec<InputMaterial>,
+    host: &Host,
     digests: &FileDigests,
-) -> Result<(Material<'a>, Vec<FileState>), Fault> {
+) -> Result<(Material, Vec<FileState>), Fault> {
     let params = node.node.params().map_err(|error| {
         Fault::new("", format!("its parameters cannot be written as JSON, of which its memo key is made: {error}"))
     })?;
     let mut files = vec![];
     let mut states = vec![];
-    for file in node.node.files(&CheckContext::new(host)) {
+    for file in node.node.files(&CheckContext::within(host, node.folder.as_deref())) {
         let state = digests.digest(&file.path).map_err(|error| Fault::new(&*file.param, error.to_string()))?;
         files.push((file.param, state.digest()));
         states.push(state);
     }
     let material = Material {
-        node_type: node.node_type.name,
+        node_type: node.node_type.name.into(),
         version: node.node_type.version,
         params: canonical_json(&params),
         inputs,
         files,
         node_fingerprint: node.node.fingerprint(),
-        host_fingerprint: host.fingerprint(),
+        host_fingerprint: host.fingerprint().clone(),
     };
     Ok((material, states))
 }
 
 /// Goes back from the output nodes, and stops at known results that stand.
-fn decide(
-    graph: &Graph,
-    host: &Arc<Host>,
-    store: &MemoryStore,
-    identities: Identities,
-) -> Result<Vec<Step>, Vec<PlanError>> {
-    let Identities { keys, mut files } = identities;
+fn decide(graph: &Graph, host: &Arc<Host>, store: &Store, identities: Identities) -> Result<Vec<Step>, Vec<PlanError>> {
+    let Identities { keys, materials, mut files } = identities;
+    let mut materials: Vec<_> = materials.into_iter().map(Some).collect();
     let silent: Arc<dyn Subscriber> = Arc::new(|_: &Event| {});
     let mut needed_by = vec![vec![]; keys.len()];
     let mut feeds_output = vec![false; keys.len()];
@@ -278,8 +279,11 @@ fn decide(
         let (i, key) = (index.index(), keys[index.index()]);
         feeds_output[i] |= node.node_type.output;
         let action = if node.node_type.output || !needed_by[i].is_empty() {
-            let cx = || Context::new(host.clone(), node.name.clone(), Cancel::new(), silent.clone());
-            run_or_hit(node, store.get(&key), cx).unwrap_or_else(|fault| {
+            let cx = || Context {
+                folder: node.folder.clone(),
+                ..Context::new(host.clone(), node.name.clone(), Cancel::new(), silent.clone())
+            };
+            run_or_hit(node, store.get(&key, node.node_type.outputs), cx).unwrap_or_else(|fault| {
                 errors.push(PlanError::new(graph, index, fault));
                 Action::Run { why: Why::EffectGone }
             })
@@ -295,7 +299,8 @@ fn decide(
         }
         let mut needed_by = take(&mut needed_by[i]);
         needed_by.reverse();
-        steps.push(Step { node: index, key, action, needed_by, files: take(&mut files[i]) });
+        let Some(material) = materials[i].take() else { continue };
+        steps.push(Step { node: index, key, action, material, needed_by, files: take(&mut files[i]) });
     }
     steps.reverse();
     errors.reverse();
@@ -305,9 +310,10 @@ fn decide(
 /// What is to be done about a node that is needed.
 fn run_or_hit(node: &GraphNode, known: Option<Arc<[Value]>>, cx: impl FnOnce() -> Context) -> Result<Action, Fault> {
     let Some(outputs) = known else { return Ok(Action::Run { why: Why::Unknown }) };
-    match guarded(node.node_type.name, || node.node.stands(&outputs, &cx())) {
-        Ok(true) => Ok(Action::Hit { outputs }),
-        Ok(false) => Ok(Action::Run { why: Why::EffectGone }),
+    match guarded(node.node_type.name, || node.node.effect(&outputs, &cx())) {
+        Ok(Effect::Stands) => Ok(Action::Hit { outputs, restore: false }),
+        Ok(Effect::Restorable) => Ok(Action::Hit { outputs, restore: true }),
+        Ok(Effect::Gone) => Ok(Action::Run { why: Why::EffectGone }),
         Err(panicked) => Err(Fault::new("", panicked.to_string())),
     }
 }

@@ -26,7 +26,7 @@
 
 use std::sync::Arc;
 
-use crate::value::{Payload, Value};
+use crate::value::{AnyCodec, Payload, Value};
 
 /// How many links a socket takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct SocketSpec {
     pub variants: &'static [&'static str],
     /// Of an output: the input whose variant (model family) it has.
     pub like: Option<&'static str>,
+    /// The form of its values on disk, if they have one.
+    pub codec: Option<AnyCodec>,
 }
 
 impl SocketSpec {
@@ -93,6 +95,7 @@ pub trait Outputs: Sized + Send {
 pub trait Socket: Sized {
     const TYPE: &'static str;
     const ARITY: Arity;
+    const CODEC: Option<AnyCodec>;
 
     /// # Errors
     /// When number or type of the values do not fit.
@@ -114,6 +117,7 @@ fn at_most_one<P: Payload>(socket: &'static str, values: &[Value]) -> Result<Opt
 impl<P: Payload> Socket for Arc<P> {
     const TYPE: &'static str = P::TYPE;
     const ARITY: Arity = Arity::One;
+    const CODEC: Option<AnyCodec> = AnyCodec::of::<P>();
 
     fn take(socket: &'static str, values: Vec<Value>) -> Result<Self, SocketError> {
         at_most_one(socket, &values)?.ok_or(SocketError { socket, expected: P::TYPE, got: "nothing".into() })
@@ -123,6 +127,7 @@ impl<P: Payload> Socket for Arc<P> {
 impl<P: Payload> Socket for Option<Arc<P>> {
     const TYPE: &'static str = P::TYPE;
     const ARITY: Arity = Arity::Optional;
+    const CODEC: Option<AnyCodec> = AnyCodec::of::<P>();
 
     fn take(socket: &'static str, values: Vec<Value>) -> Result<Self, SocketError> {
         at_most_one(socket, &values)
@@ -132,6 +137,7 @@ impl<P: Payload> Socket for Option<Arc<P>> {
 impl<P: Payload> Socket for Vec<Arc<P>> {
     const TYPE: &'static str = P::TYPE;
     const ARITY: Arity = Arity::Many;
+    const CODEC: Option<AnyCodec> = AnyCodec::of::<P>();
 
     fn take(socket: &'static str, values: Vec<Value>) -> Result<Self, SocketError> {
         values.iter().map(|value| get(socket, value)).collect()
@@ -223,6 +229,7 @@ macro_rules! socket_spec {
             type_name: <$type as $crate::Socket>::TYPE,
             arity: <$type as $crate::Socket>::ARITY,
             variants: &[$($variant),*],
+            codec: <$type as $crate::Socket>::CODEC,
             like: { const LIKE: &[&str] = &[$(stringify!($like))?]; LIKE.first().copied() },
         }
     };

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lsregen_engine::{
-    Cancel, Context, Event, FileDigests, Graph, GraphNode, Host, Link, MemoryStore, Node, NodeType, Payload, Plan,
-    Source, Span, Subscriber, execute, outputs, sockets,
+    Cancel, Context, Event, FileDigests, Graph, GraphNode, Host, Link, Node, NodeType, Payload, Plan, Source, Span,
+    Store, Subscriber, execute, outputs, sockets,
 };
 use petgraph::graph::NodeIndex;
 use schemars::JsonSchema;
@@ -70,6 +70,7 @@ fn graph(nodes: usize, mut producers: impl FnMut(usize) -> Vec<usize>) -> Arc<Gr
         span: Span::default(),
         node_type,
         node,
+        folder: None,
         inputs: vec![producers.iter().map(|&i| Link { producer: NodeIndex::new(i), output: 0 }).collect()],
     };
     let mut taken = vec![false; nodes];
@@ -106,12 +107,12 @@ fn engine(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let host = Arc::new(Host::new(".", "."));
     let digests = FileDigests::new();
-    let fresh = || Arc::new(MemoryStore::new(1 << 30));
+    let fresh = || Arc::new(Store::in_memory(1 << 30));
     let silent: Arc<dyn Subscriber> = Arc::new(|_: &Event| {});
-    let plan = |graph: &Graph, store: &MemoryStore| {
+    let plan = |graph: &Graph, store: &Store| {
         Plan::new(graph, &host, store, &digests).unwrap_or_else(|errors| panic!("{errors:?}"))
     };
-    let run = |graph: &Arc<Graph>, plan: Plan, store: &Arc<MemoryStore>| {
+    let run = |graph: &Arc<Graph>, plan: Plan, store: &Arc<Store>| {
         let run = execute(graph.clone(), plan, host.clone(), store.clone(), silent.clone(), Cancel::new());
         let summary = runtime.block_on(run);
         assert!(summary.succeeded());

@@ -59,6 +59,7 @@ fn assemble(source: &Arc<Source>, drafts: &[Draft]) -> Option<Graph> {
             span: draft.key.place.span,
             node_type: draft.entry?.node_type,
             node: draft.node.clone()?,
+            folder: None,
             inputs: draft.links.iter().map(|links| links.iter().filter_map(DraftLink::finished).collect()).collect(),
         })
     });

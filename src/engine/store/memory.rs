@@ -122,13 +122,13 @@ mod tests {
 
     fn key(name: &str) -> Key {
         let material = Material {
-            node_type: name,
+            node_type: name.to_string().into(),
             version: 1,
             params: String::new(),
             inputs: vec![],
             files: vec![],
             node_fingerprint: None,
-            host_fingerprint: "",
+            host_fingerprint: "".into(),
         };
         material.key()
     }

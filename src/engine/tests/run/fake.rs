@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lsregen_engine::{
-    Cancel, CheckContext, Context, Event, FileDigests, FileRef, Graph, GraphNode, Host, Link, MemoryStore, Node,
-    NodeType, Payload, Plan, PlanError, Source, Span, Summary, execute, outputs, sockets,
+    Cancel, CheckContext, Context, Effect, Event, FileDigests, FileRef, Graph, GraphNode, Host, Link, Node, NodeType,
+    Payload, Plan, PlanError, Source, Span, Store, Summary, execute, outputs, sockets,
 };
 use petgraph::graph::NodeIndex;
 use schemars::JsonSchema;
@@ -134,8 +134,8 @@ fake! {
     type Inputs = Takes;
     type Outputs = ();
 
-    fn stands(&self, _: &(), cx: &Context) -> bool {
-        cx.output_path(&self.path).exists()
+    fn effect(&self, _: &(), cx: &Context) -> Effect {
+        if cx.output_path(&self.path).exists() { Effect::Stands } else { Effect::Gone }
     }
 
     fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<()> {
@@ -193,7 +193,7 @@ fake! {
         vec![]
     }
 
-    fn stands(&self, _: &One, _: &Context) -> bool {
+    fn effect(&self, _: &One, _: &Context) -> Effect {
         panic!("no leg to stand on")
     }
 
@@ -250,6 +250,7 @@ impl Sketch {
             span: Span::default(),
             node_type,
             node: Arc::new(node),
+            folder: None,
             inputs,
         });
         self
@@ -264,7 +265,7 @@ impl Sketch {
 pub struct World {
     pub folder: TempDir,
     pub host: Arc<Host>,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<Store>,
     pub digests: FileDigests,
     pub cancel: Cancel,
     alive: Alive,
@@ -287,7 +288,7 @@ impl World {
         let host = Host::new(folder.path(), folder.path()).with_service(alive.clone()).with_service(at_step);
         World {
             host: Arc::new(host),
-            store: Arc::new(MemoryStore::new(1 << 30)),
+            store: Arc::new(Store::in_memory(1 << 30)),
             digests: FileDigests::new(),
             cancel,
             alive,
@@ -296,7 +297,7 @@ impl World {
     }
 
     pub fn with_store(self, limit: usize) -> World {
-        World { store: Arc::new(MemoryStore::new(limit)), ..self }
+        World { store: Arc::new(Store::in_memory(limit)), ..self }
     }
 
     /// The same place with other numbers.
@@ -384,6 +385,9 @@ fn line(event: &Event) -> String {
             format!("plan: {run} run, {hit} hit, {shared} shared, {unneeded} unneeded")
         }
         Event::Hit { node, .. } => format!("hit {node}"),
+        Event::Restored { node, .. } => format!("restore {node}"),
+        Event::Joined { node, .. } => format!("join {node}"),
+        Event::Preview { node, done, of, .. } => format!("preview {node} {done}/{of}"),
         Event::NodeStarted { node, .. } => format!("start {node}"),
         Event::Step { node, done, of } => format!("step {node} {done}/{of}"),
         Event::Note { node, text } => format!("note {node}: {text}"),

@@ -60,7 +60,7 @@ fn an_error_is_not_remembered() {
         let log = ["start broken", "fail broken: it was to fail: no", "skip same because of broken"];
         assert_eq!(run.log()[1..4], log);
     }
-    assert_eq!(world.store.bytes(), 0);
+    assert_eq!(world.store.memory().bytes(), 0);
 }
 
 #[test]
