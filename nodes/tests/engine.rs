@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsregen_engine::{
-    Cancel, Diagnostic, Event, FileDigests, Host, Outcome, Override, Plan, Registry, Source, Store, check, execute,
+    Cancel, Diagnostic, Event, Executor, FileDigests, Host, Lanes, Order, Outcome, Override, Plan, Registry, Source,
+    Store, check,
 };
 use lsregen_nodes::{Numerics, registry};
 
@@ -80,8 +81,11 @@ fn run(folder: &Path, registry: &Registry, store: &Arc<Store>, set: &[&str]) -> 
     assert_eq!(told(&checked.diagnostics), [""; 0]);
     let graph = Arc::new(checked.graph.unwrap());
     let plan = Plan::new(&graph, &host, store, &FileDigests::new()).unwrap();
-    let work = execute(graph, plan, host, store.clone(), Arc::new(|_: &Event| {}), Cancel::new());
-    let summary = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work);
+    let subscriber = Arc::new(|_: &Event| {});
+    let order = Order { graph, plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
+    let executor = Executor::new(Lanes::NARROW, store.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let summary = runtime.block_on(async { executor.start(order).finished().await });
     assert!(summary.succeeded(), "{:?}", summary.nodes);
     let ran = summary.nodes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Ran { .. }));
     ran.map(|(name, _)| name.to_string()).collect()

@@ -4,11 +4,13 @@
 
 mod check;
 mod console;
+mod events;
 mod graph;
 mod nodes;
 mod open;
 mod plan;
 mod run;
+mod session;
 
 use std::process::ExitCode;
 

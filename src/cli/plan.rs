@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lsregen_engine::Store;
+use lsregen_engine::{FileDigests, Store};
 
 use super::open::{self, Params, Place};
 use super::{Exit, console, print};
@@ -26,7 +26,7 @@ impl Plan {
         let host = self.place.host(&self.graph)?;
         let graph = open::open(&self.graph, &self.params, &host)?;
         // No run went before in this process, so nothing is known yet.
-        let plan = open::plan(&graph, &host, &Store::in_memory(0))?;
+        let plan = open::plan(&graph, &host, &Store::in_memory(0), &FileDigests::new())?;
         let (names, types) = console::widths(&graph);
         for step in plan.steps() {
             let node = graph.node(step.node);

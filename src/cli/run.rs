@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use lsregen_engine::{Cancel, Store, execute};
 
 use super::open::{self, Params, Place};
+use super::session::Options;
 use super::{Exit, console};
 
 /// Run a graph
@@ -21,41 +21,20 @@ pub struct Run {
     #[command(flatten)]
     place: Place,
 
-    /// Say nothing but what went wrong
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 impl Run {
     pub fn main(self) -> Result<Exit, Exit> {
-        lsregen_nodes::keep_memory();
         let host = self.place.host(&self.graph)?;
-        let graph = open::open(&self.graph, &self.params, &host)?;
-        // One run, then the process ends: a value is of no use after its last reader, so the store keeps none.
-        let store = Arc::new(Store::in_memory(0));
-        let plan = open::plan(&graph, &host, &store)?;
-        let (graph, progress) = (Arc::new(graph), Arc::new(console::Progress::new(self.quiet)));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-            console::complain(format!("the system gives no thread or timer to run on: {error}"));
-            Exit::Failed
-        })?;
-        let cancel = Cancel::new();
-        let summary = runtime.block_on(async {
-            tokio::spawn(cancel_on_interrupt(cancel.clone()));
-            execute(graph.clone(), plan, host, store, progress.clone(), cancel).await
-        });
+        let graph = Arc::new(open::open(&self.graph, &self.params, &host)?);
+        // One run, then the process ends: a value is of no use after its last reader, so memory keeps none.
+        let session = self.options.session(0)?;
+        let plan = session.plan(&graph, &host)?;
+        let progress = Arc::new(console::Progress::new(session.quiet));
+        let summary = session.run(&graph, plan, &host, progress.clone());
         progress.summary(&graph, &summary);
         Ok(if summary.succeeded() { Exit::Done } else { Exit::Failed })
-    }
-}
-
-/// Ctrl-C asks the run to stop at its next step; once more ends the process at once.
-async fn cancel_on_interrupt(cancel: Cancel) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        console::complain("stopping after this step; press Ctrl-C again to end at once");
-        cancel.cancel();
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130); // 128 + SIGINT, as shells report it
-        }
     }
 }

@@ -184,20 +184,33 @@ impl Context {
 }
 
 /// A flag that asks a run to stop. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+#[derive(Clone, Default)]
+pub struct Cancel {
+    asked: Arc<AtomicBool>,
+    /// Of a node's work: those who wait for it. It is cancelled when none of them does any longer.
+    wanted: Option<Arc<dyn Wanted>>,
+}
+
+/// Who can say whether someone still waits for a node's result.
+pub(crate) trait Wanted: Send + Sync {
+    fn is_wanted(&self) -> bool;
+}
 
 impl Cancel {
     pub fn new() -> Cancel {
         Cancel::default()
     }
 
+    pub(crate) fn unless(wanted: Arc<dyn Wanted>) -> Cancel {
+        Cancel { asked: Arc::default(), wanted: Some(wanted) }
+    }
+
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.asked.store(true, Ordering::Relaxed);
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed) || self.wanted.as_ref().is_some_and(|wanted| !wanted.is_wanted())
     }
 
     /// `Err` once the run is cancelled.

@@ -87,6 +87,18 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The same event of a node that goes by another name.
+    pub(crate) fn of_node(&self, name: &Arc<str>) -> Event {
+        let mut event = self.clone();
+        match &mut event {
+            Event::Step { node, .. } | Event::Note { node, .. } | Event::Preview { node, .. } => *node = name.clone(),
+            _ => {}
+        }
+        event
+    }
+}
+
 /// Who listens. Called from the threads that run nodes: be quick, never block.
 pub trait Subscriber: Send + Sync {
     fn event(&self, event: &Event);

@@ -173,50 +173,43 @@ impl PlanError {
     }
 }
 
-/// The key of each node, and the files that are in it; by index.
-struct Identities {
-    keys: Vec<Key>,
-    materials: Vec<Material>,
-    files: Vec<Vec<FileState>>,
+/// What makes a node's result: its key, what that is made of, and the files that are in it.
+struct Identity {
+    key: Key,
+    material: Material,
+    files: Vec<FileState>,
 }
 
-fn identify(graph: &Graph, host: &Host, digests: &FileDigests) -> Result<Identities, Vec<PlanError>> {
-    let count = graph.order().len();
-    let mut keys = vec![None; count];
-    let mut materials = vec![None; count];
-    let mut files = vec![vec![]; count];
+/// By node.
+fn identify(graph: &Graph, host: &Host, digests: &FileDigests) -> Result<Vec<Identity>, Vec<PlanError>> {
+    let mut identities: Vec<Option<Identity>> = graph.order().iter().map(|_| None).collect();
     let mut errors = vec![];
     for &index in graph.order() {
         let node = graph.node(index);
-        let made = input_material(graph, node, &keys).and_then(|inputs| {
+        let made = input_material(graph, node, &identities).and_then(|inputs| {
             // Where a producer has no key, its own error has been noted.
             let Some(inputs) = inputs else { return Ok(None) };
-            guarded(node.node_type.name, || material(node, inputs, host, digests))
+            guarded(node.node_type.name, || identity(node, inputs, host, digests))
                 .unwrap_or_else(|panicked| Err(Fault::new("", panicked.to_string())))
                 .map(Some)
         });
         match made {
-            Ok(Some((material, states))) => {
-                keys[index.index()] = Some(material.key());
-                materials[index.index()] = Some(material);
-                files[index.index()] = states;
-            }
-            Ok(None) => {}
+            Ok(identity) => identities[index.index()] = identity,
             Err(fault) => errors.push(PlanError::new(graph, index, fault)),
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let (keys, materials) = (keys.into_iter().flatten().collect(), materials.into_iter().flatten().collect());
-    Ok(Identities { keys, materials, files })
+    if errors.is_empty() { Ok(identities.into_iter().flatten().collect()) } else { Err(errors) }
 }
 
 /// `None` where a producer has no key.
 ///
 /// # Errors
 /// When a link leads nowhere, which the checks of a document make impossible.
-fn input_material(graph: &Graph, node: &GraphNode, keys: &[Option<Key>]) -> Result<Option<Vec<InputMaterial>>, Fault> {
+fn input_material(
+    graph: &Graph,
+    node: &GraphNode,
+    identities: &[Option<Identity>],
+) -> Result<Option<Vec<InputMaterial>>, Fault> {
     let sockets = node.node_type.inputs;
     if node.inputs.len() != sockets.len() {
         let message = format!("it has links for {} sockets, but {} sockets", node.inputs.len(), sockets.len());
@@ -230,53 +223,58 @@ fn input_material(graph: &Graph, node: &GraphNode, keys: &[Option<Key>]) -> Resu
                 let message = format!("it is linked to output {} of `{}`, which has none", link.output, producer.name);
                 return Err(Fault::new(socket.name, message));
             }
-            let Some(producer) = keys[link.producer.index()] else { return Ok(None) };
+            let Some(Identity { key: producer, .. }) = identities[link.producer.index()] else { return Ok(None) };
             inputs.push(InputMaterial { socket: socket.name.into(), producer, output: link.output });
         }
     }
     Ok(Some(inputs))
 }
 
-fn material(
+fn identity(
     node: &GraphNode,
     inputs: Vec<InputMaterial>,
     host: &Host,
     digests: &FileDigests,
-) -> Result<(Material, Vec<FileState>), Fault> {
+) -> Result<Identity, Fault> {
     let params = node.node.params().map_err(|error| {
         Fault::new("", format!("its parameters cannot be written as JSON, of which its memo key is made: {error}"))
     })?;
+    let mut digested = vec![];
     let mut files = vec![];
-    let mut states = vec![];
     for file in node.node.files(&CheckContext::within(host, node.folder.as_deref())) {
         let state = digests.digest(&file.path).map_err(|error| Fault::new(&*file.param, error.to_string()))?;
-        files.push((file.param, state.digest()));
-        states.push(state);
+        digested.push((file.param, state.digest()));
+        files.push(state);
     }
     let material = Material {
         node_type: node.node_type.name.into(),
         version: node.node_type.version,
         params: canonical_json(&params),
         inputs,
-        files,
+        files: digested,
         node_fingerprint: node.node.fingerprint(),
         host_fingerprint: host.fingerprint().clone(),
     };
-    Ok((material, states))
+    Ok(Identity { key: material.key(), material, files })
 }
 
 /// Goes back from the output nodes, and stops at known results that stand.
-fn decide(graph: &Graph, host: &Arc<Host>, store: &Store, identities: Identities) -> Result<Vec<Step>, Vec<PlanError>> {
-    let Identities { keys, materials, mut files } = identities;
-    let mut materials: Vec<_> = materials.into_iter().map(Some).collect();
+fn decide(
+    graph: &Graph,
+    host: &Arc<Host>,
+    store: &Store,
+    identities: Vec<Identity>,
+) -> Result<Vec<Step>, Vec<PlanError>> {
     let silent: Arc<dyn Subscriber> = Arc::new(|_: &Event| {});
-    let mut needed_by = vec![vec![]; keys.len()];
-    let mut feeds_output = vec![false; keys.len()];
+    let count = identities.len();
+    let mut identities: Vec<_> = identities.into_iter().map(Some).collect();
+    let mut needed_by = vec![vec![]; count];
+    let mut feeds_output = vec![false; count];
     let mut errors = vec![];
-    let mut steps = Vec::with_capacity(keys.len());
+    let mut steps = Vec::with_capacity(count);
     for &index in graph.order().iter().rev() {
-        let node = graph.node(index);
-        let (i, key) = (index.index(), keys[index.index()]);
+        let (node, i) = (graph.node(index), index.index());
+        let Some(Identity { key, material, files }) = identities[i].take() else { continue };
         feeds_output[i] |= node.node_type.output;
         let action = if node.node_type.output || !needed_by[i].is_empty() {
             let cx = || Context {
@@ -299,8 +297,7 @@ fn decide(graph: &Graph, host: &Arc<Host>, store: &Store, identities: Identities
         }
         let mut needed_by = take(&mut needed_by[i]);
         needed_by.reverse();
-        let Some(material) = materials[i].take() else { continue };
-        steps.push(Step { node: index, key, action, material, needed_by, files: take(&mut files[i]) });
+        steps.push(Step { node: index, key, action, material, needed_by, files });
     }
     steps.reverse();
     errors.reverse();

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lsregen_engine::{
-    Cancel, Context, Event, FileDigests, Graph, GraphNode, Host, Link, Node, NodeType, Payload, Plan, Source, Span,
-    Store, Subscriber, execute, outputs, sockets,
+    Cancel, Context, Event, Executor, FileDigests, Graph, GraphNode, Host, Lanes, Link, Node, NodeType, Order, Payload,
+    Plan, Source, Span, Store, Subscriber, outputs, sockets,
 };
 use petgraph::graph::NodeIndex;
 use schemars::JsonSchema;
@@ -113,8 +113,10 @@ fn engine(c: &mut Criterion) {
         Plan::new(graph, &host, store, &digests).unwrap_or_else(|errors| panic!("{errors:?}"))
     };
     let run = |graph: &Arc<Graph>, plan: Plan, store: &Arc<Store>| {
-        let run = execute(graph.clone(), plan, host.clone(), store.clone(), silent.clone(), Cancel::new());
-        let summary = runtime.block_on(run);
+        let executor = Executor::new(Lanes::of_this_machine(), store.clone());
+        let (host, subscriber) = (host.clone(), silent.clone());
+        let order = Order { graph: graph.clone(), plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
+        let summary = runtime.block_on(async { executor.start(order).finished().await });
         assert!(summary.succeeded());
         summary
     };

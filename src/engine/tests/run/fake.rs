@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lsregen_engine::{
-    Cancel, CheckContext, Context, Effect, Event, FileDigests, FileRef, Graph, GraphNode, Host, Link, Node, NodeType,
-    Payload, Plan, PlanError, Source, Span, Store, Summary, execute, outputs, sockets,
+    Cancel, CheckContext, Context, Effect, Event, Executor, FileDigests, FileRef, Graph, GraphNode, Host, Lanes, Link,
+    Node, NodeType, Order, Payload, Plan, PlanError, Source, Span, Store, Summary, outputs, sockets,
 };
 use petgraph::graph::NodeIndex;
 use schemars::JsonSchema;
@@ -268,6 +268,7 @@ pub struct World {
     pub store: Arc<Store>,
     pub digests: FileDigests,
     pub cancel: Cancel,
+    pub fail_fast: bool,
     alive: Alive,
 }
 
@@ -291,6 +292,7 @@ impl World {
             store: Arc::new(Store::in_memory(1 << 30)),
             digests: FileDigests::new(),
             cancel,
+            fail_fast: false,
             alive,
             folder,
         }
@@ -333,9 +335,17 @@ impl World {
             let (log, alive) = (log.clone(), self.alive.clone());
             move |event: &Event| log.lock().unwrap().push((event.clone(), alive.0.load(Ordering::SeqCst)))
         });
-        let (host, store) = (self.host.clone(), self.store.clone());
+        let order = Order {
+            graph: graph.clone(),
+            plan,
+            host: self.host.clone(),
+            subscriber,
+            cancel: self.cancel.clone(),
+            fail_fast: self.fail_fast,
+        };
+        let executor = Executor::new(Lanes::NARROW, self.store.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let summary = runtime.block_on(execute(graph.clone(), plan, host, store, subscriber, self.cancel.clone()));
+        let summary = runtime.block_on(async { executor.start(order).finished().await });
         let log = std::mem::take(&mut *log.lock().unwrap());
         Run { log, summary }
     }

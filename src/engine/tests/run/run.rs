@@ -188,8 +188,8 @@ fn values_live_until_their_last_reader() {
             "start a (0)",
             "finish a: 3 bytes (1)",
             "start b (1)",
-            // The first output of b has no reader, and is gone with the event.
-            "finish b: 3 bytes (2)",
+            // The first output of b has no reader, and is gone after the event.
+            "finish b: 3 bytes (3)",
             "start c (2)",
             "finish c: 2 bytes (2)",
             "start d (2)",

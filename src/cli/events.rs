@@ -1,0 +1,104 @@
+//! `--events`: what a run tells, as JSON Lines for programs. The schema is in docs/events.md.
+
+use std::fs::File;
+use std::io::{self, LineWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lsregen_engine::{Event, Subscriber};
+use serde_json::{Map, Value as Json, json};
+
+use super::{Exit, usage};
+
+/// Raised when a field changes its meaning or goes; new events and new fields do not raise it.
+const VERSION: u64 = 1;
+
+/// Where events go, one JSON object a line.
+#[derive(Clone)]
+pub struct Events(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl Events {
+    /// `jsonl` or `-` is stdout; anything else is a file, which is made anew.
+    pub fn open(to: &str) -> Result<Events, Exit> {
+        let out: Box<dyn Write + Send> = match to {
+            "jsonl" | "-" => Box::new(LineWriter::new(io::stdout())),
+            path => {
+                let file = File::create(path);
+                let file = file.map_err(|error| usage(format!("--events {path}: cannot be written: {error}")))?;
+                Box::new(LineWriter::new(file))
+            }
+        };
+        Ok(Events(Arc::new(Mutex::new(out))))
+    }
+
+    /// Writes one event of the command's own, such as a reload.
+    pub fn tell(&self, name: &str, fields: Json) {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let mut object = Map::from_iter([("v".into(), json!(VERSION)), ("event".into(), json!(name))]);
+        object.insert("time".into(), json!(seconds));
+        if let Json::Object(fields) = fields {
+            object.extend(fields);
+        }
+        let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A reader that has gone away does not stop a run.
+        let _ = writeln!(out, "{}", Json::Object(object));
+    }
+
+    /// A subscriber of one run, which its events name by this number. Files of previews lie in `previews`.
+    pub fn of_run(&self, run: usize, previews: Option<PathBuf>) -> RunEvents {
+        RunEvents { events: self.clone(), run, previews }
+    }
+}
+
+/// The events of one run.
+pub struct RunEvents {
+    events: Events,
+    run: usize,
+    previews: Option<PathBuf>,
+}
+
+impl Subscriber for RunEvents {
+    fn event(&self, event: &Event) {
+        let (name, mut fields) = fields(event, self.previews.as_deref());
+        fields["run"] = json!(self.run);
+        self.events.tell(name, fields);
+    }
+}
+
+/// Several subscribers as one; each is told of each event in turn.
+pub struct Several(pub Vec<Arc<dyn Subscriber>>);
+
+impl Subscriber for Several {
+    fn event(&self, event: &Event) {
+        self.0.iter().for_each(|subscriber| subscriber.event(event));
+    }
+}
+
+fn fields(event: &Event, previews: Option<&Path>) -> (&'static str, Json) {
+    match event {
+        Event::PlanMade { run, hit, shared, unneeded } => {
+            ("plan_made", json!({ "to_run": run, "hits": hit, "shared": shared, "unneeded": unneeded }))
+        }
+        Event::Hit { node, key } => ("hit", json!({ "node": node, "key": key })),
+        Event::Restored { node, key } => ("restored", json!({ "node": node, "key": key })),
+        Event::NodeStarted { node, key, lane } => ("node_started", json!({ "node": node, "key": key, "lane": lane })),
+        Event::Joined { node, key } => ("joined", json!({ "node": node, "key": key })),
+        Event::Step { node, done, of } => ("step", json!({ "node": node, "done": done, "of": of })),
+        Event::Preview { node, done, of, .. } => {
+            let file = previews.map(|folder| folder.join(format!("{node}-{done:03}.png")));
+            ("preview", json!({ "node": node, "done": done, "of": of, "file": file }))
+        }
+        Event::Note { node, text } => ("note", json!({ "node": node, "text": text })),
+        Event::NodeFinished { node, key, duration, bytes } => {
+            ("node_finished", json!({ "node": node, "key": key, "seconds": duration.as_secs_f64(), "bytes": bytes }))
+        }
+        Event::Shared { node, with } => ("shared", json!({ "node": node, "with": with })),
+        Event::Failed { node, error } => ("failed", json!({ "node": node, "error": error })),
+        Event::Skipped { node, because } => ("skipped", json!({ "node": node, "because": because })),
+        Event::Cancelled { node } => ("cancelled", json!({ "node": node })),
+        Event::RunFinished { duration, succeeded } => {
+            ("run_finished", json!({ "seconds": duration.as_secs_f64(), "succeeded": succeeded }))
+        }
+    }
+}

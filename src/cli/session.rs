@@ -1,0 +1,112 @@
+//! What every verb that runs nodes has in common: the runtime, the executor, who is told, and Ctrl-C.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use clap::Args;
+use lsregen_engine::{
+    Cancel, Executor, FileDigests, Graph, Host, Lanes, Order, Plan, Running, Store, Subscriber, Summary,
+};
+use tokio::runtime::Runtime;
+
+use super::events::{Events, Several};
+use super::{Exit, console, open};
+
+/// How nodes are run, and what is told of it.
+#[derive(Args)]
+pub struct Options {
+    /// End with the first failure, in place of running all that does not depend on it
+    #[arg(long)]
+    fail_fast: bool,
+
+    /// Tell what happens as JSON Lines (docs/events.md): `jsonl` on stdout, anything else is a file
+    #[arg(long, value_name = "jsonl|FILE")]
+    events: Option<String>,
+
+    /// Say nothing but what went wrong
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Runs graphs, one after the other or several at a time; all share results, lanes and work.
+pub struct Session {
+    pub runtime: Runtime,
+    pub executor: Executor,
+    pub digests: FileDigests,
+    pub events: Option<Events>,
+    pub quiet: bool,
+    fail_fast: bool,
+    runs: AtomicUsize,
+}
+
+impl Options {
+    /// `memory`: bytes of results to keep for later runs of this process.
+    pub fn session(&self, memory: usize) -> Result<Session, Exit> {
+        lsregen_nodes::keep_memory();
+        let events = self.events.as_deref().map(Events::open).transpose()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+            console::complain(format!("the system gives no thread or timer to run on: {error}"));
+            Exit::Failed
+        })?;
+        Ok(Session {
+            runtime,
+            executor: Executor::new(Lanes::of_this_machine(), Arc::new(Store::in_memory(memory))),
+            digests: FileDigests::new(),
+            events,
+            quiet: self.quiet,
+            fail_fast: self.fail_fast,
+            runs: AtomicUsize::new(0),
+        })
+    }
+}
+
+impl Session {
+    /// Plans a run on what is known; says what is wrong if it cannot be planned.
+    pub fn plan(&self, graph: &Graph, host: &Arc<Host>) -> Result<Plan, Exit> {
+        open::plan(graph, host, self.executor.store(), &self.digests)
+    }
+
+    /// Starts a run; to be called within the runtime. The events go to `subscriber` and to `--events`.
+    pub fn start(
+        &self,
+        graph: &Arc<Graph>,
+        plan: Plan,
+        host: &Arc<Host>,
+        subscriber: Arc<dyn Subscriber>,
+        cancel: &Cancel,
+    ) -> Running {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let subscriber: Arc<dyn Subscriber> = match &self.events {
+            Some(events) => Arc::new(Several(vec![subscriber, Arc::new(events.of_run(run, None))])),
+            None => subscriber,
+        };
+        self.executor.start(Order {
+            graph: graph.clone(),
+            plan,
+            host: host.clone(),
+            subscriber,
+            cancel: cancel.clone(),
+            fail_fast: self.fail_fast,
+        })
+    }
+
+    /// Runs one graph to its end, or until Ctrl-C.
+    pub fn run(&self, graph: &Arc<Graph>, plan: Plan, host: &Arc<Host>, subscriber: Arc<dyn Subscriber>) -> Summary {
+        let cancel = Cancel::new();
+        self.runtime.block_on(async {
+            tokio::spawn(cancel_on_interrupt(cancel.clone()));
+            self.start(graph, plan, host, subscriber, &cancel).finished().await
+        })
+    }
+}
+
+/// Ctrl-C asks the run to stop at its next step; once more ends the process at once.
+pub async fn cancel_on_interrupt(cancel: Cancel) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        console::complain("stopping after this step; press Ctrl-C again to end at once");
+        cancel.cancel();
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130); // 128 + SIGINT, as shells report it
+        }
+    }
+}
