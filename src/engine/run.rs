@@ -176,6 +176,8 @@ impl Run {
                 Action::Hit { outputs, restore } => {
                     self.live.put(node, outputs);
                     if *restore {
+                        // A known node reads nothing.
+                        self.took[node.index()] = true;
                         ready.push(Ready { node, restore: true });
                     } else {
                         self.subscriber.event(&Event::Hit { node: name.clone(), key: step.key });

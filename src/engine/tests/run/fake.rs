@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lsregen_engine::{
-    Cancel, CheckContext, Context, Effect, Event, Executor, FileDigests, FileRef, Graph, GraphNode, Host, Lanes, Link,
-    Node, NodeType, Order, Payload, Plan, PlanError, Source, Span, Store, Summary, outputs, sockets,
+    Cancel, CheckContext, Context, Effect, Event, Executor, FileDigests, FileRef, Graph, GraphNode, Host, Lane, Lanes,
+    Link, Node, NodeType, Order, Payload, Plan, PlanError, Source, Span, Store, Summary, outputs, sockets,
 };
 use petgraph::graph::NodeIndex;
 use schemars::JsonSchema;
@@ -171,6 +171,74 @@ fake! {
 }
 
 fake! {
+    /// Calls the world from the processor's lane.
+    OnCpu { id: usize },
+    type Inputs = Takes;
+    type Outputs = One;
+
+    fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<One> {
+        (cx.service::<AtStep>()?)(self.id);
+        Ok(One { text: Text::new(cx, inputs.joined("")) })
+    }
+}
+
+fake! {
+    /// Calls the world from the device's lane.
+    OnDevice { id: usize },
+    const LANE: Lane = Lane::Device;
+    type Inputs = Takes;
+    type Outputs = One;
+
+    fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<One> {
+        (cx.service::<AtStep>()?)(self.id);
+        Ok(One { text: Text::new(cx, inputs.joined("")) })
+    }
+}
+
+fake! {
+    /// Works until no one waits for it; calls the world when it begins (0), and when it is about to give up (1).
+    UntilCancelled {},
+    type Inputs = Takes;
+    type Outputs = One;
+
+    fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<One> {
+        let world = cx.service::<AtStep>()?;
+        world(0);
+        for _ in 0..400 {
+            if let Err(cancelled) = cx.cancel().check() {
+                world(1);
+                return Err(cancelled.into());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Ok(One { text: Text::new(cx, inputs.joined("")) })
+    }
+}
+
+fake! {
+    /// Writes what it gets, and can write it again from its output.
+    Note { path: PathBuf },
+    const OUTPUT: bool = true;
+    type Inputs = Takes;
+    type Outputs = One;
+
+    fn effect(&self, outputs: &One, cx: &Context) -> Effect {
+        let stands = std::fs::read_to_string(cx.output_path(&self.path)).is_ok_and(|text| text == outputs.text.text);
+        if stands { Effect::Stands } else { Effect::Restorable }
+    }
+
+    fn restore(&self, outputs: &One, cx: &Context) -> anyhow::Result<()> {
+        Ok(std::fs::write(cx.output_path(&self.path), &outputs.text.text)?)
+    }
+
+    fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<One> {
+        let text = Text::new(cx, inputs.joined(""));
+        std::fs::write(cx.output_path(&self.path), &text.text)?;
+        Ok(One { text })
+    }
+}
+
+fake! {
     /// Fails.
     Fail { error: String },
     type Inputs = Takes;
@@ -330,24 +398,21 @@ impl World {
     }
 
     pub fn execute(&self, graph: &Arc<Graph>, plan: Plan) -> Run {
-        let log = Arc::new(Mutex::new(vec![]));
+        let (order, log) = self.order(graph, plan);
+        let executor = Executor::new(Lanes::NARROW, self.store.clone());
+        let summary = runtime().block_on(async { executor.start(order).finished().await });
+        Run::new(summary, &log)
+    }
+
+    /// A run to be started, and where its events go.
+    pub fn order(&self, graph: &Arc<Graph>, plan: Plan) -> (Order, Log) {
+        let log = Log::default();
         let subscriber = Arc::new({
             let (log, alive) = (log.clone(), self.alive.clone());
             move |event: &Event| log.lock().unwrap().push((event.clone(), alive.0.load(Ordering::SeqCst)))
         });
-        let order = Order {
-            graph: graph.clone(),
-            plan,
-            host: self.host.clone(),
-            subscriber,
-            cancel: self.cancel.clone(),
-            fail_fast: self.fail_fast,
-        };
-        let executor = Executor::new(Lanes::NARROW, self.store.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let summary = runtime.block_on(async { executor.start(order).finished().await });
-        let log = std::mem::take(&mut *log.lock().unwrap());
-        Run { log, summary }
+        let (graph, host, cancel) = (graph.clone(), self.host.clone(), self.cancel.clone());
+        (Order { graph, plan, host, subscriber, cancel, fail_fast: self.fail_fast }, log)
     }
 
     /// How many texts there are, in the store or anywhere.
@@ -356,14 +421,25 @@ impl World {
     }
 }
 
+/// Events, and how many texts there were at each.
+pub type Log = Arc<Mutex<Vec<(Event, usize)>>>;
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
 /// What a run told.
+#[derive(Debug)]
 pub struct Run {
-    /// Events, and how many texts there were at each.
     log: Vec<(Event, usize)>,
     pub summary: Summary,
 }
 
 impl Run {
+    pub fn new(summary: Summary, log: &Log) -> Run {
+        Run { log: std::mem::take(&mut *log.lock().unwrap()), summary }
+    }
+
     /// An event a line, without times and keys.
     pub fn log(&self) -> Vec<String> {
         self.log.iter().map(|(event, _)| line(event)).collect()
