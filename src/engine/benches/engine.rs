@@ -1,4 +1,4 @@
-//! The engine alone: what it costs a node to plan, to run and to find known, on nodes that do nothing.
+//! The engine alone: what it costs a node to check, to plan, to run and to find known, on nodes that do nothing.
 //!
 //! `cargo bench -p lsregen-engine --bench engine`; the throughput is in nodes. Growth is linear where 100,000 nodes have
 //! the throughput of 10,000, as far as the processor's caches allow.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lsregen_engine::{
     Cancel, Context, Event, Executor, FileDigests, Graph, GraphNode, Host, Lanes, Link, Node, NodeType, Order, Payload,
-    Plan, Source, Span, Store, Subscriber, outputs, sockets,
+    Plan, Registry, Source, Span, Store, Subscriber, check, outputs, render, sockets,
 };
 use petgraph::graph::NodeIndex;
 use schemars::JsonSchema;
@@ -63,8 +63,11 @@ impl Node for Sink {
     }
 }
 
-/// `nodes` nodes that each take what `producers(i)`, all below i, give; and a sink for what no one else takes.
-fn graph(nodes: usize, mut producers: impl FnMut(usize) -> Vec<usize>) -> Arc<Graph> {
+/// Which nodes, all below `id`, the node `id` takes something from.
+type Producers = Box<dyn FnMut(usize) -> Vec<usize>>;
+
+/// `nodes` nodes; and a sink for what no one else takes.
+fn graph(nodes: usize, mut producers: Producers) -> Arc<Graph> {
     let node = |name: String, node_type, node, producers: &[usize]| GraphNode {
         name: name.into(),
         span: Span::default(),
@@ -86,21 +89,36 @@ fn graph(nodes: usize, mut producers: impl FnMut(usize) -> Vec<usize>) -> Arc<Gr
     Arc::new(Graph::assemble(Source::new("bench", ""), list).unwrap_or_else(|_| unreachable!("links lead back")))
 }
 
-fn chain(nodes: usize) -> Arc<Graph> {
-    graph(nodes, |id| id.checked_sub(1).into_iter().collect())
+/// The same as a workflow file.
+fn text(nodes: usize, mut producers: Producers) -> String {
+    let mut taken = vec![false; nodes];
+    let links = |producers: &[usize]| producers.iter().map(|id| format!("n{id}")).collect::<Vec<_>>().join(", ");
+    let mut text = "lsregen: 1\nnodes:\n".to_string();
+    for id in 0..nodes {
+        let producers = producers(id);
+        producers.iter().for_each(|&producer| taken[producer] = true);
+        let links = links(&producers);
+        text += &format!("  n{id}: {{ type: Work, nothings: [{links}], id: {id}, prompt: a circle, strength: 0.5 }}\n");
+    }
+    let ends: Vec<_> = (0..nodes).filter(|&id| !taken[id]).collect();
+    text + &format!("  sink: {{ type: Sink, nothings: [{}] }}\n", links(&ends))
 }
 
-fn fan(nodes: usize) -> Arc<Graph> {
-    graph(nodes, |id| if id == 0 { vec![] } else { vec![0] })
+fn chain() -> Producers {
+    Box::new(|id| id.checked_sub(1).into_iter().collect())
 }
 
-fn random(nodes: usize) -> Arc<Graph> {
+fn fan() -> Producers {
+    Box::new(|id| if id == 0 { vec![] } else { vec![0] })
+}
+
+fn random() -> Producers {
     let mut state = 7_u64;
     let mut draw = move |below: usize| {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 33) as usize % below
     };
-    graph(nodes, move |id| if id == 0 { vec![] } else { (0..1 + draw(3)).map(|_| draw(id)).collect() })
+    Box::new(move |id| if id == 0 { vec![] } else { (0..1 + draw(3)).map(|_| draw(id)).collect() })
 }
 
 fn engine(c: &mut Criterion) {
@@ -120,9 +138,23 @@ fn engine(c: &mut Criterion) {
         assert!(summary.succeeded());
         summary
     };
-    for (name, make) in [("chain", chain as fn(usize) -> _), ("fan", fan), ("random", random)] {
+    let registry = Registry::new(&[NodeType::of::<Work>(), NodeType::of::<Sink>()]);
+    for (name, producers) in [("chain", chain as fn() -> Producers), ("fan", fan), ("random", random)] {
+        // A file of at most 1 MiB holds no more.
+        for nodes in [1_000, 10_000] {
+            let source = Source::new("bench.yaml", text(nodes, producers()));
+            let mut group = c.benchmark_group(name);
+            group.sample_size(10).throughput(Throughput::Elements(nodes as u64));
+            group.bench_function(BenchmarkId::new("check", nodes), |b| {
+                b.iter(|| {
+                    let checked = check(source.clone(), &[], &registry, &host);
+                    assert!(checked.graph.is_some(), "{}", render(&checked.diagnostics, false));
+                    checked
+                })
+            });
+        }
         for nodes in [10_000, 100_000] {
-            let graph = make(nodes);
+            let graph = graph(nodes, producers());
             let known = fresh();
             run(&graph, plan(&graph, &known), &known);
             let id = |what: &str| BenchmarkId::new(what, nodes);
