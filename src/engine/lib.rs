@@ -63,5 +63,7 @@ pub use record::Record;
 pub use registry::{Entry, ParamDoc, Registry};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
-pub use store::{MemoryStore, Store};
+pub use store::{
+    Blob, CacheFolder, Damaged, DiskStore, Kind, Manifest, MemoryStore, Pressure, Status, Store, Swept, Warn,
+};
 pub use value::{AnyCodec, Codec, Payload, Value};
