@@ -2,9 +2,14 @@
 //!
 //! Data goes to stdout, everything said to a person to stderr.
 
+mod cache;
+mod cache_args;
 mod check;
 mod console;
 mod graph;
+// The verbs that run more than once keep results in memory; `run` has no use for them.
+#[allow(dead_code)]
+mod memory;
 mod nodes;
 mod open;
 mod plan;
@@ -29,6 +34,7 @@ enum Verb {
     Plan(plan::Plan),
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
+    Cache(cache::Cache),
 }
 
 /// How a command ended.
@@ -57,6 +63,7 @@ pub fn main() -> Exit {
         Verb::Plan(verb) => verb.main(),
         Verb::Nodes(verb) => verb.main(),
         Verb::Graph(verb) => verb.main(),
+        Verb::Cache(verb) => verb.main(),
     };
     done.unwrap_or_else(|exit| exit)
 }

@@ -70,7 +70,8 @@ pub fn open(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
 
 /// Plans a run of `graph` on what `store` knows.
 pub fn plan(graph: &Graph, host: &Arc<Host>, store: &Store) -> Result<Plan, Exit> {
-    Plan::new(graph, host, store, &FileDigests::new()).map_err(|errors| {
+    let digests = store.disk().map_or_else(FileDigests::new, |disk| FileDigests::kept_in(disk.folder().clone()));
+    Plan::new(graph, host, store, &digests).map_err(|errors| {
         let faults = errors.into_iter().map(|error| {
             let label = Label::new(graph.source(), graph.locate(error.node, &error.fault.path), "");
             Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use lsregen_engine::{Cancel, Store, execute};
+use lsregen_engine::{Cancel, MemoryStore, execute};
 
+use super::cache_args::Cache;
 use super::open::{self, Params, Place};
 use super::{Exit, console};
 
@@ -21,6 +22,9 @@ pub struct Run {
     #[command(flatten)]
     place: Place,
 
+    #[command(flatten)]
+    cache: Cache,
+
     /// Say nothing but what went wrong
     #[arg(long, short)]
     quiet: bool,
@@ -31,8 +35,8 @@ impl Run {
         lsregen_nodes::keep_memory();
         let host = self.place.host(&self.graph)?;
         let graph = open::open(&self.graph, &self.params, &host)?;
-        // One run, then the process ends: a value is of no use after its last reader, so the store keeps none.
-        let store = Arc::new(Store::in_memory(0));
+        // One run, then the process ends: a value in memory is of no use after its last reader, so none is kept there.
+        let store = Arc::new(self.cache.store(MemoryStore::new(0)));
         let plan = open::plan(&graph, &host, &store)?;
         let (graph, progress) = (Arc::new(graph), Arc::new(console::Progress::new(self.quiet)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
@@ -42,8 +46,9 @@ impl Run {
         let cancel = Cancel::new();
         let summary = runtime.block_on(async {
             tokio::spawn(cancel_on_interrupt(cancel.clone()));
-            execute(graph.clone(), plan, host, store, progress.clone(), cancel).await
+            execute(graph.clone(), plan, host, store.clone(), progress.clone(), cancel).await
         });
+        store.close();
         progress.summary(&graph, &summary);
         Ok(if summary.succeeded() { Exit::Done } else { Exit::Failed })
     }

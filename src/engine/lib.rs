@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! YAML text ─► Document ─► Graph ─► Plan ─► Executor ─► Store ─► outputs
-//!              typed,      checked   memo    events,     memory
-//!              spanned     types,    keys,   cancel
+//!              typed,      checked   memo    events,     memory,
+//!              spanned     types,    keys,   cancel      disk
 //!                          no cycle  hits
 //! ```
 //!
@@ -42,6 +42,7 @@ mod panic;
 mod record;
 mod executor;
 mod store;
+mod explain;
 
 pub use check::{Checked, check, read_source};
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
@@ -50,6 +51,7 @@ pub use digest::{Digest, NoDigest};
 pub use document::Document;
 pub use event::{Event, Subscriber};
 pub use executor::{Outcome, Summary, execute};
+pub use explain::{Cause, Difference, Explanation, Nearest};
 pub use files::{FileDigests, FileError, FileState};
 pub use graph::{Cycle, Graph, GraphNode, Link};
 pub use key::{InputMaterial, Key, Material, canonical_json};

@@ -305,3 +305,32 @@ impl Swept {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// Where nothing says who is at work, only what is old is taken for left behind.
+    #[test]
+    fn without_locks_young_files_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DiskStore::new(folder.path(), 0, Arc::new(|_| {}));
+        let blob = |byte| store.folder.blob(&Digest([byte; 32]), "bin");
+        let files = [store.folder.path().join("tmp/young"), blob(1), store.folder.path().join("tmp/old"), blob(2)];
+        for path in &files {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "half").unwrap();
+        }
+        for path in &files[2..] {
+            let then = SystemTime::now() - Duration::from_secs(2 * 3600);
+            File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+        }
+        let swept = store.sweep(&Lock::none()).unwrap();
+        assert_eq!((swept.temporary, swept.blobs), (1, 1));
+        assert_eq!(files.map(|path| path.exists()), [true, true, false, false]);
+    }
+}
