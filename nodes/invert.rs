@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::candle_core::Tensor;
-use lsregen_diffusion::guidance::{Inversion, Window};
+use lsregen_diffusion::guidance::Window;
 use lsregen_diffusion::layout::mask;
 use lsregen_diffusion::pipeline::{self, InversionMode, Settings};
 use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
@@ -190,8 +190,7 @@ impl Node for Invert {
             anyhow::bail!("no step of {} has a timestep from {t} on: lower `from_timestep`", self.steps);
         }
         let mask = self.mask(inputs.layout.as_deref(), &z0)?;
-        let bytes = trajectory.bytes() + mask.as_ref().map_or(0, |m| m.elem_count() * m.dtype().size_in_bytes());
-        let guidance = Inversion::guidance(trajectory, self.strength, self.window(), mask);
-        Ok(InvertOutputs { guidance: Arc::new(Guidance { guidance, width, height, bytes }) })
+        let guidance = Guidance::inversion(trajectory, self.strength, self.window(), mask, (width, height));
+        Ok(InvertOutputs { guidance: Arc::new(guidance) })
     }
 }

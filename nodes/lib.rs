@@ -5,6 +5,7 @@
 
 mod boxes;
 mod bridge;
+mod codecs;
 mod defaults;
 mod numerics;
 mod options;

@@ -93,7 +93,7 @@ impl Sampling {
             sampler: self.sampler.into(),
             eta: self.eta,
         };
-        let guidance: Vec<_> = guidance.iter().map(|g| g.guidance.clone()).collect();
+        let guidance: Vec<_> = guidance.iter().map(|g| g.on(model.device())).collect::<Result<_, _>>()?;
         let z = pipeline::sample(model, &settings, &guidance, &on_step(cx)).map_err(raise)?;
         Ok(Latent { z, family: Some(model.info.family) })
     }

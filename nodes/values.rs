@@ -1,13 +1,17 @@
 //! What travels between nodes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lsregen_diffusion::candle_core::{DType, Device, Tensor};
-use lsregen_diffusion::guidance;
+use lsregen_diffusion::guidance::{self, Inversion, Window};
 use lsregen_diffusion::image::{RgbImage, from_tensor, to_tensor};
+use lsregen_diffusion::inversion::Trajectory;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::{self, Family};
-use lsregen_engine::{Fault, Links, Payload};
+use lsregen_engine::{Codec, Fault, Links, Payload};
+
+use crate::codecs;
 
 /// A picture: (1, 3, H, W) in [-1, 1], f32 on the CPU. Eight bits only where it becomes a file, so that nothing is
 /// lost between a model that decodes and one that encodes.
@@ -31,6 +35,8 @@ pub struct Guidance {
     /// Height of the picture in pixels.
     pub height: usize,
     pub(crate) bytes: usize,
+    /// Of LSReGen's guidance, which alone can be kept on disk: what it draws the latent to.
+    pub(crate) trajectory: Option<Arc<Trajectory>>,
 }
 
 /// Phrases in boxes.
@@ -59,6 +65,31 @@ impl Image {
     /// As 8 bits a channel.
     pub fn to_rgb(&self) -> lsregen_diffusion::Result<RgbImage> {
         from_tensor(&self.0)
+    }
+}
+
+impl Guidance {
+    /// LSReGen's guidance of strength w, for pictures of that width and height.
+    pub(crate) fn inversion(
+        trajectory: Arc<Trajectory>,
+        w: f64,
+        window: Window,
+        mask: Option<Tensor>,
+        (width, height): (usize, usize),
+    ) -> Guidance {
+        let bytes = trajectory.bytes() + mask.as_ref().map_or(0, tensor_bytes);
+        let guidance = Inversion::guidance(trajectory.clone(), w, window, mask);
+        Guidance { guidance, width, height, bytes, trajectory: Some(trajectory) }
+    }
+
+    /// The guidance on a model's device: what comes from the disk is on the CPU.
+    pub(crate) fn on(&self, device: &Device) -> lsregen_diffusion::Result<guidance::Guidance> {
+        let mut guidance = self.guidance.clone();
+        guidance.mask = guidance.mask.map(|mask| mask.to_device(device)).transpose()?;
+        if let Some(trajectory) = &self.trajectory {
+            guidance.extractor = Arc::new(Inversion { trajectory: Arc::new(trajectory.to_device(device)?) });
+        }
+        Ok(guidance)
     }
 }
 
@@ -109,6 +140,7 @@ fn tensor_bytes(x: &Tensor) -> usize {
 
 impl Payload for Image {
     const TYPE: &'static str = "Image";
+    const CODEC: Option<Codec<Image>> = Some(codecs::IMAGE);
 
     fn bytes(&self) -> usize {
         tensor_bytes(&self.0)
@@ -117,6 +149,7 @@ impl Payload for Image {
 
 impl Payload for Latent {
     const TYPE: &'static str = "Latent";
+    const CODEC: Option<Codec<Latent>> = Some(codecs::LATENT);
 
     fn bytes(&self) -> usize {
         tensor_bytes(&self.z)
@@ -133,6 +166,7 @@ impl Payload for Model {
 
 impl Payload for Guidance {
     const TYPE: &'static str = "Guidance";
+    const CODEC: Option<Codec<Guidance>> = Some(codecs::GUIDANCE);
 
     fn bytes(&self) -> usize {
         self.bytes
@@ -141,6 +175,7 @@ impl Payload for Guidance {
 
 impl Payload for Layout {
     const TYPE: &'static str = "Layout";
+    const CODEC: Option<Codec<Layout>> = Some(codecs::LAYOUT);
 
     fn bytes(&self) -> usize {
         self.0.iter().map(|object| size_of_val(object) + object.phrase.len()).sum()

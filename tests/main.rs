@@ -1,25 +1,43 @@
 //! Tests over the whole: the command, every graph, every fault, and the rules between the crates.
 
+mod cache;
 mod command;
 mod docs;
 mod faults;
 mod graphs;
+mod kill;
 mod layers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
 
 /// A path inside the repository.
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The command, to be run in the repository's root.
+/// The command, to be run in the repository's root, with a cache of this test process' own.
 fn lsregen() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
-    command.current_dir(repository("")).env("NO_COLOR", "1");
+    command.current_dir(repository("")).env("NO_COLOR", "1").env("LSREGEN_CACHE_DIR", &*CACHE);
+    command.env_remove("LSREGEN_CACHE_SIZE");
     command
 }
+
+/// The cache folder. Those that former processes left are removed.
+static CACHE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let caches = Path::new(env!("CARGO_TARGET_TMPDIR")).join("caches");
+    for former in std::fs::read_dir(&caches).into_iter().flatten().flatten() {
+        let modified = former.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.map(|modified| SystemTime::now().duration_since(modified).unwrap_or_default());
+        if age.is_ok_and(|age| age > Duration::from_secs(3600)) {
+            let _ = std::fs::remove_dir_all(former.path());
+        }
+    }
+    caches.join(std::process::id().to_string())
+});
 
 /// What it wrote to stdout and stderr, and its exit code.
 fn outcome(output: Output) -> (String, String, i32) {

@@ -2,10 +2,15 @@
 //!
 //! Data goes to stdout, everything said to a person to stderr.
 
+mod cache;
+mod cache_args;
 mod check;
 mod console;
 mod events;
 mod graph;
+// The verbs that run more than once keep results in memory; `run` has no use for them.
+#[allow(dead_code)]
+mod memory;
 mod nodes;
 mod open;
 mod plan;
@@ -31,6 +36,7 @@ enum Verb {
     Plan(plan::Plan),
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
+    Cache(cache::Cache),
 }
 
 /// How a command ended.
@@ -59,6 +65,7 @@ pub fn main() -> Exit {
         Verb::Plan(verb) => verb.main(),
         Verb::Nodes(verb) => verb.main(),
         Verb::Graph(verb) => verb.main(),
+        Verb::Cache(verb) => verb.main(),
     };
     done.unwrap_or_else(|exit| exit)
 }

@@ -80,6 +80,11 @@ pub fn plan(graph: &Graph, host: &Arc<Host>, store: &Store, digests: &FileDigest
     })
 }
 
+/// Digests of files, kept beside the results that outlive the process.
+pub fn digests(store: &Store) -> FileDigests {
+    store.disk().map_or_else(FileDigests::new, |disk| FileDigests::kept_in(disk.folder().clone()))
+}
+
 /// Input files are looked for beside the graph, written files go to `output` or the working directory.
 pub fn host(path: &Path, output: Option<&Path>) -> Host {
     Host::new(path.parent().unwrap_or(Path::new("")), output.unwrap_or(Path::new("")))

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lsregen_engine::{FileDigests, Store};
+use lsregen_engine::MemoryStore;
 
+use super::cache_args::Cache;
 use super::open::{self, Params, Place};
 use super::{Exit, console, print};
 
@@ -19,14 +20,17 @@ pub struct Plan {
 
     #[command(flatten)]
     place: Place,
+
+    #[command(flatten)]
+    cache: Cache,
 }
 
 impl Plan {
     pub fn main(self) -> Result<Exit, Exit> {
         let host = self.place.host(&self.graph)?;
         let graph = open::open(&self.graph, &self.params, &host)?;
-        // No run went before in this process, so nothing is known yet.
-        let plan = open::plan(&graph, &host, &Store::in_memory(0), &FileDigests::new())?;
+        let store = self.cache.store(MemoryStore::new(0));
+        let plan = open::plan(&graph, &host, &store, &open::digests(&store))?;
         let (names, types) = console::widths(&graph);
         for step in plan.steps() {
             let node = graph.node(step.node);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::open::{self, Params, Place};
-use super::session::Options;
+use super::session::{Options, Runs};
 use super::{Exit, console};
 
 /// Run a graph
@@ -29,8 +29,7 @@ impl Run {
     pub fn main(self) -> Result<Exit, Exit> {
         let host = self.place.host(&self.graph)?;
         let graph = Arc::new(open::open(&self.graph, &self.params, &host)?);
-        // One run, then the process ends: a value is of no use after its last reader, so memory keeps none.
-        let session = self.options.session(0)?;
+        let session = self.options.session(Runs::One)?;
         let plan = session.plan(&graph, &host)?;
         let progress = Arc::new(console::Progress::new(session.quiet));
         let summary = session.run(&graph, plan, &host, progress.clone());

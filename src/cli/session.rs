@@ -5,16 +5,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Args;
 use lsregen_engine::{
-    Cancel, Executor, FileDigests, Graph, Host, Lanes, Order, Plan, Running, Store, Subscriber, Summary,
+    Cancel, Executor, FileDigests, Graph, Host, Lanes, MemoryStore, Order, Plan, Running, Subscriber, Summary,
 };
 use tokio::runtime::Runtime;
 
+use super::cache_args::Cache;
 use super::events::{Events, Several};
+use super::memory::Memory;
 use super::{Exit, console, open};
 
 /// How nodes are run, and what is told of it.
 #[derive(Args)]
 pub struct Options {
+    #[command(flatten)]
+    cache: Cache,
+
+    #[command(flatten)]
+    memory: Memory,
+
     /// End with the first failure, in place of running all that does not depend on it
     #[arg(long)]
     fail_fast: bool,
@@ -39,10 +47,21 @@ pub struct Session {
     runs: AtomicUsize,
 }
 
+/// How many runs a session is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    /// A value is of no use after its last reader, so memory keeps none.
+    One,
+    Many,
+}
+
 impl Options {
-    /// `memory`: bytes of results to keep for later runs of this process.
-    pub fn session(&self, memory: usize) -> Result<Session, Exit> {
+    pub fn session(&self, runs: Runs) -> Result<Session, Exit> {
         lsregen_nodes::keep_memory();
+        let store = Arc::new(self.cache.store(match runs {
+            Runs::One => MemoryStore::new(0),
+            Runs::Many => self.memory.store(),
+        }));
         let events = self.events.as_deref().map(Events::open).transpose()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
             console::complain(format!("the system gives no thread or timer to run on: {error}"));
@@ -50,8 +69,8 @@ impl Options {
         })?;
         Ok(Session {
             runtime,
-            executor: Executor::new(Lanes::of_this_machine(), Arc::new(Store::in_memory(memory))),
-            digests: FileDigests::new(),
+            digests: open::digests(&store),
+            executor: Executor::new(Lanes::of_this_machine(), store),
             events,
             quiet: self.quiet,
             fail_fast: self.fail_fast,
@@ -93,10 +112,12 @@ impl Session {
     /// Runs one graph to its end, or until Ctrl-C.
     pub fn run(&self, graph: &Arc<Graph>, plan: Plan, host: &Arc<Host>, subscriber: Arc<dyn Subscriber>) -> Summary {
         let cancel = Cancel::new();
-        self.runtime.block_on(async {
+        let summary = self.runtime.block_on(async {
             tokio::spawn(cancel_on_interrupt(cancel.clone()));
             self.start(graph, plan, host, subscriber, &cancel).finished().await
-        })
+        });
+        self.executor.store().close();
+        summary
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a clean latent up to the noisy ones: DDIM inversion (the paper's §3.3) and plain noising.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::denoiser::{Denoiser, epsilon, predicted};
 use crate::sampler::{OnStep, Sampler};
@@ -13,6 +13,22 @@ pub struct Trajectory {
 }
 
 impl Trajectory {
+    /// Of timesteps and their latents, in the order of sampling.
+    pub fn new(points: Vec<(f64, Tensor)>) -> Trajectory {
+        Trajectory { points }
+    }
+
+    /// The timesteps and their latents, in the order of sampling.
+    pub fn points(&self) -> &[(f64, Tensor)] {
+        &self.points
+    }
+
+    /// The same on another device; shares the latents where they are there already.
+    pub fn to_device(&self, device: &Device) -> Result<Trajectory> {
+        let points = self.points.iter().map(|(t, z)| Ok((*t, z.to_device(device)?)));
+        Ok(Trajectory { points: points.collect::<Result<_>>()? })
+    }
+
     /// z̄_t. Errors if the trajectory was not made for this timestep.
     pub fn at(&self, t: f64) -> Result<&Tensor> {
         self.points.iter().find(|(s, _)| (s - t).abs() < 1e-3).map(|(_, z)| z).ok_or_else(|| {

@@ -19,6 +19,7 @@ pub mod ops;
 pub mod pipeline;
 pub mod sampler;
 pub mod schedule;
+pub mod tensors;
 pub mod weights;
 
 pub use candle_core;

@@ -1,7 +1,7 @@
 //! Digests of the files that nodes read.
 //!
 //! A file is read once while it stands unchanged, however often it is asked for: 7 GB of weights take seconds to read.
-//! Knows no node and no key.
+//! With a cache folder that holds for other processes too. Knows no node and no key.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -11,7 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
+use crate::store::{CacheFolder, sealed};
 
 /// A file that was written to so recently may be written to again without a visible change of its times: file systems
 /// count in steps of up to two seconds. Its digest is not remembered.
@@ -33,11 +36,28 @@ pub struct FileError {
 pub struct FileDigests {
     known: Mutex<HashMap<PathBuf, (Stamp, Digest)>>,
     bytes_read: AtomicU64,
+    /// Where they are remembered for other processes.
+    kept: Option<CacheFolder>,
+}
+
+/// What is remembered of a file on disk.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    /// For a person who looks; the file that holds the record is called by it.
+    path: PathBuf,
+    stamp: Stamp,
+    digest: Digest,
 }
 
 impl FileDigests {
     pub fn new() -> FileDigests {
         FileDigests::default()
+    }
+
+    /// Digests that outlive the process, in the folder of a cache. Where it cannot be read or written, files are read
+    /// again.
+    pub fn kept_in(folder: CacheFolder) -> FileDigests {
+        FileDigests { kept: Some(folder), ..FileDigests::default() }
     }
 
     /// The file and the digest of its content.
@@ -48,9 +68,10 @@ impl FileDigests {
         let fail = |reason| FileError { path: path.into(), reason };
         let stamp = Stamp::of(path).map_err(|error| fail(error.to_string()))?;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied();
-        if let Some((known, digest)) = known
+        if let Some((known, digest)) = known.or_else(|| self.recall(path))
             && known == stamp
         {
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(path.into(), (known, digest));
             return Ok(FileState { path: path.into(), stamp, digest });
         }
         for _ in 0..ATTEMPTS {
@@ -60,10 +81,29 @@ impl FileDigests {
             if state.stamp.is_settled() {
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.insert(path.into(), (state.stamp, state.digest));
+                drop(known);
+                self.record(&state);
             }
             return Ok(state);
         }
         Err(fail("it changes while it is read; run again when it is complete".into()))
+    }
+
+    /// What the disk remembers of a file.
+    fn recall(&self, path: &Path) -> Option<(Stamp, Digest)> {
+        let place = self.kept.as_ref()?.file(&name(path)?);
+        let record: Record = sealed::open(&std::fs::read(place).ok()?)?;
+        Some((record.stamp, record.digest))
+    }
+
+    /// Writes down what is known of a file; if that fails, it is read again next time.
+    fn record(&self, state: &FileState) {
+        let write = |folder: &CacheFolder| -> Option<()> {
+            let path = std::path::absolute(&state.path).ok()?;
+            let text = sealed::seal(&Record { path, stamp: state.stamp, digest: state.digest }).ok()?;
+            folder.write(&folder.share().ok()?, &folder.file(&name(&state.path)?), text.as_bytes()).ok()
+        };
+        self.kept.as_ref().and_then(write);
     }
 
     /// Bytes read from disk so far.
@@ -96,6 +136,11 @@ impl FileState {
     }
 }
 
+/// By what the record of a file is called.
+fn name(path: &Path) -> Option<Digest> {
+    Some(Digest::of(std::path::absolute(path).ok()?.as_os_str().as_encoded_bytes()))
+}
+
 /// Reads a file whole: its state, or `None` if it changed meanwhile; and how many bytes were read.
 fn read(path: &Path) -> io::Result<(Option<FileState>, u64)> {
     let stamp = Stamp::of(path)?;
@@ -109,7 +154,7 @@ fn read(path: &Path) -> io::Result<(Option<FileState>, u64)> {
 }
 
 /// By what a changed file is told without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
     length: u64,
     modified: Option<SystemTime>,
@@ -199,6 +244,43 @@ mod tests {
         digests.digest(&path).unwrap();
         digests.digest(&path).unwrap();
         assert_eq!(digests.bytes_read(), 6);
+    }
+
+    #[test]
+    fn another_process_need_not_read_an_unchanged_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, cache) = (folder.path().join("weights"), CacheFolder::new(folder.path().join("cache")));
+        write_long_ago(&path, "1234567");
+        // Each is what one process knows.
+        let read = || {
+            let digests = FileDigests::kept_in(cache.clone());
+            let digest = digests.digest(&path).unwrap().digest();
+            (digest, digests.bytes_read())
+        };
+        assert_eq!(read(), (Digest::of(b"1234567"), 7));
+        assert_eq!(read(), (Digest::of(b"1234567"), 0));
+        write_long_ago(&path, "7654321");
+        assert_eq!(read(), (Digest::of(b"7654321"), 7));
+        assert_eq!(read().1, 0);
+        // A file just written is not trusted to stay.
+        std::fs::write(&path, "123").unwrap();
+        assert_eq!((read().1, read().1), (3, 3));
+        // A damaged record is none; the next reading replaces it.
+        write_long_ago(&path, "7654321");
+        read();
+        let record = cache.files().next().unwrap().path;
+        std::fs::write(&record, std::fs::read_to_string(&record).unwrap().replacen('7', "8", 1)).unwrap();
+        assert_eq!((read().1, read().1), (7, 0));
+    }
+
+    #[test]
+    fn without_a_folder_to_write_to_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, blocked) = (folder.path().join("weights"), folder.path().join("blocked"));
+        std::fs::write(&blocked, "a file where a folder is wanted").unwrap();
+        write_long_ago(&path, "1234567");
+        let digests = FileDigests::kept_in(CacheFolder::new(blocked));
+        assert_eq!(digests.digest(&path).unwrap().digest(), Digest::of(b"1234567"));
     }
 
     #[test]

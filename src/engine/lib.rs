@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! YAML text ─► Document ─► Graph ─► Plan ─► Executor ─► Store ─► outputs
-//!              typed,      checked   memo    events,     memory
-//!              spanned     types,    keys,   cancel
+//!              typed,      checked   memo    events,     memory,
+//!              spanned     types,    keys,   cancel      disk
 //!                          no cycle  hits
 //! ```
 //!
@@ -44,6 +44,7 @@ mod flight;
 mod run;
 mod executor;
 mod store;
+mod explain;
 
 pub use check::{Checked, check, read_source};
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
@@ -52,6 +53,7 @@ pub use digest::{Digest, NoDigest};
 pub use document::Document;
 pub use event::{Event, Subscriber};
 pub use executor::{Executor, Order, Running};
+pub use explain::{Cause, Difference, Explanation, Nearest};
 pub use files::{FileDigests, FileError, FileState};
 pub use graph::{Cycle, Graph, GraphNode, Link};
 pub use key::{InputMaterial, Key, Material, canonical_json};
@@ -66,5 +68,7 @@ pub use registry::{Entry, ParamDoc, Registry};
 pub use run::{Outcome, Summary};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
-pub use store::{MemoryStore, Store};
+pub use store::{
+    Blob, CacheFolder, Damaged, DiskStore, Kind, Manifest, MemoryStore, Pressure, Status, Store, Swept, Warn,
+};
 pub use value::{AnyCodec, Codec, Payload, Value};

@@ -12,9 +12,16 @@ use crate::value::Value;
 /// What an entry costs beside its values, in bytes: so that results without values are bounded too.
 const ENTRY_BYTES: usize = 256;
 
+/// How many bytes ought to be freed now, if the machine runs short.
+pub type Pressure = Arc<dyn Fn() -> Option<usize> + Send + Sync>;
+
+/// Results smaller than this do not ask for the pressure.
+const NOTABLE_BYTES: usize = 1 << 20;
+
 /// The outputs of nodes by memo key, bounded in bytes.
 pub struct MemoryStore {
     limit: usize,
+    pressure: Option<Pressure>,
     entries: Mutex<Entries>,
 }
 
@@ -37,7 +44,13 @@ struct Entry {
 impl MemoryStore {
     /// Keeps at most `limit` bytes, as [`Payload::bytes`](crate::Payload::bytes) counts them.
     pub fn new(limit: usize) -> MemoryStore {
-        MemoryStore { limit, entries: Mutex::default() }
+        MemoryStore { limit, pressure: None, entries: Mutex::default() }
+    }
+
+    /// Keeps at most `limit` bytes, and less where `pressure`, asked whenever a result of a notable size comes, says
+    /// that some should be freed.
+    pub fn with_pressure(limit: usize, pressure: Pressure) -> MemoryStore {
+        MemoryStore { pressure: Some(pressure), ..MemoryStore::new(limit) }
     }
 
     /// The outputs of the node of that key, in the order of its output sockets. Counts as a use.
@@ -51,10 +64,13 @@ impl MemoryStore {
         if bytes > self.limit {
             return;
         }
+        let pressure = self.pressure.as_ref().filter(|_| bytes >= NOTABLE_BYTES);
+        let wanted = pressure.and_then(|pressure| pressure()).unwrap_or(0);
         // Dropped outside the lock: to free a model takes its time.
         let dropped = self.with(|entries| {
             let mut dropped = Vec::from_iter(entries.remove(&key));
-            while entries.bytes > self.limit - bytes {
+            let room = (self.limit - bytes).min(entries.bytes.saturating_sub(wanted));
+            while entries.bytes > room {
                 let Some((_, oldest)) = entries.by_use.first_key_value() else { break };
                 let oldest = *oldest;
                 dropped.extend(entries.remove(&oldest));
@@ -106,6 +122,8 @@ impl Entries {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::key::Material;
     use crate::value::Payload;
@@ -186,6 +204,25 @@ mod tests {
         store.put(key("a"), block(200));
         assert_eq!(store.bytes(), 200 + ENTRY_BYTES);
         assert_eq!(store.get(&key("a")).unwrap()[0].bytes(), 200);
+    }
+
+    #[test]
+    fn under_pressure_the_least_recently_used_goes_until_enough_is_free() {
+        let (asked, wanted) = (Arc::new(AtomicUsize::new(0)), 1_500_000);
+        let pressure = {
+            let asked = asked.clone();
+            move || (asked.fetch_add(1, Ordering::Relaxed) == 3).then_some(wanted)
+        };
+        let store = MemoryStore::with_pressure(usize::MAX, Arc::new(pressure));
+        for name in ["a", "b", "c"] {
+            store.put(key(name), block(NOTABLE_BYTES));
+        }
+        store.put(key("small"), block(10));
+        assert_eq!(asked.load(Ordering::Relaxed), 3, "small results do not ask");
+        store.get(&key("a"));
+        store.put(key("d"), block(NOTABLE_BYTES));
+        let kept = ["a", "b", "c", "small", "d"].map(|name| store.get(&key(name)).is_some());
+        assert_eq!(kept, [true, false, false, true, true]);
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! Several stores on one folder, as several processes have.
+
+use std::fs::{self, File};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::world::*;
+
+#[test]
+fn what_one_puts_others_get() {
+    let world = World::new();
+    let (one, other) = (world.store(), world.store());
+    one.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
+    assert_eq!(texts(&other.get(&key("a"), NOTES).unwrap()), ["one", "two"]);
+    other.clear().unwrap();
+    assert!(one.get(&key("a"), NOTES).is_none());
+    assert_eq!(world.warnings(), [""; 0]);
+}
+
+#[test]
+fn what_a_dead_writer_left_is_removed() {
+    let world = World::new();
+    let store = world.store();
+    store.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
+    fs::write(world.folder("tmp/.tmpDead"), "half a bl").unwrap();
+    let status = store.status();
+    assert_eq!((status.temporary, status.temporary_bytes), (1, 9));
+    assert_eq!(store.gc().unwrap().temporary, 1);
+    assert!(world.temporary().is_empty() && store.get(&key("a"), NOTES).is_some());
+}
+
+/// What another process does between its first blob and its manifest, with the lock it then holds.
+#[test]
+fn a_sweep_waits_for_who_writes() {
+    let world = World::new();
+    let store = world.store();
+    store.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
+    let writer = File::open(world.folder("lock")).unwrap();
+    writer.lock_shared().unwrap();
+    let (half, blob) = (world.folder("tmp/.tmpHalf"), world.blobs()[0].with_extension("bin"));
+    fs::write(&half, "half").unwrap();
+    fs::write(&blob, "no manifest names it yet").unwrap();
+    assert!(store.status().busy);
+    let swept = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sweep = scope.spawn(|| {
+            let done = store.gc().unwrap();
+            swept.store(true, Ordering::SeqCst);
+            done
+        });
+        // Readers and other writers need not wait.
+        assert!(world.store().get(&key("a"), NOTES).is_some());
+        world.store().put(key("b"), &material("b"), NOTES, &[note("three"), note("four")]);
+        thread::sleep(Duration::from_millis(50));
+        assert!(!swept.load(Ordering::SeqCst) && half.exists() && blob.exists());
+        drop(writer);
+        let done = sweep.join().unwrap();
+        assert_eq!((done.temporary, done.blobs, done.entries), (1, 1, 0));
+    });
+    assert!(!half.exists() && !blob.exists() && !store.status().busy);
+    assert!(store.get(&key("b"), NOTES).is_some());
+}
+
+/// Writers, readers and sweeps all at once: a reader gets what was put or nothing, and no one complains.
+#[test]
+fn all_at_once() {
+    let world = World::new();
+    let value = |i: usize| format!("{i} ").repeat(200);
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let world = &world;
+            scope.spawn(move || {
+                let store = world.store_of(30_000);
+                for round in 0..150 {
+                    let i = (round * 7 + thread * 3) % 40;
+                    let name = i.to_string();
+                    match store.get(&key(&name), NOTES) {
+                        Some(values) => assert_eq!(texts(&values), [value(i), value(i / 2)]),
+                        None => store.put(key(&name), &material(&name), NOTES, &[note(&value(i)), note(&value(i / 2))]),
+                    }
+                    if round % 25 == 24 {
+                        store.gc().unwrap();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(world.warnings(), [""; 0]);
+    let store = world.store_of(30_000);
+    assert_eq!(store.verify(&Default::default()), []);
+    assert!(world.temporary().is_empty() && store.gc().unwrap().left <= 30_000);
+}
