@@ -9,6 +9,7 @@ mod nodes;
 mod open;
 mod plan;
 mod run;
+mod schema;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ enum Verb {
     Plan(plan::Plan),
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
+    Schema(schema::Schema),
 }
 
 /// How a command ended.
@@ -57,6 +59,7 @@ pub fn main() -> Exit {
         Verb::Plan(verb) => verb.main(),
         Verb::Nodes(verb) => verb.main(),
         Verb::Graph(verb) => verb.main(),
+        Verb::Schema(verb) => verb.main(),
     };
     done.unwrap_or_else(|exit| exit)
 }

@@ -21,6 +21,7 @@ mod value;
 mod schema;
 mod registry;
 pub mod reference;
+mod workflow_schema;
 
 // Text → Document → Graph, or what is wrong with it.
 mod source;
@@ -65,3 +66,4 @@ pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
 pub use store::{MemoryStore, Store};
 pub use value::{AnyCodec, Codec, Payload, Value};
+pub use workflow_schema::workflow_schema;
