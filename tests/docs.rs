@@ -13,6 +13,20 @@ fn the_reference_of_nodes_is_fresh() {
 }
 
 #[test]
+fn the_schema_of_graphs_is_fresh_and_every_graph_names_it() {
+    let (made, stderr, code) = outcome(lsregen().arg("schema").output().unwrap());
+    assert_eq!(code, 0, "{stderr}");
+    let stands = fs::read_to_string(repository("docs/graph.schema.json")).unwrap_or_default();
+    assert!(made == stands, "docs/graph.schema.json is stale: cargo run -- schema > docs/graph.schema.json");
+    let graphs = fs::read_dir(repository("graphs")).unwrap().map(|entry| entry.unwrap().path());
+    for path in graphs.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let modeline = "# yaml-language-server: $schema=../docs/graph.schema.json\n";
+        assert!(text.starts_with(modeline), "{path:?} does not begin with {modeline}");
+    }
+}
+
+#[test]
 fn every_type_has_a_reference() {
     let (list, _, _) = outcome(lsregen().arg("nodes").output().unwrap());
     let types: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();

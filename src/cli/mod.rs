@@ -16,6 +16,7 @@ mod open;
 mod plan;
 mod run;
 mod session;
+mod schema;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ enum Verb {
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
     Cache(cache::Cache),
+    Schema(schema::Schema),
 }
 
 /// How a command ended.
@@ -66,6 +68,7 @@ pub fn main() -> Exit {
         Verb::Nodes(verb) => verb.main(),
         Verb::Graph(verb) => verb.main(),
         Verb::Cache(verb) => verb.main(),
+        Verb::Schema(verb) => verb.main(),
     };
     done.unwrap_or_else(|exit| exit)
 }

@@ -21,6 +21,7 @@ mod value;
 mod schema;
 mod registry;
 pub mod reference;
+mod workflow_schema;
 
 // Text → Document → Graph, or what is wrong with it.
 mod source;
@@ -72,3 +73,4 @@ pub use store::{
     Blob, CacheFolder, Damaged, DiskStore, Kind, Manifest, MemoryStore, Pressure, Status, Store, Swept, Warn,
 };
 pub use value::{AnyCodec, Codec, Payload, Value};
+pub use workflow_schema::workflow_schema;

@@ -103,7 +103,7 @@ fn markdown_of(entry: &Entry) -> String {
 }
 
 /// `Model of the family sdxl`, `list of Guidance`, `Image (optional)`.
-fn input_facts(socket: &SocketSpec) -> String {
+pub(crate) fn input_facts(socket: &SocketSpec) -> String {
     let family = match socket.variants {
         [] => String::new(),
         variants => format!(" of the family {}", variants.join(" or ")),
@@ -117,7 +117,7 @@ fn input_facts(socket: &SocketSpec) -> String {
 }
 
 /// `integer, 1 … 1000, default 20`.
-fn param_facts(param: &ParamDoc) -> String {
+pub(crate) fn param_facts(param: &ParamDoc) -> String {
     let default = match default(param) {
         None => "required".into(),
         Some(none) if none.is_empty() => "optional".into(),

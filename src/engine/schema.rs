@@ -311,7 +311,7 @@ fn range_of(object: &Object) -> String {
 }
 
 /// Limits of the integer types that the schema names only by `format`.
-fn format_limits(object: &Object) -> Option<(i128, i128)> {
+pub(crate) fn format_limits(object: &Object) -> Option<(i128, i128)> {
     match object.get("format")?.as_str()? {
         "uint8" => Some((0, u8::MAX.into())),
         "uint16" => Some((0, u16::MAX.into())),

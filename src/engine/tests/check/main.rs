@@ -6,6 +6,7 @@ mod nodes;
 mod places;
 mod reference;
 mod texts;
+mod workflow_schema;
 
 use lsregen_engine::{Checked, Host, Override, Source, check, render};
 

@@ -1,0 +1,17 @@
+//! `lsregen schema`: the JSON Schema of workflow files, for editors.
+
+use clap::Args;
+use lsregen_engine::workflow_schema;
+
+use super::{Exit, print};
+
+/// Print the JSON Schema of workflow files, by which editors complete, explain and check them
+#[derive(Args)]
+pub struct Schema {}
+
+impl Schema {
+    pub fn main(self) -> Result<Exit, Exit> {
+        print(&format!("{:#}\n", workflow_schema(&lsregen_nodes::registry())));
+        Ok(Exit::Done)
+    }
+}
