@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::{
-    Checked, Diagnostic, FileDigests, Graph, Host, Label, Override, Plan, Registry, Severity, Store, check,
-    read_source, render,
+    Checked, Diagnostic, FileDigests, Graph, Host, Override, Plan, Registry, Severity, Store, check, read_source,
+    render,
 };
 use lsregen_nodes::{Numerics, registry};
 
@@ -72,7 +72,7 @@ pub fn open(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
 pub fn plan(graph: &Graph, host: &Arc<Host>, store: &Store) -> Result<Plan, Exit> {
     Plan::new(graph, host, store, &FileDigests::new()).map_err(|errors| {
         let faults = errors.into_iter().map(|error| {
-            let label = Label::new(graph.source(), graph.locate(error.node, &error.fault.path), "");
+            let label = graph.locate(error.node, &error.fault.path);
             Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
         });
         console::say(&render(&faults.collect::<Vec<_>>(), console::colours()));
