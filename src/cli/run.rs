@@ -7,7 +7,7 @@ use clap::Args;
 use lsregen_engine::{Cancel, Store, execute};
 
 use super::open::{self, Params, Place};
-use super::{Exit, console};
+use super::{Exit, console, usage};
 
 /// Run a graph
 #[derive(Args)]
@@ -31,6 +31,10 @@ impl Run {
         lsregen_nodes::keep_memory();
         let host = self.place.host(&self.graph)?;
         let graph = open::open(&self.graph, &self.params, &host)?;
+        if graph.outputs().next().is_none() {
+            let advice = "use it as a node of another graph, or add a SaveImage";
+            return Err(usage(format!("this graph writes nothing: {advice}")));
+        }
         // One run, then the process ends: a value is of no use after its last reader, so the store keeps none.
         let store = Arc::new(Store::in_memory(0));
         let plan = open::plan(&graph, &host, &store)?;

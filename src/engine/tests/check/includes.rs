@@ -13,6 +13,7 @@ use lsregen_engine::{
 use tempfile::TempDir;
 
 use crate::nodes;
+use crate::texts::{Dice, assert_sound, damage};
 
 /// A graph to be used by others: what it gives, and more than that.
 const INNER: &str = "\
@@ -443,4 +444,26 @@ fn many_uses_of_a_faulty_file() {
     (0..1000).for_each(|i| text.push_str(&format!("  n{i}: {{ type: faulty.yaml }}\n")));
     let folder = Folder::new(&[("graph.yaml", &text), ("faulty.yaml", &faulty)]);
     assert_eq!(folder.codes("graph.yaml").len(), 100);
+}
+
+#[test]
+fn damaged_graphs_inside_graphs_are_told_of_and_never_panic() {
+    let mut dice = Dice(3);
+    for round in 0..4_000 {
+        let (mut outer, mut middle, mut inner) = (OUTER.to_string(), MIDDLE.to_string(), INNER.to_string());
+        let hit = [&mut outer, &mut middle, &mut inner].into_iter().nth(round % 3);
+        hit.into_iter().for_each(|text| damage(text, &mut dice));
+        let outer = outer.replace("type: inner.yaml, size: 64", "type: middle.yaml, size: 64");
+        let outer = outer.replace("image: b,", "image: b.larger,");
+        let read = |path: &Path| match path.to_str() {
+            Some("middle.yaml") => Ok(Source::new("middle.yaml", middle.as_str())),
+            Some("inner.yaml" | "deep/inner.yaml") => Ok(Source::new("inner.yaml", inner.as_str())),
+            _ => Err(read_source(Path::new("no/such/file.yaml")).err().expect("there is none")),
+        };
+        let outcome = std::panic::catch_unwind(|| {
+            let source = Source::new("outer.yaml", outer.as_str());
+            assert_sound(&check_with(source, &[], &nodes::REGISTRY, &Host::new(".", "out"), &read));
+        });
+        assert!(outcome.is_ok(), "round {round}: {outer:?} {middle:?} {inner:?}");
+    }
 }
