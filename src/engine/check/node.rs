@@ -97,8 +97,9 @@ impl<'a> Checker<'a> {
         if entry.is_none() {
             let near = self.nearest.find(text, self.registry.iter().map(|entry| entry.node_type.name));
             let label = near.map(did_you_mean).unwrap_or_default();
+            let path = if text.contains('/') { "; a graph file ends in `.yaml` or `.yml`" } else { "" };
             self.error("unknown-type", format!("there is no node type {}", code(text)), kind.place, label).help =
-                Some(advice.into());
+                Some(format!("{advice}{path}"));
         }
         entry
     }
@@ -265,8 +266,10 @@ impl<'a> Checker<'a> {
             let (found_key, found) = find(self.drafts[index].value, &file.param);
             let place = if found_key.is_some() { found.place } else { self.drafts[index].key.place };
             let near = near_file(&file.path, self.nearest);
+            let beside =
+                if self.drafts[index].scope == 0 { "the graph" } else { "the graph file whose node reads them" };
             self.error("file", message, place, near.as_deref().map(did_you_mean).unwrap_or_default()).help =
-                Some("files are looked for beside the graph; an absolute path is taken as it is".into());
+                Some(format!("files are looked for beside {beside}; an absolute path is taken as it is"));
         }
     }
 }

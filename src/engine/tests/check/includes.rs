@@ -246,6 +246,7 @@ macro_rules! fault {
 
 fault!(graph_missing, outside "./inner.yaml" => "./iner.yaml");
 fault!(graph_is_a_folder, outside "./inner.yaml" => ".yaml/../../.yaml");
+fault!(graph_without_its_ending, outside "./inner.yaml" => "./inner");
 fault!(graph_unknown_key, outside "seed: 8" => "sede: 8, colour: red, layout: x");
 fault!(graph_key_without_colon, outside "seed: 8" => "blue");
 fault!(graph_unknown_output, outside "latent: a " => "latent: a.laytou ");
