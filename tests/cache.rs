@@ -103,8 +103,8 @@ fn a_second_process_runs_nothing() {
     let text = fs::read_to_string(case.graph()).unwrap();
     let renamed = text
         .replace("small", "draughtsman")
-        .replace("layout", "sketch")
-        .replace("GLIGENLayout", "GLIGENLayout")
+        .replace("  layout:\n", "  sketch:\n")
+        .replace("layout.", "sketch.")
         .replace("save:", "keep:");
     assert_ne!(text, renamed);
     fs::write(case.graph(), renamed).unwrap();

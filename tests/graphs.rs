@@ -17,7 +17,7 @@ fn graphs() -> Vec<String> {
 #[test]
 fn every_graph_runs() {
     let graphs = graphs();
-    for name in ["lsregen.yaml", "gligen.yaml", "gligen-large.yaml", "sdxl.yaml", "compare.yaml"] {
+    for name in ["lsregen.yaml", "gligen.yaml", "gligen-large.yaml", "sdxl.yaml", "compare.yaml", "variations.yaml"] {
         assert!(graphs.contains(&name.to_string()), "graphs/{name} is missing");
     }
     for name in graphs {

@@ -70,7 +70,7 @@ fn edges(graph: &lsregen_engine::Graph) -> impl Iterator<Item = Edge> {
 }
 
 fn dot(graph: &lsregen_engine::Graph) -> String {
-    // Names are plain identifiers: the check vouches for it.
+    // Names are plain identifiers, with `/` between those of graphs and what is in them: the check vouches for it.
     let mut text = String::from("digraph lsregen {\n    rankdir=LR;\n    node [shape=box];\n");
     for &index in graph.order() {
         let node = graph.node(index);

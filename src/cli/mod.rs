@@ -8,15 +8,13 @@ mod check;
 mod console;
 mod events;
 mod graph;
-// The verbs that run more than once keep results in memory; `run` has no use for them.
-#[allow(dead_code)]
 mod memory;
 mod nodes;
 mod open;
 mod plan;
 mod run;
-mod session;
 mod schema;
+mod session;
 
 use std::process::ExitCode;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::{
-    Checked, Diagnostic, FileDigests, Graph, Host, Label, Override, Plan, Registry, Severity, Store, check,
-    read_source, render,
+    Checked, Diagnostic, FileDigests, Graph, Host, Override, Plan, Registry, Severity, Store, check, read_source,
+    render,
 };
 use lsregen_nodes::{Numerics, registry};
 
@@ -68,11 +68,20 @@ pub fn open(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
     })
 }
 
+/// The graph at `path`, if it has no error and there is something to run.
+pub fn open_to_run(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
+    let graph = open(path, params, host)?;
+    if graph.outputs().next().is_none() {
+        return Err(usage("this graph writes nothing: use it as a node of another graph, or add a SaveImage"));
+    }
+    Ok(graph)
+}
+
 /// Plans a run of `graph` on what `store` knows.
 pub fn plan(graph: &Graph, host: &Arc<Host>, store: &Store, digests: &FileDigests) -> Result<Plan, Exit> {
     Plan::new(graph, host, store, digests).map_err(|errors| {
         let faults = errors.into_iter().map(|error| {
-            let label = Label::new(graph.source(), graph.locate(error.node, &error.fault.path), "");
+            let label = graph.locate(error.node, &error.fault.path);
             Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
         });
         console::say(&render(&faults.collect::<Vec<_>>(), console::colours()));

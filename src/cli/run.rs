@@ -28,7 +28,7 @@ pub struct Run {
 impl Run {
     pub fn main(self) -> Result<Exit, Exit> {
         let host = self.place.host(&self.graph)?;
-        let graph = Arc::new(open::open(&self.graph, &self.params, &host)?);
+        let graph = Arc::new(open::open_to_run(&self.graph, &self.params, &host)?);
         let session = self.options.session(Runs::One)?;
         let plan = session.plan(&graph, &host)?;
         let progress = Arc::new(console::Progress::new(session.quiet));

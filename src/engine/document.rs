@@ -1,6 +1,7 @@
 //! YAML → a document: the workflow's parts with their places, every `${…}` written in.
 //!
-//! Knows the shape of a workflow file. Knows no node type: what a node's keys mean is the graph check's affair.
+//! Knows the shape of a workflow file. Knows no node type and no other file: what a node's keys mean is the graph check's
+//! affair.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::diagnostic::{Diagnostic, Label};
 use crate::nearest::{Nearest, listed};
 use crate::overrides::Override;
 use crate::source::{Source, Span};
+use crate::texts::Texts;
 use crate::yaml::{self, Data, Item, Key, MAX_COPIES, MAX_DEPTH, Place};
 
 /// The format that this program reads: `lsregen: 1`.
@@ -19,7 +21,7 @@ const VERSION: u64 = 1;
 /// Bytes of a file.
 pub(crate) const MAX_SIZE: usize = 1 << 20;
 
-const TOP_KEYS: [&str; 4] = ["lsregen", "about", "params", "nodes"];
+const TOP_KEYS: [&str; 5] = ["lsregen", "about", "params", "nodes", "outputs"];
 
 /// Whether a node or parameter may have this name: letters, digits, `_` and `-`, a letter or `_` first.
 pub(crate) fn is_name(name: &str) -> bool {
@@ -29,78 +31,62 @@ pub(crate) fn is_name(name: &str) -> bool {
 
 /// A workflow file, read. Parts that were faulty are left out of it, or marked as such.
 pub struct Document {
+    source: Arc<Source>,
     about: Option<String>,
     params: Vec<(Key, Item)>,
     pub(crate) nodes: Vec<(Key, Item)>,
-    pub(crate) texts: Texts,
+    /// The links that the file declares as its outputs; `None` where it declares none.
+    pub(crate) outputs: Option<Vec<(Key, Item)>>,
 }
 
-/// The texts that a document's values come from.
-pub(crate) struct Texts {
-    /// The first is the file's.
-    origins: Vec<Origin>,
+/// Where the values of a file's parameters come from, beside the file itself.
+#[derive(Clone, Copy)]
+pub(crate) enum Given<'a> {
+    Overrides(&'a [Override]),
+    /// The keys of a node whose type is the file `kind`.
+    Node {
+        kind: &'a str,
+        keys: &'a [(Key, Item)],
+    },
 }
 
-struct Origin {
-    source: Arc<Source>,
-    /// Where the file declares the parameter that this text gives.
-    declared: Option<Span>,
+/// What came of reading a document.
+pub(crate) struct Read {
+    /// `None` where too little of it could be read to go on.
+    pub document: Option<Document>,
+    pub diagnostics: Vec<Diagnostic>,
+    /// What `${…}` wrote in, in the measure of [`MAX_COPIES`].
+    pub copied: usize,
 }
 
-impl Texts {
-    pub fn file(&self) -> &Arc<Source> {
-        &self.origins[0].source
+/// The YAML of a workflow file, its places marked as those of the text `origin`.
+pub(crate) fn read(source: &Arc<Source>, origin: usize) -> (Option<Item>, Vec<Diagnostic>) {
+    if let Some(fault) = unreadable(source) {
+        return (None, vec![fault]);
     }
-
-    pub fn label(&self, place: Place, text: impl Into<String>) -> Label {
-        let source = self.origins.get(place.origin).map_or_else(|| self.file(), |origin| &origin.source);
-        Label::new(source, place.span, text)
+    let (root, mut diagnostics) = yaml::read(source, origin);
+    if root.is_none() && diagnostics.is_empty() {
+        diagnostics.push(empty(source));
     }
-
-    /// An error at a place; where the value came from elsewhere, the way it came is marked too.
-    pub fn error(
-        &self,
-        code: &'static str,
-        message: impl Into<String>,
-        place: Place,
-        label: impl Into<String>,
-    ) -> Diagnostic {
-        let mut diagnostic = Diagnostic::error(code, message, self.label(place, label));
-        if let Some(via) = place.via {
-            diagnostic.secondary.push(Label::new(self.file(), via, "used here"));
-        }
-        if let Some(declared) = self.origins.get(place.origin).and_then(|origin| origin.declared) {
-            diagnostic.secondary.push(Label::new(self.file(), declared, "declared here"));
-        }
-        diagnostic
-    }
+    (root, diagnostics)
 }
 
 impl Document {
-    /// Reads a workflow and writes its parameters in. `None` where too little of it could be read to go on.
-    pub fn parse(source: Arc<Source>, overrides: &[Override]) -> (Option<Document>, Vec<Diagnostic>) {
-        if let Some(fault) = unreadable(&source) {
-            return (None, vec![fault]);
-        }
-        let (root, diagnostics) = yaml::read(&source, 0);
-        let Some(root) = root else {
-            let empty = diagnostics.is_empty().then(|| empty(&source));
-            return (None, diagnostics.into_iter().chain(empty).collect());
-        };
-        let texts = Texts { origins: vec![Origin { source, declared: None }] };
+    /// Makes a document of what was [`read`] of the text `file`, the values of its parameters written in.
+    pub(crate) fn of(root: Item, file: usize, given: Given, texts: &mut Texts, nearest: &Nearest) -> Read {
         let mut parser = Parser {
             texts,
-            nearest: Nearest::new(),
+            file,
+            nearest,
             params: vec![],
             by_name: HashMap::new(),
             copied: 0,
             overfull: false,
             faulty_reference: false,
-            diagnostics,
+            diagnostics: vec![],
         };
-        let document = parser.document(root, overrides);
-        let Parser { texts, diagnostics, .. } = parser;
-        (document.map(|(about, params, nodes)| Document { about, params, nodes, texts }), diagnostics)
+        let document = parser.document(root, given);
+        Read { document, diagnostics: parser.diagnostics, copied: parser.copied }
     }
 
     /// What the workflow says of itself.
@@ -114,7 +100,7 @@ impl Document {
     }
 
     pub fn source(&self) -> &Arc<Source> {
-        self.texts.file()
+        &self.source
     }
 }
 
@@ -130,11 +116,16 @@ pub(crate) fn json(item: &Item) -> Json {
     }
 }
 
+/// Why a text is too long to be a workflow.
+pub(crate) fn oversize(source: &Source) -> Option<String> {
+    let size = source.text().len();
+    (size > MAX_SIZE).then(|| format!("the file has {size} bytes; a workflow has at most {MAX_SIZE}"))
+}
+
 /// Why a text is not even tried.
 fn unreadable(source: &Arc<Source>) -> Option<Diagnostic> {
     let text = source.text();
-    if text.len() > MAX_SIZE {
-        let message = format!("the file has {} bytes; a workflow has at most {MAX_SIZE}", text.len());
+    if let Some(message) = oversize(source) {
         let help = "is this the right file? Long lists of boxes can stand in a JSON file (`layout_file`)";
         return Some(
             Diagnostic::error("too-large", message, Label::new(source, Span::new(0, 0), "")).help(help.to_string()),
@@ -156,9 +147,11 @@ fn empty(source: &Arc<Source>) -> Diagnostic {
         .help("begin with `lsregen: 1` and `nodes:`; docs/authoring.md shows how".to_string())
 }
 
-struct Parser {
-    texts: Texts,
-    nearest: Nearest,
+struct Parser<'t> {
+    texts: &'t mut Texts,
+    /// The document's own text.
+    file: usize,
+    nearest: &'t Nearest,
     params: Vec<Param>,
     by_name: HashMap<String, usize>,
     copied: usize,
@@ -174,20 +167,20 @@ struct Param {
     /// As written, then with what it names written in.
     value: Item,
     used: bool,
+    /// An outer graph gave it, with everything written in already.
+    given: bool,
     /// Of the value with what it names written in.
     weight: usize,
     depth: usize,
 }
 
-type Parts = (Option<String>, Vec<(Key, Item)>, Vec<(Key, Item)>);
-
-impl Parser {
-    fn document(&mut self, root: Item, overrides: &[Override]) -> Option<Parts> {
+impl Parser<'_> {
+    fn document(&mut self, root: Item, given: Given) -> Option<Document> {
         let described = root.describe();
         let entries = match root.data {
             Data::Map(entries) => entries,
             Data::Null => {
-                let fault = empty(self.texts.file());
+                let fault = empty(self.source());
                 self.diagnostics.push(fault);
                 return None;
             }
@@ -199,7 +192,7 @@ impl Parser {
                 return None;
             }
         };
-        let mut parts: [Option<(Key, Item)>; 4] = Default::default();
+        let mut parts: [Option<(Key, Item)>; 5] = Default::default();
         let mut misspelt = vec![];
         for (key, value) in entries {
             match TOP_KEYS.iter().position(|name| *name == key.name) {
@@ -219,26 +212,34 @@ impl Parser {
                 parts[index].get_or_insert(entry);
             }
         }
-        let [version, about, params, nodes] = parts;
+        let [version, about, params, nodes, outputs] = parts;
         self.version(version, root.place);
         let about = about.and_then(|(_, value)| self.about(value));
-        if let Some((_, value)) = params {
-            self.params(value);
+        let params_known = params.is_none_or(|(_, value)| self.params(value));
+        match given {
+            Given::Overrides(overrides) => self.overrides(overrides),
+            Given::Node { kind, keys } if params_known => self.given(kind, keys, outputs.as_ref()),
+            Given::Node { .. } => {}
         }
-        self.overrides(overrides);
         for index in 0..self.params.len() {
             let value = self.params[index].value.clone();
-            let value = self.fill(value, index);
+            let value = if self.params[index].given { value } else { self.fill(value, index) };
             let param = &mut self.params[index];
             (param.weight, param.depth) = (value.weight(), value.depth());
             param.value = value;
         }
         let nodes = self.nodes(nodes, root.place);
+        let outputs = outputs.and_then(|(_, value)| self.outputs(value));
         if !self.faulty_reference && nodes.is_some() {
             self.unused();
         }
         let params = std::mem::take(&mut self.params).into_iter().map(|param| (param.key, param.value)).collect();
-        Some((about, params, nodes.unwrap_or_default()))
+        let source = self.source().clone();
+        Some(Document { source, about, params, nodes: nodes.unwrap_or_default(), outputs })
+    }
+
+    fn source(&self) -> &Arc<Source> {
+        self.texts.source(self.file)
     }
 
     fn error(
@@ -255,7 +256,7 @@ impl Parser {
 
     fn version(&mut self, version: Option<(Key, Item)>, root: Place) {
         let Some((_, value)) = version else {
-            let span = first_line(self.texts.file(), root.span);
+            let span = first_line(self.source(), root.span);
             self.error("version", "the file does not say which format it has", Place { span, ..root }, "").help =
                 Some(format!("begin it with `lsregen: {VERSION}`"));
             return;
@@ -286,25 +287,28 @@ impl Parser {
         }
     }
 
-    fn params(&mut self, value: Item) {
+    /// Whether it is known which parameters there are.
+    fn params(&mut self, value: Item) -> bool {
         let described = value.describe();
         let entries = match value.data {
             Data::Map(entries) => entries,
-            Data::Null | Data::Poison => return,
+            Data::Null => return true,
+            Data::Poison => return false,
             _ => {
                 let message = format!("`params` is a mapping of names to values, but this is {described}");
                 self.error("wrong-type", message, value.place, "").help =
                     Some("write `name: value`, one a line".into());
-                return;
+                return false;
             }
         };
         for (key, value) in entries {
-            if !self.name(&key, "parameter") {
+            if !self.name(&key, "a parameter") {
                 continue;
             }
             self.by_name.insert(key.name.clone(), self.params.len());
-            self.params.push(Param { key, value, used: false, weight: 0, depth: 0 });
+            self.params.push(Param { key, value, used: false, given: false, weight: 0, depth: 0 });
         }
+        true
     }
 
     /// Whether the name will do; if not, it is told.
@@ -312,7 +316,7 @@ impl Parser {
         if is_name(&key.name) {
             return true;
         }
-        let message = format!("{} is no name for a {what}", yaml::quoted(&key.name));
+        let message = format!("{} is no name for {what}", yaml::quoted(&key.name));
         let help = "a name has letters, digits, `_` and `-`, and begins with a letter";
         let label = if key.name.contains('.') { "a dot parts a node from its output" } else { "" };
         self.error("name", message, key.place, label).help = Some(help.into());
@@ -321,10 +325,9 @@ impl Parser {
 
     fn overrides(&mut self, overrides: &[Override]) {
         for given in overrides {
-            let origin = self.texts.origins.len();
             let known = self.by_name.get(&given.name).copied();
             let declared = known.map(|index| self.params[index].key.place.span);
-            self.texts.origins.push(Origin { source: given.source.clone(), declared });
+            let origin = self.texts.add_override(self.file, given.source.clone(), declared);
             let Some(index) = known else {
                 let names: Vec<_> = self.params.iter().map(|param| param.key.name.clone()).collect();
                 let near = self.nearest.find(&given.name, names.iter().map(String::as_str)).map(did_you_mean);
@@ -342,15 +345,77 @@ impl Parser {
             if let (Data::Text(_), Some(plain)) = (&param.value.data, &given.plain) {
                 value.data = Data::Text(plain.clone());
             }
-            mark(&mut value, &|place| place.origin = origin);
+            mark(&mut value, &mut |place| place.origin = origin);
             param.value = value;
         }
+    }
+
+    /// The keys of a node that this file is the type of, as values of its parameters.
+    fn given(&mut self, kind: &str, keys: &[(Key, Item)], outputs: Option<&(Key, Item)>) {
+        let kind = yaml::code(kind);
+        let help = match self.params.is_empty() {
+            true => format!("it declares none; what a node may give stands under `params:` of {kind}"),
+            false => {
+                format!(
+                    "the `params` of {kind} are {}",
+                    listed(self.params.iter().map(|param| param.key.name.as_str()))
+                )
+            }
+        };
+        for (key, value) in keys.iter().filter(|(key, _)| key.name != "type") {
+            let Some(&index) = self.by_name.get(&key.name) else {
+                let absent = |name: &&str| keys.iter().all(|(key, _)| key.name != *name);
+                let names = self.params.iter().map(|param| param.key.name.as_str()).filter(absent);
+                let near = self.nearest.find(&key.name, names).map(did_you_mean);
+                let is_output = outputs.is_some_and(|(_, outputs)| outputs.get(&key.name).is_some());
+                let (label, help) = match near {
+                    None if is_output => (format!("this is an output of {kind}"), help.clone()),
+                    None if has_no_colon(self.texts, key, value) => NO_COLON.map(str::to_string).into(),
+                    near => (near.unwrap_or_default(), help.clone()),
+                };
+                let message = format!("{kind} has no parameter {}", yaml::code(&key.name));
+                self.error("unknown-key", message, key.place, label).help = Some(help);
+                continue;
+            };
+            let declared = self.params[index].key.place.span;
+            let mut value = value.clone();
+            let mut origins = HashMap::new();
+            mark(&mut value, &mut |place| {
+                let Place { origin, via, .. } = *place;
+                let new = || self.texts.add_given(self.file, *place, declared);
+                let origin = *origins.entry((origin, via)).or_insert_with(new);
+                *place = Place { origin, via: None, span: place.span };
+            });
+            (self.params[index].value, self.params[index].given) = (value, true);
+        }
+    }
+
+    /// What the file gives where it is a node of another graph. `None` where it says nothing of that.
+    fn outputs(&mut self, value: Item) -> Option<Vec<(Key, Item)>> {
+        let described = value.describe();
+        let entries = match value.data {
+            Data::Map(entries) if !entries.is_empty() => entries,
+            Data::Map(_) | Data::Null => return None,
+            Data::Poison => return Some(vec![]),
+            _ => {
+                let message = format!("`outputs` is a mapping of names to links, but this is {described}");
+                self.error("wrong-type", message, value.place, "").help =
+                    Some("write `name: node.output`, one a line".into());
+                return Some(vec![]);
+            }
+        };
+        let count = self.params.len();
+        let named = entries.into_iter().filter_map(|(key, value)| {
+            let value = self.fill(value, count);
+            self.name(&key, "an output").then_some((key, value))
+        });
+        Some(named.collect())
     }
 
     fn nodes(&mut self, nodes: Option<(Key, Item)>, root: Place) -> Option<Vec<(Key, Item)>> {
         let help = "a node is written `name: { type: …, … }`; `lsregen nodes` lists the types";
         let Some((key, value)) = nodes else {
-            let span = first_line(self.texts.file(), root.span);
+            let span = first_line(self.source(), root.span);
             self.error("no-nodes", "the workflow has no `nodes`", Place { span, ..root }, "").help = Some(help.into());
             return None;
         };
@@ -372,7 +437,7 @@ impl Parser {
         let count = self.params.len();
         let mut nodes = Vec::with_capacity(entries.len());
         for (key, value) in entries {
-            let named = self.name(&key, "node");
+            let named = self.name(&key, "a node");
             let value = self.fill(value, count);
             // A node without a proper name could not be linked to: it is left out of all that follows.
             nodes.push((key, if named { value } else { Item { data: Data::Poison, ..value } }));
@@ -412,8 +477,8 @@ impl Parser {
                 return poison;
             }
             let mut value = param.value.clone();
-            if place.origin == 0 {
-                mark(&mut value, &|inner| inner.via = Some(place.span));
+            if place.origin == self.file {
+                mark(&mut value, &mut |inner| inner.via = Some(place.span));
             }
             return value;
         }
@@ -528,11 +593,20 @@ impl Parser {
         for param in self.params.iter().filter(|param| !param.used) {
             let message = format!("the parameter `{}` is not used", param.key.name);
             let help = format!("name it as `${{{}}}`, or remove it", param.key.name);
-            let label = self.texts.label(param.key.place, "");
-            self.diagnostics.push(Diagnostic::warning("unused-param", message, label).help(help));
+            self.diagnostics.push(self.texts.warning("unused-param", message, param.key.place).help(help));
         }
     }
 }
+
+/// Whether a key stands for itself, as in `{ prompt: red, blue }`.
+pub(crate) fn has_no_colon(texts: &Texts, key: &Key, value: &Item) -> bool {
+    let text = texts.source(key.place.origin).text();
+    value.data == Data::Null && !text[key.place.span.end..].trim_start().starts_with(':')
+}
+
+/// What to say of such a key: label and help.
+pub(crate) const NO_COLON: [&str; 2] =
+    ["a key without a value", "if it belongs to the text before the comma, put that whole text in quotes"];
 
 pub(crate) fn did_you_mean(name: &str) -> String {
     format!("did you mean `{name}`?")
@@ -544,7 +618,7 @@ fn first_line(source: &Source, span: Span) -> Span {
 }
 
 /// Changes every place in a value.
-fn mark(item: &mut Item, change: &impl Fn(&mut Place)) {
+pub(crate) fn mark(item: &mut Item, change: &mut impl FnMut(&mut Place)) {
     change(&mut item.place);
     match &mut item.data {
         Data::List(items) => items.iter_mut().for_each(|item| mark(item, change)),

@@ -3,16 +3,18 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::iter::successors;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use petgraph::Direction::Incoming;
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
+use crate::diagnostic::Label;
 use crate::node::{DynNode, NodeType};
 use crate::source::{Source, Span};
-use crate::yaml::{Data, Item, Key};
+use crate::texts::Texts;
+use crate::yaml::{Data, Item, Key, Place};
 
 /// A link: which output of which node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +26,9 @@ pub struct Link {
 
 /// A node of a checked graph.
 pub struct GraphNode {
+    /// As in its file; of an included file, behind the names of the nodes that led there: `a/layout`.
     pub name: Arc<str>,
-    /// Where its name stands in the document.
+    /// Where its name stands in its file.
     pub span: Span,
     pub node_type: NodeType,
     pub node: Arc<dyn DynNode>,
@@ -51,8 +54,27 @@ pub struct Graph {
     nodes: DiGraph<GraphNode, ()>,
     /// Producers before consumers.
     order: Vec<NodeIndex>,
-    /// What the document says of each node; nothing for a graph without one.
-    values: Vec<Item>,
+    /// Nothing for a graph without a document.
+    written: Written,
+}
+
+/// What the files of a graph say, for faults that show after the check.
+#[derive(Default)]
+pub(crate) struct Written {
+    pub texts: Option<Texts>,
+    /// Of each node, its name and what is written under it.
+    pub nodes: Vec<(Place, Item)>,
+    pub included: Vec<Included>,
+}
+
+/// A graph file that another graph has as a node.
+#[derive(Clone)]
+pub struct Included {
+    /// As it is written, from the folder of the outermost graph on.
+    pub path: PathBuf,
+    /// Its place, as [`path`](Included::path) stands in the host's graph folder.
+    pub resolved: PathBuf,
+    pub source: Arc<Source>,
 }
 
 /// Nodes that wait for each other, each linked to by the one before it, the first by the last.
@@ -76,36 +98,46 @@ impl Graph {
             }
         }
         match order(&graph) {
-            Some(order) => Ok(Graph { source, nodes: graph, order, values: vec![] }),
+            Some(order) => Ok(Graph { source, nodes: graph, order, written: Written::default() }),
             None => Err(Cycle(knots(&graph).into_iter().next().unwrap_or_default())),
         }
     }
 
+    /// The text of the graph's own file.
     pub fn source(&self) -> &Arc<Source> {
         &self.source
+    }
+
+    /// The other files that the graph was read from: once for each path that leads to one.
+    pub fn sources(&self) -> &[Included] {
+        &self.written.included
     }
 
     pub fn node(&self, index: NodeIndex) -> &GraphNode {
         &self.nodes[index]
     }
 
-    /// The nodes that a run is for, in the order of the document.
+    /// The nodes that a run is for, in the order of the document. There may be none in a graph that declares outputs: it
+    /// is made to be a node of another.
     pub fn outputs(&self) -> impl Iterator<Item = NodeIndex> {
         self.nodes.node_indices().filter(|&index| self.nodes[index].node_type.output)
     }
 
-    /// Where a parameter stands in the document, by [`Fault::path`](crate::Fault::path): the place of its value, or of
+    /// Where a parameter stands in its node's file, by [`Fault::path`](crate::Fault::path): the place of its value, or of
     /// the `${…}` that gave it; where there is none, of what holds it, at last of the node's name.
-    pub fn locate(&self, node: NodeIndex, path: &str) -> Span {
-        let found = self.values.get(node.index()).map(|value| find(value, path));
-        match found {
-            Some((Some(_), item)) => item.place.via.unwrap_or(item.place.span),
-            _ => self.nodes[node].span,
-        }
+    pub fn locate(&self, node: NodeIndex, path: &str) -> Label {
+        let (Some(texts), Some((name, value))) = (&self.written.texts, self.written.nodes.get(node.index())) else {
+            return Label::new(&self.source, self.nodes[node].span, "");
+        };
+        let place = match find(value, path) {
+            (Some(_), item) => item.place,
+            (None, _) => *name,
+        };
+        texts.standing(place, "")
     }
 
-    pub(crate) fn with_values(self, values: Vec<Item>) -> Graph {
-        Graph { values, ..self }
+    pub(crate) fn with_written(self, written: Written) -> Graph {
+        Graph { written, ..self }
     }
 
     /// All nodes, producers before consumers; otherwise in the order of the document.

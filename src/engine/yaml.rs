@@ -103,6 +103,12 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("{:?}", text.chars().take(SHOWN).chain(['…']).collect::<String>())
 }
 
+/// A name as code, shortened where it is long.
+pub(crate) fn code(name: &str) -> String {
+    let quoted = quoted(name);
+    format!("`{}`", &quoted[1..quoted.len() - 1])
+}
+
 /// Reads the one document of a text. `None`, with the faults, where it is no YAML.
 pub(crate) fn read(source: &Arc<Source>, origin: usize) -> (Option<Item>, Vec<Diagnostic>) {
     let mut reader = Reader {

@@ -1,10 +1,13 @@
 //! Files: those that a node names, and the workflow's own.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::context::Host;
 use crate::diagnostic::{Diagnostic, Label};
 use crate::document::{MAX_SIZE, did_you_mean};
 use crate::nearest::Nearest;
@@ -39,6 +42,34 @@ pub fn read_source(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
             let message = format!("line {line} of `{name}` is not UTF-8");
             Err(Box::new(fault("not-utf8", message).help("is this a text file? Save it as UTF-8".to_string())))
         }
+    }
+}
+
+/// The graph files of a folder, each read once, whatever path leads to it.
+pub(super) struct Disk {
+    folder: PathBuf,
+    /// By their canonical paths.
+    known: RefCell<HashMap<PathBuf, Arc<Source>>>,
+}
+
+impl Disk {
+    /// `source` is the graph's own file, which lies in the graph folder under the last part of its name.
+    pub fn new(source: Arc<Source>, host: &Host) -> Disk {
+        let folder = host.graph_folder();
+        let own = Path::new(source.name()).file_name().and_then(|name| fs::canonicalize(folder.join(name)).ok());
+        let known = own.map(|path| (path, source)).into_iter().collect();
+        Disk { folder: folder.into(), known: RefCell::new(known) }
+    }
+
+    pub fn read(&self, path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
+        let path = self.folder.join(path);
+        let canonical = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        if let Some(source) = self.known.borrow().get(&canonical) {
+            return Ok(source.clone());
+        }
+        let source = read_source(&path)?;
+        self.known.borrow_mut().insert(canonical, source.clone());
+        Ok(source)
     }
 }
 

@@ -1,60 +1,245 @@
-//! What each input socket is linked to, and whether it fits.
+//! What each input socket is linked to, what a file declares as its outputs, and whether it fits.
 
-use super::{Checker, Draft, DraftLink, Port, an, code};
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use petgraph::graph::NodeIndex;
+
+use super::{Checker, an};
 use crate::document::did_you_mean;
+use crate::graph::Link;
 use crate::nearest::either;
+use crate::node::DynNode;
 use crate::registry::Entry;
 use crate::socket::{Arity, SocketSpec};
-use crate::yaml::{Data, Item, Key, Place};
+use crate::yaml::{Data, Item, Key, Place, code};
+
+/// A node as far as it is known.
+pub(super) struct Draft<'a> {
+    /// The file in which it stands, as it is used there.
+    pub scope: usize,
+    pub key: &'a Key,
+    pub value: &'a Item,
+    /// Its type; `None` where that is faulty, or a graph.
+    pub entry: Option<&'a Entry>,
+    /// The scope of the graph that it is.
+    pub graph: Option<usize>,
+    /// `None` where its parameters are faulty.
+    pub node: Option<Arc<dyn DynNode>>,
+    /// Of each input socket.
+    pub links: Vec<Vec<DraftLink>>,
+    /// It is a node of the whole graph: see [`Checker::keep`].
+    pub kept: bool,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(scope: usize, key: &'a Key, value: &'a Item) -> Draft<'a> {
+        Draft { scope, key, value, entry: None, graph: None, node: None, links: vec![], kept: false }
+    }
+}
+
+/// A link to a node that is there.
+pub(super) struct DraftLink {
+    pub place: Place,
+    /// The node that it names.
+    pub named: usize,
+    /// The node that makes the value: inside the one that it names, where that is a graph.
+    pub producer: usize,
+    /// `None` where the output is faulty.
+    pub output: Option<usize>,
+}
+
+impl DraftLink {
+    pub fn sound(&self) -> bool {
+        self.output.is_some()
+    }
+
+    /// The link in a graph whose nodes have these indices.
+    pub fn finished(&self, index_of: &[NodeIndex]) -> Option<Link> {
+        Some(Link { producer: index_of[self.producer], output: self.output? })
+    }
+}
+
+/// An output that a file declares.
+pub(super) struct Declared<'a> {
+    pub name: &'a str,
+    /// `None` where it is faulty.
+    pub link: Option<DraftLink>,
+    /// The type of its values, where it is sound.
+    type_name: &'static str,
+}
+
+/// What takes a link: an input socket, or an output that a file declares.
+#[derive(Clone, Copy)]
+struct Port<'a> {
+    scope: usize,
+    /// The socket's node; of a declared output, one that is behind all.
+    consumer: usize,
+    name: &'a str,
+    /// The type of the values that it takes; `None` for any.
+    takes: Option<&'static str>,
+}
+
+impl Port<'_> {
+    /// The key under which the link stands.
+    fn key(&self) -> String {
+        let outputs = if self.takes.is_none() { "outputs." } else { "" };
+        format!("{outputs}{}", self.name)
+    }
+
+    /// `an Image`.
+    fn wanted(&self) -> String {
+        self.takes.map_or_else(|| "a value".into(), an)
+    }
+}
+
+/// The outputs of a node: those of its type, or those that the graph which it is declares.
+#[derive(Clone)]
+enum Gives<'a> {
+    Type(&'static [SocketSpec]),
+    Graph(Rc<[Declared<'a>]>),
+}
+
+impl Gives<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Gives::Type(sockets) => sockets.len(),
+            Gives::Graph(declared) => declared.len(),
+        }
+    }
+
+    fn name(&self, output: usize) -> &str {
+        match self {
+            Gives::Type(sockets) => sockets[output].name,
+            Gives::Graph(declared) => declared[output].name,
+        }
+    }
+
+    fn type_name(&self, output: usize) -> &'static str {
+        match self {
+            Gives::Type(sockets) => sockets[output].type_name,
+            Gives::Graph(declared) => declared[output].type_name,
+        }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).map(|output| self.name(output))
+    }
+
+    /// Something of it is faulty, which was told.
+    fn is_faulty(&self) -> bool {
+        match self {
+            Gives::Type(_) => false,
+            Gives::Graph(declared) => declared.is_empty() || declared.iter().any(|output| output.link.is_none()),
+        }
+    }
+
+    /// `image` (Image), `latent` (Latent).
+    fn listed(&self) -> String {
+        let outputs = (0..self.len()).map(|output| format!("`{}` ({})", self.name(output), self.type_name(output)));
+        outputs.collect::<Vec<_>>().join(", ")
+    }
+}
 
 impl<'a> Checker<'a> {
-    /// What each input socket is linked to.
-    pub(super) fn links(&mut self) {
+    /// What each file declares as its outputs.
+    pub(super) fn outputs(&mut self) {
         for index in 0..self.drafts.len() {
             let Some(entry) = self.drafts[index].entry else { continue };
-            let Draft { key: node, value, .. } = self.drafts[index];
-            let Data::Map(keys) = &value.data else { continue };
-            let kind = entry.node_type.name;
-            for socket in entry.node_type.inputs {
-                let port = Port { consumer: index, socket };
-                let links = match value.get(socket.name) {
-                    Some((key, item)) => self.socket(port, key, item),
-                    None if socket.arity == Arity::One => {
-                        self.links_incomplete = true;
-                        // A misspelt key has been told of.
-                        let unknown = |key: &Key| !entry.has_key(&key.name);
-                        let misspelt = keys
-                            .iter()
-                            .any(|(key, _)| unknown(key) && self.nearest.find(&key.name, [socket.name]).is_some());
-                        if !misspelt {
-                            let message = format!("`{}` has no `{}`, which {kind} needs", node.name, socket.name);
-                            let advice = format!("link it to {}", self.advice(port));
-                            self.error("missing-input", message, node.place, "").help = Some(advice);
-                        }
-                        vec![]
-                    }
-                    None => vec![],
-                };
-                self.drafts[index].links.push(links);
+            self.gives_types(index, entry.node_type.outputs.iter().map(|output| output.type_name));
+        }
+        self.outputs_of(0);
+        self.givers.values_mut().for_each(|givers| givers.sort_unstable());
+    }
+
+    /// Those of inner graphs first, for an output may be that of a graph.
+    fn outputs_of(&mut self, scope: usize) {
+        for index in self.ranges[scope].clone() {
+            let Some(graph) = self.drafts[index].graph else { continue };
+            self.outputs_of(graph);
+            let declared = self.declared[graph].clone();
+            let sound = declared.iter().filter(|output| output.link.is_some());
+            self.gives_types(index, sound.map(|output| output.type_name));
+        }
+        let declared = self.scopes[scope].document.outputs.iter().flatten();
+        let declared = declared.map(|(key, item)| self.declared(scope, key, item)).collect::<Vec<_>>();
+        self.links_incomplete |= declared.iter().any(|output| output.link.is_none());
+        self.declared[scope] = declared.into();
+        self.faults.settle();
+    }
+
+    fn gives_types(&mut self, index: usize, types: impl Iterator<Item = &'static str>) {
+        for type_name in types {
+            let givers = self.givers.entry(type_name).or_default();
+            if givers.last() != Some(&index) {
+                givers.push(index);
             }
         }
     }
 
-    fn socket(&mut self, port: Port, key: &'a Key, item: &'a Item) -> Vec<DraftLink> {
-        let socket = port.socket;
-        let name = socket.name;
-        let wanted = an(socket.type_name);
-        let before = self.diagnostics.len();
+    fn declared(&mut self, scope: usize, key: &'a Key, item: &'a Item) -> Declared<'a> {
+        let port = Port { scope, consumer: self.ranges[scope].end, name: &key.name, takes: None };
+        let link = self.link(port, item).filter(DraftLink::sound);
+        let type_name = link.as_ref().and_then(|link| {
+            let output = self.drafts[link.producer].entry?.node_type.outputs.get(link.output?)?;
+            Some(output.type_name)
+        });
+        Declared { name: &key.name, link, type_name: type_name.unwrap_or_default() }
+    }
+
+    /// What each input socket is linked to.
+    pub(super) fn links(&mut self) {
+        for scope in 0..self.scopes.len() {
+            for index in self.ranges[scope].clone() {
+                self.links_of(index);
+            }
+            self.faults.settle();
+        }
+    }
+
+    fn links_of(&mut self, index: usize) {
+        let Some(entry) = self.drafts[index].entry else { return };
+        let Draft { scope, key: node, value, .. } = self.drafts[index];
+        let Data::Map(keys) = &value.data else { return };
+        let kind = entry.node_type.name;
+        for socket in entry.node_type.inputs {
+            let port = Port { scope, consumer: index, name: socket.name, takes: Some(socket.type_name) };
+            let links = match value.get(socket.name) {
+                Some((key, item)) => self.socket(port, socket.arity, key, item),
+                None if socket.arity == Arity::One => {
+                    self.links_incomplete = true;
+                    // A misspelt key has been told of.
+                    let unknown = |key: &Key| !entry.has_key(&key.name);
+                    let misspelt = keys
+                        .iter()
+                        .any(|(key, _)| unknown(key) && self.nearest.find(&key.name, [socket.name]).is_some());
+                    if !misspelt {
+                        let message = format!("`{}` has no `{}`, which {kind} needs", node.name, socket.name);
+                        let advice = format!("link it to {}", self.advice(port));
+                        self.error("missing-input", message, node.place, "").help = Some(advice);
+                    }
+                    vec![]
+                }
+                None => vec![],
+            };
+            self.drafts[index].links.push(links);
+        }
+    }
+
+    fn socket(&mut self, port: Port<'a>, arity: Arity, key: &'a Key, item: &'a Item) -> Vec<DraftLink> {
+        let (name, wanted) = (port.name, port.wanted());
+        let before = self.faults.len();
         let mut links = vec![];
-        match (&item.data, socket.arity) {
+        match (&item.data, arity) {
             (Data::Poison, _) => self.links_incomplete = true,
             (Data::Null, Arity::Optional) => {}
             (Data::Null, _) => {
-                let what = match socket.arity {
+                let what = match arity {
                     Arity::Many => "a list of links".to_string(),
                     _ => format!("a link to {wanted}"),
                 };
-                let help = match socket.arity {
+                let help = match arity {
                     Arity::Many => format!("write `{name}: []` for none"),
                     _ => format!("link it to {}", self.advice(port)),
                 };
@@ -81,14 +266,13 @@ impl<'a> Checker<'a> {
             }
             _ => links.extend(self.link(port, item)),
         }
-        self.links_incomplete |= self.diagnostics.len() > before;
+        self.links_incomplete |= self.faults.len() > before;
         links
     }
 
     /// The node and output that a text names.
-    fn link(&mut self, port: Port, item: &'a Item) -> Option<DraftLink> {
-        let socket = port.socket;
-        let (name, wanted) = (socket.name, an(socket.type_name));
+    fn link(&mut self, port: Port<'a>, item: &'a Item) -> Option<DraftLink> {
+        let (name, wanted, place) = (port.key(), port.wanted(), item.place);
         let text = match &item.data {
             Data::Text(text) => text.as_str(),
             Data::Poison => {
@@ -98,98 +282,123 @@ impl<'a> Checker<'a> {
             _ => {
                 let message = format!("`{name}` takes a link to {wanted}, but this is {}", item.describe());
                 let help = format!("link it to {}", self.advice(port));
-                self.error("not-a-link", message, item.place, "").help = Some(help);
+                self.error("not-a-link", message, place, "").help = Some(help);
                 return None;
             }
         };
         let (node, output) = text.split_once('.').map_or((text, None), |(node, output)| (node, Some(output)));
-        let Some(&producer) = self.by_name.get(node).or_else(|| self.by_name.get(text)) else {
+        let by_name = &self.by_name[port.scope];
+        let Some(&named) = by_name.get(node).or_else(|| by_name.get(text)) else {
             // A node whose own name is faulty has been told of.
-            if self.misnamed.iter().any(|&draft| text.starts_with(&self.drafts[draft].key.name)) {
+            let misnamed = |draft: &Draft| draft.scope == port.scope && text.starts_with(&draft.key.name);
+            if self.misnamed.iter().any(|&draft| misnamed(&self.drafts[draft])) {
                 return None;
             }
-            let near = self.nearest.find(node, self.drafts.iter().map(|draft| draft.key.name.as_str()));
-            let label = near.map(did_you_mean).unwrap_or_default();
+            let names = self.drafts[self.ranges[port.scope].clone()].iter().map(|draft| draft.key.name.as_str());
+            let label = self.nearest.find(node, names).map(did_you_mean).unwrap_or_default();
             let help = format!("`{name}` takes a link to {wanted}: {}", self.advice(port));
-            self.error("unknown-node", format!("there is no node {}", code(node)), item.place, label).help = Some(help);
+            self.error("unknown-node", format!("there is no node {}", code(node)), place, label).help = Some(help);
             return None;
         };
-        let Some(entry) = self.drafts[producer].entry else {
-            return Some(DraftLink { place: item.place, producer, output: None });
+        let faulty = DraftLink { place, named, producer: named, output: None };
+        let Some(gives) = self.gives(named) else { return Some(faulty) };
+        let Some(output) = self.output(port, place, named, &gives, output) else { return Some(faulty) };
+        let inner = match &gives {
+            Gives::Type(_) => return Some(DraftLink { output: Some(output), ..faulty }),
+            Gives::Graph(declared) => declared[output].link.as_ref(),
         };
-        let output = self.output(port, item.place, producer, entry, output);
-        Some(DraftLink { place: item.place, producer, output })
+        Some(inner.map_or(faulty, |inner| DraftLink { place, named, ..*inner }))
     }
 
+    /// The outputs of a node; `None` where its type is faulty.
+    fn gives(&self, index: usize) -> Option<Gives<'a>> {
+        let draft = &self.drafts[index];
+        match draft.graph {
+            Some(graph) => Some(Gives::Graph(self.declared[graph].clone())),
+            None => Some(Gives::Type(draft.entry?.node_type.outputs)),
+        }
+    }
+
+    /// What a node is, for a sentence.
+    fn kind(&self, index: usize) -> String {
+        let draft = &self.drafts[index];
+        match (draft.entry, draft.value.get("type")) {
+            (Some(entry), _) => entry.node_type.name.into(),
+            (None, Some((_, Item { data: Data::Text(file), .. }))) => code(file),
+            (None, _) => "it".into(),
+        }
+    }
+
+    /// The number of the output that a link to the node `producer` names.
     fn output(
         &mut self,
-        port: Port,
+        port: Port<'a>,
         place: Place,
         producer: usize,
-        entry: &'a Entry,
+        gives: &Gives<'a>,
         named: Option<&str>,
     ) -> Option<usize> {
-        let socket = port.socket;
-        let outputs = entry.node_type.outputs;
-        let (node, kind) = (&self.drafts[producer].key.name, entry.node_type.name);
+        let (node, kind) = (self.drafts[producer].key.name.as_str(), self.kind(producer));
         let node_place = self.drafts[producer].key.place;
-        let gives = |outputs: &[SocketSpec]| {
-            let texts: Vec<_> = outputs.iter().map(|o| format!("`{}` ({})", o.name, o.type_name)).collect();
-            texts.join(", ")
-        };
-        if outputs.is_empty() {
+        if gives.len() == 0 && !gives.is_faulty() {
             let message = format!("`{node}` gives nothing that could be linked to");
-            let label = self.document.texts.label(node_place, format!("{kind} has no outputs"));
-            let help = format!("link `{}` to {}", socket.name, self.advice(port));
+            let label = self.texts.label(node_place, format!("{kind} has no outputs"));
+            let help = format!("link `{}` to {}", port.key(), self.advice(port));
             let fault = self.error("type-mismatch", message, place, "");
-            fault.secondary.push(label);
+            fault.secondary.insert(0, label);
             fault.help = Some(help);
             return None;
         }
-        let fitting: Vec<_> = (0..outputs.len()).filter(|&i| outputs[i].type_name == socket.type_name).collect();
+        let fits = |output: &usize| port.takes.is_none_or(|takes| takes == gives.type_name(*output));
+        let fitting: Vec<_> = (0..gives.len()).filter(fits).collect();
         let output = match named {
-            Some(named) => match outputs.iter().position(|output| output.name == named) {
+            Some(named) => match gives.names().position(|output| output == named) {
                 Some(output) => output,
                 None => {
-                    let near = self.nearest.find(named, outputs.iter().map(|output| output.name));
+                    let near = self.nearest.find(named, gives.names());
                     let only = match fitting.as_slice() {
-                        [only] => Some(outputs[*only].name),
+                        [only] => Some(gives.name(*only)),
                         _ => None,
                     };
                     let label = near.or(only).map(|name| did_you_mean(&format!("{node}.{name}"))).unwrap_or_default();
                     let message = format!("`{node}` has no output {}", code(named));
-                    let help = format!("{kind} gives {}", gives(outputs));
-                    self.error("unknown-output", message, place, label).help = Some(help);
+                    let help = format!("{kind} gives {}", gives.listed());
+                    if !(gives.is_faulty() && gives.len() == 0) {
+                        self.error("unknown-output", message, place, label).help = Some(help);
+                    }
                     return None;
                 }
             },
+            // What is faulty may be what is meant.
+            None if gives.is_faulty() => return None,
             None => match fitting.as_slice() {
                 [only] => *only,
                 [] => 0,
                 several => {
-                    let names: Vec<_> = several.iter().map(|&i| format!("{node}.{}", outputs[i].name)).collect();
-                    let message = format!("`{node}` gives more than one {}", socket.type_name);
+                    let names: Vec<_> = several.iter().map(|&i| format!("{node}.{}", gives.name(i))).collect();
+                    let message = format!("`{node}` gives more than one {}", port.takes.unwrap_or("output"));
                     let help = format!("name one: {}", either(names.iter().map(String::as_str)));
                     self.error("ambiguous-output", message, place, "which one?").help = Some(help);
                     return None;
                 }
             },
         };
-        if outputs[output].type_name == socket.type_name {
-            return Some(output);
+        let Some(takes) = port.takes.filter(|takes| *takes != gives.type_name(output)) else { return Some(output) };
+        if gives.type_name(output).is_empty() {
+            return None;
         }
-        let given = outputs[output].type_name;
+        let given = gives.type_name(output);
         let written = match named {
-            _ if outputs.len() == 1 => format!("`{node}` gives {}", an(given)),
+            _ if gives.len() == 1 => format!("`{node}` gives {}", an(given)),
             Some(named) => format!("`{node}.{named}` is {}", an(given)),
-            None => format!("`{node}` gives {}", gives(outputs)),
+            None => format!("`{node}` gives {}", gives.listed()),
         };
-        let message = format!("`{}` takes {}, but {written}", socket.name, an(socket.type_name));
-        let help = self.conversion(port, node, outputs, &fitting, named.map_or(outputs, |_| &outputs[output..=output]));
-        let label = format!("{kind} gives {}", gives(outputs));
-        let label = self.document.texts.label(node_place, label);
-        let fault = self.error("type-mismatch", message, place, format!("{} is needed here", an(socket.type_name)));
-        fault.secondary.push(label);
+        let message = format!("`{}` takes {}, but {written}", port.name, an(takes));
+        let considered = named.map_or(0..gives.len(), |_| output..output + 1);
+        let help = self.conversion(port, node, gives, &fitting, considered);
+        let label = self.texts.label(node_place, format!("{kind} gives {}", gives.listed()));
+        let fault = self.error("type-mismatch", message, place, format!("{} is needed here", an(takes)));
+        fault.secondary.insert(0, label);
         fault.help = Some(help);
         None
     }
@@ -197,54 +406,58 @@ impl<'a> Checker<'a> {
     /// What to do about a value of the wrong type.
     fn conversion(
         &self,
-        port: Port,
+        port: Port<'a>,
         node: &str,
-        outputs: &[SocketSpec],
+        gives: &Gives<'a>,
         fitting: &[usize],
-        given: &[SocketSpec],
+        considered: Range<usize>,
     ) -> String {
         if let Some(&other) = fitting.first() {
-            return format!("write `{node}.{}`", outputs[other].name);
+            return format!("write `{node}.{}`", gives.name(other));
         }
+        let given: Vec<_> = considered.map(|output| gives.type_name(output)).collect();
         // By custom, what a node works on is the last thing that it must have; before it stand its tools.
         let converts = |entry: &&Entry| {
             let works_on = entry.node_type.inputs.iter().rfind(|input| input.arity == Arity::One);
-            let fits = works_on.is_some_and(|input| {
-                input.variants.is_empty() && given.iter().any(|given| given.type_name == input.type_name)
-            });
-            fits && entry.node_type.outputs.iter().any(|output| output.type_name == port.socket.type_name)
+            let fits = works_on.is_some_and(|input| input.variants.is_empty() && given.contains(&input.type_name));
+            fits && entry.node_type.outputs.iter().any(|output| Some(output.type_name) == port.takes)
         };
         let mut converters: Vec<_> = self.registry.iter().filter(converts).collect();
         converters.sort_by_key(|entry| entry.node_type.inputs.len());
         let names = converters.iter().map(|entry| entry.node_type.name).take(2).collect::<Vec<_>>();
         if names.is_empty() {
-            return format!("link `{}` to {}", port.socket.name, self.advice(port));
+            return format!("link `{}` to {}", port.name, self.advice(port));
         }
-        let given = given.iter().map(|given| an(given.type_name)).collect::<Vec<_>>();
-        format!("put {} between: it makes {} of {}", either(names), an(port.socket.type_name), given.join(" or "))
+        let given = given.into_iter().map(an).collect::<Vec<_>>();
+        format!("put {} between: it makes {} of {}", either(names), port.wanted(), given.join(" or "))
     }
 
-    /// What a socket may be linked to: the nodes before it that give its type; failing these, the others; at last node
+    /// What a port may be linked to: the nodes before it that give its type; failing these, the others; at last node
     /// types.
-    fn advice(&self, port: Port) -> String {
+    fn advice(&self, port: Port<'a>) -> String {
         const SHOWN: usize = 3;
-        let wanted = an(port.socket.type_name);
-        let givers = self.givers.get(port.socket.type_name).map(Vec::as_slice).unwrap_or_default();
+        let Some(takes) = port.takes else {
+            return "a node of this graph, written `node` or `node.output`".into();
+        };
+        let wanted = an(takes);
+        let givers = self.givers.get(takes).map(Vec::as_slice).unwrap_or_default();
+        let Range { start, end } = self.ranges[port.scope];
+        let givers = &givers[givers.partition_point(|&giver| giver < start)..];
+        let givers = &givers[..givers.partition_point(|&giver| giver < end)];
         let (before, after) = givers.split_at(givers.partition_point(|&giver| giver < port.consumer));
         let near = if before.is_empty() { after } else { &before[before.len().saturating_sub(SHOWN)..] };
         let links = near.iter().filter(|&&giver| giver != port.consumer).take(SHOWN).filter_map(|&giver| {
-            let draft = &self.drafts[giver];
-            let outputs = draft.entry?.node_type.outputs.iter();
-            let mut fitting = outputs.filter(|output| output.type_name == port.socket.type_name);
+            let (name, gives) = (&self.drafts[giver].key.name, self.gives(giver)?);
+            let mut fitting = (0..gives.len()).filter(|&output| gives.type_name(output) == takes);
             let first = fitting.next()?;
             let alone = fitting.next().is_none();
-            Some(if alone { draft.key.name.clone() } else { format!("{}.{}", draft.key.name, first.name) })
+            Some(if alone { name.clone() } else { format!("{name}.{}", gives.name(first)) })
         });
         let links: Vec<_> = links.collect();
         if !links.is_empty() {
             return format!("a node that gives {wanted}, such as {}", either(links.iter().map(String::as_str)));
         }
-        let gives = |entry: &&Entry| entry.node_type.outputs.iter().any(|o| o.type_name == port.socket.type_name);
+        let gives = |entry: &&Entry| entry.node_type.outputs.iter().any(|output| output.type_name == takes);
         let types: Vec<_> = self.registry.iter().filter(gives).map(|entry| entry.node_type.name).collect();
         match types.as_slice() {
             [] => format!("{wanted}, which no node type gives"),

@@ -1,30 +1,39 @@
 //! Document + registry → graph, or every fault of the document at once.
 //!
-//! A cause is told once: what is faulty is left out of the later steps, so that nothing follows from it.
+//! A cause is told once: what is faulty is left out of the later steps, so that nothing follows from it. Graphs that are
+//! nodes of this one are [unfolded](unfold) first; from then on there is one set of nodes, each in the scope of its file.
 
+mod fault;
 mod file;
 mod link;
 mod node;
+mod unfold;
 mod whole;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use petgraph::graph::NodeIndex;
 
+use self::fault::Faults;
+use self::file::Disk;
 pub use self::file::read_source;
+use self::link::{Declared, Draft, DraftLink};
+pub use self::unfold::GraphReader;
+use self::unfold::{Scope, Unfolded, unfold};
 use crate::context::{CheckContext, Host};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
-use crate::graph::{Graph, GraphNode, Link};
+use crate::graph::{Graph, GraphNode, Written};
 use crate::nearest::Nearest;
-use crate::node::DynNode;
 use crate::overrides::Override;
-use crate::registry::{Entry, Registry};
-use crate::socket::SocketSpec;
+use crate::registry::Registry;
 use crate::source::Source;
-use crate::yaml::{Item, Key, Place, quoted};
+use crate::texts::Texts;
+use crate::yaml::Place;
 
 /// What a check found.
 pub struct Checked {
@@ -33,97 +42,63 @@ pub struct Checked {
     pub document: Option<Document>,
     /// In the order of the file.
     pub diagnostics: Vec<Diagnostic>,
+    /// The places of all graph files that nodes of this graph name, also of those that are faulty or missing.
+    pub includes: Vec<PathBuf>,
 }
 
-/// Checks a whole workflow. Nothing of it runs; files that it names are looked for, but not read.
+/// Checks a whole workflow, with the graphs in it, which are read from the host's graph folder. Nothing of it runs; other
+/// files that it names are looked for, but not read.
 pub fn check(source: Arc<Source>, overrides: &[Override], registry: &Registry, host: &Host) -> Checked {
-    let (document, diagnostics) = Document::parse(source.clone(), overrides);
-    let Some(document) = document else { return Checked { graph: None, document, diagnostics } };
-    let mut checker = Checker::new(&document, registry, host, diagnostics);
-    checker.nodes();
-    checker.links();
-    checker.cycles();
-    checker.variants();
-    checker.written();
-    checker.needed();
-    let Checker { drafts, mut diagnostics, .. } = checker;
-    in_order(&mut diagnostics, &source);
-    let graph = if diagnostics.iter().any(Diagnostic::is_error) { None } else { assemble(&source, &drafts) };
-    Checked { graph, diagnostics, document: Some(document) }
+    let disk = Disk::new(source.clone(), host);
+    check_with(source, overrides, registry, host, &|path| disk.read(path))
 }
 
-fn assemble(source: &Arc<Source>, drafts: &[Draft]) -> Option<Graph> {
-    let nodes = drafts.iter().map(|draft| {
-        Some(GraphNode {
-            name: draft.key.name.as_str().into(),
-            span: draft.key.place.span,
-            node_type: draft.entry?.node_type,
-            node: draft.node.clone()?,
-            folder: None,
-            inputs: draft.links.iter().map(|links| links.iter().filter_map(DraftLink::finished).collect()).collect(),
-        })
-    });
-    let graph = Graph::assemble(source.clone(), nodes.collect::<Option<_>>()?).ok()?;
-    Some(graph.with_values(drafts.iter().map(|draft| draft.value.clone()).collect()))
-}
-
-/// Sorts by place in the file; a fault that two steps found stays once.
-fn in_order(diagnostics: &mut Vec<Diagnostic>, source: &Arc<Source>) {
-    let mut told = HashSet::new();
-    diagnostics.retain(|diagnostic| {
-        let primary = &diagnostic.primary;
-        told.insert((diagnostic.code, Arc::as_ptr(&primary.source), primary.span, diagnostic.message.clone()))
-    });
-    diagnostics.sort_by_key(|diagnostic| {
-        let mut labels = std::iter::once(&diagnostic.primary).chain(&diagnostic.secondary);
-        labels.find(|label| Arc::ptr_eq(&label.source, source)).map_or(0, |label| label.span.start)
-    });
-}
-
-/// A node as far as it is known.
-struct Draft<'a> {
-    key: &'a Key,
-    value: &'a Item,
-    /// Its type; `None` where that is faulty.
-    entry: Option<&'a Entry>,
-    /// `None` where its parameters are faulty.
-    node: Option<Arc<dyn DynNode>>,
-    /// Of each input socket.
-    links: Vec<Vec<DraftLink>>,
-}
-
-/// An input socket of a node.
-#[derive(Clone, Copy)]
-struct Port {
-    consumer: usize,
-    socket: &'static SocketSpec,
-}
-
-/// A link to a node that is there.
-struct DraftLink {
-    place: Place,
-    producer: usize,
-    /// `None` where the output is faulty.
-    output: Option<usize>,
-}
-
-impl DraftLink {
-    fn sound(&self) -> bool {
-        self.output.is_some()
+/// Checks a workflow whose other graph files come from `read`.
+pub fn check_with(
+    source: Arc<Source>,
+    overrides: &[Override],
+    registry: &Registry,
+    host: &Host,
+    read: &GraphReader,
+) -> Checked {
+    let nearest = Nearest::new();
+    let Unfolded { scopes, mut texts, mut faults, included, paths: includes, whole } =
+        unfold(source.clone(), overrides, host, &nearest, read);
+    let mut assembled = None;
+    if whole {
+        let mut checker = Checker::new(&scopes, texts, registry, host, &nearest, faults);
+        checker.nodes();
+        checker.outputs();
+        checker.links();
+        checker.cycles();
+        checker.variants();
+        checker.keep();
+        checker.written();
+        checker.needed();
+        if !checker.faults.any_error() {
+            assembled = checker.assemble(&source);
+        }
+        Checker { texts, faults, .. } = checker;
     }
-
-    fn finished(&self) -> Option<Link> {
-        Some(Link { producer: NodeIndex::new(self.producer), output: self.output? })
-    }
+    let graph = assembled.map(|(graph, nodes)| graph.with_written(Written { texts: Some(texts), nodes, included }));
+    let document = scopes.into_iter().next().map(|scope| scope.document);
+    Checked { graph, diagnostics: faults.in_order(&source), document, includes }
 }
 
 struct Checker<'a> {
-    document: &'a Document,
+    scopes: &'a [Scope],
+    texts: Texts,
     registry: &'a Registry,
-    cx: CheckContext<'a>,
-    nearest: Nearest,
+    host: &'a Host,
+    nearest: &'a Nearest,
+    /// Those of one scope stand together, in the order of the scopes.
     drafts: Vec<Draft<'a>>,
-    by_name: HashMap<&'a str, usize>,
+    /// Where the drafts of each scope stand.
+    ranges: Vec<Range<usize>>,
+    /// The drafts of each scope.
+    by_name: Vec<HashMap<&'a str, usize>>,
+    /// What each scope declares as its outputs.
+    declared: Vec<Rc<[Declared<'a>]>>,
     /// The nodes that give each type, for advice.
     givers: HashMap<&'static str, Vec<usize>>,
     /// What is known of files, so that each is looked at once.
@@ -132,32 +107,41 @@ struct Checker<'a> {
     misnamed: Vec<usize>,
     /// Something may be missing from the links, so that no one knows what is needed.
     links_incomplete: bool,
-    diagnostics: Vec<Diagnostic>,
+    faults: Faults,
 }
 
 impl<'a> Checker<'a> {
     fn new(
-        document: &'a Document,
+        scopes: &'a [Scope],
+        texts: Texts,
         registry: &'a Registry,
         host: &'a Host,
-        diagnostics: Vec<Diagnostic>,
+        nearest: &'a Nearest,
+        faults: Faults,
     ) -> Checker<'a> {
-        let drafts = document.nodes.iter();
-        let drafts: Vec<_> =
-            drafts.map(|(key, value)| Draft { key, value, entry: None, node: None, links: vec![] }).collect();
-        let by_name = drafts.iter().enumerate().map(|(index, draft)| (draft.key.name.as_str(), index)).collect();
+        let (mut drafts, mut ranges, mut by_name) = (vec![], vec![], vec![]);
+        for (scope, Scope { document, .. }) in scopes.iter().enumerate() {
+            let start = drafts.len();
+            drafts.extend(document.nodes.iter().map(|(key, value)| Draft::new(scope, key, value)));
+            ranges.push(start..drafts.len());
+            let names = drafts[start..].iter().zip(start..);
+            by_name.push(names.map(|(draft, index)| (draft.key.name.as_str(), index)).collect());
+        }
         Checker {
-            document,
+            scopes,
+            texts,
             registry,
-            cx: CheckContext::new(host),
-            nearest: Nearest::new(),
+            host,
+            nearest,
             drafts,
+            ranges,
             by_name,
+            declared: scopes.iter().map(|_| Rc::default()).collect(),
             givers: HashMap::new(),
             files: HashMap::new(),
             misnamed: vec![],
             links_incomplete: false,
-            diagnostics,
+            faults,
         }
     }
 
@@ -168,16 +152,47 @@ impl<'a> Checker<'a> {
         place: Place,
         label: impl Into<String>,
     ) -> &mut Diagnostic {
-        let diagnostic = self.document.texts.error(code, message, place, label);
-        self.diagnostics.push(diagnostic);
-        self.diagnostics.last_mut().expect("just pushed")
+        self.faults.push(self.texts.error(code, message, place, label))
     }
-}
 
-/// A name as code, shortened where it is long.
-fn code(name: &str) -> String {
-    let quoted = quoted(name);
-    format!("`{}`", &quoted[1..quoted.len() - 1])
+    /// What the checks of a node may know.
+    fn cx(&self, index: usize) -> CheckContext<'a> {
+        CheckContext::within(self.host, self.scopes[self.drafts[index].scope].folder.as_deref())
+    }
+
+    /// The nodes that are kept as one graph, those of a graph in the place of the node that it is.
+    fn assemble(&self, source: &Arc<Source>) -> Option<(Graph, Vec<(Place, crate::yaml::Item)>)> {
+        let mut kept = vec![];
+        self.collect(0, &mut kept);
+        let mut index_of = vec![NodeIndex::end(); self.drafts.len()];
+        kept.iter().enumerate().for_each(|(index, &draft)| index_of[draft] = NodeIndex::new(index));
+        let finished = |links: &Vec<DraftLink>| links.iter().filter_map(|link| link.finished(&index_of)).collect();
+        let nodes = kept.iter().map(|&index| {
+            let draft = &self.drafts[index];
+            let scope = &self.scopes[draft.scope];
+            Some(GraphNode {
+                name: format!("{}{}", scope.prefix, draft.key.name).into(),
+                span: draft.key.place.span,
+                node_type: draft.entry?.node_type,
+                node: draft.node.clone()?,
+                folder: scope.folder.clone(),
+                inputs: draft.links.iter().map(finished).collect(),
+            })
+        });
+        let graph = Graph::assemble(source.clone(), nodes.collect::<Option<_>>()?).ok()?;
+        let written = kept.iter().map(|&index| (self.drafts[index].key.place, self.drafts[index].value.clone()));
+        Some((graph, written.collect()))
+    }
+
+    fn collect(&self, scope: usize, kept: &mut Vec<usize>) {
+        for index in self.ranges[scope].clone() {
+            match self.drafts[index].graph {
+                Some(graph) => self.collect(graph, kept),
+                None if self.drafts[index].kept => kept.push(index),
+                None => {}
+            }
+        }
+    }
 }
 
 fn an(type_name: &str) -> String {

@@ -5,41 +5,49 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use super::Checker;
 use super::file::{near_file, unusable};
-use super::{Checker, Draft, code};
-use crate::document::{did_you_mean, json};
+use super::link::Draft;
+use crate::document::{NO_COLON, did_you_mean, has_no_colon, json};
 use crate::graph::find;
 use crate::nearest::listed;
 use crate::node::{DynNode, Fault};
 use crate::registry::Entry;
 use crate::schema::{self, readable};
-use crate::yaml::{Data, Item, Key};
+use crate::yaml::{Data, Item, Key, code};
 
 impl<'a> Checker<'a> {
     /// Types, keys, parameters and files: what each node says of itself.
     pub(super) fn nodes(&mut self) {
-        for index in 0..self.drafts.len() {
-            let Some(entry) = self.node_type(index) else {
-                self.links_incomplete = true;
-                if self.drafts[index].value.data == Data::Poison {
-                    self.misnamed.push(index);
-                }
-                continue;
-            };
-            self.drafts[index].entry = Some(entry);
-            for output in entry.node_type.outputs {
-                let givers = self.givers.entry(output.type_name).or_default();
-                if givers.last() != Some(&index) {
-                    givers.push(index);
+        for scope in 0..self.scopes.len() {
+            for index in self.ranges[scope].clone() {
+                match self.scopes[scope].graphs.get(&(index - self.ranges[scope].start)) {
+                    Some(graph) => {
+                        self.drafts[index].graph = *graph;
+                        self.links_incomplete |= graph.is_none();
+                    }
+                    None => self.node(index),
                 }
             }
-            let meant = self.keys(index, entry);
-            let (params, unsound) = self.params(index, entry, &meant);
-            if let Some(node) = self.decode(index, entry, params, &unsound) {
-                self.faults(index, &*node, &unsound);
-                // One that had to be decoded without a faulty value has served its turn.
-                self.drafts[index].node = unsound.is_empty().then_some(node);
+            self.faults.settle();
+        }
+    }
+
+    fn node(&mut self, index: usize) {
+        let Some(entry) = self.node_type(index) else {
+            self.links_incomplete = true;
+            if self.drafts[index].value.data == Data::Poison {
+                self.misnamed.push(index);
             }
+            return;
+        };
+        self.drafts[index].entry = Some(entry);
+        let meant = self.keys(index, entry);
+        let (params, unsound) = self.params(index, entry, &meant);
+        if let Some(node) = self.decode(index, entry, params, &unsound) {
+            self.faults_of(index, &*node, &unsound);
+            // One that had to be decoded without a faulty value has served its turn.
+            self.drafts[index].node = unsound.is_empty().then_some(node);
         }
     }
 
@@ -89,8 +97,9 @@ impl<'a> Checker<'a> {
         if entry.is_none() {
             let near = self.nearest.find(text, self.registry.iter().map(|entry| entry.node_type.name));
             let label = near.map(did_you_mean).unwrap_or_default();
+            let path = if text.contains('/') { "; a graph file ends in `.yaml` or `.yml`" } else { "" };
             self.error("unknown-type", format!("there is no node type {}", code(text)), kind.place, label).help =
-                Some(advice.into());
+                Some(format!("{advice}{path}"));
         }
         entry
     }
@@ -117,9 +126,8 @@ impl<'a> Checker<'a> {
             let (label, help) = if is_output && near.is_none() {
                 let help = format!("remove it here; another node links to it by `{}.{}`", node.name, key.name);
                 (format!("this is an output of {kind}"), help)
-            } else if near.is_none() && self.has_no_colon(key, value_of_key) {
-                let help = "if it belongs to the text before the comma, put that whole text in quotes";
-                ("a key without a value".into(), help.to_string())
+            } else if near.is_none() && has_no_colon(&self.texts, key, value_of_key) {
+                NO_COLON.map(str::to_string).into()
             } else if names().next().is_none() {
                 (String::new(), format!("{kind} takes nothing but its `type`"))
             } else {
@@ -136,12 +144,6 @@ impl<'a> Checker<'a> {
             self.error("missing-param", message, node.place, "").help = Some(help);
         }
         meant
-    }
-
-    /// Whether a key stands for itself, as in `{ prompt: red, blue }`.
-    fn has_no_colon(&self, key: &Key, value: &Item) -> bool {
-        let source = self.document.texts.label(key.place, "").source;
-        value.data == Data::Null && !source.text()[key.place.span.end..].trim_start().starts_with(':')
     }
 
     /// The parameters that are sound, and the names of those that are faulty or missing.
@@ -163,7 +165,7 @@ impl<'a> Checker<'a> {
             let mut poisoned = vec![];
             poison(item, key.name.clone(), &mut poisoned);
             let mut sound = poisoned.is_empty();
-            for misfit in schema::misfits(&entry.schema, &key.name, &json, &self.nearest) {
+            for misfit in schema::misfits(&entry.schema, &key.name, &json, self.nearest) {
                 // What is said above, at or below a faulty place may follow from it.
                 let inside = |outer: &str, inner: &str| {
                     inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -179,7 +181,7 @@ impl<'a> Checker<'a> {
                 };
                 let link = match &found.data {
                     Data::Text(text) if misfit.code == "wrong-type" && misfit.path == key.name => {
-                        self.link_advice(text, &key.name, entry)
+                        self.link_advice(index, text, &key.name, entry)
                     }
                     _ => None,
                 };
@@ -218,9 +220,9 @@ impl<'a> Checker<'a> {
     }
 
     /// Advice where a parameter was given the name of a node.
-    fn link_advice(&self, text: &str, param: &str, entry: &Entry) -> Option<String> {
+    fn link_advice(&self, index: usize, text: &str, param: &str, entry: &Entry) -> Option<String> {
         let name = text.split('.').next().unwrap_or_default();
-        self.by_name.get(name)?;
+        self.by_name[self.drafts[index].scope].get(name)?;
         let inputs = entry.node_type.inputs;
         let instead = match inputs.is_empty() {
             true => String::new(),
@@ -244,14 +246,14 @@ impl<'a> Checker<'a> {
 
     /// What the node itself objects to, and files that are not there. Where parameters are faulty, only what is said of
     /// another one counts.
-    fn faults(&mut self, index: usize, node: &dyn DynNode, unsound: &HashSet<&str>) {
+    fn faults_of(&mut self, index: usize, node: &dyn DynNode, unsound: &HashSet<&str>) {
         let counts = |path: &str| {
             unsound.is_empty() || !(path.is_empty() || path.split('/').next().is_some_and(|key| unsound.contains(key)))
         };
-        for fault in node.check(&self.cx).into_iter().filter(|fault| counts(&fault.path)) {
+        for fault in node.check(&self.cx(index)).into_iter().filter(|fault| counts(&fault.path)) {
             self.fault(index, "invalid", fault);
         }
-        for file in node.files(&self.cx).into_iter().filter(|file| counts(&file.param)) {
+        for file in node.files(&self.cx(index)).into_iter().filter(|file| counts(&file.param)) {
             let problem = match self.files.get(&file.path) {
                 Some(problem) => problem.clone(),
                 None => {
@@ -263,9 +265,11 @@ impl<'a> Checker<'a> {
             let Some(message) = problem else { continue };
             let (found_key, found) = find(self.drafts[index].value, &file.param);
             let place = if found_key.is_some() { found.place } else { self.drafts[index].key.place };
-            let near = near_file(&file.path, &self.nearest);
+            let near = near_file(&file.path, self.nearest);
+            let beside =
+                if self.drafts[index].scope == 0 { "the graph" } else { "the graph file whose node reads them" };
             self.error("file", message, place, near.as_deref().map(did_you_mean).unwrap_or_default()).help =
-                Some("files are looked for beside the graph; an absolute path is taken as it is".into());
+                Some(format!("files are looked for beside {beside}; an absolute path is taken as it is"));
         }
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use super::{Checker, Draft};
-use crate::diagnostic::{Diagnostic, Label};
+use super::Checker;
+use super::link::{Draft, DraftLink};
 use crate::graph::{find, knots};
 use crate::links::{Linked, Links};
 use crate::nearest::{either, listed};
@@ -44,7 +44,7 @@ impl Checker<'_> {
             let draft = &self.drafts[node.index()];
             let link = draft.links.iter().flatten().find(|link| link.producer == next.index())?;
             let text = format!("`{}` needs `{}`", draft.key.name, self.drafts[next.index()].key.name);
-            Some((link.place, self.document.texts.label(link.place, text)))
+            Some((link.place, self.texts.label(link.place, text)))
         });
         let mut labels = labels.collect::<Vec<_>>().into_iter();
         let Some((place, first)) = labels.next() else { return };
@@ -62,7 +62,7 @@ impl Checker<'_> {
         for index in self.producers_first() {
             let draft = &self.drafts[index];
             let Some(entry) = draft.entry else { continue };
-            let own = draft.node.as_ref().map(|node| node.variants(&self.cx)).unwrap_or_default();
+            let own = draft.node.as_ref().map(|node| node.variants(&self.cx(index))).unwrap_or_default();
             let inherited = |output: &SocketSpec| {
                 let sockets = entry.node_type.inputs.iter().zip(&draft.links);
                 let mut links = sockets
@@ -88,11 +88,11 @@ impl Checker<'_> {
                     .filter_map(|link| {
                         let (origin, variant) = known[link.producer].get(link.output?)?.as_ref()?;
                         let fits = socket.variants.contains(&variant.as_str());
-                        (!fits).then(|| (link.place, link.producer, *origin, variant.clone()))
+                        (!fits).then(|| (link.place, link.named, *origin, variant.clone()))
                     })
                     .collect();
-                for (place, producer, origin, variant) in wrong {
-                    self.wrong_variant(socket, place, producer, origin, &variant, &known);
+                for (place, named, origin, variant) in wrong {
+                    self.wrong_variant(index, socket, (place, named), origin, &variant, &known);
                 }
             }
             if let Some(node) = self.drafts[index].node.clone() {
@@ -111,7 +111,7 @@ impl Checker<'_> {
                 Linked {
                     socket: socket.name,
                     index,
-                    name: &producer.key.name,
+                    name: &self.drafts[link.named].key.name,
                     node: producer.node.as_deref(),
                     variant: variant.map(|(_, variant)| variant.as_str()),
                 }
@@ -141,9 +141,9 @@ impl Checker<'_> {
 
     fn wrong_variant(
         &mut self,
+        consumer: usize,
         socket: &SocketSpec,
-        place: Place,
-        producer: usize,
+        (place, named): (Place, usize),
         origin: usize,
         variant: &str,
         known: &[Vec<Option<(usize, String)>>],
@@ -154,11 +154,12 @@ impl Checker<'_> {
         let message = format!(
             "`{}` takes a {kind} of the family {families}, but `{}` is of the family `{variant}`",
             socket.name,
-            name(producer)
+            name(named)
         );
         const LOOKED_AT: usize = 100;
-        let givers = self.givers.get(kind).into_iter().flatten().take(LOOKED_AT);
-        let fits = givers.filter(|&&index| {
+        let scope = self.drafts[consumer].scope;
+        let givers = self.givers.get(kind).into_iter().flatten().filter(|&&index| self.drafts[index].scope == scope);
+        let fits = givers.take(LOOKED_AT).filter(|&&index| {
             let mut variants = known[index].iter().flatten();
             variants.any(|(_, variant)| socket.variants.contains(&variant.as_str()))
         });
@@ -167,26 +168,40 @@ impl Checker<'_> {
             [] => format!("link it to a {kind} of the family {families}"),
             _ => format!("link it to {}", either(fits)),
         };
-        let label =
-            self.document.texts.label(self.drafts[origin].key.place, format!("the family `{variant}` comes from here"));
+        let label = self.texts.label(self.drafts[origin].key.place, format!("the family `{variant}` comes from here"));
         let fault = self.error("wrong-family", message, place, format!("{families} is needed here"));
-        fault.secondary.push(label);
+        fault.secondary.insert(0, label);
         fault.help = Some(help);
+    }
+
+    /// Keeps the nodes of the graph's own file, and of the graphs in it what their outputs need: what they would write by
+    /// themselves is not asked for here.
+    pub(super) fn keep(&mut self) {
+        let mut queue: Vec<_> = self.ranges.first().cloned().into_iter().flatten().collect();
+        while let Some(index) = queue.pop() {
+            if std::mem::replace(&mut self.drafts[index].kept, true) {
+                continue;
+            }
+            let draft = &self.drafts[index];
+            queue.extend(draft.links.iter().flatten().map(|link| link.producer));
+            let declared = draft.graph.map(|graph| self.declared[graph].iter());
+            queue.extend(declared.into_iter().flatten().flat_map(|output| &output.link).map(|link| link.producer));
+        }
     }
 
     /// Two nodes that write one file.
     pub(super) fn written(&mut self) {
         let mut first: HashMap<PathBuf, Place> = HashMap::new();
         for index in 0..self.drafts.len() {
-            let Some(node) = self.drafts[index].node.clone() else { continue };
-            for file in node.writes(&self.cx) {
+            let Some(node) = self.drafts[index].node.clone().filter(|_| self.drafts[index].kept) else { continue };
+            for file in node.writes(&self.cx(index)) {
                 let (found_key, found) = find(self.drafts[index].value, &file.param);
                 let place = if found_key.is_some() { found.place } else { self.drafts[index].key.place };
                 let Some(&former) = first.get(&file.path) else {
                     first.insert(file.path, place);
                     continue;
                 };
-                let label = self.document.texts.label(former, "written here");
+                let label = self.texts.label(former, "written here");
                 let message = format!("two nodes write the file `{}`", file.path.display());
                 let fault = self.error("written-twice", message, place, "and here again");
                 if former != place {
@@ -199,34 +214,36 @@ impl Checker<'_> {
 
     /// What a run would be for, and what it would not touch.
     pub(super) fn needed(&mut self) {
-        if self.links_incomplete || self.drafts.is_empty() {
+        let own = self.ranges.first().cloned().unwrap_or_default();
+        if self.links_incomplete || own.is_empty() {
             return;
         }
         let is_output = |draft: &Draft| draft.entry.is_some_and(|entry| entry.node_type.output);
-        let outputs: Vec<_> = (0..self.drafts.len()).filter(|&index| is_output(&self.drafts[index])).collect();
+        let leads = |link: &DraftLink| [link.named, link.producer];
+        let declared = self.declared[0].iter().flat_map(|output| &output.link).flat_map(leads);
+        let outputs: Vec<_> = own.clone().filter(|&index| is_output(&self.drafts[index])).chain(declared).collect();
         if outputs.is_empty() {
             let types = self.registry.iter().filter(|entry| entry.node_type.output).map(|entry| entry.node_type.name);
             let help = format!("add an output: a node of the type {}", either(types));
-            let last = self.drafts[self.drafts.len() - 1].key.place;
+            let last = self.drafts[own.end - 1].key.place;
             let message = "nothing would run, because no node writes anything";
             self.error("no-output", message, last, "the last node").help = Some(help);
             return;
         }
-        if self.diagnostics.iter().any(Diagnostic::is_error) {
+        if self.faults.any_error() {
             return;
         }
         let mut needed = vec![false; self.drafts.len()];
         let mut queue = outputs;
         while let Some(index) = queue.pop() {
             if !std::mem::replace(&mut needed[index], true) {
-                queue.extend(self.drafts[index].links.iter().flatten().map(|link| link.producer));
+                queue.extend(self.drafts[index].links.iter().flatten().flat_map(leads));
             }
         }
-        for (draft, _) in self.drafts.iter().zip(needed).filter(|(_, needed)| !needed) {
+        for (draft, _) in self.drafts[own].iter().zip(needed).filter(|(_, needed)| !needed) {
             let message = format!("`{}` does not run, because no output needs it", draft.key.name);
-            let label = Label::new(self.document.source(), draft.key.place.span, "");
             let help = "link an output to it, or remove it".to_string();
-            self.diagnostics.push(Diagnostic::warning("unneeded-node", message, label).help(help));
+            self.faults.push(self.texts.warning("unneeded-node", message, draft.key.place).help(help));
         }
     }
 }

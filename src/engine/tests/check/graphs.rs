@@ -1,6 +1,6 @@
 //! Graphs without fault.
 
-use lsregen_engine::{Graph, Source};
+use lsregen_engine::Graph;
 
 use crate::{GOOD, checked, told};
 
@@ -33,9 +33,12 @@ fn a_good_graph_has_its_nodes_links_and_outputs() {
 #[test]
 fn parameters_are_found_in_the_document() {
     let graph = graph(GOOD);
-    let source = Source::new("graph.yaml", GOOD);
     let node = |name| *graph.order().iter().find(|&&node| &*graph.node(node).name == name).expect("a node");
-    let at = |name, path| source.slice(graph.locate(node(name), path));
+    let at = |name, path| {
+        let label = graph.locate(node(name), path);
+        assert_eq!(label.source.name(), "graph.yaml");
+        label.source.slice(label.span).to_string()
+    };
     assert_eq!(at("up", "width"), "256");
     assert_eq!(at("layout", "boxes/1/phrase"), "a blue square");
     assert_eq!(at("layout", "boxes/1/box/9"), "[0.55, 0.50, 0.92, 0.90]");

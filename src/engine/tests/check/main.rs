@@ -2,6 +2,7 @@
 
 mod faults;
 mod graphs;
+mod includes;
 mod nodes;
 mod places;
 mod reference;

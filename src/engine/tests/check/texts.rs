@@ -2,22 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use lsregen_engine::{Override, Severity, render, to_json};
+use lsregen_engine::{Checked, Override, Severity, render, to_json};
 
 use crate::{GOOD, checked};
 
 /// A small generator of numbers, so that every run damages alike.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) as usize % sides.max(1)
     }
 }
 
-fn assert_sound(text: &str) {
-    let checked = checked(text, &[]);
+pub fn assert_sound(checked: &Checked) {
     for diagnostic in &checked.diagnostics {
         for label in std::iter::once(&diagnostic.primary).chain(&diagnostic.secondary) {
             let (span, text) = (label.span, label.source.text());
@@ -54,8 +53,8 @@ nodes:
       b
 ";
 
-#[test]
-fn damaged_texts_are_told_of_and_never_panic() {
+/// Puts up to five faults into a text.
+pub fn damage(text: &mut String, dice: &mut Dice) {
     let pieces = [
         "{",
         "}",
@@ -102,27 +101,32 @@ fn damaged_texts_are_told_of_and_never_panic() {
         ",",
         "1e999",
     ];
+    for _ in 0..=dice.roll(4) {
+        let places: Vec<_> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        let (a, b) = (places[dice.roll(places.len())], places[dice.roll(places.len())]);
+        let near = text.len().min(a + 1 + dice.roll(12));
+        let end = (near..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+        match dice.roll(5) {
+            0 => text.truncate(a),
+            1 => text.replace_range(a..end, ""),
+            2 => text.insert_str(a, pieces[dice.roll(pieces.len())]),
+            3 => text.replace_range(a..end, pieces[dice.roll(pieces.len())]),
+            _ => {
+                let copy = text[a.min(b)..a.max(b)].to_string();
+                text.insert_str(places[dice.roll(places.len())], &copy);
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_texts_are_told_of_and_never_panic() {
     assert_eq!(codes(OTHER), ["unneeded-node"]);
     let mut dice = Dice(1);
     for round in 0..10_000 {
         let mut text = [GOOD, OTHER][round % 2].to_string();
-        for _ in 0..=dice.roll(4) {
-            let places: Vec<_> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
-            let (a, b) = (places[dice.roll(places.len())], places[dice.roll(places.len())]);
-            let near = text.len().min(a + 1 + dice.roll(12));
-            let end = (near..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
-            match dice.roll(5) {
-                0 => text.truncate(a),
-                1 => text.replace_range(a..end, ""),
-                2 => text.insert_str(a, pieces[dice.roll(pieces.len())]),
-                3 => text.replace_range(a..end, pieces[dice.roll(pieces.len())]),
-                _ => {
-                    let copy = text[a.min(b)..a.max(b)].to_string();
-                    text.insert_str(places[dice.roll(places.len())], &copy);
-                }
-            }
-        }
-        let outcome = std::panic::catch_unwind(|| assert_sound(&text));
+        damage(&mut text, &mut dice);
+        let outcome = std::panic::catch_unwind(|| assert_sound(&checked(&text, &[])));
         assert!(outcome.is_ok(), "round {round}: {text:?}");
     }
 }
