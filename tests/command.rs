@@ -63,6 +63,18 @@ fn command_lines_that_ask_for_what_is_not_there_end_with_2() {
 }
 
 #[test]
+fn a_graph_that_only_others_can_use_is_good_but_does_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("model.yaml");
+    fs::write(&graph, "lsregen: 1\nnodes: { m: { type: LoadModel, model: shapes/xl } }\noutputs: { model: m }\n")
+        .unwrap();
+    let (_, stderr, code) = outcome(lsregen().arg("check").arg(&graph).output().unwrap());
+    assert!(stderr.ends_with("good\n") && code == 0, "{stderr}");
+    let (_, stderr, code) = outcome(lsregen().args(["run", "--device", "cpu"]).arg(&graph).output().unwrap());
+    assert!(stderr.contains("this graph writes nothing") && code == 2, "{stderr}");
+}
+
+#[test]
 fn an_unknown_parameter_on_the_command_line_is_a_fault_with_a_caret() {
     let arguments = ["check", "graphs/sdxl.yaml", "--set", "promt=a star"];
     let (_, stderr, code) = outcome(lsregen().args(arguments).output().unwrap());
