@@ -228,7 +228,7 @@ impl<'a> Checker<'a> {
     }
 
     fn socket(&mut self, port: Port<'a>, arity: Arity, key: &'a Key, item: &'a Item) -> Vec<DraftLink> {
-        let (name, wanted) = (port.name, port.wanted());
+        let name = port.name;
         let before = self.faults.len();
         let mut links = vec![];
         match (&item.data, arity) {
@@ -237,7 +237,7 @@ impl<'a> Checker<'a> {
             (Data::Null, _) => {
                 let what = match arity {
                     Arity::Many => "a list of links".to_string(),
-                    _ => format!("a link to {wanted}"),
+                    _ => format!("a link to {}", port.wanted()),
                 };
                 let help = match arity {
                     Arity::Many => format!("write `{name}: []` for none"),
@@ -272,7 +272,7 @@ impl<'a> Checker<'a> {
 
     /// The node and output that a text names.
     fn link(&mut self, port: Port<'a>, item: &'a Item) -> Option<DraftLink> {
-        let (name, wanted, place) = (port.key(), port.wanted(), item.place);
+        let place = item.place;
         let text = match &item.data {
             Data::Text(text) => text.as_str(),
             Data::Poison => {
@@ -280,7 +280,8 @@ impl<'a> Checker<'a> {
                 return None;
             }
             _ => {
-                let message = format!("`{name}` takes a link to {wanted}, but this is {}", item.describe());
+                let message =
+                    format!("`{}` takes a link to {}, but this is {}", port.key(), port.wanted(), item.describe());
                 let help = format!("link it to {}", self.advice(port));
                 self.error("not-a-link", message, place, "").help = Some(help);
                 return None;
@@ -296,7 +297,7 @@ impl<'a> Checker<'a> {
             }
             let names = self.drafts[self.ranges[port.scope].clone()].iter().map(|draft| draft.key.name.as_str());
             let label = self.nearest.find(node, names).map(did_you_mean).unwrap_or_default();
-            let help = format!("`{name}` takes a link to {wanted}: {}", self.advice(port));
+            let help = format!("`{}` takes a link to {}: {}", port.key(), port.wanted(), self.advice(port));
             self.error("unknown-node", format!("there is no node {}", code(node)), place, label).help = Some(help);
             return None;
         };
@@ -338,11 +339,11 @@ impl<'a> Checker<'a> {
         gives: &Gives<'a>,
         named: Option<&str>,
     ) -> Option<usize> {
-        let (node, kind) = (self.drafts[producer].key.name.as_str(), self.kind(producer));
+        let node = self.drafts[producer].key.name.as_str();
         let node_place = self.drafts[producer].key.place;
         if gives.len() == 0 && !gives.is_faulty() {
             let message = format!("`{node}` gives nothing that could be linked to");
-            let label = self.texts.label(node_place, format!("{kind} has no outputs"));
+            let label = self.texts.label(node_place, format!("{} has no outputs", self.kind(producer)));
             let help = format!("link `{}` to {}", port.key(), self.advice(port));
             let fault = self.error("type-mismatch", message, place, "");
             fault.secondary.insert(0, label);
@@ -362,7 +363,7 @@ impl<'a> Checker<'a> {
                     };
                     let label = near.or(only).map(|name| did_you_mean(&format!("{node}.{name}"))).unwrap_or_default();
                     let message = format!("`{node}` has no output {}", code(named));
-                    let help = format!("{kind} gives {}", gives.listed());
+                    let help = format!("{} gives {}", self.kind(producer), gives.listed());
                     if !(gives.is_faulty() && gives.len() == 0) {
                         self.error("unknown-output", message, place, label).help = Some(help);
                     }
@@ -396,7 +397,7 @@ impl<'a> Checker<'a> {
         let message = format!("`{}` takes {}, but {written}", port.name, an(takes));
         let considered = named.map_or(0..gives.len(), |_| output..output + 1);
         let help = self.conversion(port, node, gives, &fitting, considered);
-        let label = self.texts.label(node_place, format!("{kind} gives {}", gives.listed()));
+        let label = self.texts.label(node_place, format!("{} gives {}", self.kind(producer), gives.listed()));
         let fault = self.error("type-mismatch", message, place, format!("{} is needed here", an(takes)));
         fault.secondary.insert(0, label);
         fault.help = Some(help);
