@@ -3,6 +3,7 @@
 mod command;
 mod docs;
 mod faults;
+mod fuzz;
 mod graphs;
 mod layers;
 
