@@ -4,6 +4,7 @@ mod cache;
 mod command;
 mod docs;
 mod faults;
+mod fuzz;
 mod graphs;
 mod kill;
 mod layers;

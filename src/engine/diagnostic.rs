@@ -89,6 +89,9 @@ const DRAWN: usize = 100;
 /// Places further apart than this many lines are drawn as two pieces of the text.
 const GAP: usize = 40;
 
+/// A line of more bytes than this is not drawn, only its place is told: no one reads it, and drawing takes long.
+const LONGEST: usize = 4096;
+
 /// Draws diagnostics for a person: the lines of the text, carets, labels, help.
 pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
@@ -125,6 +128,13 @@ fn pieces(diagnostic: &Diagnostic) -> Vec<Element<'_>> {
     let primary = &diagnostic.primary;
     if primary.source.text().is_empty() {
         return vec![Origin::path(primary.source.name()).into()];
+    }
+    let position = primary.source.position(primary.span.start);
+    let line = |label: &Label| label.source.line_span(label.source.position(label.span.start).line);
+    let all = std::iter::once(primary).chain(&diagnostic.secondary);
+    if all.map(line).any(|line| line.end - line.start > LONGEST) {
+        let origin = Origin::path(primary.source.name()).line(position.line).char_column(position.column);
+        return vec![origin.into()];
     }
     let mut clusters: Vec<Cluster<'_>> = vec![];
     let labels = diagnostic.secondary.iter().map(|label| (AnnotationKind::Context, label));

@@ -94,7 +94,8 @@ impl Graph {
         }
         for (consumer, producers) in graph.node_indices().zip(&links) {
             for &producer in producers {
-                graph.update_edge(producer, consumer, ());
+                // Each is named once, and looking for the edge would take long where a node has very many consumers.
+                graph.add_edge(producer, consumer, ());
             }
         }
         match order(&graph) {

@@ -1,6 +1,6 @@
 //! What each node says of itself: its type, its keys, its parameters, its files.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -113,12 +113,14 @@ impl<'a> Checker<'a> {
             let sockets = entry.node_type.inputs.iter().map(|socket| socket.name);
             sockets.chain(entry.params.iter().map(|param| param.name.as_str()))
         };
+        // A node may have very many keys: none of them is looked for among all the others.
+        let given: HashSet<&str> = keys.iter().map(|(key, _)| key.name.as_str()).collect();
         let mut meant = HashSet::new();
         for (key, value_of_key) in keys {
             if key.name == "type" || names().any(|name| name == key.name) {
                 continue;
             }
-            let free = names().filter(|name| value.get(name).is_none());
+            let free = names().filter(|name| !given.contains(name));
             let near = self.nearest.find(&key.name, free);
             meant.extend(near);
             let message = format!("{kind} has no input or parameter {}", code(&key.name));
@@ -135,7 +137,7 @@ impl<'a> Checker<'a> {
             };
             self.error("unknown-key", message, key.place, label).help = Some(help);
         }
-        let absent = |name: &str| value.get(name).is_none() && !meant.contains(name);
+        let absent = |name: &str| !given.contains(name) && !meant.contains(name);
         for param in entry.params.iter().filter(|param| param.required && absent(&param.name)) {
             let message = format!("`{}` has no `{}`, which {kind} needs", node.name, param.name);
             let range = if param.range.is_empty() { String::new() } else { format!(", {}", param.range) };
@@ -156,6 +158,7 @@ impl<'a> Checker<'a> {
         let value = self.drafts[index].value;
         let Data::Map(keys) = &value.data else { return (Map::new(), HashSet::new()) };
         let mut params = Map::new();
+        let mut places = Places::default();
         let missing = entry.params.iter().filter(|param| param.required && value.get(&param.name).is_none());
         let mut unsound: HashSet<&str> =
             meant.iter().copied().chain(missing.map(|param| param.name.as_str())).collect();
@@ -165,16 +168,14 @@ impl<'a> Checker<'a> {
             let mut poisoned = vec![];
             poison(item, key.name.clone(), &mut poisoned);
             let mut sound = poisoned.is_empty();
+            let poisoned = Poisoned::new(&poisoned);
             for misfit in schema::misfits(&entry.schema, &key.name, &json, self.nearest) {
                 // What is said above, at or below a faulty place may follow from it.
-                let inside = |outer: &str, inner: &str| {
-                    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                };
-                if poisoned.iter().any(|place| inside(place, &misfit.path) || inside(&misfit.path, place)) {
+                if poisoned.touch(&misfit.path) {
                     continue;
                 }
                 sound = false;
-                let (found_key, found) = find(value, &misfit.path);
+                let (found_key, found) = places.find(value, &misfit.path);
                 let place = match found_key {
                     Some(key) if misfit.on_key || found.data == Data::Null => key.place,
                     _ => found.place,
@@ -272,6 +273,63 @@ impl<'a> Checker<'a> {
                 Some(format!("files are looked for beside {beside}; an absolute path is taken as it is"));
         }
     }
+}
+
+/// Finds as [`find`] does; of large mappings it remembers where each key stands, for there may be as many faults as keys.
+#[derive(Default)]
+struct Places<'a> {
+    large: HashMap<*const Item, HashMap<&'a str, usize>>,
+}
+
+impl<'a> Places<'a> {
+    fn find(&mut self, node: &'a Item, path: &str) -> (Option<&'a Key>, &'a Item) {
+        const LARGE: usize = 32;
+        let (mut found_key, mut found) = (None, node);
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let (key, next) = match &found.data {
+                Data::Map(entries) if entries.len() > LARGE => {
+                    let index = self.large.entry(found).or_insert_with(|| {
+                        entries.iter().enumerate().map(|(index, (key, _))| (key.name.as_str(), index)).collect()
+                    });
+                    let Some((key, next)) = index.get(part).and_then(|&index| entries.get(index)) else { break };
+                    (Some(key), next)
+                }
+                Data::List(_) => (found_key, find(found, part).1),
+                _ => match find(found, part) {
+                    (Some(key), next) => (Some(key), next),
+                    (None, _) => break,
+                },
+            };
+            if std::ptr::eq(next, found) {
+                break;
+            }
+            (found_key, found) = (key, next);
+        }
+        (found_key, found)
+    }
+}
+
+/// Places of faulty values, and all that they lie in.
+struct Poisoned<'p> {
+    places: HashSet<&'p str>,
+    around: HashSet<&'p str>,
+}
+
+impl<'p> Poisoned<'p> {
+    fn new(places: &'p [String]) -> Poisoned<'p> {
+        let around = places.iter().flat_map(|place| outward(place));
+        Poisoned { places: places.iter().map(String::as_str).collect(), around: around.collect() }
+    }
+
+    /// Whether the path is one of the places, or lies in one, or holds one.
+    fn touch(&self, path: &str) -> bool {
+        self.around.contains(path) || outward(path).any(|outer| self.places.contains(outer))
+    }
+}
+
+/// `a/b/c`, `a/b`, `a`.
+fn outward(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(outer, _)| outer))
 }
 
 /// Paths of faulty values within a parameter.
