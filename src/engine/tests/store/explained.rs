@@ -187,7 +187,7 @@ fn a_long_way_to_the_cause_is_cut_short() {
         let pens = names
             .iter()
             .zip(&before)
-            .map(|(name, before)| (&**name, pen(if before.is_empty() { first } else { "" }), &**before));
+            .map(|(name, before)| (&**name, pen(if before.is_empty() { first } else { name }), &**before));
         graph(&pens.collect::<Vec<_>>())
     };
     run(&world, &chain("x"));
