@@ -99,7 +99,8 @@ impl Event {
     }
 }
 
-/// Who listens. Called from the threads that run nodes: be quick, never block.
+/// Who listens. Called from the threads that run nodes, some events while the executor holds its state: be quick, never
+/// block, start no run.
 pub trait Subscriber: Send + Sync {
     fn event(&self, event: &Event);
 }
