@@ -23,6 +23,9 @@ pub(crate) const MAX_SIZE: usize = 1 << 20;
 
 const TOP_KEYS: [&str; 5] = ["lsregen", "about", "params", "nodes", "outputs"];
 
+/// Faulty `${…}` that are told of one text.
+const MAX_FAULTS: usize = 100;
+
 /// Whether a node or parameter may have this name: letters, digits, `_` and `-`, a letter or `_` first.
 pub(crate) fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_alphabetic() || c == '_')
@@ -484,8 +487,13 @@ impl Parser<'_> {
         }
         let mut written = String::new();
         let mut rest = text;
-        let mut faulty = false;
+        let mut faulty = 0;
         while let Some(at) = rest.find("${") {
+            // Each fault is looked for in the whole text as it was written: of a hopeless one, some are enough.
+            if faulty >= MAX_FAULTS {
+                self.faulty_reference = true;
+                return poison;
+            }
             if rest[..at].ends_with('$') {
                 written.push_str(&rest[..at - 1]);
                 written.push_str("${");
@@ -503,14 +511,14 @@ impl Parser<'_> {
             let reference = &rest[at..=at + end];
             rest = &rest[at + end + 1..];
             let Some(index) = self.reference(&reference[2..reference.len() - 1], reference, place, visible) else {
-                faulty = true;
+                faulty += 1;
                 continue;
             };
             match &self.params[index].value.data {
                 Data::Text(text) => written.push_str(text),
                 Data::Number(number) => written.push_str(&number.to_string()),
                 Data::Bool(flag) => written.push_str(if *flag { "true" } else { "false" }),
-                Data::Poison => faulty = true,
+                Data::Poison => faulty += 1,
                 _ => {
                     let message = format!(
                         "`{reference}` is {}, which cannot be written into a text",
@@ -522,7 +530,7 @@ impl Parser<'_> {
                     let fault = self.error("reference", message, span, "");
                     fault.secondary.push(declared);
                     fault.help = Some(format!("let `{reference}` stand alone, or name a text or number"));
-                    faulty = true;
+                    faulty += 1;
                 }
             }
             self.copied += 1 + written.len() / 32;
@@ -531,7 +539,7 @@ impl Parser<'_> {
             }
         }
         written.push_str(rest);
-        if faulty { poison } else { Item { place, data: Data::Text(written) } }
+        if faulty > 0 { poison } else { Item { place, data: Data::Text(written) } }
     }
 
     /// The parameter that a reference names.

@@ -7,6 +7,9 @@ use std::cell::Cell;
 /// Comparisons that one check may spend: enough for any honest file, and a bound for the others.
 const COMPARISONS: usize = 200_000;
 
+/// Letters of one name times those of the other, up to which a comparison counts once.
+const USUAL: usize = 64;
+
 /// Finds the nearest of some names, until its comparisons are spent.
 pub(crate) struct Nearest {
     left: Cell<usize>,
@@ -30,6 +33,9 @@ impl Nearest {
             if candidate.len().abs_diff(name.len()) > reach * 4 + 8 || length > 100 {
                 continue;
             }
+            // Its time grows with both lengths: long names spend more.
+            let cost = length * candidate.len() / USUAL;
+            self.left.set(self.left.get().checked_sub(cost)?);
             let distance = strsim::damerau_levenshtein(&wanted, &plain(candidate));
             // One letter of two says nothing.
             let near = distance <= reach && distance < length.max(1);

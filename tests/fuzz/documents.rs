@@ -415,8 +415,11 @@ fn scalar(dice: &mut Dice) -> String {
     }
 }
 
-/// Ways to be large, each with a maker of a document of about that many bytes.
-pub const LARGE: &[(&str, fn(usize) -> String)] = &[
+/// Makes a document of about so many bytes.
+type Make = fn(usize) -> String;
+
+/// Ways to be large.
+pub const LARGE: &[(&str, Make)] = &[
     ("chain of nodes", |bytes| {
         repeated(bytes, "lsregen: 1\nnodes:\n  n0: { type: LoadImage, path: no.png }\n", |i| {
             format!("  n{}: {{ type: Upsample, image: n{i}, factor: 2 }}\n", i + 1)
