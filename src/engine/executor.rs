@@ -15,6 +15,7 @@ use crate::graph::{Graph, GraphNode};
 use crate::live::Live;
 use crate::panic::guarded;
 use crate::plan::{Action, Plan, Step};
+use crate::record::Record;
 use crate::store::Store;
 use crate::value::Value;
 
@@ -80,7 +81,10 @@ pub async fn execute(
     subscriber: Arc<dyn Subscriber>,
     cancel: Cancel,
 ) -> Summary {
+    let mut keyed: Vec<_> = plan.steps().iter().map(|step| (step.node, step.key)).collect();
+    keyed.sort_unstable_by_key(|(node, _)| *node);
     let run = Run {
+        record: Arc::new(Record::new(graph.clone(), keyed.into_iter().map(|(_, key)| key).collect())),
         live: Live::new(&graph, plan.steps()),
         blocked: vec![None; plan.steps().len()],
         graph: graph.clone(),
@@ -109,6 +113,7 @@ struct Run {
     store: Arc<Store>,
     subscriber: Arc<dyn Subscriber>,
     cancel: Cancel,
+    record: Arc<Record>,
     live: Live,
     /// By node: why it will give nothing.
     blocked: Vec<Option<Block>>,
@@ -144,10 +149,26 @@ impl Run {
         let node = graph.node(step.node);
         match &step.action {
             Action::Unneeded { .. } => Outcome::Unneeded,
-            Action::Hit { outputs, .. } => {
+            Action::Hit { outputs, restore } => {
                 self.live.put(step.node, outputs);
-                self.tell(Event::Hit { node: node.name.clone(), key: step.key });
-                Outcome::Hit
+                if !restore {
+                    self.tell(Event::Hit { node: node.name.clone(), key: step.key });
+                    return Outcome::Hit;
+                }
+                let cx = self.context(node);
+                let restored = guarded(node.node_type.name, || node.node.restore(outputs, &cx));
+                match restored.unwrap_or_else(|panicked| Err(panicked.into())) {
+                    Ok(()) => {
+                        self.tell(Event::Restored { node: node.name.clone(), key: step.key });
+                        Outcome::Hit
+                    }
+                    Err(error) => {
+                        self.blocked[step.node.index()] = Some(Block::Failed(step.node));
+                        let error = format!("{error:#}");
+                        self.tell(Event::Failed { node: node.name.clone(), error: error.clone() });
+                        Outcome::Failed { error }
+                    }
+                }
             }
             Action::Shared { with } => match self.blocked[with.index()] {
                 Some(block) => self.give_up(graph, step.node, block),
@@ -222,7 +243,7 @@ impl Run {
             let Some(values) = values else { bail!("an input is missing (this is a bug of the engine)") };
             inputs.push(values);
         }
-        let cx = Context::new(self.host.clone(), node.name.clone(), self.cancel.clone(), self.subscriber.clone());
+        let cx = self.context(node);
         let name = node.node_type.name;
         let outputs = guarded(name, || node.node.run(inputs, &cx))??;
         let given: Vec<_> = outputs.iter().map(Value::type_name).collect();
@@ -238,6 +259,14 @@ impl Run {
             bail!("`{}` changed after the run was planned; run again", file.path().display());
         }
         Ok(outputs)
+    }
+
+    fn context(&self, node: &GraphNode) -> Context {
+        Context {
+            record: Some(self.record.clone()),
+            folder: node.folder.clone(),
+            ..Context::new(self.host.clone(), node.name.clone(), self.cancel.clone(), self.subscriber.clone())
+        }
     }
 
     fn tell(&self, event: Event) {

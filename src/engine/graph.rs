@@ -4,13 +4,15 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::iter::successors;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use petgraph::Direction::Incoming;
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::node::{DynNode, NodeType};
+use crate::overrides::Override;
+use crate::resolved::resolved;
 use crate::source::{Source, Span};
 use crate::yaml::{Data, Item, Key};
 
@@ -53,6 +55,9 @@ pub struct Graph {
     order: Vec<NodeIndex>,
     /// What the document says of each node; nothing for a graph without one.
     values: Vec<Item>,
+    /// What the document's `params` were given from outside.
+    overrides: Vec<Override>,
+    resolved: OnceLock<Option<Arc<str>>>,
 }
 
 /// Nodes that wait for each other, each linked to by the one before it, the first by the last.
@@ -76,13 +81,21 @@ impl Graph {
             }
         }
         match order(&graph) {
-            Some(order) => Ok(Graph { source, nodes: graph, order, values: vec![] }),
+            Some(order) => {
+                Ok(Graph { source, nodes: graph, order, values: vec![], overrides: vec![], resolved: OnceLock::new() })
+            }
             None => Err(Cycle(knots(&graph).into_iter().next().unwrap_or_default())),
         }
     }
 
     pub fn source(&self) -> &Arc<Source> {
         &self.source
+    }
+
+    /// The text of the document with the values that its `params` had in this graph, so that it stands for the same
+    /// graph by itself. Written when first asked for; `None` where no text could be found that does.
+    pub fn resolved(&self) -> Option<&Arc<str>> {
+        self.resolved.get_or_init(|| resolved(&self.source, &self.overrides)).as_ref()
     }
 
     pub fn node(&self, index: NodeIndex) -> &GraphNode {
@@ -106,6 +119,10 @@ impl Graph {
 
     pub(crate) fn with_values(self, values: Vec<Item>) -> Graph {
         Graph { values, ..self }
+    }
+
+    pub(crate) fn with_overrides(self, overrides: &[Override]) -> Graph {
+        Graph { overrides: overrides.to_vec(), ..self }
     }
 
     /// All nodes, producers before consumers; otherwise in the order of the document.

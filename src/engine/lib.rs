@@ -29,6 +29,7 @@ mod yaml;
 mod nearest;
 mod overrides;
 mod document;
+mod resolved;
 mod graph;
 mod check;
 
@@ -59,7 +60,7 @@ pub use node::{DynNode, Effect, Fault, FileRef, Node, NodeType};
 pub use overrides::Override;
 pub use petgraph::graph::NodeIndex;
 pub use plan::{Action, Counts, Idle, Plan, PlanError, Step, Why};
-pub use record::Record;
+pub use record::{Record, RecordError, Recorded};
 pub use registry::{Entry, ParamDoc, Registry};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};

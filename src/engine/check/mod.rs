@@ -49,6 +49,7 @@ pub fn check(source: Arc<Source>, overrides: &[Override], registry: &Registry, h
     let Checker { drafts, mut diagnostics, .. } = checker;
     in_order(&mut diagnostics, &source);
     let graph = if diagnostics.iter().any(Diagnostic::is_error) { None } else { assemble(&source, &drafts) };
+    let graph = graph.map(|graph| graph.with_overrides(overrides));
     Checked { graph, diagnostics, document: Some(document) }
 }
 

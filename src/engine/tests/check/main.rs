@@ -5,6 +5,7 @@ mod graphs;
 mod nodes;
 mod places;
 mod reference;
+mod resolved;
 mod texts;
 
 use lsregen_engine::{Checked, Host, Override, Source, check, render};
