@@ -6,8 +6,10 @@
 mod boxes;
 mod bridge;
 mod defaults;
+pub mod metadata;
 mod numerics;
 mod options;
+mod preview;
 mod sampling;
 pub mod values;
 mod write;
@@ -40,6 +42,7 @@ pub use load_image::*;
 pub use load_latent::*;
 pub use load_model::*;
 pub use lsregen_diffusion::ops::keep_memory;
+pub use metadata::Metadata;
 pub use numerics::Numerics;
 pub use options::*;
 pub use sampling::Sampling;

@@ -7,8 +7,11 @@ mod console;
 mod graph;
 mod nodes;
 mod open;
+mod picture;
 mod plan;
+mod previews;
 mod run;
+mod show;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,7 @@ enum Verb {
     Plan(plan::Plan),
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
+    Show(show::Show),
 }
 
 /// How a command ended.
@@ -57,6 +61,7 @@ pub fn main() -> Exit {
         Verb::Plan(verb) => verb.main(),
         Verb::Nodes(verb) => verb.main(),
         Verb::Graph(verb) => verb.main(),
+        Verb::Show(verb) => verb.main(),
     };
     done.unwrap_or_else(|exit| exit)
 }

@@ -1,6 +1,7 @@
 //! `lsregen plan`: what a run would do, node by node, and why.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::Store;
@@ -11,7 +12,7 @@ use super::{Exit, console, print};
 /// Show what would run, and why; nothing runs
 #[derive(Args)]
 pub struct Plan {
-    /// Graph file
+    /// Graph file, or a picture that carries its graph
     graph: PathBuf,
 
     #[command(flatten)]
@@ -23,7 +24,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn main(self) -> Result<Exit, Exit> {
-        let host = self.place.host(&self.graph)?;
+        let host = Arc::new(self.place.host(&self.graph)?);
         let graph = open::open(&self.graph, &self.params, &host)?;
         // No run went before in this process, so nothing is known yet.
         let plan = open::plan(&graph, &host, &Store::in_memory(0))?;
