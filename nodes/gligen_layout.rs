@@ -10,9 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::boxes::{self, PhraseBox};
-use crate::bridge::{on_step, raise};
+use crate::bridge::raise;
 use crate::defaults;
 use crate::options::{Sampler, eta_faults, size_faults};
+use crate::preview::on_step_with_previews;
 use crate::values::{Image, Latent, Layout, Model};
 
 /// Draws a layout: a picture with each phrase in its box, by a GLIGEN model.
@@ -150,7 +151,8 @@ impl Node for GligenLayout {
             eta: self.eta,
         };
         let slots = self.slots as usize;
-        let z = pipeline::gligen(model, &settings, &layout, slots, self.beta, &on_step(cx)).map_err(raise)?;
+        let on_step = on_step_with_previews(cx, &inputs.model);
+        let z = pipeline::gligen(model, &settings, &layout, slots, self.beta, &on_step).map_err(raise)?;
         Ok(GligenLayoutOutputs {
             image: Arc::new(Image::decoded(&inputs.model, &z).map_err(raise)?),
             latent: Arc::new(Latent { z, family: Some(model.info.family) }),

@@ -8,9 +8,10 @@ use lsregen_engine::{Context, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bridge::{on_step, raise};
+use crate::bridge::raise;
 use crate::defaults;
 use crate::options::{Sampler, eta_faults, size_faults};
+use crate::preview::on_step_with_previews;
 use crate::values::{Guidance, Latent, Model};
 
 /// The parameters of a sampling.
@@ -66,6 +67,7 @@ impl Sampling {
     /// Samples under any number of guidances.
     pub(crate) fn run(&self, model: &Model, guidance: &[Arc<Guidance>], cx: &Context) -> anyhow::Result<Latent> {
         cx.cancel().check()?;
+        let on_step = on_step_with_previews(cx, model);
         let model = &model.0;
         let own = model.info.picture_size;
         let (usual_width, usual_height) = guidance.first().map_or((own, own), |first| (first.width, first.height));
@@ -94,7 +96,7 @@ impl Sampling {
             eta: self.eta,
         };
         let guidance: Vec<_> = guidance.iter().map(|g| g.on(model.device())).collect::<Result<_, _>>()?;
-        let z = pipeline::sample(model, &settings, &guidance, &on_step(cx)).map_err(raise)?;
+        let z = pipeline::sample(model, &settings, &guidance, &on_step).map_err(raise)?;
         Ok(Latent { z, family: Some(model.info.family) })
     }
 }

@@ -9,10 +9,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::raise;
+use crate::metadata::{self, Metadata};
 use crate::values::{Image, SavedFile};
 use crate::write;
 
 /// Writes a picture as a PNG file, 8 bits a channel. A file that is there already is replaced.
+///
+/// The file carries the graph that made it, so that `lsregen run` and `lsregen show` take the picture itself; with
+/// `--no-metadata` it carries pixels alone.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaveImage {
@@ -52,14 +56,23 @@ impl Node for SaveImage {
     }
 
     fn effect(&self, outputs: &SaveImageOutputs, cx: &Context) -> Effect {
-        let stands = outputs.file.path == cx.output_path(&self.path) && write::stands(&outputs.file);
-        if stands { Effect::Stands } else { Effect::Gone }
+        let png = &outputs.file.0;
+        // The file of a run that wanted it otherwise: with its graph, or without.
+        if metadata::is_carried(png) != Metadata::wanted(cx) {
+            return Effect::Gone;
+        }
+        if write::stands(&self.path, png, cx) { Effect::Stands } else { Effect::Restorable }
+    }
+
+    fn restore(&self, outputs: &SaveImageOutputs, cx: &Context) -> anyhow::Result<()> {
+        write::write(&self.path, &outputs.file.0, cx)
     }
 
     fn run(&self, inputs: SaveImageInputs, cx: &Context) -> anyhow::Result<SaveImageOutputs> {
         cx.cancel().check()?;
-        let png = image::png(&inputs.image.to_rgb().map_err(raise)?).map_err(raise)?;
-        let file = write::write(&self.path, &png, cx)?;
-        Ok(SaveImageOutputs { file: Arc::new(file) })
+        let picture = inputs.image.to_rgb().map_err(raise)?;
+        let png = image::png(&picture, &metadata::texts(cx)).map_err(raise)?;
+        write::write(&self.path, &png, cx)?;
+        Ok(SaveImageOutputs { file: Arc::new(SavedFile(png.into())) })
     }
 }

@@ -54,14 +54,17 @@ impl Node for SaveLatent {
     }
 
     fn effect(&self, outputs: &SaveLatentOutputs, cx: &Context) -> Effect {
-        let stands = outputs.file.path == cx.output_path(&self.path) && write::stands(&outputs.file);
-        if stands { Effect::Stands } else { Effect::Gone }
+        if write::stands(&self.path, &outputs.file.0, cx) { Effect::Stands } else { Effect::Restorable }
+    }
+
+    fn restore(&self, outputs: &SaveLatentOutputs, cx: &Context) -> anyhow::Result<()> {
+        write::write(&self.path, &outputs.file.0, cx)
     }
 
     fn run(&self, inputs: SaveLatentInputs, cx: &Context) -> anyhow::Result<SaveLatentOutputs> {
         cx.cancel().check()?;
         let bytes = latent::encode(&inputs.latent.z, inputs.latent.family).map_err(raise)?;
-        let file = write::write(&self.path, &bytes, cx)?;
-        Ok(SaveLatentOutputs { file: Arc::new(file) })
+        write::write(&self.path, &bytes, cx)?;
+        Ok(SaveLatentOutputs { file: Arc::new(SavedFile(bytes.into())) })
     }
 }

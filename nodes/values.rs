@@ -1,6 +1,5 @@
 //! What travels between nodes.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_diffusion::candle_core::{DType, Device, Tensor};
@@ -42,13 +41,9 @@ pub struct Guidance {
 /// Phrases in boxes.
 pub struct Layout(pub Vec<GroundedPhrase>);
 
-/// A file that a node has written.
+/// A file that a node has written: its content. Where it was written is the affair of node and host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SavedFile {
-    pub path: PathBuf,
-    /// BLAKE3 of its content.
-    pub digest: [u8; 32],
-}
+pub struct SavedFile(pub Arc<[u8]>);
 
 impl Image {
     /// Width and height in pixels.
@@ -186,6 +181,14 @@ impl Payload for SavedFile {
     const TYPE: &'static str = "File";
 
     fn bytes(&self) -> usize {
-        size_of_val(self) + self.path.as_os_str().len()
+        self.0.len()
     }
+
+    /// The file itself.
+    const CODEC: Option<Codec<SavedFile>> = Some(Codec {
+        format: "file",
+        version: 1,
+        encode: |file| Ok(Some(file.0.to_vec())),
+        decode: |bytes| Ok(SavedFile(bytes.into())),
+    });
 }

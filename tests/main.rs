@@ -8,6 +8,7 @@ mod fuzz;
 mod graphs;
 mod kill;
 mod layers;
+mod pictures;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

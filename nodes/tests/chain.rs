@@ -1,13 +1,13 @@
 //! The nodes by themselves, on the built-in models: what the engine would call, without the engine's graph.
 
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use lsregen_diffusion::candle_core::Tensor;
-use lsregen_diffusion::image::RgbImage;
+use lsregen_diffusion::image::{self, RgbImage};
 use lsregen_diffusion::models::Family;
-use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Fault, Host, Node};
-use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model};
+use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Fault, Host, Node, Payload};
+use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model, SavedFile};
 use lsregen_nodes::*;
 use serde_json::{Value as Json, json};
 
@@ -121,7 +121,71 @@ fn from_layout_to_file() {
     assert_eq!(read.image.to_rgb().unwrap(), image.to_rgb().unwrap());
 
     std::fs::write(folder.path().join("new/folder/picture.png"), "changed").unwrap();
-    assert_eq!(save.effect(&saved, &context), Effect::Gone, "another hand has changed the file");
+    assert_eq!(save.effect(&saved, &context), Effect::Restorable, "another hand has changed the file");
+    save.restore(&saved, &context).unwrap();
+    assert_eq!(save.effect(&saved, &context), Effect::Stands);
+}
+
+/// A written file is kept as it is, and comes back elsewhere; but one with its graph is not one without.
+#[test]
+fn written_files_are_restored() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (here, there) = (Context::detached(host(folder.path())), Context::detached(host(elsewhere.path())));
+    let save = node::<SaveImage>(json!({ "path": "a/picture.png" }));
+    let saved = save.run(SaveImageInputs { image: picture(24, 16) }, &here).unwrap();
+    let read = |folder: &Path, name: &str| std::fs::read(folder.join(name)).unwrap();
+    assert_eq!(read(folder.path(), "a/picture.png"), *saved.file.0);
+    // As the disk keeps it.
+    let codec = SavedFile::CODEC.unwrap();
+    let kept = (codec.encode)(&saved.file).unwrap().unwrap();
+    let saved = SaveImageOutputs { file: Arc::new((codec.decode)(&kept).unwrap()) };
+    assert_eq!(save.effect(&saved, &here), Effect::Stands);
+    assert_eq!(save.effect(&saved, &there), Effect::Restorable);
+    save.restore(&saved, &there).unwrap();
+    assert_eq!(read(elsewhere.path(), "a/picture.png"), *saved.file.0);
+
+    let bare = |wanted: bool| {
+        let host = Arc::unwrap_or_clone(host(folder.path())).with_service(Metadata(!wanted));
+        Context::detached(Arc::new(host))
+    };
+    assert_eq!(save.effect(&saved, &bare(false)), Effect::Stands);
+    assert_eq!(save.effect(&saved, &bare(true)), Effect::Gone);
+    let without = save.run(SaveImageInputs { image: picture(24, 16) }, &bare(true)).unwrap();
+    assert!(without.file.0.len() < saved.file.0.len());
+    assert_eq!(save.effect(&without, &bare(true)), Effect::Stands);
+    assert_eq!(save.effect(&without, &here), Effect::Gone);
+
+    let save = node::<SaveLatent>(json!({ "path": "z.safetensors" }));
+    let saved = save.run(SaveLatentInputs { latent: latent(3) }, &here).unwrap();
+    assert_eq!(save.effect(&saved, &bare(true)), Effect::Stands, "a latent carries no graph");
+    assert_eq!(save.effect(&saved, &there), Effect::Restorable);
+    save.restore(&saved, &there).unwrap();
+    assert_eq!(read(elsewhere.path(), "z.safetensors"), read(folder.path(), "z.safetensors"));
+}
+
+/// Ten previews at most, small, and only where they are wanted; they change nothing.
+#[test]
+fn samplings_show_how_they_go() {
+    let run = |previews: bool| {
+        let shown = Arc::new(Mutex::new(vec![]));
+        let events = shown.clone();
+        let listen = move |event: &Event| {
+            if let Event::Preview { done, of, png, .. } = event {
+                let picture = image::decode(png).unwrap();
+                events.lock().unwrap().push((*done, *of, picture.dimensions()));
+            }
+        };
+        let host = Arc::unwrap_or_clone(host(Path::new("."))).with_previews(previews);
+        let cx = Context::new(Arc::new(host), "sample".into(), Cancel::new(), Arc::new(listen));
+        let sample = node::<SdxlSample>(json!({ "prompt": "sand", "steps": 11, "width": 320, "height": 64, "cfg": 1 }));
+        let z = sample.run(SdxlSampleInputs { model: XL.clone() }, &cx).unwrap().latent;
+        let shown = shown.lock().unwrap().clone();
+        (numbers(&z.z), shown)
+    };
+    let (with, shown) = run(true);
+    let expected: Vec<_> = [2, 4, 6, 8, 10, 11].map(|done| (done, 11, (160, 32))).to_vec();
+    assert_eq!(shown, expected);
+    assert_eq!(run(false), (with, vec![]));
 }
 
 #[test]

@@ -7,7 +7,8 @@ use lsregen_engine::{
     Cancel, Diagnostic, Event, Executor, FileDigests, Host, Lanes, Order, Outcome, Override, Plan, Registry, Source,
     Store, check,
 };
-use lsregen_nodes::{Numerics, registry};
+use lsregen_nodes::metadata::{Carried, carried};
+use lsregen_nodes::{Metadata, Numerics, registry};
 
 fn host(graphs: &Path, outputs: &Path) -> Host {
     let numerics = Numerics::new("cpu").unwrap();
@@ -73,8 +74,8 @@ nodes:
 ";
 
 /// Runs `GRAPH` and gives the names of the nodes that ran.
-fn run(folder: &Path, registry: &Registry, store: &Arc<Store>, set: &[&str]) -> Vec<String> {
-    let host = Arc::new(host(folder, folder));
+fn run(host: Host, registry: &Registry, store: &Arc<Store>, set: &[&str]) -> Vec<String> {
+    let host = Arc::new(host);
     let overrides: Vec<_> =
         set.iter().map(|arg| Override::parse(arg).map_err(|fault| fault.message).unwrap()).collect();
     let checked = check(Source::new("graph.yaml", GRAPH), &overrides, registry, &host);
@@ -95,17 +96,30 @@ fn run(folder: &Path, registry: &Registry, store: &Arc<Store>, set: &[&str]) -> 
 fn what_is_known_is_not_done_again() {
     let folder = tempfile::tempdir().unwrap();
     let (registry, store) = (registry(), Arc::new(Store::in_memory(1 << 30)));
-    let again = |set: &[&str]| run(folder.path(), &registry, &store, set);
+    let place = || host(folder.path(), folder.path());
+    let again = |set: &[&str]| run(place(), &registry, &store, set);
     assert_eq!(again(&[]).len(), 8, "all of them");
-    let first = std::fs::read(folder.path().join("a.png")).unwrap();
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    let first = read("a.png");
     assert_eq!(again(&[]), [""; 0]);
 
     std::fs::remove_file(folder.path().join("a.png")).unwrap();
-    assert_eq!(again(&[]), ["save"], "the file is gone");
-    assert_eq!(std::fs::read(folder.path().join("a.png")).unwrap(), first);
-
+    assert_eq!(again(&[]), [""; 0], "the file is gone: it is written again");
+    assert_eq!(read("a.png"), first);
     std::fs::write(folder.path().join("a.png"), "other").unwrap();
-    assert_eq!(again(&[]), ["save"], "the file is another");
+    assert_eq!(again(&[]), [""; 0], "the file is another");
+    assert_eq!(read("a.png"), first);
+    assert_eq!(run(host(folder.path(), &folder.path().join("new")), &registry, &store, &[]), [""; 0], "elsewhere");
+    assert_eq!(read("new/a.png"), first);
+
     assert_eq!(again(&["path=b.png"]), ["save"]);
-    assert_eq!(std::fs::read(folder.path().join("b.png")).unwrap(), first);
+    let pixels = |name: &str| lsregen_diffusion::image::load(&folder.path().join(name)).unwrap();
+    assert_eq!(pixels("b.png"), pixels("a.png"));
+    assert_ne!(read("b.png"), first, "it carries another graph");
+
+    let bare = || run(place().with_service(Metadata(false)), &registry, &store, &[]);
+    assert_eq!((bare(), bare()), (vec!["save".to_string()], vec![]));
+    assert_eq!(carried(&read("a.png")).unwrap(), Carried::Nothing);
+    assert_eq!((again(&[]), again(&[])), (vec!["save".to_string()], vec![]));
+    assert_eq!(read("a.png"), first);
 }

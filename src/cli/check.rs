@@ -12,7 +12,7 @@ use super::{Exit, console, print};
 /// Check graphs: all their faults, each with its place and what to do; nothing runs
 #[derive(Args)]
 pub struct Check {
-    /// Graph files
+    /// Graph files, or pictures that carry their graph
     #[arg(required = true, value_name = "GRAPH")]
     graphs: Vec<PathBuf>,
 

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, LineWriter, Write};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lsregen_engine::{Event, Subscriber};
 use serde_json::{Map, Value as Json, json};
 
+use super::previews::Previews;
 use super::{Exit, usage};
 
 /// Raised when a field changes its meaning or goes; new events and new fields do not raise it.
@@ -45,8 +45,8 @@ impl Events {
         let _ = writeln!(out, "{}", Json::Object(object));
     }
 
-    /// A subscriber of one run, which its events name by this number. Files of previews lie in `previews`.
-    pub fn of_run(&self, run: usize, previews: Option<PathBuf>) -> RunEvents {
+    /// A subscriber of one run, which its events name by this number. `previews` knows the files of its previews.
+    pub fn of_run(&self, run: usize, previews: Option<Arc<Previews>>) -> RunEvents {
         RunEvents { events: self.clone(), run, previews }
     }
 }
@@ -55,7 +55,7 @@ impl Events {
 pub struct RunEvents {
     events: Events,
     run: usize,
-    previews: Option<PathBuf>,
+    previews: Option<Arc<Previews>>,
 }
 
 impl Subscriber for RunEvents {
@@ -75,7 +75,7 @@ impl Subscriber for Several {
     }
 }
 
-fn fields(event: &Event, previews: Option<&Path>) -> (&'static str, Json) {
+fn fields(event: &Event, previews: Option<&Previews>) -> (&'static str, Json) {
     match event {
         Event::PlanMade { run, hit, shared, unneeded } => {
             ("plan_made", json!({ "to_run": run, "hits": hit, "shared": shared, "unneeded": unneeded }))
@@ -86,7 +86,7 @@ fn fields(event: &Event, previews: Option<&Path>) -> (&'static str, Json) {
         Event::Joined { node, key } => ("joined", json!({ "node": node, "key": key })),
         Event::Step { node, done, of } => ("step", json!({ "node": node, "done": done, "of": of })),
         Event::Preview { node, done, of, .. } => {
-            let file = previews.map(|folder| folder.join(format!("{node}-{done:03}.png")));
+            let file = previews.map(|previews| previews.path(node, *done));
             ("preview", json!({ "node": node, "done": done, "of": of, "file": file }))
         }
         Event::Note { node, text } => ("note", json!({ "node": node, "text": text })),

@@ -14,7 +14,7 @@ use super::{Exit, console, print};
 /// Draw the graph itself: its nodes and links
 #[derive(Args)]
 pub struct Graph {
-    /// Graph file
+    /// Graph file, or a picture that carries its graph
     graph: PathBuf,
 
     /// What to write on stdout

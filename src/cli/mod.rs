@@ -11,10 +11,13 @@ mod graph;
 mod memory;
 mod nodes;
 mod open;
+mod picture;
 mod plan;
+mod previews;
 mod run;
 mod schema;
 mod session;
+mod show;
 
 use std::process::ExitCode;
 
@@ -37,6 +40,7 @@ enum Verb {
     Graph(graph::Graph),
     Cache(cache::Cache),
     Schema(schema::Schema),
+    Show(show::Show),
 }
 
 /// How a command ended.
@@ -67,6 +71,7 @@ pub fn main() -> Exit {
         Verb::Graph(verb) => verb.main(),
         Verb::Cache(verb) => verb.main(),
         Verb::Schema(verb) => verb.main(),
+        Verb::Show(verb) => verb.main(),
     };
     done.unwrap_or_else(|exit| exit)
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::{
-    Checked, Diagnostic, FileDigests, Graph, Host, Override, Plan, Registry, Severity, Store, check, read_source,
-    render,
+    Checked, Diagnostic, FileDigests, Graph, Host, Override, Plan, Registry, Severity, Store, check, check_with,
+    read_source, render,
 };
-use lsregen_nodes::{Numerics, registry};
+use lsregen_nodes::{Metadata, Numerics, registry};
 
-use super::{Exit, console, usage};
+use super::{Exit, console, picture, usage};
 
 /// The values that a command line gives to a graph's `params`.
 #[derive(Args)]
@@ -47,6 +47,10 @@ pub struct Place {
     /// Folder for the files that the graph writes, in place of the working directory
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
+
+    /// Write pictures without the graph that made them
+    #[arg(long)]
+    no_metadata: bool,
 }
 
 impl Place {
@@ -54,7 +58,8 @@ impl Place {
     pub fn host(&self, path: &Path) -> Result<Arc<Host>, Exit> {
         let numerics = Numerics::new(&self.device).map_err(|error| usage(format!("{error:#}")))?;
         let host = host(path, self.output_dir.as_deref());
-        Ok(Arc::new(host.with_fingerprint(numerics.fingerprint()).with_service(numerics)))
+        let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);
+        Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))
     }
 }
 
@@ -99,9 +104,13 @@ pub fn host(path: &Path, output: Option<&Path>) -> Host {
     Host::new(path.parent().unwrap_or(Path::new("")), output.unwrap_or(Path::new("")))
 }
 
-/// Reads and checks the graph at `path`.
+/// Reads and checks the graph at `path`: a file of its own, or a picture that carries it.
 pub fn check_file(path: &Path, params: &Params, registry: &Registry, host: &Host) -> Result<Checked, Exit> {
     let overrides = params.overrides()?;
+    if let Some(record) = picture::record(path)? {
+        let (source, read) = record.sources(&path.display().to_string());
+        return Ok(check_with(source, &overrides, registry, host, &read));
+    }
     let source = read_source(path).map_err(|fault| {
         console::say(&render(&[(*fault).clone()], console::colours()));
         // A file that is not there is the command line's fault; one that is no text is the file's own.

@@ -12,7 +12,7 @@ use super::{Exit, console, print};
 /// Show what would run, and why; nothing runs
 #[derive(Args)]
 pub struct Plan {
-    /// Graph file
+    /// Graph file, or a picture that carries its graph
     graph: PathBuf,
 
     #[command(flatten)]

@@ -12,7 +12,7 @@ use super::{Exit, console};
 /// Run a graph
 #[derive(Args)]
 pub struct Run {
-    /// Graph file
+    /// Graph file, or a picture that carries its graph
     graph: PathBuf,
 
     #[command(flatten)]

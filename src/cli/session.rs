@@ -1,5 +1,6 @@
 //! What every verb that runs nodes has in common: the runtime, the executor, who is told, and Ctrl-C.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +13,7 @@ use tokio::runtime::Runtime;
 use super::cache_args::Cache;
 use super::events::{Events, Several};
 use super::memory::Memory;
+use super::previews::Previews;
 use super::{Exit, console, open};
 
 /// How nodes are run, and what is told of it.
@@ -26,6 +28,10 @@ pub struct Options {
     /// End with the first failure, in place of running all that does not depend on it
     #[arg(long)]
     fail_fast: bool,
+
+    /// Write small pictures of how each sampling goes into this folder: NODE-STEP.png
+    #[arg(long, value_name = "DIR")]
+    previews: Option<PathBuf>,
 
     /// Tell what happens as JSON Lines (docs/events.md): `jsonl` on stdout, anything else is a file
     #[arg(long, value_name = "jsonl|FILE")]
@@ -43,6 +49,7 @@ pub struct Session {
     pub digests: FileDigests,
     pub events: Option<Events>,
     pub quiet: bool,
+    previews: Option<Arc<Previews>>,
     fail_fast: bool,
     runs: AtomicUsize,
 }
@@ -63,6 +70,7 @@ impl Options {
             Runs::Many => self.memory.store(),
         }));
         let events = self.events.as_deref().map(Events::open).transpose()?;
+        let previews = self.previews.as_deref().map(Previews::new).transpose()?.map(Arc::new);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
             console::complain(format!("the system gives no thread or timer to run on: {error}"));
             Exit::Failed
@@ -72,6 +80,7 @@ impl Options {
             digests: open::digests(&store),
             executor: Executor::new(Lanes::of_this_machine(), store),
             events,
+            previews,
             quiet: self.quiet,
             fail_fast: self.fail_fast,
             runs: AtomicUsize::new(0),
@@ -95,15 +104,19 @@ impl Session {
         cancel: &Cancel,
     ) -> Running {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
-        let subscriber: Arc<dyn Subscriber> = match &self.events {
-            Some(events) => Arc::new(Several(vec![subscriber, Arc::new(events.of_run(run, None))])),
-            None => subscriber,
-        };
+        let mut subscribers = vec![subscriber];
+        if let Some(previews) = &self.previews {
+            subscribers.push(previews.clone());
+        }
+        if let Some(events) = &self.events {
+            subscribers.push(Arc::new(events.of_run(run, self.previews.clone())));
+        }
+        let host = if self.previews.is_some() { Arc::new(Host::clone(host).with_previews(true)) } else { host.clone() };
         self.executor.start(Order {
             graph: graph.clone(),
             plan,
-            host: host.clone(),
-            subscriber,
+            host,
+            subscriber: Arc::new(Several(subscribers)),
             cancel: cancel.clone(),
             fail_fast: self.fail_fast,
         })

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 pub use image::RgbImage;
-use image::{DynamicImage, ImageError, ImageFormat, imageops};
+use image::{ImageError, imageops};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -29,12 +29,16 @@ pub enum Resampling {
 /// Reads a PNG, JPEG or WebP as 8-bit RGB; transparency is laid over white.
 pub fn load(path: &Path) -> Result<RgbImage> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let picture = image::load_from_memory(&bytes).map_err(|e| {
-        let what = match e {
+    decode(&bytes).map_err(|what| Error::Input(format!("{}: {what}", path.display())))
+}
+
+/// The picture of a file's bytes.
+pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
+    let picture = image::load_from_memory(bytes).map_err(|e| {
+        Error::input(match e {
             ImageError::Unsupported(_) => "not a picture in a format that is read here (PNG, JPEG, WebP)".to_string(),
             e => format!("not a whole picture: {e}"),
-        };
-        Error::Input(format!("{}: {what}", path.display()))
+        })
     })?;
     Ok(match picture {
         p if !p.color().has_alpha() => p.into_rgb8(),
@@ -48,13 +52,69 @@ pub fn load(path: &Path) -> Result<RgbImage> {
     })
 }
 
-/// Encodes as PNG.
-pub fn png(picture: &RgbImage) -> Result<Vec<u8>> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    DynamicImage::ImageRgb8(picture.clone())
-        .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|e| Error::Input(format!("cannot encode a {}×{} PNG: {e}", picture.width(), picture.height())))?;
-    Ok(bytes.into_inner())
+/// Encodes as PNG, 8 bits a channel, with texts beside the pixels: keyword (1 to 79 characters of Latin-1) and text.
+pub fn png(picture: &RgbImage, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let (width, height) = picture.dimensions();
+    let encode = || {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        let mut writer = encoder.write_header()?;
+        for (keyword, text) in texts {
+            let mut chunk = png::text_metadata::ITXtChunk::new(*keyword, *text);
+            chunk.compressed = true;
+            writer.write_text_chunk(&chunk)?;
+        }
+        writer.write_image_data(picture.as_raw())?;
+        writer.finish()?;
+        Ok(bytes)
+    };
+    encode().map_err(|e: png::EncodingError| Error::Input(format!("cannot encode a {width}×{height} PNG: {e}")))
+}
+
+/// What every PNG file begins with.
+pub const PNG_SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
+
+/// Bytes of a text inside a PNG file, unpacked: more is refused.
+const MAX_TEXT: usize = 64 << 20;
+
+/// The texts of a PNG file under these keywords, in their order; `None` for those that it does not have. The pixels
+/// are not looked at.
+///
+/// Errors if it is no PNG file, or damaged where a text may stand, or a text is.
+pub fn read_texts<const N: usize>(bytes: &[u8], keywords: [&str; N]) -> Result<[Option<String>; N]> {
+    let broken = |e: png::DecodingError| Error::Input(format!("not a whole PNG file: {e}"));
+    let mut decoder = png::StreamingDecoder::new();
+    // A text whose checksum is wrong would otherwise seem not to be there.
+    decoder.set_skip_ancillary_crc_failures(false);
+    let (mut rest, mut whole) = (bytes, false);
+    while !rest.is_empty() && !whole {
+        let (used, event) = decoder.update(rest, None).map_err(broken)?;
+        rest = &rest[used..];
+        whole = matches!(event, png::Decoded::ChunkComplete(png::chunk::IEND));
+    }
+    let mut found = keywords.map(|_| None);
+    for (slot, keyword) in found.iter_mut().zip(keywords) {
+        *slot = decoder.info().and_then(|info| text(info, keyword)).transpose().map_err(broken)?;
+    }
+    if !whole && found.iter().all(Option::is_none) {
+        return Err(Error::input("not a whole PNG file: it ends too early"));
+    }
+    Ok(found)
+}
+
+/// A text in any of the three forms that PNG has for it.
+fn text(info: &png::Info<'_>, keyword: &str) -> Option<Result<String, png::DecodingError>> {
+    if let Some(chunk) = info.utf8_text.iter().find(|chunk| chunk.keyword == keyword) {
+        let mut chunk = chunk.clone();
+        return Some(chunk.decompress_text_with_limit(MAX_TEXT).and_then(|()| chunk.get_text()));
+    }
+    if let Some(chunk) = info.compressed_latin1_text.iter().find(|chunk| chunk.keyword == keyword) {
+        let mut chunk = chunk.clone();
+        return Some(chunk.decompress_text_with_limit(MAX_TEXT).and_then(|()| chunk.get_text()));
+    }
+    info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == keyword).map(|chunk| Ok(chunk.text.clone()))
 }
 
 /// (3, H, W) or (1, 3, H, W) in [-1, 1] → 8-bit, rounded half to even as diffusers' image processor does.
@@ -149,4 +209,60 @@ pub fn fit(picture: &RgbImage, width: u32, height: u32, ground: image::Rgb<u8>) 
     let mut cell = RgbImage::from_pixel(width, height, ground);
     imageops::overlay(&mut cell, &scaled, i64::from((width - w) / 2), i64::from((height - h) / 2));
     cell
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture() -> RgbImage {
+        RgbImage::from_fn(17, 9, |x, y| image::Rgb([x * 15, y * 28, x * y].map(|v| v as u8)))
+    }
+
+    const LONG: &str = "a: ünï — «long» ";
+
+    #[test]
+    fn texts_come_back_and_pixels_stay() {
+        let long = LONG.repeat(200_000);
+        let bytes = png(&picture(), &[("Software", "lsregen"), ("lsregen", &long)]).unwrap();
+        let [program, missing, record] = read_texts(&bytes, ["Software", "Comment", "lsregen"]).unwrap();
+        assert_eq!((program.as_deref(), missing), (Some("lsregen"), None));
+        assert!(record.as_deref() == Some(&long) && bytes.len() < long.len() / 20, "{} bytes", bytes.len());
+        assert_eq!(image::load_from_memory(&bytes).unwrap().into_rgb8(), picture());
+        assert_eq!(read_texts(&png(&picture(), &[]).unwrap(), ["lsregen"]).unwrap(), [None]);
+    }
+
+    /// The oldest form, as other programs write it; and a text behind the pixels.
+    #[test]
+    fn texts_of_other_programs() {
+        let mut bytes = vec![];
+        let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+        encoder.add_text_chunk("prompt".into(), "{}".into()).unwrap();
+        encoder.add_ztxt_chunk("workflow".into(), "[]".into()).unwrap();
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&[0]).unwrap();
+        writer.write_text_chunk(&png::text_metadata::ITXtChunk::new("late", "yes")).unwrap();
+        writer.finish().unwrap();
+        let found = read_texts(&bytes, ["prompt", "workflow", "late"]).unwrap();
+        assert_eq!(found.each_ref().map(Option::as_deref), [Some("{}"), Some("[]"), Some("yes")]);
+    }
+
+    #[test]
+    fn damage_is_told() {
+        let whole = png(&picture(), &[("lsregen", LONG)]).unwrap();
+        let at = whole.windows(4).position(|w| w == b"iTXt").unwrap();
+        let mut changed = whole.clone();
+        changed[at + 20] ^= 1;
+        for (bytes, words) in [
+            (&b"no PNG at all"[..], "not a whole PNG file"),
+            (&whole[..0], "ends too early"),
+            (&whole[..at + 20], "ends too early"),
+            (&changed, "not a whole PNG file"),
+        ] {
+            let error = read_texts(bytes, ["lsregen"]).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        // The end of the pixels is no part of the text.
+        assert_eq!(read_texts(&whole[..whole.len() - 30], ["lsregen"]).unwrap()[0].as_deref(), Some(LONG));
+    }
 }

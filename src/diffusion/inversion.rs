@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use crate::denoiser::{Denoiser, epsilon, predicted};
-use crate::sampler::{OnStep, Sampler};
+use crate::sampler::{OnStep, Sampler, Step};
 use crate::{Error, Result};
 
 /// z̄_t at a sampler's timesteps.
@@ -73,12 +73,13 @@ pub fn ddim(
     for (i, &t) in timesteps.iter().rev().enumerate() {
         let e = epsilon(kind, &denoiser.predict(&z, t)?, &z, below)?;
         let above = schedule.alpha_bar(t);
-        z = ((predicted(&z, &e, below)? * above.sqrt())? + (e * (1.0 - above).sqrt())?)?;
+        let x0 = predicted(&z, &e, below)?;
+        z = ((&x0 * above.sqrt())? + (e * (1.0 - above).sqrt())?)?;
         below = above;
         if timesteps.len() - i <= keep {
             points.push((t, z.clone()));
         }
-        on_step(i + 1, timesteps.len())?;
+        on_step(Step { done: i + 1, of: timesteps.len(), clean: &x0 })?;
     }
     points.reverse();
     Ok(Trajectory { points })

@@ -38,8 +38,19 @@ pub struct Sampler {
     alpha_bar: Vec<f64>,
 }
 
-/// Called after each step with its number (from 1) and the number of steps; an error ends the run.
-pub type OnStep<'a> = &'a dyn Fn(usize, usize) -> Result<()>;
+/// Called after each step; an error ends the run.
+pub type OnStep<'a> = &'a dyn Fn(Step) -> Result<()>;
+
+/// A step that was done.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// Its number, from 1.
+    pub done: usize,
+    /// The number of steps.
+    pub of: usize,
+    /// x̂₀, the clean latent as this step's prediction has it.
+    pub clean: &'a Tensor,
+}
 
 impl Sampler {
     /// A sampler over `steps` steps. `eta` (η of DDIM, 0 to 1) is the share of fresh noise a step.
@@ -117,15 +128,15 @@ impl Sampler {
             let e = epsilon(kind, &denoiser.predict(&z, t)?, &z, a)?;
             let x0 = predicted(&z, &e, a)?;
             z = match self.method {
-                Method::Ddim => self.ddim(&z, e, x0, a, b, generator)?,
-                Method::Euler => ((x0 * b.sqrt())? + (e * (1.0 - b).sqrt())?)?,
+                Method::Ddim => self.ddim(&z, e, &x0, a, b, generator)?,
+                Method::Euler => ((&x0 * b.sqrt())? + (e * (1.0 - b).sqrt())?)?,
                 Method::DpmSolverPp2M => {
                     let next = dpm_solver_pp_2m(&z, &x0, before.as_ref(), a, b)?;
-                    before = Some((x0, log_snr(a)));
+                    before = Some((x0.clone(), log_snr(a)));
                     next
                 }
             };
-            on_step(i + 1 - first, steps - first)?;
+            on_step(Step { done: i + 1 - first, of: steps - first, clean: &x0 })?;
         }
         Ok(z)
     }
@@ -140,13 +151,12 @@ impl Sampler {
     }
 
     /// z' = √ᾱ' x̂₀ + √(1−ᾱ'−σ²) ε + σ n, σ = η √((1−ᾱ')/(1−ᾱ)) √(1−ᾱ/ᾱ').
-    fn ddim(&self, z: &Tensor, e: Tensor, x0: Tensor, a: f64, b: f64, generator: &mut Generator) -> Result<Tensor> {
+    fn ddim(&self, z: &Tensor, e: Tensor, x0: &Tensor, a: f64, b: f64, generator: &mut Generator) -> Result<Tensor> {
         let config = &self.schedule.config;
-        let (x0, e) = if config.clip_sample {
-            let x0 = x0.clamp(-config.clip_sample_range, config.clip_sample_range)?;
-            (x0, e) // diffusers keeps ε as predicted (`use_clipped_model_output` is off)
-        } else {
-            (x0, e)
+        let x0 = match config.clip_sample {
+            // diffusers keeps ε as predicted (`use_clipped_model_output` is off).
+            true => &x0.clamp(-config.clip_sample_range, config.clip_sample_range)?,
+            false => x0,
         };
         let sigma = self.eta * ((1.0 - b) / (1.0 - a) * (1.0 - a / b)).max(0.0).sqrt();
         let z_next = ((x0 * b.sqrt())? + (e * (1.0 - b - sigma * sigma).max(0.0).sqrt())?)?;

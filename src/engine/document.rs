@@ -125,6 +125,12 @@ pub(crate) fn oversize(source: &Source) -> Option<String> {
     (size > MAX_SIZE).then(|| format!("the file has {size} bytes; a workflow has at most {MAX_SIZE}"))
 }
 
+/// Whether a character has no business in a text file.
+pub(crate) fn is_stray(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+        || matches!(c, '\u{fdd0}'..='\u{fdef}' | '\u{fffe}' | '\u{ffff}')
+}
+
 /// Why a text is not even tried.
 fn unreadable(source: &Arc<Source>) -> Option<Diagnostic> {
     let text = source.text();
@@ -134,10 +140,6 @@ fn unreadable(source: &Arc<Source>) -> Option<Diagnostic> {
             Diagnostic::error("too-large", message, Label::new(source, Span::new(0, 0), "")).help(help.to_string()),
         );
     }
-    let is_stray = |c: char| {
-        (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
-            || matches!(c, '\u{fdd0}'..='\u{fdef}' | '\u{fffe}' | '\u{ffff}')
-    };
     let (at, stray) = text.char_indices().find(|&(_, c)| is_stray(c))?;
     let message = format!("the control character U+{:04X} stands in the text", u32::from(stray));
     let span = Span::new(at, at + stray.len_utf8());
@@ -343,11 +345,7 @@ impl Parser<'_> {
                 continue;
             };
             let param = &mut self.params[index];
-            let mut value = given.value.clone();
-            // Where the file has a text, an override such as `7` is one too.
-            if let (Data::Text(_), Some(plain)) = (&param.value.data, &given.plain) {
-                value.data = Data::Text(plain.clone());
-            }
+            let mut value = given.value_for(&param.value);
             mark(&mut value, &mut |place| place.origin = origin);
             param.value = value;
         }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::iter::successors;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use petgraph::Direction::Incoming;
 use petgraph::algo::kosaraju_scc;
@@ -12,6 +12,8 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::diagnostic::Label;
 use crate::node::{DynNode, NodeType};
+use crate::overrides::Override;
+use crate::resolved::resolved;
 use crate::source::{Source, Span};
 use crate::texts::Texts;
 use crate::yaml::{Data, Item, Key, Place};
@@ -56,6 +58,9 @@ pub struct Graph {
     order: Vec<NodeIndex>,
     /// Nothing for a graph without a document.
     written: Written,
+    /// What the document's `params` were given from outside.
+    overrides: Vec<Override>,
+    resolved: OnceLock<Option<Arc<str>>>,
 }
 
 /// What the files of a graph say, for faults that show after the check.
@@ -99,7 +104,10 @@ impl Graph {
             }
         }
         match order(&graph) {
-            Some(order) => Ok(Graph { source, nodes: graph, order, written: Written::default() }),
+            Some(order) => {
+                let (written, overrides) = (Written::default(), vec![]);
+                Ok(Graph { source, nodes: graph, order, written, overrides, resolved: OnceLock::new() })
+            }
             None => Err(Cycle(knots(&graph).into_iter().next().unwrap_or_default())),
         }
     }
@@ -112,6 +120,12 @@ impl Graph {
     /// The other files that the graph was read from: once for each path that leads to one.
     pub fn sources(&self) -> &[Included] {
         &self.written.included
+    }
+
+    /// The text of the document with the values that its `params` had in this graph, so that it stands for the same
+    /// graph by itself. Written when first asked for; `None` where no text could be found that does.
+    pub fn resolved(&self) -> Option<&Arc<str>> {
+        self.resolved.get_or_init(|| resolved(&self.source, &self.overrides)).as_ref()
     }
 
     pub fn node(&self, index: NodeIndex) -> &GraphNode {
@@ -139,6 +153,10 @@ impl Graph {
 
     pub(crate) fn with_written(self, written: Written) -> Graph {
         Graph { written, ..self }
+    }
+
+    pub(crate) fn with_overrides(self, overrides: &[Override]) -> Graph {
+        Graph { overrides: overrides.to_vec(), ..self }
     }
 
     /// All nodes, producers before consumers; otherwise in the order of the document.

@@ -31,6 +31,7 @@ mod texts;
 mod nearest;
 mod overrides;
 mod document;
+mod resolved;
 mod graph;
 mod check;
 
@@ -65,7 +66,7 @@ pub use node::{DynNode, Effect, Fault, FileRef, Node, NodeType};
 pub use overrides::Override;
 pub use petgraph::graph::NodeIndex;
 pub use plan::{Action, Counts, Idle, Plan, PlanError, Step, Why};
-pub use record::Record;
+pub use record::{Record, RecordError, Recorded};
 pub use registry::{Entry, ParamDoc, Registry};
 pub use run::{Outcome, Summary};
 pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};

@@ -77,4 +77,12 @@ impl Override {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// The value in place of the file's: where the file has a text, an override such as `7` is one too.
+    pub(crate) fn value_for(&self, before: &Item) -> Item {
+        match (&before.data, &self.plain) {
+            (Data::Text(_), Some(plain)) => Item { data: Data::Text(plain.clone()), ..self.value.clone() },
+            _ => self.value.clone(),
+        }
+    }
 }

@@ -12,7 +12,7 @@ use lsregen_diffusion::guidance::{Distance, Extractor, Guidance, Inversion, Mome
 use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_diffusion::inversion;
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::sampler::{Method, Sampler};
+use lsregen_diffusion::sampler::{Method, Sampler, Step};
 use lsregen_diffusion::schedule::SchedulerConfig;
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ fn denoiser(z: &Tensor, t: f64) -> Result<Tensor> {
     Ok(z.affine(0.7, 0.3 * (t / 100.0).sin())?.tanh()?)
 }
 
-fn quiet(_: usize, _: usize) -> Result<()> {
+fn quiet(_: Step) -> Result<()> {
     Ok(())
 }
 
@@ -41,6 +41,34 @@ fn randn(shape: &[usize], seed: u64) -> Tensor {
 }
 
 const SHAPE: [usize; 4] = [1, 4, 3, 5];
+
+/// Each step tells its x̂₀, which with the ε of its prediction makes the latent that was predicted from.
+#[test]
+fn every_sampler_tells_the_clean_latent_of_each_step() {
+    for method in [Method::Ddim, Method::Euler, Method::DpmSolverPp2M] {
+        let sampler = Sampler::new(method, &stable_diffusion(), 6, 0.0).unwrap();
+        let seen = std::cell::RefCell::new(vec![]);
+        let seeing = |z: &Tensor, t: f64| {
+            let e = denoiser(z, t)?;
+            seen.borrow_mut().push((z.clone(), e.clone(), sampler.schedule().alpha_bar(t)));
+            Ok(e)
+        };
+        let told = std::cell::RefCell::new(vec![]);
+        let tell = |step: Step| {
+            assert_eq!((step.done, step.of), (told.borrow().len() + 1, 6));
+            told.borrow_mut().push(step.clean.clone());
+            Ok(())
+        };
+        let z = sampler.run(&randn(&SHAPE, 1), &seeing, &[], &mut Generator::new(0), &tell).unwrap();
+        let quietly = sampler.run(&randn(&SHAPE, 1), &denoiser, &[], &mut Generator::new(0), &quiet).unwrap();
+        let numbers = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(numbers(&z), numbers(&quietly));
+        for (x0, (z, e, a)) in told.borrow().iter().zip(seen.borrow().iter()) {
+            let back = ((x0 * a.sqrt()).unwrap() + (e * (1.0 - a).sqrt()).unwrap()).unwrap();
+            assert!(numbers(&back).iter().zip(numbers(z)).all(|(a, b)| (a - b).abs() < 1e-4), "{method:?}");
+        }
+    }
+}
 
 #[test]
 fn samplers_equal_diffusers() {
@@ -235,7 +263,7 @@ fn diverging_guidance_is_named() {
 fn a_run_ends_where_its_callback_fails() {
     let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
     let seen = std::cell::RefCell::new(Vec::new());
-    let stop = |i: usize, n: usize| {
+    let stop = |Step { done: i, of: n, .. }: Step| {
         seen.borrow_mut().push((i, n));
         if i == 3 { Err(lsregen_diffusion::Error::Cancelled) } else { Ok(()) }
     };

@@ -17,7 +17,7 @@ use lsregen_diffusion::models::config::UNetConfig;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::pipeline::{InversionMode, Settings, gligen, invert, sample};
-use lsregen_diffusion::sampler::{Method, Sampler};
+use lsregen_diffusion::sampler::{Method, Sampler, Step};
 use lsregen_diffusion::weights::{ModelFiles, Weights};
 
 /// Largest relative error of the latents after a whole run in f32.
@@ -31,7 +31,7 @@ fn load(name: &str) -> Model {
     Model::load(&ModelFiles::Folder(shapes(name)), DType::F32, &Device::Cpu).unwrap()
 }
 
-fn quiet(_: usize, _: usize) -> Result<()> {
+fn quiet(_: Step) -> Result<()> {
     Ok(())
 }
 

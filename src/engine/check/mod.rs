@@ -80,7 +80,9 @@ pub fn check_with(
         }
         Checker { texts, faults, .. } = checker;
     }
-    let graph = assembled.map(|(graph, nodes)| graph.with_written(Written { texts: Some(texts), nodes, included }));
+    let graph = assembled.map(|(graph, nodes)| {
+        graph.with_written(Written { texts: Some(texts), nodes, included }).with_overrides(overrides)
+    });
     let document = scopes.into_iter().next().map(|scope| scope.document);
     Checked { graph, diagnostics: faults.in_order(&source), document, includes }
 }

@@ -6,6 +6,7 @@ mod includes;
 mod nodes;
 mod places;
 mod reference;
+mod resolved;
 mod texts;
 mod workflow_schema;
 
