@@ -5,6 +5,7 @@ mod docs;
 mod faults;
 mod graphs;
 mod layers;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

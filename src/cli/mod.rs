@@ -11,6 +11,7 @@ mod open;
 mod plan;
 mod run;
 mod session;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Run),
+    Watch(watch::Watch),
     Check(check::Check),
     Plan(plan::Plan),
     Nodes(nodes::Nodes),
@@ -55,6 +57,7 @@ impl From<Exit> for ExitCode {
 pub fn main() -> Exit {
     let done = match Arguments::parse().verb {
         Verb::Run(verb) => verb.main(),
+        Verb::Watch(verb) => verb.main(),
         Verb::Check(verb) => verb.main(),
         Verb::Plan(verb) => verb.main(),
         Verb::Nodes(verb) => verb.main(),

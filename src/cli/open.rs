@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::{
-    Checked, Diagnostic, FileDigests, Graph, Host, Label, Override, Plan, Registry, Severity, Store, check,
+    Checked, Diagnostic, FileDigests, Graph, Host, Label, Override, Plan, PlanError, Registry, Severity, Store, check,
     read_source, render,
 };
 use lsregen_nodes::{Numerics, registry};
@@ -25,7 +25,7 @@ pub struct Params {
 }
 
 impl Params {
-    fn overrides(&self) -> Result<Vec<Override>, Exit> {
+    pub fn overrides(&self) -> Result<Vec<Override>, Exit> {
         let seed = self.seed.map(|seed| format!("seed={seed}"));
         let parse = |arg: &String| {
             Override::parse(arg).map_err(|fault| {
@@ -71,13 +71,18 @@ pub fn open(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
 /// Plans a run of `graph` on what `store` knows.
 pub fn plan(graph: &Graph, host: &Arc<Host>, store: &Store, digests: &FileDigests) -> Result<Plan, Exit> {
     Plan::new(graph, host, store, digests).map_err(|errors| {
-        let faults = errors.into_iter().map(|error| {
-            let label = Label::new(graph.source(), graph.locate(error.node, &error.fault.path), "");
-            Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
-        });
-        console::say(&render(&faults.collect::<Vec<_>>(), console::colours()));
+        console::say(&render(&unplannable(graph, errors), console::colours()));
         Exit::BadGraph
     })
+}
+
+/// What keeps a graph from being planned, with the places in its file.
+pub fn unplannable(graph: &Graph, errors: Vec<PlanError>) -> Vec<Diagnostic> {
+    let faults = errors.into_iter().map(|error| {
+        let label = Label::new(graph.source(), graph.locate(error.node, &error.fault.path), "");
+        Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
+    });
+    faults.collect()
 }
 
 /// Input files are looked for beside the graph, written files go to `output` or the working directory.

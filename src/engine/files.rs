@@ -15,7 +15,7 @@ use crate::digest::Digest;
 
 /// A file that was written to so recently may be written to again without a visible change of its times: file systems
 /// count in steps of up to two seconds. Its digest is not remembered.
-const SETTLED: Duration = Duration::from_secs(2);
+pub(crate) const SETTLED: Duration = Duration::from_secs(2);
 
 /// How often a file is read that changes meanwhile.
 const ATTEMPTS: usize = 3;
@@ -110,7 +110,7 @@ fn read(path: &Path) -> io::Result<(Option<FileState>, u64)> {
 
 /// By what a changed file is told without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     length: u64,
     modified: Option<SystemTime>,
     identity: Identity,
@@ -123,7 +123,7 @@ type Identity = (u64, u64, i64, i64);
 type Identity = Option<SystemTime>;
 
 impl Stamp {
-    fn of(path: &Path) -> io::Result<Stamp> {
+    pub fn of(path: &Path) -> io::Result<Stamp> {
         let metadata = std::fs::metadata(path)?;
         if !metadata.is_file() {
             return Err(io::Error::other("it is not a file"));
@@ -132,7 +132,7 @@ impl Stamp {
     }
 
     /// Whether a later write to the file would be seen in its times.
-    fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         self.modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age >= SETTLED)
     }
 }

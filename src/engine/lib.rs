@@ -45,6 +45,9 @@ mod run;
 mod executor;
 mod store;
 
+// What the rest is made of may change on disk.
+mod watch;
+
 pub use check::{Checked, check, read_source};
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
 pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
@@ -68,3 +71,4 @@ pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use source::{Position, Source, Span};
 pub use store::{MemoryStore, Store};
 pub use value::{AnyCodec, Codec, Payload, Value};
+pub use watch::{Changed, Watcher};

@@ -33,12 +33,14 @@ pub struct Checked {
     pub document: Option<Document>,
     /// In the order of the file.
     pub diagnostics: Vec<Diagnostic>,
+    /// The files that its nodes name, those too that are missing or make the graph faulty.
+    pub files: Vec<PathBuf>,
 }
 
 /// Checks a whole workflow. Nothing of it runs; files that it names are looked for, but not read.
 pub fn check(source: Arc<Source>, overrides: &[Override], registry: &Registry, host: &Host) -> Checked {
     let (document, diagnostics) = Document::parse(source.clone(), overrides);
-    let Some(document) = document else { return Checked { graph: None, document, diagnostics } };
+    let Some(document) = document else { return Checked { graph: None, document, diagnostics, files: vec![] } };
     let mut checker = Checker::new(&document, registry, host, diagnostics);
     checker.nodes();
     checker.links();
@@ -46,10 +48,11 @@ pub fn check(source: Arc<Source>, overrides: &[Override], registry: &Registry, h
     checker.variants();
     checker.written();
     checker.needed();
-    let Checker { drafts, mut diagnostics, .. } = checker;
+    let Checker { drafts, mut diagnostics, files, .. } = checker;
     in_order(&mut diagnostics, &source);
     let graph = if diagnostics.iter().any(Diagnostic::is_error) { None } else { assemble(&source, &drafts) };
-    Checked { graph, diagnostics, document: Some(document) }
+    let files = files.into_keys().collect();
+    Checked { graph, diagnostics, files, document: Some(document) }
 }
 
 fn assemble(source: &Arc<Source>, drafts: &[Draft]) -> Option<Graph> {
