@@ -9,6 +9,7 @@ mod graphs;
 mod kill;
 mod layers;
 mod pictures;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

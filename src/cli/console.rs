@@ -41,6 +41,8 @@ struct Counts {
     of: usize,
     /// Bars of the nodes that run now.
     bars: Vec<(String, ProgressBar)>,
+    /// The run is no longer of interest.
+    left: bool,
 }
 
 impl Progress {
@@ -53,8 +55,25 @@ impl Progress {
         Progress { style, run: Mutex::default() }
     }
 
+    /// Shows another run on the same screen.
+    pub fn beside(&self) -> Progress {
+        let style = match &self.style {
+            Style::Quiet => Style::Quiet,
+            Style::Lines => Style::Lines,
+            Style::Bars(bars) => Style::Bars(bars.clone()),
+        };
+        Progress { style, run: Mutex::default() }
+    }
+
+    /// Shows nothing more of the run, which another has taken the place of.
+    pub fn leave(&self) {
+        let mut run = self.run.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        run.left = true;
+        run.bars.drain(..).for_each(|(_, bar)| bar.finish_and_clear());
+    }
+
     /// A line above the bars.
-    fn line(&self, text: &str) {
+    pub fn line(&self, text: &str) {
         match &self.style {
             Style::Bars(bars) => bars.suspend(|| say(text)),
             _ => say(text),
@@ -104,19 +123,22 @@ fn seconds(duration: Duration) -> String {
 
 impl Subscriber for Progress {
     fn event(&self, event: &Event) {
+        let mut run = self.run.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if run.left {
+            return;
+        }
         if let Event::Failed { node, error } = event {
             self.line(&format!("lsregen: {node} failed: {error}\n"));
         }
-        let mut run = self.run.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match (&self.style, event) {
             (Style::Quiet, _) => {}
             (_, Event::PlanMade { run: of, .. }) => run.of = *of,
             (_, Event::Note { node, text }) => self.line(&format!("{node}: {text}\n")),
-            (Style::Lines, Event::NodeStarted { node, .. }) => {
+            (Style::Lines, Event::NodeStarted { node, .. } | Event::Joined { node, .. }) => {
                 run.started += 1;
                 say(&format!("[{}/{}] {node}\n", run.started, run.of));
             }
-            (Style::Bars(bars), Event::NodeStarted { node, .. }) => {
+            (Style::Bars(bars), Event::NodeStarted { node, .. } | Event::Joined { node, .. }) => {
                 run.started += 1;
                 let bar = ProgressBar::new_spinner()
                     .with_style(style("{prefix} {msg} {elapsed}"))

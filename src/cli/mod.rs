@@ -18,6 +18,7 @@ mod run;
 mod schema;
 mod session;
 mod show;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Run),
+    Watch(watch::Watch),
     Check(check::Check),
     Plan(plan::Plan),
     Nodes(nodes::Nodes),
@@ -65,6 +67,7 @@ impl From<Exit> for ExitCode {
 pub fn main() -> Exit {
     let done = match Arguments::parse().verb {
         Verb::Run(verb) => verb.main(),
+        Verb::Watch(verb) => verb.main(),
         Verb::Check(verb) => verb.main(),
         Verb::Plan(verb) => verb.main(),
         Verb::Nodes(verb) => verb.main(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::{
-    Checked, Diagnostic, FileDigests, Graph, Host, Override, Plan, Registry, Severity, Store, check, check_with,
-    read_source, render,
+    Checked, Diagnostic, FileDigests, Graph, Host, Override, Plan, PlanError, Registry, Severity, Store, check,
+    check_with, read_source, render,
 };
 use lsregen_nodes::{Metadata, Numerics, registry};
 
@@ -25,7 +25,7 @@ pub struct Params {
 }
 
 impl Params {
-    fn overrides(&self) -> Result<Vec<Override>, Exit> {
+    pub fn overrides(&self) -> Result<Vec<Override>, Exit> {
         let seed = self.seed.map(|seed| format!("seed={seed}"));
         let parse = |arg: &String| {
             Override::parse(arg).map_err(|fault| {
@@ -85,11 +85,7 @@ pub fn open_to_run(path: &Path, params: &Params, host: &Host) -> Result<Graph, E
 /// Plans a run of `graph` on what `store` knows.
 pub fn plan(graph: &Graph, host: &Arc<Host>, store: &Store, digests: &FileDigests) -> Result<Plan, Exit> {
     Plan::new(graph, host, store, digests).map_err(|errors| {
-        let faults = errors.into_iter().map(|error| {
-            let label = graph.locate(error.node, &error.fault.path);
-            Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
-        });
-        console::say(&render(&faults.collect::<Vec<_>>(), console::colours()));
+        console::say(&render(&unplannable(graph, errors), console::colours()));
         Exit::BadGraph
     })
 }
@@ -97,6 +93,15 @@ pub fn plan(graph: &Graph, host: &Arc<Host>, store: &Store, digests: &FileDigest
 /// Digests of files, kept beside the results that outlive the process.
 pub fn digests(store: &Store) -> FileDigests {
     store.disk().map_or_else(FileDigests::new, |disk| FileDigests::kept_in(disk.folder().clone()))
+}
+
+/// What keeps a graph from being planned, with the places in its file.
+pub fn unplannable(graph: &Graph, errors: Vec<PlanError>) -> Vec<Diagnostic> {
+    let faults = errors.into_iter().map(|error| {
+        let label = graph.locate(error.node, &error.fault.path);
+        Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
+    });
+    faults.collect()
 }
 
 /// Input files are looked for beside the graph, written files go to `output` or the working directory.

@@ -18,7 +18,7 @@ use crate::store::{CacheFolder, sealed};
 
 /// A file that was written to so recently may be written to again without a visible change of its times: file systems
 /// count in steps of up to two seconds. Its digest is not remembered.
-const SETTLED: Duration = Duration::from_secs(2);
+pub(crate) const SETTLED: Duration = Duration::from_secs(2);
 
 /// How often a file is read that changes meanwhile.
 const ATTEMPTS: usize = 3;
@@ -155,7 +155,7 @@ fn read(path: &Path) -> io::Result<(Option<FileState>, u64)> {
 
 /// By what a changed file is told without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
+pub(crate) struct Stamp {
     length: u64,
     modified: Option<SystemTime>,
     identity: Identity,
@@ -168,7 +168,7 @@ type Identity = (u64, u64, i64, i64);
 type Identity = Option<SystemTime>;
 
 impl Stamp {
-    fn of(path: &Path) -> io::Result<Stamp> {
+    pub fn of(path: &Path) -> io::Result<Stamp> {
         let metadata = std::fs::metadata(path)?;
         if !metadata.is_file() {
             return Err(io::Error::other("it is not a file"));
@@ -177,7 +177,7 @@ impl Stamp {
     }
 
     /// Whether a later write to the file would be seen in its times.
-    fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         self.modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age >= SETTLED)
     }
 }

@@ -49,6 +49,9 @@ mod executor;
 mod store;
 mod explain;
 
+// What the rest is made of may change on disk.
+mod watch;
+
 pub use check::{Checked, GraphReader, check, check_with, read_source};
 pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
 pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
@@ -75,4 +78,5 @@ pub use store::{
     Blob, CacheFolder, Damaged, DiskStore, Kind, Manifest, MemoryStore, Pressure, Status, Store, Swept, Warn,
 };
 pub use value::{AnyCodec, Codec, Payload, Value};
+pub use watch::{Changed, Watcher};
 pub use workflow_schema::workflow_schema;

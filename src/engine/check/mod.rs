@@ -44,6 +44,8 @@ pub struct Checked {
     pub diagnostics: Vec<Diagnostic>,
     /// The places of all graph files that nodes of this graph name, also of those that are faulty or missing.
     pub includes: Vec<PathBuf>,
+    /// The files that its nodes name, those too that are missing or make the graph faulty.
+    pub files: Vec<PathBuf>,
 }
 
 /// Checks a whole workflow, with the graphs in it, which are read from the host's graph folder. Nothing of it runs; other
@@ -64,7 +66,7 @@ pub fn check_with(
     let nearest = Nearest::new();
     let Unfolded { scopes, mut texts, mut faults, included, paths: includes, whole } =
         unfold(source.clone(), overrides, host, &nearest, read);
-    let mut assembled = None;
+    let (mut assembled, mut files) = (None, vec![]);
     if whole {
         let mut checker = Checker::new(&scopes, texts, registry, host, &nearest, faults);
         checker.nodes();
@@ -78,13 +80,14 @@ pub fn check_with(
         if !checker.faults.any_error() {
             assembled = checker.assemble(&source);
         }
+        files = checker.files.into_keys().collect();
         Checker { texts, faults, .. } = checker;
     }
     let graph = assembled.map(|(graph, nodes)| {
         graph.with_written(Written { texts: Some(texts), nodes, included }).with_overrides(overrides)
     });
     let document = scopes.into_iter().next().map(|scope| scope.document);
-    Checked { graph, diagnostics: faults.in_order(&source), document, includes }
+    Checked { graph, diagnostics: faults.in_order(&source), document, includes, files }
 }
 
 struct Checker<'a> {
