@@ -9,6 +9,7 @@ mod defaults;
 mod numerics;
 mod options;
 mod sampling;
+pub mod sheet;
 pub mod values;
 mod write;
 

@@ -85,7 +85,9 @@ impl Manifest {
     pub fn open(path: PathBuf) -> Result<Manifest, Exit> {
         let shown = path.display().to_string();
         let cannot = |error: std::io::Error| {
-            console::complain(format!("{shown}: the manifest cannot be written: {error}; choose another with --manifest"));
+            console::complain(format!(
+                "{shown}: the manifest cannot be written: {error}; choose another with --manifest"
+            ));
             Exit::Failed
         };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -128,7 +130,11 @@ impl Manifest {
 
     /// Writes it anew without the rows of `again`, and with the numbers that rows now have, so that each row stands in
     /// it once; from now on lines may be added.
-    pub fn compact(&mut self, again: impl IntoIterator<Item = String>, numbers: &HashMap<String, usize>) -> Result<(), Exit> {
+    pub fn compact(
+        &mut self,
+        again: impl IntoIterator<Item = String>,
+        numbers: &HashMap<String, usize>,
+    ) -> Result<(), Exit> {
         again.into_iter().for_each(|name| drop(self.lines.remove(&name)));
         for line in self.lines.values_mut() {
             line.row = numbers.get(&line.name).copied().unwrap_or(line.row);

@@ -2,15 +2,19 @@
 //!
 //! Data goes to stdout, everything said to a person to stderr.
 
+mod bulk;
 mod check;
 mod console;
 mod events;
 mod graph;
+mod manifest;
 mod nodes;
 mod open;
 mod plan;
+mod rows;
 mod run;
 mod session;
+mod sweep;
 
 use std::process::ExitCode;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::{
-    Checked, Diagnostic, FileDigests, Graph, Host, Label, Override, Plan, Registry, Severity, Store, check,
-    read_source, render,
+    Checked, Diagnostic, FileDigests, Graph, Host, Label, Override, Plan, PlanError, Registry, Severity, Source, Store,
+    check, read_source, render,
 };
 use lsregen_nodes::{Numerics, registry};
 
@@ -25,7 +25,7 @@ pub struct Params {
 }
 
 impl Params {
-    fn overrides(&self) -> Result<Vec<Override>, Exit> {
+    pub fn overrides(&self) -> Result<Vec<Override>, Exit> {
         let seed = self.seed.map(|seed| format!("seed={seed}"));
         let parse = |arg: &String| {
             Override::parse(arg).map_err(|fault| {
@@ -50,6 +50,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// The folder for written files.
+    pub fn output(&self) -> &Path {
+        self.output_dir.as_deref().unwrap_or(Path::new(""))
+    }
+
     /// The host of a run of the graph at `path`.
     pub fn host(&self, path: &Path) -> Result<Arc<Host>, Exit> {
         let numerics = Numerics::new(&self.device).map_err(|error| usage(format!("{error:#}")))?;
@@ -71,13 +76,18 @@ pub fn open(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
 /// Plans a run of `graph` on what `store` knows.
 pub fn plan(graph: &Graph, host: &Arc<Host>, store: &Store, digests: &FileDigests) -> Result<Plan, Exit> {
     Plan::new(graph, host, store, digests).map_err(|errors| {
-        let faults = errors.into_iter().map(|error| {
-            let label = Label::new(graph.source(), graph.locate(error.node, &error.fault.path), "");
-            Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
-        });
-        console::say(&render(&faults.collect::<Vec<_>>(), console::colours()));
+        console::say(&render(&unplannable(graph, errors), console::colours()));
         Exit::BadGraph
     })
+}
+
+/// Why a graph cannot be planned, with places.
+pub fn unplannable(graph: &Graph, errors: Vec<PlanError>) -> Vec<Diagnostic> {
+    let faults = errors.into_iter().map(|error| {
+        let label = Label::new(graph.source(), graph.locate(error.node, &error.fault.path), "");
+        Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
+    });
+    faults.collect()
 }
 
 /// Input files are looked for beside the graph, written files go to `output` or the working directory.
@@ -88,12 +98,16 @@ pub fn host(path: &Path, output: Option<&Path>) -> Host {
 /// Reads and checks the graph at `path`.
 pub fn check_file(path: &Path, params: &Params, registry: &Registry, host: &Host) -> Result<Checked, Exit> {
     let overrides = params.overrides()?;
-    let source = read_source(path).map_err(|fault| {
+    Ok(check(read(path)?, &overrides, registry, host))
+}
+
+/// The text of the graph at `path`.
+pub fn read(path: &Path) -> Result<Arc<Source>, Exit> {
+    read_source(path).map_err(|fault| {
         console::say(&render(&[(*fault).clone()], console::colours()));
         // A file that is not there is the command line's fault; one that is no text is the file's own.
         if fault.code == "file" { Exit::Usage } else { Exit::BadGraph }
-    })?;
-    Ok(check(source, &overrides, registry, host))
+    })
 }
 
 /// `graphs/a.yaml: 2 errors, 1 warning`.

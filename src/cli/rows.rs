@@ -122,7 +122,8 @@ impl Rows {
         let mut name = format!("{number:04}");
         if let Some(at) = overrides.iter().position(|given| given.name() == ID) {
             let id = &overrides[at];
-            let fault = |message| vec![id.error("row-id", message).help("an `id` names the row and its folder".to_string())];
+            let fault =
+                |message| vec![id.error("row-id", message).help("an `id` names the row and its folder".to_string())];
             name = id.text().ok_or_else(|| fault("an `id` is a text".to_string()))?;
             if let Some(why) = unfit(&name) {
                 return Err(fault(format!("the `id` {name:?} cannot name a folder: {why}")));
@@ -161,7 +162,9 @@ impl Names {
             Some(former) => {
                 let message = format!("rows {} and {} are both called `{name}`", former + 1, index + 1);
                 let mut fault = Diagnostic::error("row-id", message, place);
-                fault.secondary.extend(rows.place(former).map(|label| Label { text: "the first of them".into(), ..label }));
+                fault
+                    .secondary
+                    .extend(rows.place(former).map(|label| Label { text: "the first of them".into(), ..label }));
                 fault
             }
             None => Diagnostic::error("row-id", format!("`{name}` is a file of the run's own, not a row"), place),
@@ -178,7 +181,9 @@ fn unfit(name: &str) -> Option<&'static str> {
         "" => Some("it is empty"),
         _ if name.len() > 100 => Some("it has more than 100 bytes"),
         _ if name.contains(stray) => Some("it holds one of / \\ : * ? \" < > | or a control character"),
-        _ if name.starts_with(['.', ' ']) || name.ends_with(['.', ' ']) => Some("it begins or ends with a dot or space"),
+        _ if name.starts_with(['.', ' ']) || name.ends_with(['.', ' ']) => {
+            Some("it begins or ends with a dot or space")
+        }
         _ => None,
     }
 }

@@ -35,7 +35,7 @@ pub struct Session {
     pub digests: FileDigests,
     pub events: Option<Events>,
     pub quiet: bool,
-    fail_fast: bool,
+    pub fail_fast: bool,
     runs: AtomicUsize,
 }
 
@@ -64,6 +64,11 @@ impl Session {
     /// Plans a run on what is known; says what is wrong if it cannot be planned.
     pub fn plan(&self, graph: &Graph, host: &Arc<Host>) -> Result<Plan, Exit> {
         open::plan(graph, host, self.executor.store(), &self.digests)
+    }
+
+    /// Number of runs started so far; the next one's events go by this number.
+    pub fn runs(&self) -> usize {
+        self.runs.load(Ordering::Relaxed)
     }
 
     /// Starts a run; to be called within the runtime. The events go to `subscriber` and to `--events`.

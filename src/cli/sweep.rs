@@ -55,11 +55,16 @@ impl Sweep {
     /// The value of each axis.
     fn values(&self, index: usize) -> Vec<(&Axis, &Value)> {
         let mut rest = index;
-        let mut values: Vec<_> = self.0.iter().rev().map(|axis| {
-            let value = &axis.values[rest % axis.values.len()];
-            rest /= axis.values.len();
-            (axis, value)
-        }).collect();
+        let mut values: Vec<_> = self
+            .0
+            .iter()
+            .rev()
+            .map(|axis| {
+                let value = &axis.values[rest % axis.values.len()];
+                rest /= axis.values.len();
+                (axis, value)
+            })
+            .collect();
         values.reverse();
         values
     }
@@ -85,7 +90,7 @@ impl Sweep {
     ///
     /// # Errors
     /// When a picture cannot be read.
-    pub fn sheet(&self, mut picture: impl FnMut(usize) -> Option<std::path::PathBuf>) -> anyhow::Result<Vec<u8>> {
+    pub fn sheet(&self, mut picture: impl FnMut(usize) -> Option<std::path::PathBuf>) -> Result<Vec<u8>, String> {
         let count = self.count();
         let pictures: Vec<_> = (0..count).map(&mut picture).collect();
         let pictures: Vec<Option<&Path>> = pictures.iter().map(Option::as_deref).collect();
@@ -97,6 +102,7 @@ impl Sweep {
             [down, across] => Sheet::Table { pictures: &pictures, rows: titles(down), columns: titles(across) },
             _ => Sheet::Cells { pictures: &pictures, labels: (0..count).map(|index| self.label(index)).collect() },
         })
+        .map_err(|error| format!("{error:#}"))
     }
 }
 

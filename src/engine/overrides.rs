@@ -116,7 +116,8 @@ impl Override {
         // JSON's own reader knows no places and lets the last of two equal names win; YAML's has both.
         let (yaml, mut faults) = yaml::read(&Source::new(source.name(), text), 0);
         faults.retain(|fault| fault.code == "duplicate-key");
-        for label in faults.iter_mut().flat_map(|fault| std::iter::once(&mut fault.primary).chain(&mut fault.secondary)) {
+        for label in faults.iter_mut().flat_map(|fault| std::iter::once(&mut fault.primary).chain(&mut fault.secondary))
+        {
             label.span = Span::new(span.start + label.span.start, span.start + label.span.end);
             label.source = source.clone();
         }
