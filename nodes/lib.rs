@@ -12,6 +12,7 @@ mod numerics;
 mod options;
 mod preview;
 mod sampling;
+pub mod sheet;
 pub mod values;
 mod write;
 

@@ -2,22 +2,26 @@
 //!
 //! Data goes to stdout, everything said to a person to stderr.
 
+mod bulk;
 mod cache;
 mod cache_args;
 mod check;
 mod console;
 mod events;
 mod graph;
+mod manifest;
 mod memory;
 mod nodes;
 mod open;
 mod picture;
 mod plan;
 mod previews;
+mod rows;
 mod run;
 mod schema;
 mod session;
 mod show;
+mod sweep;
 mod watch;
 
 use std::process::ExitCode;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use lsregen_engine::{
-    Checked, Diagnostic, FileDigests, Graph, Host, Override, Plan, PlanError, Registry, Severity, Store, check,
-    check_with, read_source, render,
+    Checked, Diagnostic, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry, Severity, Source,
+    Store, check, check_with, read_source, render,
 };
 use lsregen_nodes::{Metadata, Numerics, registry};
 
@@ -54,6 +54,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// The folder for written files.
+    pub fn output(&self) -> &Path {
+        self.output_dir.as_deref().unwrap_or(Path::new(""))
+    }
+
     /// The host of a run of the graph at `path`.
     pub fn host(&self, path: &Path) -> Result<Arc<Host>, Exit> {
         let numerics = Numerics::new(&self.device).map_err(|error| usage(format!("{error:#}")))?;
@@ -111,17 +116,37 @@ pub fn host(path: &Path, output: Option<&Path>) -> Host {
 
 /// Reads and checks the graph at `path`: a file of its own, or a picture that carries it.
 pub fn check_file(path: &Path, params: &Params, registry: &Registry, host: &Host) -> Result<Checked, Exit> {
-    let overrides = params.overrides()?;
-    if let Some(record) = picture::record(path)? {
-        let (source, read) = record.sources(&path.display().to_string());
-        return Ok(check_with(source, &overrides, registry, host, &read));
+    Ok(Text::read(path)?.check(&params.overrides()?, registry, host))
+}
+
+/// A graph's text, and where the graphs in it come from.
+pub struct Text {
+    source: Arc<Source>,
+    /// Of a picture, which carries them; else they lie on disk.
+    carried: Option<Box<GraphReader<'static>>>,
+}
+
+impl Text {
+    /// The graph at `path`: a file of its own, or a picture that carries it.
+    pub fn read(path: &Path) -> Result<Text, Exit> {
+        if let Some(record) = picture::record(path)? {
+            let (source, read) = record.sources(&path.display().to_string());
+            return Ok(Text { source, carried: Some(Box::new(read)) });
+        }
+        let source = read_source(path).map_err(|fault| {
+            console::say(&render(&[(*fault).clone()], console::colours()));
+            // A file that is not there is the command line's fault; one that is no text is the file's own.
+            if fault.code == "file" { Exit::Usage } else { Exit::BadGraph }
+        })?;
+        Ok(Text { source, carried: None })
     }
-    let source = read_source(path).map_err(|fault| {
-        console::say(&render(&[(*fault).clone()], console::colours()));
-        // A file that is not there is the command line's fault; one that is no text is the file's own.
-        if fault.code == "file" { Exit::Usage } else { Exit::BadGraph }
-    })?;
-    Ok(check(source, &overrides, registry, host))
+
+    pub fn check(&self, overrides: &[Override], registry: &Registry, host: &Host) -> Checked {
+        match &self.carried {
+            Some(read) => check_with(self.source.clone(), overrides, registry, host, read),
+            None => check(self.source.clone(), overrides, registry, host),
+        }
+    }
 }
 
 /// `graphs/a.yaml: 2 errors, 1 warning`.

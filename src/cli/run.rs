@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::bulk::{self, Many};
 use super::open::{self, Params, Place};
 use super::session::{Options, Runs};
 use super::{Exit, console};
@@ -22,11 +23,17 @@ pub struct Run {
     place: Place,
 
     #[command(flatten)]
+    many: Many,
+
+    #[command(flatten)]
     options: Options,
 }
 
 impl Run {
     pub fn main(self) -> Result<Exit, Exit> {
+        if let Some(rows) = self.many.rows()? {
+            return bulk::run(&self.graph, rows, &self.params, &self.place, &self.many, &self.options);
+        }
         let host = self.place.host(&self.graph)?;
         let graph = Arc::new(open::open_to_run(&self.graph, &self.params, &host)?);
         let session = self.options.session(Runs::One)?;

@@ -31,7 +31,7 @@ pub struct Options {
 
     /// Write small pictures of how each sampling goes into this folder: NODE-STEP.png
     #[arg(long, value_name = "DIR")]
-    previews: Option<PathBuf>,
+    pub previews: Option<PathBuf>,
 
     /// Tell what happens as JSON Lines (docs/events.md): `jsonl` on stdout, anything else is a file
     #[arg(long, value_name = "jsonl|FILE")]
@@ -50,7 +50,7 @@ pub struct Session {
     pub events: Option<Events>,
     pub quiet: bool,
     previews: Option<Arc<Previews>>,
-    fail_fast: bool,
+    pub fail_fast: bool,
     runs: AtomicUsize,
 }
 
@@ -92,6 +92,11 @@ impl Session {
     /// Plans a run on what is known; says what is wrong if it cannot be planned.
     pub fn plan(&self, graph: &Graph, host: &Arc<Host>) -> Result<Plan, Exit> {
         open::plan(graph, host, self.executor.store(), &self.digests)
+    }
+
+    /// Number of runs started so far; the next one's events go by this number.
+    pub fn runs(&self) -> usize {
+        self.runs.load(Ordering::Relaxed)
     }
 
     /// Starts a run; to be called within the runtime. The events go to `subscriber` and to `--events`.

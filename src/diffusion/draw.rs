@@ -15,7 +15,8 @@ static TYPEFACE: LazyLock<FontRef<'static>> = LazyLock::new(|| {
     FontRef::try_from_slice(dejavu::sans_condensed::regular()).expect("the embedded typeface is a whole TrueType file")
 });
 
-const WHITE: Rgb<u8> = Rgb([255; 3]);
+/// The ground of sheets.
+pub const WHITE: Rgb<u8> = Rgb([255; 3]);
 const INK: Rgb<u8> = Rgb([24; 3]);
 
 /// Colours that stay apart for most eyes (Okabe and Ito's, without black), one a box in turn.
@@ -213,6 +214,58 @@ pub fn contact_sheet(pictures: &[RgbImage], labels: &[String], columns: usize, c
     Ok(sheet)
 }
 
+/// Pictures in a table, row by row, each fitted into a cell `cell` pixels wide and as high as the tallest of them needs;
+/// a title above each column and before each row.
+pub fn table(pictures: &[RgbImage], rows: &[String], columns: &[String], cell: u32) -> Result<RgbImage> {
+    if pictures.is_empty() || cell == 0 || pictures.len() != rows.len() * columns.len() {
+        let (n, r, c) = (pictures.len(), rows.len(), columns.len());
+        return Err(Error::input(format!("{n} pictures do not fill a table of {r} rows and {c} columns")));
+    }
+    let size = (cell as f32).sqrt().clamp(10.0, 64.0);
+    let line = (size * 1.2).ceil() as u32;
+    let gap = (cell / 24).max(4);
+    let heads: Vec<_> = columns.iter().map(|title| wrapped(title, size, cell as f32)).collect();
+    let stubs: Vec<_> = rows.iter().map(|title| wrapped(title, size, cell as f32)).collect();
+    let head = heads.iter().map(Vec::len).max().unwrap_or(0) as u32 * line + gap;
+    let widths = stubs.iter().flatten().map(|words| text_width(words, size));
+    let stub = widths.fold(0.0, f32::max).ceil() as u32 + gap;
+    let tall = |p: &RgbImage| (f64::from(cell) * f64::from(p.height()) / f64::from(p.width().max(1))).round() as u32;
+    let height = pictures.iter().map(tall).max().unwrap_or(cell).max(1);
+    let left = |column: usize| gap + stub + column as u32 * (cell + gap);
+    let top = |row: usize| gap + head + row as u32 * (height + gap);
+    let mut sheet = RgbImage::from_pixel(left(columns.len()), top(rows.len()), WHITE);
+    for (column, words) in heads.iter().enumerate().flat_map(|(i, lines)| lines.iter().enumerate().map(move |l| (i, l)))
+    {
+        let x = left(column) as f32 + (cell as f32 - text_width(words.1, size)) / 2.0;
+        text(&mut sheet, x, (gap + words.0 as u32 * line) as f32, size, INK, words.1);
+    }
+    for (row, lines) in stubs.iter().enumerate() {
+        let first = top(row) + height.saturating_sub(lines.len() as u32 * line) / 2;
+        for (i, words) in lines.iter().enumerate() {
+            text(&mut sheet, gap as f32, (first + i as u32 * line) as f32, size, INK, words);
+        }
+    }
+    for (i, picture) in pictures.iter().enumerate() {
+        let (x, y) = (left(i % columns.len()), top(i / columns.len()));
+        imageops::overlay(&mut sheet, &fit(picture, cell, height, WHITE), i64::from(x), i64::from(y));
+    }
+    Ok(sheet)
+}
+
+/// What stands where there is no picture: a grey cell with a cross.
+pub fn missing(width: u32, height: u32) -> RgbImage {
+    let mut cell = RgbImage::from_pixel(width, height, Rgb([225; 3]));
+    let side = width.max(height).max(1);
+    let line = i64::from(side / 64).max(1);
+    for i in 0..side {
+        let at = |n: u32| i64::from(i) * i64::from(n) / i64::from(side);
+        for x in [at(width), i64::from(width) - 1 - at(width)] {
+            Area { x0: x, y0: at(height), x1: x + line, y1: at(height) + line }.fill(&mut cell, Rgb([160; 3]));
+        }
+    }
+    cell
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,5 +339,19 @@ mod tests {
         let error = contact_sheet(&pictures, &labels[..2], 2, 64).unwrap_err().to_string();
         assert!(error.contains("2 labels do not fit 3 pictures"), "{error}");
         assert!(contact_sheet(&[], &[], 2, 64).is_err());
+    }
+
+    #[test]
+    fn a_table_has_every_picture_in_its_row_and_column() {
+        let colour = |i: u8| Rgb([10 * i, 0, 200]);
+        let cells: Vec<_> = (0..6).map(|i| RgbImage::from_pixel(64, 64, colour(i))).collect();
+        let titles = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let (rows, columns) = (titles(&["cfg = 1", "cfg = 2"]), titles(&["seed = 1", "seed = 2", "seed = 3"]));
+        let sheet = table(&cells, &rows, &columns, 64).unwrap();
+        let place = |i: u8| sheet.enumerate_pixels().find(|(.., p)| **p == colour(i)).map(|(x, y, _)| (x, y)).unwrap();
+        assert!(place(0).0 < place(1).0 && place(1).0 < place(2).0 && place(0).1 == place(2).1);
+        assert!(place(0).1 < place(3).1 && place(0).0 == place(3).0 && place(5).0 == place(2).0);
+        assert!(table(&cells[..5], &rows, &columns, 64).is_err());
+        assert!(missing(64, 32).pixels().any(|p| *p == Rgb([160; 3])) && missing(1, 1).dimensions() == (1, 1));
     }
 }

@@ -336,7 +336,7 @@ impl Parser<'_> {
             let Some(index) = known else {
                 let names: Vec<_> = self.params.iter().map(|param| param.key.name.clone()).collect();
                 let near = self.nearest.find(&given.name, names.iter().map(String::as_str)).map(did_you_mean);
-                let place = Place { origin, span: Span::new(0, given.name.len()), via: None };
+                let place = Place { origin, span: given.name_span, via: None };
                 let message = format!("the file has no parameter `{}`", given.name);
                 self.error("unknown-param", message, place, near.unwrap_or_default()).help = Some(match names.len() {
                     0 => "it declares none; those that `--set` may change stand under `params:`".into(),

@@ -81,6 +81,19 @@ impl Item {
         }
     }
 
+    /// Changes the span of every value and key in it.
+    pub fn move_places(&mut self, moved: &impl Fn(Span) -> Span) {
+        self.place.span = moved(self.place.span);
+        match &mut self.data {
+            Data::List(items) => items.iter_mut().for_each(|item| item.move_places(moved)),
+            Data::Map(entries) => entries.iter_mut().for_each(|(key, value)| {
+                key.place.span = moved(key.place.span);
+                value.move_places(moved);
+            }),
+            _ => {}
+        }
+    }
+
     /// What it is, for a sentence: `the text "up"`, `a list`.
     pub fn describe(&self) -> String {
         match &self.data {

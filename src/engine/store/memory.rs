@@ -81,6 +81,12 @@ impl MemoryStore {
         drop(dropped);
     }
 
+    /// Drops a result that no one will ask for again.
+    pub fn forget(&self, key: &Key) {
+        // Dropped outside the lock: to free a model takes its time.
+        drop(self.with(|entries| entries.remove(key)));
+    }
+
     /// Bytes kept now.
     pub fn bytes(&self) -> usize {
         self.with(|entries| entries.bytes)
@@ -195,6 +201,17 @@ mod tests {
         assert!(store.get(&key("small")).is_some());
         assert!(store.get(&key("large")).is_none());
         assert!(store.get(&key("huge")).is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_makes_room() {
+        let store = MemoryStore::new(10_000);
+        store.put(key("a"), block(100));
+        store.put(key("b"), block(200));
+        store.forget(&key("a"));
+        store.forget(&key("never put"));
+        assert!(store.get(&key("a")).is_none() && store.get(&key("b")).is_some());
+        assert_eq!(store.bytes(), 200 + ENTRY_BYTES);
     }
 
     #[test]
