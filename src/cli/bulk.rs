@@ -340,8 +340,8 @@ impl Work<'_> {
                 while flying.len() < WINDOW && !self.stopped() {
                     let Some(index) = todo.next() else { break };
                     match self.start(index) {
-                        Ok((started, running)) => drop(flying.spawn(async { (started, running.finished().await) })),
-                        Err((started, error)) => {
+                        (started, Ok(running)) => drop(flying.spawn(async { (started, running.finished().await) })),
+                        (started, Err(error)) => {
                             let came = Came { error: Some(error), ran: 0, known: 0, duration: Duration::ZERO };
                             self.finish(started, came)?;
                         }
@@ -370,7 +370,7 @@ impl Work<'_> {
     }
 
     /// Sets a row to work, or says why it cannot be: something changed since all were checked.
-    fn start(&self, index: usize) -> Result<(Started, Running), (Started, String)> {
+    fn start(&self, index: usize) -> (Started, Result<Running, String>) {
         let bulk = self.bulk;
         let mut started = Started {
             row: index + 1,
@@ -390,11 +390,11 @@ impl Work<'_> {
         });
         let made = match made {
             Ok(made) => made,
-            Err(faults) => return Err((started, said(faults))),
+            Err(faults) => return (started, Err(said(faults))),
         };
         let plan = match Plan::new(&made.graph, &made.host, self.session.executor.store(), &self.session.digests) {
             Ok(plan) => plan,
-            Err(errors) => return Err((started, said(open::unplannable(&made.graph, errors)))),
+            Err(errors) => return (started, Err(said(open::unplannable(&made.graph, errors)))),
         };
         started.given = made.given;
         started.keys = output_keys(&made.graph, &plan);
@@ -409,7 +409,7 @@ impl Work<'_> {
         self.tell("row_started", json!({ "row": started.row, "name": started.name, "run": run }));
         let silent = Arc::new(|_: &Event| {});
         let running = self.session.start(&made.graph, plan, &made.host, silent, &self.cancel);
-        Ok((started, running))
+        (started, Ok(running))
     }
 
     fn landed(&mut self, started: Started, summary: &Summary) -> Result<(), Exit> {
@@ -428,7 +428,9 @@ impl Work<'_> {
         let came = Came {
             error: (!summary.succeeded()).then(|| errors.join("; ")),
             ran: outcomes().filter(|(_, outcome)| matches!(outcome, Outcome::Ran { .. })).count(),
-            known: outcomes().filter(|(_, o)| matches!(o, Outcome::Hit | Outcome::Shared { .. })).count(),
+            known: outcomes()
+                .filter(|(_, o)| matches!(o, Outcome::Hit | Outcome::Joined | Outcome::Shared { .. }))
+                .count(),
             duration: summary.duration,
         };
         self.finish(started, came)

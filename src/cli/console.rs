@@ -92,6 +92,7 @@ impl Progress {
             let what = match outcome {
                 Outcome::Ran { duration, .. } => seconds(*duration),
                 Outcome::Hit => "known already".into(),
+                Outcome::Joined => "the result of another run".into(),
                 Outcome::Shared { with } => format!("the same as {with}"),
                 Outcome::Unneeded => "not needed".into(),
                 Outcome::Failed { .. } => "failed".into(),

@@ -131,7 +131,7 @@ impl Text {
     pub fn read(path: &Path) -> Result<Text, Exit> {
         if let Some(record) = picture::record(path)? {
             let (source, read) = record.sources(&path.display().to_string());
-            return Ok(Text { source, carried: Some(Box::new(read)) });
+            return Ok(Text { source, carried: Some(read) });
         }
         let source = read_source(path).map_err(|fault| {
             console::say(&render(&[(*fault).clone()], console::colours()));

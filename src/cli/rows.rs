@@ -156,7 +156,7 @@ impl Names {
 
     /// The fault of row `index`, if its name is taken.
     pub fn take(&mut self, rows: &Rows, index: usize, name: &str) -> Option<Diagnostic> {
-        let Some(former) = self.0.insert(name.to_lowercase(), Some(index)) else { return None };
+        let former = self.0.insert(name.to_lowercase(), Some(index))?;
         let place = rows.place(index)?;
         let mut fault = match former {
             Some(former) => {

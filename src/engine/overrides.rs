@@ -103,7 +103,8 @@ impl Override {
             vec![Diagnostic::error("row", message, Label::new(source, span, "")).help(help.to_string())]
         };
         let json: Json = serde_json::from_str(text).map_err(|error| {
-            let at = text.floor_char_boundary(error.column().saturating_sub(1).min(text.len()));
+            let at = error.column().saturating_sub(1).min(text.len());
+            let at = (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default().to_string();
             let at = Span::new(span.start + at, span.start + at);

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use crate::check::GraphReader;
 use crate::diagnostic::{Diagnostic, Label};
 use crate::graph::{Graph, Included};
 use crate::key::Key;
@@ -105,10 +106,7 @@ impl Recorded {
 
     /// The graph's text, and how the graphs in it are read, for [`check_with`](crate::check_with). `shown` is the file
     /// that carries the record, for messages.
-    pub fn sources(
-        &self,
-        shown: &str,
-    ) -> (Arc<Source>, impl Fn(&Path) -> Result<Arc<Source>, Box<Diagnostic>> + use<>) {
+    pub fn sources(&self, shown: &str) -> (Arc<Source>, Box<GraphReader<'static>>) {
         let graph = Source::new(shown, &*self.graph);
         let source = |(path, text): (&String, &String)| (path.clone(), Source::new(format!("{shown}:{path}"), &**text));
         let included: BTreeMap<_, _> = self.includes.iter().map(source).collect();
@@ -120,6 +118,6 @@ impl Recorded {
                 Box::new(Diagnostic::error("file", message, Label::new(&nowhere, Span::default(), "")))
             })
         };
-        (graph, read)
+        (graph, Box::new(read))
     }
 }

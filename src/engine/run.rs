@@ -38,6 +38,8 @@ pub enum Outcome {
     },
     /// Its result was known.
     Hit,
+    /// It was at work for another run, whose result it got.
+    Joined,
     /// It got the result of `with`.
     Shared {
         with: Arc<str>,
@@ -277,7 +279,9 @@ impl Run {
         let bytes = outputs.iter().map(Value::bytes).fold(0, usize::saturating_add);
         let (name, key) = (self.graph.node(node).name.clone(), self.step(node).0.key);
         self.tell(Event::NodeFinished { node: name, key, duration, bytes });
-        self.succeeded(node, outputs, Outcome::Ran { duration, bytes })
+        // Who set the work going took the inputs.
+        let outcome = if self.took(node) { Outcome::Ran { duration, bytes } } else { Outcome::Joined };
+        self.succeeded(node, outputs, outcome)
     }
 
     /// The node's effect is made again.

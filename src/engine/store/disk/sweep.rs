@@ -69,6 +69,9 @@ pub struct Damaged {
     pub what: String,
 }
 
+/// The entries that are whole, and how many of them name each blob.
+type Survey = (Vec<(Found, Manifest)>, HashMap<BlobName, usize>);
+
 impl DiskStore {
     /// The bytes of everything that counts towards the limit.
     pub fn bytes(&self) -> u64 {
@@ -234,7 +237,7 @@ impl DiskStore {
     }
 
     /// All entries, and how many of them name each blob. What is not whole is removed: it hides what it names.
-    fn survey(&self, swept: &mut Swept) -> io::Result<(Vec<(Found, Manifest)>, HashMap<BlobName, usize>)> {
+    fn survey(&self, swept: &mut Swept) -> io::Result<Survey> {
         let mut entries = vec![];
         let mut readers = HashMap::new();
         for entry in self.folder.entries() {

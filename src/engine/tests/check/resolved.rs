@@ -181,7 +181,7 @@ fn a_record_holds_graph_and_keys_but_no_folder() {
     let host = Arc::new(crate::host());
     let source = Source::new("some/folder/graph.yaml", text);
     let graph = check(source, &set, &Registry::new(&[NodeType::of::<Say>()]), &host).graph.expect("a good graph");
-    let plan = Plan::new(&graph, &host, &Store::in_memory(0), &FileDigests::new()).ok().expect("a plan");
+    let plan = Plan::new(&graph, &host, &Store::in_memory(0), &FileDigests::new()).expect("a plan");
     let key = plan.steps()[0].key;
     let json = Record::new(Arc::new(graph), vec![key]).json().expect("a record").to_string();
     assert!(!json.contains("folder"), "{json}");
