@@ -1,5 +1,6 @@
 //! Tests over the whole: the command, every graph, every fault, and the rules between the crates.
 
+mod bulk;
 mod cache;
 mod command;
 mod docs;

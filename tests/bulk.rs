@@ -1,0 +1,347 @@
+//! One graph, run once a row, by the command from outside.
+//!
+//! The full measure takes minutes: `cargo test --release --test lsregen -- --ignored --nocapture layouts_in_bulk`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+
+use crate::{lsregen, outcome, repository};
+
+const GRAPH: &str = "\
+lsregen: 1
+params:
+  prompt: a red circle on sand
+  boxes: [{ phrase: a red circle, box: [0.1, 0.1, 0.6, 0.6] }]
+  seed: 7
+  steps: 1
+nodes:
+  small: { type: LoadModel, model: shapes/gligen }
+  layout:
+    { type: GLIGENLayout, model: small, prompt: \"${prompt}\", boxes: \"${boxes}\", width: 64, height: 64,
+      seed: \"${seed}\", steps: \"${steps}\" }
+  save: { type: SaveImage, image: layout.image, path: picture.png }
+";
+
+/// A folder with a graph, rows and a cache of its own.
+struct Case {
+    folder: TempDir,
+}
+
+impl Case {
+    fn new(rows: &str) -> Case {
+        let case = Case { folder: tempfile::tempdir().unwrap() };
+        case.write("graph.yaml", GRAPH);
+        case.write("rows.jsonl", rows);
+        case
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = lsregen();
+        command.current_dir(self.folder.path()).env("LSREGEN_CACHE_DIR", self.path("cache"));
+        command.args(["run", "graph.yaml", "--device", "cpu", "--output-dir", "out"]).args(arguments);
+        command
+    }
+
+    /// Runs the rows: exit code and what was said.
+    fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let (_, stderr, code) = outcome(self.command(arguments).output().unwrap());
+        (code, stderr)
+    }
+
+    /// The lines of the manifest, by the names of the rows, each of which must stand there once.
+    fn manifest(&self, name: &str) -> BTreeMap<String, Json> {
+        lines(&fs::read_to_string(self.path("out").join(name)).unwrap())
+    }
+
+    fn status(&self) -> Vec<(String, String)> {
+        let manifest = self.manifest("graph.manifest.jsonl");
+        manifest.iter().map(|(name, line)| (name.clone(), line["status"].as_str().unwrap().into())).collect()
+    }
+
+    fn picture(&self, row: &str) -> Vec<u8> {
+        fs::read(self.path("out").join(row).join("picture.png")).unwrap()
+    }
+}
+
+fn lines(text: &str) -> BTreeMap<String, Json> {
+    assert!(text.ends_with('\n'), "{text}");
+    let mut rows = BTreeMap::new();
+    for line in text.lines() {
+        let line: Json = serde_json::from_str(line).unwrap();
+        let name = line["name"].as_str().unwrap().to_string();
+        assert!(rows.insert(name, line).is_none(), "a row stands twice:\n{text}");
+    }
+    rows
+}
+
+fn done(names: &[&str]) -> Vec<(String, String)> {
+    names.iter().map(|name| (name.to_string(), "done".to_string())).collect()
+}
+
+#[test]
+fn rows_give_parameters_of_every_kind() {
+    let case = Case::new(concat!(
+        r#"{"seed": 1}"#,
+        "\n\n",
+        r#"{"id": "square", "prompt": "a blue square", "boxes": [{"phrase": "a blue square", "box": [0, 0, 0.5, 0.5]}]}"#,
+        "\n",
+        r#"{"seed": 1, "id": "like the first"}"#,
+        "\n",
+    ));
+    let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
+    assert_eq!(code, 0, "{stderr}");
+    let manifest = case.manifest("graph.manifest.jsonl");
+    assert_eq!(manifest.keys().collect::<Vec<_>>(), ["0001", "like the first", "square"]);
+    assert_eq!(manifest["0001"]["params"], json!({ "seed": 1 }));
+    assert_eq!(manifest["square"]["files"][0]["path"], "square/picture.png");
+    assert!(case.picture("0001") == case.picture("like the first"));
+    assert!(case.picture("0001") != case.picture("square"));
+
+    // The same from a spreadsheet; an empty cell is the graph's own value, and what is known is not computed again.
+    case.write("rows.csv", "id,seed,prompt\na,1,\nb,2,\"a \"\"red\"\" circle, and more\"\n");
+    let (code, stderr) = case.run(&["--inputs", "rows.csv", "--manifest", "out/csv.jsonl"]);
+    assert_eq!(code, 0, "{stderr}");
+    let manifest = case.manifest("csv.jsonl");
+    assert_eq!(manifest["b"]["params"]["prompt"], "a \"red\" circle, and more");
+    assert_eq!((&manifest["a"]["ran"], &manifest["a"]["params"]), (&json!(0), &json!({ "seed": 1 })));
+    assert!(case.picture("a") == case.picture("0001"));
+}
+
+#[test]
+fn faults_of_rows_are_told_with_their_lines_and_nothing_runs() {
+    let case = Case::new("{\"seed\": 1}\n{\"sed\": 2}\n{\"steps\": 0}\n[1]\n{\"id\": \"../x\"}\n");
+    let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
+    assert_eq!(code, 78, "{stderr}");
+    for place in ["rows.jsonl:2:2", "did you mean `seed`", "rows.jsonl:3:11", "rows.jsonl:4:1", "rows.jsonl:5:"] {
+        assert!(stderr.contains(place), "{place}: {stderr}");
+    }
+    assert!(stderr.contains("4 of 5 rows have faults; nothing ran") && !case.path("out").exists(), "{stderr}");
+    for (arguments, code, words) in [
+        (&["--inputs", "no.jsonl"][..], 2, "no.jsonl"),
+        (&["--inputs", "rows.jsonl", "--shard", "3/2"], 2, "I/N"),
+        (&["--shard", "1/2"], 2, "--inputs"),
+        (&["--sweep", "sed=1,2"], 78, "did you mean `seed`"),
+        (&["--sweep", "seed=1,2", "--inputs", "rows.jsonl"], 2, "cannot be used with"),
+    ] {
+        let (ended, stderr) = case.run(arguments);
+        assert!(ended == code && stderr.contains(words), "{arguments:?}: {ended} {stderr}");
+    }
+}
+
+#[test]
+fn a_row_that_fails_is_reported_and_the_rest_go_on() {
+    let case = Case::new("{\"id\": \"a\"}\n{\"id\": \"b\", \"seed\": 2}\n{\"id\": \"c\", \"seed\": 3}\n");
+    fs::create_dir(case.path("out")).unwrap();
+    case.write("out/b", "a file where a folder is wanted");
+    let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(
+        stderr.contains("] b failed: save: ") && stderr.contains("2 done, 0 done already, 1 failed (b)"),
+        "{stderr}"
+    );
+    assert_eq!(case.status()[1], ("b".into(), "failed".into()));
+    // Only what failed is tried again.
+    fs::remove_file(case.path("out/b")).unwrap();
+    let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
+    assert!(code == 0 && stderr.contains("1 done, 2 done already, 0 failed"), "{stderr}");
+    assert_eq!(case.status(), done(&["a", "b", "c"]));
+}
+
+#[test]
+fn an_edit_runs_again_what_it_touches_and_a_lost_picture_comes_back() {
+    let case = Case::new("{\"id\": \"a\"}\n{\"id\": \"b\", \"seed\": 2}\n");
+    assert_eq!(case.run(&["--inputs", "rows.jsonl"]).0, 0);
+    let before = [case.picture("a"), case.picture("b")];
+    // A seed that only one of them takes from the graph.
+    case.write("graph.yaml", &GRAPH.replace("seed: 7", "seed: 8"));
+    let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
+    assert!(code == 0 && stderr.contains("1 done, 1 done already"), "{stderr}");
+    assert!(case.picture("a") != before[0] && case.picture("b") == before[1]);
+    fs::remove_file(case.path("out/b/picture.png")).unwrap();
+    let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
+    assert!(code == 0 && stderr.contains("b: 0 ran") && case.picture("b") == before[1], "{stderr}");
+    assert_eq!(case.status(), done(&["a", "b"]));
+}
+
+#[test]
+fn shards_are_apart_and_together_the_whole() {
+    let case = Case::new(&(1..=5).map(|seed| format!("{{\"seed\": {seed}}}\n")).collect::<String>());
+    let mut names = BTreeSet::new();
+    for (shard, count) in [("1/2", 3), ("2/2", 2)] {
+        let (code, stderr) = case.run(&["--inputs", "rows.jsonl", "--shard", shard]);
+        assert_eq!(code, 0, "{stderr}");
+        let manifest = case.manifest(&format!("graph.{}.manifest.jsonl", shard.replace('/', "-of-")));
+        assert_eq!(manifest.len(), count);
+        assert!(manifest.into_keys().all(|name| names.insert(name)));
+    }
+    assert_eq!(names.len(), 5);
+}
+
+#[test]
+fn a_sweep_draws_every_combination_on_one_sheet() {
+    let case = Case::new("");
+    let (code, stderr) = case.run(&["--sweep", "seed=1,2,3", "--sweep", "steps=1,2"]);
+    assert_eq!(code, 0, "{stderr}");
+    let manifest = case.manifest("graph.manifest.jsonl");
+    assert_eq!(manifest.len(), 6);
+    assert_eq!(manifest["seed=3,steps=2"]["params"], json!({ "seed": 3, "steps": 2 }));
+    let size = |png: &[u8]| [16, 20].map(|at| u32::from_be_bytes(png[at..at + 4].try_into().unwrap()));
+    let [width, height] = size(&fs::read(case.path("out/graph.sweep.png")).unwrap());
+    // Three rows of two, and labels.
+    assert!(width > 2 * 64 && height > 3 * 64 && height > width, "{width} × {height}");
+}
+
+#[cfg(unix)]
+#[test]
+fn two_processes_do_not_share_a_manifest() {
+    let case = Case::new("{\"steps\": 300}\n");
+    let mut first = case.command(&["--inputs", "rows.jsonl", "--events", "jsonl"]);
+    let mut first = Started::new(&mut first);
+    first.until("node_started");
+    let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
+    assert!(code != 0 && stderr.contains("graph.manifest.jsonl"), "{code} {stderr}");
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_was_killed_or_interrupted_is_resumed() {
+    let rows: String = (1..=6).map(|seed| format!("{{\"seed\": {seed}}}\n")).collect();
+    interrupted(&Case::new(&rows), &["--set", "steps=20"], &[2, 4], 6);
+}
+
+/// 200 layouts through the whole of LSReGen, at few steps.
+#[cfg(unix)]
+#[test]
+#[ignore = "takes minutes"]
+fn layouts_in_bulk() {
+    let shapes = ["circle", "square", "triangle"];
+    let colours = ["red", "blue", "green", "yellow"];
+    let row = |i: usize| {
+        let phrase = format!("a {} {}", colours[i % 4], shapes[i / 4 % 3]);
+        let x = 0.05 + 0.4 * ((i * 7 % 10) as f64 / 10.0);
+        let boxes = json!([{ "phrase": phrase, "box": [x, 0.1 + 0.03 * (i % 5) as f64, x + 0.45, 0.7] }]);
+        json!({ "prompt": format!("{phrase} on moss"), "boxes": boxes, "seed": i }).to_string() + "\n"
+    };
+    let rows = |count: usize| (0..count).map(row).collect::<String>();
+    let graph = fs::read_to_string(repository("graphs/lsregen.yaml")).unwrap();
+    let memory = [50, 200].map(|count| {
+        let case = Case::new(&rows(count));
+        case.write("graph.yaml", &graph);
+        interrupted(&case, &["--set", "steps=4"], &if count == 200 { vec![60, 130] } else { vec![] }, count)
+    });
+    println!("peak memory of a process: {} MiB for 50 rows, {} MiB for 200 (at most 70 in one)", memory[0], memory[1]);
+    let case = Case::new(&rows(200));
+    case.write("graph.yaml", &graph);
+    let memory = interrupted(&case, &["--set", "steps=4"], &[], 200);
+    println!("{memory} MiB for 200 rows in one");
+}
+
+/// Runs the rows, killing and interrupting in turns when so many are done, and goes on until all are. Each row must
+/// stand once in the manifest, and nothing be computed twice. Gives the peak memory of the last process, in MiB.
+#[cfg(unix)]
+fn interrupted(case: &Case, arguments: &[&str], stops: &[usize], count: usize) -> u64 {
+    let start = std::time::Instant::now();
+    let mut finished = BTreeSet::new();
+    let mut before = 0;
+    for (turn, &stop) in stops.iter().chain(&[count]).enumerate() {
+        let mut command = case.command(&["--inputs", "rows.jsonl", "--events", "jsonl"]);
+        let mut process = Started::new(command.args(arguments));
+        (before..stop).for_each(|_| process.until("row_finished"));
+        if stop < count {
+            let signal = if turn % 2 == 0 { "-KILL" } else { "-INT" };
+            let killed = Command::new("kill").args([signal, &process.child.id().to_string()]).status().unwrap();
+            assert!(killed.success());
+        }
+        process.until_end();
+        let code = process.child.wait().unwrap().code();
+        assert_eq!(code, if stop == count { Some(0) } else { [None, Some(1)][turn % 2] });
+        for key in keys(&process.events, "node_started") {
+            assert!(!finished.contains(&key), "{key} was known, and is computed again");
+        }
+        finished.extend(keys(&process.events, "node_finished"));
+        let text = fs::read_to_string(case.path("out/graph.manifest.jsonl")).unwrap();
+        // The last line may be torn: the next run removes it.
+        before = text.lines().filter(|line| serde_json::from_str::<Json>(line).is_ok()).count();
+        if stop == count {
+            println!("{count} rows, stopped {} times: {:.1} s", stops.len(), start.elapsed().as_secs_f64());
+            assert_eq!(case.status().len(), count);
+            assert!(case.status().iter().all(|(_, status)| status == "done"));
+            return process.peak_mib;
+        }
+    }
+    unreachable!("the last turn is not stopped")
+}
+
+/// The keys of all events of a kind, but for those of models: these live in memory, and each process loads its own.
+fn keys(events: &[Json], kind: &str) -> BTreeSet<String> {
+    let of_kind = events.iter().filter(|event| event["event"] == kind);
+    let kept = of_kind.filter(|event| !matches!(event["node"].as_str(), Some("small" | "large")));
+    kept.map(|event| event["key"].as_str().unwrap().to_string()).collect()
+}
+
+/// A process that tells its events on stdout.
+struct Started {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    events: Vec<Json>,
+    /// The most memory it was seen to have held.
+    peak_mib: u64,
+}
+
+impl Started {
+    fn new(command: &mut Command) -> Started {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Started { child, lines, events: vec![], peak_mib: 0 }
+    }
+
+    /// Reads events up to one of this kind.
+    fn until(&mut self, kind: &str) {
+        while let Some(line) = self.lines.next() {
+            if self.read(&line.unwrap()) == kind {
+                return;
+            }
+        }
+        panic!("it ended without {kind}: {:?}", self.events.last());
+    }
+
+    fn until_end(&mut self) {
+        while let Some(Ok(line)) = self.lines.next() {
+            self.read(&line);
+        }
+    }
+
+    fn read(&mut self, line: &str) -> String {
+        // A process that is killed may leave half a line.
+        let Ok(event) = serde_json::from_str::<Json>(line) else { return String::new() };
+        let kind = event["event"].as_str().unwrap().to_string();
+        if kind == "row_finished" {
+            self.peak_mib = self.peak_mib.max(peak(&self.child));
+        }
+        self.events.push(event);
+        kind
+    }
+}
+
+/// VmHWM, where the system tells it.
+fn peak(child: &Child) -> u64 {
+    let status = fs::read_to_string(Path::new("/proc").join(child.id().to_string()).join("status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
