@@ -59,10 +59,10 @@ impl Override {
         // Spaces in place of `name=` keep every place where it is in the argument.
         let padded = Source::new("--set", format!("{}{value}", " ".repeat(start)));
         match yaml::read(&padded, 0) {
-            (Some(value), faults) if faults.is_empty() => {
+            (Some(value), faults) if faults.list().is_empty() => {
                 Ok(Override { name: name.into(), source, value, plain: None })
             }
-            (_, faults) => Err(match faults.into_iter().next() {
+            (_, faults) => Err(match faults.into_list().into_iter().next() {
                 Some(mut fault) => {
                     for label in std::iter::once(&mut fault.primary).chain(&mut fault.secondary) {
                         label.source = source.clone();
