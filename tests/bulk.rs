@@ -129,6 +129,12 @@ fn faults_of_rows_are_told_with_their_lines_and_nothing_runs() {
     for place in ["rows.jsonl:2:2", "did you mean `seed`", "rows.jsonl:3:11", "rows.jsonl:4:1", "rows.jsonl:5:"] {
         assert!(stderr.contains(place), "{place}: {stderr}");
     }
+    case.write(
+        "twice.jsonl",
+        "{\"seed\": 1, \"seed\": 2}\n{\"seed\": 1, \"seed\": 2, \"prompt\": \"\\ud83d\\ude00\"}\n",
+    );
+    let (code, twice) = case.run(&["--inputs", "twice.jsonl"]);
+    assert!(code == 78 && twice.contains("twice.jsonl:1:13") && twice.contains("twice.jsonl:2:1"), "{twice}");
     assert!(stderr.contains("4 of 5 rows have faults; nothing ran") && !case.path("out").exists(), "{stderr}");
     for (arguments, code, words) in [
         (&["--inputs", "no.jsonl"][..], 2, "no.jsonl"),

@@ -343,14 +343,16 @@ impl Work<'_> {
                         (started, Ok(running)) => drop(flying.spawn(async { (started, running.finished().await) })),
                         (started, Err(error)) => {
                             let came = Came { error: Some(error), ran: 0, known: 0, duration: Duration::ZERO };
-                            self.finish(started, came)?;
+                            self.finish(started, came).inspect_err(|_| self.cancel.cancel())?;
                         }
                     }
                     // So that Ctrl-C is heard of.
                     tokio::task::yield_now().await;
                 }
                 match flying.join_next().await {
-                    Some(Ok((started, summary))) => self.landed(started, &summary)?,
+                    Some(Ok((started, summary))) => {
+                        self.landed(started, &summary).inspect_err(|_| self.cancel.cancel())?
+                    }
                     Some(Err(error)) => match error.try_into_panic() {
                         Ok(panic) => std::panic::resume_unwind(panic),
                         Err(_) => return Err(Exit::Failed),

@@ -3,12 +3,13 @@
 //! Knows the shape of a workflow file. Knows no node type and no other file: what a node's keys mean is the graph check's
 //! affair.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 
 use crate::diagnostic::{Diagnostic, Label};
+use crate::found::Found;
 use crate::nearest::{Nearest, listed};
 use crate::overrides::Override;
 use crate::source::{Source, Span};
@@ -57,18 +58,20 @@ pub(crate) enum Given<'a> {
 pub(crate) struct Read {
     /// `None` where too little of it could be read to go on.
     pub document: Option<Document>,
-    pub diagnostics: Vec<Diagnostic>,
+    pub diagnostics: Found,
     /// What `${…}` wrote in, in the measure of [`MAX_COPIES`].
     pub copied: usize,
 }
 
 /// The YAML of a workflow file, its places marked as those of the text `origin`.
-pub(crate) fn read(source: &Arc<Source>, origin: usize) -> (Option<Item>, Vec<Diagnostic>) {
+pub(crate) fn read(source: &Arc<Source>, origin: usize) -> (Option<Item>, Found) {
     if let Some(fault) = unreadable(source) {
-        return (None, vec![fault]);
+        let mut found = Found::default();
+        found.push(fault);
+        return (None, found);
     }
     let (root, mut diagnostics) = yaml::read(source, origin);
-    if root.is_none() && diagnostics.is_empty() {
+    if root.is_none() && diagnostics.list().is_empty() {
         diagnostics.push(empty(source));
     }
     (root, diagnostics)
@@ -86,7 +89,7 @@ impl Document {
             copied: 0,
             overfull: false,
             faulty_reference: false,
-            diagnostics: vec![],
+            diagnostics: Found::default(),
         };
         let document = parser.document(root, given);
         Read { document, diagnostics: parser.diagnostics, copied: parser.copied }
@@ -164,7 +167,7 @@ struct Parser<'t> {
     overfull: bool,
     /// A faulty `${…}` was told of, so that a parameter may seem unused which is not.
     faulty_reference: bool,
-    diagnostics: Vec<Diagnostic>,
+    diagnostics: Found,
 }
 
 struct Param {
@@ -255,8 +258,7 @@ impl Parser<'_> {
         label: impl Into<String>,
     ) -> &mut Diagnostic {
         let diagnostic = self.texts.error(code, message, place, label);
-        self.diagnostics.push(diagnostic);
-        self.diagnostics.last_mut().expect("just pushed")
+        self.diagnostics.push(diagnostic)
     }
 
     fn version(&mut self, version: Option<(Key, Item)>, root: Place) {
@@ -363,11 +365,13 @@ impl Parser<'_> {
                 )
             }
         };
+        // Names that a misspelt key may mean: there may be very many of both.
+        let present: HashSet<_> = keys.iter().map(|(key, _)| key.name.as_str()).collect();
+        let names = self.params.iter().map(|param| &param.key.name);
+        let absent: Vec<_> = names.filter(|name| !present.contains(name.as_str())).cloned().collect();
         for (key, value) in keys.iter().filter(|(key, _)| key.name != "type") {
             let Some(&index) = self.by_name.get(&key.name) else {
-                let absent = |name: &&str| keys.iter().all(|(key, _)| key.name != *name);
-                let names = self.params.iter().map(|param| param.key.name.as_str()).filter(absent);
-                let near = self.nearest.find(&key.name, names).map(did_you_mean);
+                let near = self.nearest.find(&key.name, absent.iter().map(String::as_str)).map(did_you_mean);
                 let is_output = outputs.is_some_and(|(_, outputs)| outputs.get(&key.name).is_some());
                 let (label, help) = match near {
                     None if is_output => (format!("this is an output of {kind}"), help.clone()),
@@ -606,8 +610,11 @@ impl Parser<'_> {
 
 /// Whether a key stands for itself, as in `{ prompt: red, blue }`.
 pub(crate) fn has_no_colon(texts: &Texts, key: &Key, value: &Item) -> bool {
+    /// Spaces before a colon; no one writes more.
+    const LOOKED_AT: usize = 200;
     let text = texts.source(key.place.origin).text();
-    value.data == Data::Null && !text[key.place.span.end..].trim_start().starts_with(':')
+    let mut after = text[key.place.span.end..].chars().take(LOOKED_AT);
+    value.data == Data::Null && after.find(|c| !c.is_whitespace()) != Some(':')
 }
 
 /// What to say of such a key: label and help.

@@ -26,6 +26,7 @@ mod workflow_schema;
 // Text → Document → Graph, or what is wrong with it.
 mod source;
 mod diagnostic;
+mod found;
 mod yaml;
 mod texts;
 mod nearest;

@@ -20,6 +20,11 @@ impl Nearest {
         Nearest { left: Cell::new(COMPARISONS) }
     }
 
+    /// Nothing more will be found.
+    pub fn is_spent(&self) -> bool {
+        self.left.get() == 0
+    }
+
     /// The candidate nearest to `name`, if one is near: the same but for upper case and `-`, `_`; or at most a third
     /// of its letters apart.
     pub fn find<'a>(&self, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -29,13 +34,13 @@ impl Nearest {
         let reach = (length / 3).max(1);
         let mut best = None;
         for candidate in candidates {
-            self.left.set(self.left.get().checked_sub(1)?);
+            self.spend(1)?;
             if candidate.len().abs_diff(name.len()) > reach * 4 + 8 || length > 100 {
                 continue;
             }
             // Its time grows with both lengths: long names spend more.
             let cost = length * candidate.len() / USUAL;
-            self.left.set(self.left.get().checked_sub(cost)?);
+            self.spend(cost)?;
             let distance = strsim::damerau_levenshtein(&wanted, &plain(candidate));
             // One letter of two says nothing.
             let near = distance <= reach && distance < length.max(1);
@@ -44,6 +49,13 @@ impl Nearest {
             }
         }
         best.map(|(_, candidate)| candidate)
+    }
+
+    /// `None` where there are not so many left; then there are none.
+    fn spend(&self, comparisons: usize) -> Option<()> {
+        let left = self.left.get().checked_sub(comparisons);
+        self.left.set(left.unwrap_or(0));
+        left.map(drop)
     }
 }
 
@@ -57,13 +69,25 @@ pub(crate) fn either<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     joined(names, "or")
 }
 
+/// Of so many names, those that are shown: only these are made.
+pub(crate) fn either_of(count: usize, name: impl Fn(usize) -> String) -> String {
+    let parts: Vec<_> = (0..count.min(SHOWN)).map(|index| format!("`{}`", name(index))).collect();
+    let more = count - parts.len();
+    sentence(parts, more, "or")
+}
+
+/// Names that a list shows.
+pub(crate) const SHOWN: usize = 8;
+
 fn joined<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
-    const SHOWN: usize = 8;
     let mut names = names.into_iter();
-    let mut parts: Vec<_> = names.by_ref().take(SHOWN).map(|name| format!("`{name}`")).collect();
-    match names.count() {
-        0 => {}
-        more => parts.push(format!("{more} more")),
+    let parts = names.by_ref().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    sentence(parts, names.count(), word)
+}
+
+fn sentence(mut parts: Vec<String>, more: usize, word: &str) -> String {
+    if more > 0 {
+        parts.push(format!("{more} more"));
     }
     match parts.as_slice() {
         [] => "nothing".into(),

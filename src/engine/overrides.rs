@@ -2,8 +2,12 @@
 //!
 //! Each knows the text it comes from, so that its faults point at what the user typed. Knows no document.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
 
 use crate::diagnostic::{Diagnostic, Label};
@@ -76,11 +80,11 @@ impl Override {
             false => span,
         };
         match yaml::read(&Source::new(source.name(), value), 0) {
-            (Some(mut value), faults) if faults.is_empty() => {
+            (Some(mut value), faults) if faults.list().is_empty() => {
                 value.move_places(&moved);
                 Ok(given(value, None))
             }
-            (_, faults) => Err(match faults.into_iter().next() {
+            (_, faults) => Err(match faults.into_list().into_iter().next() {
                 Some(mut fault) => {
                     for label in std::iter::once(&mut fault.primary).chain(&mut fault.secondary) {
                         (label.source, label.span) = (source.clone(), moved(label.span));
@@ -115,7 +119,8 @@ impl Override {
             return Err(fault(message, span, "write one object a line: `{\"seed\": 1}`"));
         };
         // JSON's own reader knows no places and lets the last of two equal names win; YAML's has both.
-        let (yaml, mut faults) = yaml::read(&Source::new(source.name(), text), 0);
+        let (yaml, faults) = yaml::read(&Source::new(source.name(), text), 0);
+        let mut faults = faults.into_list();
         faults.retain(|fault| fault.code == "duplicate-key");
         for label in faults.iter_mut().flat_map(|fault| std::iter::once(&mut fault.primary).chain(&mut fault.secondary))
         {
@@ -124,6 +129,10 @@ impl Override {
         }
         if !faults.is_empty() {
             return Err(faults);
+        }
+        // Some escapes of JSON are none of YAML: the places in such a row are not known.
+        if let Ok(Twice(Some(name))) = serde_json::from_str(text) {
+            return Err(fault(format!("`{name}` stands twice in this row"), span, "keep one of them"));
         }
         let yaml = yaml.map(|mut yaml| {
             yaml.move_places(&|inner| Span::new(span.start + inner.start, span.start + inner.end));
@@ -172,6 +181,36 @@ impl Override {
             (Data::Text(_), Some(plain)) => Item { data: Data::Text(plain.clone()), ..self.value.clone() },
             _ => self.value.clone(),
         }
+    }
+}
+
+/// A name that stands twice in a JSON object.
+struct Twice(Option<String>);
+
+impl<'de> Deserialize<'de> for Twice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Twice, D::Error> {
+        struct Names;
+
+        impl<'de> Visitor<'de> for Names {
+            type Value = Twice;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Twice, A::Error> {
+                let mut names = HashSet::new();
+                let mut twice = None;
+                while let Some((name, IgnoredAny)) = members.next_entry::<String, _>()? {
+                    if let Some(name) = names.replace(name) {
+                        twice.get_or_insert(name);
+                    }
+                }
+                Ok(Twice(twice))
+            }
+        }
+
+        deserializer.deserialize_map(Names)
     }
 }
 

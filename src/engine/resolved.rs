@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use crate::diagnostic::Diagnostic;
 use crate::document::{self, Document, Given, Read, is_stray};
 use crate::nearest::Nearest;
 use crate::overrides::Override;
@@ -39,12 +38,11 @@ pub(crate) fn file_name(source: &Source) -> String {
 /// All that a text says: what the workflow tells of itself, its parameters, its nodes, its outputs; `None` where it has a
 /// fault.
 fn meaning(source: &Arc<Source>, overrides: &[Override]) -> Option<Json> {
-    let (root, mut faults) = document::read(source, 0);
+    let (root, faults) = document::read(source, 0);
     let mut texts = Texts::new(source.clone());
     let Read { document, diagnostics, .. } =
         Document::of(root?, 0, Given::Overrides(overrides), &mut texts, &Nearest::new());
-    faults.extend(diagnostics);
-    let document = document.filter(|_| !faults.iter().any(Diagnostic::is_error))?;
+    let document = document.filter(|_| !faults.any_error() && !diagnostics.any_error())?;
     let list = |items: &[(Key, Item)]| -> Json {
         items.iter().map(|(key, item)| json!([key.name, document::json(item)])).collect()
     };
@@ -89,7 +87,7 @@ fn own_span(source: &Source, value: &Item) -> Span {
     let meaning = document::json(value);
     let means_the_same = |end: &usize| {
         let (read, faults) = yaml::read(&Source::new("", &written[..*end]), 0);
-        faults.is_empty() && read.is_some_and(|read| document::json(&read) == meaning)
+        faults.list().is_empty() && read.is_some_and(|read| document::json(&read) == meaning)
     };
     let ends = written.rmatch_indices(close).map(|(at, _)| at + 1);
     let end = ends.take_while(means_the_same).last().unwrap_or(written.len());

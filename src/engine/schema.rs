@@ -8,6 +8,7 @@ use schemars::Schema;
 use serde_json::{Map, Value as Json};
 
 use crate::document::did_you_mean;
+use crate::found::MOST;
 use crate::nearest::{Nearest, either, listed};
 use crate::registry::ParamDoc;
 use crate::yaml::quoted;
@@ -361,6 +362,9 @@ impl<'a> Checker<'a> {
     }
 
     fn check(&mut self, schema: &'a Json, value: &Json, path: String) {
+        if self.misfits.len() >= MOST {
+            return;
+        }
         let choices = self.reader.choices(schema);
         let takes_null = self.takes_null(schema);
         if choices.is_empty() || (value.is_null() && takes_null) {
@@ -472,6 +476,9 @@ impl<'a> Checker<'a> {
         let names: Vec<_> = properties(object).map(|(name, _)| name.as_str()).collect();
         let closed = object.get("additionalProperties") == Some(&Json::Bool(false));
         for (name, value) in fields {
+            if self.misfits.len() >= MOST {
+                break;
+            }
             let inner = format!("{path}/{name}");
             if let Some((_, schema)) = properties(object).find(|(known, _)| *known == name) {
                 self.check(schema, value, inner);

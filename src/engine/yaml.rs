@@ -11,6 +11,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 use serde_json::Number;
 
 use crate::diagnostic::{Diagnostic, Label};
+use crate::found::Found;
 use crate::source::{Source, Span};
 
 /// Lists and mappings inside each other.
@@ -123,7 +124,7 @@ pub(crate) fn code(name: &str) -> String {
 }
 
 /// Reads the one document of a text. `None`, with the faults, where it is no YAML.
-pub(crate) fn read(source: &Arc<Source>, origin: usize) -> (Option<Item>, Vec<Diagnostic>) {
+pub(crate) fn read(source: &Arc<Source>, origin: usize) -> (Option<Item>, Found) {
     let mut reader = Reader {
         source,
         origin,
@@ -132,7 +133,7 @@ pub(crate) fn read(source: &Arc<Source>, origin: usize) -> (Option<Item>, Vec<Di
         root: None,
         anchors: HashMap::new(),
         copied: 0,
-        diagnostics: vec![],
+        diagnostics: Found::default(),
     };
     let finished = reader.read();
     (reader.root.filter(|_| finished), reader.diagnostics)
@@ -292,7 +293,7 @@ struct Reader<'a> {
     root: Option<Item>,
     anchors: HashMap<usize, Item>,
     copied: usize,
-    diagnostics: Vec<Diagnostic>,
+    diagnostics: Found,
 }
 
 impl Reader<'_> {
@@ -362,8 +363,7 @@ impl Reader<'_> {
 
     fn fault(&mut self, code: &'static str, message: impl Into<String>, span: Span) -> &mut Diagnostic {
         let diagnostic = Diagnostic::error(code, message, Label::new(self.source, span, ""));
-        self.diagnostics.push(diagnostic);
-        self.diagnostics.last_mut().expect("just pushed")
+        self.diagnostics.push(diagnostic)
     }
 
     /// The span without the anchor and tag before the value; a tag is a fault.

@@ -3,13 +3,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Label};
+use crate::found::{Found, MOST};
 use crate::source::{Source, Span};
 
 /// What was found so far.
 #[derive(Default)]
 pub(super) struct Faults {
-    list: Vec<Diagnostic>,
+    found: Found,
+    /// Of those that were found, also what is not kept.
+    count: usize,
     /// How many of them are known to be unlike each other.
     settled: usize,
     told: HashSet<(&'static str, *const Source, Span, String)>,
@@ -17,35 +20,49 @@ pub(super) struct Faults {
 
 impl Faults {
     pub fn push(&mut self, fault: Diagnostic) -> &mut Diagnostic {
-        self.list.push(fault);
-        self.list.last_mut().expect("just pushed")
+        self.count += 1;
+        self.found.push(fault)
     }
 
-    pub fn len(&self) -> usize {
-        self.list.len()
+    pub fn append(&mut self, found: Found) {
+        self.count += found.list().len();
+        self.found.append(found);
+    }
+
+    /// How many were found, told once or more often.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     pub fn any_error(&self) -> bool {
-        self.list.iter().any(Diagnostic::is_error)
+        self.found.any_error()
     }
 
     /// Forgets what was told already: two steps may find one fault, and a file that is used twice has its faults twice.
     pub fn settle(&mut self) {
-        let new = self.list.split_off(self.settled);
-        self.list.extend(new.into_iter().filter(|fault| {
-            let primary = &fault.primary;
-            self.told.insert((fault.code, Arc::as_ptr(&primary.source), primary.span, fault.message.clone()))
-        }));
-        self.settled = self.list.len();
+        if self.found.list().len() > self.settled {
+            self.found.retain_from(self.settled, |fault| {
+                let primary = &fault.primary;
+                self.told.insert((fault.code, Arc::as_ptr(&primary.source), primary.span, fault.message.clone()))
+            });
+            self.settled = self.found.list().len();
+        }
     }
 
     /// By their places in the graph's own file.
     pub fn in_order(mut self, source: &Arc<Source>) -> Vec<Diagnostic> {
         self.settle();
-        self.list.sort_by_key(|fault| {
+        let more = self.found.more();
+        let mut list = self.found.into_list();
+        list.sort_by_key(|fault| {
             let mut labels = std::iter::once(&fault.primary).chain(&fault.secondary);
             labels.find(|label| Arc::ptr_eq(&label.source, source)).map_or(0, |label| label.span.start)
         });
-        self.list
+        if more {
+            let message = format!("there is more to say of this graph than the {MOST} faults that are told");
+            let fault = Diagnostic::warning("more-faults", message, Label::new(source, Span::default(), ""));
+            list.push(fault.help("mend some of them, and check again".to_string()));
+        }
+        list
     }
 }

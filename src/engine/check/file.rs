@@ -18,11 +18,16 @@ use crate::source::{Source, Span};
 /// # Errors
 /// When there is no such file, or it is too large to be a workflow, or no text.
 pub fn read_source(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
+    read_beside(path, &Nearest::new())
+}
+
+/// Where there is no such file, one of nearly its name is looked for.
+fn read_beside(path: &Path, nearest: &Nearest) -> Result<Arc<Source>, Box<Diagnostic>> {
     let name = path.display().to_string();
     let nowhere = Source::new(&*name, "");
     let fault = |code, message: String| Diagnostic::error(code, message, Label::new(&nowhere, Span::default(), ""));
     if let Some(problem) = unusable(path) {
-        let near = near_file(path, &Nearest::new());
+        let near = near_file(path, nearest);
         return Err(Box::new(fault("file", problem).help(near.as_deref().map(did_you_mean))));
     }
     let mut text = vec![];
@@ -50,6 +55,7 @@ pub(super) struct Disk {
     folder: PathBuf,
     /// By their canonical paths.
     known: RefCell<HashMap<PathBuf, Arc<Source>>>,
+    nearest: Nearest,
 }
 
 impl Disk {
@@ -58,7 +64,7 @@ impl Disk {
         let folder = host.graph_folder();
         let own = Path::new(source.name()).file_name().and_then(|name| fs::canonicalize(folder.join(name)).ok());
         let known = own.map(|path| (path, source)).into_iter().collect();
-        Disk { folder: folder.into(), known: RefCell::new(known) }
+        Disk { folder: folder.into(), known: RefCell::new(known), nearest: Nearest::new() }
     }
 
     pub fn read(&self, path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
@@ -67,7 +73,7 @@ impl Disk {
         if let Some(source) = self.known.borrow().get(&canonical) {
             return Ok(source.clone());
         }
-        let source = read_source(&path)?;
+        let source = read_beside(&path, &self.nearest)?;
         self.known.borrow_mut().insert(canonical, source.clone());
         Ok(source)
     }
@@ -78,6 +84,8 @@ pub(super) fn unusable(path: &Path) -> Option<String> {
     let shown = path.display();
     match fs::metadata(path) {
         Ok(facts) if facts.is_dir() => Some(format!("`{shown}` is a folder, but a file is needed")),
+        // Opening a pipe waits for its other end, and a device may be read for ever.
+        Ok(facts) if !facts.is_file() => Some(format!("`{shown}` is a pipe or a device, but a file is needed")),
         Ok(_) => fs::File::open(path).err().map(|error| format!("the file `{shown}` cannot be read: {error}")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() && !folder.exists() => {
@@ -92,6 +100,9 @@ pub(super) fn unusable(path: &Path) -> Option<String> {
 /// A file beside the missing one with nearly its name.
 pub(super) fn near_file(path: &Path, nearest: &Nearest) -> Option<String> {
     const LOOKED_AT: usize = 1000;
+    if nearest.is_spent() {
+        return None;
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let entries = fs::read_dir(folder).ok()?.take(LOOKED_AT);
     let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();

@@ -1,5 +1,7 @@
 //! What each input socket is linked to, what a file declares as its outputs, and whether it fits.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use petgraph::graph::NodeIndex;
 use super::{Checker, an};
 use crate::document::did_you_mean;
 use crate::graph::Link;
-use crate::nearest::either;
+use crate::nearest::{SHOWN, either, either_of};
 use crate::node::DynNode;
 use crate::registry::Entry;
 use crate::socket::{Arity, SocketSpec};
@@ -70,6 +72,40 @@ pub(super) struct Declared<'a> {
     type_name: &'static str,
 }
 
+/// All outputs that a file declares.
+#[derive(Default)]
+pub(super) struct Declarations<'a> {
+    pub list: Vec<Declared<'a>>,
+    by_name: HashMap<&'a str, usize>,
+    /// The outputs of each type.
+    by_type: HashMap<&'static str, Vec<usize>>,
+    /// Each type once.
+    types: Vec<&'static str>,
+    all: Vec<usize>,
+}
+
+impl<'a> Declarations<'a> {
+    fn new(list: Vec<Declared<'a>>) -> Declarations<'a> {
+        let by_name = list.iter().enumerate().map(|(index, output)| (output.name, index)).collect();
+        let (mut by_type, mut types): (HashMap<_, Vec<_>>, _) = (HashMap::new(), vec![]);
+        for (index, output) in list.iter().enumerate() {
+            let alike = by_type.entry(output.type_name).or_default();
+            if alike.is_empty() {
+                types.push(output.type_name);
+            }
+            alike.push(index);
+        }
+        Declarations { by_name, by_type, types, all: (0..list.len()).collect(), list }
+    }
+
+    fn is_faulty(&self) -> bool {
+        self.list.is_empty() || self.by_type.contains_key(FAULTY)
+    }
+}
+
+/// The type of an output that is faulty.
+const FAULTY: &str = "";
+
 /// What takes a link: an input socket, or an output that a file declares.
 #[derive(Clone, Copy)]
 struct Port<'a> {
@@ -98,28 +134,28 @@ impl Port<'_> {
 #[derive(Clone)]
 enum Gives<'a> {
     Type(&'static [SocketSpec]),
-    Graph(Rc<[Declared<'a>]>),
+    Graph(Rc<Declarations<'a>>),
 }
 
 impl Gives<'_> {
     fn len(&self) -> usize {
         match self {
             Gives::Type(sockets) => sockets.len(),
-            Gives::Graph(declared) => declared.len(),
+            Gives::Graph(declared) => declared.list.len(),
         }
     }
 
     fn name(&self, output: usize) -> &str {
         match self {
             Gives::Type(sockets) => sockets[output].name,
-            Gives::Graph(declared) => declared[output].name,
+            Gives::Graph(declared) => declared.list[output].name,
         }
     }
 
     fn type_name(&self, output: usize) -> &'static str {
         match self {
             Gives::Type(sockets) => sockets[output].type_name,
-            Gives::Graph(declared) => declared[output].type_name,
+            Gives::Graph(declared) => declared.list[output].type_name,
         }
     }
 
@@ -131,14 +167,46 @@ impl Gives<'_> {
     fn is_faulty(&self) -> bool {
         match self {
             Gives::Type(_) => false,
-            Gives::Graph(declared) => declared.is_empty() || declared.iter().any(|output| output.link.is_none()),
+            Gives::Graph(declared) => declared.is_faulty(),
+        }
+    }
+
+    /// The output of this name.
+    fn named(&self, name: &str) -> Option<usize> {
+        match self {
+            Gives::Type(sockets) => sockets.iter().position(|socket| socket.name == name),
+            Gives::Graph(declared) => declared.by_name.get(name).copied(),
+        }
+    }
+
+    /// The outputs of a type, or all.
+    fn fitting(&self, takes: Option<&str>) -> Cow<'_, [usize]> {
+        match (self, takes) {
+            (Gives::Type(sockets), _) => {
+                let fits = |&output: &usize| takes.is_none_or(|takes| takes == sockets[output].type_name);
+                (0..sockets.len()).filter(fits).collect()
+            }
+            (Gives::Graph(declared), None) => (&declared.all).into(),
+            (Gives::Graph(declared), Some(takes)) => {
+                declared.by_type.get(takes).map_or(Cow::Borrowed(&[]), |alike| alike.into())
+            }
+        }
+    }
+
+    /// Of all its outputs.
+    fn types(&self) -> Vec<&'static str> {
+        match self {
+            Gives::Type(sockets) => sockets.iter().map(|socket| socket.type_name).collect(),
+            Gives::Graph(declared) => declared.types.clone(),
         }
     }
 
     /// `image` (Image), `latent` (Latent).
     fn listed(&self) -> String {
-        let outputs = (0..self.len()).map(|output| format!("`{}` ({})", self.name(output), self.type_name(output)));
-        outputs.collect::<Vec<_>>().join(", ")
+        let shown = (0..self.len()).take(SHOWN);
+        let outputs = shown.map(|output| format!("`{}` ({})", self.name(output), self.type_name(output)));
+        let more = self.len().checked_sub(SHOWN).filter(|more| *more > 0).map(|more| format!("{more} more"));
+        outputs.chain(more).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -159,13 +227,13 @@ impl<'a> Checker<'a> {
             let Some(graph) = self.drafts[index].graph else { continue };
             self.outputs_of(graph);
             let declared = self.declared[graph].clone();
-            let sound = declared.iter().filter(|output| output.link.is_some());
+            let sound = declared.list.iter().filter(|output| output.link.is_some());
             self.gives_types(index, sound.map(|output| output.type_name));
         }
         let declared = self.scopes[scope].document.outputs.iter().flatten();
         let declared = declared.map(|(key, item)| self.declared(scope, key, item)).collect::<Vec<_>>();
         self.links_incomplete |= declared.iter().any(|output| output.link.is_none());
-        self.declared[scope] = declared.into();
+        self.declared[scope] = Declarations::new(declared).into();
         self.faults.settle();
     }
 
@@ -185,7 +253,7 @@ impl<'a> Checker<'a> {
             let output = self.drafts[link.producer].entry?.node_type.outputs.get(link.output?)?;
             Some(output.type_name)
         });
-        Declared { name: &key.name, link, type_name: type_name.unwrap_or_default() }
+        Declared { name: &key.name, link, type_name: type_name.unwrap_or(FAULTY) }
     }
 
     /// What each input socket is linked to.
@@ -229,7 +297,7 @@ impl<'a> Checker<'a> {
 
     fn socket(&mut self, port: Port<'a>, arity: Arity, key: &'a Key, item: &'a Item) -> Vec<DraftLink> {
         let name = port.name;
-        let before = self.faults.len();
+        let before = self.faults.count();
         let mut links = vec![];
         match (&item.data, arity) {
             (Data::Poison, _) => self.links_incomplete = true,
@@ -266,7 +334,7 @@ impl<'a> Checker<'a> {
             }
             _ => links.extend(self.link(port, item)),
         }
-        self.links_incomplete |= self.faults.len() > before;
+        self.links_incomplete |= self.faults.count() > before;
         links
     }
 
@@ -291,8 +359,7 @@ impl<'a> Checker<'a> {
         let by_name = &self.by_name[port.scope];
         let Some(&named) = by_name.get(node).or_else(|| by_name.get(text)) else {
             // A node whose own name is faulty has been told of.
-            let misnamed = |draft: &Draft| draft.scope == port.scope && text.starts_with(&draft.key.name);
-            if self.misnamed.iter().any(|&draft| misnamed(&self.drafts[draft])) {
+            if self.is_misnamed(port.scope, text) {
                 return None;
             }
             let names = self.drafts[self.ranges[port.scope].clone()].iter().map(|draft| draft.key.name.as_str());
@@ -306,9 +373,16 @@ impl<'a> Checker<'a> {
         let Some(output) = self.output(port, place, named, &gives, output) else { return Some(faulty) };
         let inner = match &gives {
             Gives::Type(_) => return Some(DraftLink { output: Some(output), ..faulty }),
-            Gives::Graph(declared) => declared[output].link.as_ref(),
+            Gives::Graph(declared) => declared.list[output].link.as_ref(),
         };
         Some(inner.map_or(faulty, |inner| DraftLink { place, named, ..*inner }))
+    }
+
+    /// Whether a link names a node whose own name is faulty; such a name may have a few dots in it.
+    fn is_misnamed(&self, scope: usize, link: &str) -> bool {
+        const DOTS: usize = 8;
+        let ends = link.match_indices('.').map(|(at, _)| at).take(DOTS).chain([link.len()]);
+        !self.misnamed.is_empty() && ends.into_iter().any(|end| self.misnamed.contains(&(scope, &link[..end])))
     }
 
     /// The outputs of a node; `None` where its type is faulty.
@@ -350,14 +424,13 @@ impl<'a> Checker<'a> {
             fault.help = Some(help);
             return None;
         }
-        let fits = |output: &usize| port.takes.is_none_or(|takes| takes == gives.type_name(*output));
-        let fitting: Vec<_> = (0..gives.len()).filter(fits).collect();
+        let fitting = gives.fitting(port.takes);
         let output = match named {
-            Some(named) => match gives.names().position(|output| output == named) {
+            Some(named) => match gives.named(named) {
                 Some(output) => output,
                 None => {
                     let near = self.nearest.find(named, gives.names());
-                    let only = match fitting.as_slice() {
+                    let only = match &*fitting {
                         [only] => Some(gives.name(*only)),
                         _ => None,
                     };
@@ -372,13 +445,13 @@ impl<'a> Checker<'a> {
             },
             // What is faulty may be what is meant.
             None if gives.is_faulty() => return None,
-            None => match fitting.as_slice() {
+            None => match &*fitting {
                 [only] => *only,
                 [] => 0,
                 several => {
-                    let names: Vec<_> = several.iter().map(|&i| format!("{node}.{}", gives.name(i))).collect();
+                    let names = either_of(several.len(), |index| format!("{node}.{}", gives.name(several[index])));
                     let message = format!("`{node}` gives more than one {}", port.takes.unwrap_or("output"));
-                    let help = format!("name one: {}", either(names.iter().map(String::as_str)));
+                    let help = format!("name one: {names}");
                     self.error("ambiguous-output", message, place, "which one?").help = Some(help);
                     return None;
                 }
@@ -395,7 +468,7 @@ impl<'a> Checker<'a> {
             None => format!("`{node}` gives {}", gives.listed()),
         };
         let message = format!("`{}` takes {}, but {written}", port.name, an(takes));
-        let considered = named.map_or(0..gives.len(), |_| output..output + 1);
+        let considered = named.map_or_else(|| gives.types(), |_| vec![given]);
         let help = self.conversion(port, node, gives, &fitting, considered);
         let label = self.texts.label(node_place, format!("{} gives {}", self.kind(producer), gives.listed()));
         let fault = self.error("type-mismatch", message, place, format!("{} is needed here", an(takes)));
@@ -405,18 +478,10 @@ impl<'a> Checker<'a> {
     }
 
     /// What to do about a value of the wrong type.
-    fn conversion(
-        &self,
-        port: Port<'a>,
-        node: &str,
-        gives: &Gives<'a>,
-        fitting: &[usize],
-        considered: Range<usize>,
-    ) -> String {
+    fn conversion(&self, port: Port<'a>, node: &str, gives: &Gives<'a>, fitting: &[usize], given: Vec<&str>) -> String {
         if let Some(&other) = fitting.first() {
             return format!("write `{node}.{}`", gives.name(other));
         }
-        let given: Vec<_> = considered.map(|output| gives.type_name(output)).collect();
         // By custom, what a node works on is the last thing that it must have; before it stand its tools.
         let converts = |entry: &&Entry| {
             let works_on = entry.node_type.inputs.iter().rfind(|input| input.arity == Arity::One);
@@ -433,6 +498,14 @@ impl<'a> Checker<'a> {
         format!("put {} between: it makes {} of {}", either(names), port.wanted(), given.join(" or "))
     }
 
+    /// The nodes of a scope that give a type.
+    pub(super) fn givers(&self, scope: usize, kind: &str) -> &[usize] {
+        let givers = self.givers.get(kind).map(Vec::as_slice).unwrap_or_default();
+        let Range { start, end } = self.ranges[scope];
+        let givers = &givers[givers.partition_point(|&giver| giver < start)..];
+        &givers[..givers.partition_point(|&giver| giver < end)]
+    }
+
     /// What a port may be linked to: the nodes before it that give its type; failing these, the others; at last node
     /// types.
     fn advice(&self, port: Port<'a>) -> String {
@@ -441,18 +514,16 @@ impl<'a> Checker<'a> {
             return "a node of this graph, written `node` or `node.output`".into();
         };
         let wanted = an(takes);
-        let givers = self.givers.get(takes).map(Vec::as_slice).unwrap_or_default();
-        let Range { start, end } = self.ranges[port.scope];
-        let givers = &givers[givers.partition_point(|&giver| giver < start)..];
-        let givers = &givers[..givers.partition_point(|&giver| giver < end)];
+        let givers = self.givers(port.scope, takes);
         let (before, after) = givers.split_at(givers.partition_point(|&giver| giver < port.consumer));
         let near = if before.is_empty() { after } else { &before[before.len().saturating_sub(SHOWN)..] };
         let links = near.iter().filter(|&&giver| giver != port.consumer).take(SHOWN).filter_map(|&giver| {
             let (name, gives) = (&self.drafts[giver].key.name, self.gives(giver)?);
-            let mut fitting = (0..gives.len()).filter(|&output| gives.type_name(output) == takes);
-            let first = fitting.next()?;
-            let alone = fitting.next().is_none();
-            Some(if alone { name.clone() } else { format!("{name}.{}", gives.name(first)) })
+            Some(match &*gives.fitting(Some(takes)) {
+                [] => return None,
+                [_] => name.clone(),
+                [first, ..] => format!("{name}.{}", gives.name(*first)),
+            })
         });
         let links: Vec<_> = links.collect();
         if !links.is_empty() {

@@ -10,7 +10,7 @@ mod node;
 mod unfold;
 mod whole;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use petgraph::graph::NodeIndex;
 use self::fault::Faults;
 use self::file::Disk;
 pub use self::file::read_source;
-use self::link::{Declared, Draft, DraftLink};
+use self::link::{Declarations, Draft, DraftLink};
 pub use self::unfold::GraphReader;
 use self::unfold::{Scope, Unfolded, unfold};
 use crate::context::{CheckContext, Host};
@@ -103,13 +103,13 @@ struct Checker<'a> {
     /// The drafts of each scope.
     by_name: Vec<HashMap<&'a str, usize>>,
     /// What each scope declares as its outputs.
-    declared: Vec<Rc<[Declared<'a>]>>,
+    declared: Vec<Rc<Declarations<'a>>>,
     /// The nodes that give each type, for advice.
     givers: HashMap<&'static str, Vec<usize>>,
     /// What is known of files, so that each is looked at once.
     files: HashMap<PathBuf, Option<String>>,
-    /// Nodes whose names are faulty.
-    misnamed: Vec<usize>,
+    /// Nodes whose names are faulty: scope and name.
+    misnamed: HashSet<(usize, &'a str)>,
     /// Something may be missing from the links, so that no one knows what is needed.
     links_incomplete: bool,
     faults: Faults,
@@ -144,7 +144,7 @@ impl<'a> Checker<'a> {
             declared: scopes.iter().map(|_| Rc::default()).collect(),
             givers: HashMap::new(),
             files: HashMap::new(),
-            misnamed: vec![],
+            misnamed: HashSet::new(),
             links_incomplete: false,
             faults,
         }

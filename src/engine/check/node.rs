@@ -37,7 +37,7 @@ impl<'a> Checker<'a> {
         let Some(entry) = self.node_type(index) else {
             self.links_incomplete = true;
             if self.drafts[index].value.data == Data::Poison {
-                self.misnamed.push(index);
+                self.misnamed.insert((self.drafts[index].scope, &self.drafts[index].key.name));
             }
             return;
         };

@@ -12,6 +12,7 @@ use super::fault::Faults;
 use crate::context::Host;
 use crate::diagnostic::Diagnostic;
 use crate::document::{self, Document, Given, Read, mark, oversize};
+use crate::found::Found;
 use crate::graph::Included;
 use crate::nearest::{Nearest, listed};
 use crate::overrides::Override;
@@ -123,7 +124,7 @@ struct File {
     root: Option<Item>,
     weight: usize,
     /// Of the YAML; none once they were told.
-    diagnostics: Vec<Diagnostic>,
+    diagnostics: Found,
 }
 
 /// Why a file was not read.
@@ -147,21 +148,15 @@ struct GraphNode {
 impl Unfolder<'_> {
     fn outermost(&mut self, source: &Arc<Source>, overrides: &[Override]) {
         let (root, diagnostics) = document::read(source, 0);
-        self.tell(diagnostics);
+        self.faults.append(diagnostics);
         let Some(root) = root else { return };
         let Read { document, diagnostics, .. } =
             Document::of(root, 0, Given::Overrides(overrides), &mut self.texts, self.nearest);
-        self.tell(diagnostics);
+        self.faults.append(diagnostics);
         let Some(document) = document else { return };
         let (prefix, within) = (String::new(), Path::new("").into());
         self.scopes.push(Scope { document, prefix, folder: None, graphs: HashMap::new(), outer: None, within });
         self.graphs(0);
-    }
-
-    fn tell(&mut self, diagnostics: Vec<Diagnostic>) {
-        for diagnostic in diagnostics {
-            self.faults.push(diagnostic);
-        }
     }
 
     fn error(&mut self, code: &'static str, message: String, node: &GraphNode) -> &mut Diagnostic {
@@ -211,20 +206,19 @@ impl Unfolder<'_> {
         }
         let origin = self.texts.add_file(source, node.name.clone(), node.place);
         let at = Place { origin, ..Place::default() };
-        for mut diagnostic in take(&mut self.files[index].diagnostics) {
-            diagnostic.secondary.extend(self.texts.way(at));
-            self.faults.push(diagnostic);
-        }
+        let mut diagnostics = take(&mut self.files[index].diagnostics);
+        diagnostics.iter_mut().for_each(|diagnostic| diagnostic.secondary.extend(self.texts.way(at)));
+        self.faults.append(diagnostics);
         if !self.spend(self.files[index].weight, node) {
             return None;
         }
         let mut root = self.files[index].root.clone()?;
         mark(&mut root, &mut |place| place.origin = origin);
-        let before = self.faults.len();
+        let before = self.faults.count();
         let given = Given::Node { kind: &node.kind, keys: &node.keys };
         let Read { document, diagnostics, copied } = Document::of(root, origin, given, &mut self.texts, self.nearest);
-        self.tell(diagnostics);
-        let found = self.faults.len() - before;
+        self.faults.append(diagnostics);
+        let found = self.faults.count() - before;
         self.faults.settle();
         if !self.spend(copied + FAULT * found, node) {
             return None;

@@ -157,9 +157,7 @@ impl Checker<'_> {
             name(named)
         );
         const LOOKED_AT: usize = 100;
-        let scope = self.drafts[consumer].scope;
-        let givers = self.givers.get(kind).into_iter().flatten().filter(|&&index| self.drafts[index].scope == scope);
-        let fits = givers.take(LOOKED_AT).filter(|&&index| {
+        let fits = self.givers(self.drafts[consumer].scope, kind).iter().take(LOOKED_AT).filter(|&&index| {
             let mut variants = known[index].iter().flatten();
             variants.any(|(_, variant)| socket.variants.contains(&variant.as_str()))
         });
@@ -184,7 +182,7 @@ impl Checker<'_> {
             }
             let draft = &self.drafts[index];
             queue.extend(draft.links.iter().flatten().map(|link| link.producer));
-            let declared = draft.graph.map(|graph| self.declared[graph].iter());
+            let declared = draft.graph.map(|graph| self.declared[graph].list.iter());
             queue.extend(declared.into_iter().flatten().flat_map(|output| &output.link).map(|link| link.producer));
         }
     }
@@ -220,7 +218,7 @@ impl Checker<'_> {
         }
         let is_output = |draft: &Draft| draft.entry.is_some_and(|entry| entry.node_type.output);
         let leads = |link: &DraftLink| [link.named, link.producer];
-        let declared = self.declared[0].iter().flat_map(|output| &output.link).flat_map(leads);
+        let declared = self.declared[0].list.iter().flat_map(|output| &output.link).flat_map(leads);
         let outputs: Vec<_> = own.clone().filter(|&index| is_output(&self.drafts[index])).chain(declared).collect();
         if outputs.is_empty() {
             let types = self.registry.iter().filter(|entry| entry.node_type.output).map(|entry| entry.node_type.name);

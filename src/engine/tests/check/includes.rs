@@ -468,3 +468,15 @@ fn damaged_graphs_inside_graphs_are_told_of_and_never_panic() {
         assert!(outcome.is_ok(), "round {round}: {outer:?} {middle:?} {inner:?}");
     }
 }
+
+/// Opening a pipe would wait for someone who writes into it.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_file() {
+    let folder = Folder::new(&[("outer.yaml", "lsregen: 1\nnodes: { a: { type: pipe.yaml } }\n")]);
+    let made = std::process::Command::new("mkfifo").arg(folder.0.path().join("pipe.yaml")).status();
+    assert!(made.is_ok_and(|status| status.success()), "mkfifo");
+    let checked = folder.check("outer.yaml", &[]);
+    let message = &checked.diagnostics[0].message;
+    assert!(message.ends_with("is a pipe or a device, but a file is needed"), "{message}");
+}

@@ -205,13 +205,15 @@ fn texts_that_are_too_much_are_refused() {
 fn very_many_faults_in_one_place_are_told() {
     let keys: String = (0..30_000).map(|i| format!("    k{i}: 1\n")).collect();
     let keys = format!("lsregen: 1\nnodes:\n  a:\n    type: LoadImage\n{keys}");
-    assert!(codes(&keys).len() > 30_000);
+    let told = codes(&keys);
+    // Of a hopeless file enough is told, and that it is not all.
+    assert_eq!((told.len(), told.last()), (10_001, Some(&"more-faults")));
     let items = format!("lsregen: 1\nnodes: {{ a: {{ type: Kinds, methods: [{}] }} }}", "1,".repeat(50_000));
     let faults = checked(&items, &[]).diagnostics;
-    assert_eq!(faults.iter().filter(|fault| fault.code == "wrong-type").count(), 50_000);
+    assert_eq!(faults.iter().filter(|fault| fault.code == "wrong-type").count(), 10_000);
     let told = to_json(&faults);
     let columns: Vec<_> = told.as_array().unwrap().iter().filter_map(|fault| fault["column"].as_u64()).collect();
-    assert!(columns.windows(2).all(|pair| pair[0] <= pair[1]) && columns.last() > Some(&100_000));
+    assert!(columns[..10_000].windows(2).all(|pair| pair[0] <= pair[1]) && columns.iter().max() > Some(&20_000));
     // A line that long is not drawn; its place is told.
     let drawn = render(&faults[..1], false);
     assert!(drawn.contains("graph.yaml:2:") && drawn.len() < 1000, "{drawn}");
