@@ -356,7 +356,7 @@ fn each_edit_starts_what_it_must_and_nothing_else() {
     assert!(stderr.contains("there is no node type `Nope`") && stderr.contains("graph.yaml: 1 error"), "{stderr}");
 }
 
-/// Save to first event, over 50 edits and more. What it prints stands in docs/watch.md.
+/// Save to first event, over 50 edits and more. What it prints stands in docs/performance.md.
 #[test]
 #[ignore = "measures"]
 fn how_long_it_takes_from_save_to_plan() {
