@@ -36,6 +36,9 @@ const MAX_FILES: usize = 1000;
 /// What one check reads of these files and writes out of them, in values and 32 bytes of text.
 const MAX_VALUES: usize = 1_000_000;
 
+/// To read so many bytes of a file counts for one of [`MAX_VALUES`].
+const READ: usize = 8;
+
 /// What one fault counts for of [`MAX_VALUES`].
 const FAULT: usize = 20;
 
@@ -255,7 +258,7 @@ impl Unfolder<'_> {
     /// The file at a path; if there is none, it is told.
     fn file(&mut self, path: &Path, node: &GraphNode) -> Option<usize> {
         if !self.by_path.contains_key(path) {
-            if self.by_path.len() == MAX_FILES {
+            if self.by_path.len() == MAX_FILES || self.spent > MAX_VALUES {
                 self.too_much(node);
                 return None;
             }
@@ -301,6 +304,7 @@ impl Unfolder<'_> {
             return Ok(known);
         }
         let (root, diagnostics) = document::read(&source, 0);
+        self.spent += source.text().len() / READ;
         let weight = root.as_ref().map_or(0, Item::weight).max(source.text().len() / 32);
         self.files.push(File { source, root, weight, diagnostics });
         Ok(self.files.len() - 1)
