@@ -277,8 +277,10 @@ fn interrupted(case: &Case, arguments: &[&str], stops: &[usize], count: usize) -
         process.until_end();
         let code = process.child.wait().unwrap().code();
         assert_eq!(code, if stop == count { Some(0) } else { [None, Some(1)][turn % 2] });
+        let mut started = BTreeSet::new();
         for key in keys(&process.events, "node_started") {
             assert!(!finished.contains(&key), "{key} was known, and is computed again");
+            assert!(started.insert(key), "computed twice");
         }
         finished.extend(keys(&process.events, "node_finished"));
         let text = fs::read_to_string(case.path("out/graph.manifest.jsonl")).unwrap();
@@ -295,7 +297,7 @@ fn interrupted(case: &Case, arguments: &[&str], stops: &[usize], count: usize) -
 }
 
 /// The keys of all events of a kind, but for those of models: these live in memory, and each process loads its own.
-fn keys(events: &[Json], kind: &str) -> BTreeSet<String> {
+fn keys(events: &[Json], kind: &str) -> Vec<String> {
     let of_kind = events.iter().filter(|event| event["event"] == kind);
     let kept = of_kind.filter(|event| !matches!(event["node"].as_str(), Some("small" | "large")));
     kept.map(|event| event["key"].as_str().unwrap().to_string()).collect()

@@ -297,8 +297,9 @@ impl State {
             };
             let job = Job { id, lane, key, graph, node: first.node, cx, work };
             if kind == Kind::Run {
-                for wanter in &list {
-                    wanter.subscriber.event(&Event::NodeStarted { node: wanter.name.clone(), key, lane });
+                first.subscriber.event(&Event::NodeStarted { node: first.name.clone(), key, lane });
+                for other in &list[1..] {
+                    other.subscriber.event(&Event::Joined { node: other.name.clone(), key });
                 }
             }
             return Some(job);
