@@ -417,6 +417,39 @@ fn links_are_followed() {
     assert_eq!((answer.started.len(), answer.answers.as_slice()), (0, &["unchanged".to_string()][..]));
 }
 
+/// A graph in the graph is a file like any other, also while it is faulty or not there.
+#[test]
+fn included_graphs_are_watched() {
+    let inner = |width: u32| {
+        format!(
+            "lsregen: 1\nnodes:\n\
+            \x20 picture: {{ type: LoadImage, path: one.png }}\n\
+            \x20 small: {{ type: Upsample, image: picture, width: {width}, height: 8 }}\n\
+            outputs: {{ image: small }}\n"
+        )
+    };
+    let mut live = Live::start(&[], |folder| {
+        fs::create_dir(folder.join("parts")).unwrap();
+        fs::write(folder.join("parts/one.png"), png(RED)).unwrap();
+        fs::write(folder.join("parts/inner.yaml"), inner(8)).unwrap();
+        let graph = "lsregen: 1\nnodes:\n\
+            \x20 a: { type: ./parts/inner.yaml }\n\
+            \x20 save: { type: SaveImage, image: a.image, path: out/first.png }\n";
+        fs::write(folder.join("graph.yaml"), graph).unwrap();
+    });
+    let write = |text: String| move |folder: &Path| replace(&folder.join("parts/inner.yaml"), text.as_bytes());
+    assert_eq!(live.edit(write(inner(9))).started, ["a/small", "save"]);
+    let answer = live.edit(write(inner(0)));
+    assert_eq!((answer.started.len(), answer.answers.as_slice()), (0, &["bad_graph".to_string()][..]));
+    assert!(live.stderr().contains("parts/inner.yaml:4:"), "{}", live.stderr());
+    let answer = live.edit(|folder| fs::remove_file(folder.join("parts/inner.yaml")).unwrap());
+    assert_eq!((answer.started.len(), answer.answers.as_slice()), (0, &["bad_graph".to_string()][..]));
+    assert_eq!(live.edit(write(inner(10))).started, ["a/small", "save"]);
+    // Its pictures lie beside it.
+    let answer = live.edit(|folder| replace(&folder.join("parts/one.png"), &png(BLUE)));
+    assert_eq!(answer.started, ["a/picture", "a/small", "save"]);
+}
+
 /// A layout in a file of its own, and a model in a folder.
 #[test]
 fn layouts_and_weights_are_watched() {

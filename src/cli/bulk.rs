@@ -123,7 +123,7 @@ pub fn run(
 
     let mut wanted: HashMap<Key, usize> = HashMap::new();
     todo.iter().flat_map(|ahead| &ahead.wants).for_each(|key| *wanted.entry(*key).or_default() += 1);
-    let todo: Vec<_> = todo.into_iter().map(|ahead| ahead.index).collect();
+    let todo: Vec<_> = todo.into_iter().map(|ahead| (ahead.index, ahead.wants)).collect();
     let progress = Progress::new(session.quiet, total, total - todo.len());
     let cancel = Cancel::new();
     let work = Work { bulk: &bulk, session: &session, manifest, wanted, progress, cancel, failed: vec![], done: 0 };
@@ -316,7 +316,7 @@ struct Started {
     run: Option<usize>,
     given: Map<String, Json>,
     keys: BTreeMap<String, Key>,
-    wants: HashSet<Key>,
+    wants: Vec<Key>,
     writes: Vec<PathBuf>,
 }
 
@@ -329,7 +329,7 @@ struct Came {
 }
 
 impl Work<'_> {
-    fn run(mut self, todo: Vec<usize>) -> Result<Ended, Exit> {
+    fn run(mut self, todo: Vec<(usize, Vec<Key>)>) -> Result<Ended, Exit> {
         let start = Instant::now();
         let session = self.session;
         let whole = session.runtime.block_on(async {
@@ -338,8 +338,8 @@ impl Work<'_> {
             let mut flying = JoinSet::new();
             loop {
                 while flying.len() < WINDOW && !self.stopped() {
-                    let Some(index) = todo.next() else { break };
-                    match self.start(index) {
+                    let Some((index, wants)) = todo.next() else { break };
+                    match self.start(index, wants) {
                         (started, Ok(running)) => drop(flying.spawn(async { (started, running.finished().await) })),
                         (started, Err(error)) => {
                             let came = Came { error: Some(error), ran: 0, known: 0, duration: Duration::ZERO };
@@ -372,7 +372,7 @@ impl Work<'_> {
     }
 
     /// Sets a row to work, or says why it cannot be: something changed since all were checked.
-    fn start(&self, index: usize) -> (Started, Result<Running, String>) {
+    fn start(&self, index: usize, wants: Vec<Key>) -> (Started, Result<Running, String>) {
         let bulk = self.bulk;
         let mut started = Started {
             row: index + 1,
@@ -380,7 +380,7 @@ impl Work<'_> {
             run: None,
             given: Map::new(),
             keys: BTreeMap::new(),
-            wants: HashSet::new(),
+            wants,
             writes: vec![],
         };
         let said = |faults: Vec<Diagnostic>| {
@@ -400,7 +400,6 @@ impl Work<'_> {
         };
         started.given = made.given;
         started.keys = output_keys(&made.graph, &plan);
-        started.wants = plan.steps().iter().map(|step| step.key).collect();
         for &index in made.graph.order() {
             let node = made.graph.node(index);
             let files = node.node.writes(&CheckContext::within(&made.host, node.folder.as_deref()));
@@ -481,7 +480,7 @@ impl Work<'_> {
     }
 
     /// Drops the results that no row to come wants.
-    fn let_go(&mut self, keys: &HashSet<Key>) {
+    fn let_go(&mut self, keys: &[Key]) {
         for key in keys {
             let Some(left) = self.wanted.get_mut(key) else { continue };
             *left = left.saturating_sub(1);
