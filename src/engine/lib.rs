@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! YAML text ─► Document ─► Graph ─► Plan ─► Executor ─► Store ─► outputs
-//!              typed,      checked   memo    events,     memory,
-//!              spanned     types,    keys,   cancel      disk
-//!                          no cycle  hits
+//!              typed,      checked   memo    lanes,      memory,
+//!              spanned     types,    keys,   events,     disk
+//!                          no cycle  hits    cancel
 //! ```
 //!
 //! One direction, one type a station, one file a station; the modules below stand in that order. The engine knows no
