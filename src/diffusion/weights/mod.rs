@@ -4,9 +4,11 @@
 //! tells what it left over.
 
 mod builtin;
+mod entry;
 mod files;
 mod tensors;
 
 pub use builtin::BUILTIN;
+pub use entry::{Directory, Entry};
 pub use files::ModelFiles;
 pub use tensors::Weights;

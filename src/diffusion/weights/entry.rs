@@ -1,0 +1,20 @@
+//! Where a tensor lies in a weights file, whatever the file's format.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use safetensors::Dtype;
+
+/// One tensor of a file: its numbers are little-endian, in `bytes` of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Distance between neighbours along each dimension, in elements; `None` where they lie in the order of the shape.
+    pub strides: Option<Vec<usize>>,
+    /// Inside the file, and checked to be so. With strides: from the first element to past the last that is reached.
+    pub bytes: Range<usize>,
+}
+
+/// The tensors of a file by name.
+pub type Directory = BTreeMap<String, Entry>;
