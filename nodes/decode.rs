@@ -53,8 +53,8 @@ impl Node for Decode {
 impl Image {
     /// The picture of a latent (1, C, h, w).
     pub(crate) fn decoded(model: &Model, z: &Tensor) -> lsregen_diffusion::Result<Image> {
-        let z = z.to_device(model.0.device())?.to_dtype(model.0.dtype())?;
-        let x = model.0.vae.decode(&z)?.clamp(-1f64, 1f64)?;
+        let z = z.to_device(model.0.device())?;
+        let x = model.0.vae()?.decode(&z)?.clamp(-1f64, 1f64)?;
         Ok(Image(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?))
     }
 }

@@ -42,7 +42,7 @@ impl Node for LoadLatent {
     fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadLatentOutputs> {
         let numerics = cx.service::<Numerics>()?;
         let (z, family) = latent::read(&cx.resolve(&self.path)).map_err(raise)?;
-        let z = z.to_dtype(numerics.dtype)?.to_device(&numerics.device)?;
+        let z = z.to_device(&numerics.numbers.device)?;
         Ok(LoadLatentOutputs { latent: Arc::new(Latent { z, family }) })
     }
 }

@@ -2,24 +2,51 @@
 
 use anyhow::Context as _;
 use lsregen_diffusion::candle_core::{DType, Device, DeviceLocation, utils};
+use lsregen_diffusion::weights::Numbers;
 
 /// The tensor library, as the memo keys know it: other versions may give other last bits.
 const BACKEND: &str = "candle 0.11.1";
 
-/// The device and dtype of every model that nodes load; see [`Host::with_service`](lsregen_engine::Host::with_service).
+/// The device and dtypes of every model that nodes load; see [`Host::with_service`](lsregen_engine::Host::with_service).
 #[derive(Clone, Debug)]
 pub struct Numerics {
-    pub device: Device,
-    pub dtype: DType,
+    pub numbers: Numbers,
+    /// Whether a model's networks make room for each other.
+    pub offload: bool,
+}
+
+/// The dtype that a user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// On the CPU f32, with weights kept as their files have them, which gives the same numbers; bf16 on CUDA.
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+impl Precision {
+    /// On the CPU everything is computed in f32, whatever the weights are rounded to: it is faster there.
+    fn numbers(self, device: Device) -> Numbers {
+        let half = match self {
+            Precision::Auto => None,
+            Precision::F32 => Some(DType::F32),
+            Precision::Bf16 => Some(DType::BF16),
+            Precision::F16 => Some(DType::F16),
+        };
+        let compute = if device.is_cpu() { DType::F32 } else { half.unwrap_or(DType::BF16) };
+        Numbers { device, compute, weights: half }
+    }
 }
 
 impl Numerics {
     /// `auto` (the first CUDA device where the build and the machine have one, else the CPU), `cpu`, `cuda` or
-    /// `cuda:N`. Everything is computed in f32, so that one seed gives one picture everywhere.
+    /// `cuda:N`.
     ///
     /// # Errors
     /// When the name is none of these, or there is no such device.
-    pub fn new(device: &str) -> anyhow::Result<Numerics> {
+    pub fn new(device: &str, precision: Precision, offload: bool) -> anyhow::Result<Numerics> {
         let cuda = |n: usize| {
             anyhow::ensure!(
                 utils::cuda_is_available(),
@@ -36,27 +63,31 @@ impl Numerics {
                 None => anyhow::bail!("device `{other}` is unknown: give auto, cpu, cuda or cuda:N"),
             },
         };
-        Ok(Numerics { device, dtype: DType::F32 })
+        Ok(Numerics { numbers: precision.numbers(device), offload })
     }
 
     /// The device in words, such as `cpu` or `cuda:0`.
     pub fn device_name(&self) -> String {
-        match self.device.location() {
+        match self.numbers.device.location() {
             DeviceLocation::Cpu => "cpu".into(),
             DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
             DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
         }
     }
 
-    /// What decides the numbers beside the nodes: kind of device, dtype, and versions of the code that computes. For
+    /// What decides the numbers beside the nodes: kind of device, dtypes, and versions of the code that computes. For
     /// [`Host::with_fingerprint`](lsregen_engine::Host::with_fingerprint).
     pub fn fingerprint(&self) -> String {
-        let kind = match self.device {
+        let kind = match self.numbers.device {
             Device::Cpu => std::env::consts::ARCH,
             Device::Cuda(_) => "cuda",
             Device::Metal(_) => "metal",
         };
-        format!("{kind}, {}, lsregen {}, {BACKEND}", self.dtype.as_str(), env!("CARGO_PKG_VERSION"))
+        let dtype = match (self.numbers.compute, self.numbers.weights) {
+            (compute, Some(weights)) if weights != compute => format!("{} of {}", compute.as_str(), weights.as_str()),
+            (compute, _) => compute.as_str().to_string(),
+        };
+        format!("{kind}, {dtype}, lsregen {}, {BACKEND}", env!("CARGO_PKG_VERSION"))
     }
 }
 
@@ -67,14 +98,23 @@ mod tests {
     #[test]
     fn devices_by_name() {
         for name in ["auto", "cpu"] {
-            assert_eq!(Numerics::new(name).unwrap().device_name(), "cpu");
+            assert_eq!(Numerics::new(name, Precision::Auto, false).unwrap().device_name(), "cpu");
         }
         for (name, words) in
             [("gpu", "auto, cpu, cuda or cuda:N"), ("cuda:x", "unknown"), ("cuda:0", "--features cuda")]
         {
-            let error = Numerics::new(name).unwrap_err().to_string();
+            let error = Numerics::new(name, Precision::Auto, false).unwrap_err().to_string();
             assert!(error.contains(words) && error.contains(name), "{error}");
         }
+    }
+
+    /// Widening half weights gives the same numbers, rounding to half others.
+    #[test]
+    fn fingerprint_tells_what_changes_numbers() {
+        let of = |precision| Numerics::new("cpu", precision, false).unwrap().fingerprint();
+        assert_eq!(of(Precision::Auto), of(Precision::F32));
+        assert_ne!(of(Precision::Auto), of(Precision::Bf16));
+        assert_ne!(of(Precision::F16), of(Precision::Bf16));
     }
 
     /// The keys must change when the tensor library does.

@@ -51,7 +51,7 @@ impl Node for VaeEncode {
              with Upsample"
         );
         let x = inputs.image.0.to_device(model.device())?.to_dtype(model.dtype())?;
-        let z = model.vae.encode(&x).map_err(raise)?;
+        let z = model.vae().and_then(|vae| vae.encode(&x)).map_err(raise)?;
         Ok(VaeEncodeOutputs { latent: Arc::new(Latent { z, family: Some(model.info.family) }) })
     }
 }

@@ -17,7 +17,7 @@ static XL: LazyLock<Arc<Model>> = LazyLock::new(|| load("shapes/xl"));
 const PROMPT: &str = "a red circle and a blue square on sand";
 
 fn host(folder: &Path) -> Arc<Host> {
-    let numerics = Numerics::new("cpu").unwrap();
+    let numerics = Numerics::new("cpu", Precision::Auto, false).unwrap();
     Arc::new(Host::new(folder, folder).with_fingerprint(numerics.fingerprint()).with_service(numerics))
 }
 

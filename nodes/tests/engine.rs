@@ -8,10 +8,10 @@ use lsregen_engine::{
     Store, check,
 };
 use lsregen_nodes::metadata::{Carried, carried};
-use lsregen_nodes::{Metadata, Numerics, registry};
+use lsregen_nodes::{Metadata, Numerics, Precision, registry};
 
 fn host(graphs: &Path, outputs: &Path) -> Host {
-    let numerics = Numerics::new("cpu").unwrap();
+    let numerics = Numerics::new("cpu", Precision::Auto, false).unwrap();
     Host::new(graphs, outputs).with_fingerprint(numerics.fingerprint()).with_service(numerics)
 }
 

@@ -9,6 +9,7 @@ mod check;
 mod console;
 mod events;
 mod graph;
+mod inspect;
 mod manifest;
 mod memory;
 mod nodes;
@@ -45,6 +46,7 @@ enum Verb {
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
     Cache(cache::Cache),
+    Inspect(inspect::Inspect),
     Schema(schema::Schema),
     Show(show::Show),
 }
@@ -77,6 +79,7 @@ pub fn main() -> Exit {
         Verb::Nodes(verb) => verb.main(),
         Verb::Graph(verb) => verb.main(),
         Verb::Cache(verb) => verb.main(),
+        Verb::Inspect(verb) => verb.main(),
         Verb::Schema(verb) => verb.main(),
         Verb::Show(verb) => verb.main(),
     };

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lsregen_engine::{
     Checked, Diagnostic, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry, Severity, Source,
     Store, check, check_with, read_source, render,
 };
-use lsregen_nodes::{Metadata, Numerics, registry};
+use lsregen_nodes::{Metadata, Numerics, Precision, registry};
 
 use super::{Exit, console, picture, usage};
 
@@ -44,6 +44,15 @@ pub struct Place {
     #[arg(long, default_value = "auto")]
     device: String,
 
+    /// Precision of the models: on the CPU `auto` keeps weights as their files have them and computes in f32, and the
+    /// others round the weights; on CUDA everything is in it, and `auto` is bf16
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Dtype,
+
+    /// Keep only one of a model's networks in memory at a time (text encoders, U-Net, autoencoder)
+    #[arg(long)]
+    offload: bool,
+
     /// Folder for the files that the graph writes, in place of the working directory
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
@@ -51,6 +60,27 @@ pub struct Place {
     /// Write pictures without the graph that made them
     #[arg(long)]
     no_metadata: bool,
+}
+
+/// A dtype by name.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Dtype {
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Precision {
+        match dtype {
+            Dtype::Auto => Precision::Auto,
+            Dtype::F32 => Precision::F32,
+            Dtype::Bf16 => Precision::Bf16,
+            Dtype::F16 => Precision::F16,
+        }
+    }
 }
 
 impl Place {
@@ -61,7 +91,7 @@ impl Place {
 
     /// The host of a run of the graph at `path`.
     pub fn host(&self, path: &Path) -> Result<Arc<Host>, Exit> {
-        let numerics = Numerics::new(&self.device).map_err(|error| usage(format!("{error:#}")))?;
+        let numerics = Numerics::new(&self.device, self.dtype.into(), self.offload).map_err(|error| usage(format!("{error:#}")))?;
         let host = host(path, self.output_dir.as_deref());
         let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);
         Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))

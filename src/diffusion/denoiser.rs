@@ -1,5 +1,7 @@
 //! What a sampler sees of a model: a prediction for a noisy latent, under classifier-free guidance.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use crate::Result;
@@ -19,15 +21,15 @@ impl<F: Fn(&Tensor, f64) -> Result<Tensor>> Denoiser for F {
 }
 
 /// Classifier-free guidance (Ho and Salimans): ε = ε_u + s (ε_c − ε_u), both halves in one batch.
-pub struct Guided<'a> {
-    unet: &'a UNet,
+pub struct Guided {
+    unet: Arc<UNet>,
     conditioning: Conditioning,
     scale: Option<f64>,
 }
 
-impl<'a> Guided<'a> {
+impl Guided {
     /// With `scale` 1 the unconditional half is not computed.
-    pub fn new(unet: &'a UNet, conditional: &Conditioning, unconditional: &Conditioning, scale: f64) -> Result<Self> {
+    pub fn new(unet: Arc<UNet>, conditional: &Conditioning, unconditional: &Conditioning, scale: f64) -> Result<Self> {
         if scale == 1.0 {
             return Ok(Self::plain(unet, conditional));
         }
@@ -35,21 +37,21 @@ impl<'a> Guided<'a> {
     }
 
     /// The conditional prediction alone.
-    pub fn plain(unet: &'a UNet, conditional: &Conditioning) -> Self {
+    pub fn plain(unet: Arc<UNet>, conditional: &Conditioning) -> Self {
         Guided { unet, conditioning: conditional.clone(), scale: None }
     }
 
     /// The same without grounding: GLIGEN's fusers off.
     pub fn ungrounded(&self) -> Self {
         Guided {
-            unet: self.unet,
+            unet: self.unet.clone(),
             conditioning: Conditioning { objs: None, ..self.conditioning.clone() },
             scale: self.scale,
         }
     }
 }
 
-impl Denoiser for Guided<'_> {
+impl Denoiser for Guided {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
         let Some(s) = self.scale else { return self.unet.forward(z, t, &self.conditioning) };
         let both = self.unet.forward(&Tensor::cat(&[z, z], 0)?, t, &self.conditioning)?;

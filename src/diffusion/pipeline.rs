@@ -43,7 +43,7 @@ impl Settings {
         Sampler::new(self.sampler, &model.scheduler, self.steps, self.eta)
     }
 
-    /// The unit noise of the run, (1, C, h, w).
+    /// The unit noise of the run, (1, C, h, w), in f32: a sampler's sums want more digits than a network needs.
     fn noise(&self, model: &Model, generator: &mut Generator) -> Result<Tensor> {
         let f = model.info.size_step;
         if self.width == 0 || self.height == 0 || !self.width.is_multiple_of(f) || !self.height.is_multiple_of(f) {
@@ -52,8 +52,8 @@ impl Settings {
                 self.width, self.height
             )));
         }
-        let shape = [1, model.unet.config().in_channels, self.height / f, self.width / f];
-        Ok(generator.randn(&shape, model.device())?.to_dtype(model.dtype())?)
+        let shape = [1, model.blueprint().unet.0.in_channels, self.height / f, self.width / f];
+        Ok(generator.randn(&shape, model.device())?)
     }
 }
 
@@ -83,7 +83,7 @@ pub fn gligen(
     let mut unconditional = model.condition(&model.encode_negative(settings.negative.as_deref())?, w, h)?;
     conditional.objs = Some(model.ground(layout, slots)?);
     unconditional.objs = Some(model.ground(&[], slots)?);
-    let grounded = Guided::new(&model.unet, &conditional, &unconditional, settings.cfg)?;
+    let grounded = Guided::new(model.unet()?, &conditional, &unconditional, settings.cfg)?;
     let ungrounded = grounded.ungrounded();
     let grounded_steps = (beta * settings.steps as f64) as usize;
     let last_grounded = sampler.timesteps().iter().take(grounded_steps).next_back().copied();
@@ -103,14 +103,14 @@ pub fn sample(model: &Model, settings: &Settings, guidance: &[Guidance], on_step
     sampler.run(&noise, &denoiser, guidance, &mut generator, on_step)
 }
 
-fn denoiser<'a>(model: &'a Model, settings: &Settings) -> Result<Guided<'a>> {
+fn denoiser(model: &Model, settings: &Settings) -> Result<Guided> {
     let (w, h) = (settings.width, settings.height);
     let conditional = model.condition(&model.encode_prompt(&settings.prompt)?, w, h)?;
     if settings.cfg == 1.0 {
-        return Ok(Guided::plain(&model.unet, &conditional));
+        return Ok(Guided::plain(model.unet()?, &conditional));
     }
     let unconditional = model.condition(&model.encode_negative(settings.negative.as_deref())?, w, h)?;
-    Guided::new(&model.unet, &conditional, &unconditional, settings.cfg)
+    Guided::new(model.unet()?, &conditional, &unconditional, settings.cfg)
 }
 
 /// How the noisy latents of a reference are found.

@@ -84,6 +84,27 @@ pub struct SchedulerConfig {
     trained_betas: Option<Vec<f32>>,
 }
 
+impl SchedulerConfig {
+    /// That of Stable Diffusion 1.x and SDXL, for checkpoints in one file, which carry none.
+    pub fn stable_diffusion(prediction_type: PredictionType) -> Self {
+        SchedulerConfig {
+            num_train_timesteps: thousand(),
+            beta_start: 0.00085,
+            beta_end: 0.012,
+            beta_schedule: BetaSchedule::ScaledLinear,
+            timestep_spacing: TimestepSpacing::Leading,
+            steps_offset: 1,
+            set_alpha_to_one: false,
+            clip_sample: false,
+            clip_sample_range: one(),
+            prediction_type,
+            thresholding: false,
+            rescale_betas_zero_snr: false,
+            trained_betas: None,
+        }
+    }
+}
+
 fn thousand() -> usize {
     1000
 }

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
 use criterion::Criterion;
-use lsregen_diffusion::models::clip::ClipTextModel;
 use lsregen_diffusion::models::gligen::Grounding;
-use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
-use lsregen_diffusion::models::vae::AutoencoderKl;
-use lsregen_diffusion::weights::ModelFiles;
+use lsregen_diffusion::models::unet::{Added, Conditioning};
+use lsregen_diffusion::models::{Blueprint, Model};
+use lsregen_diffusion::weights::{ModelFiles, Numbers};
 
 fn main() {
     lsregen_diffusion::ops::keep_memory();
@@ -20,11 +19,15 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
     let cpu = Device::Cpu;
-    let files =
-        |name: &str| ModelFiles::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes").join(name));
+    let numbers = Numbers::new(DType::F32, &cpu);
+    let model = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes").join(name);
+        let blueprint = Blueprint::open(&ModelFiles::Folder(folder).into()).expect("a model");
+        Model::new(blueprint, numbers.clone(), false)
+    };
     let normal = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &cpu).expect("noise");
 
-    let gligen = UNet::load(&files("gligen"), DType::F32, &cpu).expect("gligen");
+    let gligen = model("gligen").unet().expect("gligen");
     let grounding = Grounding {
         boxes: normal(&[2, 30, 4]),
         embeddings: normal(&[2, 30, 64]),
@@ -37,7 +40,7 @@ fn main() {
     conditioning.objs = None;
     c.bench_function("gligen 2x16 off", |b| b.iter(|| gligen.forward(&z, 501.0, &conditioning).expect("a prediction")));
 
-    let xl = UNet::load(&files("xl"), DType::F32, &cpu).expect("xl");
+    let xl = model("xl").unet().expect("xl");
     for batch in [1, 2] {
         let added = Added { text_embeds: normal(&[batch, 64]), time_ids: normal(&[batch, 6]) };
         let conditioning = Conditioning { context: normal(&[batch, 32, 128]), added: Some(added), objs: None };
@@ -47,13 +50,13 @@ fn main() {
         });
     }
 
-    let vae = AutoencoderKl::load(&files("xl"), DType::F32, &cpu).expect("vae");
+    let vae = model("xl").vae().expect("vae");
     for size in [128, 256] {
         let (picture, z) = (normal(&[1, 3, size, size]), normal(&[1, 4, size / 8, size / 8]));
         c.bench_function(&format!("encode {size}"), |b| b.iter(|| vae.encode(&picture).expect("latents")));
         c.bench_function(&format!("decode {size}"), |b| b.iter(|| vae.decode(&z).expect("a picture")));
     }
-    let clip = ClipTextModel::load(&files("xl"), "text_encoder_2", DType::F32, &cpu).expect("a text encoder");
+    let clip = model("xl").blueprint().encoders[1].load(&numbers).expect("a text encoder");
     let ids = vec![vec![1u32; 32]; 2];
     c.bench_function("text 2x32", |b| b.iter(|| clip.forward(&ids).expect("hidden states")));
     c.final_summary();

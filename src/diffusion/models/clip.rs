@@ -5,7 +5,7 @@ use candle_core::{Device, IndexOp, Tensor};
 use crate::models::config::{ClipActivation, ClipTextConfig};
 use crate::models::layers::{LayerNorm, Linear};
 use crate::ops::{self, Layout};
-use crate::weights::{ModelFiles, Weights};
+use crate::weights::Weights;
 use crate::{Error, Result};
 
 struct Layer {
@@ -78,12 +78,10 @@ pub struct ClipTextModel {
 }
 
 impl ClipTextModel {
-    /// Loads `{folder}/` of a model.
-    pub fn load(files: &ModelFiles, folder: &str, dtype: candle_core::DType, device: &Device) -> Result<Self> {
-        let config = ClipTextConfig::read(files, folder)?;
-        let weights = Weights::open(files, &files.safetensors(folder, "model")?, dtype, device)?;
-        let model = Self::new(&config, &weights)?;
-        weights.finish()?;
+    /// Builds the model from `w`, which must hold its tensors and no others.
+    pub fn build(config: &ClipTextConfig, w: &Weights) -> Result<Self> {
+        let model = Self::new(config, w)?;
+        w.finish()?;
         Ok(model)
     }
 
@@ -92,7 +90,7 @@ impl ClipTextModel {
         let t = w.at("text_model");
         let layers = t.at("encoder.layers");
         Ok(ClipTextModel {
-            token_embedding: t.get((c.vocab_size, c.hidden_size), "embeddings.token_embedding.weight")?,
+            token_embedding: t.matrix((c.vocab_size, c.hidden_size), "embeddings.token_embedding.weight")?,
             position_embedding: t
                 .get((c.max_position_embeddings, c.hidden_size), "embeddings.position_embedding.weight")?,
             layers: (0..c.num_hidden_layers).map(|i| Layer::new(c, &layers.at(i))).collect::<Result<_>>()?,
@@ -102,7 +100,7 @@ impl ClipTextModel {
                 .then(|| Linear::no_bias(c.hidden_size, c.projection_dim, &w.at("text_projection")))
                 .transpose()?,
             eos_token_id: c.eos_token_id,
-            device: w.device().clone(),
+            device: w.numbers().device.clone(),
         })
     }
 
@@ -115,6 +113,7 @@ impl ClipTextModel {
         }
         let flat = Tensor::from_vec(ids.concat(), b * l, &self.device)?;
         let x = self.token_embedding.index_select(&flat, 0)?.reshape((b, l, ()))?;
+        let x = x.to_dtype(self.position_embedding.dtype())?;
         let mut x = x.broadcast_add(&self.position_embedding.narrow(0, 0, l)?)?;
         let mut penultimate = x.clone();
         for layer in &self.layers {

@@ -4,7 +4,8 @@
 
 use serde::Deserialize;
 
-use crate::weights::ModelFiles;
+use super::Family;
+use crate::weights::{ModelFiles, TensorMap};
 use crate::{Error, Result};
 
 /// A number for all levels, or one a level.
@@ -316,6 +317,85 @@ impl UNetConfig {
     }
 }
 
+impl UNetConfig {
+    /// The configuration of a Stable Diffusion 1.x, GLIGEN or SDXL U-Net, read off its tensors: for files that carry
+    /// none.
+    ///
+    /// Errors if it is of another kind, which is named where it is known.
+    pub fn infer(tensors: &TensorMap) -> Result<Self> {
+        let label = tensors.label();
+        let shape = |name: &str| {
+            tensors
+                .shape(name)
+                .filter(|shape| !shape.is_empty())
+                .ok_or_else(|| Error::Weights(format!("{label}: tensor `{name}` is missing or has no dimensions")))
+        };
+        let side = |name: &str, i: usize| {
+            let found = shape(name)?;
+            found.get(i).copied().ok_or_else(|| Error::Weights(format!("{label}: tensor `{name}` has shape {found:?}")))
+        };
+        let levels = tensors.count("down_blocks.");
+        let depth = |block: &str| tensors.count(&format!("{block}.attentions.0.transformer_blocks."));
+        let down: Vec<usize> = (0..levels).map(|i| depth(&format!("down_blocks.{i}"))).collect();
+        let up: Vec<usize> = (0..levels).map(|i| depth(&format!("up_blocks.{i}"))).collect();
+        let middle = depth("mid_block");
+        let block_out_channels = (0..levels)
+            .map(|i| side(&format!("down_blocks.{i}.resnets.0.conv1.weight"), 0))
+            .collect::<Result<Vec<_>>>()?;
+        let context = tensors.names().find(|name| name.ends_with("attn2.to_k.weight"));
+        let context = context.map(|name| side(name, 1)).transpose()?;
+        let added = tensors.shape("add_embedding.linear_1.weight").and_then(|shape| shape.get(1).copied());
+        let sdxl = match (context, added) {
+            (Some(768), None) => false,
+            (Some(2048), Some(_)) => true,
+            (Some(1024), None) => return Err(other(label, "Stable Diffusion 2.x")),
+            (Some(1280), Some(_)) => return Err(other(label, "SDXL's refiner")),
+            (context, _) => {
+                let what = context.map_or("no cross-attention".into(), |c| format!("texts {c} wide"));
+                return Err(other(label, &format!("a kind that is not known ({what})")));
+            }
+        };
+        let transformer_layers: Vec<usize> = (0..levels)
+            .map(|i| if i + 1 == levels { middle } else { down[i] })
+            .collect();
+        Ok(UNetConfig {
+            sample_size: if sdxl { 128 } else { 64 },
+            in_channels: side("conv_in.weight", 1)?,
+            out_channels: side("conv_out.weight", 0)?,
+            down_attention: down.iter().map(|depth| *depth > 0).collect(),
+            up_attention: up.iter().map(|depth| *depth > 0).collect(),
+            heads: block_out_channels.iter().map(|c| if sdxl { (c / 64).max(1) } else { 8 }).collect(),
+            layers_per_block: tensors.count("down_blocks.0.resnets."),
+            cross_attention_dim: context.unwrap_or(768),
+            norm_num_groups: 32,
+            norm_eps: 1e-5,
+            use_linear_projection: sdxl,
+            flip_sin_to_cos: true,
+            freq_shift: 0.0,
+            attention_type: Self::attention_type_of(tensors),
+            text_time: added.map(|width| (256, width)),
+            up_transformer_layers: up,
+            transformer_layers,
+            block_out_channels,
+        })
+    }
+
+    /// How the layout enters, by what there is of GLIGEN.
+    pub fn attention_type_of(tensors: &TensorMap) -> AttentionType {
+        if tensors.has("position_net.linears_text.0.weight") {
+            AttentionType::GatedTextImage
+        } else if tensors.has("position_net.linears.0.weight") {
+            AttentionType::Gated
+        } else {
+            AttentionType::Default
+        }
+    }
+}
+
+fn other(label: &str, kind: &str) -> Error {
+    Error::Weights(format!("{label}: a model of {kind}; supported are Stable Diffusion 1.x, GLIGEN and SDXL"))
+}
+
 /// What `vae/config.json` says.
 #[derive(Clone, Debug, Deserialize)]
 pub struct VaeConfig {
@@ -352,6 +432,9 @@ pub struct VaeConfig {
     /// Whether the middle has self-attention.
     #[serde(default = "yes")]
     pub mid_block_add_attention: bool,
+    /// Whether f16 is not enough for it: SDXL's own overflows.
+    #[serde(default = "yes")]
+    pub force_upcast: bool,
     #[serde(flatten)]
     rest: serde_json::Map<String, serde_json::Value>,
 }
@@ -401,6 +484,37 @@ impl VaeConfig {
             )));
         }
         Ok(config)
+    }
+
+    /// The configuration of an autoencoder of that family, read off its tensors.
+    pub fn infer(tensors: &TensorMap, family: Family) -> Result<Self> {
+        let label = tensors.label();
+        let side = |name: &str, i: usize| {
+            let shape = tensors.shape(name).and_then(|shape| shape.get(i).copied());
+            shape.ok_or_else(|| Error::Weights(format!("{label}: tensor `{name}` is missing or has another shape")))
+        };
+        let levels = tensors.count("encoder.down_blocks.");
+        let channels = (0..levels).map(|i| side(&format!("encoder.down_blocks.{i}.resnets.0.conv1.weight"), 0));
+        Ok(VaeConfig {
+            in_channels: side("encoder.conv_in.weight", 1)?,
+            out_channels: side("decoder.conv_out.weight", 0)?,
+            block_out_channels: channels.collect::<Result<_>>()?,
+            layers_per_block: tensors.count("encoder.down_blocks.0.resnets."),
+            latent_channels: side("decoder.conv_in.weight", 1)?,
+            norm_num_groups: 32,
+            scaling_factor: if family == Family::Sdxl { 0.13025 } else { sd_scale() },
+            shift_factor: None,
+            use_quant_conv: tensors.has("quant_conv.weight"),
+            use_post_quant_conv: tensors.has("post_quant_conv.weight"),
+            mid_block_add_attention: tensors.has("decoder.mid_block.attentions.0.to_q.weight"),
+            force_upcast: family == Family::Sdxl,
+            rest: serde_json::Map::new(),
+        })
+    }
+
+    /// Whether it says that it is an autoencoder's.
+    pub fn is_autoencoder(&self) -> bool {
+        self.rest.get("_class_name").and_then(|name| name.as_str()) == Some("AutoencoderKL")
     }
 
     /// Pixels of the picture to one pixel of the latent, along a side.
@@ -497,6 +611,35 @@ impl ClipTextConfig {
             )));
         }
         Ok(config)
+    }
+
+    /// The configuration of SD1's text encoder or of one of SDXL's, read off its tensors.
+    pub fn infer(tensors: &TensorMap) -> Result<Self> {
+        let label = tensors.label();
+        let side = |name: &str, i: usize| {
+            let shape = tensors.shape(name).and_then(|shape| shape.get(i).copied());
+            shape.ok_or_else(|| Error::Weights(format!("{label}: tensor `{name}` is missing or has another shape")))
+        };
+        let embeddings = "text_model.embeddings.token_embedding.weight";
+        let (vocab_size, hidden_size) = (side(embeddings, 0)?, side(embeddings, 1)?);
+        let projection = tensors.has("text_projection.weight");
+        if hidden_size == 0 || !hidden_size.is_multiple_of(64) {
+            return Err(Error::Weights(format!("{label}: a text encoder {hidden_size} wide is of no known kind")));
+        }
+        Ok(ClipTextConfig {
+            vocab_size,
+            hidden_size,
+            intermediate_size: side("text_model.encoder.layers.0.mlp.fc1.weight", 0)?,
+            projection_dim: if projection { side("text_projection.weight", 0)? } else { hidden_size },
+            num_hidden_layers: tensors.count("text_model.encoder.layers."),
+            num_attention_heads: hidden_size / 64,
+            max_position_embeddings: side("text_model.embeddings.position_embedding.weight", 0)?,
+            // OpenCLIP's, which alone has a projection here, uses the exact GELU.
+            hidden_act: if projection { ClipActivation::Gelu } else { ClipActivation::QuickGelu },
+            layer_norm_eps: eps5(),
+            eos_token_id: clip_eos(),
+            architectures: if projection { vec!["CLIPTextModelWithProjection".into()] } else { vec![] },
+        })
     }
 
     /// Whether the model has a text projection.

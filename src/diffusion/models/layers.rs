@@ -15,17 +15,17 @@ pub struct Linear {
 impl Linear {
     /// With `weight` and `bias`.
     pub fn new(from: usize, to: usize, w: &Weights) -> Result<Self> {
-        Ok(Linear { weight: w.get((to, from), "weight")?, bias: Some(w.get(to, "bias")?) })
+        Ok(Linear { weight: w.matrix((to, from), "weight")?, bias: Some(w.get(to, "bias")?) })
     }
 
     /// With `weight` alone.
     pub fn no_bias(from: usize, to: usize, w: &Weights) -> Result<Self> {
-        Ok(Linear { weight: w.get((to, from), "weight")?, bias: None })
+        Ok(Linear { weight: w.matrix((to, from), "weight")?, bias: None })
     }
 
     /// With the weight of a 1×1 convolution, (out, in, 1, 1), and `bias`.
     pub fn pointwise(from: usize, to: usize, w: &Weights) -> Result<Self> {
-        let weight = w.get((to, from, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
+        let weight = w.matrix((to, from, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
         Ok(Linear { weight, bias: Some(w.get(to, "bias")?) })
     }
 
@@ -53,7 +53,7 @@ pub struct Conv2d {
 impl Conv2d {
     /// `weight` (out, in, k, k); `padding`: zeros (above and left, below and right).
     pub fn new(from: usize, to: usize, k: usize, stride: usize, padding: (usize, usize), w: &Weights) -> Result<Self> {
-        let (weight, bias) = (w.get((to, from, k, k), "weight")?, w.get(to, "bias")?);
+        let (weight, bias) = (w.matrix((to, from, k, k), "weight")?, w.get(to, "bias")?);
         Ok(Conv2d { convolution: Convolution::new(&weight, Some(&bias), stride, padding)? })
     }
 

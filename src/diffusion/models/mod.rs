@@ -1,30 +1,38 @@
-//! Whole models in diffusers' folder layout: text encoders, U-Net, autoencoder and the sampler's settings.
+//! Whole models: text encoders, U-Net, autoencoder and the sampler's settings.
 //!
-//! Knows what a prompt and a layout become for each family of models. Knows no sampler.
+//! A [`Blueprint`] says what a model is made of; a [`Model`] loads its networks when they are wanted. Knows what a prompt
+//! and a layout become for each family of models. Knows no sampler.
 
+pub mod blueprint;
 pub mod clip;
 pub mod config;
 pub mod gligen;
 pub mod layers;
 pub mod resnet;
+pub mod survey;
 pub mod tokenizer;
 pub mod transformer;
 pub mod unet;
 pub mod vae;
 
+use std::sync::{Arc, Mutex};
+
 use candle_core::{D, DType, Device, Tensor};
-use serde::Deserialize;
 
 use crate::layout::GroundedPhrase;
+use crate::models::blueprint::EncoderBlueprint;
 use crate::models::clip::ClipTextModel;
-use crate::models::config::{AttentionType, ClipTextConfig, UNetConfig, VaeConfig};
+use crate::models::config::{AttentionType, UNetConfig, VaeConfig};
 use crate::models::gligen::Grounding;
 use crate::models::tokenizer::ClipTokenizer;
 use crate::models::unet::{Added, Conditioning, UNet};
 use crate::models::vae::AutoencoderKl;
-use crate::schedule::{NoiseSchedule, SchedulerConfig};
-use crate::weights::{ModelFiles, Weights};
+use crate::schedule::SchedulerConfig;
+use crate::weights::{ModelFiles, Numbers};
 use crate::{Error, Result};
+
+pub use blueprint::{Blueprint, ModelSource, Place, Problem};
+pub use survey::Survey;
 
 /// Kinds of models, told apart by their configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +65,7 @@ impl Family {
         (self == Family::Sdxl) == (other == Family::Sdxl)
     }
 
-    /// Folders of the tokenizers and their text encoders.
-    fn encoders(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Family::Sdxl => &[("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")],
-            _ => &[("tokenizer", "text_encoder")],
-        }
-    }
-
-    fn of(config: &UNetConfig) -> Self {
+    pub(crate) fn of(config: &UNetConfig) -> Self {
         match (config.text_time, config.attention_type) {
             (Some(_), _) => Family::Sdxl,
             (None, AttentionType::Default) => Family::Sd1,
@@ -86,61 +86,15 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    /// Reads the configuration files alone.
+    /// Reads a folder's configuration files alone.
     pub fn inspect(files: &ModelFiles) -> Result<Self> {
         Ok(Self::of(&UNetConfig::read(files)?, &VaeConfig::read(files)?))
     }
 
-    fn of(unet: &UNetConfig, vae: &VaeConfig) -> Self {
+    pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig) -> Self {
         let downscale = vae.downscale();
         ModelInfo { family: Family::of(unet), picture_size: unet.sample_size * downscale, size_step: downscale }
     }
-}
-
-/// The weights files of a model, or why one is not there.
-fn weights(files: &ModelFiles, family: Family) -> impl Iterator<Item = Result<String>> {
-    let networks = [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")];
-    let encoders = family.encoders().iter().map(|(_, folder)| (*folder, "model"));
-    networks.into_iter().chain(encoders).map(|(folder, stem)| files.safetensors(folder, stem))
-}
-
-/// Every file that [`Model::load`] reads and that is there, as paths inside the model.
-pub fn files(files: &ModelFiles) -> Vec<String> {
-    let family = UNetConfig::read(files).map_or(Family::Sd1, |c| Family::of(&c));
-    let mut paths: Vec<String> =
-        ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "vae/config.json"]
-            .map(String::from)
-            .into();
-    for (tokenizer, encoder) in family.encoders() {
-        paths.push(format!("{encoder}/config.json"));
-        paths.extend(tokenizer::FILES.iter().map(|name| format!("{tokenizer}/{name}")));
-    }
-    paths.extend(weights(files, family).flatten());
-    paths.retain(|path| files.has(path));
-    paths
-}
-
-/// All that keeps a model from being loaded, as far as its configuration files tell: their content, and whether what
-/// they ask for is there. Reads no weights.
-pub fn faults(files: &ModelFiles) -> Vec<Error> {
-    let mut faults = Vec::new();
-    let unet = UNetConfig::read(files).map_err(|e| faults.push(e)).ok();
-    faults.extend(VaeConfig::read(files).err());
-    let scheduler = files.json("scheduler/scheduler_config.json").and_then(|c| NoiseSchedule::new(&c));
-    faults.extend(scheduler.err());
-    let Some(unet) = unet else { return faults };
-    let family = Family::of(&unet);
-    for (tokenizer, encoder) in family.encoders() {
-        faults.extend(ClipTextConfig::read(files, encoder).err());
-        for name in tokenizer::NEEDED {
-            let path = format!("{tokenizer}/{name}");
-            if !files.has(&path) {
-                faults.push(Error::Config(format!("{}: no such file", files.label(&path))));
-            }
-        }
-    }
-    faults.extend(weights(files, family).filter_map(Result::err));
-    faults
 }
 
 /// A prompt, encoded: (1, L, d), and for SDXL the pooled text (1, p).
@@ -157,90 +111,108 @@ struct TextEncoder {
     model: ClipTextModel,
 }
 
-#[derive(Deserialize)]
-struct ModelIndex {
-    #[serde(default = "yes")]
-    force_zeros_for_empty_prompt: bool,
+/// One of a model's networks, loaded when it is first wanted.
+struct Network<T>(Mutex<Option<Arc<T>>>);
+
+impl<T> Network<T> {
+    fn get(&self, load: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let mut network = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(network) = &*network {
+            return Ok(network.clone());
+        }
+        let loaded = Arc::new(load()?);
+        *network = Some(loaded.clone());
+        Ok(loaded)
+    }
+
+    fn release(&self) {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    }
 }
 
-fn yes() -> bool {
-    true
+impl<T> Default for Network<T> {
+    fn default() -> Self {
+        Network(Mutex::default())
+    }
 }
 
 /// A model: everything between a prompt and a picture but the sampling itself.
 pub struct Model {
     /// Kind and sizes.
     pub info: ModelInfo,
-    /// The denoiser's network.
-    pub unet: UNet,
-    /// Pictures to latents and back.
-    pub vae: AutoencoderKl,
     /// The sampler's settings.
     pub scheduler: SchedulerConfig,
-    encoders: Vec<TextEncoder>,
-    force_zeros: bool,
-    bytes: usize,
-    dtype: DType,
-    device: Device,
+    blueprint: Blueprint,
+    numbers: Numbers,
+    offload: bool,
+    unet: Network<UNet>,
+    vae: Network<AutoencoderKl>,
+    encoders: Network<Vec<TextEncoder>>,
 }
 
 impl Model {
-    /// Loads a model; weights are converted to `dtype` and moved to `device`.
-    pub fn load(files: &ModelFiles, dtype: DType, device: &Device) -> Result<Self> {
-        let unet = UNet::load(files, dtype, device)?;
-        let vae = AutoencoderKl::load(files, dtype, device)?;
-        let info = ModelInfo::of(unet.config(), vae.config());
-        if unet.config().in_channels != vae.config().latent_channels {
-            return Err(Error::Config(format!(
-                "{}: the U-Net takes {} channels where the autoencoder's latents have {} (an inpainting model?)",
-                files.label("unet/config.json"),
-                unet.config().in_channels,
-                vae.config().latent_channels
-            )));
+    /// A model whose networks are loaded when they are wanted. With `offload` only one of text encoders, U-Net and
+    /// autoencoder is in memory at a time: the others are read from their files again when they are wanted again.
+    pub fn new(blueprint: Blueprint, numbers: Numbers, offload: bool) -> Self {
+        Model {
+            info: blueprint.info,
+            scheduler: blueprint.scheduler.clone(),
+            blueprint,
+            numbers,
+            offload,
+            unet: Network::default(),
+            vae: Network::default(),
+            encoders: Network::default(),
         }
-        let encoders = info.family.encoders().iter().map(|(tokenizer, encoder)| {
-            let longest = ClipTextConfig::read(files, encoder)?.max_position_embeddings;
-            Ok(TextEncoder {
-                tokenizer: ClipTokenizer::load(files, tokenizer, longest)?,
-                model: ClipTextModel::load(files, encoder, dtype, device)?,
-            })
-        });
-        let force_zeros = match info.family {
-            Family::Sdxl if files.has("model_index.json") => {
-                files.json::<ModelIndex>("model_index.json")?.force_zeros_for_empty_prompt
-            }
-            Family::Sdxl => true,
-            _ => false,
+    }
+
+    /// What it is made of.
+    pub fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
+    }
+
+    /// The denoiser's network.
+    pub fn unet(&self) -> Result<Arc<UNet>> {
+        if self.offload {
+            self.vae.release();
+            self.encoders.release();
+        }
+        self.unet.get(|| self.blueprint.load_unet(&self.numbers))
+    }
+
+    /// Pictures to latents and back.
+    pub fn vae(&self) -> Result<Arc<AutoencoderKl>> {
+        if self.offload {
+            self.unet.release();
+            self.encoders.release();
+        }
+        self.vae.get(|| self.blueprint.load_vae(&self.numbers))
+    }
+
+    fn encoders(&self) -> Result<Arc<Vec<TextEncoder>>> {
+        if self.offload {
+            self.unet.release();
+            self.vae.release();
+        }
+        let load = |encoder: &EncoderBlueprint| {
+            Ok(TextEncoder { tokenizer: encoder.tokenizer()?, model: encoder.load(&self.numbers)? })
         };
-        let bytes = weights(files, info.family)
-            .map(|path| Ok(Weights::open(files, &path?, dtype, device)?.bytes()))
-            .sum::<Result<usize>>()?;
-        Ok(Model {
-            info,
-            encoders: encoders.collect::<Result<_>>()?,
-            scheduler: files.json("scheduler/scheduler_config.json")?,
-            unet,
-            vae,
-            force_zeros,
-            bytes,
-            dtype,
-            device: device.clone(),
-        })
+        self.encoders.get(|| self.blueprint.encoders.iter().map(load).collect())
     }
 
-    /// Memory of the weights.
+    /// Memory of the weights, all networks together.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.blueprint.bytes(&self.numbers)
     }
 
-    /// Where the weights are.
+    /// Where everything is computed.
     pub fn device(&self) -> &Device {
-        &self.device
+        &self.numbers.device
     }
 
-    /// The dtype of the weights.
+    /// The dtype in which everything is computed.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.numbers.compute
     }
 
     /// Encodes a prompt. SD1: the last hidden state. SDXL: both penultimate hidden states side by side, and the second
@@ -248,7 +220,7 @@ impl Model {
     pub fn encode_prompt(&self, prompt: &str) -> Result<Text> {
         let mut states = Vec::new();
         let mut pooled = None;
-        for encoder in &self.encoders {
+        for encoder in self.encoders()?.iter() {
             let text = encoder.model.forward(&[encoder.tokenizer.encode(prompt)?])?;
             match self.info.family {
                 Family::Sdxl => {
@@ -258,16 +230,13 @@ impl Model {
                 _ => states.push(text.last_hidden_state),
             }
         }
-        if self.info.family == Family::Sdxl && pooled.is_none() {
-            return Err(Error::Config("text_encoder_2: an SDXL model's second text encoder needs a projection".into()));
-        }
         Ok(Text { context: Tensor::cat(&states, D::Minus1)?, pooled })
     }
 
     /// Encodes a negative prompt. Where none is given, SDXL's is zero if the model asks for it, else the empty text.
     pub fn encode_negative(&self, negative: Option<&str>) -> Result<Text> {
         let text = self.encode_prompt(negative.unwrap_or(""))?;
-        if negative.is_some() || !self.force_zeros {
+        if negative.is_some() || !self.blueprint.force_zeros {
             return Ok(text);
         }
         let pooled = text.pooled.map(|p| p.zeros_like()).transpose()?;
@@ -279,7 +248,7 @@ impl Model {
     pub fn condition(&self, text: &Text, width: usize, height: usize) -> Result<Conditioning> {
         let (w, h) = (width as f32, height as f32);
         let added = text.pooled.as_ref().map(|pooled| -> Result<Added> {
-            Ok(Added { text_embeds: pooled.clone(), time_ids: Tensor::new(&[[h, w, 0., 0., h, w]], &self.device)? })
+            Ok(Added { text_embeds: pooled.clone(), time_ids: Tensor::new(&[[h, w, 0., 0., h, w]], self.device())? })
         });
         Ok(Conditioning { context: text.context.clone(), added: added.transpose()?, objs: None })
     }
@@ -290,25 +259,26 @@ impl Model {
         if objects.len() > slots {
             return Err(Error::input(format!("{} boxes do not fit in {slots} grounding slots", objects.len())));
         }
-        let width = self.unet.config().cross_attention_dim;
+        let width = self.blueprint.unet.0.cross_attention_dim;
         let mut boxes = vec![0f32; slots * 4];
         let mut masks = vec![0f32; slots];
         for (i, object) in objects.iter().enumerate() {
             boxes[4 * i..4 * i + 4].copy_from_slice(&object.bounds);
             masks[i] = 1.0;
         }
-        let null = Tensor::zeros((slots - objects.len(), width), self.dtype, &self.device)?;
+        let null = Tensor::zeros((slots - objects.len(), width), self.dtype(), self.device())?;
         let embeddings = if objects.is_empty() {
             null
         } else {
-            let encoder = &self.encoders[0];
+            let encoders = self.encoders()?;
+            let encoder = &encoders[0];
             let ids = objects.iter().map(|o| encoder.tokenizer.encode(&o.phrase)).collect::<Result<Vec<_>>>()?;
             Tensor::cat(&[encoder.model.forward(&ids)?.pooled, null], 0)?
         };
-        self.unet.grounding_tokens(&Grounding {
-            boxes: Tensor::from_vec(boxes, (1, slots, 4), &self.device)?.to_dtype(self.dtype)?,
+        self.unet()?.grounding_tokens(&Grounding {
+            boxes: Tensor::from_vec(boxes, (1, slots, 4), self.device())?.to_dtype(self.dtype())?,
             embeddings: embeddings.unsqueeze(0)?,
-            masks: Tensor::from_vec(masks, (1, slots), &self.device)?.to_dtype(self.dtype)?,
+            masks: Tensor::from_vec(masks, (1, slots), self.device())?.to_dtype(self.dtype())?,
         })
     }
 }

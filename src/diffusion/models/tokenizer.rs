@@ -3,6 +3,8 @@
 //! The byte-pair encoding is the `tokenizers` crate's; what is here are CLIP's rules: NFC, one space for any white
 //! space, lower case, its split into words, and `</w>` at a word's end.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern};
@@ -16,6 +18,8 @@ use crate::weights::ModelFiles;
 use crate::{Error, Result};
 
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+const END: &str = "<|endoftext|>";
 
 /// What a tokenizer's folder must hold.
 pub const NEEDED: [&str; 2] = ["vocab.json", "merges.txt"];
@@ -68,7 +72,7 @@ impl ClipTokenizer {
         if config.pad_token.is_none() && files.has(&path("special_tokens_map.json")) {
             config.pad_token = files.json::<Config>(&path("special_tokens_map.json"))?.pad_token;
         }
-        let vocab: std::collections::HashMap<String, u32> = files.json(&path("vocab.json"))?;
+        let vocab: HashMap<String, u32> = files.json(&path("vocab.json"))?;
         let merges = files.read(&path("merges.txt"))?;
         let label = files.label(&path("merges.txt"));
         let merges = std::str::from_utf8(&merges).map_err(|e| Error::Config(format!("{label}: {e}")))?;
@@ -82,17 +86,47 @@ impl ClipTokenizer {
             .collect::<Result<Vec<_>>>()?;
 
         let name = |s: &Option<Special>, default: &str| s.as_ref().map_or(default, Special::text).to_string();
-        let (bos, eos) = (name(&config.bos_token, "<|startoftext|>"), name(&config.eos_token, "<|endoftext|>"));
-        let (unk, pad) = (name(&config.unk_token, "<|endoftext|>"), name(&config.pad_token, "<|endoftext|>"));
+        let special = [&config.bos_token, &config.eos_token, &config.unk_token, &config.pad_token];
+        let defaults = ["<|startoftext|>", END, END, END];
+        let special = std::array::from_fn(|i| name(special[i], defaults[i]));
+        let max_length = config.model_max_length.map_or(longest, |m| longest.min(m.max(2.0) as usize));
+        Self::build(vocab, merges, special, max_length, &files.label(folder))
+    }
+
+    /// CLIP's own tokenizer, whose merges are built in, padded with `pad`: for checkpoints that carry none.
+    pub fn clip(pad: &str, longest: usize) -> Result<Self> {
+        const MERGES: &str = include_str!("../../../models/clip/merges.txt");
+        let merges = MERGES.lines().skip(1).filter_map(|l| l.split_once(' '));
+        let merges: Vec<(String, String)> = merges.map(|(a, b)| (a.into(), b.into())).collect();
+        // The vocabulary: a symbol for each byte, the printable ones first; the same at a word's end; what is merged.
+        let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+        let others = (0u32..).map(|n| char::from_u32(256 + n)).take((0..=u8::MAX).filter(|b| !printable(b)).count());
+        let symbols = (0..=u8::MAX).filter(printable).map(|b| Some(char::from(b))).chain(others).flatten();
+        let symbols: Vec<String> = symbols.map(String::from).collect();
+        let ends = symbols.iter().map(|s| format!("{s}</w>"));
+        let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
+        let tokens = symbols.iter().cloned().chain(ends).chain(merged);
+        let tokens = tokens.chain(["<|startoftext|>".to_string(), END.to_string()]);
+        let vocab = tokens.zip(0..).collect();
+        let special = ["<|startoftext|>", END, END, pad].map(String::from);
+        Self::build(vocab, merges, special, longest, "CLIP's tokenizer")
+    }
+
+    /// `special`: begin and end of text, what stands for the unknown, padding.
+    fn build(
+        vocab: HashMap<String, u32>,
+        merges: Vec<(String, String)>,
+        [bos, eos, unk, pad]: [String; 4],
+        max_length: usize,
+        label: &str,
+    ) -> Result<Self> {
         let id = |token: &str| {
-            vocab
-                .get(token)
-                .copied()
-                .ok_or_else(|| Error::Config(format!("{}: has no token {token:?}", files.label(&path("vocab.json")))))
+            let id = vocab.get(token).copied();
+            id.ok_or_else(|| Error::Config(format!("{label}: its vocabulary has no token {token:?}")))
         };
         let (bos_id, eos_id, pad_id) = (id(&bos)?, id(&eos)?, id(&pad)?);
 
-        let broken = |e: tokenizers::Error| Error::Config(format!("{}: {e}", files.label(folder)));
+        let broken = |e: tokenizers::Error| Error::Config(format!("{label}: {e}"));
         let bpe = BPE::builder()
             .vocab_and_merges(vocab.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
             .unk_token(unk)
@@ -110,7 +144,6 @@ impl ClipTokenizer {
             PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
         ])));
         inner.add_special_tokens([&bos, &eos].map(|t| AddedToken::from(t.clone(), true))).map_err(broken)?;
-        let max_length = config.model_max_length.map_or(longest, |m| longest.min(m.max(2.0) as usize));
         Ok(ClipTokenizer { inner, bos: bos_id, eos: eos_id, pad: pad_id, max_length })
     }
 

@@ -11,7 +11,7 @@ use crate::models::gligen::{Grounding, PositionNet};
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
 use crate::models::resnet::{ResnetBlock, upsample};
 use crate::models::transformer::Transformer;
-use crate::weights::{ModelFiles, Weights};
+use crate::weights::Weights;
 use crate::{Error, Result, ops};
 
 /// What a prediction is conditioned on, a row a sample.
@@ -114,16 +114,15 @@ pub struct UNet {
     up: Vec<Level>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    dtype: DType,
     device: Device,
 }
 
 impl UNet {
-    /// Loads `unet/` of a model.
-    pub fn load(files: &ModelFiles, dtype: DType, device: &Device) -> Result<Self> {
-        let config = UNetConfig::read(files)?;
-        let weights = Weights::open(files, &files.safetensors("unet", "diffusion_pytorch_model")?, dtype, device)?;
-        let unet = Self::new(config, &weights)?;
-        weights.finish()?;
+    /// Builds the network from `w`, which must hold its tensors and no others.
+    pub fn build(config: UNetConfig, w: &Weights) -> Result<Self> {
+        let unet = Self::new(config, w)?;
+        w.finish()?;
         Ok(unet)
     }
 
@@ -208,7 +207,8 @@ impl UNet {
             up,
             norm_out: GroupNorm::new(groups, first, eps, &w.at("conv_norm_out"))?,
             conv_out: Conv2d::same3(first, c.out_channels, &w.at("conv_out"))?,
-            device: w.device().clone(),
+            dtype: w.numbers().compute,
+            device: w.numbers().device.clone(),
             config: c,
         })
     }
@@ -231,7 +231,8 @@ impl UNet {
         }
     }
 
-    /// The network's prediction for the noisy latent `z` (B, C, h, w) at timestep `t`, in `z`'s shape.
+    /// The network's prediction for the noisy latent `z` (B, C, h, w) at timestep `t`, in `z`'s shape and dtype, which
+    /// may be finer than the network's own.
     ///
     /// `t` is one number for the whole batch; it may be fractional (Euler's timesteps are). Latents whose sides are no
     /// multiple of the network's downscale are resampled to the skip connections' sizes, as diffusers does.
@@ -247,7 +248,7 @@ impl UNet {
     }
 
     fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
-        let dtype = z.dtype();
+        let (given, dtype) = (z.dtype(), self.dtype);
         let emb = sinusoidal(t, self.config.block_out_channels[0], &self.config)?.to_dtype(dtype)?;
         let mut temb = self.time_embedding.forward(&emb)?;
         if let (Some(embedding), Some((width, _))) = (&self.add_embedding, self.config.text_time) {
@@ -263,7 +264,7 @@ impl UNet {
         // Every residual block begins with SiLU of the embedding: once here.
         let temb = ops::silu(&temb)?;
 
-        let mut h = self.conv_in.forward(z)?;
+        let mut h = self.conv_in.forward(&z.to_dtype(dtype)?)?;
         let mut skips = vec![h.clone()];
         for level in &self.down {
             for i in 0..level.resnets.len() {
@@ -290,6 +291,6 @@ impl UNet {
                 h = upsample(conv, &h, (height, width))?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward_silu(&h)?)
+        Ok(self.conv_out.forward(&self.norm_out.forward_silu(&h)?)?.to_dtype(given)?)
     }
 }

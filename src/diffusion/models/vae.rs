@@ -1,11 +1,11 @@
 //! The autoencoder between pictures and latents (diffusers' `AutoencoderKL`).
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
 use crate::models::config::VaeConfig;
 use crate::models::layers::{Attention, Conv2d, GroupNorm};
 use crate::models::resnet::{ResnetBlock, upsample};
-use crate::weights::{ModelFiles, Weights};
+use crate::weights::Weights;
 use crate::{Error, Result, ops};
 
 /// ε of every group norm of the autoencoder.
@@ -173,12 +173,10 @@ pub struct AutoencoderKl {
 }
 
 impl AutoencoderKl {
-    /// Loads `vae/` of a model.
-    pub fn load(files: &ModelFiles, dtype: DType, device: &Device) -> Result<Self> {
-        let config = VaeConfig::read(files)?;
-        let weights = Weights::open(files, &files.safetensors("vae", "diffusion_pytorch_model")?, dtype, device)?;
-        let vae = Self::new(config, &weights)?;
-        weights.finish()?;
+    /// Builds the autoencoder from `w`, which must hold its tensors and no others.
+    pub fn build(config: VaeConfig, w: &Weights) -> Result<Self> {
+        let vae = Self::new(config, w)?;
+        w.finish()?;
         Ok(vae)
     }
 

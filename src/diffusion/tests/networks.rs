@@ -12,7 +12,8 @@ use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::tokenizer::ClipTokenizer;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::vae::AutoencoderKl;
-use lsregen_diffusion::weights::{ModelFiles, Weights};
+use lsregen_diffusion::models::{Blueprint, Model};
+use lsregen_diffusion::weights::{ModelFiles, Numbers, TensorMap, Weights};
 
 /// Largest relative error of a network in f32.
 const NETWORK: f64 = 1e-4;
@@ -21,9 +22,19 @@ fn config(name: &str) -> Vec<u8> {
     std::fs::read(fixture(&format!("networks/{name}.json"))).unwrap()
 }
 
+fn f32s() -> Numbers {
+    Numbers::new(DType::F32, &Device::Cpu)
+}
+
+/// A built-in model, read from its folder.
+fn built_in(name: &str) -> Model {
+    let blueprint = Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap();
+    Model::new(blueprint, f32s(), false)
+}
+
 fn weights(name: &str, dtype: DType) -> Weights {
     let files = ModelFiles::Folder(fixture("networks"));
-    Weights::open(&files, &format!("{name}.safetensors"), dtype, &Device::Cpu).unwrap()
+    Weights::open(&files, &format!("{name}.safetensors"), &Numbers::new(dtype, &Device::Cpu)).unwrap()
 }
 
 fn unet(name: &str, dtype: DType) -> UNet {
@@ -97,13 +108,12 @@ fn text_encoders_of_other_shapes_equal_transformers() {
 
 #[test]
 fn built_in_models_equal_the_reference() {
-    let (io, cpu) = (tensors("builtin.safetensors"), Device::Cpu);
+    let io = tensors("builtin.safetensors");
     let tokens = fixture_tokens();
-    for folder in ["gligen/text_encoder", "xl/text_encoder", "xl/text_encoder_2"] {
-        let (model, encoder) = folder.split_once('/').unwrap();
-        let files = ModelFiles::Folder(shapes(model));
-        let clip = ClipTextModel::load(&files, encoder, DType::F32, &cpu).unwrap();
-        let tokenizer = ClipTokenizer::load(&files, "tokenizer", 32).unwrap();
+    for (folder, n) in [("gligen/text_encoder", 0), ("xl/text_encoder", 0), ("xl/text_encoder_2", 1)] {
+        let (model, _) = folder.split_once('/').unwrap();
+        let encoder = &built_in(model).blueprint().encoders[n];
+        let (clip, tokenizer) = (encoder.load(&f32s()).unwrap(), encoder.tokenizer().unwrap());
         let ids = ["", "a red circle and a blue star on sand"].map(|t| tokenizer.encode(t).unwrap());
         let text = clip.forward(&ids).unwrap();
         assert_close(folder, &text.last_hidden_state, &io[&format!("{folder}.last")], NETWORK);
@@ -117,17 +127,17 @@ fn built_in_models_equal_the_reference() {
     let part = |name: &str, keys: &[&str]| -> HashMap<String, Tensor> {
         keys.iter().map(|k| (k.to_string(), io[&format!("{name}.{k}")].clone())).collect()
     };
-    let gligen = UNet::load(&ModelFiles::Folder(shapes("gligen")), DType::F32, &cpu).unwrap();
+    let gligen = built_in("gligen").unet().unwrap();
     let p = part("gligen", &["z", "context", "boxes", "embeddings", "masks", "out"]);
     let mut c = conditioning(&p);
     c.objs = Some(gligen.grounding_tokens(&grounding(&p)).unwrap());
     assert_close("gligen", &gligen.forward(&p["z"], 501.0, &c).unwrap(), &p["out"], NETWORK);
 
-    let xl = UNet::load(&ModelFiles::Folder(shapes("xl")), DType::F32, &cpu).unwrap();
+    let xl = built_in("xl").unet().unwrap();
     let p = part("xl", &["z", "context", "text_embeds", "time_ids", "out"]);
     assert_close("xl", &xl.forward(&p["z"], 901.0, &conditioning(&p)).unwrap(), &p["out"], NETWORK);
 
-    let vae = AutoencoderKl::load(&ModelFiles::Folder(shapes("gligen")), DType::F32, &cpu).unwrap();
+    let vae = built_in("gligen").vae().unwrap();
     assert_close("vae encode", &vae.encode(&io["vae.picture"]).unwrap(), &io["vae.encoded"], NETWORK);
     assert_close("vae decode", &vae.decode(&io["vae.z"]).unwrap(), &io["vae.decoded"], NETWORK);
 }
@@ -209,7 +219,7 @@ type Shapes = BTreeMap<String, Vec<usize>>;
 fn real(name: &str) -> Weights {
     let text = std::fs::read_to_string(fixture(&format!("keys/{name}.json"))).unwrap();
     let shapes: Shapes = serde_json::from_str(&text).unwrap();
-    Weights::declared(name, shapes, DType::F32)
+    Weights::new(TensorMap::declared(name, shapes), &f32s())
 }
 
 #[test]
@@ -255,7 +265,7 @@ fn faults_of_checkpoints_are_named() {
         let text = std::fs::read_to_string(fixture("keys/sd14-unet.json")).unwrap();
         let mut shapes: Shapes = serde_json::from_str(&text).unwrap();
         edit(&mut shapes);
-        let w = Weights::declared("unet.safetensors", shapes, DType::F32);
+        let w = Weights::new(TensorMap::declared("unet.safetensors", shapes), &f32s());
         let config = UNetConfig::parse(br#"{"cross_attention_dim": 768}"#, "config.json").unwrap();
         UNet::new(config, &w).and_then(|_| w.finish()).unwrap_err().to_string()
     };
@@ -278,11 +288,11 @@ fn faults_of_checkpoints_are_named() {
     for part in [0, 4, 8, whole.len() / 4, whole.len() / 2, whole.len() - 1] {
         std::fs::write(folder.path().join("w.safetensors"), &whole[..part]).unwrap();
         let files = ModelFiles::Folder(folder.path().into());
-        let error = Weights::open(&files, "w.safetensors", DType::F32, &Device::Cpu).err().unwrap().to_string();
+        let error = Weights::open(&files, "w.safetensors", &f32s()).err().unwrap().to_string();
         assert!(error.contains("w.safetensors") && error.contains("safetensors"), "{part}: {error}");
     }
     let files = ModelFiles::Folder(folder.path().into());
-    let error = Weights::open(&files, "none.safetensors", DType::F32, &Device::Cpu).err().unwrap().to_string();
+    let error = Weights::open(&files, "none.safetensors", &f32s()).err().unwrap().to_string();
     assert!(error.contains("none.safetensors"), "{error}");
     for (json, word) in [
         (r#"{"act_fn": "mish"}"#, "act_fn"),

@@ -12,13 +12,13 @@ use lsregen_diffusion::denoiser::Guided;
 use lsregen_diffusion::guidance::{Inversion, Window};
 use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_diffusion::layout::GroundedPhrase;
-use lsregen_diffusion::models::Model;
+use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::models::config::UNetConfig;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::pipeline::{InversionMode, Settings, gligen, invert, sample};
 use lsregen_diffusion::sampler::{Method, Sampler, Step};
-use lsregen_diffusion::weights::{ModelFiles, Weights};
+use lsregen_diffusion::weights::{ModelFiles, Numbers, Weights};
 
 /// Largest relative error of the latents after a whole run in f32.
 const RUN: f64 = 1e-3;
@@ -28,7 +28,8 @@ static LARGE: LazyLock<Model> = LazyLock::new(|| load("xl"));
 static REFERENCE: LazyLock<HashMap<String, Tensor>> = LazyLock::new(|| tensors("runs.safetensors"));
 
 fn load(name: &str) -> Model {
-    Model::load(&ModelFiles::Folder(shapes(name)), DType::F32, &Device::Cpu).unwrap()
+    let blueprint = Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap();
+    Model::new(blueprint, Numbers::new(DType::F32, &Device::Cpu), false)
 }
 
 fn quiet(_: Step) -> Result<()> {
@@ -94,7 +95,7 @@ fn the_whole_of_lsregen_equals_the_reference() {
 #[test]
 fn a_run_of_a_fresh_network_equals_the_reference() {
     let files = ModelFiles::Folder(fixture("networks"));
-    let weights = Weights::open(&files, "unet_xl.safetensors", DType::F32, &Device::Cpu).unwrap();
+    let weights = Weights::open(&files, "unet_xl.safetensors", &Numbers::new(DType::F32, &Device::Cpu)).unwrap();
     let config = UNetConfig::parse(&std::fs::read(fixture("networks/unet_xl.json")).unwrap(), "unet_xl").unwrap();
     let net = UNet::new(config, &weights).unwrap();
     let io = tensors("networks/unet_xl.io.safetensors");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 
+use super::Checkpoint;
 use crate::{Error, Result};
 
 /// The files of one model in diffusers' folder layout (`unet/config.json`, `vae/diffusion_pytorch_model.safetensors`…).
@@ -59,15 +60,39 @@ impl ModelFiles {
         serde_json::from_slice(&bytes).map_err(|e| Error::Config(format!("{}: {e}", self.label(path))))
     }
 
-    /// The weights file of a component: `stem.safetensors`, or its `fp16` variant where that is what there is.
-    pub fn safetensors(&self, folder: &str, stem: &str) -> Result<String> {
-        let names = [format!("{folder}/{stem}.safetensors"), format!("{folder}/{stem}.fp16.safetensors")];
+    /// The weights of a component, as a path inside the model: `stem.safetensors`, the index of a sharded one, the `fp16`
+    /// variant where that is what there is, or PyTorch's `.bin`.
+    pub fn weights(&self, folder: &str, stem: &str) -> Result<String> {
+        // transformers' pickles have another name.
+        let pickle = if stem == "model" { "pytorch_model" } else { stem };
+        let names = [
+            format!("{folder}/{stem}.safetensors"),
+            format!("{folder}/{stem}.safetensors.index.json"),
+            format!("{folder}/{stem}.fp16.safetensors"),
+            format!("{folder}/{stem}.safetensors.index.fp16.json"),
+            format!("{folder}/{stem}.fp16.safetensors.index.json"),
+            format!("{folder}/{pickle}.bin"),
+            format!("{folder}/{pickle}.bin.index.json"),
+            format!("{folder}/{pickle}.fp16.bin"),
+        ];
         names.iter().find(|n| self.has(n)).cloned().ok_or_else(|| {
             Error::Weights(format!(
-                "{}: no such file (nor its fp16 variant); a model folder in diffusers' layout has its weights there as \
-                 safetensors",
+                "{}: no such file, nor its fp16 variant, its shards or {pickle}.bin; a model folder in diffusers' layout \
+                 has its weights there",
                 self.label(&names[0])
             ))
         })
+    }
+
+    /// Opens the weights file at `path`.
+    pub fn checkpoint(&self, path: &str) -> Result<Checkpoint> {
+        match self {
+            ModelFiles::Folder(root) => Checkpoint::open(&root.join(path)),
+            ModelFiles::Embedded { files, .. } => {
+                let label = self.label(path);
+                let bytes = files.iter().find(|(p, _)| *p == path).map(|(_, bytes)| *bytes);
+                Checkpoint::embedded(&label, bytes.ok_or_else(|| Error::Weights(format!("{label}: no such file")))?)
+            }
+        }
     }
 }

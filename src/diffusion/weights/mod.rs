@@ -1,14 +1,20 @@
 //! Checkpoints: where a model's files are, and the tensors in them, by diffusers' names.
 //!
-//! Knows files and safetensors. Knows no network: a network asks for the tensors that it needs, and [`Weights::finish`]
-//! tells what it left over.
+//! [`Checkpoint`] opens a file of any format, `names` carries other layouts over to diffusers' names, [`Weights`] gives
+//! a network its tensors. Knows no network: a network asks for the tensors that it needs, and [`Weights::finish`] tells
+//! what it left over.
 
 mod builtin;
+mod checkpoint;
 mod entry;
 mod files;
+mod names;
+mod pickle;
 mod tensors;
 
 pub use builtin::BUILTIN;
+pub use checkpoint::Checkpoint;
 pub use entry::{Directory, Entry};
 pub use files::ModelFiles;
-pub use tensors::Weights;
+pub use names::Part;
+pub use tensors::{Numbers, Sorted, TensorMap, Weights};
