@@ -1,0 +1,140 @@
+//! The zip file that a PyTorch checkpoint is: where its entries lie.
+//!
+//! Knows the central directory, zip64 included. Knows no compression: what an entry holds is a slice of the file, or an
+//! error. Nothing is copied and no count is believed: names are slices, and reading goes on only as far as bytes do.
+//! (The `zip` crate sets memory aside for as many entries as a file claims to have.)
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{Outcome, Reader, damaged};
+
+/// Every entry of an archive by name.
+pub struct Archive<'a> {
+    file: &'a [u8],
+    entries: BTreeMap<&'a str, Record>,
+}
+
+struct Record {
+    flags: u16,
+    method: u16,
+    /// Bytes of the entry in the file.
+    packed: usize,
+    /// Bytes of the entry when unpacked.
+    size: usize,
+    /// Where the entry's own header is.
+    header: usize,
+}
+
+const ENCRYPTED: u16 = 1;
+
+impl<'a> Archive<'a> {
+    /// Whether a file begins as a zip file does.
+    pub fn recognises(file: &[u8]) -> bool {
+        file.starts_with(b"PK\x03\x04")
+    }
+
+    pub fn open(file: &'a [u8]) -> Outcome<Self> {
+        let (start, size) = directory(file)?;
+        let end = start.checked_add(size).filter(|end| *end <= file.len());
+        let end = end.ok_or_else(|| damaged("its list of entries lies past its end"))?;
+        let mut reader = Reader::new(&file[..end], start);
+        let mut entries = BTreeMap::new();
+        while reader.at < end {
+            let (name, record) = record(&mut reader)?;
+            if entries.insert(name, record).is_some() {
+                return Err(damaged(format!("it has two entries called `{name}`")));
+            }
+        }
+        Ok(Archive { file, entries })
+    }
+
+    /// The folder inside the archive that has `data.pkl`, with its slash: all of a checkpoint lies in there.
+    pub fn root(&self) -> Option<&'a str> {
+        self.entries.keys().find_map(|name| name.strip_suffix("data.pkl").filter(|root| root.ends_with('/')))
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Where the content of an entry lies in the file.
+    pub fn range(&self, name: &str) -> Outcome<Range<usize>> {
+        let record = self.entries.get(name).ok_or_else(|| damaged(format!("its entry `{name}` is missing")))?;
+        if record.flags & ENCRYPTED != 0 {
+            return Err(format!("its entry `{name}` is encrypted; save it without a password"));
+        }
+        if record.method != 0 {
+            return Err(format!(
+                "its entry `{name}` is compressed, which PyTorch never does; unpack it and zip it again without \
+                 compression (zip -0 -r), or save it again with torch.save"
+            ));
+        }
+        let mut reader = Reader::new(self.file, record.header);
+        let head = reader.take(30)?;
+        if !head.starts_with(b"PK\x03\x04") || record.packed != record.size {
+            return Err(damaged(format!("the header of its entry `{name}` is not one")));
+        }
+        let [name_length, extra_length] = [26, 28].map(|at| usize::from(u16::from_le_bytes([head[at], head[at + 1]])));
+        reader.take(name_length + extra_length)?;
+        let start = reader.at;
+        reader.take(record.size)?;
+        Ok(start..reader.at)
+    }
+}
+
+/// Where the list of entries begins, and its length in bytes.
+fn directory(file: &[u8]) -> Outcome<(usize, usize)> {
+    const LENGTH: usize = 22;
+    const LOCATOR: usize = 20;
+    // The record stands at the end, before a comment of at most 65535 bytes that reaches to the end.
+    let last = file.len().checked_sub(LENGTH).ok_or_else(|| damaged("it ends too early"))?;
+    let place = (last.saturating_sub(0xffff)..=last).rev().find(|&at| {
+        let record = &file[at..at + LENGTH];
+        record.starts_with(b"PK\x05\x06") && usize::from(u16::from_le_bytes([record[20], record[21]])) == last - at
+    });
+    let place = place.ok_or_else(|| damaged("the list of its entries is missing, which stands at the end"))?;
+    let mut reader = Reader::new(file, place + 12);
+    let (size, start) = (reader.u32()?, reader.u32()?);
+    let locator = place.checked_sub(LOCATOR).filter(|at| file[*at..].starts_with(b"PK\x06\x07"));
+    let Some(locator) = locator else { return Ok((start as usize, size as usize)) };
+    let mut reader = Reader::new(file, locator + 8);
+    let record = reader.length()?;
+    let mut reader = Reader::new(file, record);
+    if reader.take(4)? != b"PK\x06\x06" {
+        return Err(damaged("the list of its entries is not where it says"));
+    }
+    reader.take(36)?;
+    let size = reader.length()?;
+    Ok((reader.length()?, size))
+}
+
+/// One record of the list of entries, and the name that it is for.
+fn record<'a>(reader: &mut Reader<'a>) -> Outcome<(&'a str, Record)> {
+    if reader.take(4)? != b"PK\x01\x02" {
+        return Err(damaged("the list of its entries holds something else"));
+    }
+    reader.take(4)?;
+    let (flags, method) = (reader.u16()?, reader.u16()?);
+    reader.take(8)?;
+    let (packed, size) = (reader.u32()?, reader.u32()?);
+    let [name, extra, comment] = [reader.u16()?, reader.u16()?, reader.u16()?].map(usize::from);
+    reader.take(8)?;
+    let header = reader.u32()?;
+    let name = std::str::from_utf8(reader.take(name)?).map_err(|_| damaged("the name of an entry is not UTF-8"))?;
+    let mut extra = Reader::new(reader.take(extra)?, 0);
+    reader.take(comment)?;
+    let mut long = None;
+    while extra.left() >= 4 && long.is_none() {
+        let (kind, length) = (extra.u16()?, extra.u16()?);
+        let content = extra.take(length.into())?;
+        long = (kind == 1).then(|| Reader::new(content, 0));
+    }
+    // Fields that are all ones stand, in this order, in the zip64 extra.
+    let mut widened = |field: u32| match (&mut long, field) {
+        (Some(long), u32::MAX) => long.length(),
+        _ => Ok(field as usize),
+    };
+    let (size, packed, header) = (widened(size)?, widened(packed)?, widened(header)?);
+    Ok((name, Record { flags, method, packed, size, header }))
+}
