@@ -1,9 +1,10 @@
 """What diffusers makes of fixed inputs with a model of any form that it reads: the rival of `examples/probe.rs`, with its interface.
 
-    diffusers_probe.py --inputs IN.safetensors --outputs OUT.safetensors --model PATH [--vae PATH] [--config FOLDER] --dtype f32|bf16|f16
+    diffusers_probe.py --inputs IN.safetensors --outputs OUT.safetensors --model PATH
+        [--vae PATH] [--gligen PATH] [--config FOLDER] --dtype f32|bf16|f16
 
 PATH is a diffusers folder (safetensors, fp16 variant, sharded, .bin) or, with `--config` naming a folder of the same
-configurations, a single file in the original layout. One network is in memory at a time. Inputs that are absent are left
+configurations, a single file in the original layout; `--gligen` puts the pruned file's grounding on top of a folder. One network is in memory at a time. Inputs that are absent are left
 out, and so are networks that the folder lacks. The inputs, all of batch 1:
 
     unet.latent unet.t unet.context [unet.pooled unet.time_ids] [gligen.boxes gligen.masks gligen.embeddings]  ->  unet.output
@@ -38,9 +39,24 @@ def load(cls, a, part):
                                                 local_files_only=True, **options)
 
 
+def with_grounding(cls, a):
+    """A folder's U-Net with the tensors of the pruned GLIGEN file, which has the original's names."""
+    import configs, original
+    bare = load(cls, a, "unet").state_dict()
+    with torch.device("meta"):
+        net = cls.from_config(configs.FAMILIES["gligen"]["unet"])
+    added = load_file(a.gligen)
+    grounding = {new: added[old].to(DTYPES[a.dtype]) for old, (new,), _ in original.unet(list(net.state_dict())) if old in added}
+    net.load_state_dict(bare | grounding, assign=True)
+    return net.eval()
+
+
 def unet(a, x, out):
     from diffusers import UNet2DConditionModel
-    net = load(UNet2DConditionModel, a, "unet")
+    if a.gligen:
+        net = with_grounding(UNet2DConditionModel, a)
+    else:
+        net = load(UNet2DConditionModel, a, "unet")
     more = {}
     if "unet.pooled" in x:
         more["added_cond_kwargs"] = {"text_embeds": x["unet.pooled"], "time_ids": x["unet.time_ids"]}
@@ -77,6 +93,7 @@ def main():
     p.add_argument("--outputs", required=True)
     p.add_argument("--model", required=True)
     p.add_argument("--vae")
+    p.add_argument("--gligen")
     p.add_argument("--config")
     p.add_argument("--dtype", choices=DTYPES, default="f32")
     a = p.parse_args()

@@ -222,7 +222,7 @@ def check(kind, folder):
     def equal(state, expected):
         """Counts equal tensors; any other ends the script. Non-parameters such as positions may be left."""
         for name, (drawn, original_name, shape) in expected.items():
-            want = torch.from_numpy(np.ascontiguousarray(tensor(drawn, original_name, shape), dtype=kind.dtype()))
+            want = torch.from_numpy(np.ascontiguousarray(tensor(drawn, original_name, shape), dtype=kind.dtype()).reshape(shape))
             got = state.get(name)
             if got is None or got.shape != want.shape or got.dtype != want.dtype or not torch.equal(got, want):
                 raise SystemExit(f"{kind.name}: {name} is not what diffusers should find there")
