@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 
 import configs
+import foreign
 import original
 from random_weights import Entry, state_dict, tensor, write_safetensors, write_sharded
 
@@ -51,6 +52,7 @@ class Kind:
     base: str
     form: str
     refused: str = ""  # why our program should refuse it, where it should
+    foreign: bool = False  # whether a pickle has what public ones have beside tensors
 
     def dtype(self):
         return F16 if self.half else F32
@@ -65,9 +67,11 @@ KINDS = {k.name: k for k in [
     Kind("sd1-fp16", "sd1", True, "sd1-fp16", "folder"),
     Kind("sd1-single-fp16", "sd1", True, "sd1-fp16", "single"),
     Kind("sd1-ckpt-fp16", "sd1", True, "sd1-fp16", "ckpt"),
+    Kind("sd1-ckpt-lightning", "sd1", True, "sd1-fp16", "ckpt", foreign=True),
     Kind("gligen-folder", "gligen", False, "gligen-folder", "folder"),
     Kind("gligen-bin", "gligen", False, "gligen-folder", "bin"),
     Kind("gligen-original", "gligen", False, "gligen-folder", "gligen-original"),
+    Kind("gligen-original-omegaconf", "gligen", False, "gligen-folder", "gligen-original", foreign=True),
     Kind("gligen-folder-fp16", "gligen", True, "gligen-folder-fp16", "folder"),
     Kind("gligen-pruned", "gligen", True, "gligen-folder-fp16", "pruned"),
     Kind("gligen-nofusers", "gligen", True, "gligen-folder-fp16", "folder", refused="no fusers"),
@@ -163,18 +167,19 @@ def make(kind, folder):
     import torch
     if kind.form == "ckpt":
         path = folder / f"v1-4{'-fp16' if kind.half else ''}.ckpt"
-        torch.save({"state_dict": state_dict(single_file(family, dtype)), "global_step": 470000, "epoch": 23}, path)
+        beside = foreign.lightning() if kind.foreign else {"global_step": 470000, "epoch": 23}
+        torch.save({"state_dict": state_dict(single_file(family, dtype))} | beside, path)
         return ["--model", path]
     if kind.form == "gligen-original":
         path = folder / "diffusion_pytorch_model.bin"
         text = list(renamed(family, "text_encoder", original.clip, dtype, "transformer.")) + [positions("transformer.")]
+        config = {"model": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": {"image_size": 64, "fuser_type": "gatedSA"}}}
         torch.save({
             "model": state_dict(renamed(family, "unet", original.unet, dtype)),
             "autoencoder": state_dict(renamed(family, "vae", original.vae, dtype)),
             "text_encoder": state_dict(text),
             "diffusion": state_dict(constant(n, v) for n, v in original.schedule_buffers().items()),
-            "config_dict": {"_content": {"model": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
-                                                   "params": {"image_size": 64, "fuser_type": "gatedSA"}}}},
+            "config_dict": foreign.omegaconf(config) if kind.foreign else {"_content": config},
         }, path)
         return ["--model", path]
     raise ValueError(kind.form)
@@ -238,8 +243,15 @@ def check(kind, folder):
         configs.write_configs(config, family)
         if kind.form == "pruned":
             return check_pruned(folder, equal, known("unet"))
+        if kind.foreign:  # torch must find the packages, or stand-ins
+            foreign.lightning(), foreign.omegaconf({})
         if kind.form == "gligen-original":
-            return check_gligen_original(folder, equal, known)
+            return check_gligen_original(folder, equal, known, kind.foreign)
+        if kind.foreign:  # diffusers itself refuses the classes
+            entries = single_file(family, kind.dtype())
+            state = torch.load(next(folder.glob("*.ckpt")), weights_only=False, mmap=True)["state_dict"]
+            assert list(state) == [e.name for e in entries] and all(torch.equal(state[e.name], torch.from_numpy(e.value())) for e in entries)
+            return len(entries)
         import diffusers_probe
         if kind.form == "vae":
             from diffusers import AutoencoderKL
@@ -265,10 +277,10 @@ def back(state, family, component):
     return convert_ldm_unet_checkpoint({f"model.diffusion_model.{n}": t for n, t in state.items()}, config)
 
 
-def check_gligen_original(folder, equal, known):
+def check_gligen_original(folder, equal, known, is_foreign):
     import torch
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-    parts = torch.load(folder / "diffusion_pytorch_model.bin", weights_only=True, mmap=True)
+    parts = torch.load(folder / "diffusion_pytorch_model.bin", weights_only=not is_foreign, mmap=True)
     net = back(parts["model"], "gligen", "unet") | {n: t for n, t in parts["model"].items() if n.startswith("position_net.")}
     count = equal(net, known("unet"))
     first = {f"first_stage_model.{n}": t for n, t in parts["autoencoder"].items()}
@@ -421,7 +433,7 @@ class Comparison:
         ours.unlink(missing_ok=True)
         command = [*shlex.split(self.a.bin), "--inputs", inputs or self.inputs(kind.family), "--outputs", ours, "--dtype", dtype, *options]
         status, seconds, memory, text = timed(command)
-        start = f"{kind.name + suffix:20}{dtype:>5}{bytes_ / 1e9:8.2f}{'–' if equal is None else equal:>7}{memory / 1024:8.2f}{seconds:8.1f}"
+        start = f"{kind.name + suffix:26}{dtype:>5}{bytes_ / 1e9:8.2f}{'–' if equal is None else equal:>7}{memory / 1024:8.2f}{seconds:8.1f}"
         if status:
             said = " ".join(text.splitlines()[-4:])
             line = f"{start}   {'refused, as it should: ' if kind.refused else 'FAILED: '}{said[-400:]}"
@@ -443,7 +455,7 @@ class Comparison:
         print(line, flush=True)
 
 
-HEAD = f"{'kind':20}{'dtype':>5}{'GB':>8}{'equal':>7}{'GiB':>8}{'s':>8}{'U-Net':>12}{'largest':>12}{'by itself':>12}{'to folder':>12}"
+HEAD = f"{'kind':26}{'dtype':>5}{'GB':>8}{'equal':>7}{'GiB':>8}{'s':>8}{'U-Net':>12}{'largest':>12}{'by itself':>12}{'to folder':>12}"
 
 
 def checked(kind, folder):
@@ -480,7 +492,7 @@ def main():
     a = p.parse_args()
     if a.list:
         for k in KINDS.values():
-            print(f"{k.name:20} {k.family:7} {'f16' if k.half else 'f32'}   from {k.base}{'; to be refused: ' + k.refused if k.refused else ''}")
+            print(f"{k.name:26} {k.family:7} {'f16' if k.half else 'f32'}   from {k.base}{'; to be refused: ' + k.refused if k.refused else ''}")
     elif a.make:
         kinds = chosen([a.make[0]])
         for family in dict.fromkeys(k.family for k in kinds):
