@@ -1,0 +1,150 @@
+"""The repositories around the weights: configurations as the public ones have them, and a tokenizer of CLIP's full size.
+
+Knows the configurations of Stable Diffusion 1.4, GLIGEN on top of it, and SDXL base; asks diffusers and transformers for
+the names and shapes that follow (modules on the meta device: no memory). Knows nothing of tensors' values or file forms.
+"""
+import itertools
+import json
+from pathlib import Path
+
+CHANNELS = 49408  # CLIP's vocabulary
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+UNET = {
+    "_class_name": "UNet2DConditionModel", "act_fn": "silu", "center_input_sample": False, "downsample_padding": 1,
+    "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2, "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05, "norm_num_groups": 32, "out_channels": 4,
+}
+SD1_UNET = UNET | {
+    "_diffusers_version": "0.2.2", "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 768,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3, "sample_size": 64,
+}
+SDXL_UNET = UNET | {
+    "_diffusers_version": "0.19.0.dev0", "addition_embed_type": "text_time", "addition_embed_type_num_heads": 64,
+    "addition_time_embed_dim": 256, "attention_head_dim": [5, 10, 20], "block_out_channels": [320, 640, 1280],
+    "class_embed_type": None, "cross_attention_dim": 2048, "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2,
+    "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"], "projection_class_embeddings_input_dim": 2816,
+    "sample_size": 128, "transformer_layers_per_block": [1, 2, 10], "upcast_attention": None, "use_linear_projection": True,
+}
+VAE = {
+    "_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512], "in_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "latent_channels": 4,
+    "layers_per_block": 2, "norm_num_groups": 32, "out_channels": 3,
+}
+# Stable Diffusion 1.4 names no scaling factor: 0.18215 is the default.
+SD1_VAE = VAE | {"_diffusers_version": "0.2.2", "sample_size": 512}
+SDXL_VAE = VAE | {"_diffusers_version": "0.20.0.dev0", "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True}
+FIX_VAE = SDXL_VAE | {"_diffusers_version": "0.18.0.dev0", "sample_size": 512, "force_upcast": False}
+
+# `eos_token_id: 2` is a mistake that the public files carry; transformers then takes the largest id, 49407, as the end.
+TEXT = {
+    "architectures": ["CLIPTextModel"], "attention_dropout": 0.0, "bos_token_id": 0, "dropout": 0.0, "eos_token_id": 2,
+    "hidden_act": "quick_gelu", "hidden_size": 768, "initializer_factor": 1.0, "initializer_range": 0.02,
+    "intermediate_size": 3072, "layer_norm_eps": 1e-05, "max_position_embeddings": 77, "model_type": "clip_text_model",
+    "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 1, "projection_dim": 768, "vocab_size": CHANNELS,
+}
+TEXT_2 = TEXT | {
+    "architectures": ["CLIPTextModelWithProjection"], "hidden_act": "gelu", "hidden_size": 1280, "intermediate_size": 5120,
+    "num_attention_heads": 20, "num_hidden_layers": 32, "projection_dim": 1280,
+}
+BETAS = {"beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000}
+PNDM = BETAS | {
+    "_class_name": "PNDMScheduler", "_diffusers_version": "0.7.0.dev0", "clip_sample": False, "set_alpha_to_one": False,
+    "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None,
+}
+EULER = BETAS | {
+    "_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.19.0.dev0", "clip_sample": False,
+    "interpolation_type": "linear", "prediction_type": "epsilon", "sample_max_value": 1.0, "set_alpha_to_one": False,
+    "skip_prk_steps": True, "steps_offset": 1, "timestep_spacing": "leading", "trained_betas": None, "use_karras_sigmas": False,
+}
+
+LIBRARIES = {
+    "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"], "tokenizer_2": ["transformers", "CLIPTokenizer"],
+}
+INDEX = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.7.0.dev0", "scheduler": ["diffusers", "PNDMScheduler"]}
+SDXL_INDEX = {
+    "_class_name": "StableDiffusionXLPipeline", "_diffusers_version": "0.19.0.dev0", "force_zeros_for_empty_prompt": True,
+    "add_watermarker": None, "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+}
+
+SD1 = {"unet": SD1_UNET, "vae": SD1_VAE, "text_encoder": TEXT, "scheduler": PNDM}
+FAMILIES = {
+    "sd1": SD1,
+    # The public GLIGEN repository says StableDiffusionPipeline and PNDM: what it is stands in the U-Net's attention_type.
+    "gligen": SD1 | {"unet": SD1_UNET | {"attention_type": "gated"}},
+    "sdxl": {"unet": SDXL_UNET, "vae": SDXL_VAE, "text_encoder": TEXT, "text_encoder_2": TEXT_2, "scheduler": EULER},
+}
+# Which list of public names and shapes each component must match.
+KEYS = {
+    "sd1": {"unet": "sd14-unet", "vae": "sd-vae", "text_encoder": "clip-l-text"},
+    "gligen": {"unet": "sd14-gligen-unet", "vae": "sd-vae", "text_encoder": "clip-l-text"},
+    "sdxl": {"unet": "sdxl-unet", "vae": "sd-vae", "text_encoder": "clip-l-text", "text_encoder_2": "clip-g-text"},
+}
+
+
+def components(family):
+    """The parts of a family that have weights."""
+    return [c for c in FAMILIES[family] if c != "scheduler"]
+
+
+def shapes(family, component):
+    """{name: shape} of a component's tensors, in the order in which its module registers them."""
+    import torch, diffusers, transformers
+    config = FAMILIES[family][component]
+    with torch.device("meta"):
+        if "_class_name" in config:
+            module = getattr(diffusers, config["_class_name"]).from_config(config)
+        else:
+            module = getattr(transformers, config["architectures"][0])(transformers.CLIPTextConfig(**config))
+    return {name: tuple(t.shape) for name, t in module.state_dict().items()}
+
+
+def vocabulary():
+    """49408 tokens in CLIP's order (bytes, bytes that end a word, merges, two special ones) and their 48894 merges.
+
+    The public vocabulary is not to be had without a download: here every pair and triple of letters is a token, with and
+    without the end of a word, and as many fours as it takes.
+    """
+    from transformers.models.clip.tokenization_clip import bytes_to_unicode
+    letters = "etaoinshrdlcumwfgypbvkjxqz"
+    pairs = list(itertools.product(letters, letters))
+    merges = [m for a, b in pairs for m in ((a, b), (a, b + "</w>"))]
+    merges += [m for a, b in pairs for c in letters for m in ((a + b, c), (a + b, c + "</w>"))]
+    merges += [(a + b, c + d) for (a, b), (c, d) in itertools.product(pairs, pairs)][: CHANNELS - 2 - 512 - len(merges)]
+    chars = list(bytes_to_unicode().values())
+    return chars + [c + "</w>" for c in chars] + [a + b for a, b in merges] + [START, END], merges
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_tokenizer(folder, pad):
+    vocab, merges = vocabulary()
+    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad}
+    write_json(folder / "tokenizer_config.json", special | {
+        "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, "add_prefix_space": False, "errors": "replace"})
+    write_json(folder / "special_tokens_map.json", special)
+    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(vocab)}, ensure_ascii=False))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+
+
+def write_configs(folder, family):
+    """All of a diffusers folder but the weights."""
+    folder = Path(folder)
+    parts = FAMILIES[family]
+    for name, config in parts.items():
+        write_json(folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json"), config)
+    write_tokenizer(folder / "tokenizer", END)
+    index = dict(SDXL_INDEX if family == "sdxl" else INDEX)
+    if family == "sdxl":
+        write_tokenizer(folder / "tokenizer_2", "!")
+    tokenizers = ["tokenizer", "tokenizer_2"] if family == "sdxl" else ["tokenizer"]
+    index |= {name: LIBRARIES[name] for name in [*components(family), *tokenizers]}
+    if family != "sdxl":
+        index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    write_json(folder / "model_index.json", index)

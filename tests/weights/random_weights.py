@@ -1,0 +1,92 @@
+"""Random weights that are the same wherever they are made, and safetensors files written one tensor at a time.
+
+A tensor follows from a seed, its component and its name in diffusers' layout alone, so that files of every form hold the
+same numbers without one being read to write the other, and no more than one tensor is in memory.
+
+The numbers are scaled so that activations keep their order of magnitude through the depth: matrices by their fan-in, half
+that where a residual branch ends; norms near 1; biases small. Half precision then neither overflows nor drowns.
+"""
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+
+SEED = 4
+# Where a branch is added to what it came from: a smaller gain keeps the sum from growing with the depth.
+BRANCH_ENDS = ("conv2.weight", "to_out.0.weight", "ff.net.2.weight", "proj_out.weight", "out_proj.weight", "fc2.weight")
+
+
+def tensor(component, name, shape):
+    """The tensor of that name, f32. `component` is such as `sd1/unet`."""
+    digest = hashlib.blake2b(f"{SEED}/{component}/{name}".encode(), digest_size=8).digest()
+    rng = np.random.Generator(np.random.SFC64(int.from_bytes(digest, "little")))
+    x = rng.standard_normal(shape, dtype=np.float32) if shape else np.asarray(rng.standard_normal(), np.float32)
+    if ".alpha_" in name:
+        return np.float32(0.5) + np.float32(0.1) * x
+    if name.endswith(".bias"):
+        return np.float32(0.05) * x
+    if len(shape) == 1:
+        return x if ".null_" in name else 1 + np.float32(0.1) * x
+    if "embedding.weight" in name:  # of tokens and of positions; they are looked up, not multiplied
+        return x if "token" in name else np.float32(0.5) * x
+    gain = 0.5 if name.endswith(BRANCH_ENDS) else 1.0
+    x *= np.float32(gain / np.sqrt(np.prod(shape[1:])))
+    return x
+
+
+@dataclass
+class Entry:
+    """A tensor of a file: its name and shape there, and what makes it (f32, or integers that stay what they are)."""
+    name: str
+    shape: tuple
+    make: Callable
+    dtype: np.dtype
+
+    def value(self):
+        x = np.ascontiguousarray(self.make(), dtype=self.dtype).reshape(self.shape)
+        return x
+
+    def bytes(self):
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+NAMES = {"f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32"}
+
+
+def write_safetensors(path, entries):
+    """Writes the entries as they come, one in memory at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for e in entries:
+        header[e.name] = {"dtype": NAMES[e.dtype.str[1:]], "shape": list(e.shape), "data_offsets": [at, at + e.bytes()]}
+        at += e.bytes()
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for e in entries:
+            f.write(e.value().data)
+
+
+def write_sharded(folder, stem, entries, largest):
+    """Writes shards of at most `largest` bytes and the index that says which tensor is where."""
+    shards = [[]]
+    for e in entries:
+        if shards[-1] and sum(x.bytes() for x in shards[-1]) + e.bytes() > largest:
+            shards.append([])
+        shards[-1].append(e)
+    names = [f"{stem}-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    for name, shard in zip(names, shards):
+        write_safetensors(folder / name, shard)
+    index = {"metadata": {"total_size": sum(e.bytes() for e in entries)},
+             "weight_map": {e.name: name for name, shard in zip(names, shards) for e in shard}}
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def state_dict(entries):
+    """The entries as torch tensors, all in memory: for pickles."""
+    import torch
+    return {e.name: torch.from_numpy(e.value()) for e in entries}
