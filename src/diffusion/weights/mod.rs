@@ -15,6 +15,6 @@ mod tensors;
 pub use builtin::BUILTIN;
 pub use checkpoint::Checkpoint;
 pub use entry::{Directory, Entry};
-pub use files::ModelFiles;
+pub use files::{ModelFiles, candidates};
 pub use names::Part;
 pub use tensors::{Numbers, Sorted, TensorMap, Weights};
