@@ -6,6 +6,7 @@
 mod builtin;
 mod entry;
 mod files;
+pub mod hub;
 mod tensors;
 
 pub use builtin::BUILTIN;
