@@ -8,6 +8,7 @@ mod builtin;
 mod checkpoint;
 mod entry;
 mod files;
+pub mod hub;
 mod names;
 mod pickle;
 mod tensors;
