@@ -91,7 +91,8 @@ impl Place {
 
     /// The host of a run of the graph at `path`.
     pub fn host(&self, path: &Path) -> Result<Arc<Host>, Exit> {
-        let numerics = Numerics::new(&self.device, self.dtype.into(), self.offload).map_err(|error| usage(format!("{error:#}")))?;
+        let numerics = Numerics::new(&self.device, self.dtype.into(), self.offload)
+            .map_err(|error| usage(format!("{error:#}")))?;
         let host = host(path, self.output_dir.as_deref());
         let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);
         Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))

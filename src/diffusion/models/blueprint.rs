@@ -69,7 +69,9 @@ pub struct EncoderBlueprint {
 enum Tokens {
     Folder(ModelFiles, &'static str),
     /// CLIP's own, which every checkpoint in one file means; padded with this token.
-    Clip { pad: &'static str },
+    Clip {
+        pad: &'static str,
+    },
 }
 
 /// What a model is made of.

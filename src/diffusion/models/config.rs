@@ -355,9 +355,8 @@ impl UNetConfig {
                 return Err(other(label, &format!("a kind that is not known ({what})")));
             }
         };
-        let transformer_layers: Vec<usize> = (0..levels)
-            .map(|i| if i + 1 == levels { middle } else { down[i] })
-            .collect();
+        let transformer_layers: Vec<usize> =
+            (0..levels).map(|i| if i + 1 == levels { middle } else { down[i] }).collect();
         Ok(UNetConfig {
             sample_size: if sdxl { 128 } else { 64 },
             in_channels: side("conv_in.weight", 1)?,

@@ -80,10 +80,26 @@ const PREFIXES: &[(&str, Part)] = &[
 /// Constants of the sampler, counters and averages of training, and what CLIP has beside its text encoder.
 fn spare(name: &str) -> bool {
     const CONSTANTS: &[&str] = &[
-        "alphas_cumprod", "alphas_cumprod_prev", "betas", "log_one_minus_alphas_cumprod", "logvar", "posterior_log_variance_clipped",
-        "posterior_mean_coef1", "posterior_mean_coef2", "posterior_variance", "sqrt_alphas_cumprod",
-        "sqrt_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod",
-        "scale_factor", "denoiser.sigmas", "v_pred", "ztsnr", "ucg_default", "edm_vpred.sigma_max", "edm_vpred.sigma_min",
+        "alphas_cumprod",
+        "alphas_cumprod_prev",
+        "betas",
+        "log_one_minus_alphas_cumprod",
+        "logvar",
+        "posterior_log_variance_clipped",
+        "posterior_mean_coef1",
+        "posterior_mean_coef2",
+        "posterior_variance",
+        "sqrt_alphas_cumprod",
+        "sqrt_one_minus_alphas_cumprod",
+        "sqrt_recip_alphas_cumprod",
+        "sqrt_recipm1_alphas_cumprod",
+        "scale_factor",
+        "denoiser.sigmas",
+        "v_pred",
+        "ztsnr",
+        "ucg_default",
+        "edm_vpred.sigma_max",
+        "edm_vpred.sigma_min",
     ];
     let last = name.rsplit('.').next().unwrap_or("");
     CONSTANTS.contains(&name)
@@ -123,7 +139,8 @@ pub fn layers<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     let first = names.filter_map(|name| {
         let (before, rest) = name.split_once("input_blocks.")?;
         let (n, rest) = rest.split_once('.')?;
-        (matches!(before, "" | "model.diffusion_model." | "model.") && rest.starts_with("0.op.")).then(|| n.parse().ok())?
+        (matches!(before, "" | "model.diffusion_model." | "model.") && rest.starts_with("0.op."))
+            .then(|| n.parse().ok())?
     });
     first.min().map_or(2, |n: usize| n.saturating_sub(1).max(1))
 }

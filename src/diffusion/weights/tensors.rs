@@ -306,7 +306,9 @@ impl Weights {
             )));
         }
         let tensor = match located {
-            Located::Declared(_) => Tensor::zeros((), self.numbers.compute, &self.numbers.device)?.broadcast_as(shape)?,
+            Located::Declared(_) => {
+                Tensor::zeros((), self.numbers.compute, &self.numbers.device)?.broadcast_as(shape)?
+            }
             Located::In { checkpoint, part, entry, view } => {
                 let bytes = checkpoint.bytes(*part, entry);
                 let x = read(bytes, entry, *view, dtype(entry.dtype)).map_err(|e| match e {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Outcome, Reader, damaged};
+use super::{Outcome, Reader, damaged, shown};
 
 /// Every entry of an archive by name.
 pub struct Archive<'a> {
@@ -34,6 +34,12 @@ impl<'a> Archive<'a> {
         file.starts_with(b"PK\x03\x04")
     }
 
+    /// Whether the first entry is a checkpoint's pickle. So is PyTorch's, and it is known even where the end is missing.
+    pub fn begins_with_pickle(file: &[u8]) -> bool {
+        let length = file.get(26..28).map_or(0, |length| usize::from(u16::from_le_bytes([length[0], length[1]])));
+        file.get(30..30 + length).is_some_and(|name| name.ends_with(b"/data.pkl"))
+    }
+
     pub fn open(file: &'a [u8]) -> Outcome<Self> {
         let (start, size) = directory(file)?;
         let end = start.checked_add(size).filter(|end| *end <= file.len());
@@ -43,7 +49,7 @@ impl<'a> Archive<'a> {
         while reader.at < end {
             let (name, record) = record(&mut reader)?;
             if entries.insert(name, record).is_some() {
-                return Err(damaged(format!("it has two entries called `{name}`")));
+                return Err(damaged(format!("it has two entries called `{}`", shown(name))));
             }
         }
         Ok(Archive { file, entries })
@@ -60,20 +66,22 @@ impl<'a> Archive<'a> {
 
     /// Where the content of an entry lies in the file.
     pub fn range(&self, name: &str) -> Outcome<Range<usize>> {
-        let record = self.entries.get(name).ok_or_else(|| damaged(format!("its entry `{name}` is missing")))?;
+        let record =
+            self.entries.get(name).ok_or_else(|| damaged(format!("its entry `{}` is missing", shown(name))))?;
         if record.flags & ENCRYPTED != 0 {
-            return Err(format!("its entry `{name}` is encrypted; save it without a password"));
+            return Err(format!("its entry `{}` is encrypted; save it without a password", shown(name)));
         }
         if record.method != 0 {
             return Err(format!(
-                "its entry `{name}` is compressed, which PyTorch never does; unpack it and zip it again without \
-                 compression (zip -0 -r), or save it again with torch.save"
+                "its entry `{}` is compressed, which PyTorch never does; unpack it and zip it again without \
+                 compression (zip -0 -r), or save it again with torch.save",
+                shown(name)
             ));
         }
         let mut reader = Reader::new(self.file, record.header);
         let head = reader.take(30)?;
         if !head.starts_with(b"PK\x03\x04") || record.packed != record.size {
-            return Err(damaged(format!("the header of its entry `{name}` is not one")));
+            return Err(damaged(format!("the header of its entry `{}` is not one", shown(name))));
         }
         let [name_length, extra_length] = [26, 28].map(|at| usize::from(u16::from_le_bytes([head[at], head[at + 1]])));
         reader.take(name_length + extra_length)?;

@@ -11,7 +11,7 @@ use std::mem::size_of;
 
 use safetensors::Dtype;
 
-use super::{Outcome, Reader, damaged, refused, text};
+use super::{Outcome, Reader, damaged, refused, shown, text};
 
 /// What a pickle builds.
 #[derive(Clone, Copy, Debug)]
@@ -561,7 +561,7 @@ fn empty() -> String {
 }
 
 fn unknown(module: &str, name: &str) -> String {
-    refused(format!("its pickle makes or calls `{module}.{name}`"))
+    refused(format!("its pickle makes or calls `{}.{}`", shown(module), shown(name)))
 }
 
 /// Little-endian, of any length; what 64 bits do not hold is no number that a tensor is described by.

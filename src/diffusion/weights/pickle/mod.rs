@@ -29,6 +29,15 @@ use machine::{Heap, Room, Storage, Tensor, Value};
 /// What a fault says of the file; [`directory`] says which file.
 type Outcome<T> = std::result::Result<T, String>;
 
+/// A name out of a file, as a message shows it: however long it is there.
+fn shown(name: &str) -> String {
+    const LENGTH: usize = 100;
+    match name.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_string(),
+    }
+}
+
 fn damaged(what: impl Display) -> String {
     format!("not a whole PyTorch checkpoint ({what}); fetch or copy it again")
 }
@@ -41,16 +50,17 @@ fn refused(what: impl Display) -> String {
     )
 }
 
-/// Whether a file is a PyTorch checkpoint, by its content.
-pub fn recognises(file: &[u8]) -> bool {
+/// Whether a file is a PyTorch checkpoint, or the beginning of one, by its content.
+pub(super) fn recognises(file: &[u8]) -> bool {
     if Archive::recognises(file) {
-        return Archive::open(file).is_ok_and(|archive| archive.root().is_some());
+        return Archive::open(file)
+            .map_or_else(|_| Archive::begins_with_pickle(file), |archive| archive.root().is_some());
     }
     after_magic(file).is_some()
 }
 
 /// The tensors of a checkpoint. Errors name the file by `label`.
-pub fn directory(file: &[u8], label: &str) -> Result<Directory> {
+pub(super) fn directory(file: &[u8], label: &str) -> Result<Directory> {
     let read = if Archive::recognises(file) { zipped(file) } else { in_a_row(file) };
     read.map_err(|fault| Error::Weights(format!("{label}: {fault}")))
 }
@@ -95,14 +105,17 @@ fn in_a_row(file: &[u8]) -> Outcome<Directory> {
     let mut places = BTreeMap::new();
     for key in keys {
         let Value::Text(key) = key else { return Err(damaged("a storage has no name")) };
-        let size = sizes.get(key).ok_or_else(|| damaged(format!("nothing uses its storage `{key}`")))?;
+        let size = sizes.get(key).ok_or_else(|| damaged(format!("nothing uses its storage `{}`", shown(key))))?;
         let bytes = reader.length()?.checked_mul(*size).ok_or_else(|| damaged("a storage is too long"))?;
         let start = reader.at;
         reader.take(bytes)?;
         places.insert(*key, start..reader.at);
     }
     entries(&heap, value, length, |storage| {
-        places.get(storage.key).cloned().ok_or_else(|| damaged(format!("its storage `{}` is missing", storage.key)))
+        places
+            .get(storage.key)
+            .cloned()
+            .ok_or_else(|| damaged(format!("its storage `{}` is missing", shown(storage.key))))
     })
 }
 
@@ -155,10 +168,10 @@ fn entries<'a>(
         name.push_str(&step);
         match value {
             Value::Tensor(tensor) => {
-                let entry =
-                    entry(heap, heap.tensor(tensor), &place).map_err(|fault| format!("tensor `{name}`: {fault}"))?;
+                let entry = entry(heap, heap.tensor(tensor), &place)
+                    .map_err(|fault| format!("tensor `{}`: {fault}", shown(&name)))?;
                 if directory.insert(name.clone(), entry).is_some() {
-                    return Err(damaged(format!("two tensors are called `{name}`")));
+                    return Err(damaged(format!("two tensors are called `{}`", shown(&name))));
                 }
             }
             Value::Dict(_) | Value::List(_) | Value::Tuple(..) => {
