@@ -117,6 +117,35 @@ impl Look<'_> {
     }
 }
 
+/// The place of a model that is called `name`, relative to the working directory; what is on the hub is fetched.
+///
+/// # Errors
+/// There is no such thing, or it could not be fetched.
+pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
+    let here = |path: &Path| path.to_path_buf();
+    let look = look(&here, Some(Arc::new(models)));
+    let found = Kind::ALL.into_iter().map(|kind| look.find("model", kind, name));
+    let found = found.reduce(|first, next| if matches!(first, Found::Nowhere(_)) { next } else { first });
+    match found {
+        Some(Found::Here(path)) => Ok(path),
+        Some(Found::Nowhere(fault)) => Err(fault),
+        _ => fetch("model", name, true, progress),
+    }
+}
+
+/// Fetches what a text refers to on the hub.
+fn fetch(param: &'static str, name: &str, half: bool, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
+    let Some((hub, reference)) = hub(name).map_err(|error| at(param, error))? else {
+        return Err(Fault::new(param, format!("`{name}` is not on the hub")));
+    };
+    let wanted = |paths: &[String]| models::wanted(paths, half);
+    let mut tell = |p: hub::Progress| {
+        progress(Fetching { file: p.file, done: p.all_done, of: p.all_size });
+        Ok(())
+    };
+    hub.fetch(&reference, &wanted, &mut tell).map_err(|error| at(param, error))
+}
+
 /// The reference to the hub that a text is, and the hub as the environment has it.
 fn hub(name: &str) -> Result<Option<(Hub, HubRef)>, Error> {
     match HubRef::parse(name)? {
@@ -232,13 +261,9 @@ impl Node for LoadModel {
         }
         let half = cx.service::<Numerics>().is_none_or(|numerics| numerics.numbers.weights != Some(DType::F32));
         for (param, _, name) in self.named() {
-            let Some((hub, reference)) = hub(name).map_err(|error| at(param, error))? else { continue };
-            let wanted = |paths: &[String]| models::wanted(paths, half);
-            let mut tell = |p: hub::Progress| {
-                progress(Fetching { file: p.file, done: p.all_done, of: p.all_size });
-                Ok(())
-            };
-            hub.fetch(&reference, &wanted, &mut tell).map_err(|error| at(param, error))?;
+            if name.starts_with("hf:") {
+                self::fetch(param, name, half, progress)?;
+            }
         }
         match self.source(&look).map_err(first)?.map(|source| Blueprint::open(&source)) {
             Some(Ok(_)) => Ok(true),
