@@ -11,6 +11,8 @@ mod events;
 mod graph;
 mod manifest;
 mod memory;
+mod models;
+mod models_args;
 mod nodes;
 mod open;
 mod picture;
@@ -43,6 +45,7 @@ enum Verb {
     Check(check::Check),
     Plan(plan::Plan),
     Nodes(nodes::Nodes),
+    Models(models::Models),
     Graph(graph::Graph),
     Cache(cache::Cache),
     Schema(schema::Schema),
@@ -75,6 +78,7 @@ pub fn main() -> Exit {
         Verb::Check(verb) => verb.main(),
         Verb::Plan(verb) => verb.main(),
         Verb::Nodes(verb) => verb.main(),
+        Verb::Models(verb) => verb.main(),
         Verb::Graph(verb) => verb.main(),
         Verb::Cache(verb) => verb.main(),
         Verb::Schema(verb) => verb.main(),

@@ -7,6 +7,8 @@ mod builtin;
 mod entry;
 mod files;
 pub mod hub;
+mod nearest;
+pub mod search;
 mod tensors;
 
 pub use builtin::BUILTIN;

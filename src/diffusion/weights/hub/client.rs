@@ -1,6 +1,5 @@
 //! Questions to the hub: what is in a repository, and the content of one file. And what its refusals mean.
 
-use std::cmp::Reverse;
 use std::io;
 use std::sync::Arc;
 
@@ -15,13 +14,11 @@ use ureq::{Agent, Body};
 use super::cache::is_commit;
 use super::reference::is_inside;
 use super::{Hub, HubRef};
+use crate::weights::nearest::nearest;
 use crate::{Error, Result};
 
 /// Bytes of the longest answer that is no file: the list of a repository of several hundred thousand files.
 const LONGEST_ANSWER: u64 = 128 << 20;
-
-/// Names that a message lists.
-const LISTED: usize = 8;
 
 const SEGMENT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 const PATH: AsciiSet = SEGMENT.remove(b'/');
@@ -228,7 +225,8 @@ impl<'a> Client<'a> {
             let text = answer.body_mut().with_config().limit(1 << 16).read_to_vec().ok()?;
             Some(serde_json::from_slice::<Said>(&text).ok()?.error)
         });
-        let said = message.map(|m| format!(" (\"{}\")", m.chars().filter(|c| !c.is_control()).take(300).collect::<String>()));
+        let said =
+            message.map(|m| format!(" (\"{}\")", m.chars().filter(|c| !c.is_control()).take(300).collect::<String>()));
         let said = format!("the hub answers {}{}", status.as_u16(), said.unwrap_or_default());
         let page = format!("{}/{}", self.hub.endpoint, self.of.id());
         let advice = match (status.as_u16(), &self.hub.token) {
@@ -267,7 +265,10 @@ impl<'a> Client<'a> {
     }
 
     fn strange(&self, address: &str, what: &str) -> Error {
-        Error::input(format!("{}: {address} answers not as the hub does: {what}; is HF_ENDPOINT a mirror of it?", self.of))
+        Error::input(format!(
+            "{}: {address} answers not as the hub does: {what}; is HF_ENDPOINT a mirror of it?",
+            self.of
+        ))
     }
 }
 
@@ -282,23 +283,4 @@ pub(super) enum Failure {
 fn tag(etag: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     (!etag.is_empty() && etag.len() <= 128 && etag.chars().all(plain)).then(|| etag.to_string())
-}
-
-/// `a`, `b`, and 7 more: the likest first.
-pub(super) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {
-    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_lowercase();
-    // Long lists and long names are not compared letter by letter: their time would grow without bound.
-    let likeness = |other: &str| match (other.len(), name.len()) {
-        (..=200, ..=200) => (strsim::jaro_winkler(&last(name), &last(other)) * 1e6) as u32,
-        _ => 0,
-    };
-    let mut names: Vec<_> = names.take(100_000).map(|other| (Reverse(likeness(other)), other)).collect();
-    names.sort();
-    let more = names.len().saturating_sub(LISTED);
-    let shown: Vec<_> = names.iter().take(LISTED).map(|(_, name)| format!("`{name}`")).collect();
-    match (shown.len(), more) {
-        (0, _) => "nothing".into(),
-        (_, 0) => shown.join(", "),
-        _ => format!("{}, and {more} more", shown.join(", ")),
-    }
 }

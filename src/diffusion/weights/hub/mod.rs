@@ -102,7 +102,8 @@ impl Hub {
         let mut before = 0;
         for (file, etag, size) in &missing {
             let (hub, client, cache, size) = (self, &client, &cache, *size);
-            let mut tell = |done| progress(Progress { file: &file.path, done, size, all_done: before + done, all_size });
+            let mut tell =
+                |done| progress(Progress { file: &file.path, done, size, all_done: before + done, all_size });
             Download { hub, of, client, cache, commit, file, etag, size }.run(&mut tell)?;
             before += size;
         }
