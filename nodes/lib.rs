@@ -44,7 +44,7 @@ pub use load_image::*;
 pub use load_latent::*;
 pub use load_model::*;
 pub use lsregen_diffusion::ops::keep_memory;
-pub use lsregen_diffusion::weights::search;
+pub use lsregen_diffusion::weights::{hub, search};
 pub use metadata::Metadata;
 pub use numerics::Numerics;
 pub use options::*;

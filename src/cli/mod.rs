@@ -8,6 +8,7 @@ mod cache_args;
 mod check;
 mod console;
 mod events;
+mod fetch;
 mod graph;
 mod manifest;
 mod memory;
@@ -46,6 +47,7 @@ enum Verb {
     Plan(plan::Plan),
     Nodes(nodes::Nodes),
     Models(models::Models),
+    Fetch(fetch::Fetch),
     Graph(graph::Graph),
     Cache(cache::Cache),
     Schema(schema::Schema),
@@ -79,6 +81,7 @@ pub fn main() -> Exit {
         Verb::Plan(verb) => verb.main(),
         Verb::Nodes(verb) => verb.main(),
         Verb::Models(verb) => verb.main(),
+        Verb::Fetch(verb) => verb.main(),
         Verb::Graph(verb) => verb.main(),
         Verb::Cache(verb) => verb.main(),
         Verb::Schema(verb) => verb.main(),

@@ -327,6 +327,9 @@ fn what_is_not_there_is_said_with_what_is() {
     assert!(error.contains("it has `unet/model.safetensors`"), "{error}");
     let unknown = client.hub.fetch(&reference("hf:owner/name"), &|_| vec!["x".into()], &mut |_| Ok(()));
     assert!(unknown.unwrap_err().to_string().contains("has no `x`"));
+    let nothing = client.hub.fetch(&reference("hf:owner/name"), &|_| vec![], &mut |_| Ok(()));
+    let nothing = nothing.unwrap_err().to_string();
+    assert!(nothing.contains("`unet/model.safetensors`, `vae/model.fp16.safetensors`: name one"), "{nothing}");
 }
 
 #[test]

@@ -151,6 +151,17 @@ impl<'a> Client<'a> {
         Error::input(format!("{}: the repository has no `{path}`; it has {names}", self.of))
     }
 
+    /// Why nothing was chosen of the files.
+    pub fn nothing(&self, files: &[String]) -> Error {
+        let weights = |name: &&str| [".safetensors", ".ckpt", ".bin", ".gguf"].iter().any(|end| name.ends_with(end));
+        let names = nearest("", files.iter().map(String::as_str).filter(weights));
+        Error::input(format!(
+            "{}: no model in diffusers' layout; of files with weights there is {names}: name one, as in hf:{}:FILE",
+            self.of,
+            self.of.id()
+        ))
+    }
+
     fn repository(&self) -> String {
         format!("{}/api/models/{}", self.hub.endpoint, self.of.id())
     }
@@ -256,10 +267,15 @@ impl<'a> Client<'a> {
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => "connection refused".into(),
             error => error.to_string(),
         };
+        let advice = if why.contains("certificate") {
+            "set SSL_CERT_FILE to the certificates of your proxy or mirror"
+        } else {
+            "check the network, set HTTPS_PROXY or a mirror as HF_ENDPOINT"
+        };
         let kept = if self.hub.cached(self.of).is_some() { " (some of it is kept here)" } else { "" };
         Error::input(format!(
-            "{}: {} cannot be reached: {why}; check the network, set HTTPS_PROXY or a mirror as HF_ENDPOINT, or set \
-             HF_HUB_OFFLINE=1 to use only what was downloaded before{kept}",
+            "{}: {} cannot be reached: {why}; {advice}, or set HF_HUB_OFFLINE=1 to use only what was downloaded \
+             before{kept}",
             self.of, self.hub.endpoint
         ))
     }
