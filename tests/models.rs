@@ -50,10 +50,23 @@ fn no_models_and_wrong_folders_are_told() {
     let (stdout, stderr, code) = outcome(lsregen().current_dir(folder.path()).arg("models").output().unwrap());
     assert!(stdout.is_empty() && stderr.contains("no models in") && code == 0, "{stderr}");
     let (_, stderr, code) =
-        outcome(lsregen().args(["check", "graphs/base.yaml", "--models-dir", "nowhere"]).output().unwrap());
+        outcome(lsregen().args(["check", "graphs/sdxl.yaml", "--models-dir", "nowhere"]).output().unwrap());
     assert!(stderr.contains("--models-dir: `nowhere` is no folder") && code == 2, "{stderr}");
     fs::write(folder.path().join("extra_model_paths.yaml"), "a: [").unwrap();
     let mut command = lsregen();
     let (_, stderr, code) = outcome(command.args(["models", "--models-dir"]).arg(folder.path()).output().unwrap());
     assert!(stderr.contains("extra_model_paths.yaml") && code == 2, "{stderr}");
+}
+
+#[test]
+fn fetch_says_what_is_wrong() {
+    let (_, stderr, code) = outcome(lsregen().args(["fetch", "models/sd"]).output().unwrap());
+    assert!(stderr.contains("write hf:owner/name") && code == 2, "{stderr}");
+    let (_, stderr, code) = outcome(lsregen().args(["fetch", "hf:a/b/c.safetensors"]).output().unwrap());
+    assert!(stderr.contains("hf:a/b:c.safetensors") && code == 2, "{stderr}");
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = lsregen();
+    command.args(["fetch", "hf:a/b"]).env("HF_HUB_OFFLINE", "1").env("HF_HUB_CACHE", cache.path());
+    let (_, stderr, code) = outcome(command.output().unwrap());
+    assert!(stderr.contains("HF_HUB_OFFLINE is set") && code == 1, "{stderr}");
 }
