@@ -45,6 +45,7 @@ pub use load_latent::*;
 pub use load_model::*;
 pub use lsregen_diffusion::models::Survey;
 pub use lsregen_diffusion::ops::keep_memory;
+pub use lsregen_diffusion::weights::{hub, search};
 pub use metadata::Metadata;
 pub use numerics::{Numerics, Precision};
 pub use options::*;

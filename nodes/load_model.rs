@@ -133,12 +133,19 @@ pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(Fetching))
     }
 }
 
-/// Fetches what a text refers to on the hub.
+/// Fetches what a text refers to on the hub, and gives its place; of variants the one of half the size if `half`.
+///
+/// # Errors
+/// It is no such reference, or cannot be fetched.
+pub fn fetch_model(name: &str, half: bool, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
+    fetch("model", name, half, progress)
+}
+
 fn fetch(param: &'static str, name: &str, half: bool, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
-    let Some((hub, reference)) = hub(name).map_err(|error| at(param, error))? else {
-        return Err(Fault::new(param, format!("`{name}` is not on the hub")));
+    let Some((hub, reference)) = self::hub(name).map_err(|error| at(param, error))? else {
+        return Err(Fault::new(param, format!("`{name}` is not on the hub: write hf:owner/name")));
     };
-    let wanted = |paths: &[String]| models::wanted(paths, half);
+    let wanted = |paths: &[String]| hub::model_files(paths, half);
     let mut tell = |p: hub::Progress| {
         progress(Fetching { file: p.file, done: p.all_done, of: p.all_size });
         Ok(())

@@ -9,6 +9,7 @@ mod fuzz;
 mod graphs;
 mod kill;
 mod layers;
+mod models;
 mod pictures;
 mod watch;
 
@@ -26,7 +27,7 @@ fn repository(path: &str) -> PathBuf {
 fn lsregen() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
     command.current_dir(repository("")).env("NO_COLOR", "1").env("LSREGEN_CACHE_DIR", &*CACHE);
-    command.env_remove("LSREGEN_CACHE_SIZE");
+    command.env_remove("LSREGEN_CACHE_SIZE").env_remove("LSREGEN_MODELS_DIR");
     command
 }
 

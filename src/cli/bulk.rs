@@ -101,7 +101,7 @@ pub fn run(
     }
     let set = params.overrides()?;
     let text = Text::read(graph)?;
-    let (host, registry) = (place.host(graph)?, lsregen_nodes::registry());
+    let (host, registry) = (place.host(graph, &params.models)?, lsregen_nodes::registry());
     let document = text.check(&[], &registry, &host).document;
     let names = document.iter().flat_map(Document::params).map(|(name, _)| name.to_string()).collect();
     let output = place.output().to_path_buf();

@@ -127,7 +127,7 @@ fn verify(store: &DiskStore) -> Result<Exit, Exit> {
 
 impl Explain {
     fn main(self) -> Result<Exit, Exit> {
-        let host = self.place.host(&self.graph)?;
+        let host = self.place.host(&self.graph, &self.params.models)?;
         let graph = open::open(&self.graph, &self.params, &host)?;
         let disk = self.folder.open()?;
         let named = graph.order().iter().find(|&&index| *graph.node(index).name == *self.node);

@@ -30,7 +30,8 @@ impl Check {
         let mut worst = Exit::Done;
         let mut found = Vec::new();
         for path in &self.graphs {
-            let checked = open::check_file(path, &self.params, &registry, &open::host(path, None))?;
+            let checked =
+                open::check_file(path, &self.params, &registry, &open::host(path, None, &self.params.models)?)?;
             if checked.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
                 worst = Exit::BadGraph;
             }

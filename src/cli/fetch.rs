@@ -1,18 +1,23 @@
-//! `lsregen fetch`: brings the models of graphs to this machine, for runs without a network.
+//! `lsregen fetch`: models from the Hugging Face hub, before a run needs them.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::Args;
+use lsregen_nodes::fetch_model;
 
-use super::Exit;
 use super::open::{self, Params, Place};
+use super::{Exit, console, print};
 
-/// Download the models that graphs name on the hub, as a run would, and run nothing
+/// Download models from the Hugging Face hub; what is there already is left alone
 #[derive(Args)]
 pub struct Fetch {
-    /// Graph files
-    #[arg(required = true, value_name = "GRAPH")]
-    graphs: Vec<PathBuf>,
+    /// hf:owner/name, hf:owner/name:file or hf:owner/name@revision:file; or a graph file, for all models that it names
+    #[arg(required = true, value_name = "MODEL|GRAPH")]
+    what: Vec<String>,
+
+    /// Print nothing but the places of what was downloaded
+    #[arg(long, short)]
+    quiet: bool,
 
     #[command(flatten)]
     params: Params,
@@ -23,10 +28,22 @@ pub struct Fetch {
 
 impl Fetch {
     pub fn main(self) -> Result<Exit, Exit> {
-        for path in &self.graphs {
-            let host = self.place.host(path)?;
-            let graph = open::open(path, &self.params, &host)?;
-            open::fetch(&graph, &host, false)?;
+        for what in &self.what {
+            if what.starts_with("hf:") {
+                let mut progress = console::Fetches::new(self.quiet);
+                let place = fetch_model(what, self.place.wants_half(), &mut |fetching| progress.show(fetching));
+                drop(progress);
+                let place = place.map_err(|fault| {
+                    console::complain(fault.message);
+                    Exit::Failed
+                })?;
+                print(&format!("{}\n", place.display()));
+            } else {
+                let path = Path::new(what);
+                let host = self.place.host(path, &self.params.models)?;
+                let graph = open::open(path, &self.params, &host)?;
+                open::fetch(&graph, &host, self.quiet)?;
+            }
         }
         Ok(Exit::Done)
     }

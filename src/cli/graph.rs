@@ -37,7 +37,7 @@ enum Format {
 
 impl Graph {
     pub fn main(self) -> Result<Exit, Exit> {
-        let graph = open::open(&self.graph, &self.params, &open::host(&self.graph, None))?;
+        let graph = open::open(&self.graph, &self.params, &open::host(&self.graph, None, &self.params.models)?)?;
         print(&match self.format {
             Format::Dot => dot(&graph),
             Format::Mermaid => mermaid(&graph),

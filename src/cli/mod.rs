@@ -13,6 +13,8 @@ mod graph;
 mod inspect;
 mod manifest;
 mod memory;
+mod models;
+mod models_args;
 mod nodes;
 mod open;
 mod picture;
@@ -45,9 +47,10 @@ enum Verb {
     Check(check::Check),
     Plan(plan::Plan),
     Nodes(nodes::Nodes),
+    Models(models::Models),
+    Fetch(fetch::Fetch),
     Graph(graph::Graph),
     Cache(cache::Cache),
-    Fetch(fetch::Fetch),
     Inspect(inspect::Inspect),
     Schema(schema::Schema),
     Show(show::Show),
@@ -79,9 +82,10 @@ pub fn main() -> Exit {
         Verb::Check(verb) => verb.main(),
         Verb::Plan(verb) => verb.main(),
         Verb::Nodes(verb) => verb.main(),
+        Verb::Models(verb) => verb.main(),
+        Verb::Fetch(verb) => verb.main(),
         Verb::Graph(verb) => verb.main(),
         Verb::Cache(verb) => verb.main(),
-        Verb::Fetch(verb) => verb.main(),
         Verb::Inspect(verb) => verb.main(),
         Verb::Schema(verb) => verb.main(),
         Verb::Show(verb) => verb.main(),

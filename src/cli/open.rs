@@ -10,9 +10,10 @@ use lsregen_engine::{
 };
 use lsregen_nodes::{Metadata, Numerics, Precision, registry};
 
+use super::models_args::Models;
 use super::{Exit, console, picture, usage};
 
-/// The values that a command line gives to a graph's `params`.
+/// The values that a command line gives to a graph's `params`, and where what it names is looked for.
 #[derive(Args)]
 pub struct Params {
     /// Give a parameter of the graph another value, written as in YAML; may come several times
@@ -22,6 +23,9 @@ pub struct Params {
     /// The same as `--set seed=SEED`
     #[arg(long)]
     seed: Option<u64>,
+
+    #[command(flatten)]
+    pub models: Models,
 }
 
 impl Params {
@@ -89,11 +93,16 @@ impl Place {
         self.output_dir.as_deref().unwrap_or(Path::new(""))
     }
 
+    /// Whether weights in half precision do.
+    pub fn wants_half(&self) -> bool {
+        !matches!(self.dtype, Dtype::F32)
+    }
+
     /// The host of a run of the graph at `path`.
-    pub fn host(&self, path: &Path) -> Result<Arc<Host>, Exit> {
+    pub fn host(&self, path: &Path, models: &Models) -> Result<Arc<Host>, Exit> {
         let numerics = Numerics::new(&self.device, self.dtype.into(), self.offload)
             .map_err(|error| usage(format!("{error:#}")))?;
-        let host = host(path, self.output_dir.as_deref());
+        let host = host(path, self.output_dir.as_deref(), models)?;
         let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);
         Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))
     }
@@ -152,8 +161,9 @@ pub fn unplannable(graph: &Graph, errors: Vec<PlanError>) -> Vec<Diagnostic> {
 }
 
 /// Input files are looked for beside the graph, written files go to `output` or the working directory.
-pub fn host(path: &Path, output: Option<&Path>) -> Host {
-    Host::new(path.parent().unwrap_or(Path::new("")), output.unwrap_or(Path::new("")))
+pub fn host(path: &Path, output: Option<&Path>, models: &Models) -> Result<Host, Exit> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Ok(Host::new(folder, output.unwrap_or(Path::new(""))).with_service(models.path(folder)?))
 }
 
 /// Reads and checks the graph at `path`: a file of its own, or a picture that carries it.

@@ -27,7 +27,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn main(self) -> Result<Exit, Exit> {
-        let host = self.place.host(&self.graph)?;
+        let host = self.place.host(&self.graph, &self.params.models)?;
         let graph = open::open(&self.graph, &self.params, &host)?;
         let store = self.cache.store(MemoryStore::new(0));
         let plan = open::plan(&graph, &host, &store, &open::digests(&store))?;

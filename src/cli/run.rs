@@ -34,7 +34,7 @@ impl Run {
         if let Some(rows) = self.many.rows()? {
             return bulk::run(&self.graph, rows, &self.params, &self.place, &self.many, &self.options);
         }
-        let host = self.place.host(&self.graph)?;
+        let host = self.place.host(&self.graph, &self.params.models)?;
         let graph = Arc::new(open::open_to_run(&self.graph, &self.params, &host, self.options.quiet)?);
         let session = self.options.session(Runs::One)?;
         let plan = session.plan(&graph, &host)?;

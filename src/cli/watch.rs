@@ -55,7 +55,7 @@ pub struct Watch {
 
 impl Watch {
     pub fn main(self) -> Result<Exit, Exit> {
-        let host = self.place.host(&self.graph)?;
+        let host = self.place.host(&self.graph, &self.params.models)?;
         let overrides = self.params.overrides()?;
         // Later it may come and go, but a name that leads nowhere from the start is most likely misspelt.
         if let Err(error) = fs::metadata(&self.graph) {

@@ -105,6 +105,11 @@ impl<'a> CheckContext<'a> {
     pub fn output_path(&self, path: &Path) -> PathBuf {
         self.host.output_folder.join(path)
     }
+
+    /// A service of the host, if it offers it.
+    pub fn service<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.host.service()
+    }
 }
 
 /// What a running node may know and say.

@@ -60,7 +60,7 @@ impl ModelFiles {
         serde_json::from_slice(&bytes).map_err(|e| Error::Config(format!("{}: {e}", self.label(path))))
     }
 
-    /// The weights of a component, as a path inside the model: the first of [`candidates`] that is there.
+    /// The weights of a component, as a path inside the model: the first of `candidates` that is there.
     pub fn weights(&self, folder: &str, stem: &str) -> Result<String> {
         let names = candidates(folder, stem);
         names.iter().find(|n| self.has(n)).cloned().ok_or_else(|| {
@@ -87,7 +87,7 @@ impl ModelFiles {
 
 /// Names under which diffusers and transformers keep the weights of a component: whole, in shards (their index), the
 /// `fp16` variant, or as PyTorch's `.bin`; the best one first.
-pub fn candidates(folder: &str, stem: &str) -> Vec<String> {
+fn candidates(folder: &str, stem: &str) -> Vec<String> {
     // transformers' pickles have another name.
     let pickle = if stem == "model" { "pytorch_model" } else { stem };
     let names = [

@@ -11,11 +11,13 @@ mod files;
 pub mod hub;
 mod names;
 mod pickle;
+mod nearest;
+pub mod search;
 mod tensors;
 
 pub use builtin::BUILTIN;
 pub use checkpoint::Checkpoint;
 pub use entry::{Directory, Entry};
-pub use files::{ModelFiles, candidates};
+pub use files::ModelFiles;
 pub use names::Part;
 pub use tensors::{Numbers, Sorted, TensorMap, Weights};

@@ -196,7 +196,7 @@ fn what_came_before_the_end_is_kept_and_not_taken_for_whole() {
 fn a_silent_server_is_left_and_asked_again() {
     let server = Server::start(&model());
     let mut client = Client::of(&server);
-    client.hub.timeout = Duration::from_millis(300);
+    client.hub.timeout = Duration::from_secs(5);
     server.world().cuts = vec![1_000_000];
     server.world().silence = Duration::from_secs(3600);
     let file = client.fetch("hf:owner/name:unet/model.safetensors").unwrap();
@@ -327,6 +327,9 @@ fn what_is_not_there_is_said_with_what_is() {
     assert!(error.contains("it has `unet/model.safetensors`"), "{error}");
     let unknown = client.hub.fetch(&reference("hf:owner/name"), &|_| vec!["x".into()], &mut |_| Ok(()));
     assert!(unknown.unwrap_err().to_string().contains("has no `x`"));
+    let nothing = client.hub.fetch(&reference("hf:owner/name"), &|_| vec![], &mut |_| Ok(()));
+    let nothing = nothing.unwrap_err().to_string();
+    assert!(nothing.contains("`unet/model.safetensors`, `vae/model.fp16.safetensors`: name one"), "{nothing}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub struct World {
     pub token: Option<String>,
     /// Answers every request for content so: status, `X-Error-Code`.
     pub refuse: Option<(u16, &'static str)>,
-    /// Each of the next answers with content ends after so many bytes…
+    /// Each of the next answers with a large file ends after so many bytes…
     pub cuts: Vec<usize>,
     /// …and stays silent so long before it does.
     pub silence: Duration,
@@ -241,6 +241,7 @@ fn list(commit: &str, blobs: bool, world: &World) -> serde_json::Value {
 
 fn content(request: &Request, path: &str, world: &mut World) -> Answer {
     let mut body = world.files[path].clone();
+    let large = body.len() > LARGE;
     if world.corrupt {
         body[0] ^= 1;
     }
@@ -252,7 +253,7 @@ fn content(request: &Request, path: &str, world: &mut World) -> Answer {
         answer.headers.push(("Content-Range", format!("bytes {from}-{}/{size}", size - 1)));
         body.drain(..from);
     }
-    if request.method == "GET" && !world.cuts.is_empty() {
+    if request.method == "GET" && large && !world.cuts.is_empty() {
         answer.cut = Some(world.cuts.remove(0));
     }
     Answer { body, ..answer }

@@ -1,6 +1,5 @@
 //! Questions to the hub: what is in a repository, and the content of one file. And what its refusals mean.
 
-use std::cmp::Reverse;
 use std::io;
 use std::sync::Arc;
 
@@ -15,13 +14,11 @@ use ureq::{Agent, Body};
 use super::cache::is_commit;
 use super::reference::is_inside;
 use super::{Hub, HubRef};
+use crate::weights::nearest::nearest;
 use crate::{Error, Result};
 
 /// Bytes of the longest answer that is no file: the list of a repository of several hundred thousand files.
 const LONGEST_ANSWER: u64 = 128 << 20;
-
-/// Names that a message lists.
-const LISTED: usize = 8;
 
 const SEGMENT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 const PATH: AsciiSet = SEGMENT.remove(b'/');
@@ -154,6 +151,17 @@ impl<'a> Client<'a> {
         Error::input(format!("{}: the repository has no `{path}`; it has {names}", self.of))
     }
 
+    /// Why nothing was chosen of the files.
+    pub fn nothing(&self, files: &[String]) -> Error {
+        let weights = |name: &&str| [".safetensors", ".ckpt", ".bin", ".gguf"].iter().any(|end| name.ends_with(end));
+        let names = nearest("", files.iter().map(String::as_str).filter(weights));
+        Error::input(format!(
+            "{}: no model in diffusers' layout; of files with weights there is {names}: name one, as in hf:{}:FILE",
+            self.of,
+            self.of.id()
+        ))
+    }
+
     fn repository(&self) -> String {
         format!("{}/api/models/{}", self.hub.endpoint, self.of.id())
     }
@@ -228,7 +236,8 @@ impl<'a> Client<'a> {
             let text = answer.body_mut().with_config().limit(1 << 16).read_to_vec().ok()?;
             Some(serde_json::from_slice::<Said>(&text).ok()?.error)
         });
-        let said = message.map(|m| format!(" (\"{}\")", m.chars().filter(|c| !c.is_control()).take(300).collect::<String>()));
+        let said =
+            message.map(|m| format!(" (\"{}\")", m.chars().filter(|c| !c.is_control()).take(300).collect::<String>()));
         let said = format!("the hub answers {}{}", status.as_u16(), said.unwrap_or_default());
         let page = format!("{}/{}", self.hub.endpoint, self.of.id());
         let advice = match (status.as_u16(), &self.hub.token) {
@@ -258,16 +267,24 @@ impl<'a> Client<'a> {
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => "connection refused".into(),
             error => error.to_string(),
         };
+        let advice = if why.contains("certificate") {
+            "set SSL_CERT_FILE to the certificates of your proxy or mirror"
+        } else {
+            "check the network, set HTTPS_PROXY or a mirror as HF_ENDPOINT"
+        };
         let kept = if self.hub.cached(self.of).is_some() { " (some of it is kept here)" } else { "" };
         Error::input(format!(
-            "{}: {} cannot be reached: {why}; check the network, set HTTPS_PROXY or a mirror as HF_ENDPOINT, or set \
-             HF_HUB_OFFLINE=1 to use only what was downloaded before{kept}",
+            "{}: {} cannot be reached: {why}; {advice}, or set HF_HUB_OFFLINE=1 to use only what was downloaded \
+             before{kept}",
             self.of, self.hub.endpoint
         ))
     }
 
     fn strange(&self, address: &str, what: &str) -> Error {
-        Error::input(format!("{}: {address} answers not as the hub does: {what}; is HF_ENDPOINT a mirror of it?", self.of))
+        Error::input(format!(
+            "{}: {address} answers not as the hub does: {what}; is HF_ENDPOINT a mirror of it?",
+            self.of
+        ))
     }
 }
 
@@ -282,23 +299,4 @@ pub(super) enum Failure {
 fn tag(etag: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     (!etag.is_empty() && etag.len() <= 128 && etag.chars().all(plain)).then(|| etag.to_string())
-}
-
-/// `a`, `b`, and 7 more: the likest first.
-pub(super) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {
-    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_lowercase();
-    // Long lists and long names are not compared letter by letter: their time would grow without bound.
-    let likeness = |other: &str| match (other.len(), name.len()) {
-        (..=200, ..=200) => (strsim::jaro_winkler(&last(name), &last(other)) * 1e6) as u32,
-        _ => 0,
-    };
-    let mut names: Vec<_> = names.take(100_000).map(|other| (Reverse(likeness(other)), other)).collect();
-    names.sort();
-    let more = names.len().saturating_sub(LISTED);
-    let shown: Vec<_> = names.iter().take(LISTED).map(|(_, name)| format!("`{name}`")).collect();
-    match (shown.len(), more) {
-        (0, _) => "nothing".into(),
-        (_, 0) => shown.join(", "),
-        _ => format!("{}, and {more} more", shown.join(", ")),
-    }
 }

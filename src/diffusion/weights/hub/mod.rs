@@ -1,6 +1,7 @@
 //! Models from the Hugging Face hub: what was downloaded before, and what is to be downloaded.
 //!
-//! Knows the hub and the cache that its clients share. Knows not what a model is made of: its caller chooses the files.
+//! Knows the hub and the cache that its clients share. Knows not how a model is read: its
+//! caller chooses the files, by [`model_files`] or otherwise.
 //!
 //! The crate hf-hub would do less than is needed: 1.0 begins a cut download anew, follows no `HF_HUB_OFFLINE`, checks
 //! no sums, and brings 160 crates; 0.5 checks no sums either, cannot be stopped, and knows neither `HF_HUB_CACHE` nor
@@ -8,6 +9,7 @@
 //! they find what this has downloaded, go on with what it began, and the other way round.
 
 mod cache;
+mod choose;
 mod client;
 mod download;
 mod reference;
@@ -15,6 +17,7 @@ mod settings;
 
 use std::path::PathBuf;
 
+pub use choose::model_files;
 pub use reference::HubRef;
 pub use settings::Hub;
 
@@ -86,7 +89,11 @@ impl Hub {
                 if let (Some(folder), true) = (folder, inside.is_empty()) {
                     return Err(client.no_file(folder, &listing));
                 }
-                wanted(&inside).into_iter().map(|path| format!("{prefix}{path}")).collect()
+                let chosen = wanted(&inside);
+                if chosen.is_empty() {
+                    return Err(client.nothing(&inside));
+                }
+                chosen.into_iter().map(|path| format!("{prefix}{path}")).collect()
             }
         };
         let mut missing = Vec::new();
@@ -102,7 +109,8 @@ impl Hub {
         let mut before = 0;
         for (file, etag, size) in &missing {
             let (hub, client, cache, size) = (self, &client, &cache, *size);
-            let mut tell = |done| progress(Progress { file: &file.path, done, size, all_done: before + done, all_size });
+            let mut tell =
+                |done| progress(Progress { file: &file.path, done, size, all_done: before + done, all_size });
             Download { hub, of, client, cache, commit, file, etag, size }.run(&mut tell)?;
             before += size;
         }

@@ -135,8 +135,23 @@ mod tests {
     #[test]
     fn faults_say_the_form() {
         let faulty = [
-            "hf:", "hf:a", "hf:/b", "hf:a/", "hf:a/b@", "hf:a/b:", "hf:a/b:../c", "hf:a/b:/c", "hf:a/b:c//d",
-            "hf:../b", "hf:a/..", "hf:a--b/c", "hf:a/b@../c", "hf:a/b:c\\d", "hf:a b/c", "hf://a/b", "hf:a/b:c:d",
+            "hf:",
+            "hf:a",
+            "hf:/b",
+            "hf:a/",
+            "hf:a/b@",
+            "hf:a/b:",
+            "hf:a/b:../c",
+            "hf:a/b:/c",
+            "hf:a/b:c//d",
+            "hf:../b",
+            "hf:a/..",
+            "hf:a--b/c",
+            "hf:a/b@../c",
+            "hf:a/b:c\\d",
+            "hf:a b/c",
+            "hf://a/b",
+            "hf:a/b:c:d",
         ];
         for text in faulty {
             let error = HubRef::parse(text).expect_err(text).to_string();

@@ -1,0 +1,54 @@
+//! `lsregen models`: what is found where models are looked for by name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytesize::ByteSize;
+use clap::Args;
+use lsregen_nodes::search::Kind;
+
+use super::{Exit, console, models_args, print};
+
+/// List the models that a graph may name, with their sizes and places
+#[derive(Args)]
+pub struct Models {
+    #[command(flatten)]
+    models: models_args::Models,
+}
+
+impl Models {
+    pub fn main(self) -> Result<Exit, Exit> {
+        let path = self.models.path(Path::new(""))?;
+        let mut found: BTreeMap<(String, PathBuf), Vec<&str>> = BTreeMap::new();
+        for kind in Kind::ALL {
+            for entry in path.entries(kind) {
+                found.entry(entry).or_default().push(kind.name());
+            }
+        }
+        let width = found.keys().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        for ((name, place), kinds) in &found {
+            // In a folder that is not sorted it may be anything.
+            let kind = if kinds.len() == Kind::ALL.len() { "any".into() } else { kinds.join("/") };
+            let size = ByteSize(size(place, 0)).to_string();
+            print(&format!("{name:width$}  {kind:6}  {size:>10}  {}\n", place.display()));
+        }
+        if found.is_empty() {
+            let roots: Vec<_> = path.roots.iter().map(|root| format!("  {}\n", root.display())).collect();
+            console::say(&format!("no models in\n{}name a folder of models by --models-dir\n", roots.concat()));
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Bytes of a file, or of all files in a model's folder. Links are followed; none leads deeper than a model is.
+fn size(path: &Path, depth: usize) -> u64 {
+    match fs::metadata(path) {
+        Ok(file) if file.is_file() => file.len(),
+        Ok(folder) if folder.is_dir() && depth < 4 => {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| size(&entry.path(), depth + 1)).sum()
+        }
+        _ => 0,
+    }
+}
