@@ -14,6 +14,7 @@ use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::Model;
 use lsregen_diffusion::models::config::UNetConfig;
+use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::pipeline::{InversionMode, Settings, gligen, invert, sample};
@@ -46,6 +47,7 @@ fn settings(cfg: f64) -> Settings {
         cfg,
         sampler: Method::Ddim,
         eta: 0.0,
+        sizes: Sizes::default(),
     }
 }
 
