@@ -57,9 +57,13 @@ impl GuidedSdxlSample {
             ("target_size", invert.target_size != *target_size),
             ("crop", invert.crop != *crop),
         ];
-        let (other, _) = told.iter().find(|(_, differs)| *differs && invert.mode == Mode::Ddim)?;
-        let message = format!("the guidance of `{name}` was inverted under another `{other}` than this samples with");
-        Some(Fault::new(place, message).help(format!("give both the same `{other}`, or leave it out of both")))
+        let others: Vec<_> = told.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("`{name}`")).collect();
+        if others.is_empty() || invert.mode == Mode::Noise {
+            return None;
+        }
+        let others = others.join(" and ");
+        let message = format!("the guidance of `{name}` was inverted under another {others} than this samples with");
+        Some(Fault::new(place, message).help(format!("give both the same {others}, or leave them out of both")))
     }
 }
 
