@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_diffusion::layout::{self, GroundedPhrase};
+use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, Settings};
 use lsregen_engine::{CheckContext, Context, Fault, FileRef, Lane, Node, outputs, sockets};
 use schemars::JsonSchema;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::boxes::{self, PhraseBox};
 use crate::bridge::raise;
 use crate::defaults;
-use crate::options::{Sampler, eta_faults, size_faults};
+use crate::options::{Sampler, eta_faults, negative, prompt, size_faults};
 use crate::preview::on_step_with_previews;
 use crate::values::{Image, Latent, Layout, Model};
 
@@ -23,9 +24,10 @@ use crate::values::{Image, Latent, Layout, Model};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GligenLayout {
-    /// The whole picture in words. It should name what the boxes hold.
+    /// The whole picture in words, of any length. It should name what the boxes hold. `(text:1.2)` weighs text more,
+    /// `(text:0.8)` less, `(text)` as `(text:1.1)`; `\(` and `\)` are parentheses as letters.
     pub prompt: String,
-    /// What not to draw. Without one the model is steered away from the empty text.
+    /// What not to draw, written as a prompt. Without one the model is steered away from the empty text.
     #[serde(default)]
     pub negative: Option<String>,
     /// The objects, each a `phrase` and a `box`. An empty list draws the prompt alone. Either this or `layout_file`.
@@ -117,7 +119,7 @@ impl GligenLayout {
 
 impl Node for GligenLayout {
     const TYPE: &'static str = "GLIGENLayout";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Device;
 
     type Inputs = GligenLayoutInputs;
@@ -140,8 +142,8 @@ impl Node for GligenLayout {
         let layout = self.layout(cx).map_err(raise)?;
         let side = |given: Option<u32>| given.map_or(model.info.picture_size, |side| side as usize);
         let settings = Settings {
-            prompt: self.prompt.clone(),
-            negative: self.negative.clone(),
+            prompt: prompt(&self.prompt, &None),
+            negative: negative(&self.negative, &None),
             width: side(self.width),
             height: side(self.height),
             seed: self.seed,
@@ -149,6 +151,7 @@ impl Node for GligenLayout {
             cfg: self.cfg,
             sampler: self.sampler.into(),
             eta: self.eta,
+            sizes: Sizes::default(),
         };
         let slots = self.slots as usize;
         let on_step = on_step_with_previews(cx, &inputs.model);

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Invert;
+use crate::invert::Mode;
 use crate::sampling::Sampling;
 use crate::values::{Guidance, Latent, Model};
 
@@ -34,9 +35,41 @@ outputs! {
     }
 }
 
+impl GuidedSdxlSample {
+    /// The fault of a guidance that was made for another sampling than this.
+    fn apart(&self, index: usize, name: &str, invert: &Invert) -> Option<Fault> {
+        let Sampling { steps, sampler, prompt, prompt_2, original_size, target_size, crop, .. } = &self.0;
+        let place = format!("guidance/{index}");
+        if (invert.steps, invert.sampler) != (*steps, *sampler) {
+            let message = format!(
+                "the guidance of `{name}` is for {} steps of {}, and this samples {steps} steps of {}",
+                invert.steps,
+                invert.sampler.name(),
+                sampler.name()
+            );
+            return Some(Fault::new(place, message).help(
+                "give both the same `steps` and the same `sampler`: a guidance acts at the timesteps it was made for",
+            ));
+        }
+        let told = [
+            ("prompt_2", invert.prompt == *prompt && invert.prompt_2 != *prompt_2),
+            ("original_size", invert.original_size != *original_size),
+            ("target_size", invert.target_size != *target_size),
+            ("crop", invert.crop != *crop),
+        ];
+        let others: Vec<_> = told.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("`{name}`")).collect();
+        if others.is_empty() || invert.mode == Mode::Noise {
+            return None;
+        }
+        let others = others.join(" and ");
+        let message = format!("the guidance of `{name}` was inverted under another {others} than this samples with");
+        Some(Fault::new(place, message).help(format!("give both the same {others}, or leave them out of both")))
+    }
+}
+
 impl Node for GuidedSdxlSample {
     const TYPE: &'static str = "GuidedSDXLSample";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Device;
 
     type Inputs = GuidedSdxlSampleInputs;
@@ -47,22 +80,7 @@ impl Node for GuidedSdxlSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<Fault> {
-        let (steps, sampler) = (self.0.steps, self.0.sampler);
-        let apart =
-            links.to::<Invert>("guidance").filter(|(_, invert)| (invert.steps, invert.sampler) != (steps, sampler));
-        apart
-            .map(|(link, invert)| {
-                let message = format!(
-                    "the guidance of `{}` is for {} steps of {}, and this samples {steps} steps of {}",
-                    link.name,
-                    invert.steps,
-                    invert.sampler.name(),
-                    sampler.name()
-                );
-                Fault::new(format!("guidance/{}", link.index), message)
-                    .help("give both the same `steps` and the same `sampler`: a guidance acts at the timesteps it was made for")
-            })
-            .collect()
+        links.to::<Invert>("guidance").filter_map(|(link, invert)| self.apart(link.index, link.name, invert)).collect()
     }
 
     fn run(&self, inputs: GuidedSdxlSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdxlSampleOutputs> {

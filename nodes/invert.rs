@@ -13,22 +13,41 @@ use serde::{Deserialize, Serialize};
 use crate::boxes;
 use crate::bridge::{on_step, raise};
 use crate::defaults;
-use crate::options::Sampler;
+use crate::options::{Sampler, negative, prompt, sizes};
 use crate::values::{Guidance, Latent, Layout, Model, latent_faults};
 
 /// LSReGen's guidance: draws a sampling towards a reference, here the layout picture at its large size.
 ///
 /// The reference's latent is carried up to the noise of each guided timestep; the sampling's latent is moved towards it,
-/// by `strength`, before each of those steps. Prompt, `steps` and `sampler` must be the sampling's.
+/// by `strength`, before each of those steps. Prompts, `steps`, `sampler`, `original_size`, `target_size` and `crop` must
+/// be the sampling's.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Invert {
     /// The prompt of the sampling, under which the reference is inverted. Not used by `mode: noise`.
     #[serde(default)]
     pub prompt: String,
+    /// The sampling's prompt of the second text encoder; by default the same as `prompt`.
+    #[serde(default)]
+    pub prompt_2: Option<String>,
     /// What not to draw, during the inversion; without effect while `cfg` is 1.
     #[serde(default)]
     pub negative: Option<String>,
+    /// What not to draw, for the second text encoder; by default the same.
+    #[serde(default)]
+    pub negative_2: Option<String>,
+    /// The sampling's original size, `[width, height]`; by default the picture's own.
+    #[serde(default)]
+    #[schemars(inner(inner(range(min = 1, max = 16384))))]
+    pub original_size: Option<[u32; 2]>,
+    /// The sampling's target size, `[width, height]`; by default the picture's own.
+    #[serde(default)]
+    #[schemars(inner(inner(range(min = 1, max = 16384))))]
+    pub target_size: Option<[u32; 2]>,
+    /// The sampling's crop, `[left, top]`.
+    #[serde(default)]
+    #[schemars(inner(range(min = 0, max = 16384)))]
+    pub crop: [u32; 2],
     /// How the reference gets its noise.
     #[serde(default)]
     pub mode: Mode,
@@ -142,7 +161,7 @@ impl Invert {
 
 impl Node for Invert {
     const TYPE: &'static str = "Invert";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Device;
 
     type Inputs = InvertInputs;
@@ -171,8 +190,8 @@ impl Node for Invert {
         let (_, _, h, w) = z0.dims4()?;
         let (width, height) = (w * model.info.size_step, h * model.info.size_step);
         let settings = Settings {
-            prompt: self.prompt.clone(),
-            negative: self.negative.clone(),
+            prompt: prompt(&self.prompt, &self.prompt_2),
+            negative: negative(&self.negative, &self.negative_2),
             width,
             height,
             seed: self.seed,
@@ -180,6 +199,7 @@ impl Node for Invert {
             cfg: self.cfg,
             sampler: self.sampler.into(),
             eta: 0.0,
+            sizes: sizes(self.original_size, self.target_size, self.crop),
         };
         let mode = match self.mode {
             Mode::Ddim => InversionMode::Ddim,

@@ -1,5 +1,6 @@
 //! Choices that several nodes offer by name, and the checks on parameters that several nodes have.
 
+use lsregen_diffusion::models::prompt::{Prompt, Sizes};
 use lsregen_diffusion::sampler;
 use lsregen_engine::Fault;
 use schemars::JsonSchema;
@@ -39,6 +40,23 @@ impl From<Sampler> for sampler::Method {
             Sampler::DpmSolverPp2M => Self::DpmSolverPp2M,
         }
     }
+}
+
+/// What to draw, with the text of the second encoder.
+pub(crate) fn prompt(text: &str, text_2: &Option<String>) -> Prompt {
+    Prompt { text: text.into(), text_2: text_2.clone() }
+}
+
+/// What not to draw; there if either text is.
+pub(crate) fn negative(text: &Option<String>, text_2: &Option<String>) -> Option<Prompt> {
+    let given = text.is_some() || text_2.is_some();
+    given.then(|| prompt(text.as_deref().unwrap_or_default(), text_2))
+}
+
+/// What SDXL is told of sizes.
+pub(crate) fn sizes(original: Option<[u32; 2]>, target: Option<[u32; 2]>, crop: [u32; 2]) -> Sizes {
+    let pair = |[a, b]: [u32; 2]| (a as usize, b as usize);
+    Sizes { original: original.map(pair), target: target.map(pair), crop: pair(crop) }
 }
 
 /// Every model so far works on latents of an eighth of the picture's side.

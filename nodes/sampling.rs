@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::raise;
 use crate::defaults;
-use crate::options::{Sampler, eta_faults, size_faults};
+use crate::options::{Sampler, eta_faults, negative, prompt, size_faults, sizes};
 use crate::preview::on_step_with_previews;
 use crate::values::{Guidance, Latent, Model};
 
@@ -19,12 +19,20 @@ use crate::values::{Guidance, Latent, Model};
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 pub struct Sampling {
-    /// What to draw.
+    /// What to draw, of any length. `(text:1.2)` weighs text more, `(text:0.8)` less, `(text)` as `(text:1.1)`; `\(` and
+    /// `\)` are parentheses as letters.
     pub prompt: String,
-    /// What not to draw. Without one the model is steered away from the empty text, or from zeros where its
-    /// configuration asks for that.
+    /// The prompt of the second text encoder, by default the same. The text as a whole, which SDXL is told too, comes from
+    /// this one.
+    #[serde(default)]
+    pub prompt_2: Option<String>,
+    /// What not to draw, written as a prompt. Without one the model is steered away from the empty text, or from zeros
+    /// where its configuration asks for that.
     #[serde(default)]
     pub negative: Option<String>,
+    /// What not to draw, for the second text encoder; by default the same.
+    #[serde(default)]
+    pub negative_2: Option<String>,
     /// Width of the picture in pixels, a multiple of 8. By default that of the guidance, where there is one,
     /// or else the model's own.
     #[serde(default)]
@@ -35,6 +43,20 @@ pub struct Sampling {
     #[serde(default)]
     #[schemars(range(min = 8, max = 8192))]
     pub height: Option<u32>,
+    /// Width and height in pixels of the photograph that the picture is taken from, as SDXL is told; by default the
+    /// picture's own. A small one gives the look of an enlarged photograph, a large one more detail.
+    #[serde(default)]
+    #[schemars(inner(inner(range(min = 1, max = 16384))))]
+    pub original_size: Option<[u32; 2]>,
+    /// Width and height in pixels at which the picture is to be shown, as SDXL is told; by default the picture's own.
+    #[serde(default)]
+    #[schemars(inner(inner(range(min = 1, max = 16384))))]
+    pub target_size: Option<[u32; 2]>,
+    /// How many pixels were cut off at the left and at the top, `[left, top]`, as SDXL is told. `[0, 0]` asks for a motif
+    /// that is whole.
+    #[serde(default)]
+    #[schemars(inner(range(min = 0, max = 16384)))]
+    pub crop: [u32; 2],
     /// Seed of the noise. One seed gives one picture, on every device, and the one that diffusers gives; its low 32 bits
     /// count.
     #[serde(default)]
@@ -85,8 +107,8 @@ impl Sampling {
             );
         }
         let settings = Settings {
-            prompt: self.prompt.clone(),
-            negative: self.negative.clone(),
+            prompt: prompt(&self.prompt, &self.prompt_2),
+            negative: negative(&self.negative, &self.negative_2),
             width,
             height,
             seed: self.seed,
@@ -94,6 +116,7 @@ impl Sampling {
             cfg: self.cfg,
             sampler: self.sampler.into(),
             eta: self.eta,
+            sizes: sizes(self.original_size, self.target_size, self.crop),
         };
         let guidance: Vec<_> = guidance.iter().map(|g| g.on(model.device())).collect::<Result<_, _>>()?;
         let z = pipeline::sample(model, &settings, &guidance, &on_step).map_err(raise)?;

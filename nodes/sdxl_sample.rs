@@ -30,7 +30,7 @@ outputs! {
 
 impl Node for SdxlSample {
     const TYPE: &'static str = "SDXLSample";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Device;
 
     type Inputs = SdxlSampleInputs;

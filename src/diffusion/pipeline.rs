@@ -10,6 +10,8 @@ use crate::denoiser::{Denoiser, Guided};
 use crate::guidance::{Guidance, Window};
 use crate::inversion::{self, Trajectory};
 use crate::layout::GroundedPhrase;
+use crate::models::prompt::{Prompt, Sizes};
+use crate::models::unet::Conditioning;
 use crate::models::{Family, Model};
 use crate::noise::Generator;
 use crate::sampler::{Method, OnStep, Sampler};
@@ -19,9 +21,9 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What to draw.
-    pub prompt: String,
+    pub prompt: Prompt,
     /// What not to draw; without one SDXL's may be zero, as the model's configuration says.
-    pub negative: Option<String>,
+    pub negative: Option<Prompt>,
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
@@ -36,9 +38,19 @@ pub struct Settings {
     pub sampler: Method,
     /// η of DDIM.
     pub eta: f64,
+    /// What SDXL is told of sizes; other families have no use for it.
+    pub sizes: Sizes,
 }
 
 impl Settings {
+    fn conditional(&self, model: &Model) -> Result<Conditioning> {
+        model.condition(&model.encode_prompt(&self.prompt)?, self.width, self.height, self.sizes)
+    }
+
+    fn unconditional(&self, model: &Model) -> Result<Conditioning> {
+        model.condition(&model.encode_negative(self.negative.as_ref())?, self.width, self.height, self.sizes)
+    }
+
     fn sampler(&self, model: &Model) -> Result<Sampler> {
         Sampler::new(self.sampler, &model.scheduler, self.steps, self.eta)
     }
@@ -78,9 +90,7 @@ pub fn gligen(
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
-    let (w, h) = (settings.width, settings.height);
-    let mut conditional = model.condition(&model.encode_prompt(&settings.prompt)?, w, h)?;
-    let mut unconditional = model.condition(&model.encode_negative(settings.negative.as_deref())?, w, h)?;
+    let (mut conditional, mut unconditional) = (settings.conditional(model)?, settings.unconditional(model)?);
     conditional.objs = Some(model.ground(layout, slots)?);
     unconditional.objs = Some(model.ground(&[], slots)?);
     let grounded = Guided::new(model.unet()?, &conditional, &unconditional, settings.cfg)?;
@@ -104,12 +114,11 @@ pub fn sample(model: &Model, settings: &Settings, guidance: &[Guidance], on_step
 }
 
 fn denoiser(model: &Model, settings: &Settings) -> Result<Guided> {
-    let (w, h) = (settings.width, settings.height);
-    let conditional = model.condition(&model.encode_prompt(&settings.prompt)?, w, h)?;
+    let conditional = settings.conditional(model)?;
     if settings.cfg == 1.0 {
         return Ok(Guided::plain(model.unet()?, &conditional));
     }
-    let unconditional = model.condition(&model.encode_negative(settings.negative.as_deref())?, w, h)?;
+    let unconditional = settings.unconditional(model)?;
     Guided::new(model.unet()?, &conditional, &unconditional, settings.cfg)
 }
 

@@ -8,6 +8,7 @@ pub mod clip;
 pub mod config;
 pub mod gligen;
 pub mod layers;
+pub mod prompt;
 pub mod resnet;
 pub mod survey;
 pub mod tokenizer;
@@ -24,6 +25,7 @@ use crate::models::blueprint::EncoderBlueprint;
 use crate::models::clip::ClipTextModel;
 use crate::models::config::{AttentionType, UNetConfig, VaeConfig};
 use crate::models::gligen::Grounding;
+use crate::models::prompt::{Chunk, Group, Prompt, Sizes};
 use crate::models::tokenizer::ClipTokenizer;
 use crate::models::unet::{Added, Conditioning, UNet};
 use crate::models::vae::AutoencoderKl;
@@ -109,6 +111,60 @@ pub struct Text {
 struct TextEncoder {
     tokenizer: ClipTokenizer,
     model: ClipTextModel,
+}
+
+impl TextEncoder {
+    /// A prompt's weighted tokens in chunks that the encoder takes; at least one.
+    fn chunks(&self, prompt: &str) -> Result<Vec<Chunk>> {
+        let groups = prompt::parse(prompt).into_iter().map(|segment| {
+            let weight = segment.weight as f32;
+            if !weight.is_finite() {
+                return Err(Error::input(format!(
+                    "prompt: {:?} weighs too much to be computed with; take away some of the parentheses around it",
+                    segment.text
+                )));
+            }
+            Ok(Group { ids: self.tokenizer.tokens(&segment.text)?, weight })
+        });
+        Ok(prompt::chunks(&groups.collect::<Result<Vec<_>>>()?, self.tokenizer.room()))
+    }
+
+    /// Weighted hidden states (1, n L, d) of n chunks of L tokens, and the pooled, projected text (1, p) of the first.
+    fn encode(&self, chunks: &[Chunk], penultimate: bool) -> Result<(Tensor, Option<Tensor>)> {
+        let weighted = chunks.iter().flatten().any(|(_, weight)| *weight != 1.0);
+        let mut ids: Vec<_> = chunks.iter().map(|c| self.tokenizer.frame(c.iter().map(|(id, _)| *id))).collect();
+        if weighted {
+            ids.push(self.tokenizer.frame([]));
+        }
+        let text = self.model.forward(&ids)?;
+        let states = if penultimate { text.penultimate } else { text.last_hidden_state };
+        let n = chunks.len();
+        let mut context = states.narrow(0, 0, n)?;
+        if weighted {
+            context = weigh(&context, &states.narrow(0, n, 1)?, chunks)?;
+        }
+        let (_, l, d) = context.dims3()?;
+        Ok((context.reshape((1, n * l, d))?, text.text_embeds.map(|t| t.narrow(0, 0, 1)).transpose()?))
+    }
+}
+
+/// z w + z_empty (1 − w), with each token's weight w: exactly z where w = 1. `states` (n, L, d) of n chunks, `empty`
+/// (1, L, d) of the empty text.
+fn weigh(states: &Tensor, empty: &Tensor, chunks: &[Chunk]) -> Result<Tensor> {
+    let (n, l, _) = states.dims3()?;
+    let mut weights = vec![1f32; n * l];
+    for (row, chunk) in weights.chunks_exact_mut(l).zip(chunks) {
+        // Begin of text comes first, and weighs 1 as end and padding do.
+        row.iter_mut().skip(1).zip(chunk).for_each(|(weight, token)| *weight = token.1);
+    }
+    let weights = Tensor::from_vec(weights, (n, l, 1), states.device())?;
+    let (z, empty) = (states.to_dtype(DType::F32)?, empty.to_dtype(DType::F32)?);
+    let z = (z.broadcast_mul(&weights)? + empty.broadcast_mul(&(1.0 - weights)?)?)?.to_dtype(states.dtype())?;
+    let size = z.to_dtype(DType::F32)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    if !size.is_finite() {
+        return Err(Error::input("prompt: its weights are too large to be computed with; weights lie near 1"));
+    }
+    Ok(z)
 }
 
 /// One of a model's networks, loaded when it is first wanted.
@@ -217,25 +273,32 @@ impl Model {
 
     /// Encodes a prompt. SD1: the last hidden state. SDXL: both penultimate hidden states side by side, and the second
     /// encoder's pooled, projected text.
-    pub fn encode_prompt(&self, prompt: &str) -> Result<Text> {
+    ///
+    /// A prompt longer than the encoder is encoded in chunks, joined along the tokens: (1, n L, d). Weights draw each
+    /// token's state away from that of the empty text, or towards it. The pooled text is that of the first chunk and
+    /// knows no weights.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Text> {
+        let encoders = self.encoders()?;
+        let chunks = encoders.iter().enumerate().map(|(i, encoder)| encoder.chunks(prompt.of_encoder(i)));
+        let mut chunks = chunks.collect::<Result<Vec<_>>>()?;
+        let most = chunks.iter().map(Vec::len).max().unwrap_or(1);
         let mut states = Vec::new();
         let mut pooled = None;
-        for encoder in self.encoders()?.iter() {
-            let text = encoder.model.forward(&[encoder.tokenizer.encode(prompt)?])?;
-            match self.info.family {
-                Family::Sdxl => {
-                    states.push(text.penultimate);
-                    pooled = text.text_embeds;
-                }
-                _ => states.push(text.last_hidden_state),
-            }
+        for (encoder, chunks) in encoders.iter().zip(&mut chunks) {
+            chunks.resize(most, Chunk::new());
+            let (context, text_embeds) = encoder.encode(chunks, self.info.family == Family::Sdxl)?;
+            states.push(context);
+            pooled = text_embeds;
+        }
+        if self.info.family != Family::Sdxl {
+            pooled = None;
         }
         Ok(Text { context: Tensor::cat(&states, D::Minus1)?, pooled })
     }
 
     /// Encodes a negative prompt. Where none is given, SDXL's is zero if the model asks for it, else the empty text.
-    pub fn encode_negative(&self, negative: Option<&str>) -> Result<Text> {
-        let text = self.encode_prompt(negative.unwrap_or(""))?;
+    pub fn encode_negative(&self, negative: Option<&Prompt>) -> Result<Text> {
+        let text = self.encode_prompt(negative.unwrap_or(&Prompt::default()))?;
         if negative.is_some() || !self.blueprint.force_zeros {
             return Ok(text);
         }
@@ -243,12 +306,15 @@ impl Model {
         Ok(Text { context: text.context.zeros_like()?, pooled })
     }
 
-    /// A prompt's conditioning for pictures of this many pixels. SDXL is told the size as original and as target size,
-    /// without crop.
-    pub fn condition(&self, text: &Text, width: usize, height: usize) -> Result<Conditioning> {
-        let (w, h) = (width as f32, height as f32);
+    /// A prompt's conditioning for pictures of this many pixels. SDXL is told their size as original and as target size,
+    /// and no crop, unless `sizes` says otherwise.
+    pub fn condition(&self, text: &Text, width: usize, height: usize, sizes: Sizes) -> Result<Conditioning> {
+        let pair = |size: (usize, usize)| [size.1 as f32, size.0 as f32];
+        let ([h0, w0], [top, left]) = (pair(sizes.original.unwrap_or((width, height))), pair(sizes.crop));
+        let [h1, w1] = pair(sizes.target.unwrap_or((width, height)));
         let added = text.pooled.as_ref().map(|pooled| -> Result<Added> {
-            Ok(Added { text_embeds: pooled.clone(), time_ids: Tensor::new(&[[h, w, 0., 0., h, w]], self.device())? })
+            let time_ids = Tensor::new(&[[h0, w0, top, left, h1, w1]], self.device())?;
+            Ok(Added { text_embeds: pooled.clone(), time_ids })
         });
         Ok(Conditioning { context: text.context.clone(), added: added.transpose()?, objs: None })
     }

@@ -89,7 +89,7 @@ impl ClipTokenizer {
         let special = [&config.bos_token, &config.eos_token, &config.unk_token, &config.pad_token];
         let defaults = ["<|startoftext|>", END, END, END];
         let special = std::array::from_fn(|i| name(special[i], defaults[i]));
-        let max_length = config.model_max_length.map_or(longest, |m| longest.min(m.max(2.0) as usize));
+        let max_length = config.model_max_length.map_or(longest, |m| longest.min(m.max(0.0) as usize));
         Self::build(vocab, merges, special, max_length, &files.label(folder))
     }
 
@@ -144,6 +144,11 @@ impl ClipTokenizer {
             PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
         ])));
         inner.add_special_tokens([&bos, &eos].map(|t| AddedToken::from(t.clone(), true))).map_err(broken)?;
+        if max_length < 3 {
+            return Err(Error::Config(format!(
+                "{label}: texts of {max_length} tokens have no room for a token between begin and end"
+            )));
+        }
         Ok(ClipTokenizer { inner, bos: bos_id, eos: eos_id, pad: pad_id, max_length })
     }
 
@@ -152,14 +157,29 @@ impl ClipTokenizer {
         self.max_length
     }
 
-    /// Begin-of-text, the text's tokens cut to fit, end-of-text, padding: always [`Self::max_length`] ids.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+    /// Tokens that fit between begin and end of text.
+    pub fn room(&self) -> usize {
+        self.max_length - 2
+    }
+
+    /// The text's tokens, however many, without begin and end of text.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::input(format!("tokenizer: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Begin-of-text, the tokens cut to fit, end-of-text, padding: always [`Self::max_length`] ids.
+    pub fn frame(&self, tokens: impl IntoIterator<Item = u32>) -> Vec<u32> {
         let mut ids = Vec::with_capacity(self.max_length);
         ids.push(self.bos);
-        ids.extend(encoding.get_ids().iter().take(self.max_length - 2));
+        ids.extend(tokens.into_iter().take(self.room()));
         ids.push(self.eos);
         ids.resize(self.max_length, self.pad);
-        Ok(ids)
+        ids
+    }
+
+    /// The text's tokens, [framed](Self::frame).
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.frame(self.tokens(text)?))
     }
 }

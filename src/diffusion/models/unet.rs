@@ -35,7 +35,8 @@ pub struct Added {
 }
 
 impl Conditioning {
-    /// The rows of `self`, then those of `other`: both halves of classifier-free guidance in one batch.
+    /// The rows of `self`, then those of `other`: both halves of classifier-free guidance in one batch. Contexts of
+    /// different lengths are repeated to the least length that holds both, which cross-attention does not notice.
     pub fn stack(&self, other: &Conditioning) -> Result<Conditioning> {
         let pair = |a: &Option<Tensor>, b: &Option<Tensor>| -> Result<Option<Tensor>> {
             match (a, b) {
@@ -47,8 +48,11 @@ impl Conditioning {
         let part = |c: &Conditioning, f: fn(&Added) -> &Tensor| c.added.as_ref().map(|a| f(a).clone());
         let text = pair(&part(self, |a| &a.text_embeds), &part(other, |a| &a.text_embeds))?;
         let time = pair(&part(self, |a| &a.time_ids), &part(other, |a| &a.time_ids))?;
+        let (a, b) = (self.context.dim(1)?, other.context.dim(1)?);
+        let length = (1..=b).map(|n| n * a).find(|length| length.is_multiple_of(b)).unwrap_or(a);
+        let repeated = |t: &Tensor, l: usize| if l == length { Ok(t.clone()) } else { t.repeat((1, length / l, 1)) };
         Ok(Conditioning {
-            context: Tensor::cat(&[&self.context, &other.context], 0)?,
+            context: Tensor::cat(&[repeated(&self.context, a)?, repeated(&other.context, b)?], 0)?,
             added: text.zip(time).map(|(text_embeds, time_ids)| Added { text_embeds, time_ids }),
             objs: pair(&self.objs, &other.objs)?,
         })

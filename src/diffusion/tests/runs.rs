@@ -3,7 +3,7 @@
 mod common;
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, shapes, tensors};
@@ -13,6 +13,7 @@ use lsregen_diffusion::guidance::{Inversion, Window};
 use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::config::UNetConfig;
+use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
@@ -47,6 +48,7 @@ fn settings(cfg: f64) -> Settings {
         cfg,
         sampler: Method::Ddim,
         eta: 0.0,
+        sizes: Sizes::default(),
     }
 }
 
@@ -79,9 +81,9 @@ fn plain_sampling_equals_the_pipeline() {
 
 #[test]
 fn the_whole_of_lsregen_equals_the_reference() {
-    let picture = SMALL.vae.decode(&REFERENCE["gligen"]).unwrap().clamp(-1f32, 1f32).unwrap();
+    let picture = SMALL.vae().unwrap().decode(&REFERENCE["gligen"]).unwrap().clamp(-1f32, 1f32).unwrap();
     let picture = resize(&picture, 256, 256, Resampling::Bicubic).unwrap().clamp(-1f32, 1f32).unwrap();
-    let z0 = LARGE.vae.encode(&picture).unwrap();
+    let z0 = LARGE.vae().unwrap().encode(&picture).unwrap();
     assert_close("encoded", &z0, &REFERENCE["encoded"], RUN);
     let window = Window::default();
     let trajectory = invert(&LARGE, &z0, &settings(1.0), InversionMode::Ddim, window, &quiet).unwrap();
@@ -97,7 +99,7 @@ fn a_run_of_a_fresh_network_equals_the_reference() {
     let files = ModelFiles::Folder(fixture("networks"));
     let weights = Weights::open(&files, "unet_xl.safetensors", &Numbers::new(DType::F32, &Device::Cpu)).unwrap();
     let config = UNetConfig::parse(&std::fs::read(fixture("networks/unet_xl.json")).unwrap(), "unet_xl").unwrap();
-    let net = UNet::new(config, &weights).unwrap();
+    let net = Arc::new(UNet::new(config, &weights).unwrap());
     let io = tensors("networks/unet_xl.io.safetensors");
     let conditional = Conditioning {
         context: io["context"].clone(),
@@ -117,7 +119,7 @@ fn a_run_of_a_fresh_network_equals_the_reference() {
     let sampler = Sampler::new(Method::Ddim, &scheduler.unwrap(), 20, 0.0).unwrap();
     let mut generator = Generator::new(7);
     let noise = generator.randn(&[2, 4, 10, 14], &Device::Cpu).unwrap();
-    let denoiser = Guided::new(&net, &conditional, &unconditional, 3.0).unwrap();
+    let denoiser = Guided::new(net, &conditional, &unconditional, 3.0).unwrap();
     let z = sampler.run(&noise, &denoiser, &[], &mut generator, &quiet).unwrap();
     assert_close("fresh.v", &z, &REFERENCE["fresh.v"], RUN);
 }
