@@ -44,7 +44,8 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// `weight` (O, C, k, k), `bias` (O); `padding` is what zeros stand (above and left, below and right).
+    /// `weight` (O, C, k, k), `bias` (O); `padding` is what zeros stand (above and left, below and right). The weight may
+    /// be in half precision, to be computed with in the input's dtype.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: (usize, usize)) -> Result<Self> {
         let (o, c, k, width) = weight.dims4()?;
         if k != width || k == 0 || stride == 0 {

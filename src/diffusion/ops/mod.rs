@@ -2,8 +2,9 @@
 //!
 //! The plain candle form in [`plain`] is the definition, the test, and the form on other devices and dtypes. For f32 on
 //! the CPU each function here has a kernel, a file an operation, around `gemm`'s matrix products or the register tile of
-//! `tile`. Kernels take their weights as constants: where autodiff tracks a weight, the plain form is used. They run on
-//! rayon's current pool. This module knows no model.
+//! `tile`. Kernels take their weights as constants: where autodiff tracks a weight, the plain form is used. Linear maps and
+//! convolutions take weights in f16 and bf16 as well and compute with the same numbers in f32. Kernels run on rayon's
+//! current pool. This module knows no model.
 
 mod attention;
 mod conv;
