@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def torch_form(name):
-    """The operation that a benchmark's name stands for."""
-    kind, *rest = name.split(" ")
+    """The operation that a benchmark's name stands for; beside weights in half precision, torch's in f32."""
+    kind, *rest = re.sub("^(half|brain)_", "", name).split(" ")
     ints = [int(i) for i in re.findall(r"\d+", " ".join(rest))]
     if kind == "conv":
         b, c, o, size, k, stride = ints

@@ -44,7 +44,8 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// `weight` (O, C, k, k), `bias` (O); `padding` is what zeros stand (above and left, below and right).
+    /// `weight` (O, C, k, k), `bias` (O); `padding` is what zeros stand (above and left, below and right). The weight may
+    /// be in half precision, to be computed with in the input's dtype.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: (usize, usize)) -> Result<Self> {
         let (o, c, k, width) = weight.dims4()?;
         if k != width || k == 0 || stride == 0 {
@@ -135,7 +136,8 @@ impl Convolution {
         turned.forward(&gradient.detach()).map(Some)
     }
 
-    fn convolve(&self, x: Arg, add: Option<Arg>) -> Result<(Vec<f32>, Shape)> {
+    /// Copies at most `copy` numbers of the input at a time, or a few lines of one sample.
+    fn convolve(&self, x: Arg, add: Option<Arg>, copy: usize) -> Result<(Vec<f32>, Shape)> {
         let (o, c, k) = self.dims;
         let &[b, channels, h, w] = x.dims else { candle_core::bail!("convolution: needs (B, C, H, W)") };
         if channels != c {
@@ -167,7 +169,7 @@ impl Convolution {
 
         let threaded = b * grid.positions * panels * ROWS * c * k * k > WORTH_THREADS;
         let threads = if threaded { rayon::current_num_threads() } else { 1 };
-        let (samples, rows) = grid.part(b, c);
+        let (samples, rows) = grid.part(b, c, copy);
         let compute = |weight: Numbers, y: &mut [Unwritten]| {
             let (y, size, mut copy) = (Shared::new(y), c * h * w, Vec::new());
             for first in (0..b).step_by(samples) {
@@ -239,15 +241,15 @@ impl Grid {
 
     /// How many samples and rows of the output to compute at a time, so that the copy of the input does not grow with
     /// the picture.
-    fn part(&self, samples: usize, channels: usize) -> (usize, usize) {
+    fn part(&self, samples: usize, channels: usize, copy: usize) -> (usize, usize) {
         let rows = self.out.0;
-        if samples * channels * self.plane <= COPY {
+        if samples * channels * self.plane <= copy {
             return (samples.max(1), rows);
         }
         let margin = (self.k - 1) / self.stride;
         let line = self.stride * self.stride * channels * self.line;
         // Lines that two bands share are copied twice.
-        let most = (COPY / line).saturating_sub(margin).max(2 * margin + 1);
+        let most = (copy / line).saturating_sub(margin).max(2 * margin + 1);
         (1, rows.div_ceil(rows.div_ceil(most)))
     }
 
@@ -484,7 +486,7 @@ impl Kernel<1> for Convolution {
     }
 
     fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
-        self.convolve(x, None)
+        self.convolve(x, None, COPY)
     }
 
     fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
@@ -505,7 +507,7 @@ impl Kernel<2> for Convolution {
     }
 
     fn fast(&self, [x, add]: [Arg; 2]) -> Result<(Vec<f32>, Shape)> {
-        self.convolve(x, Some(add))
+        self.convolve(x, Some(add), COPY)
     }
 
     fn plain(&self, [x, add]: [&Tensor; 2]) -> Result<Tensor> {
@@ -520,5 +522,57 @@ impl Kernel<2> for Convolution {
             (true, _) => Some(gradient.clone()),
         };
         Ok([self.input_gradient(x, gradient)?, to_add])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::ops::{kernel::read, simd};
+
+    /// Bands of every height, down to the least, and samples one at a time, give the whole to the bit.
+    #[test]
+    fn bands_are_the_whole() {
+        let _alone = simd::ALONE.lock();
+        let normal = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
+        let mut parts = std::collections::HashSet::new();
+        for (b, c, o, h, w) in [(1, 1, 1, 1, 1), (2, 3, 9, 23, 5), (1, 5, 17, 40, 41), (3, 2, 8, 7, 60)] {
+            let (x, add) = (normal(&[b, c, h, w]), normal(&[b, o]));
+            for (k, stride, padding, upsample) in [
+                (3, 1, (1, 1), false),
+                (3, 1, (1, 1), true),
+                (3, 2, (1, 1), false),
+                (3, 2, (0, 1), false),
+                (3, 2, (1, 1), true),
+                (1, 2, (0, 0), false),
+                (5, 3, (2, 4), false),
+                (2, 1, (0, 1), true),
+            ] {
+                for dtype in [DType::F32, DType::F16] {
+                    let weight = normal(&[o, c, k, k]).to_dtype(dtype).unwrap();
+                    let convolution = Convolution::new(&weight, None, stride, padding).unwrap();
+                    let convolution = Convolution { upsample, ..convolution };
+                    let run = |copy| {
+                        let arg = |t: &Tensor, f: &mut dyn FnMut(Arg)| {
+                            read(t, |data| f(Arg { data, dims: t.dims() })).unwrap();
+                        };
+                        let mut y = None;
+                        arg(&x, &mut |x| arg(&add, &mut |add| y = convolution.convolve(x, Some(add), copy).ok()));
+                        y.map(|(y, shape)| (y.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), shape.into_dims()))
+                    };
+                    let whole = run(usize::MAX);
+                    for copy in [0, 300, 1000, 3000, 10_000] {
+                        assert!(run(copy) == whole, "{b}×{c}→{o} {h}×{w}, window {k}, stride {stride}, at most {copy}");
+                        if let Ok(grid) = Grid::new((h, w), k, stride, padding, upsample) {
+                            let (samples, rows) = grid.part(b, c, copy);
+                            parts.insert((b.div_ceil(samples), grid.out.0.div_ceil(rows)));
+                        }
+                    }
+                }
+            }
+        }
+        assert!(parts.len() > 10 && parts.contains(&(1, 1)) && parts.iter().any(|p| p.0 > 1 && p.1 > 3), "{parts:?}");
     }
 }

@@ -41,7 +41,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// `x Wᵀ + b + add` from one layout to another.
 ///
 /// From [`Layout::Channels`] the dimensions after the second are one in tokens; to channels, they are those of `add`.
-/// `add` is in the result's shape; without it the result has rank 3, or `x`'s rank where the layout stays.
+/// `add` is in the result's shape; without it the result has rank 3, or `x`'s rank where the layout stays. The weight may
+/// be in half precision, to be computed with in `x`'s dtype.
 pub fn linear_between(
     x: &Tensor,
     weight: &Tensor,

@@ -2,8 +2,9 @@
 //!
 //! The plain candle form in [`plain`] is the definition, the test, and the form on other devices and dtypes. For f32 on
 //! the CPU each function here has a kernel, a file an operation, around `gemm`'s matrix products or the register tile of
-//! `tile`. Kernels take their weights as constants: where autodiff tracks a weight, the plain form is used. They run on
-//! rayon's current pool. This module knows no model.
+//! `tile`. Kernels take their weights as constants: where autodiff tracks a weight, the plain form is used. Linear maps and
+//! convolutions take weights in f16 and bf16 as well and compute with the same numbers in f32. Kernels run on rayon's
+//! current pool. This module knows no model.
 
 mod attention;
 mod conv;
@@ -54,15 +55,23 @@ mod tests {
     /// Every kernel on each kind of vectors that this processor has, down to none.
     #[test]
     fn kernels_agree_on_all_vectors() {
+        let _alone = simd::ALONE.lock();
         let normal = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
         let (x, weight, bias) = (normal(&[2, 6, 9, 33]), normal(&[11, 6, 3, 3]), normal(&[11]));
         let (q, k, v) = (normal(&[1, 20, 70]), normal(&[1, 20, 150]), normal(&[1, 150, 20]));
         let (scale, shift, row, wide) = (normal(&[6]), normal(&[6]), normal(&[33]), normal(&[5, 70]));
+        let matrix = normal(&[13, 70]);
         type Case<'a> = (&'a str, Box<dyn Fn(DType) -> Result<Tensor> + 'a>);
         let to = |t: &Tensor, d| t.to_dtype(d);
-        let cases: [Case; 6] = [
+        // A weight in half precision where there is a kernel for the other arguments.
+        let half = |t: &Tensor, d| t.to_dtype(DType::F16)?.to_dtype(if d == DType::F32 { DType::F16 } else { d });
+        let brain = |t: &Tensor, d| t.to_dtype(DType::BF16)?.to_dtype(if d == DType::F32 { DType::BF16 } else { d });
+        let cases: [Case; 9] = [
             ("convolution", Box::new(|d| conv2d(&to(&x, d)?, &to(&weight, d)?, Some(&to(&bias, d)?), 1, (1, 1)))),
             ("strided", Box::new(|d| conv2d(&to(&x, d)?, &to(&weight, d)?, None, 2, (0, 1)))),
+            ("convolution by f16", Box::new(|d| conv2d(&to(&x, d)?, &half(&weight, d)?, None, 1, (1, 1)))),
+            ("convolution by bf16", Box::new(|d| conv2d(&to(&x, d)?, &brain(&weight, d)?, None, 1, (1, 1)))),
+            ("linear by f16", Box::new(|d| linear(&to(&wide, d)?, &half(&matrix, d)?, None))),
             ("attention", Box::new(|d| attention(&to(&q, d)?, &to(&k, d)?, &to(&v, d)?, 2, false))),
             ("group norm", Box::new(|d| group_norm(&to(&x, d)?, 3, &to(&scale, d)?, &to(&shift, d)?, 1e-5, true))),
             ("layer norm", Box::new(|d| layer_norm(&to(&x, d)?, &to(&row, d)?, &to(&row, d)?, 1e-5))),

@@ -21,6 +21,10 @@ fn arch() -> Arch {
 #[cfg(test)]
 pub(super) static FORCED: std::sync::Mutex<Option<Arch>> = std::sync::Mutex::new(None);
 
+/// Held by tests that force vectors or compare bits, which other vectors change.
+#[cfg(test)]
+pub(super) static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[cfg(test)]
 fn arch() -> Arch {
     FORCED.lock().unwrap().unwrap_or_default()

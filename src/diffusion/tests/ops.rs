@@ -190,6 +190,113 @@ fn affine_maps() {
     }
 }
 
+/// `f` of a weight in half precision and of inputs in f32: values, and gradients of every input, are those of the widened
+/// weight.
+fn check_half(
+    bench: &mut Bench,
+    what: &str,
+    weight: &[usize],
+    shapes: &[&[usize]],
+    f: impl Fn(&Tensor, &[Tensor]) -> Result<Tensor>,
+) {
+    let inputs: Vec<Tensor> = shapes.iter().map(|s| bench.normal(s)).collect();
+    let wide: Vec<Tensor> = inputs.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
+    for dtype in [DType::F16, DType::BF16] {
+        let what = format!("{what}, weight in {dtype:?}");
+        let weight = bench.normal(weight).to_dtype(dtype).unwrap();
+        let wide_weight = weight.to_dtype(DType::F64).unwrap();
+        let out = f(&weight, &inputs).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(out.dtype(), DType::F32, "{what}");
+        let exact = f(&wide_weight, &wide).unwrap();
+        assert_close(&what, "value", &out, &exact, VALUES);
+        let widened = f(&weight.to_dtype(DType::F32).unwrap(), &inputs).unwrap();
+        assert_close(&what, "beside the kernel for f32", &out, &widened, VALUES);
+        // The plain form, because of the inputs' dtype, and because of how the weight lies.
+        assert_close(&what, "inputs in f64", &f(&weight, &wide).unwrap(), &exact, 1e-12);
+        let n = weight.dim(0).unwrap();
+        let view = weight.pad_with_zeros(1, 1, 2).unwrap().narrow(1, 1, weight.dim(1).unwrap()).unwrap();
+        assert!(n == 1 || !view.is_contiguous());
+        assert_close(&what, "a view as weight", &f(&view, &inputs).unwrap(), &exact, VALUES);
+        let direction = bench.normal(out.dims());
+        for i in 0..inputs.len() {
+            let gradient = gradient(&inputs, i, &direction, &|t: &[Tensor]| f(&weight, t));
+            let exact = gradient_f64(&wide, i, &direction, &|t: &[Tensor]| f(&wide_weight, t));
+            assert_close(&what, &format!("gradient {i}"), &gradient, &exact, GRADIENTS);
+        }
+    }
+    bench.checked += 1;
+}
+
+#[test]
+fn affine_maps_with_weights_in_half_precision() {
+    let mut bench = Bench::new();
+    let (tokens, channels) = (Layout::Tokens, Layout::Channels);
+    // In one block and in several; of one thread, a thread each, and shared by all.
+    for (b, n, c, o) in [
+        (1, 1, 1, 1),
+        (2, 5, 3, 7),
+        (1, 17, 33, 9),
+        (1, 1, 600, 501),
+        (1, 1, 1500, 1499),
+        (2, 9, 300, 1000),
+        (1, 300, 40, 70),
+        (2, 131, 1030, 1101),
+    ] {
+        let mut check = |what: &str, x: &[usize], add: Option<&[usize]>, layouts| {
+            let what = format!("{b}×{n}, {c}→{o}, {what}");
+            let bias = [o];
+            let shapes = [&[x, &bias[..]], add.as_slice()].concat();
+            check_half(&mut bench, &what, &[o, c], &shapes, |w, t| {
+                // The bias is a constant: kernels know no gradient of it.
+                ops::linear_between(&t[0], w, Some(&t[1]), t.get(2), layouts)
+            });
+        };
+        check("tokens", &[b, n, c], None, (tokens, tokens));
+        check("tokens, sum", &[b, n, c], Some(&[b, n, o]), (tokens, tokens));
+        check("to channels", &[b, n, c], None, (tokens, channels));
+        check("from pixels, sum", &[b, c, 1, n], Some(&[b, n, o]), (channels, tokens));
+        check("pixels, sum", &[b, c, n, 1], Some(&[b, o, n, 1]), (channels, channels));
+    }
+    // A bias in half precision, and none.
+    let x = bench.normal(&[3, 20]);
+    let (weight, bias) = (bench.normal(&[9, 20]).to_dtype(DType::F16), bench.normal(&[9]).to_dtype(DType::F16));
+    let (weight, bias) = (weight.unwrap(), bias.unwrap());
+    let wide = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
+    for bias in [None, Some(&bias)] {
+        let exact = ops::plain::linear(&x, &wide(&weight), bias.map(wide).as_ref()).unwrap();
+        assert_close("bias", "value", &ops::linear(&x, &weight, bias).unwrap(), &exact, VALUES);
+        assert_close("bias", "plain", &ops::plain::linear(&x, &weight, bias).unwrap(), &exact, VALUES);
+    }
+}
+
+#[test]
+fn convolutions_with_weights_in_half_precision() {
+    let mut bench = Bench::new();
+    for (b, c, o, h, w) in [(1, 1, 1, 3, 3), (2, 3, 5, 3, 4), (1, 5, 9, 6, 5), (1, 3, 17, 13, 47), (2, 33, 20, 24, 23)]
+    {
+        for (k, stride, padding) in [(3, 1, (1, 1)), (3, 2, (1, 1)), (3, 2, (0, 1)), (1, 1, (0, 0)), (1, 2, (0, 0))] {
+            let what = format!("{b}×{c}→{o} {h}×{w}, window {k}, stride {stride}, padding {padding:?}");
+            let out = |n: usize| (n + padding.0 + padding.1 - k) / stride + 1;
+            let convolution = |w: &Tensor, t: &[Tensor]| Convolution::new(w, Some(&t[1]), stride, padding);
+            let (weight, shapes) = ([o, c, k, k], [&[b, c, h, w][..], &[o]]);
+            check_half(&mut bench, &what, &weight, &shapes, |w, t| convolution(w, t)?.forward(&t[0]));
+            let doubled = format!("{what}, doubled");
+            check_half(&mut bench, &doubled, &weight, &shapes, |w, t| convolution(w, t)?.forward_doubled(&t[0]));
+            for add in [&[b, o][..], &[b, o, out(h), out(w)]] {
+                let (what, shapes) = (format!("{what} and {add:?}"), [shapes[0], shapes[1], add]);
+                check_half(&mut bench, &what, &weight, &shapes, |w, t| convolution(w, t)?.forward_add(&t[0], &t[2]));
+            }
+        }
+    }
+    // To the bit: a panel is the same once it is widened.
+    let (x, weight) = (bench.normal(&[1, 30, 20, 21]), bench.normal(&[19, 30, 3, 3]).to_dtype(DType::BF16).unwrap());
+    let narrow = ops::conv2d(&x, &weight, None, 1, (1, 1)).unwrap();
+    let wide = ops::conv2d(&x, &weight.to_dtype(DType::F32).unwrap(), None, 1, (1, 1)).unwrap();
+    let bits = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(bits(narrow), bits(wide));
+    assert!(bench.checked == 100);
+}
+
 #[test]
 fn normalisations() {
     let mut bench = Bench::new();
