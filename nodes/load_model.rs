@@ -3,10 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelSource, Place};
+use anyhow::Context as _;
+use lsregen_diffusion::Error;
+use lsregen_diffusion::candle_core::DType;
+use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelSource, Place, Problem};
 use lsregen_diffusion::schedule::PredictionType;
+use lsregen_diffusion::weights::hub::{self, Hub, HubRef};
+use lsregen_diffusion::weights::search::{Kind, ModelsPath};
 use lsregen_diffusion::weights::{BUILTIN, ModelFiles};
-use lsregen_engine::{CheckContext, Context, Fault, FileRef, Lane, Node, outputs};
+use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Lane, Node, outputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,17 +27,20 @@ use crate::values::Model;
 #[serde(deny_unknown_fields)]
 pub struct LoadModel {
     /// `shapes/gligen` or `shapes/xl`, the small models of coloured shapes that are built in; or a folder in diffusers'
-    /// layout (`unet/`, `vae/`, `text_encoder/`, …), or a checkpoint in one file (`.safetensors`, `.ckpt`) of Stable
-    /// Diffusion 1.x, GLIGEN or SDXL, relative to the graph file. A folder that is itself called as a built-in model is
-    /// written `./shapes/xl`.
+    /// layout (`unet/`, `vae/`, `text_encoder/`, …), or a checkpoint in one file (`.safetensors`, `.ckpt`), of Stable
+    /// Diffusion 1.x, GLIGEN or SDXL: by its path from the graph file, by its name in a folder of models
+    /// (`--models-dir`), or on the Hugging Face hub as `hf:owner/name`, `hf:owner/name@revision` or
+    /// `hf:owner/name:file`, which a run downloads first. A folder that is itself called as a built-in model is written
+    /// `./shapes/xl`.
     #[schemars(length(min = 1))]
     pub model: String,
-    /// Another autoencoder in place of the model's own: a file, its folder, or the folder of a model that has one.
+    /// Another autoencoder in place of the model's own: a file, its folder, or the folder of a model that has one; named
+    /// as `model` is.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub vae: Option<String>,
     /// GLIGEN's fusers to be put on a Stable Diffusion 1.4 or 1.5 model, which makes it a model of the family `gligen`:
-    /// a file such as `gligen_sd14_textbox_pruned.safetensors`.
+    /// a file such as `gligen_sd14_textbox_pruned.safetensors`, named as `model` is.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub gligen: Option<String>,
@@ -69,33 +77,154 @@ outputs! {
     }
 }
 
+/// Where something is that a parameter names.
+enum Found {
+    Here(PathBuf),
+    /// In a repository of the hub, of which nothing usable is on this machine.
+    Elsewhere,
+    Nowhere(Fault),
+}
+
+/// Where models are looked for.
+struct Look<'a> {
+    resolve: &'a dyn Fn(&Path) -> PathBuf,
+    models: Option<Arc<ModelsPath>>,
+}
+
+impl Look<'_> {
+    fn find(&self, param: &'static str, kind: Kind, name: &str) -> Found {
+        match hub(name) {
+            Err(fault) => return Found::Nowhere(at(param, fault)),
+            Ok(Some((hub, reference))) => {
+                return hub.cached(&reference).map_or(Found::Elsewhere, Found::Here);
+            }
+            Ok(None) => {}
+        }
+        let path = (self.resolve)(Path::new(name));
+        if path.exists() {
+            return Found::Here(path);
+        }
+        if let Some(path) = self.models.as_ref().and_then(|models| models.find(kind, name)) {
+            return Found::Here(path);
+        }
+        let builtin = if kind == Kind::Model { "built in are shapes/gligen and shapes/xl; " } else { "" };
+        let searched = self.models.as_ref().map(|models| format!("; {}", models.missing(kind, name)));
+        Found::Nowhere(Fault::new(param, format!("there is no {} `{name}`", kind.name())).help(format!(
+            "{builtin}there is no {}{}",
+            path.display(),
+            searched.unwrap_or_default()
+        )))
+    }
+}
+
+/// The place of a model that is called `name`, relative to the working directory; what is on the hub is fetched.
+///
+/// # Errors
+/// There is no such thing, or it could not be fetched.
+pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
+    let here = |path: &Path| path.to_path_buf();
+    let look = look(&here, Some(Arc::new(models)));
+    let found = Kind::ALL.into_iter().map(|kind| look.find("model", kind, name));
+    let found = found.reduce(|first, next| if matches!(first, Found::Nowhere(_)) { next } else { first });
+    match found {
+        Some(Found::Here(path)) => Ok(path),
+        Some(Found::Nowhere(fault)) => Err(fault),
+        _ => fetch("model", name, true, progress),
+    }
+}
+
+/// Fetches what a text refers to on the hub.
+fn fetch(param: &'static str, name: &str, half: bool, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
+    let Some((hub, reference)) = hub(name).map_err(|error| at(param, error))? else {
+        return Err(Fault::new(param, format!("`{name}` is not on the hub")));
+    };
+    let wanted = |paths: &[String]| models::wanted(paths, half);
+    let mut tell = |p: hub::Progress| {
+        progress(Fetching { file: p.file, done: p.all_done, of: p.all_size });
+        Ok(())
+    };
+    hub.fetch(&reference, &wanted, &mut tell).map_err(|error| at(param, error))
+}
+
+/// The reference to the hub that a text is, and the hub as the environment has it.
+fn hub(name: &str) -> Result<Option<(Hub, HubRef)>, Error> {
+    match HubRef::parse(name)? {
+        Some(reference) => Ok(Some((Hub::from_env()?, reference))),
+        None => Ok(None),
+    }
+}
+
+fn at(param: &'static str, error: Error) -> Fault {
+    Fault::new(param, error.to_string())
+}
+
 impl LoadModel {
     /// Which of the built-in models is meant, if one is.
     fn builtin(&self) -> Option<usize> {
         BUILTIN.iter().position(|files| matches!(files, ModelFiles::Embedded { name, .. } if *name == self.model))
     }
 
-    fn source(&self, resolve: impl Fn(&Path) -> PathBuf) -> ModelSource {
-        let model = match self.builtin() {
-            Some(index) => Place::Files(BUILTIN[index].clone()),
-            None => {
-                let path = resolve(Path::new(&self.model));
-                if path.is_file() { Place::File(path) } else { Place::Files(ModelFiles::Folder(path)) }
-            }
-        };
-        let other = |path: &Option<String>| path.as_ref().map(|path| resolve(Path::new(path)));
-        ModelSource {
-            model,
-            vae: other(&self.vae),
-            gligen: other(&self.gligen),
-            prediction: self.prediction.map(PredictionType::from),
-        }
-    }
-
     /// Whether the model is one that is built in, as it is.
     fn is_builtin(&self) -> bool {
         self.builtin().is_some() && self.vae.is_none() && self.gligen.is_none()
     }
+
+    /// What is named, with the parameter that names it.
+    fn named(&self) -> impl Iterator<Item = (&'static str, Kind, &str)> {
+        let model = self.builtin().is_none().then_some(("model", Kind::Model, self.model.as_str()));
+        let vae = self.vae.as_deref().map(|vae| ("vae", Kind::Vae, vae));
+        let gligen = self.gligen.as_deref().map(|gligen| ("gligen", Kind::Gligen, gligen));
+        model.into_iter().chain(vae).chain(gligen)
+    }
+
+    /// Where all of it is; nothing where part of it has to be fetched first.
+    fn source(&self, look: &Look) -> Result<Option<ModelSource>, Vec<Fault>> {
+        let mut faults = vec![];
+        let mut places = [const { None }; 3];
+        let mut whole = true;
+        for (param, kind, name) in self.named() {
+            match look.find(param, kind, name) {
+                Found::Here(path) => places[kind as usize] = Some(path),
+                Found::Elsewhere => whole = false,
+                Found::Nowhere(fault) => faults.push(fault),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let [model, vae, gligen] = places;
+        let model = match (self.builtin(), model) {
+            (Some(index), _) => Place::Files(BUILTIN[index].clone()),
+            (None, Some(path)) if path.is_dir() => Place::Files(ModelFiles::Folder(path)),
+            (None, Some(path)) => Place::File(path),
+            (None, None) => return Ok(None),
+        };
+        let prediction = self.prediction.map(PredictionType::from);
+        Ok(whole.then_some(ModelSource { model, vae, gligen, prediction }))
+    }
+
+    /// What the model is made of; nothing where part of it has to be fetched first, or may be.
+    fn blueprint(&self, look: &Look) -> Result<Option<Blueprint>, Vec<Fault>> {
+        let Some(source) = self.source(look)? else { return Ok(None) };
+        match Blueprint::open(&source) {
+            Ok(blueprint) => Ok(Some(blueprint)),
+            // Of a repository only some files may have come so far: `fetch` will tell.
+            Err(_) if self.is_of_hub() => Ok(None),
+            Err(problems) => Err(faults(problems)),
+        }
+    }
+
+    fn is_of_hub(&self) -> bool {
+        self.named().any(|(_, _, name)| name.starts_with("hf:"))
+    }
+}
+
+fn faults(problems: Vec<Problem>) -> Vec<Fault> {
+    problems.into_iter().map(|problem| at(problem.part, problem.error)).collect()
+}
+
+fn look<'a>(resolve: &'a dyn Fn(&Path) -> PathBuf, models: Option<Arc<ModelsPath>>) -> Look<'a> {
+    Look { resolve, models }
 }
 
 impl Node for LoadModel {
@@ -111,28 +240,37 @@ impl Node for LoadModel {
         if self.is_builtin() {
             return vec![];
         }
-        let source = self.source(|path| cx.resolve(path));
-        if let Place::Files(ModelFiles::Folder(folder)) = &source.model
-            && !folder.is_dir()
-        {
-            let place = folder.display();
-            return vec![Fault::new("model", format!("there is no model `{}`", self.model)).help(format!(
-                "built in are shapes/gligen and shapes/xl; anything else is a folder or a file, and there is no {place}"
-            ))];
-        }
-        match Blueprint::open(&source) {
-            Ok(_) => vec![],
-            Err(problems) => problems.into_iter().map(|p| Fault::new(p.part, p.error.to_string())).collect(),
-        }
+        self.blueprint(&look(&|path| cx.resolve(path), cx.service())).err().unwrap_or_default()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
         if self.is_builtin() {
             return vec![];
         }
-        let blueprint = Blueprint::open(&self.source(|path| cx.resolve(path)));
         // What cannot be opened is told by `check`.
+        let blueprint = self.blueprint(&look(&|path| cx.resolve(path), cx.service())).ok().flatten();
         blueprint.iter().flat_map(Blueprint::files).map(|path| FileRef::new("model", path)).collect()
+    }
+
+    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault> {
+        let resolve = |path: &Path| cx.resolve(path);
+        let look = look(&resolve, cx.service());
+        let first = |faults: Vec<Fault>| faults.into_iter().next().unwrap_or_else(|| Fault::new("model", "unknown"));
+        if !self.is_of_hub() || self.blueprint(&look).map_err(first)?.is_some() {
+            return Ok(false);
+        }
+        let half = cx.service::<Numerics>().is_none_or(|numerics| numerics.numbers.weights != Some(DType::F32));
+        for (param, _, name) in self.named() {
+            if name.starts_with("hf:") {
+                self::fetch(param, name, half, progress)?;
+            }
+        }
+        match self.source(&look).map_err(first)?.map(|source| Blueprint::open(&source)) {
+            Some(Ok(_)) => Ok(true),
+            Some(Err(problems)) => Err(first(faults(problems))),
+            None => Err(Fault::new("model", format!("{}: nothing of it could be fetched", self.model))
+                .help("of a repository without model_index.json name the file: hf:owner/name:file.safetensors")),
+        }
     }
 
     fn fingerprint(&self) -> Option<String> {
@@ -145,8 +283,8 @@ impl Node for LoadModel {
         let family = match self.builtin() {
             Some(index) if self.is_builtin() => FAMILIES[index].clone(),
             _ => {
-                let blueprint = Blueprint::open(&self.source(|path| cx.resolve(path)));
-                blueprint.ok().map(|blueprint| blueprint.info.family.name().to_string())
+                let blueprint = self.blueprint(&look(&|path| cx.resolve(path), cx.service())).ok().flatten();
+                blueprint.map(|blueprint| blueprint.info.family.name().to_string())
             }
         };
         family.map(|family| ("model", family)).into_iter().collect()
@@ -155,10 +293,12 @@ impl Node for LoadModel {
     fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadModelOutputs> {
         cx.cancel().check()?;
         let numerics = cx.service::<Numerics>()?;
-        let blueprint = Blueprint::open(&self.source(|path| cx.resolve(path))).map_err(|problems| {
-            let problems: Vec<_> = problems.into_iter().map(|problem| problem.error.to_string()).collect();
-            anyhow::anyhow!(problems.join("; "))
+        let models = cx.service::<ModelsPath>().ok();
+        let blueprint = self.blueprint(&look(&|path| cx.resolve(path), models)).map_err(|faults| {
+            let faults: Vec<_> = faults.into_iter().map(|fault| fault.message).collect();
+            anyhow::anyhow!(faults.join("; "))
         })?;
+        let blueprint = blueprint.with_context(|| format!("{}: is not on this machine (any more)", self.model))?;
         blueprint.notes.iter().for_each(|note| cx.note(format!("{}: {note}", self.model)));
         let model = models::Model::new(blueprint, numerics.numbers.clone(), numerics.offload);
         Ok(LoadModelOutputs { model: Arc::new(Model(model)) })

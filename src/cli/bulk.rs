@@ -110,7 +110,7 @@ pub fn run(
     let manifest = format!("{stem}{share}.manifest.jsonl");
     let sheet = format!("{stem}.sweep.png");
     let reserved = [manifest.clone(), format!("{manifest}.lock"), format!("{manifest}.new"), sheet.clone()];
-    let bulk = Bulk { text, set, rows, names, host, output, registry };
+    let bulk = Bulk { text, set, rows, names, host, output, registry, quiet: options.quiet };
 
     let session = options.session(Runs::Many)?;
     let found = bulk.look_ahead(many, &session.digests, Names::new(reserved))?;
@@ -148,6 +148,7 @@ struct Bulk {
     host: Arc<Host>,
     output: PathBuf,
     registry: Registry,
+    quiet: bool,
 }
 
 /// What is known of a row before anything runs.
@@ -174,7 +175,15 @@ impl Bulk {
         let host = Host::clone(&self.host).with_output_folder(self.output.join(&row.name));
         // Of two values for one parameter the later wins: the row's.
         let overrides: Vec<_> = self.set.iter().chain(&row.overrides).cloned().collect();
-        let checked = self.text.check(&overrides, &self.registry, &host);
+        let mut checked = self.text.check(&overrides, &self.registry, &host);
+        if let Some(graph) = &checked.graph {
+            let mut progress = console::Fetches::new(self.quiet);
+            let fetched = graph.fetch(&host, &mut |fetching| progress.show(fetching));
+            // What came has yet to be checked.
+            if fetched.map_err(|error| open::unplannable(graph, vec![*error]))? {
+                checked = self.text.check(&overrides, &self.registry, &host);
+            }
+        }
         let Some(graph) = checked.graph else { return Err(checked.diagnostics) };
         let names: HashSet<_> = overrides.iter().map(Override::name).collect();
         let params = checked.document.iter().flat_map(Document::params);

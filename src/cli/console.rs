@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use lsregen_engine::{Event, Graph, Outcome, Subscriber, Summary};
+use lsregen_engine::{Event, Fetching, Graph, Outcome, Subscriber, Summary};
 
 /// Writes text as it is. Where nobody can read it, that is no fault.
 pub fn say(text: &str) {
@@ -21,6 +21,51 @@ pub fn complain(message: impl Display) {
 /// Whether colours are wanted: on a terminal, unless NO_COLOR says otherwise (no-color.org).
 pub fn colours() -> bool {
     stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Shows what is fetched before a run: a bar on a terminal, a line a file elsewhere.
+pub struct Fetches {
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    file: String,
+}
+
+impl Fetches {
+    pub fn new(quiet: bool) -> Fetches {
+        Fetches { quiet, bar: None, file: String::new() }
+    }
+
+    pub fn show(&mut self, fetching: Fetching) {
+        let new = self.file != fetching.file;
+        if new {
+            self.file = fetching.file.into();
+        }
+        if self.quiet || !stderr().is_terminal() {
+            if new && !self.quiet {
+                say(&format!("fetching {}\n", self.file));
+            }
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} {msg}");
+            ProgressBar::new(fetching.of).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        bar.set_length(fetching.of);
+        bar.set_position(fetching.done);
+        if new {
+            bar.set_message(self.file.clone());
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.bar.take().inspect(ProgressBar::finish_and_clear);
+    }
+}
+
+impl Drop for Fetches {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 /// Shows a run while it goes on: bars on a terminal, plain lines elsewhere.

@@ -1,19 +1,23 @@
 //! `lsregen inspect`: what is in a checkpoint.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use bytesize::ByteSize;
 use clap::Args;
-use lsregen_nodes::Survey;
+use lsregen_nodes::{Survey, bring};
 
-use super::{Exit, print, usage};
+use super::{Exit, console, models_args::Models, print, usage};
 
 /// Say what a model's files hold: family, networks, dtypes, sizes, what is missing or not used
 #[derive(Args)]
 pub struct Inspect {
-    /// A folder in diffusers' layout, or a weights file
-    #[arg(value_name = "FOLDER|FILE")]
-    path: PathBuf,
+    /// A folder in diffusers' layout, a weights file, a name in a folder of models, or `hf:owner/name`, which is fetched
+    /// first
+    #[arg(value_name = "MODEL")]
+    model: String,
+
+    #[command(flatten)]
+    models: Models,
 
     /// Print it as JSON
     #[arg(long)]
@@ -22,15 +26,17 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn main(self) -> Result<Exit, Exit> {
-        let shown = self.path.display();
-        if let Err(error) = std::fs::metadata(&self.path) {
-            return Err(usage(format!("{shown}: {error}")));
-        }
-        let survey = Survey::of(&self.path);
+        let mut progress = console::Fetches::new(false);
+        let models = self.models.path(Path::new(""))?;
+        let path = bring(&self.model, models, &mut |fetching| progress.show(fetching)).map_err(|fault| {
+            let help = fault.help.map(|help| format!("; {help}")).unwrap_or_default();
+            usage(format!("{}{help}", fault.message))
+        })?;
+        let survey = Survey::of(&path);
         if self.json {
             print(&format!("{:#}\n", serde_json::json!(survey)));
         } else {
-            print(&text(&survey, &shown.to_string()));
+            print(&text(&survey, &path.display().to_string()));
         }
         Ok(if survey.problems.is_empty() { Exit::Done } else { Exit::Failed })
     }

@@ -8,6 +8,7 @@ mod cache_args;
 mod check;
 mod console;
 mod events;
+mod fetch;
 mod graph;
 mod inspect;
 mod manifest;
@@ -46,6 +47,7 @@ enum Verb {
     Nodes(nodes::Nodes),
     Graph(graph::Graph),
     Cache(cache::Cache),
+    Fetch(fetch::Fetch),
     Inspect(inspect::Inspect),
     Schema(schema::Schema),
     Show(show::Show),
@@ -79,6 +81,7 @@ pub fn main() -> Exit {
         Verb::Nodes(verb) => verb.main(),
         Verb::Graph(verb) => verb.main(),
         Verb::Cache(verb) => verb.main(),
+        Verb::Fetch(verb) => verb.main(),
         Verb::Inspect(verb) => verb.main(),
         Verb::Schema(verb) => verb.main(),
         Verb::Show(verb) => verb.main(),

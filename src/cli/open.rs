@@ -109,13 +109,24 @@ pub fn open(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
     })
 }
 
-/// The graph at `path`, if it has no error and there is something to run.
-pub fn open_to_run(path: &Path, params: &Params, host: &Host) -> Result<Graph, Exit> {
+/// The graph at `path`, if it has no error and there is something to run; what it needs from elsewhere has been fetched.
+pub fn open_to_run(path: &Path, params: &Params, host: &Host, quiet: bool) -> Result<Graph, Exit> {
     let graph = open(path, params, host)?;
     if graph.outputs().next().is_none() {
         return Err(usage("this graph writes nothing: use it as a node of another graph, or add a SaveImage"));
     }
-    Ok(graph)
+    // What came has yet to be checked: the family of a model, for one.
+    if fetch(&graph, host, quiet)? { open(path, params, host) } else { Ok(graph) }
+}
+
+/// Brings the files that `graph` needs to this machine; says whether anything came.
+pub fn fetch(graph: &Graph, host: &Host, quiet: bool) -> Result<bool, Exit> {
+    let mut progress = console::Fetches::new(quiet);
+    graph.fetch(host, &mut |fetching| progress.show(fetching)).map_err(|error| {
+        progress.clear();
+        console::say(&render(&unplannable(graph, vec![*error]), console::colours()));
+        Exit::Failed
+    })
 }
 
 /// Plans a run of `graph` on what `store` knows.

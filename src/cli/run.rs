@@ -35,7 +35,7 @@ impl Run {
             return bulk::run(&self.graph, rows, &self.params, &self.place, &self.many, &self.options);
         }
         let host = self.place.host(&self.graph)?;
-        let graph = Arc::new(open::open_to_run(&self.graph, &self.params, &host)?);
+        let graph = Arc::new(open::open_to_run(&self.graph, &self.params, &host, self.options.quiet)?);
         let session = self.options.session(Runs::One)?;
         let plan = session.plan(&graph, &host)?;
         let progress = Arc::new(console::Progress::new(session.quiet));

@@ -225,7 +225,17 @@ impl Watching<'_> {
                 Ok(source) => source,
                 Err(fault) => return (None, vec![*fault]),
             };
-            let checked = check(source, &self.overrides, &self.registry, &self.host);
+            let mut checked = check(source.clone(), &self.overrides, &self.registry, &self.host);
+            if let Some(graph) = &checked.graph {
+                match graph.fetch(&self.host, &mut |_| {}) {
+                    Ok(false) => {}
+                    Ok(true) => checked = check(source, &self.overrides, &self.registry, &self.host),
+                    Err(error) => {
+                        let faults = open::unplannable(graph, vec![*error]);
+                        (checked.graph, checked.diagnostics) = (None, faults);
+                    }
+                }
+            }
             let mut files = checked.files;
             files.extend(checked.includes);
             if let Some(graph) = &checked.graph {

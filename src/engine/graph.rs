@@ -10,9 +10,11 @@ use petgraph::Direction::Incoming;
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
+use crate::context::{CheckContext, Host};
 use crate::diagnostic::Label;
-use crate::node::{DynNode, NodeType};
+use crate::node::{DynNode, Fetching, NodeType};
 use crate::overrides::Override;
+use crate::plan::PlanError;
 use crate::resolved::resolved;
 use crate::source::{Source, Span};
 use crate::texts::Texts;
@@ -130,6 +132,22 @@ impl Graph {
 
     pub fn node(&self, index: NodeIndex) -> &GraphNode {
         &self.nodes[index]
+    }
+
+    /// Brings the files of every node to this machine ([`Node::fetch`](crate::Node::fetch)). Says whether anything came.
+    ///
+    /// # Errors
+    /// The first node whose files could not be brought.
+    pub fn fetch(&self, host: &Host, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Box<PlanError>> {
+        let mut came = false;
+        for &index in &self.order {
+            let node = &self.nodes[index];
+            let cx = CheckContext::within(host, node.folder.as_deref());
+            let fetched = node.node.fetch(&cx, progress);
+            let name = &node.name;
+            came |= fetched.map_err(|fault| Box::new(PlanError { node: index, name: name.clone(), fault }))?;
+        }
+        Ok(came)
     }
 
     /// The nodes that a run is for, in the order of the document. There may be none in a graph that declares outputs: it

@@ -49,6 +49,15 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
         vec![]
     }
 
+    /// Brings to this machine what the node's files are, where they are elsewhere: a model from a hub. Called before a run,
+    /// never by a check. Says whether anything came, for then there is more to check.
+    ///
+    /// # Errors
+    /// What could not be brought, and why.
+    fn fetch(&self, _cx: &CheckContext, _progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
     /// What the node writes, so that no two nodes write one file.
     fn writes(&self, _cx: &CheckContext) -> Vec<FileRef> {
         vec![]
@@ -129,11 +138,20 @@ impl FileRef {
     }
 }
 
+/// How far the bringing of a file is, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetching<'a> {
+    pub file: &'a str,
+    pub done: u64,
+    pub of: u64,
+}
+
 /// A node whose type is forgotten: every [`Node`] is one.
 pub trait DynNode: Send + Sync {
     fn check(&self, cx: &CheckContext) -> Vec<Fault>;
     fn check_links(&self, links: &Links) -> Vec<Fault>;
     fn files(&self, cx: &CheckContext) -> Vec<FileRef>;
+    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault>;
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef>;
     fn fingerprint(&self) -> Option<String>;
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)>;
@@ -157,6 +175,10 @@ impl<N: Node> DynNode for N {
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
         Node::files(self, cx)
+    }
+
+    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault> {
+        Node::fetch(self, cx, progress)
     }
 
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {

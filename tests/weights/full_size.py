@@ -351,10 +351,10 @@ def size(folder):
 
 
 class Comparison:
-    """One row a kind and dtype. Outputs stay in DIR, weights do not."""
+    """One row a kind and dtype. Outputs stay in DIR and are used again; weights do not stay."""
 
     def __init__(self, a):
-        self.a, self.dir, self.rows, self.bad = a, a.dir, [], []
+        self.a, self.dir, self.bad, self.done = a, a.dir, [], set()
         self.theirs = [sys.executable, HERE / "diffusers_probe.py"]
         self.dir.mkdir(parents=True, exist_ok=True)
 
@@ -384,7 +384,9 @@ class Comparison:
         need = (30 if kind.family == "sdxl" else 8) * 10**9
         if shutil.disk_usage(self.dir).free < need:
             raise SystemExit(f"{self.dir} needs {need // 10**9} GB of free disk")
-        if base is not kind and not self.outputs("ours", base, "f32").exists():
+        self.done.add(kind.name)
+        known = all(self.outputs(who, base, d).exists() for who in ("ours", "diffusers") for d in self.dtypes(base))
+        if base.name not in self.done and not known:
             self.run(base)
         if kind.form == "vae":
             return self.run_vae(kind)
@@ -451,7 +453,6 @@ class Comparison:
             line += "" if good else "   above the aim"
         if not good:
             self.bad.append(f"{kind.name}{suffix} {dtype}")
-        self.rows.append(line)
         print(line, flush=True)
 
 

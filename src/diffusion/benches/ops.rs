@@ -1,12 +1,12 @@
 //! Time of single operations; `tests/speed/ops.py` runs these beside the same shapes in PyTorch.
 //!
 //! Benchmarks are named `ops/…` and, for the plain candle form of the same, `plain/…`, then the operation and its shape
-//! as that script reads them.
+//! as that script reads them. `half_…` has its weights in f16, `brain_…` in bf16.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use criterion::Criterion;
 use lsregen_diffusion::ops::{self, Convolution, plain};
 
@@ -31,6 +31,9 @@ fn bench(
     c.bench_function(&format!("plain/{name}"), |b| b.iter(|| black_box(plain().expect("an operation"))));
 }
 
+/// What weights may be kept as, and how the names of such operations begin.
+const DTYPES: [(DType, &str); 3] = [(DType::F32, ""), (DType::F16, "half_"), (DType::BF16, "brain_")];
+
 fn main() {
     ops::keep_memory();
     let mut c = Criterion::default()
@@ -46,6 +49,8 @@ fn main() {
         (2, 320, 320, 64, 3, 1),
         (1, 320, 320, 128, 3, 1),
         (1, 128, 128, 256, 3, 1),
+        (1, 128, 128, 512, 3, 1),
+        (1, 1280, 1280, 32, 3, 1),
         (2, 1280, 1280, 16, 3, 1),
         (2, 320, 320, 64, 3, 2),
         (2, 320, 320, 64, 1, 1),
@@ -55,9 +60,12 @@ fn main() {
     ] {
         let (x, weight, bias) = (normal(&[b, from, size, size]), normal(&[to, from, k, k]), normal(&[to]));
         let padding = (k / 2, k / 2);
-        let convolution = Convolution::new(&weight, Some(&bias), stride, padding).expect("a convolution");
-        let name = format!("conv {b}x{from}>{to} {size} k{k} s{stride}");
-        bench(c, &name, || convolution.forward(&x), || plain::conv2d(&x, &weight, Some(&bias), stride, padding));
+        for (dtype, prefix) in DTYPES {
+            let weight = weight.to_dtype(dtype).expect("weights");
+            let convolution = Convolution::new(&weight, Some(&bias), stride, padding).expect("a convolution");
+            let name = format!("{prefix}conv {b}x{from}>{to} {size} k{k} s{stride}");
+            bench(c, &name, || convolution.forward(&x), || plain::conv2d(&x, &weight, Some(&bias), stride, padding));
+        }
     }
     for (b, channels, groups, size) in [(2, 320, 32, 64), (1, 128, 32, 256), (2, 32, 8, 32)] {
         let (x, weight, bias) = (normal(&[b, channels, size, size]), normal(&[channels]), normal(&[channels]));
@@ -78,10 +86,15 @@ fn main() {
         let name = format!("attention {b}x{heads}x{d} {n} {m}");
         bench(c, &name, || ops::attention(&q, &k, &v, heads, false), || plain::attention(&q, &k, &v, heads, false));
     }
-    for (n, from, to) in [(4096, 320, 320), (2048, 64, 64), (512, 128, 1024)] {
+    for (n, from, to) in
+        [(4096, 320, 320), (2048, 64, 64), (512, 128, 1024), (4096, 1280, 10240), (77, 2048, 1280), (1, 1280, 1280)]
+    {
         let (x, weight, bias) = (normal(&[n, from]), normal(&[to, from]), normal(&[to]));
-        let name = format!("linear {n} {from}>{to}");
-        bench(c, &name, || ops::linear(&x, &weight, Some(&bias)), || plain::linear(&x, &weight, Some(&bias)));
+        for (dtype, prefix) in DTYPES {
+            let weight = weight.to_dtype(dtype).expect("weights");
+            let name = format!("{prefix}linear {n} {from}>{to}");
+            bench(c, &name, || ops::linear(&x, &weight, Some(&bias)), || plain::linear(&x, &weight, Some(&bias)));
+        }
     }
     for (n, d) in [(4096, 320), (512, 64)] {
         let (x, weight, bias, wide) = (normal(&[n, d]), normal(&[d]), normal(&[d]), normal(&[n, 8 * d]));

@@ -18,7 +18,7 @@ use super::unet::UNet;
 use super::vae::AutoencoderKl;
 use super::{Family, ModelInfo};
 use crate::schedule::{NoiseSchedule, PredictionType, SchedulerConfig};
-use crate::weights::{Checkpoint, ModelFiles, Numbers, Part, Sorted, TensorMap, Weights};
+use crate::weights::{Checkpoint, ModelFiles, Numbers, Part, Sorted, TensorMap, Weights, candidates};
 use crate::{Error, Result};
 
 /// Where a model's parts come from.
@@ -414,6 +414,45 @@ impl EncoderBlueprint {
     }
 }
 
+/// Of the files of a repository in diffusers' layout, or of an autoencoder alone, those that a model is loaded from; with
+/// `half` the fp16 variants where there are any.
+pub fn wanted(paths: &[String], half: bool) -> Vec<String> {
+    let mut wanted: Vec<String> = vec!["model_index.json".into(), "scheduler/scheduler_config.json".into()];
+    let components = [
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+        ("text_encoder_2", "model"),
+        ("", "diffusion_pytorch_model"),
+    ];
+    for (folder, stem) in components {
+        let inside = |name: &str| if folder.is_empty() { name.to_string() } else { format!("{folder}/{name}") };
+        let mut names = candidates(folder, stem);
+        // The sort keeps the order among equals.
+        names.sort_by_key(|name| half != name.contains("fp16"));
+        if let Some(name) = names.into_iter().find(|name| paths.contains(name)) {
+            if name.ends_with(".json") {
+                // The index alone says which shards there are; by their names they are known without it.
+                let (fp16, pickle) = (name.contains("fp16"), name.contains(".bin."));
+                let shard = |path: &&String| {
+                    path.starts_with(&inside(""))
+                        && path.contains("-of-")
+                        && path.contains("fp16") == fp16
+                        && path.ends_with(if pickle { ".bin" } else { ".safetensors" })
+                };
+                wanted.extend(paths.iter().filter(shard).cloned());
+            }
+            wanted.push(name);
+            wanted.push(inside("config.json"));
+        }
+    }
+    for folder in ["tokenizer", "tokenizer_2"] {
+        wanted.extend(tokenizer::FILES.iter().map(|name| format!("{folder}/{name}")));
+    }
+    wanted.retain(|path| paths.contains(path));
+    wanted
+}
+
 /// What both layouts give.
 struct Pieces {
     unet: (UNetConfig, TensorMap),
@@ -504,7 +543,7 @@ fn replacement_vae(
     if path.is_dir() {
         let folder = if path.join("config.json").is_file() { path.to_path_buf() } else { path.join("vae") };
         let files = ModelFiles::Folder(folder.clone());
-        let weights = files.weights(".", "diffusion_pytorch_model")?;
+        let weights = files.weights("", "diffusion_pytorch_model")?;
         let config = folder.join("config.json");
         used.insert(config.clone());
         return Ok((read(&config)?, one_network(&Arc::new(Checkpoint::open(&folder.join(weights))?))?));
@@ -523,4 +562,36 @@ fn replacement_vae(
         _ => VaeConfig::infer(&tensors, family.unwrap_or(Family::Sd1))?,
     };
     Ok((config, tensors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_not_downloaded_whole() {
+        let paths = |text: &str| text.split_whitespace().map(String::from).collect::<Vec<_>>();
+        let all = paths(
+            "README.md model_index.json scheduler/scheduler_config.json text_encoder/config.json \
+             text_encoder/model.safetensors text_encoder/model.fp16.safetensors text_encoder/model.onnx \
+             tokenizer/merges.txt tokenizer/vocab.json unet/config.json unet/diffusion_pytorch_model.bin \
+             unet/diffusion_pytorch_model.safetensors.index.json \
+             unet/diffusion_pytorch_model-00001-of-00002.safetensors \
+             unet/diffusion_pytorch_model-00002-of-00002.safetensors unet/diffusion_pytorch_model-00001-of-00002.bin \
+             vae/config.json vae/diffusion_pytorch_model.fp16.bin sd_xl_base_1.0.safetensors",
+        );
+        let common = "model_index.json scheduler/scheduler_config.json text_encoder/config.json tokenizer/merges.txt \
+             tokenizer/vocab.json unet/config.json unet/diffusion_pytorch_model-00001-of-00002.safetensors \
+             unet/diffusion_pytorch_model-00002-of-00002.safetensors \
+             unet/diffusion_pytorch_model.safetensors.index.json vae/config.json vae/diffusion_pytorch_model.fp16.bin";
+        for (half, own) in [(true, "text_encoder/model.fp16.safetensors"), (false, "text_encoder/model.safetensors")] {
+            let (mut found, mut expected) = (wanted(&all, half), paths(&format!("{common} {own}")));
+            found.sort();
+            expected.sort();
+            assert_eq!(found, expected);
+        }
+        assert!(wanted(&paths("README.md a.safetensors"), true).is_empty());
+        let vae = wanted(&paths("config.json diffusion_pytorch_model.safetensors sdxl_vae.safetensors"), true);
+        assert_eq!(vae, paths("diffusion_pytorch_model.safetensors config.json"));
+    }
 }

@@ -31,7 +31,7 @@ use crate::schedule::SchedulerConfig;
 use crate::weights::{ModelFiles, Numbers};
 use crate::{Error, Result};
 
-pub use blueprint::{Blueprint, ModelSource, Place, Problem};
+pub use blueprint::{Blueprint, ModelSource, Place, Problem, wanted};
 pub use survey::Survey;
 
 /// Kinds of models, told apart by their configuration.

@@ -104,7 +104,7 @@ impl Survey {
         // The folder of one component, or a file.
         let file = if path.is_dir() {
             let files = ModelFiles::Folder(path.into());
-            let found = ["diffusion_pytorch_model", "model"].iter().find_map(|stem| files.weights(".", stem).ok());
+            let found = ["diffusion_pytorch_model", "model"].iter().find_map(|stem| files.weights("", stem).ok());
             found.map(|file| path.join(file))
         } else {
             Some(path.into())

@@ -1,10 +1,10 @@
 //! Convolution on the CPU without an unrolled copy of its input.
 //!
-//! The input is copied once, with its margin of zeros, into planes whose lines follow each other; for stride s, into s²
-//! planes a channel, one for each phase. A pixel of the output and its neighbour to the right then read, for every
+//! The input is copied, with its margin of zeros, into planes whose lines follow each other; for stride s, into s² planes
+//! a channel, one for each phase. Of a large picture only a band is copied at a time. A pixel of the output and its neighbour to the right then read, for every
 //! entry of the window, neighbouring numbers at a fixed offset, also across the end of a line (those results are
 //! dropped). So the convolution is a sum of products of panels of weights with stretches of these planes: see
-//! [`super::tile`].
+//! [`super::tile`]. Panels in half precision are widened where they are used.
 
 use std::ops::Range;
 
@@ -12,12 +12,13 @@ use candle_core::{Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::kernel::{Arg, Kernel, apply1, apply2, read, read_some, suits};
+use super::kernel::{Arg, Kernel, apply1, apply2, read_numbers, read_some, ready};
 use super::linear::{Layout, linear_between};
 use super::plain;
 use super::resample::upsample_nearest_2x;
 use super::simd::{Function, LONGEST, Shared, Unwritten, dispatch, map, store, written};
 use super::tile::{ROWS, Steps, VECTORS, tile};
+use super::widen::Numbers;
 
 /// Positions of the output that one unit of work covers: whole tiles for vectors of 1, 4, 8 and 16.
 const STRIP: usize = 192;
@@ -25,7 +26,10 @@ const STRIP: usize = 192;
 /// Multiply-adds below which threads cost more than they bring.
 const WORTH_THREADS: usize = 1 << 20;
 
-/// A two-dimensional convolution: its weights, laid out for the kernel, and its geometry.
+/// Numbers of the input's copy: 28 MiB, which [`super::keep_memory`] keeps for the next convolution.
+const COPY: usize = 7 << 20;
+
+/// A two-dimensional convolution: its weights, laid out for the kernel in their own dtype, and its geometry.
 #[derive(Clone)]
 pub struct Convolution {
     /// Panels (⌈O/8⌉, C·k², 8) if `packed`, else (O, C, k, k).
@@ -53,7 +57,7 @@ impl Convolution {
         }
         let pointwise = k == 1 && stride == 1 && padding == (0, 0);
         // A weight that is one number broadcast (a declared one) stays as it is, and so does one under training.
-        let packed = !pointwise && suits(weight) && weight.is_contiguous() && !weight.track_op();
+        let packed = !pointwise && ready(weight, true);
         let weight = if packed {
             let panels = o.div_ceil(ROWS);
             let weight = weight.reshape((o, c * k * k))?.pad_with_zeros(0, 0, panels * ROWS - o)?;
@@ -161,52 +165,54 @@ impl Convolution {
             None => None,
         };
 
-        let work = b * grid.positions * panels * ROWS * c * k * k;
-        let threaded = work > WORTH_THREADS;
-        let padded = grid.pad(x.data, b * c, threaded);
-        let offsets = grid.offsets(k);
-        let compute = |weight: &[f32], y: &mut [Unwritten]| {
-            let work = Work { grid: &grid, weight, padded: &padded, offsets: &offsets, start: &start, add, c, o };
-            let strips = grid.positions.div_ceil(STRIP);
-            let wanted = if threaded { 4 * rayon::current_num_threads() } else { 1 };
-            let groups = wanted.div_ceil((b * strips).max(1)).clamp(1, panels.max(1));
-            let y = Shared::new(y);
-            let unit = |u: usize| {
-                let (sample, strip, group) = (u / groups / strips, u / groups % strips, u % groups);
-                let positions = strip * STRIP..((strip + 1) * STRIP).min(grid.positions);
-                let panels = group * panels / groups..(group + 1) * panels / groups;
-                dispatch(Unit { work: &work, sample, positions, panels, y });
-            };
-            if threaded {
-                (0..b * strips * groups).into_par_iter().for_each(unit);
-            } else {
-                (0..b * strips * groups).for_each(unit);
+        let threaded = b * grid.positions * panels * ROWS * c * k * k > WORTH_THREADS;
+        let threads = if threaded { rayon::current_num_threads() } else { 1 };
+        let (samples, rows) = grid.part(b, c);
+        let compute = |weight: Numbers, y: &mut [Unwritten]| {
+            let (y, size, mut copy) = (Shared::new(y), c * h * w, Vec::new());
+            for first in (0..b).step_by(samples) {
+                let samples = samples.min(b - first);
+                let x = &x.data[first * size..][..samples * size];
+                for top in (0..ho).step_by(rows) {
+                    let band = grid.band(top..(top + rows).min(ho));
+                    let padded = band.pad(x, samples * c, threaded, &mut copy);
+                    let offsets = band.offsets();
+                    let work = Work { grid: &band, weight, padded, offsets: &offsets, start: &start, add, first, c, o };
+                    work.run(samples, threads, y);
+                }
             }
         };
-        // SAFETY: strips and groups cover every pixel of every channel.
-        let y = read(&self.weight, |weight| unsafe { written(b * o * ho * wo, |y| compute(weight, y)) })?;
+        // SAFETY: the bands of all samples are the whole.
+        let y = read_numbers(&self.weight, |weight| unsafe { written(b * o * ho * wo, |y| compute(weight, y)) })?;
         Ok((y, shape))
     }
 }
 
-/// How input and output lie in memory.
+/// How the input and a band of the output, some of its rows, lie in memory.
+#[derive(Clone)]
 struct Grid {
     input: (usize, usize),
     out: (usize, usize),
+    k: usize,
     stride: usize,
     padding: (usize, usize),
     upsample: bool,
     /// Distance between lines of a phase.
     line: usize,
+    /// What the last line of a plane lacks of its right margin.
+    over: usize,
+    /// The band's first row.
+    top: usize,
     /// Lines of a phase.
     lines: usize,
     /// Distance between channels.
     plane: usize,
-    /// From the first pixel of the output to past its last, in steps of the planes.
+    /// From the band's first pixel to past its last, in steps of the planes.
     positions: usize,
 }
 
 impl Grid {
+    /// Of the whole picture.
     fn new(input: (usize, usize), k: usize, s: usize, padding: (usize, usize), upsample: bool) -> Result<Grid> {
         let (before, after) = padding;
         let scale = if upsample { 2 } else { 1 };
@@ -218,36 +224,60 @@ impl Grid {
         let out = ((full_h - k) / s + 1, (full_w - k) / s + 1);
         // With stride 1 the margin right of a line is that left of the next.
         let (line, over) = if s == 1 { (w + before.max(after), before.min(after)) } else { (full_w.div_ceil(s), 0) };
-        let lines = full_h.div_ceil(s);
-        let plane = s * s * lines * line + over;
-        Ok(Grid { input, out, stride: s, padding, upsample, line, lines, plane, positions: (out.0 - 1) * line + out.1 })
+        let grid =
+            Grid { input, out, k, stride: s, padding, upsample, line, over, top: 0, lines: 0, plane: 0, positions: 0 };
+        Ok(grid.band(0..out.0))
     }
 
-    /// The offset of each entry of a k×k window.
-    fn offsets(&self, k: usize) -> Vec<usize> {
-        let s = self.stride;
+    /// Of these rows of the output.
+    fn band(&self, rows: Range<usize>) -> Grid {
+        let lines = rows.len() + (self.k - 1) / self.stride;
+        let plane = self.stride * self.stride * lines * self.line + self.over;
+        let positions = (rows.len() - 1) * self.line + self.out.1;
+        Grid { top: rows.start, lines, plane, positions, ..self.clone() }
+    }
+
+    /// How many samples and rows of the output to compute at a time, so that the copy of the input does not grow with
+    /// the picture.
+    fn part(&self, samples: usize, channels: usize) -> (usize, usize) {
+        let rows = self.out.0;
+        if samples * channels * self.plane <= COPY {
+            return (samples.max(1), rows);
+        }
+        let margin = (self.k - 1) / self.stride;
+        let line = self.stride * self.stride * channels * self.line;
+        // Lines that two bands share are copied twice.
+        let most = (COPY / line).saturating_sub(margin).max(2 * margin + 1);
+        (1, rows.div_ceil(rows.div_ceil(most)))
+    }
+
+    /// The offset of each entry of the window.
+    fn offsets(&self) -> Vec<usize> {
+        let (k, s) = (self.k, self.stride);
         let entry = |(y, x): (usize, usize)| ((y % s) * s + x % s) * self.lines * self.line + y / s * self.line + x / s;
         (0..k * k).map(|i| entry((i / k, i % k))).collect()
     }
 
-    /// Copies `planes` planes into their margins; some room at the end, which the last tile reads and drops.
-    fn pad(&self, x: &[f32], planes: usize, threaded: bool) -> Vec<f32> {
-        let size = self.input.0 * self.input.1;
+    /// Copies the band of `planes` planes into their margins; some room at the end, which the last tile reads and drops.
+    fn pad<'a>(&self, x: &[f32], planes: usize, threaded: bool, copy: &'a mut Vec<f32>) -> &'a [f32] {
+        let (size, len) = (self.input.0 * self.input.1, planes * self.plane + VECTORS * LONGEST);
+        copy.clear();
         if size == 0 {
-            return vec![0.0; planes * self.plane + VECTORS * LONGEST];
+            copy.resize(len, 0.0);
+            return copy;
         }
-        let write = |padded: &mut [Unwritten]| {
-            let (body, room) = padded.split_at_mut(planes * self.plane);
-            room.fill(Unwritten::new(0.0));
-            let fill = |(to, from): (&mut [Unwritten], &[f32])| self.fill(to, from);
-            if threaded {
-                body.par_chunks_exact_mut(self.plane).zip(x.par_chunks_exact(size)).with_min_len(4).for_each(fill);
-            } else {
-                body.chunks_exact_mut(self.plane).zip(x.chunks_exact(size)).for_each(fill);
-            }
-        };
+        copy.reserve_exact(len);
+        let (body, room) = copy.spare_capacity_mut()[..len].split_at_mut(planes * self.plane);
+        room.fill(Unwritten::new(0.0));
+        let fill = |(to, from): (&mut [Unwritten], &[f32])| self.fill(to, from);
+        if threaded {
+            body.par_chunks_exact_mut(self.plane).zip(x.par_chunks_exact(size)).with_min_len(4).for_each(fill);
+        } else {
+            body.chunks_exact_mut(self.plane).zip(x.chunks_exact(size)).for_each(fill);
+        }
         // SAFETY: `fill` writes all of a plane.
-        unsafe { written(planes * self.plane + VECTORS * LONGEST, write) }
+        unsafe { copy.set_len(len) };
+        copy
     }
 
     /// Writes one plane of the input and the zeros around it.
@@ -258,7 +288,7 @@ impl Grid {
         over.fill(zero);
         for (i, line) in lines.chunks_exact_mut(self.line).enumerate() {
             let (phase, row) = (i / self.lines, i % self.lines);
-            let y = row * s + phase / s;
+            let y = (self.top + row) * s + phase / s;
             if y < before || y - before >= h {
                 line.fill(zero);
                 continue;
@@ -293,24 +323,51 @@ impl Function<2> for Sum {
     }
 }
 
-/// A convolution in the kernel's terms.
+/// A band of a convolution in the kernel's terms.
 struct Work<'a> {
     grid: &'a Grid,
-    weight: &'a [f32],
+    weight: Numbers<'a>,
     padded: &'a [f32],
     offsets: &'a [usize],
     start: &'a [f32],
     add: Option<&'a [f32]>,
+    /// The sample that `padded` begins with.
+    first: usize,
     c: usize,
     o: usize,
+}
+
+impl Work<'_> {
+    /// Writes the band of each of these samples to its place in `y`.
+    fn run(&self, samples: usize, threads: usize, y: Shared) {
+        let (strips, panels) = (self.grid.positions.div_ceil(STRIP), self.o.div_ceil(ROWS));
+        let wanted = if threads > 1 { 4 * threads } else { 1 };
+        let groups = wanted.div_ceil((samples * strips).max(1)).clamp(1, panels.max(1));
+        let unit = |room: &mut Vec<f32>, u: usize| {
+            let (sample, strip, group) = (u / groups / strips, u / groups % strips, u % groups);
+            let positions = strip * STRIP..((strip + 1) * STRIP).min(self.grid.positions);
+            let panels = group * panels / groups..(group + 1) * panels / groups;
+            dispatch(Unit { work: self, sample, positions, panels, room, y });
+        };
+        let units = 0..samples * strips * groups;
+        if threads > 1 {
+            units.into_par_iter().for_each_init(Vec::new, unit);
+        } else {
+            let mut room = Vec::new();
+            units.for_each(|u| unit(&mut room, u));
+        }
+    }
 }
 
 /// The part of it that one thread does in one go.
 struct Unit<'a> {
     work: &'a Work<'a>,
+    /// From `work.first` on.
     sample: usize,
     positions: Range<usize>,
     panels: Range<usize>,
+    /// For a panel that is widened.
+    room: &'a mut Vec<f32>,
     y: Shared,
 }
 
@@ -319,14 +376,18 @@ impl WithSimd for Unit<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        for panel in self.panels.clone() {
+        let (work, room) = (self.work, self.room);
+        let panel_size = work.c * work.offsets.len() * ROWS;
+        for panel in self.panels {
+            let weight = work.weight.widened(panel * panel_size..(panel + 1) * panel_size, room);
+            let stripe = Stripe { work, sample: self.sample, panel, weight, end: self.positions.end, y: self.y };
             let mut at = self.positions.start;
-            while at < self.positions.end {
-                let n = (self.positions.end - at).div_ceil(S::F32_LANES).min(VECTORS);
+            while at < stripe.end {
+                let n = (stripe.end - at).div_ceil(S::F32_LANES).min(VECTORS);
                 match n {
-                    1 => self.tile::<S, 1>(s, panel, at),
-                    2 => self.tile::<S, 2>(s, panel, at),
-                    _ => self.tile::<S, VECTORS>(s, panel, at),
+                    1 => stripe.tile::<S, 1>(s, at),
+                    2 => stripe.tile::<S, 2>(s, at),
+                    _ => stripe.tile::<S, VECTORS>(s, at),
                 }
                 at += n * S::F32_LANES;
             }
@@ -334,40 +395,45 @@ impl WithSimd for Unit<'_> {
     }
 }
 
-impl Unit<'_> {
-    /// All channels of a panel at the `N` vectors of positions from `at` on.
+/// What a unit computes with one panel.
+struct Stripe<'a> {
+    work: &'a Work<'a>,
+    sample: usize,
+    panel: usize,
+    /// The panel.
+    weight: &'a [f32],
+    /// Past the last position.
+    end: usize,
+    y: Shared,
+}
+
+impl Stripe<'_> {
+    /// All channels of the panel at the `N` vectors of positions from `at` on.
     #[inline(always)]
-    fn tile<S: Simd, const N: usize>(&self, s: S, panel: usize, at: usize) {
+    fn tile<S: Simd, const N: usize>(&self, s: S, at: usize) {
         let mut sums = [0f32; ROWS * VECTORS * LONGEST];
         if S::REGISTER_COUNT >= 32 {
-            self.rows::<S, ROWS, N>(s, panel, 0, at, &mut sums);
+            self.rows::<S, ROWS, N>(s, 0, at, &mut sums);
         } else {
-            self.rows::<S, { ROWS / 2 }, N>(s, panel, 0, at, &mut sums);
-            self.rows::<S, { ROWS / 2 }, N>(s, panel, ROWS / 2, at, &mut sums);
+            self.rows::<S, { ROWS / 2 }, N>(s, 0, at, &mut sums);
+            self.rows::<S, { ROWS / 2 }, N>(s, ROWS / 2, at, &mut sums);
         }
-        self.write(s, panel, at, N * S::F32_LANES, &sums);
+        self.write(s, at, N * S::F32_LANES, &sums);
     }
 
     #[inline(always)]
-    fn rows<S: Simd, const R: usize, const N: usize>(
-        &self,
-        s: S,
-        panel: usize,
-        row: usize,
-        at: usize,
-        sums: &mut [f32],
-    ) {
+    fn rows<S: Simd, const R: usize, const N: usize>(&self, s: S, row: usize, at: usize, sums: &mut [f32]) {
         let w = self.work;
         let steps = Steps { planes: w.c, plane: w.grid.plane, offsets: w.offsets };
         let mut acc = [[s.splat_f32s(0.0); N]; R];
-        let first = (self.sample * w.o.div_ceil(ROWS) + panel) * ROWS + row;
+        let first = ((w.first + self.sample) * w.o.div_ceil(ROWS) + self.panel) * ROWS + row;
         for (i, acc) in acc.iter_mut().enumerate() {
             *acc = [s.splat_f32s(w.start[first + i]); N];
         }
         // SAFETY: `Grid` lays out planes so that every entry of the window at every position is inside, and leaves room
         // for the rest of the last tile; the panel has ROWS entries for each of c·k² steps.
         unsafe {
-            let panel = w.weight.as_ptr().add(panel * w.c * w.offsets.len() * ROWS + row);
+            let panel = self.weight.as_ptr().add(row);
             let columns = w.padded.as_ptr().add(self.sample * w.c * w.grid.plane + at);
             tile::<S, R, N>(s, &mut acc, panel, columns, steps);
             for (i, acc) in acc.iter().enumerate() {
@@ -380,17 +446,18 @@ impl Unit<'_> {
 
     /// Writes what of a tile lies in the picture.
     #[inline(always)]
-    fn write<S: Simd>(&self, s: S, panel: usize, at: usize, n: usize, sums: &[f32]) {
+    fn write<S: Simd>(&self, s: S, at: usize, n: usize, sums: &[f32]) {
         let w = self.work;
         let ((ho, wo), line) = (w.grid.out, w.grid.line);
-        let end = (at + n).min(self.positions.end);
+        let end = (at + n).min(self.end);
+        let first = (w.first + self.sample) * w.o + self.panel * ROWS;
         let mut p = at;
         while p < end {
-            let (y, x) = (p / line, p % line);
+            let (y, x) = (w.grid.top + p / line, p % line);
             let run = (line - x).min(end - p);
             let inside = run.min(wo.saturating_sub(x));
-            for i in 0..ROWS.min(w.o - panel * ROWS) {
-                let to = ((self.sample * w.o + panel * ROWS + i) * ho + y) * wo + x;
+            for i in 0..ROWS.min(w.o - self.panel * ROWS) {
+                let to = ((first + i) * ho + y) * wo + x;
                 let from = &sums[i * n + p - at..][..inside];
                 // SAFETY: `to..to + inside` is a piece of one line of the output, which no other unit covers.
                 unsafe {
@@ -410,6 +477,7 @@ impl Unit<'_> {
 
 impl Kernel<1> for Convolution {
     const NAME: &'static str = "convolution";
+    const HALF_WEIGHTS: bool = true;
 
     fn constants(&self) -> [Option<&Tensor>; 2] {
         [Some(&self.weight), self.bias.as_ref()]
@@ -430,6 +498,7 @@ impl Kernel<1> for Convolution {
 
 impl Kernel<2> for Convolution {
     const NAME: &'static str = "convolution and sum";
+    const HALF_WEIGHTS: bool = true;
 
     fn constants(&self) -> [Option<&Tensor>; 2] {
         [Some(&self.weight), self.bias.as_ref()]

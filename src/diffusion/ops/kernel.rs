@@ -2,6 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, Var};
 
+use super::widen::Numbers;
+
 /// A contiguous argument.
 #[derive(Clone, Copy)]
 pub(super) struct Arg<'a> {
@@ -12,6 +14,9 @@ pub(super) struct Arg<'a> {
 /// An operation with `N` arguments and constants (weights), which has a kernel for f32 on the CPU.
 pub(super) trait Kernel<const N: usize>: Send + Sync + 'static {
     const NAME: &'static str;
+
+    /// Whether constants may be in half precision.
+    const HALF_WEIGHTS: bool = false;
 
     /// What the operation reads besides its arguments. Gradients do not flow into constants: where one is tracked by
     /// autodiff, the plain form is taken.
@@ -109,14 +114,20 @@ impl<K: Kernel<3>> CustomOp3 for Operation<K> {
     }
 }
 
-/// f32 on the CPU: what kernels take.
-pub(super) fn suits(t: &Tensor) -> bool {
-    t.device().is_cpu() && t.dtype() == DType::F32
+/// Whether a constant, f32 or else half of it, lies ready for a kernel.
+pub(super) fn ready(constant: &Tensor, half: bool) -> bool {
+    let dtype = match constant.dtype() {
+        DType::F32 => true,
+        DType::F16 | DType::BF16 => half,
+        _ => false,
+    };
+    dtype && constant.device().is_cpu() && constant.is_contiguous() && !constant.track_op()
 }
 
-fn fast<const N: usize>(kernel: &impl Kernel<N>, args: [&Tensor; N]) -> bool {
-    args.iter().all(|a| suits(a))
-        && kernel.constants().into_iter().flatten().all(|c| suits(c) && c.is_contiguous() && !c.track_op())
+/// f32 on the CPU is what kernels take.
+fn fast<const N: usize, K: Kernel<N>>(kernel: &K, args: [&Tensor; N]) -> bool {
+    args.iter().all(|a| a.device().is_cpu() && a.dtype() == DType::F32)
+        && kernel.constants().into_iter().flatten().all(|c| ready(c, K::HALF_WEIGHTS))
 }
 
 /// Applies the kernel, or the plain form where the kernel does not suit.
@@ -138,13 +149,21 @@ pub(super) fn apply3<K: Kernel<3>>(k: K, a: &Tensor, b: &Tensor, c: &Tensor) -> 
     }
 }
 
-/// Reads a constant.
-pub(super) fn read<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+/// Reads a constant as it lies.
+pub(super) fn read_numbers<R>(t: &Tensor, f: impl FnOnce(Numbers) -> R) -> Result<R> {
     let (storage, layout) = t.storage_and_layout();
+    let Some((from, to)) = layout.contiguous_offsets() else { candle_core::bail!("constant: needs to be contiguous") };
     match &*storage {
-        Storage::Cpu(s) => Ok(f(arg(s, layout, "constant")?.data)),
-        _ => candle_core::bail!("constant: needs the CPU"),
+        Storage::Cpu(CpuStorage::F32(data)) => Ok(f(Numbers::F32(&data[from..to]))),
+        Storage::Cpu(CpuStorage::F16(data)) => Ok(f(Numbers::F16(&data[from..to]))),
+        Storage::Cpu(CpuStorage::BF16(data)) => Ok(f(Numbers::Bf16(&data[from..to]))),
+        _ => candle_core::bail!("constant: needs f32, f16 or bf16 on the CPU"),
     }
+}
+
+/// Reads a constant, all of it in f32.
+pub(super) fn read<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    read_numbers(t, |numbers| f(numbers.widened(0..t.elem_count(), &mut Vec::new())))
 }
 
 /// [`read`] of a constant that may be absent.

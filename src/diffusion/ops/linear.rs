@@ -1,13 +1,28 @@
 //! Affine maps as matrix products by `gemm`, between token-first and channel-first layouts without transposing either.
+//!
+//! Weights in half precision are widened a block of rows at a time, and each block is multiplied while it is in a cache.
+
+use std::ops::Range;
 
 use candle_core::{Result, Shape, Tensor};
 use gemm::{Parallelism, gemm};
+use rayon::prelude::*;
 
-use super::kernel::{Arg, Kernel, apply1, apply2, read, read_some};
+use super::kernel::{Arg, Kernel, apply1, apply2, read_numbers, read_some};
 use super::plain;
+use super::simd::Shared;
+use super::widen::Numbers;
 
 /// Multiply-adds below which threads cost more than they bring.
 const WORTH_THREADS: usize = 1 << 21;
+
+/// Tokens up to which each thread widens and multiplies blocks of its own. Beyond, all threads work on the same block:
+/// it may then be larger, and the tokens, which are read once a block, are read less often.
+const FEW_TOKENS: usize = 256;
+
+/// Weights of a block that a thread has for itself, and of one that all share: 512 KiB and 4 MiB once they are f32.
+const OWN_BLOCK: usize = 1 << 17;
+const SHARED_BLOCK: usize = 1 << 20;
 
 /// Which of its dimensions a tensor of features has first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,53 +103,18 @@ impl Linear {
         Ok(Sizes { batch, tokens, from, to, result })
     }
 
-    fn product(&self, x: Arg, add: Option<Arg>) -> Result<(Vec<f32>, Shape)> {
+    fn multiply(&self, x: Arg, add: Option<Arg>) -> Result<(Vec<f32>, Shape)> {
         let z = self.sizes(x.dims, add.map(|a| a.dims))?;
-        let (n, c, o) = (z.tokens, z.from, z.to);
         let mut y = read_some(self.bias.as_ref(), |bias| self.start(&z, bias, add.map(|a| a.data)))?;
-        let add_to = self.bias.is_some() || add.is_some();
-        // (of a feature, of a token)
-        let strides = |layout, c: usize| match layout {
-            Layout::Tokens => (1, c as isize),
-            Layout::Channels => (n as isize, 1),
-        };
-        let ((x_feature, x_token), (y_feature, y_token)) = (strides(self.from, c), strides(self.to, o));
-        let work = z.batch * o * n * c;
-        let threads =
-            if work < WORTH_THREADS { Parallelism::None } else { Parallelism::Rayon(rayon::current_num_threads()) };
-        read(&self.weight, |weight| {
-            for i in 0..z.batch {
-                let x = x.data[i * n * c..][..n * c].as_ptr();
-                // SAFETY: `y` has room for batch·n·o numbers, `x` holds n·c and `weight` o·c, and the strides walk
-                // exactly these. What `y` holds is only read where `start` wrote it.
-                unsafe {
-                    let y = y.as_mut_ptr().add(i * n * o);
-                    gemm(
-                        o,
-                        n,
-                        c,
-                        y,
-                        y_token,
-                        y_feature,
-                        add_to,
-                        weight.as_ptr(),
-                        1,
-                        c as isize,
-                        x,
-                        x_token,
-                        x_feature,
-                        1.0,
-                        1.0,
-                        false,
-                        false,
-                        false,
-                        threads,
-                    );
-                }
-            }
-        })?;
+        let len = z.batch * z.tokens * z.to;
+        // What `start` wrote stays there.
+        y.clear();
+        let room = Shared::new(&mut y.spare_capacity_mut()[..len]);
+        let add = self.bias.is_some() || add.is_some();
+        let product = Product { x: x.data, y: room, add, from: self.from, to: self.to, z: &z };
+        read_numbers(&self.weight, |weight| product.all(weight))?;
         // SAFETY: the products are written.
-        unsafe { y.set_len(z.batch * n * o) };
+        unsafe { y.set_len(len) };
         Ok((y, Shape::from(z.result)))
     }
 
@@ -182,15 +162,107 @@ impl Linear {
     }
 }
 
+/// The matrix product of an affine map.
+struct Product<'a> {
+    x: &'a [f32],
+    /// Room for batch·tokens·to numbers; with `add`, they are there and added to.
+    y: Shared,
+    add: bool,
+    from: Layout,
+    to: Layout,
+    z: &'a Sizes,
+}
+
+impl Product<'_> {
+    /// By all of `weight`.
+    fn all(&self, weight: Numbers) {
+        let z = self.z;
+        let threads = match z.batch * z.tokens * z.from * z.to {
+            ..WORTH_THREADS => 1,
+            _ => rayon::current_num_threads(),
+        };
+        if let Numbers::F32(weight) = weight {
+            return self.rows(0..z.to, weight, threads);
+        }
+        // Blocks of the same size but for one row: `gemm` takes other ways for very small ones.
+        let few = z.batch * z.tokens <= FEW_TOKENS;
+        let most = (if few { OWN_BLOCK } else { SHARED_BLOCK } / z.from.max(1)).max(1);
+        let blocks = z.to.div_ceil(most).max(if few { threads.min(z.to) } else { 1 });
+        let block = |i: usize| i * z.to / blocks..(i + 1) * z.to / blocks;
+        if few && threads > 1 {
+            (0..blocks).into_par_iter().for_each_init(Vec::new, |room, i| {
+                let rows = block(i);
+                let numbers = rows.start * z.from..rows.end * z.from;
+                self.rows(rows, weight.widened(numbers, room), 1);
+            });
+            return;
+        }
+        let mut room = vec![0f32; z.to.div_ceil(blocks.max(1)) * z.from];
+        for rows in (0..blocks).map(block) {
+            let (start, room) = (rows.start * z.from, &mut room[..rows.len() * z.from]);
+            if threads == 1 {
+                weight.widen(start, room);
+            } else {
+                let part = room.len().div_ceil(threads).max(1);
+                let parts = room.par_chunks_mut(part).enumerate();
+                parts.for_each(|(i, part_of_room)| weight.widen(start + i * part, part_of_room));
+            }
+            self.rows(rows, room, threads);
+        }
+    }
+
+    /// By `weight`, which are some `rows` of the whole.
+    fn rows(&self, rows: Range<usize>, weight: &[f32], threads: usize) {
+        let (n, c, o) = (self.z.tokens, self.z.from, self.z.to);
+        assert!(rows.end <= o && weight.len() == rows.len() * c && self.x.len() == self.z.batch * n * c);
+        // (of a feature, of a token)
+        let strides = |layout, c: usize| match layout {
+            Layout::Tokens => (1, c),
+            Layout::Channels => (n, 1),
+        };
+        let ((x_feature, x_token), (y_feature, y_token)) = (strides(self.from, c), strides(self.to, o));
+        let threads = if threads == 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
+        for i in 0..self.z.batch {
+            let x = self.x[i * n * c..][..n * c].as_ptr();
+            // SAFETY: `y` has room for batch·n·o numbers, `x` holds n·c and `weight` c for each row, and the strides
+            // walk exactly these. What `y` holds is only read where it was written. No two calls share rows.
+            unsafe {
+                gemm(
+                    rows.len(),
+                    n,
+                    c,
+                    self.y.at(i * n * o + rows.start * y_feature),
+                    y_token as isize,
+                    y_feature as isize,
+                    self.add,
+                    weight.as_ptr(),
+                    1,
+                    c as isize,
+                    x,
+                    x_token as isize,
+                    x_feature as isize,
+                    1.0,
+                    1.0,
+                    false,
+                    false,
+                    false,
+                    threads,
+                );
+            }
+        }
+    }
+}
+
 impl Kernel<1> for Linear {
     const NAME: &'static str = "linear";
+    const HALF_WEIGHTS: bool = true;
 
     fn constants(&self) -> [Option<&Tensor>; 2] {
         [Some(&self.weight), self.bias.as_ref()]
     }
 
     fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
-        self.product(x, None)
+        self.multiply(x, None)
     }
 
     fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
@@ -204,13 +276,14 @@ impl Kernel<1> for Linear {
 
 impl Kernel<2> for Linear {
     const NAME: &'static str = "linear and sum";
+    const HALF_WEIGHTS: bool = true;
 
     fn constants(&self) -> [Option<&Tensor>; 2] {
         [Some(&self.weight), self.bias.as_ref()]
     }
 
     fn fast(&self, [x, add]: [Arg; 2]) -> Result<(Vec<f32>, Shape)> {
-        self.product(x, Some(add))
+        self.multiply(x, Some(add))
     }
 
     fn plain(&self, [x, add]: [&Tensor; 2]) -> Result<Tensor> {

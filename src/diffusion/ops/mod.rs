@@ -16,6 +16,7 @@ pub mod plain;
 mod resample;
 mod simd;
 mod tile;
+mod widen;
 
 use candle_core::{Result, Tensor};
 

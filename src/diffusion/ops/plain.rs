@@ -2,17 +2,17 @@
 
 use candle_core::{D, Result, Tensor};
 
-/// `x Wᵀ + b`. `x` (…, in), `weight` (out, in), `bias` (out).
+/// `x Wᵀ + b` in `x`'s dtype. `x` (…, in), `weight` (out, in), `bias` (out).
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let y = x.broadcast_matmul(&weight.t()?)?;
+    let y = x.broadcast_matmul(&weight.to_dtype(x.dtype())?.t()?)?;
     match bias {
-        Some(b) => y.broadcast_add(b),
+        Some(b) => y.broadcast_add(&b.to_dtype(x.dtype())?),
         None => Ok(y),
     }
 }
 
-/// Cross-correlation. `x` (B, C, H, W), `weight` (O, C, k, k), `bias` (O); `padding`: zeros (above and left, below and
-/// right).
+/// Cross-correlation in `x`'s dtype. `x` (B, C, H, W), `weight` (O, C, k, k), `bias` (O); `padding`: zeros (above and
+/// left, below and right).
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -20,8 +20,9 @@ pub fn conv2d(
     stride: usize,
     (before, after): (usize, usize),
 ) -> Result<Tensor> {
+    let weight = weight.to_dtype(x.dtype())?;
     let y = if stride == 1 && before == after {
-        x.conv2d(weight, before, 1, 1, 1)?
+        x.conv2d(&weight, before, 1, 1, 1)?
     } else {
         // candle's gradient of a strided convolution needs every row and column of its input to be used: pad here, and
         // leave off what no window reaches.
@@ -32,10 +33,10 @@ pub fn conv2d(
         }
         let reached = |n: usize| (n + before + after - k) / stride * stride + k;
         let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
-        x.narrow(2, 0, reached(h))?.narrow(3, 0, reached(w))?.contiguous()?.conv2d(weight, 0, stride, 1, 1)?
+        x.narrow(2, 0, reached(h))?.narrow(3, 0, reached(w))?.contiguous()?.conv2d(&weight, 0, stride, 1, 1)?
     };
     match bias {
-        Some(b) => y.broadcast_add(&b.reshape((1, b.elem_count(), 1, 1))?),
+        Some(b) => y.broadcast_add(&b.to_dtype(x.dtype())?.reshape((1, b.elem_count(), 1, 1))?),
         None => Ok(y),
     }
 }

@@ -112,7 +112,8 @@ fn built_in_models_equal_the_reference() {
     let tokens = fixture_tokens();
     for (folder, n) in [("gligen/text_encoder", 0), ("xl/text_encoder", 0), ("xl/text_encoder_2", 1)] {
         let (model, _) = folder.split_once('/').unwrap();
-        let encoder = &built_in(model).blueprint().encoders[n];
+        let model = built_in(model);
+        let encoder = &model.blueprint().encoders[n];
         let (clip, tokenizer) = (encoder.load(&f32s()).unwrap(), encoder.tokenizer().unwrap());
         let ids = ["", "a red circle and a blue star on sand"].map(|t| tokenizer.encode(t).unwrap());
         let text = clip.forward(&ids).unwrap();

@@ -60,24 +60,12 @@ impl ModelFiles {
         serde_json::from_slice(&bytes).map_err(|e| Error::Config(format!("{}: {e}", self.label(path))))
     }
 
-    /// The weights of a component, as a path inside the model: `stem.safetensors`, the index of a sharded one, the `fp16`
-    /// variant where that is what there is, or PyTorch's `.bin`.
+    /// The weights of a component, as a path inside the model: the first of [`candidates`] that is there.
     pub fn weights(&self, folder: &str, stem: &str) -> Result<String> {
-        // transformers' pickles have another name.
-        let pickle = if stem == "model" { "pytorch_model" } else { stem };
-        let names = [
-            format!("{folder}/{stem}.safetensors"),
-            format!("{folder}/{stem}.safetensors.index.json"),
-            format!("{folder}/{stem}.fp16.safetensors"),
-            format!("{folder}/{stem}.safetensors.index.fp16.json"),
-            format!("{folder}/{stem}.fp16.safetensors.index.json"),
-            format!("{folder}/{pickle}.bin"),
-            format!("{folder}/{pickle}.bin.index.json"),
-            format!("{folder}/{pickle}.fp16.bin"),
-        ];
+        let names = candidates(folder, stem);
         names.iter().find(|n| self.has(n)).cloned().ok_or_else(|| {
             Error::Weights(format!(
-                "{}: no such file, nor its fp16 variant, its shards or {pickle}.bin; a model folder in diffusers' layout \
+                "{}: no such file, nor its fp16 variant, its shards or PyTorch's .bin; a model folder in diffusers' layout \
                  has its weights there",
                 self.label(&names[0])
             ))
@@ -95,4 +83,22 @@ impl ModelFiles {
             }
         }
     }
+}
+
+/// Names under which diffusers and transformers keep the weights of a component: whole, in shards (their index), the
+/// `fp16` variant, or as PyTorch's `.bin`; the best one first.
+pub fn candidates(folder: &str, stem: &str) -> Vec<String> {
+    // transformers' pickles have another name.
+    let pickle = if stem == "model" { "pytorch_model" } else { stem };
+    let names = [
+        format!("{stem}.safetensors"),
+        format!("{stem}.safetensors.index.json"),
+        format!("{stem}.fp16.safetensors"),
+        format!("{stem}.safetensors.index.fp16.json"),
+        format!("{stem}.fp16.safetensors.index.json"),
+        format!("{pickle}.bin"),
+        format!("{pickle}.bin.index.json"),
+        format!("{pickle}.fp16.bin"),
+    ];
+    names.into_iter().map(|name| if folder.is_empty() { name } else { format!("{folder}/{name}") }).collect()
 }

@@ -298,3 +298,48 @@ fn open_clip(name: &str) -> Option<Vec<(String, View)>> {
     let (from, to) = NAMES.iter().find(|(from, _)| rest.starts_with(from))?;
     whole(format!("{layer}.{to}{}", &rest[from.len()..]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every tensor of the public single files, as an independent table has it (fixtures/original_names.py).
+    #[test]
+    fn every_original_name_has_its_place() {
+        let table = include_str!("../tests/fixtures/keys/original.tsv");
+        let mut seen = 0;
+        for line in table.lines() {
+            let [file, name, places, _] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let Place::In(part, found) = place(name, 2) else { panic!("{file}: no place for {name}") };
+            let folder = match part {
+                Part::UNet => "unet",
+                Part::Vae => "vae",
+                Part::TextEncoder => "text_encoder",
+                Part::TextEncoder2 => "text_encoder_2",
+            };
+            let found = found.iter().map(|(to, _)| turned(to, 4).unwrap_or(to.clone()));
+            let found: Vec<_> = found.map(|to| format!("{folder}/{to}")).collect();
+            assert_eq!(found.join(" "), places, "{file}: {name}");
+            seen += 1;
+        }
+        assert!(seen > 3900);
+        assert_eq!(layers(table.lines().filter_map(|line| line.split('\t').nth(1))), 2);
+    }
+
+    #[test]
+    fn old_and_own_names_of_diffusers() {
+        let old = "decoder.mid_block.attentions.0.proj_attn.weight";
+        let new = "decoder.mid_block.attentions.0.to_out.0.weight";
+        assert_eq!(place(old, 2), Place::In(Part::Vae, vec![(new.into(), View::Matrix)]));
+        assert_eq!(place(new, 2), Place::In(Part::Vae, vec![(new.into(), View::Whole)]));
+        for name in ["up_blocks.1.attentions.0.norm.weight", "add_embedding.linear_1.bias"] {
+            assert_eq!(place(name, 2), Place::In(Part::UNet, vec![(name.into(), View::Whole)]));
+        }
+        for name in ["betas", "model_ema.decay", "diffusion.betas", "text_model.embeddings.position_ids"] {
+            assert_eq!(place(name, 2), Place::Spare, "{name}");
+        }
+        for name in ["", ".", "input_blocks", "input_blocks.x.0.op.weight", "output_blocks.99999999999999999999.0.a", "é.ü"] {
+            assert_eq!(place(name, 2), Place::Unknown, "{name}");
+        }
+    }
+}

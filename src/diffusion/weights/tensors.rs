@@ -296,7 +296,7 @@ impl Weights {
     fn load(&self, shape: Shape, name: &str, dtype: impl Fn(Dtype) -> DType) -> Result<Tensor> {
         let (name, label) = (self.name(name), &self.map.label);
         let located = self.map.tensors.get(&name).ok_or_else(|| {
-            Error::Weights(format!("{label}: tensor `{name}` is missing; is this the checkpoint of its config.json?"))
+            Error::Weights(format!("{label}: tensor `{name}` is missing; is this the file of another model, or not whole?"))
         })?;
         let found = located.shape();
         if *found != *shape.dims() {
@@ -333,7 +333,7 @@ impl Weights {
         let shown = left.iter().take(3).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
         let more = if left.len() > 3 { format!(" and {} more", left.len() - 3) } else { String::new() };
         Err(Error::Weights(format!(
-            "{}: holds tensors that its config.json has no place for: {shown}{more}; is the config that of another model?",
+            "{}: holds tensors that its configuration has no place for: {shown}{more}; is it that of another model?",
             self.map.label
         )))
     }

@@ -1,0 +1,254 @@
+//! One file from the hub into the cache: what is there already is kept, what comes is checked.
+//!
+//! A content gets its name only when it is whole and is what the hub said it would be. Until then it is a partial file,
+//! which the next attempt goes on with, of this process or another.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+use ureq::http::StatusCode;
+
+use super::cache::{Cache, made};
+use super::client::{Client, Failure, RemoteFile};
+use super::{Hub, HubRef};
+use crate::{Error, Result};
+
+/// How often in a row a content is asked for in vain.
+const ATTEMPTS: u32 = 5;
+
+/// How often one who waits looks whether he still should.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A file to be downloaded, of which everything is known but its content.
+pub(super) struct Download<'a> {
+    pub hub: &'a Hub,
+    pub of: &'a HubRef,
+    pub client: &'a Client<'a>,
+    pub cache: &'a Cache,
+    pub commit: &'a str,
+    pub file: &'a RemoteFile,
+    pub etag: &'a str,
+    pub size: u64,
+}
+
+impl Download<'_> {
+    /// Downloads what is missing. `progress` is told how many bytes are there, and ends the download by an error.
+    pub fn run(&self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        progress(0)?;
+        let lock = self.cache.lock(self.etag)?;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => sleep(PAUSE),
+                // A file system without locks: two processes at one content would at worst spoil it, which is seen.
+                Err(TryLockError::Error(_)) => break,
+            }
+            progress(0)?;
+        }
+        let blob = self.cache.blob(self.etag);
+        match fs::metadata(&blob) {
+            Ok(known) if known.len() == self.size => return progress(self.size),
+            Ok(_) => fs::remove_file(&blob).map_err(Error::io(&blob))?,
+            Err(_) => made(&blob)?,
+        }
+        let partial = self.cache.partial(self.etag);
+        let resumed = fs::metadata(&partial).is_ok_and(|known| known.len() > 0);
+        let mut sums = self.fill(&partial, progress)?;
+        if resumed && !sums.is(self.etag) {
+            // What was there from before was not the beginning of it: once more, from nothing.
+            fs::remove_file(&partial).map_err(Error::io(&partial))?;
+            sums = self.fill(&partial, progress)?;
+        }
+        if !sums.is(self.etag) {
+            fs::remove_file(&partial).map_err(Error::io(&partial))?;
+            return Err(Error::input(format!(
+                "{}: what came for `{}` is not what the hub says it is ({} differs); it was deleted; try again, and \
+                 if that does not help, ask who runs the proxy or mirror",
+                self.of,
+                self.file.path,
+                sums.name(self.etag)
+            )));
+        }
+        fs::rename(&partial, &blob).map_err(Error::io(blob))
+    }
+
+    /// Brings the partial file to its full size.
+    fn fill(&self, path: &Path, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Sums> {
+        let mut partial = Partial::open(path, self.size)?;
+        partial.sum(progress)?;
+        let mut vain = 0;
+        while partial.have < self.size {
+            progress(partial.have)?;
+            let before = partial.have;
+            let failure = match self.client.content(self.file, self.commit, partial.have) {
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing(error)) => error,
+                Ok(answer) => {
+                    let range = answer.headers().get("content-range").and_then(|range| range.to_str().ok());
+                    let goes_on = answer.status() == StatusCode::PARTIAL_CONTENT
+                        && range.is_some_and(|range| range.starts_with(&format!("bytes {}-", partial.have)));
+                    if partial.have > 0 && !goes_on {
+                        partial.clear()?;
+                    }
+                    if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+                        self.cut("the server knows no such part of it")
+                    } else {
+                        match self.receive(&mut partial, answer.into_body().into_reader(), progress)? {
+                            Ok(()) => self.cut("the connection was closed"),
+                            Err(error) => self.cut(&error.to_string()),
+                        }
+                    }
+                }
+            };
+            if partial.have >= self.size {
+                break;
+            }
+            vain = if partial.have > before { 0 } else { vain + 1 };
+            if vain == ATTEMPTS {
+                return Err(failure);
+            }
+            self.wait(vain, partial.have, progress)?;
+        }
+        partial.file.sync_data().map_err(|error| self.disk(path, partial.have, error))?;
+        Ok(partial.sums)
+    }
+
+    /// Writes what comes. The outer error ends the download, the inner one the connection.
+    fn receive(
+        &self,
+        partial: &mut Partial,
+        mut body: impl Read,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<io::Result<()>> {
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            let count = match body.read(&mut buffer) {
+                Ok(0) => return Ok(Ok(())),
+                // More than it should be: what came first is looked at, and is it or is not.
+                Ok(_) if partial.have == self.size => return Ok(Ok(())),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Ok(Err(error)),
+            };
+            let count = count.min((self.size - partial.have) as usize);
+            partial.write(&buffer[..count]).map_err(|error| self.disk(partial.path, partial.have, error))?;
+            progress(partial.have)?;
+        }
+    }
+
+    fn wait(&self, vain: u32, have: u64, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        let mut left = self.hub.patience * if vain == 0 { 0 } else { 1 << (vain - 1) };
+        while !left.is_zero() {
+            progress(have)?;
+            let pause = left.min(PAUSE);
+            sleep(pause);
+            left -= pause;
+        }
+        Ok(())
+    }
+
+    fn cut(&self, why: &str) -> Error {
+        Error::input(format!(
+            "{}: the download of `{}` was cut off again and again ({why}); what came is kept: try again to go on",
+            self.of, self.file.path
+        ))
+    }
+
+    fn disk(&self, path: &Path, have: u64, error: io::Error) -> Error {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::input(format!(
+                "{}: the disk is full at {}: {} more bytes are needed for `{}`; make room and try again to go on, or \
+                 set HF_HUB_CACHE to a folder on another disk",
+                self.of,
+                path.parent().unwrap_or(path).display(),
+                self.size - have,
+                self.file.path
+            )),
+            _ => Error::io(path)(error),
+        }
+    }
+}
+
+/// A content of which a beginning is there.
+struct Partial<'a> {
+    path: &'a Path,
+    file: File,
+    have: u64,
+    size: u64,
+    sums: Sums,
+}
+
+impl<'a> Partial<'a> {
+    fn open(path: &'a Path, size: u64) -> Result<Partial<'a>> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(Error::io(path))?;
+        let have = file.metadata().map_err(Error::io(path))?.len();
+        let mut partial = Partial { path, file, have, size, sums: Sums::new(size) };
+        if have > size {
+            partial.clear()?;
+        }
+        Ok(partial)
+    }
+
+    /// Reads what is there, for the sums.
+    fn sum(&mut self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        let mut buffer = vec![0; 1 << 18];
+        let mut left = self.have;
+        while left > 0 {
+            let most = left.min(buffer.len() as u64) as usize;
+            self.file.read_exact(&mut buffer[..most]).map_err(Error::io(self.path))?;
+            self.sums.add(&buffer[..most]);
+            left -= most as u64;
+            progress(self.have - left)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.sums.add(bytes);
+        self.have += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(Error::io(self.path))?;
+        (self.have, self.sums) = (0, Sums::new(self.size));
+        Ok(())
+    }
+}
+
+/// What a content is called by: large files by SHA-256, small ones as git calls them.
+struct Sums {
+    sha256: Sha256,
+    git: Sha1,
+}
+
+impl Sums {
+    fn new(size: u64) -> Sums {
+        Sums { sha256: Sha256::new(), git: Sha1::new().chain_update(format!("blob {size}\0")) }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.git.update(bytes);
+    }
+
+    /// Whether the content is what this calls. An ETag that is neither tells nothing; then its size must do.
+    fn is(&self, etag: &str) -> bool {
+        match etag.len() {
+            64 => format!("{:x}", self.sha256.clone().finalize()) == etag.to_lowercase(),
+            40 => format!("{:x}", self.git.clone().finalize()) == etag.to_lowercase(),
+            _ => true,
+        }
+    }
+
+    fn name(&self, etag: &str) -> &'static str {
+        if etag.len() == 64 { "its SHA-256" } else { "its git object" }
+    }
+}

@@ -1,0 +1,148 @@
+//! How a graph names a model on the Hugging Face hub.
+//!
+//! Knows only the text; whether there is such a model is the hub's affair.
+
+use std::fmt;
+
+use crate::{Error, Result};
+
+/// A repository of the hub, and optionally a revision and something inside: `hf:owner/name@revision:file`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HubRef {
+    /// User or organisation.
+    pub owner: String,
+    /// The repository's name.
+    pub name: String,
+    /// Branch, tag or commit; `None` is the branch `main`.
+    pub revision: Option<String>,
+    /// Path of a file or folder inside the repository; `None` is all of it.
+    pub file: Option<String>,
+}
+
+const FORM: &str =
+    "write hf:owner/name, hf:owner/name:file or hf:owner/name@revision:file, as in hf:CompVis/stable-diffusion-v1-4";
+
+impl HubRef {
+    /// `None` for a text that does not begin with `hf:`, which then is something else's name.
+    pub fn parse(text: &str) -> Result<Option<HubRef>> {
+        let Some(rest) = text.strip_prefix("hf:") else { return Ok(None) };
+        let fault = |what: String| Error::input(format!("`{text}`: {what}; {FORM}"));
+        let (repository, file) = match rest.split_once(':') {
+            Some((repository, file)) => (repository, Some(file)),
+            None => (rest, None),
+        };
+        let (id, revision) = match repository.split_once('@') {
+            Some((id, revision)) => (id, Some(revision)),
+            None => (repository, None),
+        };
+        let Some((owner, name)) = id.split_once('/') else { return Err(fault("no owner/name".into())) };
+        if let Some((name, inside)) = name.split_once('/')
+            && is_name(owner)
+            && is_name(name)
+            && is_inside(inside)
+        {
+            return Err(fault(format!("a file stands after a colon: hf:{owner}/{name}:{inside}")));
+        }
+        for part in [owner, name] {
+            if !is_name(part) {
+                return Err(fault(format!("`{part}` is no name of the hub (letters, digits, `-`, `_`, `.`)")));
+            }
+        }
+        if let Some(revision) = revision.filter(|revision| !is_inside(revision)) {
+            return Err(fault(format!("`{revision}` is no branch, tag or commit")));
+        }
+        if let Some(file) = file.filter(|file| !is_inside(file)) {
+            return Err(fault(format!("`{file}` is no path inside a repository")));
+        }
+        Ok(Some(HubRef {
+            owner: owner.into(),
+            name: name.into(),
+            revision: revision.map(Into::into),
+            file: file.map(Into::into),
+        }))
+    }
+
+    /// `owner/name`.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.owner, self.name)
+    }
+
+    /// The branch, tag or commit that is meant.
+    pub fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or("main")
+    }
+}
+
+impl fmt::Display for HubRef {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "hf:{}/{}", self.owner, self.name)?;
+        if let Some(revision) = &self.revision {
+            write!(f, "@{revision}")?;
+        }
+        if let Some(file) = &self.file {
+            write!(f, ":{file}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the hub allows as the name of an owner or a repository. `--` joins them in the cache.
+fn is_name(text: &str) -> bool {
+    let edge = |c: char| c == '-' || c == '.';
+    let inner = |c: char| c.is_ascii_alphanumeric() || edge(c) || c == '_';
+    !text.is_empty()
+        && text.len() <= 96
+        && text.chars().all(inner)
+        && !text.starts_with(edge)
+        && !text.ends_with(edge)
+        && !text.contains("--")
+        && !text.contains("..")
+}
+
+/// Whether a path of the hub stays inside the folder that it is put in, on every system.
+pub(super) fn is_inside(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+        && !path.chars().any(|c| c.is_control() || matches!(c, '\\' | ':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_read_and_written() {
+        for text in [
+            "hf:CompVis/stable-diffusion-v1-4",
+            "hf:a/b@fp16",
+            "hf:a/b@refs/pr/1:unet/x.safetensors",
+            "hf:a/b:sub/folder/file.safetensors",
+        ] {
+            assert_eq!(HubRef::parse(text).unwrap().unwrap().to_string(), text);
+        }
+        let full = HubRef::parse("hf:o_1/n.2@refs/pr/1:vae/x.bin").unwrap().unwrap();
+        assert_eq!((full.owner.as_str(), full.name.as_str()), ("o_1", "n.2"));
+        assert_eq!((full.revision(), full.file.as_deref()), ("refs/pr/1", Some("vae/x.bin")));
+        assert_eq!(HubRef::parse("hf:a/b").unwrap().unwrap().revision(), "main");
+    }
+
+    #[test]
+    fn other_texts_are_others() {
+        for text in ["", "models/sd", "hf", "HF:a/b", "./hf:a/b", "shapes/xl"] {
+            assert_eq!(HubRef::parse(text).unwrap(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn faults_say_the_form() {
+        let faulty = [
+            "hf:", "hf:a", "hf:/b", "hf:a/", "hf:a/b@", "hf:a/b:", "hf:a/b:../c", "hf:a/b:/c", "hf:a/b:c//d",
+            "hf:../b", "hf:a/..", "hf:a--b/c", "hf:a/b@../c", "hf:a/b:c\\d", "hf:a b/c", "hf://a/b", "hf:a/b:c:d",
+        ];
+        for text in faulty {
+            let error = HubRef::parse(text).expect_err(text).to_string();
+            assert!(error.contains("hf:owner/name"), "{error}");
+        }
+        let error = HubRef::parse("hf:a/b/unet/x.safetensors").unwrap_err().to_string();
+        assert!(error.contains("hf:a/b:unet/x.safetensors"), "{error}");
+    }
+}
