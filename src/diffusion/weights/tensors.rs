@@ -296,7 +296,9 @@ impl Weights {
     fn load(&self, shape: Shape, name: &str, dtype: impl Fn(Dtype) -> DType) -> Result<Tensor> {
         let (name, label) = (self.name(name), &self.map.label);
         let located = self.map.tensors.get(&name).ok_or_else(|| {
-            Error::Weights(format!("{label}: tensor `{name}` is missing; is this the file of another model, or not whole?"))
+            Error::Weights(format!(
+                "{label}: tensor `{name}` is missing; is this the file of another model, or not whole?"
+            ))
         })?;
         let found = located.shape();
         if *found != *shape.dims() {
@@ -385,6 +387,10 @@ fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<
 fn convert(bytes: &[u8], from: Dtype, shape: &[usize], to: DType) -> Result<Tensor> {
     const BLOCK: usize = 4096;
     let cpu = &Device::Cpu;
+    // A third of seven rows is no whole number of elements; candle copies past its buffer where such bytes lie unaligned.
+    if bytes.len() * 8 != shape.iter().product::<usize>() * from.bitsize() {
+        return Err(Error::Weights(format!("its numbers cannot be shared out as {shape:?}")));
+    }
     let n = bytes.len() * 8 / from.bitsize().max(1);
     let halves = bytes.chunks(2 * BLOCK).map(|c| c.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])));
     Ok(match (from, to) {
@@ -431,6 +437,18 @@ mod tests {
         assert_eq!(x.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap(), [[3., 4., 5.]]);
         let x = read(&values, &entry, View::Transposed, DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
         assert_eq!(x.to_vec2::<f32>().unwrap(), [[0., 3.], [1., 4.], [2., 5.]]);
+    }
+
+    /// Found by `examples/fuzz_weights`: a query, key and value in one of seven rows.
+    #[test]
+    fn rows_that_cannot_be_shared_out_are_refused() {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::I64, Dtype::F64] {
+            let entry = Entry { dtype, shape: vec![7], strides: None, bytes: 0..7 * dtype.bitsize() / 8 };
+            for shift in 0..8 {
+                let bytes = vec![0; shift + entry.bytes.len()];
+                assert!(read(&bytes[shift..], &entry, View::Rows { n: 1, of: 3 }, DType::F32).is_err(), "{dtype:?}");
+            }
+        }
     }
 
     #[test]

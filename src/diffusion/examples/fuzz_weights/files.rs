@@ -93,8 +93,12 @@ impl Corpus {
         let (way, bytes) = match dice.roll(20) {
             0..3 => ("checkpoint, damaged", damaged(dice, &self.checkpoints)),
             3..6 => ("pickle, damaged and zipped", {
-                let mut pickle = damaged(dice, &self.pickles);
-                opcodes(dice, &mut pickle);
+                let mut pickle = dice.pick(&self.pickles).clone();
+                if dice.roll(2) == 0 {
+                    pickle = damaged(dice, &[pickle]);
+                } else {
+                    opcodes(dice, &mut pickle);
+                }
                 zipped(dice, &pickle)
             }),
             6..8 => ("checkpoint, opcodes changed", {
@@ -186,10 +190,10 @@ const EDGES: &[u64] = &[
     u64::MAX,
 ];
 
-/// One of `files` after one to four accidents.
+/// One of `files` after one to three accidents.
 fn damaged(dice: &mut Dice, files: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = dice.pick(files).clone();
-    for _ in 0..1 + dice.roll(4) {
+    for _ in 0..1 + dice.roll(3) {
         let at = dice.roll(bytes.len() + 1);
         let end = (at + dice.roll(64)).min(bytes.len());
         match dice.roll(9) {
@@ -220,9 +224,9 @@ fn damaged(dice: &mut Dice, files: &[Vec<u8>]) -> Vec<u8> {
 const OPCODES: &[u8] = b"\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98\
     (.0123BCDFGIJKLMNPQRSTUVX]abcdeghijlopqrstu})";
 
-/// Replaces up to eight bytes by opcodes.
+/// Replaces up to four bytes by opcodes.
 fn opcodes(dice: &mut Dice, bytes: &mut [u8]) {
-    for _ in 0..dice.roll(9) {
+    for _ in 0..dice.roll(5) {
         if !bytes.is_empty() {
             let at = dice.roll(bytes.len());
             bytes[at] = *dice.pick(OPCODES);
@@ -249,8 +253,10 @@ const CLASSES: &[&str] = &[
 /// A pickle of random steps, most of which fit what is on the stack.
 fn grown(dice: &mut Dice) -> Vec<u8> {
     let mut p = b"\x80\x02}q\x00(".to_vec();
-    for _ in 0..dice.roll(200) {
-        match dice.roll(24) {
+    let (steps, wild) = (1 + dice.roll(200), dice.roll(3));
+    for _ in 0..steps {
+        // Some have no wild step, some one or two, some nothing else.
+        match if wild == 2 || wild == 1 && dice.roll(steps) == 0 { dice.roll(24) } else { 24 } {
             0 => p.push(*dice.pick(OPCODES)),
             1 => p.extend([b'h', dice.roll(12) as u8]),
             2 => p.extend([b'q', dice.roll(12) as u8]),
@@ -273,9 +279,9 @@ fn grown(dice: &mut Dice) -> Vec<u8> {
             14 => p.extend(b"}q\x06U\x01ah\x06s"),
             _ => {
                 // A key and a tensor.
-                let key = [b'a' + dice.roll(26) as u8];
-                p.extend([b"X\x01\0\0\0", &key[..]].concat());
-                tensor(dice, &mut p);
+                p.extend(b"X\x08\0\0\0");
+                p.extend(format!("{:08x}", dice.next() as u32).as_bytes());
+                tensor(dice, &mut p, if wild == 0 { 0 } else { 100 });
             }
         }
     }
@@ -283,18 +289,18 @@ fn grown(dice: &mut Dice) -> Vec<u8> {
     p
 }
 
-/// The call of a tensor's making.
-fn tensor(dice: &mut Dice, p: &mut Vec<u8>) {
+/// The call of a tensor's making. One number in `wild` is no good one.
+fn tensor(dice: &mut Dice, p: &mut Vec<u8>, wild: usize) {
     let storage = [b'0' + dice.roll(3) as u8];
     p.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x01");
     p.extend(storage);
     p.extend(b"U\x03cpuK\x04tQ");
     let number = |dice: &mut Dice, p: &mut Vec<u8>| {
-        if dice.roll(12) == 0 {
+        if wild > 0 && dice.roll(wild) == 0 {
             p.extend(b"\x8a\x08");
             p.extend(dice.pick(EDGES).to_le_bytes());
         } else {
-            p.extend([b'K', dice.roll(3) as u8]);
+            p.extend([b'K', dice.roll(2) as u8]);
         }
     };
     number(dice, p);
@@ -330,8 +336,9 @@ fn zip(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
 /// A checkpoint of this pickle and a few short storages.
 fn zipped(dice: &mut Dice, pickle: &[u8]) -> Vec<u8> {
     let mut entries = vec![("a/data.pkl".to_string(), pickle.to_vec()), ("a/byteorder".into(), b"little".to_vec())];
-    for key in 0..dice.roll(24) {
-        entries.push((format!("a/data/{key}"), vec![0x3e; 4 * dice.roll(30)]));
+    for key in 0..24 {
+        let length = if dice.roll(100) == 0 { dice.roll(16) } else { 128 };
+        entries.push((format!("a/data/{key}"), vec![0x3e; length]));
     }
     zip(&entries)
 }
