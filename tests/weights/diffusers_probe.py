@@ -15,14 +15,49 @@ import argparse
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
+def stored_half(path):
+    """Whether a file, or the first of a folder, is safetensors of half precision."""
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    if not files or files[0].suffix != ".safetensors":
+        return False
+    with safe_open(files[0], "pt") as f:
+        name = next(n for n in f.keys() if n.endswith(".weight"))
+        return f.get_slice(name).get_dtype() == "F16"
+
+
+def widen(net, dtype):
+    """Computes in `dtype` with weights that stay as they are: each layer's are cast while it runs. Values are the same."""
+    def before(layer, _):
+        layer.kept = dict(layer._parameters)
+        layer._parameters.update({n: p.to(dtype) for n, p in layer.kept.items() if p is not None})
+
+    def after(layer, *_):
+        layer._parameters.update(layer.__dict__.pop("kept"))
+
+    for layer in net.modules():
+        if layer._parameters:
+            layer.register_forward_pre_hook(before)
+            layer.register_forward_hook(after)
+    return net
+
+
 def load(cls, a, part):
+    """A network that computes in the asked dtype. In f32, weights of half precision are not doubled in memory."""
+    path = Path(a.vae if part == "vae" and a.vae else a.model)
+    if a.dtype == "f32" and stored_half(path / part if (path / part).is_dir() else path):
+        return widen(load_as(cls, a, part, torch.float16), torch.float32)
+    return load_as(cls, a, part, DTYPES[a.dtype])
+
+
+def load_as(cls, a, part, dtype):
     """A network from a folder, a single file, or the file of one network in either form."""
-    path, options = Path(a.model), {"torch_dtype": DTYPES[a.dtype]}
+    path, options = Path(a.model), {"torch_dtype": dtype}
     if part == "vae" and a.vae:
         path = Path(a.vae)
         if path.is_file():
@@ -42,7 +77,7 @@ def load(cls, a, part):
 def with_grounding(cls, a):
     """A folder's U-Net with the tensors of the pruned GLIGEN file, which has the original's names."""
     import configs, original
-    bare = load(cls, a, "unet").state_dict()
+    bare = load_as(cls, a, "unet", DTYPES[a.dtype]).state_dict()
     with torch.device("meta"):
         net = cls.from_config(configs.FAMILIES["gligen"]["unet"])
     added = load_file(a.gligen)

@@ -256,9 +256,9 @@ def check(kind, folder):
         if kind.form == "vae":
             from diffusers import AutoencoderKL
             a = argparse.Namespace(model=config, vae=folder / "folder", config=config, dtype="f32")
-            count = equal(diffusers_probe.load(AutoencoderKL, a, "vae").state_dict(), known("vae", "sdxl/vae-fix"))
+            count = equal(diffusers_probe.load_as(AutoencoderKL, a, "vae", torch.float32).state_dict(), known("vae", "sdxl/vae-fix"))
             a.vae = folder / "sdxl_vae.safetensors"
-            return count + equal(diffusers_probe.load(AutoencoderKL, a, "vae").state_dict(), known("vae", "sdxl/vae-fix"))
+            return count + equal(diffusers_probe.load_as(AutoencoderKL, a, "vae", torch.float32).state_dict(), known("vae", "sdxl/vae-fix"))
         from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
         cls = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
         if kind.form in ("single", "ckpt"):
