@@ -51,8 +51,10 @@ impl GuidedSdxlSample {
                 "give both the same `steps` and the same `sampler`: a guidance acts at the timesteps it was made for",
             ));
         }
+        // Another prompt may be wanted. One that is the same in its first half alone is forgotten in the other.
+        let second = |prompt_2: &Option<String>| prompt_2.clone().unwrap_or_else(|| prompt.clone());
         let told = [
-            ("prompt_2", invert.prompt == *prompt && invert.prompt_2 != *prompt_2),
+            ("prompt_2", invert.prompt == *prompt && second(&invert.prompt_2) != second(prompt_2)),
             ("original_size", invert.original_size != *original_size),
             ("target_size", invert.target_size != *target_size),
             ("crop", invert.crop != *crop),

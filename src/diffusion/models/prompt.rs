@@ -1,7 +1,9 @@
-//! Prompts: from the text that a user writes to chunks of weighted tokens.
+//! Prompts: from the text that a user writes to chunks of weighted tokens; and what SDXL is told beside them.
 //!
 //! Knows the weighting syntax, and how tokens are laid into chunks; in both it follows ComfyUI, so that one text means
 //! one picture. Knows no vocabulary and no network: tokens come from a tokenizer, and weights act on an encoder's output.
+
+use std::ops::Range;
 
 /// What a model is asked to draw, or not to draw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,15 +56,16 @@ pub struct Segment {
 /// Splits a prompt into its weighted stretches.
 ///
 /// `(text)` weighs 1.1 times the text around it, `(text:1.5)` exactly 1.5, whatever stands around it. `\(` and `\)` are
-/// parentheses as letters. A parenthesis without a partner is a letter, and so is everything after a `)` too many up to
-/// the `(` that stands on its own level again; only where a text ends in `)` while a `(` is still open, that last `)`
-/// closes it. What stands behind the colon is text if it is not a finite number. All of this is ComfyUI's reading, in
-/// linear time and without recursion.
+/// parentheses as letters. What stands behind the colon is text if it is not a finite number.
+///
+/// A parenthesis without a partner is a letter. A `)` too many takes the meaning from the next `(`, which makes up for it;
+/// a text that ends in `)` while a `(` is open is closed by it, whichever it belongs to. All of this is ComfyUI's reading,
+/// here in linear time and without recursion.
 pub fn parse(prompt: &str) -> Vec<Segment> {
     let (text, marks) = unescape(prompt);
     let matches = matches(&marks);
     let mut segments = Vec::new();
-    let mut add = |range: std::ops::Range<usize>, weight| {
+    let mut add = |range: Range<usize>, weight| {
         if !range.is_empty() {
             segments.push(Segment { text: text[range].into(), weight });
         }
@@ -95,8 +98,8 @@ pub fn parse(prompt: &str) -> Vec<Segment> {
 
 /// A part of the text, the marks in it, and the weight around it.
 struct Stretch {
-    text: std::ops::Range<usize>,
-    marks: std::ops::Range<usize>,
+    text: Range<usize>,
+    marks: Range<usize>,
     weight: f64,
 }
 
