@@ -2,6 +2,7 @@
 //!
 //! Knows what a prompt and a layout become for each family of models. Knows no sampler.
 
+pub mod bands;
 pub mod clip;
 pub mod config;
 pub mod gligen;
