@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_diffusion::layout::{self, GroundedPhrase};
+use lsregen_diffusion::models::bands::Work;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, Settings};
 use lsregen_engine::{CheckContext, Context, Fault, FileRef, Lane, Node, outputs, sockets};
@@ -11,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::boxes::{self, PhraseBox};
-use crate::bridge::raise;
+use crate::bridge::{raise, unless_cancelled};
 use crate::defaults;
 use crate::options::{Sampler, eta_faults, negative, prompt, size_faults};
 use crate::preview::on_step_with_previews;
@@ -156,8 +157,9 @@ impl Node for GligenLayout {
         let slots = self.slots as usize;
         let on_step = on_step_with_previews(cx, &inputs.model);
         let z = pipeline::gligen(model, &settings, &layout, slots, self.beta, &on_step).map_err(raise)?;
+        let work = Work { on_step: &unless_cancelled(cx), ..Work::default() };
         Ok(GligenLayoutOutputs {
-            image: Arc::new(Image::decoded(&inputs.model, &z).map_err(raise)?),
+            image: Arc::new(Image::decoded(&inputs.model, &z, &work).map_err(raise)?),
             latent: Arc::new(Latent { z, family: Some(model.info.family) }),
             layout: Arc::new(Layout(layout)),
         })

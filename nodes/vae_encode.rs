@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use lsregen_diffusion::models::bands::Work;
 use lsregen_engine::{Context, Lane, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bridge::raise;
+use crate::bridge::{on_layer, raise};
 use crate::values::{Image, Latent, Model};
 
 /// Compresses a picture into the latent space of a model's autoencoder.
 ///
 /// The latent is the mean of the autoencoder's distribution, so that the same picture always gives the same latent.
+/// Large pictures are worked through in bands of rows, as by Decode.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaeEncode {}
@@ -50,8 +52,9 @@ impl Node for VaeEncode {
             "a picture of {width}×{height} cannot be encoded: its sides must be multiples of {step}; resize it before, \
              with Upsample"
         );
-        let x = inputs.image.0.to_device(model.device())?.to_dtype(model.dtype())?;
-        let z = model.vae().and_then(|vae| vae.encode(&x)).map_err(raise)?;
+        let x = inputs.image.0.to_device(model.device())?;
+        let work = Work { on_step: &on_layer(cx), ..Work::default() };
+        let z = model.vae().and_then(|vae| vae.encode_with(&x, &work)).map_err(raise)?;
         Ok(VaeEncodeOutputs { latent: Arc::new(Latent { z, family: Some(model.info.family) }) })
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::ops::{self, Convolution, Layout};
+use crate::ops::{self, Convolution, Layout, Moments};
 use crate::weights::Weights;
 
 /// Affine map of features; `weight` (out, in).
@@ -48,18 +48,24 @@ impl Linear {
 /// Two-dimensional convolution with bias.
 pub struct Conv2d {
     convolution: Convolution,
+    channels: usize,
 }
 
 impl Conv2d {
     /// `weight` (out, in, k, k); `padding`: zeros (above and left, below and right).
     pub fn new(from: usize, to: usize, k: usize, stride: usize, padding: (usize, usize), w: &Weights) -> Result<Self> {
         let (weight, bias) = (w.matrix((to, from, k, k), "weight")?, w.get(to, "bias")?);
-        Ok(Conv2d { convolution: Convolution::new(&weight, Some(&bias), stride, padding)? })
+        Ok(Conv2d { convolution: Convolution::new(&weight, Some(&bias), stride, padding)?, channels: to })
     }
 
     /// 3×3, stride 1, padding 1.
     pub fn same3(from: usize, to: usize, w: &Weights) -> Result<Self> {
         Self::new(from, to, 3, 1, (1, 1), w)
+    }
+
+    /// Channels of the result.
+    pub fn channels(&self) -> usize {
+        self.channels
     }
 
     /// (B, in, H, W) → (B, out, H', W').
@@ -100,6 +106,16 @@ impl GroupNorm {
     /// Normalisation, then SiLU.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, true)?)
+    }
+
+    /// What the whole of a map, of which `x` is a part, is normalised by: to be joined with those of its other parts.
+    pub fn moments(&self, x: &Tensor) -> Result<Moments> {
+        Ok(Moments::of(x, self.groups)?)
+    }
+
+    /// [`GroupNorm::forward_silu`] of a part of a map, by the moments of the whole.
+    pub fn forward_silu_by(&self, x: &Tensor, moments: &Moments) -> Result<Tensor> {
+        Ok(ops::group_norm_by(x, moments, &self.weight, &self.bias, self.eps, true)?)
     }
 }
 

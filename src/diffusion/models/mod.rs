@@ -3,6 +3,7 @@
 //! A [`Blueprint`] says what a model is made of; a [`Model`] loads its networks when they are wanted. Knows what a prompt
 //! and a layout become for each family of models. Knows no sampler.
 
+pub mod bands;
 pub mod blueprint;
 pub mod clip;
 pub mod config;

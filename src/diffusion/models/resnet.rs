@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
+use crate::models::bands::{Map, Reach, Walk};
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
 use crate::weights::Weights;
 
@@ -31,16 +32,34 @@ impl ResnetBlock {
 
     /// `x` (B, from, H, W), `activated_temb` (B, d): the time embedding after SiLU → (B, to, H, W).
     pub fn forward(&self, x: &Tensor, activated_temb: Option<&Tensor>) -> Result<Tensor> {
-        let h = self.norm1.forward_silu(x)?;
-        let h = match (&self.time_emb_proj, activated_temb) {
+        // No name twice: what is shadowed would stay in memory.
+        let mut h = self.norm1.forward_silu(x)?;
+        h = match (&self.time_emb_proj, activated_temb) {
             (Some(proj), Some(temb)) => self.conv1.forward_add(&h, &proj.forward(temb)?)?,
             _ => self.conv1.forward(&h)?,
         };
-        let h = self.norm2.forward_silu(&h)?;
+        h = self.norm2.forward_silu(&h)?;
         match &self.shortcut {
             Some(conv) => self.conv2.forward_add(&h, &conv.forward(x)?),
             None => self.conv2.forward_add(&h, x),
         }
+    }
+
+    /// Layers of [`ResnetBlock::forward_bands`].
+    pub(super) const LAYERS: usize = 2;
+
+    /// [`ResnetBlock::forward`] without a time embedding, band by band.
+    pub(super) fn forward_bands(&self, x: Map, walk: &Walk) -> Result<Map> {
+        let (norm1, norm2) = (Some(&self.norm1), Some(&self.norm2));
+        let [h, skip] = match &self.shortcut {
+            None => [walk.convolve(&self.conv1, Reach::Around, norm1, x.clone(), None)?, x],
+            // Both at once, so that the input, the larger one, can be let go of.
+            Some(shortcut) => walk.layer(Reach::Around, norm1, x, self.conv1.channels(), |x, activated, window| {
+                let skip = shortcut.forward(&window.inner(&x)?)?;
+                Ok([window.kept(self.conv1.forward(&activated)?)?, skip])
+            })?,
+        };
+        walk.convolve(&self.conv2, Reach::Around, norm2, h, Some(skip))
     }
 }
 

@@ -1,10 +1,13 @@
 //! The autoencoder between pictures and latents (diffusers' `AutoencoderKL`).
+//!
+//! Large pictures go through it band by band, see [`crate::models::bands`].
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
+use crate::models::bands::{Map, Reach, Walk, Work};
 use crate::models::config::VaeConfig;
 use crate::models::layers::{Attention, Conv2d, GroupNorm};
-use crate::models::resnet::{ResnetBlock, upsample};
+use crate::models::resnet::ResnetBlock;
 use crate::weights::Weights;
 use crate::{Error, Result, ops};
 
@@ -45,12 +48,14 @@ impl Mid {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut h = self.first.forward(x, None)?;
+    const LAYERS: usize = 2 * ResnetBlock::LAYERS;
+
+    fn forward(&self, x: Map, walk: &Walk) -> Result<Map> {
+        let mut h = self.first.forward_bands(x, walk)?;
         if let Some(attention) = &self.attention {
-            h = attention.forward(&h)?;
+            h = Map::of(attention.forward(&h.join()?)?)?;
         }
-        self.second.forward(&h, None)
+        self.second.forward_bands(h, walk)
     }
 }
 
@@ -58,6 +63,25 @@ impl Mid {
 struct Level {
     resnets: Vec<ResnetBlock>,
     resample: Option<Conv2d>,
+}
+
+impl Level {
+    fn forward(&self, x: Map, resample: Reach, walk: &Walk) -> Result<Map> {
+        let h = self.resnets.iter().try_fold(x, |h, resnet| resnet.forward_bands(h, walk))?;
+        match &self.resample {
+            Some(conv) => walk.convolve(conv, resample, None, h, None),
+            None => Ok(h),
+        }
+    }
+
+    fn layers(&self) -> usize {
+        self.resnets.len() * ResnetBlock::LAYERS + usize::from(self.resample.is_some())
+    }
+}
+
+/// Layers of a half of the autoencoder: first and last convolution, the middle, the levels.
+fn layers(levels: &[Level]) -> usize {
+    2 + Mid::LAYERS + levels.iter().map(Level::layers).sum::<usize>()
 }
 
 struct Encoder {
@@ -97,17 +121,14 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut h = self.conv_in.forward(x)?;
+    fn forward(&self, x: Tensor, work: &Work) -> Result<Tensor> {
+        let walk = Walk::new(work, layers(&self.levels));
+        let mut h = walk.convolve(&self.conv_in, Reach::Around, None, Map::of(x)?, None)?;
         for level in &self.levels {
-            for resnet in &level.resnets {
-                h = resnet.forward(&h, None)?;
-            }
-            if let Some(conv) = &level.resample {
-                h = conv.forward(&h)?;
-            }
+            h = level.forward(h, Reach::Halved, &walk)?;
         }
-        self.conv_out.forward(&self.norm_out.forward_silu(&self.mid.forward(&h)?)?)
+        let h = self.mid.forward(h, &walk)?;
+        walk.convolve(&self.conv_out, Reach::Around, Some(&self.norm_out), h, None)?.join()
     }
 }
 
@@ -148,18 +169,14 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, z: &Tensor) -> Result<Tensor> {
-        let mut h = self.mid.forward(&self.conv_in.forward(z)?)?;
+    fn forward(&self, z: Tensor, work: &Work) -> Result<Tensor> {
+        let walk = Walk::new(work, layers(&self.levels));
+        let h = walk.convolve(&self.conv_in, Reach::Around, None, Map::of(z)?, None)?;
+        let mut h = self.mid.forward(h, &walk)?;
         for level in &self.levels {
-            for resnet in &level.resnets {
-                h = resnet.forward(&h, None)?;
-            }
-            if let Some(conv) = &level.resample {
-                let (_, _, height, width) = h.dims4()?;
-                h = upsample(conv, &h, (2 * height, 2 * width))?;
-            }
+            h = level.forward(h, Reach::Doubled, &walk)?;
         }
-        self.conv_out.forward(&self.norm_out.forward_silu(&h)?)
+        walk.convolve(&self.conv_out, Reach::Around, Some(&self.norm_out), h, None)?.join()
     }
 }
 
@@ -170,6 +187,7 @@ pub struct AutoencoderKl {
     quant_conv: Option<Conv2d>,
     post_quant_conv: Option<Conv2d>,
     config: VaeConfig,
+    dtype: DType,
 }
 
 impl AutoencoderKl {
@@ -195,6 +213,7 @@ impl AutoencoderKl {
                 .then(|| Conv2d::new(l, l, 1, 1, (0, 0), &w.at("post_quant_conv")))
                 .transpose()?,
             config: c,
+            dtype: w.numbers().compute,
         })
     }
 
@@ -203,10 +222,16 @@ impl AutoencoderKl {
         &self.config
     }
 
-    /// The *mean* of the posterior, shifted and scaled: (B, 3, H, W) in [-1, 1] → (B, 4, H/8, W/8).
+    /// The *mean* of the posterior, shifted and scaled: (B, 3, H, W) in [-1, 1] → (B, 4, H/8, W/8), in f32 at least,
+    /// whatever the autoencoder works in.
     ///
     /// Errors if a side of the picture is no multiple of the downscale (8).
     pub fn encode(&self, picture: &Tensor) -> Result<Tensor> {
+        self.encode_with(picture, &Work::default())
+    }
+
+    /// [`AutoencoderKl::encode`], with a say in how it is worked through.
+    pub fn encode_with(&self, picture: &Tensor, work: &Work) -> Result<Tensor> {
         let (_, c, h, w) = picture.dims4()?;
         let f = self.config.downscale();
         if c != self.config.in_channels || h % f != 0 || w % f != 0 || h == 0 || w == 0 {
@@ -214,20 +239,32 @@ impl AutoencoderKl {
                 "autoencoder: cannot encode a picture of {c} channels, {w}×{h}; width and height must be multiples of {f}"
             )));
         }
-        let mut moments = ops::on_pool(|| self.encoder.forward(picture))?;
+        let x = picture.to_dtype(self.dtype)?;
+        let mut moments = ops::on_pool(|| self.encoder.forward(x, work))?;
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
-        let mean = moments.narrow(1, 0, self.config.latent_channels)?;
+        let mean = at_least_f32(moments.narrow(1, 0, self.config.latent_channels)?)?;
         Ok(((mean - self.config.shift_factor.unwrap_or(0.0))? * self.config.scaling_factor)?)
     }
 
-    /// (B, 4, h, w) → (B, 3, 8h, 8w), nominally in [-1, 1], not clamped.
+    /// (B, 4, h, w) → (B, 3, 8h, 8w), nominally in [-1, 1], not clamped, in f32 at least, whatever the autoencoder works
+    /// in.
     pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
-        let z = ((z / self.config.scaling_factor)? + self.config.shift_factor.unwrap_or(0.0))?;
-        ops::on_pool(|| match &self.post_quant_conv {
-            Some(conv) => self.decoder.forward(&conv.forward(&z)?),
-            None => self.decoder.forward(&z),
-        })
+        self.decode_with(z, &Work::default())
     }
+
+    /// [`AutoencoderKl::decode`], with a say in how it is worked through.
+    pub fn decode_with(&self, z: &Tensor, work: &Work) -> Result<Tensor> {
+        let z = ((at_least_f32(z.clone())? / self.config.scaling_factor)? + self.config.shift_factor.unwrap_or(0.0))?;
+        let mut z = z.to_dtype(self.dtype)?;
+        if let Some(conv) = &self.post_quant_conv {
+            z = conv.forward(&z)?;
+        }
+        at_least_f32(ops::on_pool(|| self.decoder.forward(z, work))?)
+    }
+}
+
+fn at_least_f32(x: Tensor) -> Result<Tensor> {
+    if matches!(x.dtype(), DType::F16 | DType::BF16) { Ok(x.to_dtype(DType::F32)?) } else { Ok(x) }
 }

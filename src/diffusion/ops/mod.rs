@@ -26,7 +26,7 @@ pub use conv::Convolution;
 pub use elementwise::{geglu, gelu, quick_gelu, silu};
 pub use linear::{Layout, linear, linear_between};
 pub use memory::keep_memory;
-pub use norm::{group_norm, layer_norm};
+pub use norm::{Moments, group_norm, group_norm_by, layer_norm};
 pub use resample::upsample_nearest_2x;
 
 /// Cross-correlation, see [`Convolution`], which keeps the weights ready for the next time.

@@ -4,7 +4,7 @@ use candle_core::{Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::kernel::{Arg, Kernel, apply1, read};
+use super::kernel::{Arg, Kernel, apply1, apply2, read};
 use super::plain;
 use super::simd::{Function, Unwritten, dispatch, map, sigmoid, written};
 
@@ -24,6 +24,53 @@ pub fn group_norm(
     activate: bool,
 ) -> Result<Tensor> {
     apply1(GroupNorm { groups, weight: weight.clone(), bias: bias.clone(), eps, activate }, x)
+}
+
+/// Mean and variance of each group of channels over some pixels, to be joined with those of others.
+///
+/// What [`group_norm`] does at once to a map, these do to a map in parts: the moments of all parts, joined, are those of
+/// the whole, and each part is then normalised by them.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// (B, groups, 2): mean and (biased) variance; f32 at least.
+    values: Tensor,
+    /// Numbers that each group has.
+    count: usize,
+}
+
+impl Moments {
+    /// Of (B, C, H, W).
+    pub fn of(x: &Tensor, groups: usize) -> Result<Self> {
+        let (_, c, h, w) = x.dims4()?;
+        if groups == 0 || !c.is_multiple_of(groups) || c * h * w == 0 {
+            candle_core::bail!("group norm: {c} channels of {w}×{h} in {groups} groups");
+        }
+        Ok(Moments { values: apply1(GroupMoments { groups }, x)?, count: c / groups * h * w })
+    }
+
+    /// Those of both parts together, by Chan's formula.
+    pub fn join(&self, other: &Moments) -> Result<Self> {
+        let count = self.count + other.count;
+        let (here, there) = (self.count as f64 / count as f64, other.count as f64 / count as f64);
+        let parts = |m: &Moments| -> Result<_> { Ok((m.values.narrow(2, 0, 1)?, m.values.narrow(2, 1, 1)?)) };
+        let ((mean, variance), (other_mean, other_variance)) = (parts(self)?, parts(other)?);
+        let step = (other_mean - &mean)?;
+        let variance = (((variance * here)? + (other_variance * there)?)? + (step.sqr()? * (here * there))?)?;
+        let mean = (mean + (step * there)?)?;
+        Ok(Moments { values: Tensor::cat(&[mean, variance], 2)?, count })
+    }
+}
+
+/// [`group_norm`] by these moments in place of x's own.
+pub fn group_norm_by(
+    x: &Tensor,
+    moments: &Moments,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    activate: bool,
+) -> Result<Tensor> {
+    apply2(GroupNormBy { weight: weight.clone(), bias: bias.clone(), eps, activate }, x, &moments.values)
 }
 
 /// Layer normalisation over the last dimension.
@@ -102,6 +149,116 @@ impl WithSimd for Group<'_> {
             let f = Affine { mean: mean as f32, scale: (*weight as f64 / deviation) as f32, bias: *bias };
             if self.activate { map(s, [x], y, Activated(f)) } else { map(s, [x], y, f) }
         }
+    }
+}
+
+struct GroupMoments {
+    groups: usize,
+}
+
+impl Kernel<1> for GroupMoments {
+    const NAME: &'static str = "moments";
+
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [None, None]
+    }
+
+    fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
+        let &[b, c, h, w] = x.dims else { candle_core::bail!("moments: needs (B, C, H, W)") };
+        let size = c / self.groups * h * w;
+        let mut y = vec![0f32; b * self.groups * 2];
+        let group = |(x, y): (&[f32], &mut [f32])| {
+            let (mean, variance) = dispatch(MomentsOf(x));
+            y.copy_from_slice(&[mean as f32, variance as f32]);
+        };
+        if x.data.len() < WORTH_THREADS {
+            x.data.chunks_exact(size).zip(y.chunks_exact_mut(2)).for_each(group);
+        } else {
+            x.data.par_chunks_exact(size).zip(y.par_chunks_exact_mut(2)).for_each(group);
+        }
+        Ok((y, Shape::from((b, self.groups, 2))))
+    }
+
+    fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
+        plain::group_moments(x, self.groups)
+    }
+}
+
+struct MomentsOf<'a>(&'a [f32]);
+
+impl WithSimd for MomentsOf<'_> {
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) -> (f64, f64) {
+        moments(s, self.0)
+    }
+}
+
+struct GroupNormBy {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+    activate: bool,
+}
+
+impl Kernel<2> for GroupNormBy {
+    const NAME: &'static str = "group norm by moments";
+
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [Some(&self.weight), Some(&self.bias)]
+    }
+
+    fn fast(&self, [x, moments]: [Arg; 2]) -> Result<(Vec<f32>, Shape)> {
+        let (&[b, c, h, w], &[samples, groups, 2]) = (x.dims, moments.dims) else {
+            candle_core::bail!("group norm: moments {:?} for {:?}", moments.dims, x.dims)
+        };
+        if samples != b || !c.is_multiple_of(groups) || self.weight.dims() != [c] || self.bias.dims() != [c] {
+            candle_core::bail!("group norm: {c} channels in {groups} groups, weight {:?}", self.weight.dims());
+        }
+        if x.data.is_empty() {
+            return Ok((vec![], Shape::from(x.dims)));
+        }
+        let size = h * w;
+        let write = |weight: &[f32], bias: &[f32], y: &mut [Unwritten]| {
+            let plane = |(i, (x, y)): (usize, (&[f32], &mut [Unwritten]))| {
+                let (group, channel) = (i / (c / groups), i % c);
+                let [mean, variance] = [0, 1].map(|j| moments.data[2 * group + j]);
+                let scale = weight[channel] as f64 / (variance as f64 + self.eps).sqrt();
+                let f = Affine { mean, scale: scale as f32, bias: bias[channel] };
+                dispatch(Plane { x, y, f, activate: self.activate });
+            };
+            if x.data.len() < WORTH_THREADS {
+                x.data.chunks_exact(size).zip(y.chunks_exact_mut(size)).enumerate().for_each(plane);
+            } else {
+                x.data.par_chunks_exact(size).zip(y.par_chunks_exact_mut(size)).enumerate().for_each(plane);
+            }
+        };
+        let n = x.data.len();
+        // SAFETY: the planes are the whole.
+        let y = read(&self.weight, |w| read(&self.bias, |b| unsafe { written(n, |y| write(w, b, y)) }))??;
+        Ok((y, Shape::from(x.dims)))
+    }
+
+    fn plain(&self, [x, moments]: [&Tensor; 2]) -> Result<Tensor> {
+        plain::group_norm_by(x, moments, &self.weight, &self.bias, self.eps, self.activate)
+    }
+}
+
+/// One channel of one sample.
+struct Plane<'a> {
+    x: &'a [f32],
+    y: &'a mut [Unwritten],
+    f: Affine,
+    activate: bool,
+}
+
+impl WithSimd for Plane<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        if self.activate { map(s, [self.x], self.y, Activated(self.f)) } else { map(s, [self.x], self.y, self.f) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The plain candle form of every building block: slow, obvious, right in value and in gradient.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
 /// `x Wᵀ + b` in `x`'s dtype. `x` (…, in), `weight` (out, in), `bias` (out).
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -57,6 +57,39 @@ pub fn group_norm(
     let g = g.broadcast_div(&(variance + eps)?.sqrt()?)?.reshape((b, c, h, w))?;
     let y = g.broadcast_mul(&weight.reshape((1, c, 1, 1))?)?.broadcast_add(&bias.reshape((1, c, 1, 1))?)?;
     if activate { silu(&y) } else { Ok(y) }
+}
+
+/// Mean and (biased) variance of each group of (B, C, H, W): (B, groups, 2), in f32 at least.
+pub fn group_moments(x: &Tensor, groups: usize) -> Result<Tensor> {
+    let (b, c, h, w) = x.dims4()?;
+    let g = at_least_f32(x)?.reshape((b, groups, c / groups * h * w))?;
+    let mean = g.mean_keepdim(D::Minus1)?;
+    let variance = g.broadcast_sub(&mean)?.sqr()?.mean_keepdim(D::Minus1)?;
+    Tensor::cat(&[mean, variance], 2)
+}
+
+/// [`group_norm`] by the given `moments` (B, groups, 2) in place of x's own.
+pub fn group_norm_by(
+    x: &Tensor,
+    moments: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    activate: bool,
+) -> Result<Tensor> {
+    let (b, c, h, w) = x.dims4()?;
+    let groups = moments.dim(1)?;
+    let g = at_least_f32(x)?.reshape((b, groups, c / groups * h * w))?;
+    let (mean, variance) = (moments.narrow(2, 0, 1)?, moments.narrow(2, 1, 1)?);
+    let g = g.broadcast_sub(&mean)?.broadcast_div(&(variance + eps)?.sqrt()?)?;
+    let g = g.reshape((b, c, h, w))?.to_dtype(x.dtype())?;
+    let y = g.broadcast_mul(&weight.reshape((1, c, 1, 1))?)?.broadcast_add(&bias.reshape((1, c, 1, 1))?)?;
+    if activate { silu(&y) } else { Ok(y) }
+}
+
+/// Half precision is too coarse for sums.
+fn at_least_f32(x: &Tensor) -> Result<Tensor> {
+    if matches!(x.dtype(), DType::F16 | DType::BF16) { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
 
 /// Layer normalisation over the last dimension.

@@ -68,8 +68,14 @@ fn files_in_the_original_layout_are_whole_models() {
     assert_eq!((model.info.family, model.info.picture_size), (Family::Sdxl, 1024));
     let unet = &model.unet.0;
     assert_eq!((unet.heads.clone(), unet.text_time), (vec![5, 10, 20], Some((256, 2816))));
-    assert_eq!((&unet.down_attention[..], &unet.up_attention[..]), (&[false, true, true][..], &[true, true, false][..]));
-    assert_eq!((unet.up_transformer_layers[..2].to_vec(), unet.transformer_layers[1..].to_vec()), (vec![10, 2], vec![2, 10]));
+    assert_eq!(
+        (&unet.down_attention[..], &unet.up_attention[..]),
+        (&[false, true, true][..], &[true, true, false][..])
+    );
+    assert_eq!(
+        (unet.up_transformer_layers[..2].to_vec(), unet.transformer_layers[1..].to_vec()),
+        (vec![10, 2], vec![2, 10])
+    );
     assert_eq!((model.vae.0.scaling_factor, model.vae.0.force_upcast), (0.13025, true));
     assert!(model.force_zeros && model.unknown.is_empty());
     let numbers = Numbers { device: Device::Cpu, compute: DType::F32, weights: None };
@@ -103,11 +109,26 @@ fn what_is_no_model_is_named() {
     };
     let cases: Vec<(Vec<(String, Vec<usize>)>, Edit, &str, &[&str])> = vec![
         (original("gligen"), |_| {}, "model", &["GLIGEN's fusers alone", "`gligen`"]),
-        (original("sd1"), |t| t.retain(|(n, _)| !n.ends_with("input_blocks.1.0.in_layers.2.bias")), "model", &["`down_blocks.0.resnets.0.conv1.bias` is missing"]),
+        (
+            original("sd1"),
+            |t| t.retain(|(n, _)| !n.ends_with("input_blocks.1.0.in_layers.2.bias")),
+            "model",
+            &["`down_blocks.0.resnets.0.conv1.bias` is missing"],
+        ),
         (original("sd1"), |t| t[0].1 = vec![320, 9, 3, 3], "model", &["9 channels", "inpainting"]),
         (original("sdxl"), |t| t.retain(|(n, _)| !n.contains("embedders.1")), "model", &["no second text encoder"]),
-        (original("sdxl"), |t| t.iter_mut().filter(|(n, _)| n.contains("attn2.to_k")).for_each(|(_, s)| s[1] = 1280), "model", &["SDXL's refiner"]),
-        (original("sd1"), |t| t.iter_mut().filter(|(n, _)| n.contains("attn2.to_k")).for_each(|(_, s)| s[1] = 1024), "model", &["Stable Diffusion 2.x"]),
+        (
+            original("sdxl"),
+            |t| t.iter_mut().filter(|(n, _)| n.contains("attn2.to_k")).for_each(|(_, s)| s[1] = 1280),
+            "model",
+            &["SDXL's refiner"],
+        ),
+        (
+            original("sd1"),
+            |t| t.iter_mut().filter(|(n, _)| n.contains("attn2.to_k")).for_each(|(_, s)| s[1] = 1024),
+            "model",
+            &["Stable Diffusion 2.x"],
+        ),
         (without("sd1", "diffusion_model"), |_| {}, "model", &["no U-Net", "`vae`"]),
         (without("sd1", "first_stage_model"), |_| {}, "model", &["no autoencoder", "`vae`"]),
         (vec![("lora_unet.alpha".into(), vec![1])], |_| {}, "model", &["no U-Net", "lora_unet.alpha"]),

@@ -7,7 +7,7 @@ mod common;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use common::relative;
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::ops::{self, Convolution, Layout};
+use lsregen_diffusion::ops::{self, Convolution, Layout, Moments};
 
 /// Largest relative error of a kernel's values, and of its gradients.
 const VALUES: f64 = 1e-6;
@@ -314,6 +314,18 @@ fn normalisations() {
         let d = *shape.last().unwrap();
         bench.check(&format!("layer norm {shape:?}"), &[shape, &[d], &[d]], |t| {
             ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)
+        });
+    }
+    for (c, groups, h, w) in [(4, 2, 5, 7), (6, 3, 70, 41), (8, 8, 3, 3)] {
+        // A map in two parts is normalised as the whole is.
+        bench.check(&format!("group norm of {c}×{h}×{w} in parts"), &[&[2, c, h, w], &[c], &[c]], |t| {
+            let parts = [t[0].narrow(2, 0, 2)?, t[0].narrow(2, 2, h - 2)?];
+            let moments = Moments::of(&parts[0], groups)?.join(&Moments::of(&parts[1], groups)?)?;
+            let normal = |x| ops::group_norm_by(x, &moments, &t[1], &t[2], 1e-5, true);
+            let y = Tensor::cat(&[normal(&parts[0])?, normal(&parts[1])?], 2)?;
+            let whole = ops::group_norm(&t[0], groups, &t[1], &t[2], 1e-5, true)?;
+            assert_close("in parts", "value", &y, &whole, VALUES);
+            Ok(y)
         });
     }
     // Far from zero: a variance that cancellation would lose.

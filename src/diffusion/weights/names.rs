@@ -338,7 +338,9 @@ mod tests {
         for name in ["betas", "model_ema.decay", "diffusion.betas", "text_model.embeddings.position_ids"] {
             assert_eq!(place(name, 2), Place::Spare, "{name}");
         }
-        for name in ["", ".", "input_blocks", "input_blocks.x.0.op.weight", "output_blocks.99999999999999999999.0.a", "é.ü"] {
+        for name in
+            ["", ".", "input_blocks", "input_blocks.x.0.op.weight", "output_blocks.99999999999999999999.0.a", "é.ü"]
+        {
             assert_eq!(place(name, 2), Place::Unknown, "{name}");
         }
     }
