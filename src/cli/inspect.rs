@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use lsregen_nodes::{Survey, bring};
 
-use super::{Exit, console, models_args::Models, print, usage};
+use super::{Exit, console, models_args::ModelDirs, print, usage};
 
 /// Say what a model's files hold: family, networks, dtypes, sizes, what is missing or not used
 #[derive(Args)]
@@ -17,7 +17,7 @@ pub struct Inspect {
     model: String,
 
     #[command(flatten)]
-    models: Models,
+    models: ModelDirs,
 
     /// Print it as JSON
     #[arg(long)]

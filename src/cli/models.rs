@@ -8,18 +8,19 @@ use bytesize::ByteSize;
 use clap::Args;
 use lsregen_nodes::search::Kind;
 
-use super::{Exit, console, models_args, print};
+use super::models_args::ModelDirs;
+use super::{Exit, console, print};
 
 /// List the models that a graph may name, with their sizes and places
 #[derive(Args)]
 pub struct Models {
     #[command(flatten)]
-    models: models_args::Models,
+    dirs: ModelDirs,
 }
 
 impl Models {
     pub fn main(self) -> Result<Exit, Exit> {
-        let path = self.models.path(Path::new(""))?;
+        let path = self.dirs.path(Path::new(""))?;
         let mut found: BTreeMap<(String, PathBuf), Vec<&str>> = BTreeMap::new();
         for kind in Kind::ALL {
             for entry in path.entries(kind) {

@@ -11,14 +11,14 @@ use serde_yaml::Value as Yaml;
 use super::{Exit, usage};
 
 #[derive(Args)]
-pub struct Models {
+pub struct ModelDirs {
     /// Look for models here first: a folder of models, ComfyUI's `models`, or an installation of ComfyUI or A1111's web
     /// UI; may come several times. LSREGEN_MODELS_DIR names more, separated as in PATH
     #[arg(long, value_name = "DIR")]
     models_dir: Vec<PathBuf>,
 }
 
-impl Models {
+impl ModelDirs {
     /// Named folders, those of the environment, `models` beside the graph, `models` in the working directory.
     pub fn path(&self, graph_folder: &Path) -> Result<ModelsPath, Exit> {
         if let Some(none) = self.models_dir.iter().find(|folder| !folder.is_dir()) {

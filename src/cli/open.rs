@@ -10,7 +10,7 @@ use lsregen_engine::{
 };
 use lsregen_nodes::{Metadata, Numerics, Precision, registry};
 
-use super::models_args::Models;
+use super::models_args::ModelDirs;
 use super::{Exit, console, picture, usage};
 
 /// The values that a command line gives to a graph's `params`, and where what it names is looked for.
@@ -25,7 +25,7 @@ pub struct Params {
     seed: Option<u64>,
 
     #[command(flatten)]
-    pub models: Models,
+    pub models: ModelDirs,
 }
 
 impl Params {
@@ -99,7 +99,7 @@ impl Place {
     }
 
     /// The host of a run of the graph at `path`.
-    pub fn host(&self, path: &Path, models: &Models) -> Result<Arc<Host>, Exit> {
+    pub fn host(&self, path: &Path, models: &ModelDirs) -> Result<Arc<Host>, Exit> {
         let numerics = Numerics::new(&self.device, self.dtype.into(), self.offload)
             .map_err(|error| usage(format!("{error:#}")))?;
         let host = host(path, self.output_dir.as_deref(), models)?;
@@ -161,7 +161,7 @@ pub fn unplannable(graph: &Graph, errors: Vec<PlanError>) -> Vec<Diagnostic> {
 }
 
 /// Input files are looked for beside the graph, written files go to `output` or the working directory.
-pub fn host(path: &Path, output: Option<&Path>, models: &Models) -> Result<Host, Exit> {
+pub fn host(path: &Path, output: Option<&Path>, models: &ModelDirs) -> Result<Host, Exit> {
     let folder = path.parent().unwrap_or(Path::new(""));
     Ok(Host::new(folder, output.unwrap_or(Path::new(""))).with_service(models.path(folder)?))
 }

@@ -228,3 +228,16 @@ impl Cancel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cancelled")]
 pub struct Cancelled;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_reach_the_services_of_their_host() {
+        let host = Host::new("", "").with_service(7u32);
+        let cx = CheckContext::new(&host);
+        assert_eq!(cx.service::<u32>().as_deref(), Some(&7));
+        assert!(cx.service::<u64>().is_none());
+    }
+}

@@ -58,29 +58,27 @@ impl Download<'_> {
         }
         let partial = self.cache.partial(self.etag);
         let resumed = fs::metadata(&partial).is_ok_and(|known| known.len() > 0);
-        let mut sums = self.fill(&partial, progress)?;
-        if resumed && !sums.is(self.etag) {
+        let mut whole = self.fill(&partial, progress)?;
+        if resumed && whole.is_err() {
             // What was there from before was not the beginning of it: once more, from nothing.
             fs::remove_file(&partial).map_err(Error::io(&partial))?;
-            sums = self.fill(&partial, progress)?;
+            whole = self.fill(&partial, progress)?;
         }
-        if !sums.is(self.etag) {
+        if let Err(differs) = whole {
             fs::remove_file(&partial).map_err(Error::io(&partial))?;
             return Err(Error::input(format!(
-                "{}: what came for `{}` is not what the hub says it is ({} differs); it was deleted; try again, and \
+                "{}: what came for `{}` is not what the hub says it is ({differs} differs); it was deleted; try again, and \
                  if that does not help, ask who runs the proxy or mirror",
-                self.of,
-                self.file.path,
-                sums.name(self.etag)
+                self.of, self.file.path
             )));
         }
         fs::rename(&partial, &blob).map_err(Error::io(blob))
     }
 
-    /// Brings the partial file to its full size.
-    fn fill(&self, path: &Path, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Sums> {
-        let mut partial = Partial::open(path, self.size)?;
-        partial.sum(progress)?;
+    /// Brings the partial file to its full size. The inner error says what differs from what the hub told.
+    fn fill(&self, path: &Path, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Result<(), &'static str>> {
+        let mut partial = Partial::open(path, self)?;
+        partial.read(progress)?;
         let mut vain = 0;
         while partial.have < self.size {
             progress(partial.have)?;
@@ -115,7 +113,7 @@ impl Download<'_> {
             self.wait(vain, partial.have, progress)?;
         }
         partial.file.sync_data().map_err(|error| self.disk(path, partial.have, error))?;
-        Ok(partial.sums)
+        Ok(partial.sum.compare(self.etag))
     }
 
     /// Writes what comes. The outer error ends the download, the inner one the connection.
@@ -179,30 +177,30 @@ struct Partial<'a> {
     path: &'a Path,
     file: File,
     have: u64,
-    size: u64,
-    sums: Sums,
+    of: &'a Download<'a>,
+    sum: Sum,
 }
 
 impl<'a> Partial<'a> {
-    fn open(path: &'a Path, size: u64) -> Result<Partial<'a>> {
+    fn open(path: &'a Path, of: &'a Download) -> Result<Partial<'a>> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(Error::io(path))?;
         let have = file.metadata().map_err(Error::io(path))?.len();
-        let mut partial = Partial { path, file, have, size, sums: Sums::new(size) };
-        if have > size {
+        let mut partial = Partial { path, file, have, of, sum: Sum::new(of.etag, of.size) };
+        if have > of.size {
             partial.clear()?;
         }
         Ok(partial)
     }
 
-    /// Reads what is there, for the sums.
-    fn sum(&mut self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+    /// Reads what is there, for the sum.
+    fn read(&mut self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
         let mut buffer = vec![0; 1 << 18];
         let mut left = self.have;
         while left > 0 {
             let most = left.min(buffer.len() as u64) as usize;
             self.file.read_exact(&mut buffer[..most]).map_err(Error::io(self.path))?;
-            self.sums.add(&buffer[..most]);
+            self.sum.add(&buffer[..most]);
             left -= most as u64;
             progress(self.have - left)?;
         }
@@ -211,44 +209,50 @@ impl<'a> Partial<'a> {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
-        self.sums.add(bytes);
+        self.sum.add(bytes);
         self.have += bytes.len() as u64;
         Ok(())
     }
 
     fn clear(&mut self) -> Result<()> {
         self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(Error::io(self.path))?;
-        (self.have, self.sums) = (0, Sums::new(self.size));
+        (self.have, self.sum) = (0, Sum::new(self.of.etag, self.of.size));
         Ok(())
     }
 }
 
-/// What a content is called by: large files by SHA-256, small ones as git calls them.
-struct Sums {
-    sha256: Sha256,
-    git: Sha1,
+/// What a content is called by: large files by their SHA-256, small ones as git calls them.
+enum Sum {
+    Sha256(Sha256),
+    Git(Sha1),
+    /// Called by something else, as a mirror may: only the size can be checked.
+    None,
 }
 
-impl Sums {
-    fn new(size: u64) -> Sums {
-        Sums { sha256: Sha256::new(), git: Sha1::new().chain_update(format!("blob {size}\0")) }
-    }
-
-    fn add(&mut self, bytes: &[u8]) {
-        self.sha256.update(bytes);
-        self.git.update(bytes);
-    }
-
-    /// Whether the content is what this calls. An ETag that is neither tells nothing; then its size must do.
-    fn is(&self, etag: &str) -> bool {
+impl Sum {
+    fn new(etag: &str, size: u64) -> Sum {
         match etag.len() {
-            64 => format!("{:x}", self.sha256.clone().finalize()) == etag.to_lowercase(),
-            40 => format!("{:x}", self.git.clone().finalize()) == etag.to_lowercase(),
-            _ => true,
+            64 => Sum::Sha256(Sha256::new()),
+            40 => Sum::Git(Sha1::new().chain_update(format!("blob {size}\0"))),
+            _ => Sum::None,
         }
     }
 
-    fn name(&self, etag: &str) -> &'static str {
-        if etag.len() == 64 { "its SHA-256" } else { "its git object" }
+    fn add(&mut self, bytes: &[u8]) {
+        match self {
+            Sum::Sha256(sum) => sum.update(bytes),
+            Sum::Git(sum) => sum.update(bytes),
+            Sum::None => {}
+        }
+    }
+
+    /// Whether the content is what this calls; its name, where it is not.
+    fn compare(self, etag: &str) -> Result<(), &'static str> {
+        let (sum, name) = match self {
+            Sum::Sha256(sum) => (format!("{:x}", sum.finalize()), "its SHA-256"),
+            Sum::Git(sum) => (format!("{:x}", sum.finalize()), "its git object"),
+            Sum::None => return Ok(()),
+        };
+        if sum == etag.to_lowercase() { Ok(()) } else { Err(name) }
     }
 }
