@@ -189,7 +189,7 @@ impl<'a> Walk<'a> {
         Walk { work, done: Cell::new(0), layers }
     }
 
-    /// A convolution of `x`, normalised before if `norm`, plus `add`.
+    /// A convolution of `x`, normalised before if `norm`, plus `add`, which only a layer that keeps the height takes.
     pub fn convolve(
         &self,
         conv: &Conv2d,
@@ -199,7 +199,11 @@ impl<'a> Walk<'a> {
         mut add: Option<Map>,
     ) -> Result<Map> {
         let layer = |_: Tensor, activated: Tensor, window: &Window| {
-            let Some(add) = &mut add else { return Ok([window.kept(conv.forward(&activated)?)?]) };
+            let Some(add) = &mut add else {
+                let y =
+                    if reach == Reach::Doubled { conv.forward_doubled(&activated)? } else { conv.forward(&activated)? };
+                return Ok([window.kept(y)?]);
+            };
             let rows = add.rows(&window.rows)?;
             add.release(window.rows.end)?;
             let below = window.from.len() - window.above - window.rows.len();

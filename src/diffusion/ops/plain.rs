@@ -51,10 +51,10 @@ pub fn group_norm(
     activate: bool,
 ) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
-    let g = x.reshape((b, groups, c / groups * h * w))?;
+    let g = at_least_f32(x)?.reshape((b, groups, c / groups * h * w))?;
     let g = g.broadcast_sub(&g.mean_keepdim(D::Minus1)?)?;
     let variance = g.sqr()?.mean_keepdim(D::Minus1)?;
-    let g = g.broadcast_div(&(variance + eps)?.sqrt()?)?.reshape((b, c, h, w))?;
+    let g = g.broadcast_div(&(variance + eps)?.sqrt()?)?.reshape((b, c, h, w))?.to_dtype(x.dtype())?;
     let y = g.broadcast_mul(&weight.reshape((1, c, 1, 1))?)?.broadcast_add(&bias.reshape((1, c, 1, 1))?)?;
     if activate { silu(&y) } else { Ok(y) }
 }
