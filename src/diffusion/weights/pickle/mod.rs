@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::Range;
 
-use super::{Directory, Entry};
+use super::entry::{Directory, Entry, elements};
 use crate::{Error, Result};
 use archive::Archive;
 use machine::{Heap, Room, Storage, Tensor, Value};
@@ -214,7 +214,7 @@ fn entry(heap: &Heap, tensor: &Tensor, place: impl Fn(&Storage) -> Outcome<Range
     if shape.len() != strides.len() {
         return Err(damaged("its shape and strides differ in length"));
     }
-    let count = shape.iter().try_fold(1usize, |all, n| all.checked_mul(*n)).ok_or_else(outside)?;
+    let count = elements(&shape).ok_or_else(outside)?;
     // A view that repeats elements must not come to more than what is stored: a few bytes would become a tensor of any
     // size.
     if count.checked_mul(size).is_none_or(|view| view > bytes) {

@@ -125,3 +125,12 @@ fn other_files_are_not_recognised() {
         assert!(directory(file, "x").is_err(), "{file:?}");
     }
 }
+
+#[test]
+fn a_size_of_nothing_hides_no_others() {
+    assert_eq!(elements(&[0, 3]), Some(0));
+    assert_eq!(elements(&[]), Some(1));
+    for shape in [&[0, 1 << 40, 1 << 40][..], &[1 << 40, 1 << 40, 0], &[usize::MAX, 2]] {
+        assert_eq!(elements(shape), None, "{shape:?}");
+    }
+}
