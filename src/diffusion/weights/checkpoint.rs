@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-use super::entry::{Directory, Entry};
+use super::entry::{Directory, Entry, elements};
 use super::pickle;
 use crate::{Error, Result};
 
@@ -199,6 +199,9 @@ fn safetensors(file: &[u8], label: &str) -> Result<(Directory, HashMap<String, S
     let mut tensors = Directory::new();
     let mut end = start;
     for (name, info) in metadata.tensors() {
+        if elements(&info.shape).is_none() {
+            return Err(broken(&format_args!("tensor `{name:.100}` has a shape that no tensor can have")));
+        }
         let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
         end = end.max(bytes.end);
         tensors.insert(name, Entry { dtype: info.dtype, shape: info.shape.clone(), strides: None, bytes });

@@ -18,3 +18,11 @@ pub struct Entry {
 
 /// The tensors of a file by name.
 pub type Directory = BTreeMap<String, Entry>;
+
+/// Elements of a shape; `None` where that is no number that a file can have.
+///
+/// A size of 0 hides no others: `[0, 2^40, 2^40]` is refused too, as its strides cannot be counted.
+pub fn elements(shape: &[usize]) -> Option<usize> {
+    let of_others = shape.iter().filter(|n| **n != 0).try_fold(1usize, |all, n| all.checked_mul(*n))?;
+    Some(if shape.contains(&0) { 0 } else { of_others })
+}

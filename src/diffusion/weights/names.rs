@@ -265,7 +265,7 @@ fn vae(name: &str) -> Option<(String, View)> {
 pub fn turned(name: &str, levels: usize) -> Option<String> {
     let (level, rest) = name.strip_prefix("decoder.up.")?.split_once('.')?;
     let level: usize = level.parse().ok()?;
-    Some(format!("decoder.up_blocks.{}.{rest}", levels.checked_sub(level + 1)?))
+    Some(format!("decoder.up_blocks.{}.{rest}", levels.checked_sub(level.checked_add(1)?)?))
 }
 
 fn open_clip(name: &str) -> Option<Vec<(String, View)>> {

@@ -353,6 +353,9 @@ fn read(bytes: &[u8], entry: &Entry, view: View, dtype: DType) -> Result<Tensor>
         None => Cow::Borrowed(bytes),
     };
     match (view, entry.shape.as_slice()) {
+        (View::Rows { of, .. }, [rows, ..]) if rows % of != 0 => {
+            Err(Error::Weights(format!("its {rows} rows are not {of} equal parts")))
+        }
         (View::Rows { n, of }, [rows, rest @ ..]) => {
             let size = bytes.len() / of;
             convert(&bytes[n * size..(n + 1) * size], entry.dtype, &[&[rows / of], rest].concat(), dtype)
@@ -387,9 +390,9 @@ fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<
 fn convert(bytes: &[u8], from: Dtype, shape: &[usize], to: DType) -> Result<Tensor> {
     const BLOCK: usize = 4096;
     let cpu = &Device::Cpu;
-    // A third of seven rows is no whole number of elements; candle copies past its buffer where such bytes lie unaligned.
+    // candle copies past its buffer where bytes are no whole number of elements and lie unaligned.
     if bytes.len() * 8 != shape.iter().product::<usize>() * from.bitsize() {
-        return Err(Error::Weights(format!("its numbers cannot be shared out as {shape:?}")));
+        return Err(Error::Weights(format!("its {} bytes are not those of {shape:?}", bytes.len())));
     }
     let n = bytes.len() * 8 / from.bitsize().max(1);
     let halves = bytes.chunks(2 * BLOCK).map(|c| c.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])));

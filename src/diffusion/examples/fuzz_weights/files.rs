@@ -3,6 +3,7 @@
 //!
 //! A file is made of its seed alone, so that a seed is enough to make it again.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -253,7 +254,7 @@ const CLASSES: &[&str] = &[
 /// A pickle of random steps, most of which fit what is on the stack.
 fn grown(dice: &mut Dice) -> Vec<u8> {
     let mut p = b"\x80\x02}q\x00(".to_vec();
-    let (steps, wild) = (1 + dice.roll(200), dice.roll(3));
+    let (steps, wild, mut keys) = (1 + dice.roll(200), dice.roll(3), BTreeSet::new());
     for _ in 0..steps {
         // Some have no wild step, some one or two, some nothing else.
         match if wild == 2 || wild == 1 && dice.roll(steps) == 0 { dice.roll(24) } else { 24 } {
@@ -279,8 +280,14 @@ fn grown(dice: &mut Dice) -> Vec<u8> {
             14 => p.extend(b"}q\x06U\x01ah\x06s"),
             _ => {
                 // A key and a tensor.
-                p.extend(b"X\x08\0\0\0");
-                p.extend(format!("{:08x}", dice.next() as u32).as_bytes());
+                // Mostly of names that can be loaded, and no two the same.
+                let key = match model_name(dice) {
+                    name if keys.insert(name.clone()) => name,
+                    _ => format!("{:016x}", dice.next()),
+                };
+                p.push(b'X');
+                p.extend((key.len() as u32).to_le_bytes());
+                p.extend(key.as_bytes());
                 tensor(dice, &mut p, if wild == 0 { 0 } else { 100 });
             }
         }
@@ -383,18 +390,23 @@ const NAMES: &[&str] = &[
     "",
 ];
 
+fn model_name(dice: &mut Dice) -> String {
+    let mut name = String::new();
+    for c in dice.pick(NAMES).chars() {
+        match c {
+            '#' if dice.roll(16) == 0 => name += &dice.pick(EDGES).to_string(),
+            '#' => name += &dice.roll(13).to_string(),
+            c => name.push(c),
+        }
+    }
+    name
+}
+
 /// Safetensors with names of models and small shapes.
 fn named(dice: &mut Dice) -> Vec<u8> {
     let (mut header, mut end) = (serde_json::Map::new(), 0);
     for _ in 0..dice.roll(20) {
-        let mut name = String::new();
-        for c in dice.pick(NAMES).chars() {
-            match c {
-                '#' if dice.roll(16) == 0 => name += &dice.pick(EDGES).to_string(),
-                '#' => name += &dice.roll(13).to_string(),
-                c => name.push(c),
-            }
-        }
+        let name = model_name(dice);
         if header.contains_key(&name) {
             continue;
         }

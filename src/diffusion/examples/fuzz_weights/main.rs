@@ -5,9 +5,9 @@
 //!     cargo run --release --example fuzz_weights -p lsregen-diffusion -- large [BYTES]   files built to take memory
 //!
 //! How much memory a file may cost: [`ALLOWED`] bytes for each of its own, and [`CONSTANT`]. A header costs more in
-//! memory than in the file: an opcode of one byte becomes a value of 24, 60 bytes of JSON a name, a shape and a place in
-//! two maps. Of a pickle, eight bytes are kept for each byte of the file; a vector that doubles has the old half beside
-//! the new, hence three times as much. What memory must never follow is a *claim*: a length of 2^40 in a file of 100
+//! memory than in the file. Of a pickle, sixteen bytes are kept for each byte of the file; a vector that doubles has the
+//! old half beside the new, hence 48. The safetensors crate takes JSON apart before it knows what a number is for: two
+//! bytes (`1,`) become a value of 32, hence 48 again. What memory must never follow is a *claim*: a length of 2^40 in a file of 100
 //! bytes.
 
 mod files;
@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use files::{Corpus, LARGE, load, open};
 
-const ALLOWED: usize = 24;
+const ALLOWED: usize = 48;
 const CONSTANT: usize = 4 << 20;
 
 /// Longer texts are not read.

@@ -73,7 +73,7 @@ impl Room {
     /// A file may cost some bytes for each of its own. The honest ones need most where they hold thousands of tensors
     /// of a single number each.
     pub fn of(file: &[u8]) -> Self {
-        Room(file.len().saturating_mul(8).saturating_add(1 << 20))
+        Room(file.len().saturating_mul(16).saturating_add(1 << 20))
     }
 
     fn set_aside(&mut self, bytes: usize) -> Outcome<()> {

@@ -9,7 +9,7 @@
 //! Lists and tuples count from 0. Where the outermost dictionary has a dictionary `state_dict`, the names are those in
 //! it and the rest (a trainer's counters, callbacks, optimiser) is left out. What is no tensor has no entry.
 //!
-//! A hostile file costs no more than a large one: all that is kept is counted, and stops at eight times the file's size.
+//! A hostile file costs no more than a large one: all that is kept is counted, and stops at sixteen times the file's size and a MiB.
 
 mod archive;
 mod machine;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::Range;
 
-use super::{Directory, Entry};
+use super::entry::{Directory, Entry, elements};
 use crate::{Error, Result};
 use archive::Archive;
 use machine::{Heap, Room, Storage, Tensor, Value};
@@ -214,11 +214,14 @@ fn entry(heap: &Heap, tensor: &Tensor, place: impl Fn(&Storage) -> Outcome<Range
     if shape.len() != strides.len() {
         return Err(damaged("its shape and strides differ in length"));
     }
-    let count = shape.iter().try_fold(1usize, |all, n| all.checked_mul(*n)).ok_or_else(outside)?;
-    // Also a view that repeats elements (`expand`) is refused where it comes to more than what is stored: a few bytes
-    // would else become a tensor of any size.
+    let count = elements(&shape).ok_or_else(outside)?;
+    // A view that repeats elements must not come to more than what is stored: a few bytes would become a tensor of any
+    // size.
     if count.checked_mul(size).is_none_or(|view| view > bytes) {
-        return Err(outside());
+        return Err(format!(
+            "its shape {shape:?} has more elements than its storage; if it is an expanded view, save it again as a \
+             contiguous tensor; if not, fetch or copy the file again"
+        ));
     }
     let reach = |shape: &[usize]| {
         let last = shape

@@ -84,7 +84,7 @@ fn what_must_be_refused_says_why() {
         ("bad_built.pt", &["`pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint`"]),
         ("bad_array.pt", &["_reconstruct`"]),
         ("bad_complex.pt", &["`torch.ComplexDoubleStorage`"]),
-        ("bad_expanded.pt", &["tensor `weight`", "[1000, 1000]", "past its storage"]),
+        ("bad_expanded.pt", &["tensor `weight`", "[1000, 1000]", "more elements than its storage"]),
         ("bad_empty.pt", &["without a single named tensor"]),
         ("bad_compressed.pt", &["/data/0` is compressed", "zip -0"]),
         ("bad_big_endian.pt", &["not little-endian"]),
@@ -123,5 +123,14 @@ fn other_files_are_not_recognised() {
     {
         assert!(!recognises(file), "{file:?}");
         assert!(directory(file, "x").is_err(), "{file:?}");
+    }
+}
+
+#[test]
+fn a_size_of_nothing_hides_no_others() {
+    assert_eq!(elements(&[0, 3]), Some(0));
+    assert_eq!(elements(&[]), Some(1));
+    for shape in [&[0, 1 << 40, 1 << 40][..], &[1 << 40, 1 << 40, 0], &[usize::MAX, 2]] {
+        assert_eq!(elements(shape), None, "{shape:?}");
     }
 }
