@@ -391,7 +391,7 @@ class Comparison:
             raise SystemExit(f"{self.dir} needs {need // 10**9} GB of free disk")
         self.done.add(kind.name)
         known = all(self.outputs(who, base, d).exists() for who in ("ours", "diffusers") for d in self.dtypes(base))
-        if base.name not in self.done and not known:
+        if base.name not in self.done and not known and not kind.refused:
             self.run(base)
         if kind.form == "vae":
             return self.run_vae(kind)
