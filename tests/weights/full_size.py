@@ -9,13 +9,18 @@ Making checks every name and shape against ../shared/reference/keys (`--keys`), 
 
 Comparing takes one kind after the other: makes it, has diffusers check it, computes U-Net, autoencoder and text encoders of
 fixed random inputs with diffusers (on the diffusers folder of the same weights) and with COMMAND, prints errors, size, time
-and peak memory, and deletes it. COMMAND is our probe (`cargo run --release --example probe -p lsregen-diffusion --`, or
-better its binary), or `diffusers_probe.py` in its place, to test this script. Errors are ‖ours − theirs‖ / ‖theirs‖ with theirs
+and peak memory, and deletes it. COMMAND is our probe, as a binary (`cargo build --release -p lsregen-diffusion --example probe`
+makes target/release/examples/probe; memory is that of the process started), or `diffusers_probe.py` in its place, to test this
+script. Errors are ‖ours − theirs‖ / ‖theirs‖ with theirs
 in f32; the largest over all outputs, and the U-Net's. Aims: 1e-4 for f32, 2e-2 for bf16 and f16. `by itself` is diffusers' own
 error in that dtype. `to folder` is the error against our own output on the folder.
 
-Needs torch 2.15, diffusers 0.39, transformers 4.57; no network. At most 14 GB of disk for one kind of SDXL and as many for the
-folder it came from; 11 GiB of memory (SDXL in f32), 5 GiB for the others.
+`equal` is how many tensors diffusers found as they were meant: it loads each kind by itself where it can. Where it cannot,
+parts of it do: its conversions are run on GLIGEN's own pickle and on the pruned file, whose forms it does not read; and pickles
+with classes of other packages (foreign.py), which it refuses, are read by torch.
+
+Needs torch 2.15, diffusers 0.39, transformers 4.57; no network. Disk: 14 GB for SDXL in f32, 7 GB in f16, at most 5 GB for the
+others. Memory: 8 GiB to check SDXL, 11 GiB to compute with it in f32 (its weights are mapped), at most 6 GiB for the others.
 """
 import argparse
 import json
@@ -386,7 +391,7 @@ class Comparison:
             raise SystemExit(f"{self.dir} needs {need // 10**9} GB of free disk")
         self.done.add(kind.name)
         known = all(self.outputs(who, base, d).exists() for who in ("ours", "diffusers") for d in self.dtypes(base))
-        if base.name not in self.done and not known:
+        if base.name not in self.done and not known and not kind.refused:
             self.run(base)
         if kind.form == "vae":
             return self.run_vae(kind)
