@@ -38,11 +38,11 @@ pub struct Invert {
     pub negative_2: Option<String>,
     /// The sampling's original size, `[width, height]`; by default the picture's own.
     #[serde(default)]
-    #[schemars(inner(inner(range(min = 1, max = 16384))))]
+    #[schemars(inner(range(min = 1, max = 16384)))]
     pub original_size: Option<[u32; 2]>,
     /// The sampling's target size, `[width, height]`; by default the picture's own.
     #[serde(default)]
-    #[schemars(inner(inner(range(min = 1, max = 16384))))]
+    #[schemars(inner(range(min = 1, max = 16384)))]
     pub target_size: Option<[u32; 2]>,
     /// The sampling's crop, `[left, top]`.
     #[serde(default)]

@@ -46,11 +46,11 @@ pub struct Sampling {
     /// Width and height in pixels of the photograph that the picture is taken from, as SDXL is told; by default the
     /// picture's own. A small one gives the look of an enlarged photograph, a large one more detail.
     #[serde(default)]
-    #[schemars(inner(inner(range(min = 1, max = 16384))))]
+    #[schemars(inner(range(min = 1, max = 16384)))]
     pub original_size: Option<[u32; 2]>,
     /// Width and height in pixels at which the picture is to be shown, as SDXL is told; by default the picture's own.
     #[serde(default)]
-    #[schemars(inner(inner(range(min = 1, max = 16384))))]
+    #[schemars(inner(range(min = 1, max = 16384)))]
     pub target_size: Option<[u32; 2]>,
     /// How many pixels were cut off at the left and at the top, `[left, top]`, as SDXL is told. `[0, 0]` asks for a motif
     /// that is whole.
