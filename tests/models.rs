@@ -61,7 +61,7 @@ fn no_models_and_wrong_folders_are_told() {
 #[test]
 fn fetch_says_what_is_wrong() {
     let (_, stderr, code) = outcome(lsregen().args(["fetch", "models/sd"]).output().unwrap());
-    assert!(stderr.contains("write hf:owner/name") && code == 2, "{stderr}");
+    assert!(stderr.contains("there is no file `models/sd`") && code == 2, "{stderr}");
     let (_, stderr, code) = outcome(lsregen().args(["fetch", "hf:a/b/c.safetensors"]).output().unwrap());
     assert!(stderr.contains("hf:a/b:c.safetensors") && code == 2, "{stderr}");
     let cache = tempfile::tempdir().unwrap();

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use clap::Args;
 use lsregen_nodes::fetch_model;
+use lsregen_nodes::hub::HubRef;
 
 use super::open::{self, Params, Place};
-use super::{Exit, console, print};
+use super::{Exit, console, print, usage};
 
 /// Download models from the Hugging Face hub; what is there already is left alone
 #[derive(Args)]
@@ -29,7 +30,7 @@ pub struct Fetch {
 impl Fetch {
     pub fn main(self) -> Result<Exit, Exit> {
         for what in &self.what {
-            if what.starts_with("hf:") {
+            if HubRef::parse(what).map_err(usage)?.is_some() {
                 let mut progress = console::Fetches::new(self.quiet);
                 let place = fetch_model(what, self.place.wants_half(), &mut |fetching| progress.show(fetching));
                 drop(progress);
