@@ -353,7 +353,7 @@ fn read(bytes: &[u8], entry: &Entry, view: View, dtype: DType) -> Result<Tensor>
         None => Cow::Borrowed(bytes),
     };
     match (view, entry.shape.as_slice()) {
-        (View::Rows { of, .. }, [rows, ..]) if rows % of != 0 => {
+        (View::Rows { of, .. }, [rows, ..]) if !rows.is_multiple_of(of) => {
             Err(Error::Weights(format!("its {rows} rows are not {of} equal parts")))
         }
         (View::Rows { n, of }, [rows, rest @ ..]) => {

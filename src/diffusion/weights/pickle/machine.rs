@@ -447,7 +447,7 @@ impl<'a> Machine<'a, '_> {
         match target {
             Value::Dict(dict) => {
                 let given = &self.stack[start..];
-                if given.len() % 2 != 0 {
+                if !given.len().is_multiple_of(2) {
                     return Err(damaged("a key of a dictionary has no value"));
                 }
                 self.room.set_aside(size_of_val(given))?;
