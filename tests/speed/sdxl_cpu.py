@@ -16,7 +16,6 @@ Needs torch 2.15, diffusers 0.39, transformers 4.57; 16 GiB of memory.
 """
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -86,18 +85,25 @@ def child(case, folder, latent, size, out):
     print(json.dumps(stages))
 
 
+# A process starts with its parent's memory in its account: so a small parent starts it, not this script, which has torch.
+LAUNCHER = """
+import os, sys, time
+start = time.perf_counter()
+_, status, usage = os.wait4(os.spawnvp(os.P_NOWAIT, sys.argv[2], sys.argv[2:]), 0)
+print(os.waitstatus_to_exitcode(status), time.perf_counter() - start, usage.ru_maxrss, file=open(sys.argv[1], "w"))
+"""
+
+
 def timed(command):
     """(wall seconds, peak GiB, what it printed) of a command that must succeed."""
-    with tempfile.TemporaryFile("w+") as log:
-        start = time.perf_counter()
-        process = subprocess.Popen([str(x) for x in command], stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
+    with tempfile.TemporaryFile("w+") as log, tempfile.NamedTemporaryFile("r") as result:
+        subprocess.run([sys.executable, "-I", "-S", "-c", LAUNCHER, result.name, *map(str, command)], stdout=log, stderr=log, check=True)
+        status, seconds, memory = result.read().split()
         log.seek(0)
         text = log.read()
-    if status:
+    if int(status):
         raise SystemExit(f"{command[0]} failed:\n{text[-4000:]}")
-    return seconds, usage.ru_maxrss / 2**20, text
+    return float(seconds), int(memory) / 2**20, text
 
 
 def distance(a, b):

@@ -24,7 +24,6 @@ others. Memory: 8 GiB to check SDXL, 11 GiB to compute with it in f32 (its weigh
 """
 import argparse
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -328,15 +327,23 @@ def write_inputs(path, family):
     save_file(x, path)
 
 
+# A process starts with its parent's memory in its account: so a small parent starts it, not this script, which has torch.
+LAUNCHER = """
+import os, sys, time
+start = time.perf_counter()
+_, status, usage = os.wait4(os.spawnvp(os.P_NOWAIT, sys.argv[2], sys.argv[2:]), 0)
+print(os.waitstatus_to_exitcode(status), time.perf_counter() - start, usage.ru_maxrss, file=open(sys.argv[1], "w"))
+"""
+
+
 def timed(command):
     """(exit status, wall seconds, peak MiB, what it printed) of a command."""
-    with tempfile.TemporaryFile("w+") as log:
-        start = time.perf_counter()
-        process = subprocess.Popen([str(x) for x in command], stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
+    with tempfile.TemporaryFile("w+") as log, tempfile.NamedTemporaryFile("r") as result:
+        subprocess.run([sys.executable, "-I", "-S", "-c", LAUNCHER, result.name, *map(str, command)], stdout=log, stderr=log, check=True)
+        status, seconds, memory = result.read().split()
         log.seek(0)
-        return os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss / 1024, log.read().strip()
+        text = log.read()
+    return int(status), float(seconds), int(memory) / 1024, text.strip()
 
 
 def error(a, b, only=None):
