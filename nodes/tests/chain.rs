@@ -423,7 +423,7 @@ fn broken_model_folders_are_told_before_the_run() {
         assert!(all.contains(words), "{words}: {all}");
     }
     assert!(told("none").contains("built in are shapes/gligen and shapes/xl"));
-    assert!(told("one.safetensors").contains("converted"));
+    assert!(told("one.safetensors").contains("an empty file"));
 }
 
 /// Every fault that a node's own check finds, at its place.

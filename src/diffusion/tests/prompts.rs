@@ -11,10 +11,10 @@ use common::{assert_close, fixture, shapes, tensors};
 use lsregen_diffusion::Result;
 use lsregen_diffusion::models::prompt::{Chunk, Group, Prompt, Segment, Sizes, chunks, parse};
 use lsregen_diffusion::models::unet::Conditioning;
-use lsregen_diffusion::models::{Family, Model};
+use lsregen_diffusion::models::{Blueprint, Family, Model};
 use lsregen_diffusion::pipeline::{Settings, sample};
 use lsregen_diffusion::sampler::{Method, Step};
-use lsregen_diffusion::weights::ModelFiles;
+use lsregen_diffusion::weights::{ModelFiles, Numbers};
 use serde::Deserialize;
 
 /// Largest relative error of an encoder in f32.
@@ -46,7 +46,8 @@ struct Case {
 }
 
 fn load(name: &str) -> Model {
-    Model::load(&ModelFiles::Folder(shapes(name)), DType::F32, &Device::Cpu).unwrap()
+    let blueprint = Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap();
+    Model::new(blueprint, Numbers::new(DType::F32, &Device::Cpu), false)
 }
 
 fn assert_parsed(text: &str, expected: &[(String, f64)]) {
@@ -233,7 +234,7 @@ fn weights_of_one_change_no_bit() {
     };
     assert_eq!(bits("a red circle on sand"), bits("a (red:1.0) circle on (sand:1)"));
     let weighed = bits("a (red:1.3) circle on sand");
-    let width = LARGE.unet.config().cross_attention_dim;
+    let width = LARGE.blueprint().unet.0.cross_attention_dim;
     assert_eq!(weighed[..2 * width], bits("a red circle on sand")[..2 * width], "begin of text and `a`");
     assert_ne!(weighed[2 * width..3 * width], bits("a red circle on sand")[2 * width..3 * width]);
 }

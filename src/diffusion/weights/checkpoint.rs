@@ -18,6 +18,8 @@ use crate::{Error, Result};
 pub struct Checkpoint {
     label: String,
     format: &'static str,
+    /// Of a sharded one.
+    index: Option<PathBuf>,
     parts: Vec<Part>,
     /// The texts that a safetensors file carries.
     texts: HashMap<String, String>,
@@ -49,6 +51,10 @@ struct Index {
     weight_map: HashMap<String, String>,
 }
 
+/// Bytes of the header of a safetensors file, which is read at once and takes tens of times its size while it is: SDXL's
+/// have 250 kB.
+const LONGEST_HEADER: u64 = 16 << 20;
+
 /// An index is a small file; what is larger is none.
 const LONGEST_INDEX: u64 = 64 << 20;
 
@@ -61,14 +67,14 @@ impl Checkpoint {
             return Self::open_shards(path);
         }
         let (part, format, texts) = Part::open(path)?;
-        Ok(Checkpoint { label: path.display().to_string(), format, parts: vec![part], texts })
+        Ok(Checkpoint { label: path.display().to_string(), format, index: None, parts: vec![part], texts })
     }
 
     /// Safetensors inside the program, which messages call `label`.
     pub fn embedded(label: &str, bytes: &'static [u8]) -> Result<Checkpoint> {
         let (tensors, format, texts) = directory(bytes, label)?;
         let parts = vec![Part { bytes: Bytes::Embedded(bytes), path: None, tensors }];
-        Ok(Checkpoint { label: label.into(), format, parts, texts })
+        Ok(Checkpoint { label: label.into(), format, index: None, parts, texts })
     }
 
     fn open_shards(index: &Path) -> Result<Checkpoint> {
@@ -84,7 +90,13 @@ impl Checkpoint {
         let mut names: Vec<&String> = map.weight_map.values().collect();
         names.sort();
         names.dedup();
-        let mut shards = Checkpoint { label: label.clone(), format: "none", parts: vec![], texts: HashMap::new() };
+        let mut shards = Checkpoint {
+            label: label.clone(),
+            format: "none",
+            index: Some(index.into()),
+            parts: vec![],
+            texts: HashMap::new(),
+        };
         for name in names {
             let file = Path::new(name);
             if file.file_name().is_none_or(|n| n != file.as_os_str()) {
@@ -118,7 +130,7 @@ impl Checkpoint {
 
     /// The files that it is made of.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.parts.iter().filter_map(|part| part.path.as_deref())
+        self.parts.iter().filter_map(|part| part.path.as_deref()).chain(self.index.as_deref())
     }
 
     /// The texts that it carries beside its tensors.
@@ -194,6 +206,10 @@ fn safetensors(file: &[u8], label: &str) -> Result<(Directory, HashMap<String, S
     let broken = |what: &dyn std::fmt::Display| {
         Error::Weights(format!("{label}: not a whole safetensors file ({what}); fetch or copy it again"))
     };
+    let length = file.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    if length > LONGEST_HEADER && length <= file.len() as u64 {
+        return Err(Error::Weights(format!("{label}: a header of {length} bytes is none of a safetensors file")));
+    }
     let (header, metadata) = SafeTensors::read_metadata(file).map_err(|e| broken(&e))?;
     let start = header + 8;
     let mut tensors = Directory::new();
