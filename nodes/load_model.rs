@@ -125,7 +125,11 @@ pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(Fetching))
     let here = |path: &Path| path.to_path_buf();
     let look = look(&here, Some(Arc::new(models)));
     let found = Kind::ALL.into_iter().map(|kind| look.find("model", kind, name));
-    let found = found.reduce(|first, next| if matches!(first, Found::Nowhere(_)) { next } else { first });
+    // Of several misses the first is told: that of a whole model.
+    let found = found.reduce(|first, next| match (&first, &next) {
+        (Found::Nowhere(_), Found::Here(_)) => next,
+        _ => first,
+    });
     match found {
         Some(Found::Here(path)) => Ok(path),
         Some(Found::Nowhere(fault)) => Err(fault),

@@ -94,7 +94,7 @@ impl Survey {
     fn of_parts(path: &Path, problems: Vec<String>) -> Survey {
         let mut survey = Survey {
             family: None,
-            form: "folder in diffusers' layout, not whole".into(),
+            form: if path.is_dir() { "a folder, but no whole model" } else { "no weights" }.into(),
             networks: vec![],
             prediction: None,
             problems,
