@@ -8,7 +8,7 @@ use lsregen_engine::{
     Checked, Diagnostic, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry, Severity, Source,
     Store, check, check_with, read_source, render,
 };
-use lsregen_nodes::{Metadata, Numerics, registry};
+use lsregen_nodes::{Metadata, Numerics, device, registry};
 
 use super::{Exit, console, picture, usage};
 
@@ -61,7 +61,11 @@ impl Place {
 
     /// The host of a run of the graph at `path`.
     pub fn host(&self, path: &Path) -> Result<Arc<Host>, Exit> {
-        let numerics = Numerics::new(&self.device).map_err(|error| usage(format!("{error:#}")))?;
+        let opened = device::open(&self.device).map_err(|error| usage(format!("{error:#}")))?;
+        if let Some(warning) = opened.warning {
+            console::complain(format!("warning: {warning}"));
+        }
+        let numerics = Numerics::on(opened.device);
         let host = host(path, self.output_dir.as_deref());
         let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);
         Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))
