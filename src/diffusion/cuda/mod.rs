@@ -27,6 +27,9 @@ use candle_core::cuda_backend::cudarc::driver::sys::{self, CUresult};
 /// The version of CUDA that this build was made with, as the driver counts: 13000 is 13.0.
 pub const TOOLKIT: i32 = sys::CUDA_VERSION as i32;
 
+/// What NVIDIA's libraries ask whether they may use TF32.
+const TF32: &str = "NVIDIA_TF32_OVERRIDE";
+
 /// Why CUDA cannot be used here, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
@@ -62,8 +65,14 @@ pub enum Unavailable {
 
 /// Whether CUDA can be used here: driver, version, libraries, at least one device. The number of devices.
 ///
-/// To be asked before anything else touches CUDA.
+/// To be asked before anything else touches CUDA, and before the program has threads that read its environment.
 pub fn devices() -> Result<usize, Unavailable> {
+    // cuDNN computes convolutions of f32 in TF32, with 10 bits, unless this says otherwise or the program asks at each
+    // one, which candle does not. f32 is f32 here, unless the user has an opinion.
+    if std::env::var_os(TF32).is_none() {
+        // SAFETY: no library of CUDA's is loaded yet, and the caller has no threads yet, as it promised.
+        unsafe { std::env::set_var(TF32, "0") };
+    }
     lazy::find(lazy::DRIVER).map_err(|file| Unavailable::NoDriver(file.into()))?;
     let mut driver = 0;
     // SAFETY: asks for a number; needs no initialisation.
