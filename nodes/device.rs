@@ -67,7 +67,11 @@ fn cuda(_: usize) -> anyhow::Result<Device> {
 #[cfg(feature = "cuda")]
 fn cuda(number: usize) -> anyhow::Result<Device> {
     let count = lsregen_diffusion::cuda::devices()?;
-    anyhow::ensure!(number < count, "there are {count} CUDA devices, numbered from 0");
+    match count {
+        _ if number < count => {}
+        1 => anyhow::bail!("the only CUDA device here is `cuda:0`"),
+        _ => anyhow::bail!("the CUDA devices here are `cuda:0` to `cuda:{}`", count - 1),
+    }
     // One stream for all threads: a node goes on where another thread left off.
     Device::new_cuda_with_stream(number).map_err(|error| {
         let text = error.to_string();
