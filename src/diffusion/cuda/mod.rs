@@ -51,8 +51,8 @@ pub enum Unavailable {
     },
     /// A library of CUDA's is not there.
     #[error(
-        "CUDA's library `{0}` is not found; install CUDA {}'s libraries and name their folder in LD_LIBRARY_PATH",
-        version(TOOLKIT)
+        "CUDA's library `{0}` is not found; install CUDA {toolkit}'s libraries and name their folder in LD_LIBRARY_PATH",
+        toolkit = version(TOOLKIT)
     )]
     NoLibrary(String),
     /// There is a driver, but it has no device for us.
