@@ -6,6 +6,8 @@ use lsregen_diffusion::Error;
 use lsregen_diffusion::sampler::Step;
 use lsregen_engine::{Cancelled, Context};
 
+use crate::device;
+
 /// Steps of a sampling as steps of the node.
 pub(crate) fn on_step(cx: &Context) -> impl Fn(Step) -> lsregen_diffusion::Result<()> + '_ {
     |step| cx.step(step.done, step.of).map_err(|Cancelled| Error::Cancelled)
@@ -26,10 +28,79 @@ pub(crate) fn unless_cancelled(cx: &Context) -> impl Fn(usize, usize) -> lsregen
     |_, _| cx.cancel().check().map_err(|Cancelled| Error::Cancelled)
 }
 
-/// The engine's error: a cancelled sampling is a cancelled node.
+/// The engine's error: a cancelled sampling is a cancelled node, and what CUDA says comes with what to do.
 pub(crate) fn raise(error: Error) -> anyhow::Error {
     match error {
         Error::Cancelled => Cancelled.into(),
+        Error::Tensor(e) => {
+            let text = e.to_string();
+            if out_of_memory(&text) {
+                return anyhow::anyhow!(no_memory(device::memory()));
+            }
+            match device::advice(&text) {
+                Some(advice) => anyhow::anyhow!("{text}; {advice}"),
+                None => Error::Tensor(e).into(),
+            }
+        }
         other => other.into(),
+    }
+}
+
+/// Whether CUDA or one of its libraries says that the device's memory is full.
+fn out_of_memory(error: &str) -> bool {
+    ["CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation", "STATUS_ALLOC_FAILED"].iter().any(|e| error.contains(e))
+}
+
+/// The error of a full device: `memory`, bytes free and in all after what could not be held was given back.
+fn no_memory(memory: Option<(usize, usize)>) -> String {
+    let gib = |n: usize| n as f64 / (1u64 << 30) as f64;
+    let room = match memory {
+        Some((free, all)) => format!(
+            "; it needed more at once than the {:.1} GiB that are free of {:.1} GiB, with what this run and other programs \
+             hold",
+            gib(free),
+            gib(all)
+        ),
+        None => String::new(),
+    };
+    format!(
+        "the GPU's memory is full{room}. Less is needed with `--dtype bf16`, with `--offload` (what is not at work leaves \
+         the GPU), with a smaller picture, or with `cfg: 1` (half the batch); `nvidia-smi` shows what else holds memory"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use lsregen_diffusion::candle_core;
+
+    use super::*;
+
+    fn raised(text: &str) -> String {
+        raise(Error::Tensor(candle_core::Error::Cuda(text.into()))).to_string()
+    }
+
+    #[test]
+    fn a_full_device_says_what_lowers_the_need() {
+        for text in [
+            "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+            "CublasError(CUBLAS_STATUS_ALLOC_FAILED)",
+            "CudnnError(CUDNN_STATUS_ALLOC_FAILED)",
+        ] {
+            let message = raised(text);
+            for word in ["memory is full", "--dtype bf16", "--offload", "smaller picture", "cfg: 1"] {
+                assert!(message.contains(word), "{word}: {message}");
+            }
+        }
+        let message = no_memory(Some((3 << 29, 80 << 30)));
+        assert!(message.contains("the 1.5 GiB that are free of 80.0 GiB"), "{message}");
+    }
+
+    #[test]
+    fn other_errors_stay_as_they_are() {
+        let message = raised("DriverError(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, \"…\")");
+        assert!(message.contains("UNSUPPORTED_PTX_VERSION") && message.contains("update the driver"), "{message}");
+        let message = raised("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"…\")");
+        assert!(message.contains("ILLEGAL_ADDRESS") && !message.contains("memory is full"), "{message}");
+        assert!(raise(Error::Cancelled).is::<Cancelled>());
     }
 }

@@ -7,6 +7,7 @@ mod boxes;
 mod bridge;
 mod codecs;
 mod defaults;
+pub mod device;
 pub mod metadata;
 mod numerics;
 mod options;

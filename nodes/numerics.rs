@@ -1,7 +1,6 @@
 //! Where the numbers are made: the device and the dtype, a service of the host.
 
-use anyhow::Context as _;
-use lsregen_diffusion::candle_core::{DType, Device, DeviceLocation, utils};
+use lsregen_diffusion::candle_core::{DType, Device, DeviceLocation};
 use lsregen_diffusion::weights::Numbers;
 
 /// The tensor library, as the memo keys know it: other versions may give other last bits.
@@ -41,29 +40,9 @@ impl Precision {
 }
 
 impl Numerics {
-    /// `auto` (the first CUDA device where the build and the machine have one, else the CPU), `cpu`, `cuda` or
-    /// `cuda:N`.
-    ///
-    /// # Errors
-    /// When the name is none of these, or there is no such device.
-    pub fn new(device: &str, precision: Precision, offload: bool) -> anyhow::Result<Numerics> {
-        let cuda = |n: usize| {
-            anyhow::ensure!(
-                utils::cuda_is_available(),
-                "device `{device}`: this build has no CUDA; build it with `--features cuda`, or take `cpu`"
-            );
-            Device::new_cuda(n).with_context(|| format!("device `{device}`: cannot be opened"))
-        };
-        let device = match device {
-            "auto" if utils::cuda_is_available() => cuda(0).or_else(|_| anyhow::Ok(Device::Cpu))?,
-            "auto" | "cpu" => Device::Cpu,
-            "cuda" => cuda(0)?,
-            other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
-                Some(n) => cuda(n)?,
-                None => anyhow::bail!("device `{other}` is unknown: give auto, cpu, cuda or cuda:N"),
-            },
-        };
-        Ok(Numerics { numbers: precision.numbers(device), offload })
+    /// On this device, see [`device::open`](crate::device::open).
+    pub fn new(device: Device, precision: Precision, offload: bool) -> Numerics {
+        Numerics { numbers: precision.numbers(device), offload }
     }
 
     /// The device in words, such as `cpu` or `cuda:0`.
@@ -96,22 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_by_name() {
-        for name in ["auto", "cpu"] {
-            assert_eq!(Numerics::new(name, Precision::Auto, false).unwrap().device_name(), "cpu");
-        }
-        for (name, words) in
-            [("gpu", "auto, cpu, cuda or cuda:N"), ("cuda:x", "unknown"), ("cuda:0", "--features cuda")]
-        {
-            let error = Numerics::new(name, Precision::Auto, false).unwrap_err().to_string();
-            assert!(error.contains(words) && error.contains(name), "{error}");
-        }
+    fn a_device_in_words() {
+        assert_eq!(Numerics::new(Device::Cpu, Precision::Auto, false).device_name(), "cpu");
     }
 
     /// Widening half weights gives the same numbers, rounding to half others.
     #[test]
     fn fingerprint_tells_what_changes_numbers() {
-        let of = |precision| Numerics::new("cpu", precision, false).unwrap().fingerprint();
+        let of = |precision| Numerics::new(Device::Cpu, precision, false).fingerprint();
         assert_eq!(of(Precision::Auto), of(Precision::F32));
         assert_ne!(of(Precision::Auto), of(Precision::Bf16));
         assert_ne!(of(Precision::F16), of(Precision::Bf16));

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use lsregen_diffusion::candle_core::Device;
 use lsregen_engine::{
     Cancel, Diagnostic, Event, Executor, FileDigests, Host, Lanes, Order, Outcome, Override, Plan, Registry, Source,
     Store, check,
@@ -11,7 +12,7 @@ use lsregen_nodes::metadata::{Carried, carried};
 use lsregen_nodes::{Metadata, Numerics, Precision, registry};
 
 fn host(graphs: &Path, outputs: &Path) -> Host {
-    let numerics = Numerics::new("cpu", Precision::Auto, false).unwrap();
+    let numerics = Numerics::new(Device::Cpu, Precision::Auto, false);
     Host::new(graphs, outputs).with_fingerprint(numerics.fingerprint()).with_service(numerics)
 }
 

@@ -8,7 +8,7 @@ use lsregen_engine::{
     Checked, Diagnostic, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry, Severity, Source,
     Store, check, check_with, read_source, render,
 };
-use lsregen_nodes::{Metadata, Numerics, Precision, registry};
+use lsregen_nodes::{Metadata, Numerics, Precision, device, registry};
 
 use super::models_args::ModelDirs;
 use super::{Exit, console, picture, usage};
@@ -100,8 +100,11 @@ impl Place {
 
     /// The host of a run of the graph at `path`.
     pub fn host(&self, path: &Path, models: &ModelDirs) -> Result<Arc<Host>, Exit> {
-        let numerics = Numerics::new(&self.device, self.dtype.into(), self.offload)
-            .map_err(|error| usage(format!("{error:#}")))?;
+        let opened = device::open(&self.device).map_err(|error| usage(format!("{error:#}")))?;
+        if let Some(warning) = opened.warning {
+            console::complain(format!("warning: {warning}"));
+        }
+        let numerics = Numerics::new(opened.device, self.dtype.into(), self.offload);
         let host = host(path, self.output_dir.as_deref(), models)?;
         let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);
         Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))

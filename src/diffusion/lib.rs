@@ -5,6 +5,8 @@
 //! [`schedule`], [`sampler`], [`inversion`], [`noise`] and [`guidance`] are the paper's mathematics; [`models`] are the
 //! networks over [`weights`]; [`ops`] is what networks are made of; [`pipeline`] puts them together.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod denoiser;
 pub mod draw;
 pub mod error;

@@ -248,7 +248,7 @@ impl UNet {
 
     /// [`UNet::forward`] with a timestep a sample: `t` (B).
     pub fn forward_each(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
-        ops::on_pool(|| self.predict(z, t, c))
+        ops::on_pool_for(z.device(), || self.predict(z, t, c))
     }
 
     fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {

@@ -4,8 +4,9 @@
 //! maximum and sum of each query stay in the nearest caches (Milakov and Gimelshein, "Online normalizer calculation for
 //! softmax"; Dao et al., "FlashAttention"). Everything is kept with the queries beside each other, so that softmax runs
 //! down the columns without a sum across a vector, and both products are those of [`super::tile`].
+//! On other devices: [`plain::attention`], which walks the queries in chunks.
 
-use candle_core::{Result, Shape, Tensor};
+use candle_core::{DType, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -36,6 +37,12 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
         || (causal && n != m)
     {
         candle_core::bail!("attention: {heads} heads, q {:?}, k {:?}, v {:?}", q.shape(), k.shape(), v.shape());
+    }
+    let dtype = q.dtype();
+    if q.device().is_cpu() && matches!(dtype, DType::F16 | DType::BF16) {
+        // The kernel's numbers are f32, and wider is what attention wants in any case.
+        let wide = |t: &Tensor| t.to_dtype(DType::F32);
+        return apply3(Attention { heads, causal }, &wide(q)?, &wide(k)?, &wide(v)?)?.to_dtype(dtype);
     }
     apply3(Attention { heads, causal }, q, k, v)
 }

@@ -19,7 +19,7 @@ mod simd;
 mod tile;
 mod widen;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 pub use attention::attention;
 pub use conv::Convolution;
@@ -45,9 +45,14 @@ pub fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
 
+/// [`on_pool`] for the CPU. For other devices on this thread: some of their libraries are set up anew for each thread.
+pub fn on_pool_for<R: Send>(device: &Device, f: impl FnOnce() -> R + Send) -> R {
+    if device.is_cpu() { on_pool(f) } else { f() }
+}
+
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device, Result, Tensor};
+    use candle_core::DType;
 
     use super::*;
     use pulp::Arch;

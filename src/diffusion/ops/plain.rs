@@ -99,25 +99,62 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     x.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
+/// Scores of attention that exist at once where nothing has to be kept for a gradient: 256 MiB in f32.
+const SCORES: usize = 1 << 26;
+
 /// Multi-head attention `softmax(q kᵀ / √d) v`, features first but for the values: `q` (B, heads·d, N),
 /// `k` (B, heads·d, M), `v` (B, M, heads·d) → (B, heads·d, N). With `causal`, position i sees positions 0..=i.
+///
+/// Without a gradient to come, the queries are walked in chunks, so that memory does not grow with N·M.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+    let (b, _, n) = q.dims3()?;
+    let scores_of_a_query = (b * heads * k.dim(2)?).max(1);
+    let tracked = [q, k, v].iter().any(|t| t.track_op());
+    attention_by(q, k, v, heads, causal, if tracked { n } else { SCORES / scores_of_a_query })
+}
+
+/// [`attention`], `queries` at a time (at least one). For f16 and bf16 the softmax is computed in f32.
+pub fn attention_by(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool, queries: usize) -> Result<Tensor> {
     let (b, c, n) = q.dims3()?;
     let m = k.dim(2)?;
     let d = c / heads;
     let split = |t: &Tensor, len: usize| t.reshape((b, heads, d, len))?.transpose(2, 3)?.contiguous();
-    let (q, k) = (split(q, n)?, split(k, m)?);
+    // Queries are scaled, not scores: fewer numbers, and f16 stays in its range.
+    let (q, k) = ((split(q, n)? * (1.0 / (d as f64).sqrt()))?, split(k, m)?.t()?);
     let v = v.reshape((b, m, heads, d))?.transpose(1, 2)?.contiguous()?;
-    let mut scores = (q.matmul(&k.t()?)? * (1.0 / (d as f64).sqrt()))?;
-    if causal {
-        let mask: Vec<f32> =
-            (0..n).flat_map(|i| (0..m).map(move |j| if j > i { f32::NEG_INFINITY } else { 0.0 })).collect();
-        let mask = Tensor::from_vec(mask, (1, 1, n, m), q.device())?.to_dtype(q.dtype())?;
-        scores = scores.broadcast_add(&mask)?;
-    }
-    // candle_nn's softmax_last_dim has no gradient; this one is decomposed.
-    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
-    weights.matmul(&v)?.transpose(2, 3)?.reshape((b, c, n))
+    let chunk = |first: usize, rows: usize| -> Result<Tensor> {
+        let mut scores = q.narrow(2, first, rows)?.contiguous()?.matmul(&k)?;
+        if causal {
+            let hidden = |i: usize, j: usize| if j > first + i { f32::NEG_INFINITY } else { 0.0 };
+            let mask: Vec<f32> = (0..rows).flat_map(|i| (0..m).map(move |j| hidden(i, j))).collect();
+            let mask = Tensor::from_vec(mask, (1, 1, rows, m), q.device())?.to_dtype(q.dtype())?;
+            scores = scores.broadcast_add(&mask)?;
+        }
+        softmax(&scores)?.matmul(&v)
+    };
+    let queries = queries.clamp(1, n.max(1));
+    let y = if queries >= n {
+        chunk(0, n)?
+    } else {
+        let chunks = (0..n).step_by(queries).map(|first| chunk(first, queries.min(n - first)));
+        Tensor::cat(&chunks.collect::<Result<Vec<_>>>()?, 2)?
+    };
+    y.transpose(2, 3)?.reshape((b, c, n))
+}
+
+/// Softmax over the last dimension; in f32 where the dtype is narrower, as PyTorch's attention has it.
+fn softmax(scores: &Tensor) -> Result<Tensor> {
+    let dtype = scores.dtype();
+    let scores = match dtype {
+        DType::F16 | DType::BF16 => &scores.to_dtype(DType::F32)?,
+        _ => scores,
+    };
+    // The fused form has no gradient; the other is decomposed.
+    let weights = match scores.track_op() {
+        true => candle_nn::ops::softmax(scores, D::Minus1)?,
+        false => candle_nn::ops::softmax_last_dim(&scores.contiguous()?)?,
+    };
+    weights.to_dtype(dtype)
 }
 
 /// Gated GELU: (…, 2d) → (…, d), first half times the exact GELU of the second.

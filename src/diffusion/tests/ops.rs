@@ -7,7 +7,7 @@ mod common;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use common::relative;
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::ops::{self, Convolution, Layout, Moments};
+use lsregen_diffusion::ops::{self, Convolution, Layout, Moments, plain};
 
 /// Largest relative error of a kernel's values, and of its gradients.
 const VALUES: f64 = 1e-6;
@@ -358,6 +358,33 @@ fn attentions() {
         let ramp = Tensor::arange(0u32, 300, &Device::Cpu)?.to_dtype(t[1].dtype())?.affine(0.05, 0.0)?;
         ops::attention(&t[0], &t[1].broadcast_mul(&ramp)?, &t[2], 2, false)
     });
+}
+
+/// Chunks of queries against all at once: the form for other devices, here on the CPU.
+#[test]
+fn attention_in_chunks() {
+    let device = &Device::Cpu;
+    let (b, heads, d, m) = (2, 2, 8, 37);
+    let c = heads * d;
+    for (dtype, bound) in [(DType::F64, 1e-14), (DType::F32, 1e-6), (DType::BF16, 1e-2), (DType::F16, 2e-3)] {
+        for (n, causal) in [(37, false), (37, true), (5, false)] {
+            let normal = |shape: &[usize]| Tensor::randn(0f64, 2.0, shape, device).unwrap().to_dtype(dtype).unwrap();
+            let (q, k, v) = (normal(&[b, c, n]), normal(&[b, c, m]), normal(&[b, m, c]));
+            let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+            let exact = Var::from_tensor(&wide(&q)).unwrap();
+            let exact = plain::attention(exact.as_tensor(), &wide(&k), &wide(&v), heads, causal).unwrap().detach();
+            let check = |y: Tensor, what: &str| {
+                assert_eq!(y.dtype(), dtype, "{what}");
+                let error = relative(&wide(&y), &exact);
+                assert!(error < bound, "{what}, {dtype:?}, {n} queries, causal {causal}: {error:.1e}");
+            };
+            for queries in [0, 1, 3, 36, 37, 100] {
+                let y = plain::attention_by(&q, &k, &v, heads, causal, queries).unwrap();
+                check(y, &format!("{queries} at a time"));
+            }
+            check(ops::attention(&q, &k, &v, heads, causal).unwrap(), "the operation");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! What this crate asks of CUDA itself: whether it can be used here, how much memory is free. Built with `cuda` only.
+//!
+//! Knows the driver and the libraries. Knows no model, and no name by which a user calls a device.
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod lazy;
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+mod lazy {
+    //! Elsewhere the system has loaded CUDA's libraries, or the program would not run.
+
+    pub(super) const DRIVER: usize = 0;
+
+    pub(super) struct Library {
+        pub(super) needed: bool,
+    }
+
+    pub(super) const LIBRARIES: &[Library] = &[];
+
+    pub(super) fn find(_: usize) -> Result<(), &'static str> {
+        Ok(())
+    }
+}
+
+use candle_core::Device;
+use candle_core::cuda_backend::cudarc::driver::sys::{self, CUresult};
+
+/// The version of CUDA that this build was made with, as the driver counts: 13000 is 13.0.
+pub const TOOLKIT: i32 = sys::CUDA_VERSION as i32;
+
+/// What NVIDIA's libraries ask whether they may use TF32.
+const TF32: &str = "NVIDIA_TF32_OVERRIDE";
+
+/// Why CUDA cannot be used here, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// libcuda.so.1 is not there.
+    #[error(
+        "there is no NVIDIA driver here (`{0}` is not found); install the driver, or start the container with its GPUs"
+    )]
+    NoDriver(String),
+    /// The driver is older than the toolkit, and would refuse its kernels.
+    #[error(
+        "the NVIDIA driver knows CUDA up to {}, and this build needs {}; update the driver, or build with an older CUDA \
+         toolkit", version(*.driver), version(*.needed)
+    )]
+    OldDriver {
+        /// What the driver knows.
+        driver: i32,
+        /// What this build needs.
+        needed: i32,
+    },
+    /// A library of CUDA's is not there.
+    #[error(
+        "CUDA's library `{0}` is not found; install CUDA {toolkit}'s libraries and name their folder in LD_LIBRARY_PATH",
+        toolkit = version(TOOLKIT)
+    )]
+    NoLibrary(String),
+    /// There is a driver, but it has no device for us.
+    #[error("the NVIDIA driver has no device here; see `nvidia-smi`, and what CUDA_VISIBLE_DEVICES hides")]
+    NoDevice,
+    /// The driver does not start.
+    #[error("the NVIDIA driver does not start ({0}); see `nvidia-smi`, and whether the machine wants a restart")]
+    Broken(String),
+}
+
+/// Whether CUDA can be used here: driver, version, libraries, at least one device. The number of devices.
+///
+/// To be asked before anything else touches CUDA, and before the program has threads that read its environment.
+pub fn devices() -> Result<usize, Unavailable> {
+    // cuDNN computes convolutions of f32 in TF32, with 10 bits, unless this says otherwise or the program asks at each
+    // one, which candle does not. f32 is f32 here, unless the user has an opinion.
+    if std::env::var_os(TF32).is_none() {
+        // SAFETY: no library of CUDA's is loaded yet, and the caller has no threads yet, as it promised.
+        unsafe { std::env::set_var(TF32, "0") };
+    }
+    lazy::find(lazy::DRIVER).map_err(|file| Unavailable::NoDriver(file.into()))?;
+    let mut driver = 0;
+    // SAFETY: asks for a number; needs no initialisation.
+    succeed(unsafe { sys::cuDriverGetVersion(&mut driver) })?;
+    if driver < TOOLKIT {
+        return Err(Unavailable::OldDriver { driver, needed: TOOLKIT });
+    }
+    for (library, _) in lazy::LIBRARIES.iter().enumerate().filter(|(_, l)| l.needed) {
+        lazy::find(library).map_err(|file| Unavailable::NoLibrary(file.into()))?;
+    }
+    let mut count = 0;
+    // SAFETY: the driver is there; the count comes after its initialisation.
+    unsafe {
+        succeed(sys::cuInit(0))?;
+        succeed(sys::cuDeviceGetCount(&mut count))?;
+    }
+    if count > 0 { Ok(count as usize) } else { Err(Unavailable::NoDevice) }
+}
+
+fn succeed(result: CUresult) -> Result<(), Unavailable> {
+    match result {
+        CUresult::CUDA_SUCCESS => Ok(()),
+        CUresult::CUDA_ERROR_NO_DEVICE => Err(Unavailable::NoDevice),
+        other => Err(Unavailable::Broken(format!("{other:?}"))),
+    }
+}
+
+fn version(n: i32) -> String {
+    format!("{}.{}", n / 1000, n % 1000 / 10)
+}
+
+/// Bytes free and in all on a CUDA device. `None` on another, or where the driver does not say.
+pub fn memory(device: &Device) -> Option<(usize, usize)> {
+    device.as_cuda_device().ok()?.cuda_stream().context().mem_get_info().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_say_what_to_do() {
+        let old = Unavailable::OldDriver { driver: 12040, needed: 13000 }.to_string();
+        assert!(old.contains("up to 12.4") && old.contains("needs 13.0") && old.contains("update the driver"), "{old}");
+    }
+}

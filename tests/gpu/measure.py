@@ -1,0 +1,200 @@
+"""The GPU's measurements, as one table: see run.sh, which calls this. Needs nothing but Python itself.
+
+1. graphs/lsregen.yaml on the CPU and on CUDA, both in f32: relative differences of the two latents that are sampled.
+2. SDXL at each size on the device: seconds a step (the difference of a long and a short run, over the steps between, so
+   that loading, text and decoding fall out), peak memory of the device (nvidia-smi, less what was in use before).
+3. The same by diffusers where PyTorch is installed, with what a matrix product and a copy reach on this device.
+"""
+import argparse
+import array
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+BAR = 1e-2  # relative difference of latents, CUDA to CPU
+TOOLS = {"--dtype", "--offload"}
+
+
+def fail(message):
+    sys.exit(f"measure.py: {message}")
+
+
+def run(command, what):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    if done.returncode:
+        fail(f"{what} failed ({done.returncode}):\n  {' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def used():
+    """Bytes in use on the first device, or None where nvidia-smi is not."""
+    try:
+        text = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"],
+                              capture_output=True, text=True, check=True).stdout
+        return int(text.split()[0]) << 20
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
+        return None
+
+
+class Peak:
+    """The most memory of the device in use within a `with`, above what was in use before."""
+
+    def __enter__(self):
+        self.before, self.most, self.over = used(), 0, threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def watch(self):
+        while self.before is not None and not self.over.wait(0.1):
+            self.most = max(self.most, (used() or 0) - self.before)
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+    def bytes(self):
+        return None if self.before is None else self.most
+
+
+class Program:
+    """lsregen, run by its command."""
+
+    def __init__(self, binary):
+        self.binary = binary
+        self.options = {option for option in TOOLS if option in run([binary, "run", "--help"], "lsregen")}
+
+    def run(self, graph, device, out, dtype=None, values=()):
+        """Seconds of each node."""
+        command = [self.binary, "run", graph, "--device", device, "--no-cache", "--quiet", "--events", "jsonl",
+                   "--output-dir", out]
+        if dtype and "--dtype" in self.options:
+            command += ["--dtype", dtype]
+        for value in values:
+            command += ["--set", value]
+        events = [json.loads(line) for line in run(command, graph.name).splitlines() if line.startswith("{")]
+        return {e["node"]: e["seconds"] for e in events if e["event"] == "node_finished"}
+
+
+def latent(path):
+    """The numbers of a latent's file: one f32 tensor."""
+    data = Path(path).read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    entry = json.loads(data[8:8 + length])["latent"]
+    first, last = entry["data_offsets"]
+    assert entry["dtype"] == "F32", entry
+    return array.array("f", data[8 + length:][first:last])
+
+
+def difference(a, b):
+    if len(a) != len(b):
+        fail(f"latents of {len(a)} and {len(b)} numbers")
+    norm = lambda xs: sum(float(x) ** 2 for x in xs) ** 0.5
+    return norm(x - y for x, y in zip(a, b)) / norm(b)
+
+
+def same_everywhere(program, device, folder):
+    """Rows of the first part: relative difference of each latent."""
+    text = (ROOT / "graphs/lsregen.yaml").read_text()
+    extra = ("  gpu_small: { type: SaveLatent, latent: layout.latent, path: small.safetensors }\n"
+             "  gpu_large: { type: SaveLatent, latent: sample, path: large.safetensors }\n")
+    if text.count("\noutputs:") != 1:
+        fail("graphs/lsregen.yaml has no `outputs:` to put SaveLatent before")
+    graph = folder / "latents.yaml"
+    graph.write_text(text.replace("\noutputs:", "\n" + extra + "outputs:"))
+    for name in ("cpu", device):
+        program.run(graph, name, folder / f"latents-{name}", "f32")
+        if name == device == "cpu":
+            break
+    rows = []
+    for which, what in (("small", "GLIGEN"), ("large", "guided SDXL")):
+        a, b = (latent(folder / f"latents-{name}/{which}.safetensors") for name in (device, "cpu"))
+        d = difference(a, b)
+        verdict = "good" if d <= BAR else "TOO FAR"
+        rows.append((f"lsregen.yaml, {what}: latents {device} to cpu, f32", f"{d:.1e}", f"≤ {BAR:g}: {verdict}"))
+    return rows, all(row[2].endswith("good") for row in rows)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--bin", required=True)
+    p.add_argument("--model", required=True, help="a diffusers folder of SDXL")
+    p.add_argument("--variant", help="of the folder's files, for diffusers: fp16")
+    p.add_argument("--device", default="cuda")
+    p.add_argument("--dtype", default="bf16")
+    p.add_argument("--sizes", default="1024x1024,1920x1440")
+    p.add_argument("--steps", default="4,24")
+    p.add_argument("--ceiling", default="8192")
+    p.add_argument("--python", default=sys.executable, help="the Python that has torch and diffusers")
+    a = p.parse_args()
+    start = time.time()
+    program = Program(a.bin)
+    few, many = map(int, a.steps.split(","))
+    dtype = a.dtype if "--dtype" in program.options else "f32"
+    if dtype != a.dtype:
+        print(f"this lsregen has no --dtype: f32 in place of {a.dtype}", file=sys.stderr)
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        print("1/3 graphs/lsregen.yaml on both", file=sys.stderr)
+        rows, good = same_everywhere(program, a.device, folder)
+
+        ours = {}
+        for size in a.sizes.split(","):
+            print(f"2/3 {size} by lsregen", file=sys.stderr)
+            width, height = size.split("x")
+            seconds = {}
+            with Peak() as peak:
+                for steps in (few, many):
+                    values = [f"model={os.path.abspath(a.model)}", f"width={width}", f"height={height}", f"steps={steps}"]
+                    nodes = program.run(HERE / "sdxl.yaml", a.device, folder, dtype, values)
+                    # The device may still be at the last step when sampling returns; decoding waits for it.
+                    seconds[steps] = nodes["sample"] + nodes["image"]
+            ours[size] = ((seconds[many] - seconds[few]) / (many - few), peak.bytes())
+
+        theirs = None
+        if subprocess.run([a.python, "-c", "import torch, diffusers, transformers"], capture_output=True).returncode:
+            print(f"3/3 left out: {a.python} has no torch, diffusers and transformers", file=sys.stderr)
+        else:
+            print("3/3 the same by diffusers", file=sys.stderr)
+            command = [a.python, HERE / "diffusers_sdxl.py", a.model, "--device", a.device, "--dtype", dtype, "--sizes",
+                       a.sizes, "--steps", a.steps, "--ceiling", a.ceiling]
+            if a.variant:
+                command += ["--variant", a.variant]
+            theirs = json.loads(run(command, "diffusers").splitlines()[-1])
+
+    gib = lambda n: "—" if n is None else f"{n / 2**30:.2f} GiB"
+    for size, (step, peak) in ours.items():
+        if step <= 0:
+            fail(f"{size}: {many} steps took less time than {few}: something else was running; try again")
+        rows.append((f"SDXL {size} {dtype}, a step", f"{step * 1e3:.1f} ms", ""))
+        rows.append((f"SDXL {size} {dtype}, peak memory of the device", gib(peak), ""))
+        if theirs:
+            other = theirs["sizes"][size]
+            s = {int(k): v for k, v in other["seconds"].items()}
+            their_step = (s[many] - s[few]) / (many - few)
+            top = theirs["ceilings"]
+            rows.append(("  diffusers, a step", f"{their_step * 1e3:.1f} ms", f"lsregen takes {step / their_step:.2f} of it"))
+            rows.append(("  diffusers, peak memory", gib(other["peak"]), ""))
+            share = other["flops"] / step / top["matmul"]
+            rows.append(("  of the measured matrix product", f"{share:.1%}",
+                         f"{other['flops'] / 1e12:.2f} TFLOP a step, {top['matmul'] / 1e12:.2f} TFLOP/s"))
+            share = theirs["weights"] / step / top["copy"]
+            rows.append(("  of the measured copy, weights read once", f"{share:.1%}", f"{top['copy'] / 1e9:.0f} GB/s"))
+    wide = [max(len(row[i]) for row in rows) for i in range(2)]
+    for name, value, remark in rows:
+        print(f"{name:{wide[0]}}  {value:>{wide[1]}}  {remark}".rstrip())
+    print(f"in {time.time() - start:.0f} s")
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Lays out a CUDA toolkit in a folder, from Python packages: no GPU, no driver and no root needed.
+# usage: tools/cuda/home.sh DIR [VERSION]       VERSION of the toolkit, 13.0.2 unless told
+# Then: . DIR/env.sh && cargo build --release --features cuda,cudnn        (see docs/cuda.md)
+set -euo pipefail
+
+home=${1:?usage: tools/cuda/home.sh DIR [VERSION]}
+version=${2:-13.0.2}
+major=${version%%.*}
+for tool in python3 gcc; do
+    command -v "$tool" > /dev/null || { echo "home.sh: needs $tool" >&2; exit 1; }
+done
+mkdir -p "$home"
+home=$(cd "$home" && pwd)
+
+# 1. NVIDIA's packages, in an environment of their own. The compiler, its headers, the libraries to link with.
+if [ ! -x "$home/packages/bin/python" ]; then
+    python3 -m venv "$home/packages"
+fi
+"$home/packages/bin/python" -m pip install --quiet \
+    "cuda-toolkit[nvcc,cudart,cccl,cublas,curand,nvrtc,crt,nvvm]==$version" "nvidia-cudnn-cu$major"
+nvidia=$(echo "$home"/packages/lib/python3*/site-packages/nvidia)
+toolkit=$nvidia/cu$major
+[ -x "$toolkit/bin/nvcc" ] || { echo "home.sh: no nvcc in $toolkit: the packages of $version lie elsewhere" >&2; exit 1; }
+
+# 2. The folders under which builds look for them, and the names without a version that linkers ask for.
+rm -rf "$home"/{bin,include,nvvm,lib,lib64}
+mkdir -p "$home/include" "$home/lib/stubs"
+ln -s "$toolkit/bin" "$toolkit/nvvm" "$home/"
+ln -s "$toolkit"/include/* "$nvidia"/cudnn/include/* "$home/include/"
+ln -s "$toolkit"/lib/* "$nvidia"/cudnn/lib/* "$home/lib/"
+ln -s lib "$home/lib64"
+for library in cudart cublas cublasLt curand nvrtc cudnn; do
+    versioned=$(cd "$home/lib" && ls -d "lib$library".so.* | head -n 1)
+    ln -sfn "$versioned" "$home/lib/lib$library.so"
+done
+
+# 3. The packages have no driver. One to link with: every function that cuda.h names, each of which fails.
+"$home/packages/bin/python" - "$toolkit/include/cuda.h" > "$home/lib/stubs/cuda.c" <<'PYTHON'
+import re, sys
+
+header = open(sys.argv[1]).read()
+names = set(re.findall(r"\bcu[A-Z]\w*(?=\s*\()", header))
+for pair in re.findall(r"^\s*#\s*define\s+(cu[A-Z]\w*)\s+(cu[A-Z]\w*)\s*$", header, re.M):
+    names.update(pair)
+names |= {name + suffix for name in names for suffix in ("_v2", "_v3", "_v4", "_ptsz", "_ptds")}
+for name in sorted(names):
+    print(f"int {name}(void) {{ return 34; }}  /* CUDA_ERROR_STUB_LIBRARY */")
+PYTHON
+gcc -shared -fPIC -w -fno-builtin -Wl,-soname,libcuda.so.1 -o "$home/lib/stubs/libcuda.so" "$home/lib/stubs/cuda.c"
+
+# 4. What a build has to know.
+cat > "$home/env.sh" <<ENV
+export CUDA_HOME='$home' CUDA_PATH='$home'
+export PATH="\$CUDA_HOME/bin:\$PATH"
+export LIBRARY_PATH="\$CUDA_HOME/lib:\$CUDA_HOME/lib/stubs\${LIBRARY_PATH:+:\$LIBRARY_PATH}"
+export CUDA_COMPUTE_CAP=\${CUDA_COMPUTE_CAP:-80}
+ENV
+"$home/bin/nvcc" --version | tail -n 2
+echo "$home: . $home/env.sh, then cargo build --release --features cuda,cudnn"
