@@ -65,7 +65,7 @@ impl Settings {
             )));
         }
         let shape = [1, model.blueprint().unet.0.in_channels, self.height / f, self.width / f];
-        Ok(generator.randn(&shape, model.device())?)
+        generator.randn(&shape, model.device())
     }
 }
 
