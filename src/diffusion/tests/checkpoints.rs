@@ -103,11 +103,12 @@ fn files_in_the_original_layout_are_whole_models() {
 fn what_is_no_model_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    type Edit = fn(&mut Vec<(String, Vec<usize>)>);
+    type Tensors = Vec<(String, Vec<usize>)>;
+    type Case = (Tensors, fn(&mut Tensors), &'static str, &'static [&'static str]);
     let without = |file: &str, part: &str| -> Vec<_> {
         original(file).into_iter().filter(|(name, _)| !name.contains(part)).collect()
     };
-    let cases: Vec<(Vec<(String, Vec<usize>)>, Edit, &str, &[&str])> = vec![
+    let cases: Vec<Case> = vec![
         (original("gligen"), |_| {}, "model", &["GLIGEN's fusers alone", "`gligen`"]),
         (
             original("sd1"),

@@ -417,7 +417,7 @@ fn named(dice: &mut Dice) -> Vec<u8> {
         header.insert(name, serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
     }
     let data = vec![0; end];
-    safetensors(&serde_json::Value::from(header), &data)
+    safetensors(serde_json::Value::from(header), &data)
 }
 
 fn safetensors(header: impl Display, data: &[u8]) -> Vec<u8> {
@@ -435,7 +435,7 @@ fn header(dice: &mut Dice, file: &[u8]) -> Vec<u8> {
             0 => {
                 text = text.replacen(
                     *dice.pick(&["F32", "F16", "I64"]),
-                    *dice.pick(&["F4", "F64", "BF16", "C64", "F6_E2M3", "X"]),
+                    dice.pick::<&str>(&["F4", "F64", "BF16", "C64", "F6_E2M3", "X"]),
                     1,
                 )
             }
@@ -443,12 +443,16 @@ fn header(dice: &mut Dice, file: &[u8]) -> Vec<u8> {
             2 => {
                 text = text.replacen(
                     "]",
-                    *dice.pick(&[",18446744073709551615]", ",1]", ",-1]", ",1e3]", "", "]]"]),
+                    dice.pick::<&str>(&[",18446744073709551615]", ",1]", ",-1]", ",1e3]", "", "]]"]),
                     1 + dice.roll(3),
                 )
             }
             3 => {
-                text = text.replacen("\"shape\"", *dice.pick(&["\"dtype\"", "\"__metadata__\"", "1", "\"\\ud800\""]), 1)
+                text = text.replacen(
+                    "\"shape\"",
+                    dice.pick::<&str>(&["\"dtype\"", "\"__metadata__\"", "1", "\"\\ud800\""]),
+                    1,
+                )
             }
             _ if !digits.is_empty() => {
                 let at = *dice.pick(&digits);
