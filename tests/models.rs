@@ -1,9 +1,14 @@
-//! Where models are looked for by name: `lsregen models`.
+//! Where models come from: folders that `lsregen models` lists, and the hub, in whose place stands a server of our own.
+
+#[path = "../src/diffusion/tests/hub/server.rs"]
+#[allow(dead_code)]
+mod server;
 
 use std::fs;
 use std::path::Path;
 
-use crate::{lsregen, outcome};
+use crate::{lsregen, outcome, repository};
+use server::Server;
 
 fn tree(root: &Path, files: &[&str]) {
     for file in files {
@@ -69,4 +74,67 @@ fn fetch_says_what_is_wrong() {
     command.args(["fetch", "hf:a/b"]).env("HF_HUB_OFFLINE", "1").env("HF_HUB_CACHE", cache.path());
     let (_, stderr, code) = outcome(command.output().unwrap());
     assert!(stderr.contains("HF_HUB_OFFLINE is set") && code == 1, "{stderr}");
+}
+
+/// The files of a built-in model's folder, as a repository of the hub has them.
+fn repository_of(model: &str) -> Vec<(String, Vec<u8>)> {
+    let root = repository("models/shapes").join(model);
+    let mut files = vec![("README.md".to_string(), b"a model".to_vec())];
+    let mut ahead = vec![root.clone()];
+    while let Some(folder) = ahead.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                ahead.push(path);
+            } else {
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_string();
+                files.push((name, fs::read(&path).unwrap()));
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn a_run_fetches_what_it_names_and_needs_no_network_afterwards() {
+    let files = repository_of("xl");
+    let files: Vec<_> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.clone())).collect();
+    let server = Server::start(&files);
+    let folder = tempfile::tempdir().unwrap();
+    let graph = "lsregen: 1\nnodes:\n  xl: { type: LoadModel, model: \"hf:owner/name\" }\n  sample: { type: SDXLSample, \
+                 model: xl, prompt: a red circle on sand, steps: 1 }\n  image: { type: Decode, model: xl, latent: sample \
+                 }\n  save: { type: SaveImage, image: image, path: xl.png }\n";
+    fs::write(folder.path().join("graph.yaml"), graph).unwrap();
+    let run = |verb: &[&str], variables: &[(&str, &str)]| {
+        let mut command = lsregen();
+        command.args(verb).current_dir(folder.path()).env("HF_HOME", folder.path().join("hub"));
+        command.env("HF_ENDPOINT", &server.endpoint).envs(variables.iter().copied());
+        outcome(command.output().unwrap())
+    };
+    let offline = [("HF_HUB_OFFLINE", "1")];
+
+    // A check asks no network; a run that may not says what it misses, and where.
+    let (_, stderr, code) = run(&["check", "graph.yaml"], &[]);
+    assert!(code == 0 && server.contents().is_empty(), "{stderr}");
+    let (_, stderr, code) = run(&["run", "graph.yaml", "--no-cache"], &offline);
+    assert!(code == 1 && stderr.contains("HF_HUB_OFFLINE is set") && stderr.contains("graph.yaml:3:"), "{stderr}");
+
+    let (_, stderr, code) = run(&["run", "graph.yaml", "--no-cache"], &[]);
+    assert!(code == 0 && stderr.contains("fetching unet/diffusion_pytorch_model.safetensors"), "{stderr}");
+    let fetched = server.contents();
+    assert!(!fetched.is_empty() && fetched.iter().all(|request| !request.path.ends_with("README.md")));
+    let picture = fs::read(folder.path().join("xl.png")).unwrap();
+
+    // What is there is used as it is.
+    let (_, stderr, code) = run(&["run", "graph.yaml", "--no-cache"], &offline);
+    assert!(code == 0 && !stderr.contains("fetching"), "{stderr}");
+    assert_eq!(fs::read(folder.path().join("xl.png")).unwrap(), picture);
+    let (stdout, stderr, code) = run(&["inspect", "hf:owner/name"], &offline);
+    assert!(code == 0 && stdout.contains("sdxl, folder in diffusers' layout"), "{stdout}{stderr}");
+
+    // It is now known what it is: a node that cannot use it is told.
+    let wrong = graph.replace("SDXLSample", "GLIGENLayout").replace(", steps: 1", ", boxes: []");
+    fs::write(folder.path().join("wrong.yaml"), wrong).unwrap();
+    let (_, stderr, code) = run(&["check", "wrong.yaml"], &offline);
+    assert!(code == 78 && stderr.contains("gligen"), "{stderr}");
 }
