@@ -147,6 +147,23 @@ fn fixture_tokens() -> Vec<serde_json::Value> {
     serde_json::from_slice(&std::fs::read(fixture("tokens.json")).unwrap()).unwrap()
 }
 
+#[derive(serde::Deserialize)]
+struct Tokens {
+    text: String,
+    ids: Vec<u32>,
+}
+
+#[test]
+fn the_built_in_tokenizer_is_clips() {
+    let cases: Vec<Tokens> = serde_json::from_slice(&std::fs::read(fixture("clip_tokens.json")).unwrap()).unwrap();
+    let tokenizer = ClipTokenizer::clip("!", 77).unwrap();
+    for Tokens { text, ids } in cases {
+        assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
+    }
+    let padded = ClipTokenizer::clip("<|endoftext|>", 77).unwrap().encode("a photo of a cat").unwrap();
+    assert_eq!(padded[..8], [49406, 320, 1125, 539, 320, 2368, 49407, 49407]);
+}
+
 #[test]
 fn tokens_equal_transformers() {
     let tokenizer = ClipTokenizer::load(&ModelFiles::Folder(shapes("gligen")), "tokenizer", 77).unwrap();
