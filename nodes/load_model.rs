@@ -1,14 +1,12 @@
 //! LoadModel.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
-use lsregen_diffusion::Error;
 use lsregen_diffusion::candle_core::DType;
 use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelSource, Place, Problem};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::hub::{self, Hub, HubRef};
 use lsregen_diffusion::weights::search::{Kind, ModelsPath};
 use lsregen_diffusion::weights::{BUILTIN, ModelFiles};
 use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Lane, Node, outputs};
@@ -16,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Numerics;
+use crate::find_model::{self, Found, Look, at};
 use crate::values::Model;
 
 /// Loads a diffusion model: text encoders, U-Net, autoencoder and the sampler's settings.
@@ -75,98 +74,6 @@ outputs! {
         /// The model.
         pub model: Arc<Model>,
     }
-}
-
-/// Where something is that a parameter names.
-enum Found {
-    Here(PathBuf),
-    /// In a repository of the hub, of which nothing usable is on this machine.
-    Elsewhere,
-    Nowhere(Fault),
-}
-
-/// Where models are looked for.
-struct Look<'a> {
-    resolve: &'a dyn Fn(&Path) -> PathBuf,
-    models: Option<Arc<ModelsPath>>,
-}
-
-impl Look<'_> {
-    fn find(&self, param: &'static str, kind: Kind, name: &str) -> Found {
-        match hub(name) {
-            Err(fault) => return Found::Nowhere(at(param, fault)),
-            Ok(Some((hub, reference))) => {
-                return hub.cached(&reference).map_or(Found::Elsewhere, Found::Here);
-            }
-            Ok(None) => {}
-        }
-        let path = (self.resolve)(Path::new(name));
-        if path.exists() {
-            return Found::Here(path);
-        }
-        if let Some(path) = self.models.as_ref().and_then(|models| models.find(kind, name)) {
-            return Found::Here(path);
-        }
-        let builtin = if kind == Kind::Model { "built in are shapes/gligen and shapes/xl; " } else { "" };
-        let searched = self.models.as_ref().map(|models| format!("; {}", models.missing(kind, name)));
-        Found::Nowhere(Fault::new(param, format!("there is no {} `{name}`", kind.name())).help(format!(
-            "{builtin}there is no {}{}",
-            path.display(),
-            searched.unwrap_or_default()
-        )))
-    }
-}
-
-/// The place of a model that is called `name`, relative to the working directory; what is on the hub is fetched.
-///
-/// # Errors
-/// There is no such thing, or it could not be fetched.
-pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
-    let here = |path: &Path| path.to_path_buf();
-    let look = look(&here, Some(Arc::new(models)));
-    let found = Kind::ALL.into_iter().map(|kind| look.find("model", kind, name));
-    // Of several misses the first is told: that of a whole model.
-    let found = found.reduce(|first, next| match (&first, &next) {
-        (Found::Nowhere(_), Found::Here(_)) => next,
-        _ => first,
-    });
-    match found {
-        Some(Found::Here(path)) => Ok(path),
-        Some(Found::Nowhere(fault)) => Err(fault),
-        _ => fetch("model", name, true, progress),
-    }
-}
-
-/// Fetches what a text refers to on the hub, and gives its place; of variants the one of half the size if `half`.
-///
-/// # Errors
-/// It is no such reference, or cannot be fetched.
-pub fn fetch_model(name: &str, half: bool, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
-    fetch("model", name, half, progress)
-}
-
-fn fetch(param: &'static str, name: &str, half: bool, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
-    let Some((hub, reference)) = self::hub(name).map_err(|error| at(param, error))? else {
-        return Err(Fault::new(param, format!("`{name}` is not on the hub: write hf:owner/name")));
-    };
-    let wanted = |paths: &[String]| hub::model_files(paths, half);
-    let mut tell = |p: hub::Progress| {
-        progress(Fetching { file: p.file, done: p.all_done, of: p.all_size });
-        Ok(())
-    };
-    hub.fetch(&reference, &wanted, &mut tell).map_err(|error| at(param, error))
-}
-
-/// The reference to the hub that a text is, and the hub as the environment has it.
-fn hub(name: &str) -> Result<Option<(Hub, HubRef)>, Error> {
-    match HubRef::parse(name)? {
-        Some(reference) => Ok(Some((Hub::from_env()?, reference))),
-        None => Ok(None),
-    }
-}
-
-fn at(param: &'static str, error: Error) -> Fault {
-    Fault::new(param, error.to_string())
 }
 
 impl LoadModel {
@@ -234,10 +141,6 @@ fn faults(problems: Vec<Problem>) -> Vec<Fault> {
     problems.into_iter().map(|problem| at(problem.part, problem.error)).collect()
 }
 
-fn look<'a>(resolve: &'a dyn Fn(&Path) -> PathBuf, models: Option<Arc<ModelsPath>>) -> Look<'a> {
-    Look { resolve, models }
-}
-
 impl Node for LoadModel {
     const TYPE: &'static str = "LoadModel";
     const VERSION: u32 = 1;
@@ -251,7 +154,7 @@ impl Node for LoadModel {
         if self.is_builtin() {
             return vec![];
         }
-        self.blueprint(&look(&|path| cx.resolve(path), cx.service())).err().unwrap_or_default()
+        self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() }).err().unwrap_or_default()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
@@ -259,13 +162,14 @@ impl Node for LoadModel {
             return vec![];
         }
         // What cannot be opened is told by `check`.
-        let blueprint = self.blueprint(&look(&|path| cx.resolve(path), cx.service())).ok().flatten();
+        let blueprint =
+            self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() }).ok().flatten();
         blueprint.iter().flat_map(Blueprint::files).map(|path| FileRef::new("model", path)).collect()
     }
 
     fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault> {
         let resolve = |path: &Path| cx.resolve(path);
-        let look = look(&resolve, cx.service());
+        let look = Look { resolve: &resolve, models: cx.service() };
         let first = |faults: Vec<Fault>| faults.into_iter().next().unwrap_or_else(|| Fault::new("model", "unknown"));
         if !self.is_of_hub() || self.blueprint(&look).map_err(first)?.is_some() {
             return Ok(false);
@@ -273,7 +177,7 @@ impl Node for LoadModel {
         let half = cx.service::<Numerics>().is_none_or(|numerics| numerics.numbers.weights != Some(DType::F32));
         for (param, _, name) in self.named() {
             if name.starts_with("hf:") {
-                self::fetch(param, name, half, progress)?;
+                find_model::fetch(param, name, half, progress)?;
             }
         }
         match self.source(&look).map_err(first)?.map(|source| Blueprint::open(&source)) {
@@ -294,7 +198,8 @@ impl Node for LoadModel {
         let family = match self.builtin() {
             Some(index) if self.is_builtin() => FAMILIES[index].clone(),
             _ => {
-                let blueprint = self.blueprint(&look(&|path| cx.resolve(path), cx.service())).ok().flatten();
+                let blueprint =
+                    self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() }).ok().flatten();
                 blueprint.map(|blueprint| blueprint.info.family.name().to_string())
             }
         };
@@ -305,7 +210,7 @@ impl Node for LoadModel {
         cx.cancel().check()?;
         let numerics = cx.service::<Numerics>()?;
         let models = cx.service::<ModelsPath>().ok();
-        let blueprint = self.blueprint(&look(&|path| cx.resolve(path), models)).map_err(|faults| {
+        let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models }).map_err(|faults| {
             let faults: Vec<_> = faults.into_iter().map(|fault| fault.message).collect();
             anyhow::anyhow!(faults.join("; "))
         })?;

@@ -131,45 +131,43 @@ impl Blueprint {
             Place::Files(files) => Self::of_folder(files, source, &mut problems),
             Place::File(path) => Self::of_file(path, source, &mut problems),
         };
-        if let Some(blueprint) = &blueprint
-            && problems.0.is_empty()
-        {
-            blueprint.verify(source, &mut problems);
+        let Some(mut blueprint) = blueprint.filter(|_| problems.0.is_empty()) else { return Err(problems.0) };
+        if let Some(prediction) = source.prediction {
+            blueprint.scheduler.prediction_type = prediction;
         }
-        match blueprint {
-            Some(blueprint) if problems.0.is_empty() => Ok(blueprint),
-            _ => Err(problems.0),
-        }
+        let encoders = blueprint.encoders.iter().map(|encoder| &encoder.tensors);
+        let maps = [&blueprint.unet.1, &blueprint.vae.1].into_iter().chain(encoders);
+        blueprint.files.extend(maps.flat_map(TensorMap::paths));
+        blueprint.verify(source, &mut problems);
+        if problems.0.is_empty() { Ok(blueprint) } else { Err(problems.0) }
     }
 
-    fn of_folder(files: &ModelFiles, source: &ModelSource, problems: &mut Problems) -> Option<Blueprint> {
-        let component = |folder: &str, stem: &str| -> Result<TensorMap> {
-            let path = files.weights(folder, stem)?;
-            one_network(&Arc::new(files.checkpoint(&path)?))
+    fn of_folder(folder: &ModelFiles, source: &ModelSource, problems: &mut Problems) -> Option<Blueprint> {
+        let component = |name: &str, stem: &str| -> Result<TensorMap> {
+            let path = folder.weights(name, stem)?;
+            one_network(&Arc::new(folder.checkpoint(&path)?))
         };
-        let mut used: BTreeSet<PathBuf> = BTreeSet::new();
-        let mut read = |path: &str| {
-            if let ModelFiles::Folder(root) = files
-                && files.has(path)
+        // The small files that are there and are read.
+        let mut files = BTreeSet::new();
+        let note = |files: &mut BTreeSet<PathBuf>, path: &str| {
+            if let ModelFiles::Folder(root) = folder
+                && folder.has(path)
             {
-                used.insert(root.join(path));
+                files.insert(root.join(path));
             }
         };
-        read("model_index.json");
-        read("scheduler/scheduler_config.json");
-        read("unet/config.json");
-
-        let config = problems.keep("model", UNetConfig::read(files));
+        for path in ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json"] {
+            note(&mut files, path);
+        }
+        let config = problems.keep("model", UNetConfig::read(folder));
         let unet = problems.keep("model", component("unet", "diffusion_pytorch_model"));
-        let scheduler: Result<SchedulerConfig> = files.json("scheduler/scheduler_config.json");
+        let scheduler: Result<SchedulerConfig> = folder.json("scheduler/scheduler_config.json");
         let scheduler = problems.keep("model", scheduler);
         let vae = match &source.vae {
-            Some(path) => problems.keep("vae", replacement_vae(path, config.as_ref().map(Family::of), &mut used)),
+            Some(path) => problems.keep("vae", replacement_vae(path, config.as_ref().map(Family::of), &mut files)),
             None => {
-                if let ModelFiles::Folder(root) = files {
-                    used.insert(root.join("vae/config.json"));
-                }
-                let config = problems.keep("model", VaeConfig::read(files));
+                note(&mut files, "vae/config.json");
+                let config = problems.keep("model", VaeConfig::read(folder));
                 config.zip(problems.keep("model", component("vae", "diffusion_pytorch_model")))
             }
         };
@@ -182,56 +180,52 @@ impl Blueprint {
         let family = Family::of(&config);
         let mut encoders = Vec::new();
         for (tokenizer, encoder) in encoder_folders(family) {
-            let config = problems.keep("model", ClipTextConfig::read(files, encoder));
+            let config = problems.keep("model", ClipTextConfig::read(folder, encoder));
             for name in tokenizer::NEEDED {
                 let path = format!("{tokenizer}/{name}");
-                if !files.has(&path) {
-                    let error = Error::Config(format!("{}: no such file", files.label(&path)));
+                if !folder.has(&path) {
+                    let error = Error::Config(format!("{}: no such file", folder.label(&path)));
                     problems.keep::<()>("model", Err(error));
                 }
             }
             let tensors = problems.keep("model", component(encoder, "model"));
-            if let ModelFiles::Folder(root) = files {
-                let small = tokenizer::FILES.iter().map(|name| format!("{tokenizer}/{name}"));
-                let small = small.chain([format!("{encoder}/config.json")]).filter(|path| files.has(path));
-                used.extend(small.map(|path| root.join(path)));
-            }
+            note(&mut files, &format!("{encoder}/config.json"));
+            tokenizer::FILES.iter().for_each(|name| note(&mut files, &format!("{tokenizer}/{name}")));
             encoders.extend(config.zip(tensors).map(|(config, tensors)| EncoderBlueprint {
                 config,
                 tensors,
-                tokenizer: Tokens::Folder(files.clone(), tokenizer),
+                tokenizer: Tokens::Folder(folder.clone(), tokenizer),
             }));
         }
         let force_zeros = match family {
-            Family::Sdxl if files.has("model_index.json") => {
-                let index = problems.keep("model", files.json::<ModelIndex>("model_index.json"));
+            Family::Sdxl if folder.has("model_index.json") => {
+                let index = problems.keep("model", folder.json::<ModelIndex>("model_index.json"));
                 index.is_none_or(|index| index.force_zeros_for_empty_prompt)
             }
             Family::Sdxl => true,
             _ => false,
         };
         let mut notes = Vec::new();
-        if source.vae.is_none() && files.has("vae_1_0/config.json") {
+        if source.vae.is_none() && folder.has("vae_1_0/config.json") {
             notes.push(
                 "its `vae` folder is the autoencoder of SDXL 0.9; the one of 1.0 is beside it: give `vae: …/vae_1_0` to \
                  use that"
                     .into(),
             );
         }
-        Self::put_together(
-            Pieces {
-                unet: (config, unet),
-                vae: vae?,
-                encoders,
-                scheduler: scheduler?,
-                force_zeros,
-                form: "folder in diffusers' layout".into(),
-                unknown: vec![],
-                notes,
-                used,
-            },
-            source,
-        )
+        let vae = vae?;
+        Some(Blueprint {
+            info: ModelInfo::of(&config, &vae.0),
+            unet: (config, unet),
+            vae,
+            encoders,
+            scheduler: scheduler?,
+            force_zeros,
+            form: "folder in diffusers' layout".into(),
+            unknown: vec![],
+            notes,
+            files,
+        })
     }
 
     fn of_file(path: &Path, source: &ModelSource, problems: &mut Problems) -> Option<Blueprint> {
@@ -262,9 +256,9 @@ impl Blueprint {
             problems.keep("gligen", add_fusers(path, &mut config, &mut unet));
         }
         let family = Family::of(&config);
-        let mut used = BTreeSet::new();
+        let mut files = BTreeSet::new();
         let vae = match &source.vae {
-            Some(path) => problems.keep("vae", replacement_vae(path, Some(family), &mut used)),
+            Some(path) => problems.keep("vae", replacement_vae(path, Some(family), &mut files)),
             None => {
                 let tensors = sorted.parts.remove(&Part::Vae);
                 let tensors = tensors.ok_or_else(|| missing("autoencoder: give one as `vae`"));
@@ -302,31 +296,19 @@ impl Blueprint {
                 notes.push("its autoencoder is that of SDXL 0.9".into());
             }
         }
-        Self::put_together(
-            Pieces {
-                unet: (config, unet),
-                vae: vae?,
-                encoders,
-                scheduler,
-                force_zeros: family == Family::Sdxl,
-                form: format!("one file in the original layout ({})", checkpoint.format()),
-                unknown: sorted.unknown,
-                notes,
-                used,
-            },
-            source,
-        )
-    }
-
-    fn put_together(pieces: Pieces, source: &ModelSource) -> Option<Blueprint> {
-        let Pieces { unet, vae, encoders, mut scheduler, force_zeros, form, unknown, notes, used } = pieces;
-        if let Some(prediction) = source.prediction {
-            scheduler.prediction_type = prediction;
-        }
-        let maps = [&unet.1, &vae.1].into_iter().chain(encoders.iter().map(|e| &e.tensors));
-        let files = maps.flat_map(TensorMap::paths).chain(used).collect();
-        let info = ModelInfo::of(&unet.0, &vae.0);
-        Some(Blueprint { info, unet, vae, encoders, scheduler, force_zeros, form, unknown, notes, files })
+        let vae = vae?;
+        Some(Blueprint {
+            info: ModelInfo::of(&config, &vae.0),
+            unet: (config, unet),
+            vae,
+            encoders,
+            scheduler,
+            force_zeros: family == Family::Sdxl,
+            form: format!("one file in the original layout ({})", checkpoint.format()),
+            unknown: sorted.unknown,
+            notes,
+            files,
+        })
     }
 
     /// Builds every network on names and shapes alone.
@@ -412,19 +394,6 @@ impl EncoderBlueprint {
             Tokens::Clip { pad } => ClipTokenizer::clip(pad, longest),
         }
     }
-}
-
-/// What both layouts give.
-struct Pieces {
-    unet: (UNetConfig, TensorMap),
-    vae: (VaeConfig, TensorMap),
-    encoders: Vec<EncoderBlueprint>,
-    scheduler: SchedulerConfig,
-    force_zeros: bool,
-    form: String,
-    unknown: Vec<String>,
-    notes: Vec<String>,
-    used: BTreeSet<PathBuf>,
 }
 
 /// `a, b and 7 more`.

@@ -4,6 +4,7 @@
 //! formats. Does not know what the tensors are.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -63,7 +64,7 @@ impl Checkpoint {
     ///
     /// Errors if the file is not whole, or of another kind; what it is instead is said where it can be seen.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        if path.extension().is_some_and(|e| e == "json") {
+        if begins_as_json(path)? {
             return Self::open_shards(path);
         }
         let (part, format, texts) = Part::open(path)?;
@@ -188,6 +189,14 @@ impl Part {
     fn is(&self, name: &str) -> bool {
         self.path.as_ref().and_then(|path| path.file_name()).is_some_and(|own| own == name)
     }
+}
+
+/// Whether a file is JSON by its beginning: a brace, and no zero as in the number that a safetensors file begins with.
+fn begins_as_json(path: &Path) -> Result<bool> {
+    let mut beginning = Vec::new();
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    file.take(8).read_to_end(&mut beginning).map_err(Error::io(path))?;
+    Ok(beginning.first() == Some(&b'{') && !beginning.contains(&0))
 }
 
 /// The directory of a file's content, its format, and the texts that it carries.
