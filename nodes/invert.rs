@@ -186,7 +186,7 @@ impl Node for Invert {
     fn run(&self, inputs: InvertInputs, cx: &Context) -> anyhow::Result<InvertOutputs> {
         cx.cancel().check()?;
         let model = &inputs.model.0;
-        let z0 = inputs.latent.of(&inputs.model)?.to_device(model.device())?;
+        let z0 = inputs.latent.of(&inputs.model)?.to_device(model.device()).map_err(|error| raise(error.into()))?;
         let (_, _, h, w) = z0.dims4()?;
         let (width, height) = (w * model.info.size_step, h * model.info.size_step);
         let settings = Settings {

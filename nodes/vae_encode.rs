@@ -52,7 +52,7 @@ impl Node for VaeEncode {
             "a picture of {width}×{height} cannot be encoded: its sides must be multiples of {step}; resize it before, \
              with Upsample"
         );
-        let x = inputs.image.0.to_device(model.device())?;
+        let x = inputs.image.0.to_device(model.device()).map_err(|error| raise(error.into()))?;
         let work = Work { on_step: &on_layer(cx), ..Work::default() };
         let z = model.vae().and_then(|vae| vae.encode_with(&x, &work)).map_err(raise)?;
         Ok(VaeEncodeOutputs { latent: Arc::new(Latent { z, family: Some(model.info.family) }) })

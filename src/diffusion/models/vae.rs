@@ -240,7 +240,7 @@ impl AutoencoderKl {
             )));
         }
         let x = picture.to_dtype(self.dtype)?;
-        let mut moments = ops::on_pool(|| self.encoder.forward(x, work))?;
+        let mut moments = ops::on_pool_for(picture.device(), || self.encoder.forward(x, work))?;
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
@@ -261,7 +261,7 @@ impl AutoencoderKl {
         if let Some(conv) = &self.post_quant_conv {
             z = conv.forward(&z)?;
         }
-        at_least_f32(ops::on_pool(|| self.decoder.forward(z, work))?)
+        at_least_f32(ops::on_pool_for(&z.device().clone(), || self.decoder.forward(z, work))?)
     }
 }
 
