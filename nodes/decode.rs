@@ -38,7 +38,7 @@ outputs! {
 
 impl Node for Decode {
     const TYPE: &'static str = "Decode";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Device;
 
     type Inputs = DecodeInputs;

@@ -66,20 +66,16 @@ pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(Fetching))
     match found {
         Some(Found::Here(path)) => Ok(path),
         Some(Found::Nowhere(fault)) => Err(fault),
-        _ => fetch("model", name, true, progress),
+        _ => fetch_model("model", name, true, progress),
     }
 }
 
-/// Fetches what a text refers to on the hub, and gives its place; of variants the one of half the size if `half`.
+/// Fetches what the parameter `param` refers to on the hub, and gives its place; of variants the one of half the size if
+/// `half`.
 ///
 /// # Errors
 /// It is no such reference, or cannot be fetched.
-pub fn fetch_model(name: &str, half: bool, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
-    fetch("model", name, half, progress)
-}
-
-/// [`fetch_model`] for the parameter `param`.
-pub(crate) fn fetch(
+pub fn fetch_model(
     param: &'static str,
     name: &str,
     half: bool,

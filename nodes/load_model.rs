@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Numerics;
-use crate::find_model::{self, Found, Look, at};
+use crate::find_model::{Found, Look, at, fetch_model};
 use crate::values::Model;
 
 /// Loads a diffusion model: text encoders, U-Net, autoencoder and the sampler's settings.
@@ -177,7 +177,7 @@ impl Node for LoadModel {
         let half = cx.service::<Numerics>().is_none_or(|numerics| numerics.numbers.weights != Some(DType::F32));
         for (param, _, name) in self.named() {
             if name.starts_with("hf:") {
-                find_model::fetch(param, name, half, progress)?;
+                fetch_model(param, name, half, progress)?;
             }
         }
         match self.source(&look).map_err(first)?.map(|source| Blueprint::open(&source)) {

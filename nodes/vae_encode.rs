@@ -36,7 +36,7 @@ outputs! {
 
 impl Node for VaeEncode {
     const TYPE: &'static str = "VAEEncode";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Device;
 
     type Inputs = VaeEncodeInputs;

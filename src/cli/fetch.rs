@@ -32,7 +32,8 @@ impl Fetch {
         for what in &self.what {
             if HubRef::parse(what).map_err(usage)?.is_some() {
                 let mut progress = console::Fetches::new(self.quiet);
-                let place = fetch_model(what, self.place.wants_half(), &mut |fetching| progress.show(fetching));
+                let place =
+                    fetch_model("model", what, self.place.wants_half(), &mut |fetching| progress.show(fetching));
                 drop(progress);
                 let place = place.map_err(|fault| {
                     console::complain(fault.message);

@@ -145,11 +145,6 @@ impl Checkpoint {
         all.flat_map(|(i, part)| part.tensors.iter().map(move |(name, entry)| (i, name.as_str(), entry)))
     }
 
-    /// Whether a tensor of that name is in it.
-    pub fn has(&self, name: &str) -> bool {
-        self.parts.iter().any(|part| part.tensors.contains_key(name))
-    }
-
     /// The bytes of an entry of a part.
     pub(super) fn bytes(&self, part: usize, entry: &Entry) -> &[u8] {
         // Every directory has been checked to lie inside its file.

@@ -274,11 +274,6 @@ impl Weights {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
 
-    /// Whether the file has this tensor.
-    pub fn has(&self, name: &str) -> bool {
-        self.map.has(&self.name(name))
-    }
-
     /// The tensor `name`, which must have this shape, in the dtype of what is computed and on its device.
     ///
     /// Errors name the tensor, the file, and for a wrong shape both shapes.
