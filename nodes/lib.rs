@@ -3,6 +3,7 @@
 //! A node's struct is its parameters, and their doc comments are the reference that users read. What travels between
 //! nodes is in [`values`]; what a host must offer them is [`Numerics`]. The mathematics is all in `lsregen-diffusion`.
 
+mod acting;
 mod boxes;
 mod bridge;
 mod codecs;
@@ -27,6 +28,8 @@ mod invert;
 mod load_image;
 mod load_latent;
 mod load_model;
+mod low_pass;
+mod reference_image;
 mod save_image;
 mod save_latent;
 mod sdxl_sample;
@@ -35,6 +38,7 @@ mod vae_encode;
 
 use lsregen_engine::{NodeType, Registry};
 
+pub use acting::{Acting, AutoStrength, Course, Scaling, Share, Strength};
 pub use boxes::PhraseBox;
 pub use decode::*;
 pub use draw_layout::*;
@@ -46,12 +50,14 @@ pub use invert::*;
 pub use load_image::*;
 pub use load_latent::*;
 pub use load_model::*;
+pub use low_pass::LowPass;
 pub use lsregen_diffusion::models::Survey;
 pub use lsregen_diffusion::ops::keep_memory;
 pub use lsregen_diffusion::weights::{hub, search};
 pub use metadata::Metadata;
 pub use numerics::{Numerics, Precision};
 pub use options::*;
+pub use reference_image::ReferenceImage;
 pub use sampling::Sampling;
 pub use save_image::*;
 pub use save_latent::*;
@@ -66,6 +72,8 @@ pub const ALL: &[NodeType] = &[
     NodeType::of::<Upsample>(),
     NodeType::of::<VaeEncode>(),
     NodeType::of::<Invert>(),
+    NodeType::of::<ReferenceImage>(),
+    NodeType::of::<LowPass>(),
     NodeType::of::<GuidedSdxlSample>(),
     NodeType::of::<SdxlSample>(),
     NodeType::of::<Decode>(),

@@ -1,5 +1,6 @@
 //! Choices that several nodes offer by name, and the checks on parameters that several nodes have.
 
+use lsregen_diffusion::guidance::Metric;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes};
 use lsregen_diffusion::sampler;
 use lsregen_engine::Fault;
@@ -87,5 +88,41 @@ pub(crate) fn eta_faults(sampler: Sampler, eta: f64) -> Vec<Fault> {
             ]
         }
         _ => vec![],
+    }
+}
+
+/// By what a feature and its ideal are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Distance {
+    /// The sum of squared differences.
+    #[default]
+    L2,
+    /// Their mean.
+    L2Mean,
+    /// The sum of differences.
+    L1,
+    /// The sum of squared differences where they are small, of differences where they are large.
+    Huber,
+    /// 1 − cos of the angle between both.
+    Cosine,
+    /// Frobenius norm of the difference of both Gram matrices: texture, wherever it is.
+    Gram,
+    /// Cross-entropy: the feature is logits of classes, the ideal their probabilities.
+    CrossEntropy,
+}
+
+impl From<Distance> for Metric {
+    fn from(distance: Distance) -> Self {
+        match distance {
+            Distance::L2 => Metric::L2,
+            Distance::L2Mean => Metric::L2Mean,
+            Distance::L1 => Metric::L1,
+            Distance::Huber => Metric::Huber,
+            Distance::Cosine => Metric::Cosine,
+            Distance::Gram => Metric::Gram,
+            Distance::CrossEntropy => Metric::CrossEntropy,
+        }
     }
 }

@@ -92,18 +92,17 @@ impl Sampling {
         let on_step = on_step_with_previews(cx, model);
         let model = &model.0;
         let own = model.info.picture_size;
-        let (usual_width, usual_height) = guidance.first().map_or((own, own), |first| (first.width, first.height));
+        let (usual_width, usual_height) = guidance.iter().find_map(|g| g.size).unwrap_or((own, own));
         let width = self.width.map_or(usual_width, |side| side as usize);
         let height = self.height.map_or(usual_height, |side| side as usize);
         for (i, g) in guidance.iter().enumerate() {
+            let Some((own_width, own_height)) = g.size else { continue };
             ensure!(
-                (g.width, g.height) == (width, height),
-                "guidance number {} of {} is for pictures of {}×{}, and this sampling draws {width}×{height}: make them \
-                 equal, or leave `width` and `height` out",
+                (own_width, own_height) == (width, height),
+                "guidance number {} of {} is for pictures of {own_width}×{own_height}, and this sampling draws \
+                 {width}×{height}: make them equal, or leave `width` and `height` out",
                 i + 1,
                 guidance.len(),
-                g.width,
-                g.height
             );
         }
         let settings = Settings {
@@ -118,8 +117,8 @@ impl Sampling {
             eta: self.eta,
             sizes: sizes(self.original_size, self.target_size, self.crop),
         };
-        let guidance: Vec<_> = guidance.iter().map(|g| g.on(model.device())).collect::<Result<_, _>>()?;
-        let z = pipeline::sample(model, &settings, &guidance, &on_step).map_err(raise)?;
+        let guides: Vec<_> = guidance.iter().map(|g| g.guide.clone()).collect();
+        let z = pipeline::sample(model, &settings, &guides, &on_step).map_err(raise)?;
         Ok(Latent { z, family: Some(model.info.family) })
     }
 }

@@ -5,16 +5,22 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::Result;
+use crate::guidance::rms;
 use crate::models::unet::{Conditioning, UNet};
 use crate::schedule::PredictionType;
 
 /// Predicts ε (or v) for the latent z_t at t.
-pub trait Denoiser {
+pub trait Denoiser: Sync {
     /// `z` (B, C, h, w) in the variance-preserving space, `t` in timesteps of training.
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor>;
+
+    /// The size (RMS) of what classifier-free guidance adds, s (ε_c − ε_u); that of the prediction where there is none.
+    fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
+        rms(&self.predict(z, t)?)
+    }
 }
 
-impl<F: Fn(&Tensor, f64) -> Result<Tensor>> Denoiser for F {
+impl<F: Fn(&Tensor, f64) -> Result<Tensor> + Sync> Denoiser for F {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
         self(z, t)
     }
@@ -49,15 +55,26 @@ impl Guided {
             scale: self.scale,
         }
     }
+
+    /// ε_u and ε_c.
+    fn halves(&self, z: &Tensor, t: f64) -> Result<(Tensor, Tensor)> {
+        let both = self.unet.forward(&Tensor::cat(&[z, z], 0)?, t, &self.conditioning)?;
+        let halves = both.chunk(2, 0)?;
+        Ok((halves[0].clone(), halves[1].clone()))
+    }
 }
 
 impl Denoiser for Guided {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
         let Some(s) = self.scale else { return self.unet.forward(z, t, &self.conditioning) };
-        let both = self.unet.forward(&Tensor::cat(&[z, z], 0)?, t, &self.conditioning)?;
-        let halves = both.chunk(2, 0)?;
-        let (u, c) = (&halves[0], &halves[1]);
-        Ok((u + ((c - u)? * s)?)?)
+        let (u, c) = self.halves(z, t)?;
+        Ok((&u + ((c - &u)? * s)?)?)
+    }
+
+    fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
+        let Some(s) = self.scale else { return rms(&self.unet.forward(z, t, &self.conditioning)?) };
+        let (u, c) = self.halves(z, t)?;
+        Ok(s * rms(&(c - u)?)?)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::denoiser::{Denoiser, Guided};
-use crate::guidance::{Guidance, Window};
+use crate::guidance::{Guide, Run, Window};
 use crate::inversion::{self, Trajectory};
 use crate::layout::GroundedPhrase;
 use crate::models::prompt::{Prompt, Sizes};
@@ -105,12 +105,15 @@ pub fn gligen(
 }
 
 /// Sampling under backward guidance, as a latent (1, 4, h, w). Without guidance: plain sampling.
-pub fn sample(model: &Model, settings: &Settings, guidance: &[Guidance], on_step: OnStep) -> Result<Tensor> {
+pub fn sample(model: &Model, settings: &Settings, guides: &[Arc<dyn Guide>], on_step: OnStep) -> Result<Tensor> {
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
+    let Settings { width, height, seed, .. } = *settings;
+    let run = Run { model, prompt: &settings.prompt, sampler: &sampler, width, height, seed };
+    let guidance: Vec<_> = guides.iter().map(|guide| guide.prepare(&run)).collect::<Result<_>>()?;
     let denoiser = denoiser(model, settings)?;
-    sampler.run(&noise, &denoiser, guidance, &mut generator, on_step)
+    sampler.run(&noise, &denoiser, &guidance.concat(), &mut generator, on_step)
 }
 
 fn denoiser(model: &Model, settings: &Settings) -> Result<Guided> {
@@ -147,7 +150,7 @@ pub fn invert(
     on_step: OnStep,
 ) -> Result<Arc<Trajectory>> {
     let sampler = settings.sampler(model)?;
-    let keep = window.count(sampler.timesteps());
+    let keep = window.steps(sampler.timesteps()).end;
     let trajectory = match mode {
         InversionMode::Ddim => inversion::ddim(z0, &sampler, &denoiser(model, settings)?, keep, on_step)?,
         InversionMode::Noise { shared } => {
