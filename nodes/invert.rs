@@ -54,7 +54,7 @@ pub struct Invert {
     /// picture looks like the small one enlarged. `auto`, with boxes, is that number in a box of a usual size, more in
     /// smaller boxes, less in larger ones.
     #[serde(default = "strength")]
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(extend("minimum" = 0.0, "maximum" = 1.0))]
     pub strength: Strength,
     /// Steps of the inversion; those of the sampling.
     #[serde(default = "defaults::steps")]

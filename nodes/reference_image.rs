@@ -20,7 +20,7 @@ pub struct ReferenceImage {
     /// How far the latent moves to the reference in a guided step: 0 is no guidance, 1 puts the reference in its place.
     /// `auto`, with boxes, is 0.5 in a box of a usual size, more in smaller boxes, less in larger ones.
     #[serde(default = "strength")]
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(extend("minimum" = 0.0, "maximum" = 1.0))]
     pub strength: Strength,
     /// Whether the picture gets the noise that the sampling starts from; else another, made from the same seed. Mixing two
     /// independent noises shrinks their spread (to 0.71 at `strength: 0.5`); a shared one keeps it.
