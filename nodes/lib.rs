@@ -22,6 +22,7 @@ mod write;
 mod decode;
 mod draw_layout;
 mod gligen_layout;
+mod guided_sd_sample;
 mod guided_sdxl_sample;
 mod image_grid;
 mod invert;
@@ -44,6 +45,7 @@ pub use decode::*;
 pub use draw_layout::*;
 pub use find_model::{bring, fetch_model};
 pub use gligen_layout::*;
+pub use guided_sd_sample::*;
 pub use guided_sdxl_sample::*;
 pub use image_grid::*;
 pub use invert::*;
@@ -58,7 +60,7 @@ pub use metadata::Metadata;
 pub use numerics::{Numerics, Precision};
 pub use options::*;
 pub use reference_image::ReferenceImage;
-pub use sampling::Sampling;
+pub use sampling::{Sampling, SdxlSampling};
 pub use save_image::*;
 pub use save_latent::*;
 pub use sdxl_sample::*;
@@ -76,6 +78,7 @@ pub const ALL: &[NodeType] = &[
     NodeType::of::<LowPass>(),
     NodeType::of::<GuidedSdxlSample>(),
     NodeType::of::<SdxlSample>(),
+    NodeType::of::<GuidedSdSample>(),
     NodeType::of::<Decode>(),
     NodeType::of::<LoadImage>(),
     NodeType::of::<SaveImage>(),
