@@ -116,12 +116,17 @@ pub fn sample(model: &Model, settings: &Settings, guides: &[Arc<dyn Guide>], on_
     sampler.run(&noise, &denoiser, &guidance.concat(), &mut generator, on_step)
 }
 
+/// Slots of a GLIGEN model that is given no layout: as many as it was trained with, all null.
+const NULL_SLOTS: usize = 30;
+
 fn denoiser(model: &Model, settings: &Settings) -> Result<Guided> {
-    let conditional = settings.conditional(model)?;
+    let objs = (model.info.family == Family::Gligen).then(|| model.ground(&[], NULL_SLOTS)).transpose()?;
+    let grounded = |conditioning: Conditioning| Conditioning { objs: objs.clone(), ..conditioning };
+    let conditional = grounded(settings.conditional(model)?);
     if settings.cfg == 1.0 {
         return Ok(Guided::plain(model.unet()?, &conditional));
     }
-    let unconditional = settings.unconditional(model)?;
+    let unconditional = grounded(settings.unconditional(model)?);
     Guided::new(model.unet()?, &conditional, &unconditional, settings.cfg)
 }
 
