@@ -174,6 +174,15 @@ impl Acting {
         }
     }
 
+    /// [`told`](Self::told) for a guidance that acts everywhere in any case: `layout`'s boxes say only how strong `auto` is.
+    pub(crate) fn within(&self, strength: Strength, usual: guidance::Acting, layout: &Layout) -> guidance::Acting {
+        let mut acting = self.told(strength, usual, strength.auto().map(|_| layout));
+        if self.mask.is_none() && self.outside.is_none() {
+            acting.region.outside = 1.0;
+        }
+        acting
+    }
+
     pub(crate) fn window(&self, usual: Window) -> Window {
         match (self.window, self.from_timestep, self.to_timestep) {
             (Some(Share::First(share)), ..) => Window::first(share),

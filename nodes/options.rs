@@ -126,3 +126,23 @@ impl From<Distance> for Metric {
         }
     }
 }
+
+/// `#rrggbb` as red, green and blue in [0, 1].
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn colour(text: &str) -> anyhow::Result<[f32; 3]> {
+    let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6);
+    let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let number = number.ok_or_else(|| anyhow::anyhow!("{text:?} is no colour"))?;
+    Ok([16, 8, 0].map(|shift| (number >> shift & 255) as f32 / 255.0))
+}
+
+/// The fault of a colour at `path`, if any.
+pub(crate) fn colour_fault(path: String, text: &str) -> Option<Fault> {
+    let error = colour(text).err()?;
+    Some(
+        Fault::new(path, error.to_string())
+            .help("write red, green and blue as \"#rrggbb\", in quotes: \"#ff0000\" is red"),
+    )
+}

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::Result;
 use crate::guidance::rms;
+use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace};
 use crate::models::unet::{Conditioning, UNet};
 use crate::schedule::PredictionType;
+use crate::{Error, Result};
 
 /// Predicts ε (or v) for the latent z_t at t.
 pub trait Denoiser: Sync {
@@ -17,6 +18,22 @@ pub trait Denoiser: Sync {
     /// The size (RMS) of what classifier-free guidance adds, s (ε_c − ε_u); that of the prediction where there is none.
     fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
         rms(&self.predict(z, t)?)
+    }
+
+    /// Where its network attends, in the order in which it walks; nowhere that it shows, if there is nothing.
+    fn attention_places(&self) -> Vec<AttentionPlace> {
+        vec![]
+    }
+
+    /// The attention of the conditional half in these places, for `z` of one sample; differentiable.
+    fn attention_maps(
+        &self,
+        _z: &Tensor,
+        _t: f64,
+        _kind: AttentionKind,
+        _places: &[AttentionPlace],
+    ) -> Result<Vec<AttentionMap>> {
+        Err(Error::input("this denoiser does not show where it attends"))
     }
 }
 
@@ -30,6 +47,8 @@ impl<F: Fn(&Tensor, f64) -> Result<Tensor> + Sync> Denoiser for F {
 pub struct Guided {
     unet: Arc<UNet>,
     conditioning: Conditioning,
+    /// Its conditional half.
+    conditional: Conditioning,
     scale: Option<f64>,
 }
 
@@ -39,19 +58,26 @@ impl Guided {
         if scale == 1.0 {
             return Ok(Self::plain(unet, conditional));
         }
-        Ok(Guided { unet, conditioning: unconditional.stack(conditional)?, scale: Some(scale) })
+        Ok(Guided {
+            unet,
+            conditioning: unconditional.stack(conditional)?,
+            conditional: conditional.clone(),
+            scale: Some(scale),
+        })
     }
 
     /// The conditional prediction alone.
     pub fn plain(unet: Arc<UNet>, conditional: &Conditioning) -> Self {
-        Guided { unet, conditioning: conditional.clone(), scale: None }
+        Guided { unet, conditioning: conditional.clone(), conditional: conditional.clone(), scale: None }
     }
 
     /// The same without grounding: GLIGEN's fusers off.
     pub fn ungrounded(&self) -> Self {
+        let ungrounded = |c: &Conditioning| Conditioning { objs: None, ..c.clone() };
         Guided {
             unet: self.unet.clone(),
-            conditioning: Conditioning { objs: None, ..self.conditioning.clone() },
+            conditioning: ungrounded(&self.conditioning),
+            conditional: ungrounded(&self.conditional),
             scale: self.scale,
         }
     }
@@ -75,6 +101,20 @@ impl Denoiser for Guided {
         let Some(s) = self.scale else { return rms(&self.unet.forward(z, t, &self.conditioning)?) };
         let (u, c) = self.halves(z, t)?;
         Ok(s * rms(&(c - u)?)?)
+    }
+
+    fn attention_places(&self) -> Vec<AttentionPlace> {
+        self.unet.attention_places()
+    }
+
+    fn attention_maps(
+        &self,
+        z: &Tensor,
+        t: f64,
+        kind: AttentionKind,
+        places: &[AttentionPlace],
+    ) -> Result<Vec<AttentionMap>> {
+        self.unet.attention_maps(z, t, &self.conditional, kind, &|place| places.contains(place))
     }
 }
 

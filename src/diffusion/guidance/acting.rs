@@ -82,6 +82,11 @@ impl Window {
         Window::Share(0.0, share)
     }
 
+    /// The step at this share of the run.
+    pub fn step(share: f64) -> Self {
+        Window::Share(share, share + 1e-9)
+    }
+
     /// The steps with t ≥ t_th.
     pub fn from_timestep(t: f64) -> Self {
         Window::Timesteps(t, f64::MAX)

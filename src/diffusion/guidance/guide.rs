@@ -87,8 +87,19 @@ impl Run<'_> {
         view: View,
         acting: &Acting,
     ) -> Result<Guidance> {
+        self.guidance_by(Arc::new(extractor), distance, view, acting)
+    }
+
+    /// [`Run::guidance`] by an extractor that several share.
+    pub fn guidance_by(
+        &self,
+        extractor: Arc<dyn Extractor>,
+        distance: Arc<dyn Distance>,
+        view: View,
+        acting: &Acting,
+    ) -> Result<Guidance> {
         let (h, w) = self.latent_size();
         let mask = acting.region.weights(h, w, f32::INFINITY, self.device())?;
-        Ok(Guidance { extractor: Arc::new(extractor), distance, view, acting: acting.clone(), mask })
+        Ok(Guidance { extractor, distance, view, acting: acting.clone(), mask })
     }
 }

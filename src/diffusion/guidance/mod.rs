@@ -8,19 +8,30 @@
 //! Each extractor has a file here. Knows latents and what a run's networks show of them; knows no graph.
 
 mod acting;
+pub mod attention;
+pub mod box_energy;
+pub mod boxdiff;
+pub mod colour_layout;
 mod distance;
+pub mod edges;
 mod guide;
 mod inversion;
 mod low_pass;
 mod reference;
+pub mod segmentation;
 mod session;
 
 pub use acting::{Acting, Auto, Normalise, Region, Schedule, Until, Window};
+pub use box_energy::LayoutGuidance;
+pub use boxdiff::BoxDiff;
+pub use colour_layout::ColourLayoutGuide;
 pub use distance::{Cosine, CrossEntropy, Distance, GramFrobenius, Huber, L1, MeanSquaredL2, Metric, SquaredL2};
+pub use edges::EdgesGuide;
 pub use guide::{Guide, Run};
 pub use inversion::{Inversion, Inverted};
 pub use low_pass::{LowPass, LowPassGuide};
 pub use reference::Reference;
+pub use segmentation::SegmentationGuide;
 pub use session::Session;
 
 use std::sync::Arc;
