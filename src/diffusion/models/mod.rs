@@ -3,12 +3,14 @@
 //! A [`Blueprint`] says what a model is made of; a [`Model`] loads its networks when they are wanted. Knows what a prompt
 //! and a layout become for each family of models. Knows no sampler.
 
+pub mod attention_maps;
 pub mod bands;
 pub mod blueprint;
 pub mod clip;
 pub mod config;
 pub mod gligen;
 pub mod layers;
+mod pass;
 pub mod prompt;
 pub mod resnet;
 pub mod survey;
