@@ -88,10 +88,13 @@ pub struct L1;
 
 impl Distance for L1 {
     fn value(&self, feature: &Tensor, target: &Tensor) -> Result<Tensor> {
-        // Of |d| candle's slope at 0 is 1; of both halves it is 0, as PyTorch's.
-        let d = (feature - target)?;
-        Ok((d.relu()? + d.neg()?.relu()?)?.sum_all()?)
+        Ok(absolute(&(feature - target)?)?.sum_all()?)
     }
+}
+
+/// |d| with the slope 0 at 0, as PyTorch has it; candle's own has 1 there.
+fn absolute(d: &Tensor) -> Result<Tensor> {
+    Ok((d.relu()? + d.neg()?.relu()?)?)
 }
 
 /// D = Σ ½d² where |d| ≤ δ, else δ (|d| − ½δ), with d = f − f̄.
@@ -102,7 +105,7 @@ pub struct Huber {
 
 impl Distance for Huber {
     fn value(&self, feature: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let d = (feature - target)?.abs()?;
+        let d = absolute(&(feature - target)?)?;
         // min(|d|, δ) = q: ½q² + δ (|d| − q) is both branches in one, with the right gradient at their border.
         let q = d.clamp(0.0, self.delta)?;
         Ok(((q.sqr()? * 0.5)? + ((&d - &q)? * self.delta)?)?.sum_all()?)

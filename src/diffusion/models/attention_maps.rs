@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
+use crate::models::config::UNetConfig;
+
 /// Which attention is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionKind {
@@ -37,6 +39,18 @@ pub struct AttentionPlace {
     pub block: usize,
     /// Latent pixels a side of one pixel of the map.
     pub downscale: usize,
+}
+
+impl AttentionPlace {
+    /// Heads of the attention there, in a network of this configuration.
+    pub fn heads(&self, config: &UNetConfig) -> usize {
+        let deepest = config.heads.len() - 1;
+        match self.part {
+            Part::Down(i) => config.heads[i],
+            Part::Mid => config.heads[deepest],
+            Part::Up(i) => config.heads[deepest - i],
+        }
+    }
 }
 
 impl std::fmt::Display for AttentionPlace {
