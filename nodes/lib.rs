@@ -29,6 +29,7 @@ mod guided_sd_sample;
 mod guided_sdxl_sample;
 mod image_grid;
 mod invert;
+mod layout;
 mod layout_guidance;
 mod load_image;
 mod load_latent;
@@ -58,6 +59,7 @@ pub use guided_sd_sample::*;
 pub use guided_sdxl_sample::*;
 pub use image_grid::*;
 pub use invert::*;
+pub use layout::Layout;
 pub use layout_guidance::LayoutGuidance;
 pub use load_image::*;
 pub use load_latent::*;
@@ -83,6 +85,7 @@ pub use vae_encode::*;
 pub const ALL: &[NodeType] = &[
     NodeType::of::<LoadModel>(),
     NodeType::of::<GligenLayout>(),
+    NodeType::of::<Layout>(),
     NodeType::of::<Upsample>(),
     NodeType::of::<VaeEncode>(),
     NodeType::of::<Invert>(),
