@@ -19,6 +19,7 @@ pub mod sheet;
 pub mod values;
 mod write;
 
+mod attention_map;
 mod box_diff;
 mod colour_layout;
 mod decode;
@@ -47,6 +48,7 @@ mod vae_encode;
 use lsregen_engine::{NodeType, Registry};
 
 pub use acting::{Acting, AutoStrength, Course, Scaling, Share, Strength};
+pub use attention_map::AttentionMap;
 pub use box_diff::BoxDiff;
 pub use boxes::PhraseBox;
 pub use colour_layout::{ColourLayout, ColouredBox};
@@ -106,6 +108,7 @@ pub const ALL: &[NodeType] = &[
     NodeType::of::<LoadLatent>(),
     NodeType::of::<SaveLatent>(),
     NodeType::of::<DrawLayout>(),
+    NodeType::of::<AttentionMap>(),
     NodeType::of::<ImageGrid>(),
 ];
 
