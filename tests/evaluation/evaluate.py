@@ -64,7 +64,8 @@ def layouts(count, seed):
 
 def usable(binary, wanted):
     """The methods whose nodes the binary has, tried on a graph each."""
-    layout = {"id": 0, "prompt": "a red circle on sand", "seed_small": 0, "seed_large": 0, "boxes": [{"phrase": "a red circle", "box": [0.2, 0.2, 0.6, 0.6]}]}
+    boxes = [{"phrase": "a red circle", "box": [0.2, 0.2, 0.6, 0.6]}]
+    layout = {"id": 0, "prompt": "a red circle on sand", "seed_small": 0, "seed_large": 0, "boxes": boxes}
 
     def fault(item):
         with tempfile.TemporaryDirectory() as folder:
@@ -84,13 +85,15 @@ def usable(binary, wanted):
 def draw(binary, layout, wanted, folder):
     """Draws the pictures of a layout that are not there. A method that fails leaves its error in `<id>.failed`."""
     place = lambda name, kind: folder / "pictures" / name / f"{layout['id']:04}.{kind}"
-    missing = {name: nodes for name, nodes in wanted.items() if not (place(name, "png").exists() or place(name, "failed").exists())}
+    done = lambda name: place(name, "png").exists() or place(name, "failed").exists()
+    missing = {name: nodes for name, nodes in wanted.items() if not done(name)}
     if not missing:
         return
     graph, began = methods.graph(layout, missing), time.time()
     path, events = folder / "graphs" / f"{layout['id']:04}.yaml", folder / "graphs" / f"{layout['id']:04}.jsonl"
     path.write_text(graph.text())
-    command = [binary, "run", path, "--device", "cpu", "--no-cache", "--no-metadata", "--quiet", "--output-dir", folder / "pictures", "--events", events]
+    command = [binary, "run", path, "--device", "cpu", "--no-cache", "--no-metadata", "--quiet"]
+    command += ["--output-dir", folder / "pictures", "--events", events]
     run = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAYON_NUM_THREADS": "1"})
     told = [json.loads(line) for line in events.read_text().splitlines()]
     seconds = {e["node"]: e["seconds"] for e in told if e["event"] == "node_finished"}
@@ -124,14 +127,14 @@ def draw_all(binary, batch, wanted, folder, workers):
 
 
 def read(path):
-    """(3, 256, 256) in [-1, 1]; small pictures are enlarged."""
-    image = Image.open(path).convert("RGB")
-    return np.asarray(image if image.width == SIZE else image.resize((SIZE, SIZE), Image.Resampling.BICUBIC), np.float32).transpose(2, 0, 1) / 127.5 - 1
-
-
-def plain(path):
-    """The picture in its own size: what the detector sees."""
+    """(3, H, W) in [-1, 1], in the picture's own size: what the detector sees."""
     return np.asarray(Image.open(path).convert("RGB"), np.float32).transpose(2, 0, 1) / 127.5 - 1
+
+
+def enlarged(path):
+    """(3, 256, 256): small pictures are enlarged before their quality is looked at."""
+    image = Image.open(path).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(image, np.float32).transpose(2, 0, 1) / 127.5 - 1
 
 
 def look(folder, batch, measure):
@@ -141,34 +144,37 @@ def look(folder, batch, measure):
     paths = {layout["id"]: path for layout in batch if (path := folder / f"{layout['id']:04}.png").exists()}
     for i, path in paths.items():
         if str(i) not in seen["found"]:
-            seen["found"][str(i)] = detect(plain(path))
+            seen["found"][str(i)] = detect(read(path))
     if paths and seen["counted"] != list(paths):
-        seen |= {"counted": list(paths), "quality": measure([read(path) for path in paths.values()])}
+        seen |= {"counted": list(paths), "quality": measure([enlarged(path) for path in paths.values()])}
     kept.write_text(json.dumps(seen))
     return seen
 
 
+PARTS = {"one": lambda n: n == 1, "more": lambda n: n > 1, "all": lambda n: True}  # by number of objects
+
+
 def accuracy(found, asked):
-    return {"map50": mean_ap(found, asked), "map75": mean_ap(found, asked, 0.75), "found_per_asked": sum(map(len, found)) / sum(map(len, asked))}
-
-
-def spread(found, asked, times=100):
-    """Standard error of mAP@.5, by drawing the layouts anew."""
-    rng = random.Random(0)
-    draws = [[rng.randrange(len(asked)) for _ in asked] for _ in range(times)]
-    return float(np.std([mean_ap([found[i] for i in d], [asked[i] for i in d]) for d in draws]))
+    """Figures of one set, and mAP@.5 of it drawn anew, whose draws are the same for all methods: so differences can be judged."""
+    rng, draws = random.Random(0), []
+    for _ in range(100):
+        at = [rng.randrange(len(asked)) for _ in asked]
+        draws.append(mean_ap([found[i] for i in at], [asked[i] for i in at]))
+    ratio = sum(map(len, found)) / sum(map(len, asked))
+    return {"map50": mean_ap(found, asked), "map75": mean_ap(found, asked, 0.75), "found_per_asked": ratio, "layouts": len(asked), "draws": draws}
 
 
 def judge(folder, batch, measure):
     """All figures of a method; a picture that could not be drawn has no objects."""
     seen = look(folder, batch, measure)
-    found = {layout["id"]: [(c, s, tuple(box), score) for c, s, box, score in seen["found"].get(str(layout["id"]), [])] for layout in batch}
-    out = {"pictures": len(seen["counted"]), "quality": float(np.mean(seen["quality"])) if seen["quality"] else None, "quality_by_level": seen["quality"]}
-    for name, holds in (("one", lambda n: n == 1), ("more", lambda n: n > 1), ("all", lambda n: True)):
+    found = {i: [(c, s, tuple(box), score) for c, s, box, score in dets] for i, dets in seen["found"].items()}
+    out = {"pictures": len(seen["counted"]), "quality": None, "quality_by_level": seen["quality"]}
+    if seen["quality"]:
+        out["quality"] = float(np.mean(seen["quality"]))
+    for name, holds in PARTS.items():
         part = [layout for layout in batch if holds(len(layout["boxes"]))]
         if part:
-            dets, asked = [found[layout["id"]] for layout in part], [truth(layout) for layout in part]
-            out[name] = accuracy(dets, asked) | {"layouts": len(part), "error50": spread(dets, asked)}
+            out[name] = accuracy([found.get(str(layout["id"]), []) for layout in part], [truth(layout) for layout in part])
     return out
 
 
@@ -207,13 +213,27 @@ def seconds(folder):
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
+def compare(results):
+    """Standard errors, and by how much each method is behind LSReGen's best in mAP@.5 over all layouts."""
+    best = max((name for name in results if name.startswith("lsregen")), key=lambda name: results[name]["all"]["map50"], default=None)
+    draws = {name: {part: np.array(r[part].pop("draws")) for part in PARTS if part in r} for name, r in results.items()}
+    for name, r in results.items():
+        for part, values in draws[name].items():
+            r[part]["error50"] = float(values.std())
+        if best:
+            behind = results[best]["all"]["map50"] - r["all"]["map50"]
+            r["behind"] = {"of": best, "map50": behind, "error50": float((draws[best]["all"] - draws[name]["all"]).std())}
+    return best
+
+
 def table(results):
     """Markdown, a line a method."""
     lines = ["| method | mAP@.5, one object | mAP@.5, two or three | found / asked | quality ↓ | seconds |", "|---|--:|--:|--:|--:|--:|"]
     for name, r in results.items():
         cell = lambda part: f"{r[part]['map50']:.3f} ± {r[part]['error50']:.3f}" if part in r else ""
         quality = "" if r["quality"] is None else f"{r['quality']:.0f}"
-        lines.append(f"| {name} | {cell('one')} | {cell('more')} | {r['all']['found_per_asked']:.2f} | {quality} | {r.get('seconds', 0):.1f} |")
+        took = f"{r['seconds']:.1f}" if r["seconds"] else ""
+        lines.append(f"| {name} | {cell('one')} | {cell('more')} | {r['all']['found_per_asked']:.2f} | {quality} | {took} |")
     return "\n".join(lines)
 
 
@@ -236,10 +256,15 @@ def main():
     draw_all(a.binary, batch, wanted, folder, a.workers)
     results, times = judge_all(folder, batch, list(wanted), a.workers), seconds(folder)
     for name in results:
-        results[name]["seconds"] = times.get(name, 0.0)
-    told = {"set": a.set, "world_seed": WORLDS[a.set], "layouts": len(batch), "cfg_small": methods.CFG_SMALL, "cfg_large": methods.CFG_LARGE, "results": results}
+        results[name]["seconds"] = times.get(name)
+    best = compare(results)
+    told = {"set": a.set, "world_seed": WORLDS[a.set], "layouts": len(batch), "best": best}
+    told |= {"cfg_small": methods.CFG_SMALL, "cfg_large": methods.CFG_LARGE, "results": results}
     (folder / "results.json").write_text(json.dumps(told, indent=1) + "\n")
     print(table(results))
+    if best:
+        near = [n for n, r in results.items() if n != best and abs(r["behind"]["map50"]) <= 2 * r["behind"]["error50"]]
+        print(f"\nLSReGen's best over all layouts: {best}, mAP@.5 {results[best]['all']['map50']:.3f}. Within two standard errors of it: {', '.join(near)}")
 
 
 if __name__ == "__main__":

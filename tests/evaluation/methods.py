@@ -36,7 +36,8 @@ class Graph:
         return self.add("LoadModel", model="shapes/xl")
 
     def gligen(self, **size):
-        return self.add("GLIGENLayout", model=self.small(), prompt=self.prompt, boxes=self.layout["boxes"], seed=self.layout["seed_small"], cfg=CFG_SMALL, **size)
+        fields = {"prompt": self.prompt, "boxes": self.layout["boxes"], "seed": self.layout["seed_small"], "cfg": CFG_SMALL}
+        return self.add("GLIGENLayout", model=self.small(), **fields, **size)
 
     def enlarged(self):
         return self.add("Upsample", image=f"{self.gligen()}.image", width=256, height=256)
@@ -53,7 +54,8 @@ class Graph:
         return self.add("Decode", model=self.large(), latent=z)
 
     def sample_small(self, *guidance):
-        z = self.add("GuidedSDSample", model=self.small(), guidance=list(guidance), prompt=self.prompt, seed=self.layout["seed_small"], cfg=CFG_SMALL)
+        fields = {"prompt": self.prompt, "seed": self.layout["seed_small"], "cfg": CFG_SMALL}
+        z = self.add("GuidedSDSample", model=self.small(), guidance=list(guidance), **fields)
         return self.add("Decode", model=self.small(), latent=z)
 
     def save(self, name, image):
@@ -81,8 +83,9 @@ def lsregen(w, fraction, mode, cfg=CFG_LARGE, boxes=False, **fields):
     """LSReGen, of strength w or "auto". With `boxes` the layout's boxes are told to the guidance."""
 
     def nodes(g):
-        more = fields | ({"layout": g.boxes()} if boxes else {}) | ({"seed": g.layout["seed_large"]} if mode == "noise" else {})
-        guidance = g.add("Invert", model=g.large(), latent=g.encoded(), prompt=g.prompt, strength=w, window=fraction, mode=mode, **more)
+        more = {"layout": g.boxes()} if boxes else {}
+        more |= {"seed": g.layout["seed_large"]} if mode == "noise" else {"prompt": g.prompt}
+        guidance = g.add("Invert", model=g.large(), latent=g.encoded(), strength=w, window=fraction, mode=mode, **more, **fields)
         return g.sample_large(guidance, cfg=cfg)
 
     return nodes
@@ -100,7 +103,8 @@ def attention(type, large, **fields):
 
 
 def multidiffusion(g):
-    return g.sample_large(type="MultiDiffusionSample", layout=g.boxes(), prompt=f"on {g.ground}", region_prompt=f"{{phrase}} on {g.ground}")
+    words = {"prompt": f"on {g.ground}", "region_prompt": f"{{phrase}} on {g.ground}"}
+    return g.sample_large(type="MultiDiffusionSample", layout=g.boxes(), **words)
 
 
 def demofusion(g):
@@ -112,7 +116,7 @@ def demofusion(g):
 
 
 def name_of(w, fraction, mode, more=""):
-    return f"lsregen w={w:g} f={fraction:g} {mode}{more}" if not isinstance(w, str) else f"lsregen w={w} f={fraction:g} {mode}{more}"
+    return f"lsregen w={w if w == 'auto' else format(w, 'g')} f={fraction:g} {mode}{more}"
 
 
 RIVALS = {
