@@ -6,6 +6,9 @@
 pub mod bands;
 pub mod blueprint;
 pub mod clip;
+pub mod clip_pair;
+pub mod clip_picture;
+pub mod clip_vision;
 pub mod config;
 pub mod gligen;
 pub mod layers;
