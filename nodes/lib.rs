@@ -3,6 +3,7 @@
 //! A node's struct is its parameters, and their doc comments are the reference that users read. What travels between
 //! nodes is in [`values`]; what a host must offer them is [`Numerics`]. The mathematics is all in `lsregen-diffusion`.
 
+mod acting;
 mod boxes;
 mod bridge;
 mod codecs;
@@ -18,44 +19,63 @@ pub mod sheet;
 pub mod values;
 mod write;
 
+mod box_diff;
+mod colour_layout;
 mod decode;
 mod draw_layout;
+mod edges;
 mod gligen_layout;
+mod guided_sd_sample;
 mod guided_sdxl_sample;
 mod image_grid;
 mod invert;
+mod layout_guidance;
 mod load_image;
 mod load_latent;
 mod load_model;
+mod low_pass;
+mod multi_diffusion_sample;
+mod reference_image;
 mod save_image;
 mod save_latent;
 mod sdxl_sample;
+mod segmentation;
 mod upsample;
 mod vae_encode;
 
 use lsregen_engine::{NodeType, Registry};
 
+pub use acting::{Acting, AutoStrength, Course, Scaling, Share, Strength};
+pub use box_diff::BoxDiff;
 pub use boxes::PhraseBox;
+pub use colour_layout::{ColourLayout, ColouredBox};
 pub use decode::*;
 pub use draw_layout::*;
+pub use edges::{Drawing, Edges};
 pub use find_model::{bring, fetch_model};
 pub use gligen_layout::*;
+pub use guided_sd_sample::*;
 pub use guided_sdxl_sample::*;
 pub use image_grid::*;
 pub use invert::*;
+pub use layout_guidance::LayoutGuidance;
 pub use load_image::*;
 pub use load_latent::*;
 pub use load_model::*;
+pub use low_pass::LowPass;
 pub use lsregen_diffusion::models::Survey;
 pub use lsregen_diffusion::ops::keep_memory;
 pub use lsregen_diffusion::weights::{hub, search};
 pub use metadata::Metadata;
+pub use multi_diffusion_sample::MultiDiffusionSample;
 pub use numerics::{Numerics, Precision};
 pub use options::*;
-pub use sampling::Sampling;
+pub use reference_image::ReferenceImage;
+pub use sampling::{Sampling, SdxlSampling};
 pub use save_image::*;
 pub use save_latent::*;
 pub use sdxl_sample::*;
+pub use segmentation::{Region, Segmentation};
 pub use upsample::*;
 pub use vae_encode::*;
 
@@ -66,8 +86,17 @@ pub const ALL: &[NodeType] = &[
     NodeType::of::<Upsample>(),
     NodeType::of::<VaeEncode>(),
     NodeType::of::<Invert>(),
+    NodeType::of::<ReferenceImage>(),
+    NodeType::of::<LowPass>(),
+    NodeType::of::<Edges>(),
+    NodeType::of::<ColourLayout>(),
+    NodeType::of::<BoxDiff>(),
+    NodeType::of::<LayoutGuidance>(),
+    NodeType::of::<Segmentation>(),
     NodeType::of::<GuidedSdxlSample>(),
     NodeType::of::<SdxlSample>(),
+    NodeType::of::<GuidedSdSample>(),
+    NodeType::of::<MultiDiffusionSample>(),
     NodeType::of::<Decode>(),
     NodeType::of::<LoadImage>(),
     NodeType::of::<SaveImage>(),

@@ -19,6 +19,7 @@ pub mod models;
 pub mod noise;
 pub mod ops;
 pub mod pipeline;
+pub mod regions;
 pub mod sampler;
 pub mod schedule;
 pub mod tensors;

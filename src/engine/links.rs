@@ -32,6 +32,11 @@ impl<'a> Links<'a> {
         links.filter_map(|link| Some((link, link.node?.as_any().downcast_ref::<N>()?)))
     }
 
+    /// Whether anything is linked to `socket`.
+    pub fn has(&self, socket: &str) -> bool {
+        self.links.iter().any(|link| link.socket == socket)
+    }
+
     /// The variant (model family) of what the first link of `socket` gives.
     pub fn variant(&self, socket: &str) -> Option<&'a str> {
         self.links.iter().find(|link| link.socket == socket)?.variant

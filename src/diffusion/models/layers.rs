@@ -192,6 +192,23 @@ impl Attention {
         self.forward_between(&x, &x, Some(add), Layout::Channels)
     }
 
+    /// The softmax weights: `x` (B, N, d), `context` (B, M, c) → (B, heads, N, M).
+    pub fn weights(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let to_channels = (Layout::Tokens, Layout::Channels);
+        let q = self.to_q.forward_between(x, None, to_channels)?;
+        let k = self.to_k.forward_between(context, None, to_channels)?;
+        Ok(ops::attention_weights(&q, &k, self.heads)?)
+    }
+
+    /// [`Attention::forward_add`] by these weights: `context` (B, M, c), `add` (B, N, d) → (B, N, d).
+    pub fn forward_by(&self, weights: &Tensor, context: &Tensor, add: &Tensor) -> Result<Tensor> {
+        let v = self.to_v.forward(context)?;
+        let (b, m, d) = v.dims3()?;
+        let v = v.reshape((b, m, self.heads, d / self.heads))?.transpose(1, 2)?.contiguous()?;
+        let y = weights.matmul(&v)?.transpose(1, 2)?.flatten_from(2)?;
+        self.to_out.forward_add(&y, add)
+    }
+
     fn forward_between(&self, x: &Tensor, context: &Tensor, add: Option<&Tensor>, layout: Layout) -> Result<Tensor> {
         let q = self.to_q.forward_between(x, None, (layout, Layout::Channels))?;
         let k = self.to_k.forward_between(context, None, (layout, Layout::Channels))?;

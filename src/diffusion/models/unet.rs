@@ -6,9 +6,11 @@ use candle_core::{D, DType, Device, Tensor};
 use candle_nn::Module;
 use candle_transformers::models::stable_diffusion::embeddings::Timesteps;
 
+use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace, Look, Part};
 use crate::models::config::{AttentionType, UNetConfig};
 use crate::models::gligen::{Grounding, PositionNet};
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
+use crate::models::pass::Pass;
 use crate::models::resnet::{ResnetBlock, upsample};
 use crate::models::transformer::Transformer;
 use crate::weights::Weights;
@@ -91,11 +93,12 @@ struct Level {
 }
 
 impl Level {
-    fn layer(&self, i: usize, h: &Tensor, temb: &Tensor, c: &Conditioning) -> Result<Tensor> {
-        let h = self.resnets[i].forward(h, Some(temb))?;
+    /// Layer `i`, which is block `part` of the network. None if the pass ends in it.
+    fn layer(&self, i: usize, h: &Tensor, part: Part, downscale: usize, pass: &mut Pass) -> Result<Option<Tensor>> {
+        let h = pass.resnet(&self.resnets[i], h)?;
         match self.transformers.get(i) {
-            Some(t) => t.forward(&h, &c.context, c.objs.as_ref()),
-            None => Ok(h),
+            Some(t) => t.forward(&h, AttentionPlace { part, transformer: i, block: 0, downscale }, pass),
+            None => Ok(Some(h)),
         }
     }
 }
@@ -252,7 +255,61 @@ impl UNet {
     }
 
     fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
-        let (given, dtype) = (z.dtype(), self.dtype);
+        let temb = self.time(t, c)?;
+        let mut pass = Pass { temb: &temb, context: &c.context, objs: c.objs.as_ref(), look: None };
+        let h = self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
+        let h = h.ok_or_else(|| Error::input("U-Net: the pass ended before its end"))?;
+        Ok(self.conv_out.forward(&self.norm_out.forward_silu(&h)?)?.to_dtype(z.dtype())?)
+    }
+
+    /// Where the network attends, in the order in which it walks.
+    pub fn attention_places(&self) -> Vec<AttentionPlace> {
+        let mut places = Vec::new();
+        let mut add = |transformers: &[Transformer], part, downscale| {
+            for (transformer, t) in transformers.iter().enumerate() {
+                places.extend((0..t.depth()).map(|block| AttentionPlace { part, transformer, block, downscale }));
+            }
+        };
+        for (i, level) in self.down.iter().enumerate() {
+            add(&level.transformers, Part::Down(i), 1 << i);
+        }
+        let deepest = self.down.len() - 1;
+        add(std::slice::from_ref(&self.mid.transformer), Part::Mid, 1 << deepest);
+        for (i, level) in self.up.iter().enumerate() {
+            add(&level.transformers, Part::Up(i), 1 << (deepest - i));
+        }
+        places
+    }
+
+    /// The maps of the wanted places for the noisy latent `z` at timestep `t`, in the order of
+    /// [`UNet::attention_places`], differentiable with respect to `z`.
+    ///
+    /// What comes behind the last of them is not computed.
+    pub fn attention_maps(
+        &self,
+        z: &Tensor,
+        t: f64,
+        c: &Conditioning,
+        kind: AttentionKind,
+        wanted: &dyn Fn(&AttentionPlace) -> bool,
+    ) -> Result<Vec<AttentionMap>> {
+        let places: Vec<_> = self.attention_places().into_iter().filter(|place| wanted(place)).collect();
+        if places.is_empty() {
+            return Ok(vec![]);
+        }
+        let t = Tensor::full(t as f32, z.dim(0)?, z.device())?;
+        ops::on_pool_for(z.device(), || {
+            let temb = self.time(&t, c)?;
+            let look = Some(Look::new(kind, places));
+            let mut pass = Pass { temb: &temb, context: &c.context, objs: c.objs.as_ref(), look };
+            self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
+            Ok(pass.look.map(Look::into_maps).unwrap_or_default())
+        })
+    }
+
+    /// The embedding of the timesteps `t` (B) and of what else is not in the text, after SiLU: (B, d).
+    fn time(&self, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        let dtype = self.dtype;
         let emb = sinusoidal(t, self.config.block_out_channels[0], &self.config)?.to_dtype(dtype)?;
         let mut temb = self.time_embedding.forward(&emb)?;
         if let (Some(embedding), Some((width, _))) = (&self.add_embedding, self.config.text_time) {
@@ -266,13 +323,17 @@ impl UNet {
             temb = (temb + embedding.forward(&Tensor::cat(&[&added.text_embeds, &sizes], D::Minus1)?)?)?;
         }
         // Every residual block begins with SiLU of the embedding: once here.
-        let temb = ops::silu(&temb)?;
+        Ok(ops::silu(&temb)?)
+    }
 
-        let mut h = self.conv_in.forward(&z.to_dtype(dtype)?)?;
+    /// From the latent to the features before the network's last layers. None if all has been seen on the way.
+    fn walk(&self, z: &Tensor, pass: &mut Pass) -> Result<Option<Tensor>> {
+        let mut h = self.conv_in.forward(z)?;
         let mut skips = vec![h.clone()];
-        for level in &self.down {
+        for (n, level) in self.down.iter().enumerate() {
             for i in 0..level.resnets.len() {
-                h = level.layer(i, &h, &temb, c)?;
+                let Some(next) = level.layer(i, &h, Part::Down(n), 1 << n, pass)? else { return Ok(None) };
+                h = next;
                 skips.push(h.clone());
             }
             if let Some(conv) = &level.resample {
@@ -281,20 +342,26 @@ impl UNet {
             }
         }
 
-        h = self.mid.first.forward(&h, Some(&temb))?;
-        h = self.mid.transformer.forward(&h, &c.context, c.objs.as_ref())?;
-        h = self.mid.second.forward(&h, Some(&temb))?;
+        let deepest = self.down.len() - 1;
+        h = pass.resnet(&self.mid.first, &h)?;
+        let at = AttentionPlace { part: Part::Mid, transformer: 0, block: 0, downscale: 1 << deepest };
+        let Some(next) = self.mid.transformer.forward(&h, at, pass)? else { return Ok(None) };
+        h = pass.resnet(&self.mid.second, &next)?;
 
-        for level in &self.up {
+        for (n, level) in self.up.iter().enumerate() {
             for i in 0..level.resnets.len() {
                 let skip = skips.pop().ok_or_else(|| Error::input("U-Net: the way up is longer than the way down"))?;
-                h = level.layer(i, &Tensor::cat(&[&h, &skip], 1)?, &temb, c)?;
+                let joined = Tensor::cat(&[&h, &skip], 1)?;
+                let Some(next) = level.layer(i, &joined, Part::Up(n), 1 << (deepest - n), pass)? else {
+                    return Ok(None);
+                };
+                h = next;
             }
             if let (Some(conv), Some(skip)) = (&level.resample, skips.last()) {
                 let (_, _, height, width) = skip.dims4()?;
                 h = upsample(conv, &h, (height, width))?;
             }
         }
-        Ok(self.conv_out.forward(&self.norm_out.forward_silu(&h)?)?.to_dtype(given)?)
+        Ok(Some(h))
     }
 }

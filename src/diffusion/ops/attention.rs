@@ -47,6 +47,16 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
     apply3(Attention { heads, causal }, q, k, v)
 }
 
+/// The weights `softmax(qᵀ k / √d)` themselves, all at once: `q` (B, heads·d, N), `k` (B, heads·d, M) →
+/// (B, heads, N, M).
+pub fn attention_weights(q: &Tensor, k: &Tensor, heads: usize) -> Result<Tensor> {
+    let ((b, c, _), (kb, kc, m)) = (q.dims3()?, k.dims3()?);
+    if heads == 0 || c == 0 || !c.is_multiple_of(heads) || (kb, kc) != (b, c) || m == 0 {
+        candle_core::bail!("attention weights: {heads} heads, q {:?}, k {:?}", q.shape(), k.shape());
+    }
+    plain::attention_weights(q, k, heads)
+}
+
 struct Attention {
     heads: usize,
     causal: bool,

@@ -21,7 +21,7 @@ mod widen;
 
 use candle_core::{Device, Result, Tensor};
 
-pub use attention::attention;
+pub use attention::{attention, attention_weights};
 pub use conv::Convolution;
 pub use elementwise::{geglu, gelu, quick_gelu, silu};
 pub use linear::{Layout, linear, linear_between};

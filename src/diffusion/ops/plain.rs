@@ -142,6 +142,14 @@ pub fn attention_by(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bo
     y.transpose(2, 3)?.reshape((b, c, n))
 }
 
+/// The weights `softmax(qᵀ k / √d)` of [`attention`]: (B, heads, N, M).
+pub fn attention_weights(q: &Tensor, k: &Tensor, heads: usize) -> Result<Tensor> {
+    let ((b, c, n), m) = (q.dims3()?, k.dim(2)?);
+    let d = c / heads;
+    let q = (q.reshape((b, heads, d, n))?.transpose(2, 3)?.contiguous()? * (1.0 / (d as f64).sqrt()))?;
+    softmax(&q.matmul(&k.reshape((b, heads, d, m))?.contiguous()?)?)
+}
+
 /// Softmax over the last dimension; in f32 where the dtype is narrower, as PyTorch's attention has it.
 fn softmax(scores: &Tensor) -> Result<Tensor> {
     let dtype = scores.dtype();

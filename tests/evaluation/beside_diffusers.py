@@ -1,11 +1,11 @@
 """Layout accuracy of every method through the lsregen binary, beside diffusers' reference run on the same layouts and seeds.
 
-For each random layout of the shapes world, `lsregen run methods.yaml` draws all methods' pictures in one go; the detector
+For each random layout of the shapes world, `lsregen run beside_diffusers.yaml` draws all methods' pictures in one go; the detector
 of models/shapes/recipe scores them. Without --ours-only the reference run (models/shapes/recipe/reference.py) draws the
 same layouts, is scored the same way, and the differences are printed: of the scores, and of the pictures in levels of 255.
 
 Made with torch 2.15, diffusers 0.39, transformers 4.57, scipy.
-usage: evaluate.py --out DIR [--binary target/release/lsregen] [--count 100] [--world-seed 21] [--ours-only]
+usage: beside_diffusers.py --out DIR [--binary target/release/lsregen] [--count 100] [--world-seed 21] [--ours-only]
                    [--cfg 4] [--strength .5] [--window .1]     of the large model, for both sides
 """
 import argparse
@@ -30,7 +30,7 @@ def draw(binary, layout, out, settings):
     values = settings | {"prompt": layout["prompt"], "boxes": layout["boxes"], "seed_small": layout["seed_small"],
               "seed_large": layout["seed_large"], "id": f"{layout['id']:04}"}
     sets = [x for name, value in values.items() for x in ("--set", f"{name}={json.dumps(value)}")]
-    subprocess.run([binary, "run", HERE / "methods.yaml", "--device", "cpu", "--quiet", "--output-dir", out, *sets], check=True)
+    subprocess.run([binary, "run", HERE / "beside_diffusers.yaml", "--device", "cpu", "--quiet", "--output-dir", out, *sets], check=True)
 
 
 def main():
