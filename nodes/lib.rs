@@ -11,6 +11,7 @@ mod defaults;
 mod find_model;
 pub mod device;
 pub mod metadata;
+mod named_clip;
 mod numerics;
 mod options;
 mod preview;
@@ -20,6 +21,8 @@ pub mod values;
 mod write;
 
 mod box_diff;
+mod clip_image;
+mod clip_text;
 mod colour_layout;
 mod decode;
 mod draw_layout;
@@ -40,6 +43,7 @@ mod save_image;
 mod save_latent;
 mod sdxl_sample;
 mod segmentation;
+mod style;
 mod upsample;
 mod vae_encode;
 
@@ -48,6 +52,8 @@ use lsregen_engine::{NodeType, Registry};
 pub use acting::{Acting, AutoStrength, Course, Scaling, Share, Strength};
 pub use box_diff::BoxDiff;
 pub use boxes::PhraseBox;
+pub use clip_image::ClipImage;
+pub use clip_text::ClipText;
 pub use colour_layout::{ColourLayout, ColouredBox};
 pub use decode::*;
 pub use draw_layout::*;
@@ -76,6 +82,7 @@ pub use save_image::*;
 pub use save_latent::*;
 pub use sdxl_sample::*;
 pub use segmentation::{Region, Segmentation};
+pub use style::Style;
 pub use upsample::*;
 pub use vae_encode::*;
 
@@ -90,6 +97,9 @@ pub const ALL: &[NodeType] = &[
     NodeType::of::<LowPass>(),
     NodeType::of::<Edges>(),
     NodeType::of::<ColourLayout>(),
+    NodeType::of::<ClipText>(),
+    NodeType::of::<ClipImage>(),
+    NodeType::of::<Style>(),
     NodeType::of::<BoxDiff>(),
     NodeType::of::<LayoutGuidance>(),
     NodeType::of::<Segmentation>(),

@@ -85,7 +85,8 @@ impl ClipBlueprint {
                 self.config.text.vocab_size
             )));
         }
-        Ok(Clip { tokenizer, text, vision, processor: self.processor.clone(), numbers: numbers.clone() })
+        let (processor, numbers, bytes) = (self.processor.clone(), numbers.clone(), self.bytes(numbers));
+        Ok(Clip { tokenizer, text, vision, processor, numbers, bytes })
     }
 }
 
@@ -96,6 +97,7 @@ pub struct Clip {
     vision: ClipVisionModel,
     processor: ClipProcessor,
     numbers: Numbers,
+    bytes: usize,
 }
 
 impl Clip {
@@ -125,6 +127,11 @@ impl Clip {
     pub fn prepare(&self, picture: &Tensor) -> Result<Tensor> {
         let picture = picture.to_device(&self.numbers.device)?.to_dtype(self.numbers.compute)?;
         self.processor.prepare(&picture)
+    }
+
+    /// Memory of the weights.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Layers of the picture encoder.

@@ -5,14 +5,21 @@ mod common;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{assert_close, fixture, relative, tensors};
+use common::{assert_close, fixture, relative, shapes, tensors};
 use lsregen_diffusion::Result;
+use lsregen_diffusion::denoiser::Guided;
+use lsregen_diffusion::guidance::{Acting, ClipGoal, ClipGuide, Guidance, Guide, Metric, Moment, Run, StyleGuide};
 use lsregen_diffusion::models::clip_pair::{Clip, ClipBlueprint, normalise};
 use lsregen_diffusion::models::clip_vision::ClipVisionModel;
 use lsregen_diffusion::models::config::ClipConfig;
-use lsregen_diffusion::weights::{ModelFiles, Numbers, TensorMap, Weights};
+use lsregen_diffusion::models::unet::Conditioning;
+use lsregen_diffusion::models::{Blueprint, Model};
+use lsregen_diffusion::sampler::{Method, Sampler};
+use lsregen_diffusion::schedule::PredictionType;
+use lsregen_diffusion::weights::{BUILTIN_CLIP, ModelFiles, Numbers, TensorMap, Weights};
 
 const TEXTS: [&str; 3] = ["a red circle and a blue star on sand", "", "white square "];
 
@@ -241,4 +248,98 @@ fn files_are_those_that_are_read() {
     let common = ["preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"];
     assert_eq!(names("plain"), [["config.json", "model.safetensors"].as_slice(), &common].concat());
     assert_eq!(names("odd"), [&["config.json"], &common[..1], &["pytorch_model.bin"], &common[1..]].concat());
+}
+
+#[test]
+fn the_built_in_clip_equals_transformers() {
+    let io = tensors("clip_vision/builtin.io.safetensors");
+    let clip = Clip::open(&BUILTIN_CLIP, &Numbers::new(DType::F32, &Device::Cpu)).unwrap();
+    let text = clip.text_embeds(TEXTS[0]).unwrap();
+    assert_close("text", &text, &io["texts"].narrow(0, 0, 1).unwrap(), 1e-4);
+    assert_close("picture", &clip.image_embeds(&io["picture"]).unwrap(), &io["embeds"], 1e-4);
+    assert_close("third layer", &clip.hidden_state(&io["picture"], 3).unwrap(), &io["hidden.3"], 1e-4);
+    let d = gradient(&io["picture"], |x| cosine(&clip, x, &text));
+    assert_close("gradient", &d, &io["d_cos"], 1e-3);
+}
+
+/// The built-in gligen and CLIP in a dtype, and what the guidances by CLIP are for a run of 128×96 pixels; each with what
+/// the fixtures call it.
+fn guidances(dtype: DType, io: &HashMap<String, Tensor>) -> (Model, Vec<(&'static str, Guidance)>) {
+    let numbers = Numbers::new(dtype, &Device::Cpu);
+    let blueprint = Blueprint::open(&ModelFiles::Folder(shapes("gligen")).into()).unwrap();
+    let model = Model::new(blueprint, numbers.clone(), false);
+    let clip = Arc::new(Clip::open(&BUILTIN_CLIP, &numbers).unwrap());
+    let (acting, picture) = (Acting::default(), io["other"].to_dtype(dtype).unwrap());
+    let by_clip = |goal, metric| ClipGuide { clip: clip.clone(), goal, metric, acting: acting.clone() };
+    let guides: [(&str, Box<dyn Guide>); 4] = [
+        ("cos", Box::new(by_clip(ClipGoal::Text(TEXTS[0].into()), Metric::Cosine))),
+        ("l2", Box::new(by_clip(ClipGoal::Text(TEXTS[0].into()), Metric::L2))),
+        ("image", Box::new(by_clip(ClipGoal::Picture(picture.clone()), Metric::Cosine))),
+        ("gram", Box::new(StyleGuide { clip: clip.clone(), layer: 3, picture, acting: acting.clone() })),
+    ];
+    let sampler = Sampler::new(Method::Ddim, &model.scheduler, 20, 0.0).unwrap();
+    let prompt = "a white square on moss".into();
+    let run = Run { model: &model, prompt: &prompt, sampler: &sampler, width: 128, height: 96, seed: 0 };
+    let one = |guide: &dyn Guide| guide.prepare(&run).unwrap().remove(0);
+    let guidances = guides.iter().map(|(name, guide)| (*name, one(&**guide))).collect();
+    (model, guidances)
+}
+
+fn with_moment<R>(model: &Model, context: &Tensor, f: impl FnOnce(&Moment) -> R) -> R {
+    let c = Conditioning { context: context.clone(), added: None, objs: None };
+    let denoiser = Guided::new(model.unet().unwrap(), &c, &c, 1.0).unwrap();
+    let kind = PredictionType::Epsilon;
+    f(&Moment { step: 0, steps: 20, t: 501.0, alpha_bar: 0.3, kind, denoiser: &denoiser })
+}
+
+/// Through CLIP, the decoder and the U-Net.
+#[test]
+fn gradients_of_the_latent_equal_torch() {
+    let io = tensors("clip_vision/builtin.io.safetensors");
+    let (model, guidances) = guidances(DType::F32, &io);
+    with_moment(&model, &io["z.context"], |at| {
+        for (name, guidance) in &guidances {
+            // ‖f̄ − f‖² = 2 (1 − cos) for features of length 1.
+            let (key, factor) = if *name == "l2" { ("cos", 0.5) } else { (*name, 1.0) };
+            let Some(expected) = io.get(&format!("z.{key}")) else { continue };
+            let (value, d) = guidance.gradient(&io["z"], at, true).unwrap();
+            let value = Tensor::new(&[(value.unwrap() * factor) as f32], &Device::Cpu).unwrap();
+            assert_close(&format!("{name}: distance"), &value, expected, 1e-4);
+            let d = (d * factor).unwrap();
+            assert_close(&format!("{name}: gradient"), &d, &io[&format!("z.d_{key}")], 1e-3);
+        }
+    });
+}
+
+#[test]
+fn gradients_of_the_latent_equal_finite_differences() {
+    let io = tensors("clip_vision/builtin.io.safetensors");
+    let (model, guidances) = guidances(DType::F64, &io);
+    let z = io["z"].to_dtype(DType::F64).unwrap().narrow(3, 0, 8).unwrap().contiguous().unwrap();
+    let context = io["z.context"].to_dtype(DType::F64).unwrap();
+    with_moment(&model, &context, |at| {
+        for (name, guidance) in &guidances {
+            let (_, d) = guidance.gradient(&z, at, false).unwrap();
+            let step = ((&z * 3.7).unwrap().sin().unwrap()
+                * d.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap())
+            .unwrap();
+            let step = (step + &d).unwrap();
+            let step =
+                (&step / step.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f64>().unwrap()).unwrap();
+            let value = |h: f64| guidance.value(&(&z + (&step * h).unwrap()).unwrap(), at).unwrap();
+            let numeric = (value(1e-5) - value(-1e-5)) / 2e-5;
+            let exact = (&d * &step).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
+            let error = (numeric - exact).abs() / exact.abs();
+            println!("{name}: finite differences apart by {error:.1e}");
+            assert!(error < 1e-5, "{name}: {numeric} by finite differences, {exact} by autodiff");
+        }
+    });
+}
+
+#[test]
+fn a_layer_that_is_not_there_is_told() {
+    let io = tensors("clip_vision/builtin.io.safetensors");
+    let clip = Clip::open(&BUILTIN_CLIP, &Numbers::new(DType::F32, &Device::Cpu)).unwrap();
+    let error = clip.hidden_state(&io["picture"], clip.layers() + 1).unwrap_err().to_string();
+    assert!(error.contains("has 4 layers, and layer 5 is asked for"), "{error}");
 }
