@@ -20,6 +20,7 @@ pub mod sheet;
 pub mod values;
 mod write;
 
+mod attention_map;
 mod box_diff;
 mod clip_image;
 mod clip_text;
@@ -32,6 +33,7 @@ mod guided_sd_sample;
 mod guided_sdxl_sample;
 mod image_grid;
 mod invert;
+mod layout;
 mod layout_guidance;
 mod load_image;
 mod load_latent;
@@ -50,6 +52,7 @@ mod vae_encode;
 use lsregen_engine::{NodeType, Registry};
 
 pub use acting::{Acting, AutoStrength, Course, Scaling, Share, Strength};
+pub use attention_map::AttentionMap;
 pub use box_diff::BoxDiff;
 pub use boxes::PhraseBox;
 pub use clip_image::ClipImage;
@@ -64,6 +67,7 @@ pub use guided_sd_sample::*;
 pub use guided_sdxl_sample::*;
 pub use image_grid::*;
 pub use invert::*;
+pub use layout::Layout;
 pub use layout_guidance::LayoutGuidance;
 pub use load_image::*;
 pub use load_latent::*;
@@ -90,6 +94,7 @@ pub use vae_encode::*;
 pub const ALL: &[NodeType] = &[
     NodeType::of::<LoadModel>(),
     NodeType::of::<GligenLayout>(),
+    NodeType::of::<Layout>(),
     NodeType::of::<Upsample>(),
     NodeType::of::<VaeEncode>(),
     NodeType::of::<Invert>(),
@@ -113,6 +118,7 @@ pub const ALL: &[NodeType] = &[
     NodeType::of::<LoadLatent>(),
     NodeType::of::<SaveLatent>(),
     NodeType::of::<DrawLayout>(),
+    NodeType::of::<AttentionMap>(),
     NodeType::of::<ImageGrid>(),
 ];
 

@@ -21,6 +21,11 @@ use crate::values::{Guidance, Image, Layout};
 pub struct Segmentation {
     /// The regions of the map.
     pub regions: Vec<Region>,
+    /// How far a pixel's colour may be from its region's, in each channel, 1 being all of it. Of several regions the nearest
+    /// counts.
+    #[serde(default = "tolerance")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub tolerance: f64,
     /// The resolution whose attention counts: latent pixels a side of one pixel of the attention's map. A network that has
     /// none of it says which it has.
     #[serde(default = "downscale")]
@@ -45,6 +50,10 @@ pub struct Region {
     pub phrase: String,
     /// Its colour in the map, as `"#rrggbb"`.
     pub colour: String,
+}
+
+fn tolerance() -> f64 {
+    0.1
 }
 
 fn downscale() -> u32 {
@@ -104,6 +113,7 @@ impl Node for Segmentation {
         let guide = SegmentationGuide {
             map: inputs.image.0.clone(),
             regions: self.regions.iter().map(region).collect::<anyhow::Result<_>>()?,
+            tolerance: self.tolerance as f32,
             downscale: self.downscale as usize,
             acting: self.acting.told(self.scale, SegmentationGuide::usual(), inputs.layout.as_deref()),
         };

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
 use crate::denoiser::{Denoiser, Guided};
-use crate::guidance::{Guidance, Guide, Run, Window};
+use crate::guidance::attention::{self, Layers};
+use crate::guidance::{Guidance, Guide, Moment, Run, Window};
 use crate::inversion::{self, Trajectory};
 use crate::layout::{self, Bounds, GroundedPhrase};
 use crate::models::prompt::{Prompt, Sizes};
@@ -190,6 +191,34 @@ fn denoiser(model: &Model, settings: &Settings) -> Result<Guided> {
     }
     let unconditional = grounded(settings.unconditional(model)?);
     Guided::new(model.unet()?, &conditional, &unconditional, settings.cfg)
+}
+
+/// Where the words `phrase` of the prompt look in a picture, at timestep t: the mean cross-attention of all layers of one
+/// resolution, (1, 1, h, w), between 0 and 1.
+///
+/// `z0` is the picture's latent, which is noised to t by the noise of the settings' seed. A map has one pixel for
+/// `downscale` latent pixels a side. Width and height are those of `z0`; no guidance has a part in it.
+pub fn attention_map(
+    model: &Model,
+    z0: &Tensor,
+    settings: &Settings,
+    phrase: &str,
+    t: f64,
+    downscale: usize,
+) -> Result<Tensor> {
+    let sampler = settings.sampler(model)?;
+    let positions = model.positions(&settings.prompt, phrase)?;
+    let denoiser = denoiser(model, &Settings { cfg: 1.0, ..settings.clone() })?;
+    let a = sampler.schedule().alpha_bar(t);
+    let epsilon = Generator::new(settings.seed).randn(z0.dims(), z0.device())?.to_dtype(z0.dtype())?;
+    let z = ((z0 * a.sqrt())? + (epsilon * (1.0 - a).sqrt())?)?;
+    let kind = sampler.schedule().config.prediction_type;
+    let at = Moment { step: 0, steps: 1, t, alpha_bar: a, kind, denoiser: &denoiser };
+    let maps = Layers::Downscale(downscale).maps(&z, &at)?;
+    let (h, w) = maps.first().map_or((0, 0), |map| map.size);
+    let map = attention::columns(&attention::mean_map(&maps)?, &positions)?.mean(D::Minus1)?;
+    let low = map.broadcast_sub(&map.min(0)?)?;
+    Ok(low.broadcast_div(&(low.max(0)? + 1e-12)?)?.reshape((1, 1, h, w))?)
 }
 
 /// How the noisy latents of a reference are found.

@@ -47,15 +47,14 @@ pub struct ColouredPhrase {
     pub colour: [f32; 3],
 }
 
-/// How far a pixel's colour may be from a region's, in each channel.
-const TOLERANCE: f32 = 0.1;
-
 /// Guidance by a colour-coded map.
 pub struct SegmentationGuide {
     /// The map, (1, 3, H, W) in [-1, 1], of any size.
     pub map: Tensor,
     /// Its regions.
     pub regions: Vec<ColouredPhrase>,
+    /// How far a pixel's colour may be from a region's, in each channel, of 1.
+    pub tolerance: f32,
     /// The resolution whose attention counts, in latent pixels a side of one pixel of the attention's map.
     pub downscale: usize,
     /// How it acts.
@@ -81,7 +80,7 @@ impl SegmentationGuide {
         for (i, pixel) in (0..h * w).map(|i| (i, [pixels[0][i], pixels[1][i], pixels[2][i]])) {
             let apart = |colour: &[f32; 3]| colour.iter().zip(pixel).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             let near = self.regions.iter().map(|r| apart(&r.colour)).enumerate();
-            let near = near.filter(|(_, apart)| *apart <= TOLERANCE).min_by(|a, b| a.1.total_cmp(&b.1));
+            let near = near.filter(|(_, apart)| *apart <= self.tolerance).min_by(|a, b| a.1.total_cmp(&b.1));
             let region = near.map_or(n, |(region, _)| region);
             seen[region] = true;
             let cell = (i / w * height / h) * width + i % w * width / w;

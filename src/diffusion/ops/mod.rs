@@ -7,8 +7,11 @@
 //! current pool. This module knows no model.
 
 mod attention;
+mod attention_gradient;
 mod conv;
 mod elementwise;
+mod given;
+mod gradients;
 mod kernel;
 mod linear;
 mod memory;
@@ -24,6 +27,7 @@ use candle_core::{Device, Result, Tensor};
 pub use attention::{attention, attention_weights};
 pub use conv::Convolution;
 pub use elementwise::{geglu, gelu, quick_gelu, silu};
+pub use given::{Gradient, pull_back, with_gradient};
 pub use linear::{Layout, linear, linear_between};
 pub use memory::keep_memory;
 pub use norm::{Moments, group_norm, group_norm_by, layer_norm};
