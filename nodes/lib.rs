@@ -11,6 +11,7 @@ mod defaults;
 mod find_model;
 pub mod device;
 pub mod metadata;
+mod named_clip;
 mod numerics;
 mod options;
 mod preview;
@@ -21,6 +22,8 @@ mod write;
 
 mod attention_map;
 mod box_diff;
+mod clip_image;
+mod clip_text;
 mod colour_layout;
 mod decode;
 mod draw_layout;
@@ -42,6 +45,7 @@ mod save_image;
 mod save_latent;
 mod sdxl_sample;
 mod segmentation;
+mod style;
 mod upsample;
 mod vae_encode;
 
@@ -51,6 +55,8 @@ pub use acting::{Acting, AutoStrength, Course, Scaling, Share, Strength};
 pub use attention_map::AttentionMap;
 pub use box_diff::BoxDiff;
 pub use boxes::PhraseBox;
+pub use clip_image::ClipImage;
+pub use clip_text::ClipText;
 pub use colour_layout::{ColourLayout, ColouredBox};
 pub use decode::*;
 pub use draw_layout::*;
@@ -80,6 +86,7 @@ pub use save_image::*;
 pub use save_latent::*;
 pub use sdxl_sample::*;
 pub use segmentation::{Region, Segmentation};
+pub use style::Style;
 pub use upsample::*;
 pub use vae_encode::*;
 
@@ -95,6 +102,9 @@ pub const ALL: &[NodeType] = &[
     NodeType::of::<LowPass>(),
     NodeType::of::<Edges>(),
     NodeType::of::<ColourLayout>(),
+    NodeType::of::<ClipText>(),
+    NodeType::of::<ClipImage>(),
+    NodeType::of::<Style>(),
     NodeType::of::<BoxDiff>(),
     NodeType::of::<LayoutGuidance>(),
     NodeType::of::<Segmentation>(),

@@ -11,6 +11,7 @@ mod acting;
 pub mod attention;
 pub mod box_energy;
 pub mod boxdiff;
+pub mod clip;
 pub mod colour_layout;
 mod distance;
 pub mod edges;
@@ -20,10 +21,12 @@ mod low_pass;
 mod reference;
 pub mod segmentation;
 mod session;
+pub mod style;
 
 pub use acting::{Acting, Auto, Normalise, Region, Schedule, Until, Window};
 pub use box_energy::LayoutGuidance;
 pub use boxdiff::BoxDiff;
+pub use clip::{ClipGoal, ClipGuide};
 pub use colour_layout::ColourLayoutGuide;
 pub use distance::{Cosine, CrossEntropy, Distance, GramFrobenius, Huber, L1, MeanSquaredL2, Metric, SquaredL2};
 pub use edges::EdgesGuide;
@@ -33,6 +36,7 @@ pub use low_pass::{LowPass, LowPassGuide};
 pub use reference::Reference;
 pub use segmentation::SegmentationGuide;
 pub use session::Session;
+pub use style::StyleGuide;
 
 use std::sync::Arc;
 

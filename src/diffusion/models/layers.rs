@@ -29,6 +29,12 @@ impl Linear {
         Ok(Linear { weight, bias: Some(w.get(to, "bias")?) })
     }
 
+    /// With the weight of a convolution of `channels` in windows of `side` that do not overlap, (out, channels, side, side),
+    /// without bias: a map of each window's numbers, channel by channel.
+    pub fn windows(channels: usize, side: usize, to: usize, w: &Weights) -> Result<Self> {
+        Ok(Linear { weight: w.matrix((to, channels, side, side), "weight")?.flatten_from(1)?, bias: None })
+    }
+
     /// (…, in) → (…, out).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_between(x, None, (Layout::Tokens, Layout::Tokens))
