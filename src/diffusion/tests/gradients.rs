@@ -6,14 +6,17 @@ mod common;
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{assert_close, shapes, tensors};
+use common::{assert_close, fixture, shapes, tensors};
 use lsregen_diffusion::Result;
 use lsregen_diffusion::models::Blueprint;
 use lsregen_diffusion::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace, Part};
+use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::config::{UNetConfig, VaeConfig};
 use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
+use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Numbers, Weights};
 
 /// Largest relative error beside torch, which computed in f64.
 const MAPS: f64 = 1e-4;
@@ -31,8 +34,7 @@ struct Case {
 
 impl Case {
     fn new(name: &'static str, dtype: DType) -> Self {
-        let blueprint = Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap();
-        let net = blueprint.load_unet(&Numbers::new(dtype, &Device::Cpu)).unwrap();
+        let net = built_in(name).load_unet(&numbers(dtype)).unwrap();
         let io = tensors("gradients.safetensors");
         let get = |key: &str| io.get(&format!("{name}.{key}")).map(|t| t.to_dtype(dtype).unwrap());
         let added = get("text_embeds").map(|text_embeds| Added { text_embeds, time_ids: get("time_ids").unwrap() });
@@ -47,6 +49,28 @@ impl Case {
     fn maps(&self, z: &Tensor, kind: AttentionKind, wanted: &dyn Fn(&AttentionPlace) -> bool) -> Vec<AttentionMap> {
         self.net.attention_maps(z, self.t, &self.c, kind, wanted).unwrap()
     }
+}
+
+fn numbers(dtype: DType) -> Numbers {
+    Numbers::new(dtype, &Device::Cpu)
+}
+
+fn built_in(name: &str) -> Blueprint {
+    Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap()
+}
+
+/// What lies beside `fixtures/networks.py`.
+fn config(name: &str) -> Vec<u8> {
+    std::fs::read(fixture(&format!("networks/{name}.json"))).unwrap()
+}
+
+fn weights(name: &str, dtype: DType) -> Weights {
+    let files = ModelFiles::Folder(fixture("networks"));
+    Weights::open(&files, &format!("{name}.safetensors"), &numbers(dtype)).unwrap()
+}
+
+fn unet(name: &str, dtype: DType) -> UNet {
+    UNet::new(UNetConfig::parse(&config(name), name).unwrap(), &weights(name, dtype)).unwrap()
 }
 
 /// cos(1.7 i) over the numbers in their order: what sums over results are weighted by.
@@ -134,6 +158,42 @@ fn gradients_of_some_maps_equal_finite_differences() {
             }
         }
     }
+}
+
+#[test]
+fn gradients_of_built_in_models_equal_torchs() {
+    for name in ["gligen", "xl"] {
+        let case = Case::new(name, DType::F32);
+        let dz = gradient(&case.z, |z| waved(&case.net.forward(z, case.t, &case.c).unwrap()));
+        assert_close(name, &dz, &case.io[&format!("{name}.dz")], GRADIENTS);
+    }
+    let (vae, io) = (built_in("xl").load_vae(&numbers(DType::F32)).unwrap(), tensors("gradients.safetensors"));
+    let dz = gradient(&io["decoder.z"], |z| waved(&vae.decode(z).unwrap()));
+    assert_close("decoder", &dz, &io["decoder.dz"], GRADIENTS);
+    // Band by band the gradient is the same.
+    for rows in [1, 3, 20] {
+        let work = Work { numbers: rows * 48 * 32, ..Work::default() };
+        let dz = gradient(&io["decoder.z"], |z| waved(&vae.decode_with(z, &work).unwrap()));
+        assert_close(&format!("decoder in bands of {rows}"), &dz, &io["decoder.dz"], GRADIENTS);
+    }
+}
+
+#[test]
+fn gradients_of_other_shapes_equal_torchs() {
+    let gradients = tensors("gradients.safetensors");
+    for name in ["unet_sd1", "unet_odd", "unet_xl", "unet_gligen"] {
+        let io = tensors(&format!("networks/{name}.io.safetensors"));
+        let net = unet(name, DType::F32);
+        let added = io.get("text_embeds").map(|t| Added { text_embeds: t.clone(), time_ids: io["time_ids"].clone() });
+        let c = Conditioning { context: io["context"].clone(), added, objs: io.get("objs").cloned() };
+        let dz = gradient(&io["z"], |z| waved(&net.forward_each(z, &io["t"], &c).unwrap()));
+        assert_close(name, &dz, &gradients[&format!("{name}.dz")], GRADIENTS);
+    }
+    let io = tensors("networks/vae.io.safetensors");
+    let config = VaeConfig::parse(&config("vae"), "vae").unwrap();
+    let vae = AutoencoderKl::new(config, &weights("vae", DType::F32)).unwrap();
+    let dz = gradient(&io["z"], |z| waved(&vae.decode(z).unwrap()));
+    assert_close("vae", &dz, &gradients["vae.dz"], GRADIENTS);
 }
 
 #[test]
