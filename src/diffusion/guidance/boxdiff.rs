@@ -4,8 +4,10 @@
 //! is left, smoothed; an object of several words has the mean of theirs. With the box's mask M, P the share of cells that
 //! count and c the cells near the box's edges:
 //!
+//! ```text
 //!     L_ib = Σ max(0, 1 − mean topk_P(A ⊙ M))        L_ob = Σ mean topk_P(A ⊙ (1−M))
 //!     L_cx = Σ mean_x |max_y A − max_y M| c_x        L_cy likewise
+//! ```
 //!
 //! In its first half of the steps z ← z − 20 √(1 … ½) ∇(L_ib + L_ob + L_cx + L_cy); in three steps before that, up to 20
 //! updates by the largest L_ib alone, until it is small enough.
