@@ -77,7 +77,8 @@ fn a_swap_is_a_change_of_one_node() {
     let (stdout, stderr, code) = outcome(run);
     assert_eq!(code, 0, "{stdout}{stderr}");
     // What the new guidance has no use for may be warned of.
-    let judged = files.iter().filter(|file| [&stdout, &stderr].iter().any(|text| text.contains(&format!("{file}: ")))).count();
+    let judged =
+        files.iter().filter(|file| [&stdout, &stderr].iter().any(|text| text.contains(&format!("{file}: ")))).count();
     assert_eq!(judged, files.len(), "{stdout}{stderr}");
 }
 
