@@ -30,7 +30,7 @@ pub use elementwise::{geglu, gelu, quick_gelu, silu};
 pub use given::{Gradient, pull_back, with_gradient};
 pub use linear::{Layout, linear, linear_between};
 pub use memory::keep_memory;
-pub use norm::{Moments, group_norm, group_norm_by, layer_norm};
+pub use norm::{Moments, group_norm, group_norm_by, group_norm_gradient, layer_norm};
 pub use resample::upsample_nearest_2x;
 
 /// Cross-correlation, see [`Convolution`], which keeps the weights ready for the next time.
