@@ -8,20 +8,21 @@ use super::network::{OnnxNetwork, Step};
 use crate::noise::Generator;
 use crate::{Error, Result};
 
-/// Directions that are tried.
-const DIRECTIONS: u64 = 3;
+/// Directions that are tried. The median of them counts: one may cross a kink at every step, while a gradient that is off
+/// by some vector is off in nearly all.
+const DIRECTIONS: usize = 5;
 
 /// Steps of the differences, relative to a standard normal input. The best of them counts: the longer ones cross kinks of
 /// ReLU and bend, the shorter ones drown in the rounding of f32; a wrong gradient is wrong at every one.
-const STEPS: [f64; 4] = [0.1, 0.02, 0.004, 0.0008];
+const STEPS: [f64; 5] = [0.1, 0.02, 0.004, 0.0008, 0.000_16];
 
 /// What rounding and kinks explain at the best of these steps; wrong gradients miss it by far (candle's own attention by
 /// 35 %, its MaxPool by a factor).
 const ALLOWED: f64 = 1e-2;
 
 impl OnnxNetwork {
-    /// The largest deviation of the gradient of Σ f(x)·r from finite differences, for a normal `x` of this shape and the
-    /// only or first output, relative to the gradient's size.
+    /// The deviation of the gradient of Σ f(x)·r from finite differences, for a normal `x` of this shape and the
+    /// only or first output, relative to the gradient's size; the median over a few directions.
     ///
     /// Errors if it exceeds 1e-2, naming the first node whose own gradient deviates.
     pub fn self_test(&self, shape: &[usize]) -> Result<f64> {
@@ -98,7 +99,7 @@ fn deviation(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<f64> {
     let (at, size) = (x.as_tensor().detach(), dot(&gradient, &gradient)?.sqrt());
     // As long as the input's own scale.
     let scale = (dot(&at, &at)? / at.elem_count() as f64).sqrt().max(1e-3);
-    let mut worst = 0f64;
+    let mut deviations = Vec::with_capacity(DIRECTIONS);
     for _ in 0..DIRECTIONS {
         let d = generator.randn(x.dims(), x.device())?;
         let exact = dot(&gradient, &d)?;
@@ -111,7 +112,8 @@ fn deviation(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<f64> {
                 break;
             }
         }
-        worst = worst.max(best);
+        deviations.push(best);
     }
-    Ok(worst)
+    deviations.sort_by(f64::total_cmp);
+    Ok(deviations[DIRECTIONS / 2])
 }

@@ -194,6 +194,7 @@ pub fn build(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         "Slice" => shape::slice(a),
         "Gather" => shape::gather(a),
         "GatherElements" => shape::gather_elements(a),
+        "GatherND" => shape::gather_nd(a),
         "Pad" => shape::pad(a),
         "Expand" => shape::expand(),
         "Tile" => shape::tile(),

@@ -182,8 +182,7 @@ fn weights(
         }
         let (first, end) = ((at - radius / stretch).ceil() as i64, (at + radius / stretch).floor() as i64);
         let taps: Vec<(i64, f64)> = (first..=end).map(|j| (j, kernel((j as f64 - at) * stretch))).collect();
-        let only_inside = inside || stretch < 1.0;
-        let counted = taps.iter().filter(|(j, _)| !only_inside || (0..=last).contains(j));
+        let counted = taps.iter().filter(|(j, _)| !inside || (0..=last).contains(j));
         let sum: f64 = counted.clone().map(|(_, w)| w).sum();
         for (j, w) in counted {
             row[(*j).clamp(0, last) as usize] += (w / sum) as f32;

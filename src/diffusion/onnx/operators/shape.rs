@@ -335,8 +335,34 @@ pub fn gather_elements(a: &Attributes) -> Result<Run> {
             return Err(Error::input(format!("indices {:?} into {:?}", index.dims(), x.dims())));
         }
         let picked = indices(ints(index)?, x.dims()[at])?;
+        // candle's gradient needs the other axes to be as long as those of the indices.
+        let mut part = x.clone();
+        for i in (0..x.rank()).filter(|i| *i != at) {
+            part = part.narrow(i, 0, index.dims()[i])?;
+        }
         let index = Tensor::from_vec(picked, index.shape(), x.device())?;
-        Ok(x.contiguous()?.gather(&index, at)?)
+        Ok(part.contiguous()?.gather(&index, at)?)
+    })
+}
+
+/// Each row of the indices names a place of the leading axes.
+pub fn gather_nd(a: &Attributes) -> Result<Run> {
+    a.only("batch_dims", 0)?;
+    one(|inputs| {
+        let (x, index) = (inputs.get(0)?, inputs.get(1)?);
+        let Some((&depth, rows)) = index.dims().split_last().filter(|(depth, _)| (1..=x.rank()).contains(*depth))
+        else {
+            return Err(Error::input(format!("indices {:?} into {:?}", index.dims(), x.dims())));
+        };
+        let (leading, rest) = x.dims().split_at(depth);
+        let mut flat = vec![0u32; room(rows)?];
+        for (place, row) in flat.iter_mut().zip(ints(index)?.chunks_exact(depth)) {
+            for (n, i) in leading.iter().zip(row) {
+                *place = *place * *n as u32 + indices(vec![*i], *n)?[0];
+            }
+        }
+        let x = x.contiguous()?.reshape([&[leading.iter().product()], rest].concat())?;
+        Ok(select(&x, 0, flat)?.reshape([rows, rest].concat())?)
     })
 }
 
