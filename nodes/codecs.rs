@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use lsregen_diffusion::guidance::Window;
+use lsregen_diffusion::guidance::{Acting, Inverted};
 use lsregen_diffusion::inversion::Trajectory;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::Family;
@@ -38,50 +38,37 @@ pub(crate) const LATENT: Codec<Latent> = Codec {
     },
 };
 
-/// LSReGen's guidance; others are made of what has no form on disk.
+/// LSReGen's guidance; others are made anew.
 pub(crate) const GUIDANCE: Codec<Guidance> =
-    Codec { format: "safetensors", version: 1, encode: encode_guidance, decode: decode_guidance };
+    Codec { format: "safetensors", version: 2, encode: encode_guidance, decode: decode_guidance };
+
+/// What of it is no tensor. Numbers are written and read exactly.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    strength: f64,
+    acting: Acting,
+    size: (usize, usize),
+    timesteps: Vec<f64>,
+}
 
 fn encode_guidance(guidance: &Guidance) -> anyhow::Result<Option<Vec<u8>>> {
-    let Some(trajectory) = &guidance.trajectory else { return Ok(None) };
-    let (window, edge) = match guidance.guidance.window {
-        Window::Fraction(share) => ("fraction", share),
-        Window::FromTimestep(t) => ("from_timestep", t),
-    };
-    // Rust writes and reads numbers exactly.
-    let timesteps: Vec<_> = trajectory.timesteps().map(|t| t.to_string()).collect();
-    let mut file = Tensors::default()
-        .text("scale", guidance.guidance.scale.to_string())
-        .text("window", window)
-        .text("window_edge", edge.to_string())
-        .text("width", guidance.width.to_string())
-        .text("height", guidance.height.to_string())
-        .text("timesteps", timesteps.join(" "));
+    let (Some(inverted), Some(size)) = (&guidance.inverted, guidance.size) else { return Ok(None) };
+    let Inverted { trajectory, strength, acting } = &**inverted;
+    let told = Told { strength: *strength, acting: acting.clone(), size, timesteps: trajectory.timesteps().collect() };
+    let mut file = Tensors::default().text("told", serde_yaml::to_string(&told)?);
     for (i, (_, z)) in trajectory.points().iter().enumerate() {
         file = file.tensor(format!("latent.{i}"), z);
-    }
-    if let Some(mask) = &guidance.guidance.mask {
-        file = file.tensor("mask", mask);
     }
     Ok(Some(file.encode()?))
 }
 
 fn decode_guidance(bytes: &[u8]) -> anyhow::Result<Guidance> {
     let mut file = Tensors::decode(bytes)?;
-    let edge = file.parse("window_edge")?;
-    let window = match file.parse::<String>("window")?.as_str() {
-        "fraction" => Window::Fraction(edge),
-        "from_timestep" => Window::FromTimestep(edge),
-        other => anyhow::bail!("there is no window `{other}`"),
-    };
-    let timesteps: String = file.parse("timesteps")?;
-    let points = timesteps.split_whitespace().enumerate();
-    let points = points.map(|(i, t)| anyhow::Ok((t.parse()?, file.take(&format!("latent.{i}"))?)));
+    let Told { strength, acting, size, timesteps } = serde_yaml::from_str(&file.parse::<String>("told")?)?;
+    let points = timesteps.into_iter().enumerate();
+    let points = points.map(|(i, t)| anyhow::Ok((t, file.take(&format!("latent.{i}"))?)));
     let trajectory = Arc::new(Trajectory::new(points.collect::<anyhow::Result<_>>()?));
-    let mask = file.take("mask").ok();
-    let size = (file.parse("width")?, file.parse("height")?);
-    // The scale γ is half the strength w.
-    Ok(Guidance::inversion(trajectory, 2.0 * file.parse::<f64>("scale")?, window, mask, size))
+    Ok(Guidance::inverted(Inverted { trajectory, strength, acting }, size))
 }
 
 pub(crate) const LAYOUT: Codec<Layout> =
@@ -113,6 +100,7 @@ fn decode_layout(bytes: &[u8]) -> anyhow::Result<Layout> {
 #[cfg(test)]
 mod tests {
     use lsregen_diffusion::candle_core::{Device, Tensor};
+    use lsregen_diffusion::guidance::{Auto, Region, Schedule, Until, Window};
     use lsregen_engine::Payload;
 
     use super::*;
@@ -154,22 +142,29 @@ mod tests {
 
     #[test]
     fn guidances_come_back_whole() {
-        let windows = [Window::Fraction(0.1 + 0.2), Window::FromTimestep(900.0), Window::Fraction(f64::MIN_POSITIVE)];
-        for (window, mask) in windows.into_iter().zip([None, Some(odd(3)), None]) {
-            let points = vec![(999.0, odd(1)), (0.1 + 0.2, odd(2))];
+        let windows = [Window::Share(0.0, 0.1 + 0.2), Window::from_timestep(900.0), Window::first(f64::MIN_POSITIVE)];
+        let boxes = [None, Some(vec![[0.1, 1.0 / 3.0, f32::MIN_POSITIVE, 1.0]]), Some(vec![])];
+        for (window, boxes) in windows.into_iter().zip(boxes) {
+            let trajectory = Arc::new(Trajectory::new(vec![(999.0, odd(1)), (0.1 + 0.2, odd(2))]));
             let strength = 0.1f64.next_up();
-            let guidance =
-                Guidance::inversion(Arc::new(Trajectory::new(points)), strength, window, mask.clone(), (96, 64));
-            let back = round_trip(&guidance);
-            assert_eq!((back.width, back.height, back.bytes()), (96, 64, guidance.bytes()));
-            assert_eq!(back.guidance.window, window);
-            assert_eq!(back.guidance.scale.to_bits(), guidance.guidance.scale.to_bits());
-            assert_eq!(back.guidance.mask.as_ref().map(bits), mask.as_ref().map(bits));
-            let points = |guidance: &Guidance| {
-                let trajectory = guidance.trajectory.clone().unwrap();
-                trajectory.points().iter().map(|(t, z)| (t.to_bits(), bits(z))).collect::<Vec<_>>()
+            let region = Region { boxes, feather: 0.1, outside: 0.7, auto: Some(Auto::default()) };
+            let acting = Acting {
+                scale: 1.0 / 3.0,
+                schedule: Schedule::Linear(0.1 + 0.2),
+                window,
+                until: Until::Reached(1e-300),
+                region,
+                ..Acting::default()
             };
-            assert_eq!(points(&back), points(&guidance));
+            let guidance = Guidance::inverted(Inverted { trajectory, strength, acting: acting.clone() }, (96, 64));
+            let back = round_trip(&guidance);
+            assert_eq!((back.size, back.bytes()), (Some((96, 64)), guidance.bytes()));
+            let (inverted, original) = (back.inverted.unwrap(), guidance.inverted.unwrap());
+            assert_eq!((inverted.strength.to_bits(), &inverted.acting), (strength.to_bits(), &acting));
+            let points = |inverted: &Inverted| {
+                inverted.trajectory.points().iter().map(|(t, z)| (t.to_bits(), bits(z))).collect::<Vec<_>>()
+            };
+            assert_eq!(points(&inverted), points(&original));
         }
     }
 

@@ -40,7 +40,11 @@ impl Look<'_> {
         if let Some(path) = self.models.as_ref().and_then(|models| models.find(kind, name)) {
             return Found::Here(path);
         }
-        let builtin = if kind == Kind::Model { "built in are shapes/gligen and shapes/xl; " } else { "" };
+        let builtin = match kind {
+            Kind::Model => "built in are shapes/gligen and shapes/xl; ",
+            Kind::Clip => "built in is shapes/clip, which knows coloured shapes alone; ",
+            Kind::Vae | Kind::Gligen => "",
+        };
         let searched = self.models.as_ref().map(|models| format!("; {}", models.missing(kind, name)));
         Found::Nowhere(Fault::new(param, format!("there is no {} `{name}`", kind.name())).help(format!(
             "{builtin}there is no {}{}",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Invert;
 use crate::invert::Mode;
-use crate::sampling::Sampling;
+use crate::sampling::{Sampling, SdxlSampling, phrase_faults};
 use crate::values::{Guidance, Latent, Model};
 
 /// Draws a prompt with an SDXL model while guidance nudges the latent, step by step.
@@ -17,7 +17,7 @@ use crate::values::{Guidance, Latent, Model};
 /// the order of the list; with none the node is SDXLSample.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct GuidedSdxlSample(pub Sampling);
+pub struct GuidedSdxlSample(pub SdxlSampling);
 
 sockets! {
     pub struct GuidedSdxlSampleInputs {
@@ -38,7 +38,8 @@ outputs! {
 impl GuidedSdxlSample {
     /// The fault of a guidance that was made for another sampling than this.
     fn apart(&self, index: usize, name: &str, invert: &Invert) -> Option<Fault> {
-        let Sampling { steps, sampler, prompt, prompt_2, original_size, target_size, crop, .. } = &self.0;
+        let SdxlSampling { sampling, prompt_2, original_size, target_size, crop, .. } = &self.0;
+        let Sampling { steps, sampler, prompt, .. } = sampling;
         let place = format!("guidance/{index}");
         if (invert.steps, invert.sampler) != (*steps, *sampler) {
             let message = format!(
@@ -78,11 +79,13 @@ impl Node for GuidedSdxlSample {
     type Outputs = GuidedSdxlSampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
-        self.0.faults()
+        self.0.sampling.faults()
     }
 
     fn check_links(&self, links: &Links) -> Vec<Fault> {
-        links.to::<Invert>("guidance").filter_map(|(link, invert)| self.apart(link.index, link.name, invert)).collect()
+        let inverted = links.to::<Invert>("guidance");
+        let apart = inverted.filter_map(|(link, invert)| self.apart(link.index, link.name, invert));
+        apart.chain(phrase_faults(&self.0.sampling.prompt, links)).collect()
     }
 
     fn run(&self, inputs: GuidedSdxlSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdxlSampleOutputs> {

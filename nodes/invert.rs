@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::candle_core::Tensor;
-use lsregen_diffusion::guidance::Window;
-use lsregen_diffusion::layout::mask;
+use lsregen_diffusion::guidance::{self, Inverted};
 use lsregen_diffusion::pipeline::{self, InversionMode, Settings};
 use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::boxes;
+use crate::acting::{Acting, Strength};
 use crate::bridge::{on_step, raise};
 use crate::defaults;
 use crate::options::{Sampler, negative, prompt, sizes};
@@ -22,7 +20,7 @@ use crate::values::{Guidance, Latent, Layout, Model, latent_faults};
 /// by `strength`, before each of those steps. Prompts, `steps`, `sampler`, `original_size`, `target_size` and `crop` must
 /// be the sampling's.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(extend("additionalProperties" = false))]
 pub struct Invert {
     /// The prompt of the sampling, under which the reference is inverted. Not used by `mode: noise`.
     #[serde(default)]
@@ -53,20 +51,11 @@ pub struct Invert {
     pub mode: Mode,
     /// How far the latent moves to the reference in a guided step (w in z ← (1−w) z + w z̄): 0 is no guidance, 1 puts the
     /// reference in its place, which is image-to-image. Raise it where shapes leave their boxes, lower it where the
-    /// picture looks like the small one enlarged.
+    /// picture looks like the small one enlarged. `auto`, with boxes, is that number in a box of a usual size, more in
+    /// smaller boxes, less in larger ones.
     #[serde(default = "strength")]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub strength: f64,
-    /// Share of the steps that are guided, from the first on; at least one step, none with 0. The paper's 0.1 where
-    /// neither this nor `from_timestep` is given. More holds the layout harder and leaves less to the large model.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub window: Option<f64>,
-    /// In place of `window`: the lowest timestep that is guided, between 0 (clean) and 999 (noise). With 20 steps 900
-    /// is the same as `window: 0.1`.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 999.0))]
-    pub from_timestep: Option<f64>,
+    #[schemars(extend("minimum" = 0.0, "maximum" = 1.0))]
+    pub strength: Strength,
     /// Steps of the inversion; those of the sampling.
     #[serde(default = "defaults::steps")]
     #[schemars(range(min = 1, max = 999))]
@@ -87,15 +76,9 @@ pub struct Invert {
     /// at `strength: 0.5`); a shared one keeps it.
     #[serde(default)]
     pub shared_noise: bool,
-    /// Boxes in which the guidance acts, each `[x0, y0, x1, y1]` in fractions of the picture; everywhere without any.
-    /// Boxes of the socket `layout` are added to them.
-    #[serde(default)]
-    pub mask: Option<Vec<[f64; 4]>>,
-    /// Width of the edge over which a mask fades outside its boxes, in fractions of the picture's side. 0 is a hard mask;
-    /// about 0.05 hides its border.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub feather: f64,
+    /// How the guidance acts.
+    #[serde(flatten)]
+    pub acting: Acting,
 }
 
 /// How a reference gets its noise.
@@ -110,8 +93,11 @@ pub enum Mode {
     Noise,
 }
 
-fn strength() -> f64 {
-    0.5
+/// w, where nothing is said of it.
+const STRENGTH: f64 = 0.5;
+
+fn strength() -> Strength {
+    Strength::Number(STRENGTH)
 }
 
 fn cfg() -> f64 {
@@ -136,29 +122,6 @@ outputs! {
     }
 }
 
-impl Invert {
-    fn window(&self) -> Window {
-        match (self.window, self.from_timestep) {
-            (_, Some(t)) => Window::FromTimestep(t),
-            (Some(fraction), None) => Window::Fraction(fraction),
-            (None, None) => Window::default(),
-        }
-    }
-
-    /// (1, 1, h, w), if the guidance has boxes.
-    fn mask(&self, layout: Option<&Layout>, z: &Tensor) -> anyhow::Result<Option<Tensor>> {
-        if self.mask.is_none() && layout.is_none() {
-            return Ok(None);
-        }
-        let own = self.mask.iter().flatten().map(|bounds| bounds.map(|v| v as f32));
-        let linked = layout.iter().flat_map(|layout| &layout.0).map(|object| object.bounds);
-        let boxes: Vec<[f32; 4]> = own.chain(linked).collect();
-        let (_, _, h, w) = z.dims4()?;
-        let mask = Tensor::from_vec(mask(&boxes, h, w, self.feather as f32), (1, 1, h, w), z.device())?;
-        Ok(Some(mask.to_dtype(z.dtype())?))
-    }
-}
-
 impl Node for Invert {
     const TYPE: &'static str = "Invert";
     const VERSION: u32 = 2;
@@ -168,19 +131,12 @@ impl Node for Invert {
     type Outputs = InvertOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
-        let boxes = self.mask.iter().flatten().enumerate();
-        let mut faults: Vec<Fault> = boxes.filter_map(|(i, b)| boxes::fault(format!("mask/{i}"), b)).collect();
-        if self.window.is_some() && self.from_timestep.is_some() {
-            faults.push(
-                Fault::new("from_timestep", "the guided steps are given twice, by `window` and by `from_timestep`")
-                    .help("keep one of them"),
-            );
-        }
-        faults
+        self.acting.faults()
     }
 
     fn check_links(&self, links: &Links) -> Vec<Fault> {
-        latent_faults(links)
+        let auto = self.acting.auto_fault("strength", self.strength, links);
+        latent_faults(links).into_iter().chain(auto).collect()
     }
 
     fn run(&self, inputs: InvertInputs, cx: &Context) -> anyhow::Result<InvertOutputs> {
@@ -205,12 +161,13 @@ impl Node for Invert {
             Mode::Ddim => InversionMode::Ddim,
             Mode::Noise => InversionMode::Noise { shared: self.shared_noise },
         };
-        let trajectory = pipeline::invert(model, &z0, &settings, mode, self.window(), &on_step(cx)).map_err(raise)?;
-        if let (Some(t), None) = (self.from_timestep, trajectory.timesteps().next()) {
+        let acting = self.acting.told(self.strength, guidance::Acting::default(), inputs.layout.as_deref());
+        let trajectory = pipeline::invert(model, &z0, &settings, mode, acting.window, &on_step(cx)).map_err(raise)?;
+        if let (Some(t), None) = (self.acting.from_timestep, trajectory.timesteps().next()) {
             anyhow::bail!("no step of {} has a timestep from {t} on: lower `from_timestep`", self.steps);
         }
-        let mask = self.mask(inputs.layout.as_deref(), &z0)?;
-        let guidance = Guidance::inversion(trajectory, self.strength, self.window(), mask, (width, height));
+        let inverted = Inverted { trajectory, strength: self.strength.number(STRENGTH), acting };
+        let guidance = Guidance::inverted(inverted, (width, height));
         Ok(InvertOutputs { guidance: Arc::new(guidance) })
     }
 }

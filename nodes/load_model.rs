@@ -226,7 +226,7 @@ fn family(files: &ModelFiles) -> Option<String> {
 }
 
 /// BLAKE3 over the names and contents of a built-in model's files, each length-prefixed. About 10 ms for both models.
-fn digest(files: &ModelFiles) -> String {
+pub(crate) fn digest(files: &ModelFiles) -> String {
     let mut hasher = blake3::Hasher::new();
     if let ModelFiles::Embedded { files, .. } = files {
         for part in files.iter().flat_map(|(path, bytes)| [path.as_bytes(), bytes]) {

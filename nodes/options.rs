@@ -1,5 +1,6 @@
 //! Choices that several nodes offer by name, and the checks on parameters that several nodes have.
 
+use lsregen_diffusion::guidance::Metric;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes};
 use lsregen_diffusion::sampler;
 use lsregen_engine::Fault;
@@ -88,4 +89,60 @@ pub(crate) fn eta_faults(sampler: Sampler, eta: f64) -> Vec<Fault> {
         }
         _ => vec![],
     }
+}
+
+/// By what a feature and its ideal are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Distance {
+    /// The sum of squared differences.
+    #[default]
+    L2,
+    /// Their mean.
+    L2Mean,
+    /// The sum of differences.
+    L1,
+    /// The sum of squared differences where they are small, of differences where they are large.
+    Huber,
+    /// 1 − cos of the angle between both.
+    Cosine,
+    /// Frobenius norm of the difference of both Gram matrices: texture, wherever it is.
+    Gram,
+    /// Cross-entropy: the feature is logits of classes, the ideal their probabilities.
+    CrossEntropy,
+}
+
+impl From<Distance> for Metric {
+    fn from(distance: Distance) -> Self {
+        match distance {
+            Distance::L2 => Metric::L2,
+            Distance::L2Mean => Metric::L2Mean,
+            Distance::L1 => Metric::L1,
+            Distance::Huber => Metric::Huber,
+            Distance::Cosine => Metric::Cosine,
+            Distance::Gram => Metric::Gram,
+            Distance::CrossEntropy => Metric::CrossEntropy,
+        }
+    }
+}
+
+/// `#rrggbb` as red, green and blue in [0, 1].
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn colour(text: &str) -> anyhow::Result<[f32; 3]> {
+    let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6);
+    let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let number = number.ok_or_else(|| anyhow::anyhow!("{text:?} is no colour"))?;
+    Ok([16, 8, 0].map(|shift| (number >> shift & 255) as f32 / 255.0))
+}
+
+/// The fault of a colour at `path`, if any.
+pub(crate) fn colour_fault(path: String, text: &str) -> Option<Fault> {
+    let error = colour(text).err()?;
+    Some(
+        Fault::new(path, error.to_string())
+            .help("write red, green and blue as \"#rrggbb\", in quotes: \"#ff0000\" is red"),
+    )
 }

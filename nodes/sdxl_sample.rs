@@ -6,13 +6,13 @@ use lsregen_engine::{CheckContext, Context, Fault, Lane, Node, outputs, sockets}
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::sampling::Sampling;
+use crate::sampling::SdxlSampling;
 use crate::values::{Latent, Model};
 
 /// Draws a prompt with an SDXL model: GuidedSDXLSample without guidance.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct SdxlSample(pub Sampling);
+pub struct SdxlSample(pub SdxlSampling);
 
 sockets! {
     pub struct SdxlSampleInputs {
@@ -37,7 +37,7 @@ impl Node for SdxlSample {
     type Outputs = SdxlSampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
-        self.0.faults()
+        self.0.sampling.faults()
     }
 
     fn run(&self, inputs: SdxlSampleInputs, cx: &Context) -> anyhow::Result<SdxlSampleOutputs> {

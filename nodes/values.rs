@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::candle_core::{DType, Device, Tensor};
-use lsregen_diffusion::guidance::{self, Inversion, Window};
+use lsregen_diffusion::guidance::{Guide, Inverted};
 use lsregen_diffusion::image::{RgbImage, from_tensor, to_tensor};
-use lsregen_diffusion::inversion::Trajectory;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::{self, Family};
 use lsregen_engine::{Codec, Fault, Links, Payload};
@@ -26,16 +25,13 @@ pub struct Latent {
 /// A loaded model.
 pub struct Model(pub models::Model);
 
-/// A backward guidance for pictures of one size.
+/// A backward guidance: what it draws a sampling to, and how it acts.
 pub struct Guidance {
-    pub guidance: guidance::Guidance,
-    /// Width of the picture in pixels.
-    pub width: usize,
-    /// Height of the picture in pixels.
-    pub height: usize,
-    pub(crate) bytes: usize,
-    /// Of LSReGen's guidance, which alone can be kept on disk: what it draws the latent to.
-    pub(crate) trajectory: Option<Arc<Trajectory>>,
+    pub guide: Arc<dyn Guide>,
+    /// Width and height in pixels of the pictures that it is for, if it is not for all.
+    pub size: Option<(usize, usize)>,
+    /// LSReGen's guidance, which alone is kept on disk: the others cost nothing to make.
+    pub(crate) inverted: Option<Arc<Inverted>>,
 }
 
 /// Phrases in boxes.
@@ -64,27 +60,15 @@ impl Image {
 }
 
 impl Guidance {
-    /// LSReGen's guidance of strength w, for pictures of that width and height.
-    pub(crate) fn inversion(
-        trajectory: Arc<Trajectory>,
-        w: f64,
-        window: Window,
-        mask: Option<Tensor>,
-        (width, height): (usize, usize),
-    ) -> Guidance {
-        let bytes = trajectory.bytes() + mask.as_ref().map_or(0, tensor_bytes);
-        let guidance = Inversion::guidance(trajectory.clone(), w, window, mask);
-        Guidance { guidance, width, height, bytes, trajectory: Some(trajectory) }
+    /// For pictures of any size.
+    pub fn new(guide: impl Guide + 'static) -> Guidance {
+        Guidance { guide: Arc::new(guide), size: None, inverted: None }
     }
 
-    /// The guidance on a model's device: what comes from the disk is on the CPU.
-    pub(crate) fn on(&self, device: &Device) -> lsregen_diffusion::Result<guidance::Guidance> {
-        let mut guidance = self.guidance.clone();
-        guidance.mask = guidance.mask.map(|mask| mask.to_device(device)).transpose()?;
-        if let Some(trajectory) = &self.trajectory {
-            guidance.extractor = Arc::new(Inversion { trajectory: Arc::new(trajectory.to_device(device)?) });
-        }
-        Ok(guidance)
+    /// LSReGen's guidance, for pictures of that width and height.
+    pub(crate) fn inverted(inverted: Inverted, size: (usize, usize)) -> Guidance {
+        let inverted = Arc::new(inverted);
+        Guidance { guide: inverted.clone(), size: Some(size), inverted: Some(inverted) }
     }
 }
 
@@ -164,7 +148,7 @@ impl Payload for Guidance {
     const CODEC: Option<Codec<Guidance>> = Some(codecs::GUIDANCE);
 
     fn bytes(&self) -> usize {
-        self.bytes
+        self.guide.bytes()
     }
 }
 

@@ -17,14 +17,37 @@ fn graphs() -> Vec<String> {
 #[test]
 fn every_graph_runs() {
     let graphs = graphs();
-    for name in ["lsregen.yaml", "gligen.yaml", "gligen-large.yaml", "sdxl.yaml", "compare.yaml", "variations.yaml"] {
-        assert!(graphs.contains(&name.to_string()), "graphs/{name} is missing");
+    for name in [
+        "lsregen",
+        "gligen",
+        "gligen-large",
+        "sdxl",
+        "sdedit",
+        "boxdiff",
+        "layout-guidance",
+        "multidiffusion",
+        "demofusion",
+        "compare",
+        "variations",
+        "attention",
+        "ablation-fraction",
+        "ablation-strength",
+        "ablation-steps",
+        "ablation-boxes",
+    ] {
+        assert!(graphs.contains(&format!("{name}.yaml")), "graphs/{name}.yaml is missing");
     }
     for name in graphs {
         let folder = tempfile::tempdir().unwrap();
         // Two steps: enough for a guided and an unguided one.
-        let arguments = ["run", &format!("graphs/{name}"), "--device", "cpu", "--set", "steps=2", "--output-dir"];
-        let (stdout, stderr, code) = outcome(lsregen().args(arguments).arg(folder.path()).output().unwrap());
+        let few = match name.as_str() {
+            "ablation-steps.yaml" => vec!["few=2", "some=3", "many=4"],
+            _ => vec!["steps=2"],
+        };
+        let sets = few.into_iter().flat_map(|set| ["--set", set]);
+        let arguments = ["run", &format!("graphs/{name}"), "--device", "cpu", "--output-dir"];
+        let run = lsregen().args(arguments).arg(folder.path()).args(sets).output().unwrap();
+        let (stdout, stderr, code) = outcome(run);
         assert_eq!((stdout.as_str(), code), ("", 0), "{name}: {stderr}");
         assert!(!stderr.contains("warning"), "{name}: {stderr}");
         let written: Vec<_> = fs::read_dir(folder.path().join("out")).unwrap().map(|e| e.unwrap().path()).collect();

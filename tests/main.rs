@@ -7,6 +7,7 @@ mod docs;
 mod faults;
 mod fuzz;
 mod graphs;
+mod guidances;
 mod kill;
 mod layers;
 mod models;

@@ -30,7 +30,7 @@ impl Models {
         let width = found.keys().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for ((name, place), kinds) in &found {
             // In a folder that is not sorted it may be anything.
-            let kind = if kinds.len() == Kind::ALL.len() { "any".into() } else { kinds.join("/") };
+            let kind = if kinds.len() == Kind::FILES.len() { "any".into() } else { kinds.join("/") };
             let size = ByteSize(size(place, 0)).to_string();
             print(&format!("{name:width$}  {kind:6}  {size:>10}  {}\n", place.display()));
         }

@@ -155,6 +155,20 @@ pub fn resize(x: &Tensor, height: usize, width: usize, how: Resampling) -> Resul
     Ok(rows.broadcast_matmul(&x.contiguous()?.broadcast_matmul(&columns)?)?)
 }
 
+/// Numbers in [0, 1] as colours from black over violet and orange to light yellow: (B, 1, H, W) → (B, 3, H, W) in [-1, 1].
+pub fn heat(x: &Tensor) -> Result<Tensor> {
+    const STOPS: [[f64; 3]; 5] =
+        [[0.0, 0.0, 0.02], [0.34, 0.06, 0.43], [0.73, 0.22, 0.33], [0.98, 0.55, 0.04], [0.99, 1.0, 0.64]];
+    let x = (x.clamp(0f32, 1f32)? * (STOPS.len() - 1) as f64)?;
+    // The weight of each stop is a tent around it.
+    let tent = |i: usize| (x.affine(1.0, -(i as f64))?.abs()?).affine(-1.0, 1.0)?.relu();
+    let channel = |c: usize| -> Result<Tensor> {
+        let parts = (0..STOPS.len()).map(|i| Ok((tent(i)? * STOPS[i][c])?)).collect::<Result<Vec<_>>>()?;
+        Ok(parts[1..].iter().try_fold(parts[0].clone(), |sum, part| sum + part)?)
+    };
+    Ok(Tensor::cat(&[channel(0)?, channel(1)?, channel(2)?], 1)?.affine(2.0, -1.0)?)
+}
+
 /// (to, from): row i holds the weights of the source pixels for output pixel i.
 fn kernel_matrix(from: usize, to: usize, how: Resampling, device: &Device) -> Result<Tensor> {
     let scale = from as f64 / to as f64;

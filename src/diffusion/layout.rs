@@ -8,13 +8,16 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
+/// A box: x0 y0 x1 y1 in fractions of the picture, origin top left.
+pub type Bounds = [f32; 4];
+
 /// One object: what, and where.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroundedPhrase {
     /// What stands in the box.
     pub phrase: String,
-    /// x0 y0 x1 y1 in fractions of the picture, origin top left.
-    pub bounds: [f32; 4],
+    /// The box.
+    pub bounds: Bounds,
 }
 
 /// What is wrong with a box, if anything.

@@ -20,6 +20,7 @@ pub mod noise;
 pub mod onnx;
 pub mod ops;
 pub mod pipeline;
+pub mod regions;
 pub mod sampler;
 pub mod schedule;
 pub mod tensors;

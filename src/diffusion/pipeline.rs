@@ -4,16 +4,18 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
 use crate::denoiser::{Denoiser, Guided};
-use crate::guidance::{Guidance, Window};
+use crate::guidance::attention::{self, Layers};
+use crate::guidance::{Guidance, Guide, Moment, Run, Window};
 use crate::inversion::{self, Trajectory};
-use crate::layout::GroundedPhrase;
+use crate::layout::{self, Bounds, GroundedPhrase};
 use crate::models::prompt::{Prompt, Sizes};
 use crate::models::unet::Conditioning;
 use crate::models::{Family, Model};
 use crate::noise::Generator;
+use crate::regions::{Part, Regions};
 use crate::sampler::{Method, OnStep, Sampler};
 use crate::{Error, Result};
 
@@ -105,21 +107,118 @@ pub fn gligen(
 }
 
 /// Sampling under backward guidance, as a latent (1, 4, h, w). Without guidance: plain sampling.
-pub fn sample(model: &Model, settings: &Settings, guidance: &[Guidance], on_step: OnStep) -> Result<Tensor> {
+pub fn sample(model: &Model, settings: &Settings, guides: &[Arc<dyn Guide>], on_step: OnStep) -> Result<Tensor> {
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
+    let guidance = prepared(model, settings, &sampler, guides)?;
     let denoiser = denoiser(model, settings)?;
-    sampler.run(&noise, &denoiser, guidance, &mut generator, on_step)
+    sampler.run(&noise, &denoiser, &guidance, &mut generator, on_step)
 }
 
+/// How the regions of a picture get their own prompts.
+#[derive(Clone, Debug)]
+pub struct RegionPrompts {
+    /// Each region's prompt and its box.
+    pub regions: Vec<(Prompt, Bounds)>,
+    /// Share of the steps, from the first on, in which a region sees a plain ground around it.
+    pub bootstrap: f64,
+}
+
+/// Grounds that bootstrapping takes turns with.
+const GROUNDS: usize = 4;
+
+/// MultiDiffusion: [`sample`] with a prompt for each region, that of `settings` for what is in none.
+pub fn sample_regions(
+    model: &Model,
+    settings: &Settings,
+    prompts: &RegionPrompts,
+    guides: &[Arc<dyn Guide>],
+    on_step: OnStep,
+) -> Result<Tensor> {
+    let sampler = settings.sampler(model)?;
+    let mut generator = Generator::new(settings.seed);
+    let noise = settings.noise(model, &mut generator)?;
+    let (_, _, h, w) = noise.dims4()?;
+    let mask = |boxes: &[Bounds]| Tensor::from_vec(layout::mask(boxes, h, w, 0.0), (1, 1, h, w), noise.device());
+    let boxes: Vec<Bounds> = prompts.regions.iter().map(|(_, bounds)| *bounds).collect();
+    let ground = mask(&boxes)?.affine(-1.0, 1.0)?;
+    let mut parts = vec![Part { denoiser: denoiser(model, settings)?, mask: ground, is_object: false }];
+    for (prompt, bounds) in &prompts.regions {
+        let settings = Settings { prompt: prompt.clone(), ..settings.clone() };
+        parts.push(Part { denoiser: denoiser(model, &settings)?, mask: mask(&[*bounds])?, is_object: true });
+    }
+    let cover = parts[1..].iter().try_fold(parts[0].mask.clone(), |sum, part| sum + &part.mask)?;
+    let bootstrapped = Window::first(prompts.bootstrap).steps(sampler.timesteps()).end;
+    let bootstrap = bootstrapped.checked_sub(1).map_or(f64::INFINITY, |last| sampler.timesteps()[last]);
+    let grounds = match bootstrapped {
+        0 => vec![],
+        _ => plain_grounds(model, settings, &mut Generator::new(settings.seed.wrapping_add(1)))?,
+    };
+    let guidance = prepared(model, settings, &sampler, guides)?;
+    let schedule = sampler.schedule().clone();
+    let regions = Regions { parts, cover, grounds, bootstrap, schedule, seed: settings.seed };
+    sampler.run(&noise, &regions, &guidance, &mut generator, on_step)
+}
+
+/// The latents of pictures of one colour each, chosen by chance.
+fn plain_grounds(model: &Model, settings: &Settings, generator: &mut Generator) -> Result<Vec<Tensor>> {
+    let vae = model.vae()?;
+    let ground = |_| {
+        let colour = generator.randn(&[1, 3, 1, 1], model.device())?.tanh()?;
+        vae.encode(&colour.broadcast_as((1, 3, settings.height, settings.width))?.contiguous()?)
+    };
+    (0..GROUNDS).map(ground).collect()
+}
+
+/// The guidances of this run.
+fn prepared(model: &Model, settings: &Settings, sampler: &Sampler, guides: &[Arc<dyn Guide>]) -> Result<Vec<Guidance>> {
+    let Settings { width, height, seed, .. } = *settings;
+    let run = Run { model, prompt: &settings.prompt, sampler, width, height, seed };
+    let guidance: Vec<_> = guides.iter().map(|guide| guide.prepare(&run)).collect::<Result<_>>()?;
+    Ok(guidance.concat())
+}
+
+/// Slots of a GLIGEN model that is given no layout: as many as it was trained with, all null.
+const NULL_SLOTS: usize = 30;
+
 fn denoiser(model: &Model, settings: &Settings) -> Result<Guided> {
-    let conditional = settings.conditional(model)?;
+    let objs = (model.info.family == Family::Gligen).then(|| model.ground(&[], NULL_SLOTS)).transpose()?;
+    let grounded = |conditioning: Conditioning| Conditioning { objs: objs.clone(), ..conditioning };
+    let conditional = grounded(settings.conditional(model)?);
     if settings.cfg == 1.0 {
         return Ok(Guided::plain(model.unet()?, &conditional));
     }
-    let unconditional = settings.unconditional(model)?;
+    let unconditional = grounded(settings.unconditional(model)?);
     Guided::new(model.unet()?, &conditional, &unconditional, settings.cfg)
+}
+
+/// Where the words `phrase` of the prompt look in a picture, at timestep t: the mean cross-attention of all layers of one
+/// resolution, (1, 1, h, w), between 0 and 1.
+///
+/// `z0` is the picture's latent, which is noised to t by the noise of the settings' seed. A map has one pixel for
+/// `downscale` latent pixels a side. Width and height are those of `z0`; no guidance has a part in it.
+pub fn attention_map(
+    model: &Model,
+    z0: &Tensor,
+    settings: &Settings,
+    phrase: &str,
+    t: f64,
+    downscale: usize,
+) -> Result<Tensor> {
+    let sampler = settings.sampler(model)?;
+    let positions = model.positions(&settings.prompt, phrase)?;
+    let denoiser = denoiser(model, &Settings { cfg: 1.0, ..settings.clone() })?;
+    let a = sampler.schedule().alpha_bar(t);
+    let epsilon = Generator::new(settings.seed).randn(z0.dims(), z0.device())?.to_dtype(z0.dtype())?;
+    let z = ((z0 * a.sqrt())? + (epsilon * (1.0 - a).sqrt())?)?;
+    let kind = sampler.schedule().config.prediction_type;
+    let at = Moment { step: 0, steps: 1, t, alpha_bar: a, kind, denoiser: &denoiser };
+    let maps = Layers::Downscale(downscale).maps(&z, &at)?;
+    let (h, w) = maps.first().map_or((0, 0), |map| map.size);
+    let map = attention::columns(&attention::mean_map(&maps)?, &positions)?.mean(D::Minus1)?;
+    let low = map.broadcast_sub(&map.min(0)?)?;
+    Ok(low.broadcast_div(&(low.max(0)? + 1e-12)?)?.reshape((1, 1, h, w))?)
 }
 
 /// How the noisy latents of a reference are found.
@@ -147,7 +246,7 @@ pub fn invert(
     on_step: OnStep,
 ) -> Result<Arc<Trajectory>> {
     let sampler = settings.sampler(model)?;
-    let keep = window.count(sampler.timesteps());
+    let keep = window.steps(sampler.timesteps()).end;
     let trajectory = match mode {
         InversionMode::Ddim => inversion::ddim(z0, &sampler, &denoiser(model, settings)?, keep, on_step)?,
         InversionMode::Noise { shared } => {

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::denoiser::{Denoiser, epsilon, predicted};
-use crate::guidance::{Guidance, Moment};
+use crate::guidance::{Guidance, Moment, Session};
 use crate::noise::Generator;
 use crate::schedule::{NoiseSchedule, SchedulerConfig, TimestepSpacing};
 use crate::{Error, Result};
@@ -118,25 +118,31 @@ impl Sampler {
     ) -> Result<Tensor> {
         let steps = self.timesteps.len();
         let kind = self.schedule.config.prediction_type;
+        let mut session = Session::new(guidance);
         let mut z = z.clone();
         let mut before = None; // x̂₀ and λ of the step before, for DPM-Solver++
         for i in first..steps {
             let (t, a, b) = (self.timesteps[i], self.alpha_bar[i], self.next_alpha_bar(i));
-            for g in guidance {
-                z = g.update(&z, &Moment { step: i, steps, t, alpha_bar: a })?;
-            }
-            let e = epsilon(kind, &denoiser.predict(&z, t)?, &z, a)?;
-            let x0 = predicted(&z, &e, a)?;
-            z = match self.method {
-                Method::Ddim => self.ddim(&z, e, &x0, a, b, generator)?,
-                Method::Euler => ((&x0 * b.sqrt())? + (e * (1.0 - b).sqrt())?)?,
-                Method::DpmSolverPp2M => {
-                    let next = dpm_solver_pp_2m(&z, &x0, before.as_ref(), a, b)?;
-                    before = Some((x0.clone(), log_snr(a)));
-                    next
+            let at = Moment { step: i, steps, t, alpha_bar: a, kind, denoiser };
+            let passes = session.passes(&at);
+            let mut pass = 0;
+            let x0 = loop {
+                z = session.update(&z, &at, pass)?;
+                let e = epsilon(kind, &denoiser.predict(&z, t)?, &z, a)?;
+                let x0 = predicted(&z, &e, a)?;
+                z = match self.method {
+                    Method::Ddim => self.ddim(&z, e, &x0, a, b, generator)?,
+                    Method::Euler => ((&x0 * b.sqrt())? + (e * (1.0 - b).sqrt())?)?,
+                    Method::DpmSolverPp2M => dpm_solver_pp_2m(&z, &x0, before.as_ref(), a, b)?,
+                };
+                pass += 1;
+                if pass >= passes {
+                    break x0;
                 }
+                z = back(&z, a, b, generator)?;
             };
             on_step(Step { done: i + 1 - first, of: steps - first, clean: &x0 })?;
+            before = Some((x0, log_snr(a)));
         }
         Ok(z)
     }
@@ -188,6 +194,13 @@ fn dpm_solver_pp_2m(z: &Tensor, x0: &Tensor, before: Option<&(Tensor, f64)>, a: 
     };
     let ratio = ((1.0 - b) / (1.0 - a)).sqrt();
     Ok(((z * ratio)? - (d * (b.sqrt() * (-h).exp_m1()))?)?)
+}
+
+/// Back up the step from ᾱ to ᾱ' ≥ ᾱ by fresh noise: z = √(ᾱ/ᾱ') z' + √(1 − ᾱ/ᾱ') n (FreeDoM's time travel, RePaint).
+fn back(z: &Tensor, a: f64, b: f64, generator: &mut Generator) -> Result<Tensor> {
+    let share = a / b;
+    let n = generator.randn(z.dims(), z.device())?.to_dtype(z.dtype())?;
+    Ok(((z * share.sqrt())? + (n * (1.0 - share).max(0.0).sqrt())?)?)
 }
 
 /// diffusers' `set_timesteps`, descending.

@@ -19,6 +19,8 @@ pub struct Linked<'a> {
     pub node: Option<&'a dyn DynNode>,
     /// The variant (model family) of the value, where it is known.
     pub variant: Option<&'a str>,
+    /// The producer's own links, when they are asked for.
+    pub further: Box<dyn Fn() -> Links<'a> + 'a>,
 }
 
 impl<'a> Links<'a> {
@@ -30,6 +32,11 @@ impl<'a> Links<'a> {
     pub fn to<N: Node>(&self, socket: &str) -> impl Iterator<Item = (&Linked<'a>, &'a N)> {
         let links = self.links.iter().filter(move |link| link.socket == socket);
         links.filter_map(|link| Some((link, link.node?.as_any().downcast_ref::<N>()?)))
+    }
+
+    /// Whether anything is linked to `socket`.
+    pub fn has(&self, socket: &str) -> bool {
+        self.links.iter().any(|link| link.socket == socket)
     }
 
     /// The variant (model family) of what the first link of `socket` gives.

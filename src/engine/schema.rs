@@ -375,8 +375,9 @@ impl<'a> Checker<'a> {
             [] => self.wrong_kind(schema, value, &path),
             [only] => {
                 self.check_choice(only, value, &path);
-                // Bounds may also stand beside a reference.
-                if let Some(outer) = schema.as_object().filter(|outer| outer.contains_key("$ref")) {
+                // Bounds may also stand beside a reference or beside alternatives.
+                let outer = schema.as_object();
+                if let Some(outer) = outer.filter(|outer| outer.contains_key("$ref") || alternatives(outer).is_some()) {
                     self.check_bounds(outer, value, &path);
                 }
             }

@@ -2,13 +2,14 @@
 
 use candle_core::{Device, IndexOp, Tensor};
 
-use crate::models::config::{ClipActivation, ClipTextConfig};
+use crate::models::config::{ClipActivation, ClipLayerConfig, ClipTextConfig};
 use crate::models::layers::{LayerNorm, Linear};
 use crate::ops::{self, Layout};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
-struct Layer {
+/// A transformer's layer, the same in CLIP's encoders of texts and of pictures.
+pub(super) struct Layer {
     norm1: LayerNorm,
     q: Linear,
     k: Linear,
@@ -19,31 +20,40 @@ struct Layer {
     fc2: Linear,
     heads: usize,
     activation: ClipActivation,
+    causal: bool,
 }
 
 impl Layer {
-    fn new(c: &ClipTextConfig, w: &Weights) -> Result<Self> {
-        let (d, a) = (c.hidden_size, w.at("self_attn"));
+    /// The layers of an encoder, which has them at `{w}.layers`.
+    pub(super) fn all(c: &ClipLayerConfig, count: usize, w: &Weights) -> Result<Vec<Self>> {
+        let layers = w.at("layers");
+        (0..count).map(|i| Self::new(c, &layers.at(i))).collect()
+    }
+
+    fn new(c: &ClipLayerConfig, w: &Weights) -> Result<Self> {
+        let (d, a) = (c.width, w.at("self_attn"));
         Ok(Layer {
-            norm1: LayerNorm::new(d, c.layer_norm_eps, &w.at("layer_norm1"))?,
+            norm1: LayerNorm::new(d, c.eps, &w.at("layer_norm1"))?,
             q: Linear::new(d, d, &a.at("q_proj"))?,
             k: Linear::new(d, d, &a.at("k_proj"))?,
             v: Linear::new(d, d, &a.at("v_proj"))?,
             out: Linear::new(d, d, &a.at("out_proj"))?,
-            norm2: LayerNorm::new(d, c.layer_norm_eps, &w.at("layer_norm2"))?,
-            fc1: Linear::new(d, c.intermediate_size, &w.at("mlp.fc1"))?,
-            fc2: Linear::new(c.intermediate_size, d, &w.at("mlp.fc2"))?,
-            heads: c.num_attention_heads,
-            activation: c.hidden_act,
+            norm2: LayerNorm::new(d, c.eps, &w.at("layer_norm2"))?,
+            fc1: Linear::new(d, c.inner, &w.at("mlp.fc1"))?,
+            fc2: Linear::new(c.inner, d, &w.at("mlp.fc2"))?,
+            heads: c.heads,
+            activation: c.activation,
+            causal: c.causal,
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// (B, N, d) → (B, N, d).
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
         let channels_first = (Layout::Tokens, Layout::Channels);
         let q = self.q.forward_between(&h, None, channels_first)?;
         let k = self.k.forward_between(&h, None, channels_first)?;
-        let attended = ops::attention(&q, &k, &self.v.forward(&h)?, self.heads, true)?;
+        let attended = ops::attention(&q, &k, &self.v.forward(&h)?, self.heads, self.causal)?;
         let x = self.out.forward_between(&attended, Some(x), (Layout::Channels, Layout::Tokens))?;
         let h = self.fc1.forward(&self.norm2.forward(&x)?)?;
         let h = match self.activation {
@@ -88,12 +98,11 @@ impl ClipTextModel {
     /// Builds the model from the tensors of `w`.
     pub fn new(c: &ClipTextConfig, w: &Weights) -> Result<Self> {
         let t = w.at("text_model");
-        let layers = t.at("encoder.layers");
         Ok(ClipTextModel {
             token_embedding: t.matrix((c.vocab_size, c.hidden_size), "embeddings.token_embedding.weight")?,
             position_embedding: t
                 .get((c.max_position_embeddings, c.hidden_size), "embeddings.position_embedding.weight")?,
-            layers: (0..c.num_hidden_layers).map(|i| Layer::new(c, &layers.at(i))).collect::<Result<_>>()?,
+            layers: Layer::all(&c.layer(), c.num_hidden_layers, &t.at("encoder"))?,
             final_layer_norm: LayerNorm::new(c.hidden_size, c.layer_norm_eps, &t.at("final_layer_norm"))?,
             text_projection: c
                 .has_projection()

@@ -29,6 +29,12 @@ impl Linear {
         Ok(Linear { weight, bias: Some(w.get(to, "bias")?) })
     }
 
+    /// With the weight of a convolution of `channels` in windows of `side` that do not overlap, (out, channels, side, side),
+    /// without bias: a map of each window's numbers, channel by channel.
+    pub fn windows(channels: usize, side: usize, to: usize, w: &Weights) -> Result<Self> {
+        Ok(Linear { weight: w.matrix((to, channels, side, side), "weight")?.flatten_from(1)?, bias: None })
+    }
+
     /// (…, in) → (…, out).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_between(x, None, (Layout::Tokens, Layout::Tokens))
@@ -78,6 +84,11 @@ impl Conv2d {
         Ok(self.convolution.forward_add(x, add)?)
     }
 
+    /// The gradient of an input of (height, width) from that of the result.
+    pub fn input_gradient(&self, size: (usize, usize), dy: &Tensor) -> Result<Tensor> {
+        Ok(self.convolution.input_gradient(size, dy)?)
+    }
+
     /// [`Conv2d::forward`] of `x` at twice its size, each pixel four times.
     pub fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.convolution.forward_doubled(x)?)
@@ -106,6 +117,11 @@ impl GroupNorm {
     /// Normalisation, then SiLU.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, true)?)
+    }
+
+    /// The gradient of [`GroupNorm::forward_silu`]'s input from that of its result.
+    pub fn silu_gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        Ok(ops::group_norm_gradient(x, self.groups, &self.weight, &self.bias, self.eps, true, dy)?)
     }
 
     /// What the whole of a map, of which `x` is a part, is normalised by: to be joined with those of its other parts.
@@ -184,6 +200,23 @@ impl Attention {
     pub fn forward_pixels(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
         let x = x.flatten_from(2)?;
         self.forward_between(&x, &x, Some(add), Layout::Channels)
+    }
+
+    /// The softmax weights: `x` (B, N, d), `context` (B, M, c) → (B, heads, N, M).
+    pub fn weights(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let to_channels = (Layout::Tokens, Layout::Channels);
+        let q = self.to_q.forward_between(x, None, to_channels)?;
+        let k = self.to_k.forward_between(context, None, to_channels)?;
+        Ok(ops::attention_weights(&q, &k, self.heads)?)
+    }
+
+    /// [`Attention::forward_add`] by these weights: `context` (B, M, c), `add` (B, N, d) → (B, N, d).
+    pub fn forward_by(&self, weights: &Tensor, context: &Tensor, add: &Tensor) -> Result<Tensor> {
+        let v = self.to_v.forward(context)?;
+        let (b, m, d) = v.dims3()?;
+        let v = v.reshape((b, m, self.heads, d / self.heads))?.transpose(1, 2)?.contiguous()?;
+        let y = weights.matmul(&v)?.transpose(1, 2)?.flatten_from(2)?;
+        self.to_out.forward_add(&y, add)
     }
 
     fn forward_between(&self, x: &Tensor, context: &Tensor, add: Option<&Tensor>, layout: Layout) -> Result<Tensor> {

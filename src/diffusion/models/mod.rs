@@ -3,12 +3,18 @@
 //! A [`Blueprint`] says what a model is made of; a [`Model`] loads its networks when they are wanted. Knows what a prompt
 //! and a layout become for each family of models. Knows no sampler.
 
+pub mod attention_maps;
 pub mod bands;
 pub mod blueprint;
+pub mod checkpoint;
 pub mod clip;
+pub mod clip_pair;
+pub mod clip_picture;
+pub mod clip_vision;
 pub mod config;
 pub mod gligen;
 pub mod layers;
+mod pass;
 pub mod prompt;
 pub mod resnet;
 pub mod survey;
@@ -23,6 +29,7 @@ use candle_core::{D, DType, Device, Tensor};
 
 use crate::layout::GroundedPhrase;
 use crate::models::blueprint::EncoderBlueprint;
+use crate::models::checkpoint::GRADIENT_MEMORY;
 use crate::models::clip::ClipTextModel;
 use crate::models::config::{AttentionType, UNetConfig, VaeConfig};
 use crate::models::gligen::Grounding;
@@ -130,6 +137,16 @@ impl TextEncoder {
         Ok(prompt::chunks(&groups.collect::<Result<Vec<_>>>()?, self.tokenizer.room()))
     }
 
+    /// A prompt's tokens, each with its place among those of the context.
+    fn places(&self, prompt: &str) -> Result<Vec<(u32, usize)>> {
+        let length = self.tokenizer.max_length();
+        let chunks = self.chunks(prompt)?;
+        let placed = |(i, chunk): (usize, &Chunk)| -> Vec<(u32, usize)> {
+            chunk.iter().enumerate().map(|(j, (id, _))| (*id, i * length + 1 + j)).collect()
+        };
+        Ok(chunks.iter().enumerate().flat_map(placed).collect())
+    }
+
     /// Weighted hidden states (1, n L, d) of n chunks of L tokens, and the pooled, projected text (1, p) of the first.
     fn encode(&self, chunks: &[Chunk], penultimate: bool) -> Result<(Tensor, Option<Tensor>)> {
         let weighted = chunks.iter().flatten().any(|(_, weight)| *weight != 1.0);
@@ -202,6 +219,7 @@ pub struct Model {
     blueprint: Blueprint,
     numbers: Numbers,
     offload: bool,
+    gradient_memory: u64,
     unet: Network<UNet>,
     vae: Network<AutoencoderKl>,
     encoders: Network<Vec<TextEncoder>>,
@@ -217,10 +235,18 @@ impl Model {
             blueprint,
             numbers,
             offload,
+            gradient_memory: GRADIENT_MEMORY,
             unet: Network::default(),
             vae: Network::default(),
             encoders: Network::default(),
         }
+    }
+
+    /// With so many bytes for what each of U-Net and autoencoder keeps for a gradient through it, by default
+    /// [`GRADIENT_MEMORY`]: what does not fit is computed again, see [`UNet::with_gradient_memory`].
+    pub fn with_gradient_memory(mut self, bytes: u64) -> Self {
+        self.gradient_memory = bytes;
+        self
     }
 
     /// What it is made of.
@@ -234,7 +260,7 @@ impl Model {
             self.vae.release();
             self.encoders.release();
         }
-        self.unet.get(|| self.blueprint.load_unet(&self.numbers))
+        self.unet.get(|| Ok(self.blueprint.load_unet(&self.numbers)?.with_gradient_memory(self.gradient_memory)))
     }
 
     /// Pictures to latents and back.
@@ -243,7 +269,7 @@ impl Model {
             self.unet.release();
             self.encoders.release();
         }
-        self.vae.get(|| self.blueprint.load_vae(&self.numbers))
+        self.vae.get(|| Ok(self.blueprint.load_vae(&self.numbers)?.with_gradient_memory(self.gradient_memory)))
     }
 
     fn encoders(&self) -> Result<Arc<Vec<TextEncoder>>> {
@@ -295,6 +321,36 @@ impl Model {
             pooled = None;
         }
         Ok(Text { context: Tensor::cat(&states, D::Minus1)?, pooled })
+    }
+
+    /// Where the words of `phrase` stand among the tokens of a prompt's context, without a leading article. Where they
+    /// stand several times, the first counts.
+    ///
+    /// Errors if the prompt has no such words.
+    pub fn positions(&self, prompt: &Prompt, phrase: &str) -> Result<Vec<usize>> {
+        let encoders = self.encoders()?;
+        let encoder = &encoders[0];
+        let (tokens, places): (Vec<u32>, Vec<usize>) = encoder.places(prompt.of_encoder(0))?.into_iter().unzip();
+        let words = phrase.trim();
+        let bare = ["a ", "an ", "the "].iter().find_map(|article| words.strip_prefix(article)).unwrap_or(words);
+        let wanted = encoder.tokenizer.tokens(bare)?;
+        let found = (!wanted.is_empty()).then(|| tokens.windows(wanted.len()).position(|w| w == wanted)).flatten();
+        match found {
+            Some(at) => Ok(places[at..at + wanted.len()].to_vec()),
+            None => Err(Error::input(format!(
+                "the prompt {:?} does not have the words {bare:?}: a guidance by attention can only move what the prompt \
+                 names in the same words",
+                prompt.of_encoder(0)
+            ))),
+        }
+    }
+
+    /// Where all of a prompt's words stand among the tokens of its context, and where the first end of text stands.
+    pub fn words(&self, prompt: &Prompt) -> Result<Vec<usize>> {
+        let encoders = self.encoders()?;
+        let places = encoders[0].places(prompt.of_encoder(0))?;
+        let end = places.last().map_or(0, |(_, place)| *place) + 1;
+        Ok(places.into_iter().map(|(_, place)| place).chain([end]).collect())
     }
 
     /// Encodes a negative prompt. Where none is given, SDXL's is zero if the model asks for it, else the empty text.

@@ -1,4 +1,5 @@
-//! CLIP's tokenizer from `vocab.json` and `merges.txt`, padded and cut as `tokenizer_config.json` says.
+//! CLIP's tokenizer from `vocab.json` and `merges.txt`, or from the `tokenizer.json` that holds the same; padded and cut
+//! as `tokenizer_config.json` says.
 //!
 //! The byte-pair encoding is the `tokenizers` crate's; what is here are CLIP's rules: NFC, one space for any white
 //! space, lower case, its split into words, and `</w>` at a word's end.
@@ -27,6 +28,45 @@ pub const NEEDED: [&str; 2] = ["vocab.json", "merges.txt"];
 /// All that is read of a tokenizer's folder where it is there.
 pub const FILES: [&str; 4] = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
 
+/// The same in one file, where the needed ones are not there.
+const JOINED: &str = "tokenizer.json";
+
+fn inside(folder: &str, name: &str) -> String {
+    if folder.is_empty() { name.into() } else { format!("{folder}/{name}") }
+}
+
+/// All that is read of the tokenizer in `folder` of a model (`""`: at the top); nothing where there is none.
+pub fn files_of(files: &ModelFiles, folder: &str) -> Vec<String> {
+    let has = |name: &&str| files.has(&inside(folder, name));
+    let joined = !NEEDED.iter().all(|name| has(&name));
+    let settings = FILES.iter().filter(|name| !NEEDED.contains(*name));
+    let main = if joined { [JOINED].as_slice() } else { &NEEDED };
+    if joined && !has(&JOINED) {
+        return vec![];
+    }
+    main.iter().chain(settings).filter(|name| has(*name)).map(|name| inside(folder, name)).collect()
+}
+
+/// What of `tokenizer.json` is read: the rest is CLIP's own rules.
+#[derive(Deserialize)]
+struct Joined {
+    model: JoinedModel,
+}
+
+#[derive(Deserialize)]
+struct JoinedModel {
+    vocab: HashMap<String, u32>,
+    merges: Vec<Merge>,
+}
+
+/// A merge as older and as newer files have it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Text(String),
+    Pair(String, String),
+}
+
 /// A special token in a configuration: its text, alone or inside an object.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -52,6 +92,14 @@ struct Config {
     pad_token: Option<Special>,
 }
 
+/// The two tokens of `a b`.
+fn merge_of(line: &str, label: &str) -> Result<(String, String)> {
+    match line.split_once(' ') {
+        Some((a, b)) => Ok((a.to_string(), b.to_string())),
+        None => Err(Error::Config(format!("{label}: `{line}` is no merge of two tokens"))),
+    }
+}
+
 /// Text to token ids of one length.
 pub struct ClipTokenizer {
     inner: Tokenizer,
@@ -64,7 +112,7 @@ pub struct ClipTokenizer {
 impl ClipTokenizer {
     /// Loads `{folder}/` of a model. `longest`: tokens that the text encoder takes at most.
     pub fn load(files: &ModelFiles, folder: &str, longest: usize) -> Result<Self> {
-        let path = |name: &str| format!("{folder}/{name}");
+        let path = |name: &str| inside(folder, name);
         let mut config: Config = match files.has(&path("tokenizer_config.json")) {
             true => files.json(&path("tokenizer_config.json"))?,
             false => Config::default(),
@@ -72,25 +120,32 @@ impl ClipTokenizer {
         if config.pad_token.is_none() && files.has(&path("special_tokens_map.json")) {
             config.pad_token = files.json::<Config>(&path("special_tokens_map.json"))?.pad_token;
         }
-        let vocab: HashMap<String, u32> = files.json(&path("vocab.json"))?;
-        let merges = files.read(&path("merges.txt"))?;
-        let label = files.label(&path("merges.txt"));
-        let merges = std::str::from_utf8(&merges).map_err(|e| Error::Config(format!("{label}: {e}")))?;
-        let merges = merges
-            .lines()
-            .filter(|l| !l.starts_with("#version") && !l.trim().is_empty())
-            .map(|l| match l.split_once(' ') {
-                Some((a, b)) => Ok((a.to_string(), b.to_string())),
-                None => Err(Error::Config(format!("{label}: `{l}` is no merge of two tokens"))),
-            })
-            .collect::<Result<Vec<_>>>()?;
-
+        let joined = path(JOINED);
+        let (vocab, merges) = match files.has(&path("vocab.json")) || !files.has(&joined) {
+            true => (files.json(&path("vocab.json"))?, Self::merges(files, &path("merges.txt"))?),
+            false => {
+                let JoinedModel { vocab, merges } = files.json::<Joined>(&joined)?.model;
+                let label = files.label(&joined);
+                let pair = |merge| match merge {
+                    Merge::Pair(a, b) => Ok((a, b)),
+                    Merge::Text(text) => merge_of(&text, &label),
+                };
+                (vocab, merges.into_iter().map(pair).collect::<Result<_>>()?)
+            }
+        };
         let name = |s: &Option<Special>, default: &str| s.as_ref().map_or(default, Special::text).to_string();
         let special = [&config.bos_token, &config.eos_token, &config.unk_token, &config.pad_token];
         let defaults = ["<|startoftext|>", END, END, END];
         let special = std::array::from_fn(|i| name(special[i], defaults[i]));
         let max_length = config.model_max_length.map_or(longest, |m| longest.min(m.max(0.0) as usize));
         Self::build(vocab, merges, special, max_length, &files.label(folder))
+    }
+
+    fn merges(files: &ModelFiles, path: &str) -> Result<Vec<(String, String)>> {
+        let (text, label) = (files.read(path)?, files.label(path));
+        let text = std::str::from_utf8(&text).map_err(|e| Error::Config(format!("{label}: {e}")))?;
+        let lines = text.lines().filter(|l| !l.starts_with("#version") && !l.trim().is_empty());
+        lines.map(|l| merge_of(l, &label)).collect()
     }
 
     /// CLIP's own tokenizer, whose merges are built in, padded with `pad`: for checkpoints that carry none.
@@ -150,6 +205,11 @@ impl ClipTokenizer {
             )));
         }
         Ok(ClipTokenizer { inner, bos: bos_id, eos: eos_id, pad: pad_id, max_length })
+    }
+
+    /// Tokens known: every id is below.
+    pub fn size(&self) -> usize {
+        self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
     }
 
     /// Tokens in every encoded text.

@@ -2,14 +2,19 @@
 //!
 //! Knows a latent, a timestep and its conditioning. Knows no sampler and no guidance.
 
+use std::sync::Arc;
+
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::Module;
 use candle_transformers::models::stable_diffusion::embeddings::Timesteps;
 
+use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace, Look, Part};
+use crate::models::checkpoint::{GRADIENT_MEMORY, Memory};
 use crate::models::config::{AttentionType, UNetConfig};
 use crate::models::gligen::{Grounding, PositionNet};
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
-use crate::models::resnet::{ResnetBlock, upsample};
+use crate::models::pass::Pass;
+use crate::models::resnet::{Head, ResnetBlock, upsample};
 use crate::models::transformer::Transformer;
 use crate::weights::Weights;
 use crate::{Error, Result, ops};
@@ -85,25 +90,27 @@ impl Embedding {
 
 /// One level, going down or up: residual blocks, each perhaps followed by a transformer, then perhaps a resampling.
 struct Level {
-    resnets: Vec<ResnetBlock>,
+    resnets: Vec<Arc<ResnetBlock>>,
     transformers: Vec<Transformer>,
     resample: Option<Conv2d>,
 }
 
 impl Level {
-    fn layer(&self, i: usize, h: &Tensor, temb: &Tensor, c: &Conditioning) -> Result<Tensor> {
-        let h = self.resnets[i].forward(h, Some(temb))?;
-        match self.transformers.get(i) {
-            Some(t) => t.forward(&h, &c.context, c.objs.as_ref()),
-            None => Ok(h),
+    /// The layer whose transformer is `at` this place, on the way up with what the way down left. None if the pass ends
+    /// in it.
+    fn layer(&self, h: &Tensor, skip: Option<&Tensor>, at: AttentionPlace, pass: &mut Pass) -> Result<Option<Tensor>> {
+        let h = pass.resnet(&self.resnets[at.transformer], h, skip)?;
+        match self.transformers.get(at.transformer) {
+            Some(t) => t.forward(&h, at, pass),
+            None => Ok(Some(h)),
         }
     }
 }
 
 struct Mid {
-    first: ResnetBlock,
+    first: Arc<ResnetBlock>,
     transformer: Transformer,
-    second: ResnetBlock,
+    second: Arc<ResnetBlock>,
 }
 
 /// The U-Net.
@@ -116,8 +123,9 @@ pub struct UNet {
     down: Vec<Level>,
     mid: Mid,
     up: Vec<Level>,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    head: Arc<Head>,
+    /// Bytes that may be kept for a gradient.
+    gradient_memory: u64,
     dtype: DType,
     device: Device,
 }
@@ -136,7 +144,7 @@ impl UNet {
         let (groups, eps, levels) = (c.norm_num_groups, c.norm_eps, channels.len());
         let (first, last) = (channels[0], channels[levels - 1]);
         let temb = 4 * first;
-        let resnet = |from, to, w: Weights| ResnetBlock::new(from, to, Some(temb), groups, eps, &w);
+        let resnet = |from, to, w: Weights| ResnetBlock::new(from, to, Some(temb), groups, eps, &w).map(Arc::new);
 
         let mut down = Vec::new();
         let mut from = first;
@@ -209,12 +217,23 @@ impl UNet {
             down,
             mid,
             up,
-            norm_out: GroupNorm::new(groups, first, eps, &w.at("conv_norm_out"))?,
-            conv_out: Conv2d::same3(first, c.out_channels, &w.at("conv_out"))?,
+            head: Arc::new(Head {
+                norm: GroupNorm::new(groups, first, eps, &w.at("conv_norm_out"))?,
+                conv: Conv2d::same3(first, c.out_channels, &w.at("conv_out"))?,
+            }),
+            gradient_memory: GRADIENT_MEMORY,
             dtype: w.numbers().compute,
             device: w.numbers().device.clone(),
             config: c,
         })
+    }
+
+    /// With so many bytes for what is kept for a gradient, by default [`GRADIENT_MEMORY`]: blocks are kept in the order in
+    /// which the network walks as long as there is room, and the others are computed again. What a block is given and what
+    /// it gives are kept in any case, and are not counted.
+    pub fn with_gradient_memory(mut self, bytes: u64) -> Self {
+        self.gradient_memory = bytes;
+        self
     }
 
     /// What the configuration says.
@@ -252,7 +271,65 @@ impl UNet {
     }
 
     fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
-        let (given, dtype) = (z.dtype(), self.dtype);
+        let temb = self.time(t, c)?;
+        let mut pass = self.pass(&temb, c, None);
+        let h = self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
+        let h = h.ok_or_else(|| Error::input("U-Net: the pass ended before its end"))?;
+        Ok(pass.memory.run(&self.head, &[&h])?.to_dtype(z.dtype())?)
+    }
+
+    /// Where the network attends, in the order in which it walks.
+    pub fn attention_places(&self) -> Vec<AttentionPlace> {
+        let mut places = Vec::new();
+        let mut add = |transformers: &[Transformer], part, downscale| {
+            for (transformer, t) in transformers.iter().enumerate() {
+                places.extend((0..t.depth()).map(|block| AttentionPlace { part, transformer, block, downscale }));
+            }
+        };
+        for (i, level) in self.down.iter().enumerate() {
+            add(&level.transformers, Part::Down(i), 1 << i);
+        }
+        let deepest = self.down.len() - 1;
+        add(std::slice::from_ref(&self.mid.transformer), Part::Mid, 1 << deepest);
+        for (i, level) in self.up.iter().enumerate() {
+            add(&level.transformers, Part::Up(i), 1 << (deepest - i));
+        }
+        places
+    }
+
+    /// The maps of the wanted places for the noisy latent `z` at timestep `t`, in the order of
+    /// [`UNet::attention_places`], differentiable with respect to `z`.
+    ///
+    /// What comes behind the last of them is not computed.
+    pub fn attention_maps(
+        &self,
+        z: &Tensor,
+        t: f64,
+        c: &Conditioning,
+        kind: AttentionKind,
+        wanted: &dyn Fn(&AttentionPlace) -> bool,
+    ) -> Result<Vec<AttentionMap>> {
+        let places: Vec<_> = self.attention_places().into_iter().filter(|place| wanted(place)).collect();
+        if places.is_empty() {
+            return Ok(vec![]);
+        }
+        let t = Tensor::full(t as f32, z.dim(0)?, z.device())?;
+        ops::on_pool_for(z.device(), || {
+            let temb = self.time(&t, c)?;
+            let mut pass = self.pass(&temb, c, Some(Look::new(kind, places)));
+            self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
+            Ok(pass.look.map(Look::into_maps).unwrap_or_default())
+        })
+    }
+
+    fn pass<'a>(&self, temb: &'a Tensor, c: &'a Conditioning, look: Option<Look>) -> Pass<'a> {
+        let memory = Memory::new(self.gradient_memory);
+        Pass { temb, context: &c.context, objs: c.objs.as_ref(), memory, look }
+    }
+
+    /// The embedding of the timesteps `t` (B) and of what else is not in the text, after SiLU: (B, d).
+    fn time(&self, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        let dtype = self.dtype;
         let emb = sinusoidal(t, self.config.block_out_channels[0], &self.config)?.to_dtype(dtype)?;
         let mut temb = self.time_embedding.forward(&emb)?;
         if let (Some(embedding), Some((width, _))) = (&self.add_embedding, self.config.text_time) {
@@ -266,13 +343,18 @@ impl UNet {
             temb = (temb + embedding.forward(&Tensor::cat(&[&added.text_embeds, &sizes], D::Minus1)?)?)?;
         }
         // Every residual block begins with SiLU of the embedding: once here.
-        let temb = ops::silu(&temb)?;
+        Ok(ops::silu(&temb)?)
+    }
 
-        let mut h = self.conv_in.forward(&z.to_dtype(dtype)?)?;
+    /// From the latent to the features before the network's last layers. None if all has been seen on the way.
+    fn walk(&self, z: &Tensor, pass: &mut Pass) -> Result<Option<Tensor>> {
+        let mut h = self.conv_in.forward(z)?;
         let mut skips = vec![h.clone()];
-        for level in &self.down {
-            for i in 0..level.resnets.len() {
-                h = level.layer(i, &h, &temb, c)?;
+        for (n, level) in self.down.iter().enumerate() {
+            for transformer in 0..level.resnets.len() {
+                let at = AttentionPlace { part: Part::Down(n), transformer, block: 0, downscale: 1 << n };
+                let Some(next) = level.layer(&h, None, at, pass)? else { return Ok(None) };
+                h = next;
                 skips.push(h.clone());
             }
             if let Some(conv) = &level.resample {
@@ -281,20 +363,24 @@ impl UNet {
             }
         }
 
-        h = self.mid.first.forward(&h, Some(&temb))?;
-        h = self.mid.transformer.forward(&h, &c.context, c.objs.as_ref())?;
-        h = self.mid.second.forward(&h, Some(&temb))?;
+        let deepest = self.down.len() - 1;
+        h = pass.resnet(&self.mid.first, &h, None)?;
+        let at = AttentionPlace { part: Part::Mid, transformer: 0, block: 0, downscale: 1 << deepest };
+        let Some(next) = self.mid.transformer.forward(&h, at, pass)? else { return Ok(None) };
+        h = pass.resnet(&self.mid.second, &next, None)?;
 
-        for level in &self.up {
-            for i in 0..level.resnets.len() {
+        for (n, level) in self.up.iter().enumerate() {
+            for transformer in 0..level.resnets.len() {
                 let skip = skips.pop().ok_or_else(|| Error::input("U-Net: the way up is longer than the way down"))?;
-                h = level.layer(i, &Tensor::cat(&[&h, &skip], 1)?, &temb, c)?;
+                let at = AttentionPlace { part: Part::Up(n), transformer, block: 0, downscale: 1 << (deepest - n) };
+                let Some(next) = level.layer(&h, Some(&skip), at, pass)? else { return Ok(None) };
+                h = next;
             }
             if let (Some(conv), Some(skip)) = (&level.resample, skips.last()) {
                 let (_, _, height, width) = skip.dims4()?;
                 h = upsample(conv, &h, (height, width))?;
             }
         }
-        Ok(self.conv_out.forward(&self.norm_out.forward_silu(&h)?)?.to_dtype(given)?)
+        Ok(Some(h))
     }
 }

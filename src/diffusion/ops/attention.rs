@@ -10,10 +10,11 @@ use candle_core::{DType, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::kernel::{Arg, Kernel, apply3};
-use super::plain;
+use super::attention_gradient::{Backward, From, weights};
+use super::kernel::{Arg, Kernel, apply2, apply3, either};
 use super::simd::{Shared, Unwritten, dispatch, exp, load, store, written};
 use super::tile::{ROWS, Steps, VECTORS, tile};
+use super::{gradients, plain};
 
 /// Keys of a chunk: with a full tile's 48 queries its scores take 24 KiB.
 const CHUNK: usize = 128;
@@ -47,6 +48,46 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
     apply3(Attention { heads, causal }, q, k, v)
 }
 
+/// The weights `softmax(qᵀ k / √d)` themselves, all at once: `q` (B, heads·d, N), `k` (B, heads·d, M) →
+/// (B, heads, N, M).
+pub fn attention_weights(q: &Tensor, k: &Tensor, heads: usize) -> Result<Tensor> {
+    let ((b, c, _), (kb, kc, m)) = (q.dims3()?, k.dims3()?);
+    if heads == 0 || c == 0 || !c.is_multiple_of(heads) || (kb, kc) != (b, c) || m == 0 {
+        candle_core::bail!("attention weights: {heads} heads, q {:?}, k {:?}", q.shape(), k.shape());
+    }
+    let dtype = q.dtype();
+    if q.device().is_cpu() && matches!(dtype, DType::F16 | DType::BF16) {
+        let wide = |t: &Tensor| t.to_dtype(DType::F32);
+        return apply2(AttentionWeights { heads }, &wide(q)?, &wide(k)?)?.to_dtype(dtype);
+    }
+    apply2(AttentionWeights { heads }, q, k)
+}
+
+struct AttentionWeights {
+    heads: usize,
+}
+
+impl Kernel<2> for AttentionWeights {
+    const NAME: &'static str = "attention weights";
+
+    fn fast(&self, [q, k]: [Arg; 2]) -> Result<(Vec<f32>, Shape)> {
+        weights(q, k, self.heads)
+    }
+
+    fn plain(&self, [q, k]: [&Tensor; 2]) -> Result<Tensor> {
+        plain::attention_weights(q, k, self.heads)
+    }
+
+    fn gradient(&self, [q, k]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let (heads, causal, wanted) = (self.heads, false, [wanted[0], wanted[1], false]);
+        let fast = |[q, k, dy]: [Arg; 3]| {
+            let [dq, dk, _] = Backward { q, k, from: From::Weights(dy.data), heads, causal, wanted }.run()?;
+            Ok([dq, dk])
+        };
+        either([q, k, dy], fast, |[q, k, dy]| gradients::attention_weights([q, k], heads, dy))
+    }
+}
+
 struct Attention {
     heads: usize,
     causal: bool,
@@ -54,10 +95,6 @@ struct Attention {
 
 impl Kernel<3> for Attention {
     const NAME: &'static str = "attention";
-
-    fn constants(&self) -> [Option<&Tensor>; 2] {
-        [None, None]
-    }
 
     fn fast(&self, [q, k, v]: [Arg; 3]) -> Result<(Vec<f32>, Shape)> {
         let (&[b, c, n], &[.., m]) = (q.dims, k.dims) else { candle_core::bail!("attention: needs three dimensions") };
@@ -115,6 +152,14 @@ impl Kernel<3> for Attention {
 
     fn plain(&self, [q, k, v]: [&Tensor; 3]) -> Result<Tensor> {
         plain::attention(q, k, v, self.heads, self.causal)
+    }
+
+    fn gradient(&self, [q, k, v]: [&Tensor; 3], wanted: [bool; 3], dy: &Tensor) -> Result<[Option<Tensor>; 3]> {
+        let (heads, causal) = (self.heads, self.causal);
+        let fast = |[q, k, v, dy]: [Arg; 4]| {
+            Backward { q, k, from: From::Result { v: v.data, dy: dy.data }, heads, causal, wanted }.run()
+        };
+        either([q, k, v, dy], fast, |[q, k, v, dy]| gradients::attention([q, k, v], heads, causal, wanted, dy))
     }
 }
 

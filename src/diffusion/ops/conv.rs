@@ -8,14 +8,14 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Shape, Tensor};
+use candle_core::{DType, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::kernel::{Arg, Kernel, apply1, apply2, read_numbers, read_some, ready};
 use super::linear::{Layout, linear_between};
 use super::plain;
-use super::resample::upsample_nearest_2x;
+use super::resample::{sum_2x2, upsample_nearest_2x};
 use super::simd::{Function, LONGEST, Shared, Unwritten, dispatch, map, store, written};
 use super::tile::{ROWS, Steps, VECTORS, tile};
 use super::widen::Numbers;
@@ -120,20 +120,70 @@ impl Convolution {
         plain::conv2d(large.as_ref().unwrap_or(x), &self.weight()?, self.bias.as_ref(), self.stride, self.padding)
     }
 
-    /// dx for a gradient of the result: where the stride is 1, a convolution with the weights turned round.
-    fn input_gradient(&self, x: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let ((_, _, k), (before, after)) = (self.dims, self.padding);
-        if !x.track_op() {
-            return Ok(None);
+    /// The gradient of the input, which has (height, width), from that of the result: a convolution too.
+    pub fn input_gradient(&self, (h, w): (usize, usize), dy: &Tensor) -> Result<Tensor> {
+        let ((o, c, k), (before, after)) = (self.dims, self.padding);
+        if self.stride > 1 || before >= k || after >= k {
+            let (full_h, full_w) = if self.upsample { (2 * h, 2 * w) } else { (h, w) };
+            let large = self.strided_gradient((full_h, full_w), dy)?;
+            return if self.upsample { sum_2x2(&large) } else { Ok(large) };
         }
-        if self.stride != 1 || self.upsample || before >= k || after >= k {
-            let var = candle_core::Var::from_tensor(&x.detach())?;
-            let y = self.plain_form(&var)?;
-            return Ok((y * gradient.detach())?.sum_all()?.backward()?.get(&var).cloned());
+        let padding = (k - 1 - before, k - 1 - after);
+        if !self.upsample {
+            let turned = match self.packed {
+                true => {
+                    Convolution { weight: self.turned_panels()?, bias: None, dims: (c, o, k), padding, ..self.clone() }
+                }
+                false => Convolution::new(&self.turned(self.weight.dtype())?, None, 1, padding)?,
+            };
+            return turned.forward(dy);
         }
-        let turned = self.weight()?.transpose(0, 1)?.contiguous()?.flip(&[2, 3])?;
-        let turned = Convolution::new(&turned, None, 1, (k - 1 - before, k - 1 - after))?;
-        turned.forward(&gradient.detach()).map(Some)
+        // Each pixel of the input was four: the sum of their gradients, by windows one larger that are summed before.
+        let turned = self.turned(dy.dtype())?;
+        let rows = (turned.pad_with_zeros(2, 0, 1)? + turned.pad_with_zeros(2, 1, 0)?)?;
+        let summed = (rows.pad_with_zeros(3, 0, 1)? + rows.pad_with_zeros(3, 1, 0)?)?;
+        Convolution::new(&summed, None, 2, padding)?.forward(dy)
+    }
+
+    /// [`Convolution::input_gradient`] for any stride s and padding, not doubled.
+    ///
+    /// With the padding, pixel s·p + r of the input was seen by entry s·j + r of the window at p − j: for each phase r a
+    /// convolution with every s-th entry, whose results are then put side by side.
+    fn strided_gradient(&self, (h, w): (usize, usize), dy: &Tensor) -> Result<Tensor> {
+        let ((o, c, k), s, (before, _)) = (self.dims, self.stride, self.padding);
+        let (b, entries) = (dy.dim(0)?, k.div_ceil(s));
+        let room = entries * s - k;
+        let weight = self.weight()?.to_dtype(dy.dtype())?;
+        let weight = weight.pad_with_zeros(2, 0, room)?.pad_with_zeros(3, 0, room)?;
+        let phases = weight.reshape(vec![o, c, entries, s, entries, s])?.permute(vec![3, 5, 1, 0, 2, 4])?;
+        let phases = phases.reshape((s * s * c, o, entries, entries))?.flip(&[2, 3])?.contiguous()?;
+        let full = Convolution::new(&phases, None, 1, (entries - 1, entries - 1))?.forward(dy)?;
+        let (_, _, rows, columns) = full.dims4()?;
+        let full = full.reshape(vec![b, s, s, c, rows, columns])?.permute(vec![0, 3, 4, 1, 5, 2])?;
+        let full = full.reshape((b, c, rows * s, columns * s))?;
+        // Without the padding; with the pixels that no window reached.
+        let cut = |x: Tensor, dim: usize, n: usize| {
+            let missing = (before + n).saturating_sub(x.dim(dim)?);
+            x.pad_with_zeros(dim, 0, missing)?.narrow(dim, before, n)
+        };
+        cut(cut(full, 2, h)?, 3, w)?.contiguous()
+    }
+
+    /// The weights the other way round, (C, O, k, k): what a pixel of the input gives to its neighbours.
+    fn turned(&self, dtype: DType) -> Result<Tensor> {
+        self.weight()?.to_dtype(dtype)?.transpose(0, 1)?.contiguous()?.flip(&[2, 3])?.contiguous()
+    }
+
+    /// [`Convolution::turned`] from panels to panels, (⌈C/8⌉, O·k², 8), without a copy between.
+    fn turned_panels(&self) -> Result<Tensor> {
+        let (o, c, k) = self.dims;
+        let shape = (c.div_ceil(ROWS), o * k * k, ROWS);
+        let device = self.weight.device();
+        read_numbers(&self.weight, |numbers| match numbers {
+            Numbers::F32(panels) => Tensor::from_vec(turn(panels, self.dims), shape, device),
+            Numbers::F16(panels) => Tensor::from_vec(turn(panels, self.dims), shape, device),
+            Numbers::Bf16(panels) => Tensor::from_vec(turn(panels, self.dims), shape, device),
+        })?
     }
 
     /// Copies at most `copy` numbers of the input at a time, or a few lines of one sample.
@@ -188,6 +238,23 @@ impl Convolution {
         let y = read_numbers(&self.weight, |weight| unsafe { written(b * o * ho * wo, |y| compute(weight, y)) })?;
         Ok((y, shape))
     }
+}
+
+/// The panels of a convolution's weights the other way round.
+fn turn<T: Copy + Default + Send + Sync>(panels: &[T], (o, c, k): (usize, usize, usize)) -> Vec<T> {
+    let (entries, panel) = (k * k, o * k * k * ROWS);
+    let mut turned = vec![T::default(); c.div_ceil(ROWS) * panel];
+    turned.par_chunks_exact_mut(panel.max(1)).enumerate().for_each(|(i, to)| {
+        for (j, to) in to.chunks_exact_mut(ROWS).enumerate() {
+            // From channel `from` of the result, at the entry opposite.
+            let (from, entry) = (j / entries, entries - 1 - j % entries);
+            let panel = &panels[from / ROWS * c * entries * ROWS..];
+            for (row, to) in to.iter_mut().enumerate().take(c - i * ROWS) {
+                *to = panel[((i * ROWS + row) * entries + entry) * ROWS + from % ROWS];
+            }
+        }
+    });
+    turned
 }
 
 /// How the input and a band of the output, some of its rows, lie in memory.
@@ -493,8 +560,9 @@ impl Kernel<1> for Convolution {
         self.plain_form(x)
     }
 
-    fn gradient(&self, [x]: [&Tensor; 1], gradient: &Tensor) -> Result<[Option<Tensor>; 1]> {
-        Ok([self.input_gradient(x, gradient)?])
+    fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        let (_, _, h, w) = x.dims4()?;
+        Ok([Some(self.input_gradient((h, w), dy)?)])
     }
 }
 
@@ -515,19 +583,21 @@ impl Kernel<2> for Convolution {
         if add.rank() == 2 { y.broadcast_add(&add.unsqueeze(2)?.unsqueeze(3)?) } else { y + add }
     }
 
-    fn gradient(&self, [x, add]: [&Tensor; 2], gradient: &Tensor) -> Result<[Option<Tensor>; 2]> {
-        let to_add = match (add.track_op(), add.rank()) {
+    fn gradient(&self, [x, add]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let (_, _, h, w) = x.dims4()?;
+        let dx = wanted[0].then(|| self.input_gradient((h, w), dy)).transpose()?;
+        let to_add = match (wanted[1], add.rank()) {
             (false, _) => None,
-            (true, 2) => Some(gradient.sum((2, 3))?),
-            (true, _) => Some(gradient.clone()),
+            (true, 2) => Some(dy.sum((2, 3))?),
+            (true, _) => Some(dy.clone()),
         };
-        Ok([self.input_gradient(x, gradient)?, to_add])
+        Ok([dx, to_add])
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     use super::*;
     use crate::ops::{kernel::read, simd};

@@ -1,12 +1,12 @@
 //! Activations on the CPU, a vector of numbers at a time.
 
-use candle_core::{Result, Shape, Tensor};
+use candle_core::{Device, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::kernel::{Arg, Kernel, apply1};
-use super::plain;
-use super::simd::{Function, Unwritten, dispatch, map, normal_cdf, sigmoid, written};
+use super::kernel::{Arg, Kernel, apply1, either};
+use super::simd::{Function, Unwritten, dispatch, exp, map, normal_cdf, sigmoid, written};
+use super::{gradients, plain};
 
 /// Numbers that one thread takes at a time, and below which there is one thread.
 const BLOCK: usize = 1 << 14;
@@ -32,7 +32,7 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
 }
 
 #[derive(Clone, Copy)]
-enum Activation {
+pub(super) enum Activation {
     Gelu,
     QuickGelu,
     Silu,
@@ -50,12 +50,37 @@ impl Function<1> for Activation {
     }
 }
 
+/// Its derivative at x, times dy.
+#[derive(Clone, Copy)]
+pub(super) struct Slope(pub Activation);
+
+impl Function<2> for Slope {
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, [x, dy]: [S::f32s; 2]) -> S::f32s {
+        let one = s.splat_f32s(1.0);
+        // Of x σ(x): σ(x) (1 + x (1 − σ(x))).
+        let sigmoid_slope = |x: S::f32s| {
+            let gate = sigmoid(s, x);
+            s.mul_f32s(gate, s.mul_add_e_f32s(x, s.sub_f32s(one, gate), one))
+        };
+        let slope = match self.0 {
+            Activation::Gelu => {
+                let density = exp(s, s.mul_f32s(s.mul_f32s(x, x), s.splat_f32s(-0.5)));
+                let density = s.mul_f32s(density, s.splat_f32s(INVERSE_ROOT_TAU));
+                s.mul_add_e_f32s(x, density, normal_cdf(s, x))
+            }
+            Activation::QuickGelu => sigmoid_slope(s.mul_f32s(x, s.splat_f32s(1.702))),
+            Activation::Silu => sigmoid_slope(x),
+        };
+        s.mul_f32s(dy, slope)
+    }
+}
+
+/// 1 / √(2π).
+const INVERSE_ROOT_TAU: f32 = 0.398_942_3;
+
 impl Kernel<1> for Activation {
     const NAME: &'static str = "activation";
-
-    fn constants(&self) -> [Option<&Tensor>; 2] {
-        [None, None]
-    }
 
     fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
         let write = |y: &mut [Unwritten]| {
@@ -71,6 +96,38 @@ impl Kernel<1> for Activation {
             Activation::Gelu => plain::gelu(x),
             Activation::QuickGelu => plain::quick_gelu(x),
             Activation::Silu => plain::silu(x),
+        }
+    }
+
+    fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        let fast = |[x, dy]: [Arg; 2]| {
+            let write = |y: &mut [Unwritten]| {
+                let blocks = x.data.par_chunks(BLOCK).zip(dy.data.par_chunks(BLOCK)).zip(y.par_chunks_mut(BLOCK));
+                blocks.for_each(|((x, dy), y)| dispatch(SlopeMap { x, dy, y, activation: *self }));
+            };
+            // SAFETY: every block is mapped.
+            Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
+        };
+        Ok([Some(either([x, dy], fast, |[x, dy]| gradients::activation(*self, x, dy))?)])
+    }
+}
+
+struct SlopeMap<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    y: &'a mut [Unwritten],
+    activation: Activation,
+}
+
+impl WithSimd for SlopeMap<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        match self.activation {
+            Activation::Gelu => map(s, [self.x, self.dy], self.y, Slope(Activation::Gelu)),
+            Activation::QuickGelu => map(s, [self.x, self.dy], self.y, Slope(Activation::QuickGelu)),
+            Activation::Silu => map(s, [self.x, self.dy], self.y, Slope(Activation::Silu)),
         }
     }
 }
@@ -105,12 +162,19 @@ impl Function<2> for Geglu {
     }
 }
 
+/// The gradient of the gate.
+#[derive(Clone, Copy)]
+struct GateSlope;
+
+impl Function<3> for GateSlope {
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, [value, gate, dy]: [S::f32s; 3]) -> S::f32s {
+        Slope(Activation::Gelu).of(s, [gate, s.mul_f32s(value, dy)])
+    }
+}
+
 impl Kernel<1> for Geglu {
     const NAME: &'static str = "geglu";
-
-    fn constants(&self) -> [Option<&Tensor>; 2] {
-        [None, None]
-    }
 
     fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
         let [rest @ .., width] = x.dims else { candle_core::bail!("geglu: needs at least one dimension") };
@@ -129,6 +193,44 @@ impl Kernel<1> for Geglu {
 
     fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
         plain::geglu(x)
+    }
+
+    fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        let fast = |[x, dy]: [Arg; 2]| {
+            let d = dy.dims.last().copied().unwrap_or(1).max(1);
+            let rows = BLOCK.div_ceil(2 * d);
+            let write = |dx: &mut [Unwritten]| {
+                let dx = dx.par_chunks_mut(rows * 2 * d);
+                let blocks = x.data.par_chunks(rows * 2 * d).zip(dy.data.par_chunks(rows * d)).zip(dx);
+                blocks.for_each(|((x, dy), dx)| dispatch(GatedSlopes { x, dy, dx, d }));
+            };
+            // SAFETY: every row is written.
+            Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
+        };
+        Ok([Some(either([x, dy], fast, |[x, dy]| gradients::geglu(x, dy))?)])
+    }
+}
+
+/// Gradients of rows of 2d from those of d.
+struct GatedSlopes<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [Unwritten],
+    d: usize,
+}
+
+impl WithSimd for GatedSlopes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let rows = self.x.chunks_exact(2 * self.d).zip(self.dy.chunks_exact(self.d));
+        for ((x, dy), dx) in rows.zip(self.dx.chunks_exact_mut(2 * self.d)) {
+            let ((value, gate), (dvalue, dgate)) = (x.split_at(self.d), dx.split_at_mut(self.d));
+            // What the value is multiplied by is the gate's activation.
+            map(s, [dy, gate], dvalue, Geglu);
+            map(s, [value, gate, dy], dgate, GateSlope);
+        }
     }
 }
 

@@ -1,7 +1,10 @@
-//! How a kernel for the CPU becomes an operation of candle's, with gradient.
+//! How a kernel for the CPU becomes an operation of candle's, with a gradient written by hand.
+//!
+//! The same gradient serves where the kernel does not suit, on other devices and dtypes. Of weights there is none.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor};
 
+use super::given::with_gradient;
 use super::widen::Numbers;
 
 /// A contiguous argument.
@@ -19,8 +22,10 @@ pub(super) trait Kernel<const N: usize>: Send + Sync + 'static {
     const HALF_WEIGHTS: bool = false;
 
     /// What the operation reads besides its arguments. Gradients do not flow into constants: where one is tracked by
-    /// autodiff, the plain form is taken.
-    fn constants(&self) -> [Option<&Tensor>; 2];
+    /// autodiff, the plain form is taken, and so is its gradient.
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [None, None]
+    }
 
     /// The result and its shape.
     fn fast(&self, args: [Arg; N]) -> Result<(Vec<f32>, Shape)>;
@@ -28,16 +33,10 @@ pub(super) trait Kernel<const N: usize>: Send + Sync + 'static {
     /// The definition.
     fn plain(&self, args: [&Tensor; N]) -> Result<Tensor>;
 
-    /// The vector-Jacobian product for each argument that autodiff tracks, by default that of the plain form.
-    fn gradient(&self, args: [&Tensor; N], gradient: &Tensor) -> Result<[Option<Tensor>; N]> {
-        let mut inputs = Vec::with_capacity(N);
-        for a in args {
-            let a_copy = a.detach();
-            inputs.push(if a.track_op() { Var::from_tensor(&a_copy)?.as_tensor().clone() } else { a_copy });
-        }
-        let y = self.plain(std::array::from_fn(|i| &inputs[i]))?;
-        let gradients = (y * gradient.detach())?.sum_all()?.backward()?;
-        Ok(std::array::from_fn(|i| if args[i].track_op() { gradients.get(&inputs[i]).cloned() } else { None }))
+    /// The vector-Jacobian product: gradients of the arguments, at least of those that are `wanted`, from that of the
+    /// result. Neither is tracked by autodiff. Without one, the operation is a gradient itself.
+    fn gradient(&self, _args: [&Tensor; N], _wanted: [bool; N], _gradient: &Tensor) -> Result<[Option<Tensor>; N]> {
+        candle_core::bail!("{}: has no gradient", Self::NAME)
     }
 }
 
@@ -61,8 +60,8 @@ impl<K: Kernel<1>> CustomOp1 for Operation<K> {
     }
 
     fn bwd(&self, a: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let [ga] = self.0.gradient([a], gradient)?;
-        Ok(ga)
+        let [a] = pull(&self.0, [a], gradient)?;
+        Ok(a)
     }
 }
 
@@ -77,8 +76,7 @@ impl<K: Kernel<2>> CustomOp2 for Operation<K> {
     }
 
     fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [ga, gb] = self.0.gradient([a, b], gradient)?;
-        Ok((ga, gb))
+        Ok(pull(&self.0, [a, b], gradient)?.into())
     }
 }
 
@@ -109,8 +107,7 @@ impl<K: Kernel<3>> CustomOp3 for Operation<K> {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [ga, gb, gc] = self.0.gradient([a, b, c], gradient)?;
-        Ok((ga, gb, gc))
+        Ok(pull(&self.0, [a, b, c], gradient)?.into())
     }
 }
 
@@ -124,29 +121,73 @@ pub(super) fn ready(constant: &Tensor, half: bool) -> bool {
     dtype && constant.device().is_cpu() && constant.is_contiguous() && !constant.track_op()
 }
 
+/// The gradients of those arguments that autodiff tracks. Of others they would stay in candle's store to the end.
+fn pull<const N: usize, K: Kernel<N>>(kernel: &K, args: [&Tensor; N], dy: &Tensor) -> Result<[Option<Tensor>; N]> {
+    let (wanted, args) = (args.map(Tensor::track_op), args.map(Tensor::detach));
+    let gradients = kernel.gradient(args.each_ref(), wanted, &dy.detach())?;
+    Ok(std::array::from_fn(|i| gradients[i].clone().filter(|_| wanted[i])))
+}
+
 /// f32 on the CPU is what kernels take.
-fn fast<const N: usize, K: Kernel<N>>(kernel: &K, args: [&Tensor; N]) -> bool {
+fn suits<const N: usize, K: Kernel<N>>(kernel: &K, args: [&Tensor; N]) -> bool {
     args.iter().all(|a| a.device().is_cpu() && a.dtype() == DType::F32)
         && kernel.constants().into_iter().flatten().all(|c| ready(c, K::HALF_WEIGHTS))
 }
 
+/// The plain form, with the kernel's gradient unless a constant is tracked.
+fn plain<const N: usize, K: Kernel<N>>(kernel: K, args: [&Tensor; N]) -> Result<Tensor> {
+    let tracked = args.iter().any(|a| a.track_op());
+    if !tracked || kernel.constants().into_iter().flatten().any(|c| c.track_op()) {
+        return kernel.plain(args);
+    }
+    let value = kernel.plain(args.map(Tensor::detach).each_ref())?;
+    let gradient = move |args: &[Tensor], wanted: &[bool], dy: &Tensor| {
+        let (args, wanted) = (std::array::from_fn(|i| &args[i]), std::array::from_fn(|i| wanted[i]));
+        Ok(kernel.gradient(args, wanted, dy)?.into())
+    };
+    with_gradient(&args, value, Box::new(gradient))
+}
+
 /// Applies the kernel, or the plain form where the kernel does not suit.
 pub(super) fn apply1<K: Kernel<1>>(k: K, a: &Tensor) -> Result<Tensor> {
-    if fast(&k, [a]) { a.contiguous()?.apply_op1(Operation(k)) } else { k.plain([a]) }
+    if suits(&k, [a]) { a.contiguous()?.apply_op1(Operation(k)) } else { plain(k, [a]) }
 }
 
 /// [`apply1`] with two arguments.
 pub(super) fn apply2<K: Kernel<2>>(k: K, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if fast(&k, [a, b]) { a.contiguous()?.apply_op2(&b.contiguous()?, Operation(k)) } else { k.plain([a, b]) }
+    if suits(&k, [a, b]) { a.contiguous()?.apply_op2(&b.contiguous()?, Operation(k)) } else { plain(k, [a, b]) }
 }
 
 /// [`apply1`] with three arguments.
 pub(super) fn apply3<K: Kernel<3>>(k: K, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor> {
-    if fast(&k, [a, b, c]) {
+    if suits(&k, [a, b, c]) {
         a.contiguous()?.apply_op3(&b.contiguous()?, &c.contiguous()?, Operation(k))
     } else {
-        k.plain([a, b, c])
+        plain(k, [a, b, c])
     }
+}
+
+/// `fast` of these tensors if all are f32 on the CPU, else `plain`: for what autodiff does not track.
+pub(super) fn either<const N: usize, R>(
+    args: [&Tensor; N],
+    fast: impl FnOnce([Arg; N]) -> Result<R>,
+    plain: impl FnOnce([&Tensor; N]) -> Result<R>,
+) -> Result<R> {
+    if !args.iter().all(|a| a.device().is_cpu() && a.dtype() == DType::F32) {
+        return plain(args);
+    }
+    let mut contiguous = Vec::with_capacity(N);
+    for a in args {
+        contiguous.push(a.contiguous()?);
+    }
+    let storages: Vec<_> = contiguous.iter().map(Tensor::storage_and_layout).collect();
+    let mut read = [Arg { data: &[], dims: &[] }; N];
+    for (read, (storage, layout)) in read.iter_mut().zip(&storages) {
+        if let Storage::Cpu(storage) = &**storage {
+            *read = arg(storage, layout, "gradient")?;
+        }
+    }
+    fast(read)
 }
 
 /// Reads a constant as it lies.

@@ -50,7 +50,7 @@ pub fn linear_between(
     add: Option<&Tensor>,
     (from, to): (Layout, Layout),
 ) -> Result<Tensor> {
-    let linear = Linear { weight: weight.clone(), bias: bias.cloned(), from, to };
+    let linear = Linear { weight: weight.clone(), turned: false, bias: bias.cloned(), from, to };
     match add {
         Some(add) => apply2(linear, x, add),
         None => apply1(linear, x),
@@ -58,7 +58,9 @@ pub fn linear_between(
 }
 
 struct Linear {
+    /// (to, from), or (from, to) if `turned`.
     weight: Tensor,
+    turned: bool,
     bias: Option<Tensor>,
     from: Layout,
     to: Layout,
@@ -75,7 +77,10 @@ struct Sizes {
 
 impl Linear {
     fn sizes(&self, x: &[usize], add: Option<&[usize]>) -> Result<Sizes> {
-        let (to, from) = self.weight.dims2()?;
+        let (mut to, mut from) = self.weight.dims2()?;
+        if self.turned {
+            (to, from) = (from, to);
+        }
         let (batch, tokens, features, result) = match (self.from, self.to, x) {
             (Layout::Tokens, Layout::Tokens, [rest @ .., c]) => (1, rest.iter().product(), *c, [rest, &[to]].concat()),
             (Layout::Tokens, Layout::Channels, &[b, n, c]) => (b, n, c, vec![b, to, n]),
@@ -112,7 +117,7 @@ impl Linear {
         y.clear();
         let room = Shared::new(&mut y.spare_capacity_mut()[..len]);
         let add = self.bias.is_some() || add.is_some();
-        let product = Product { x: x.data, y: room, add, from: self.from, to: self.to, z: &z };
+        let product = Product { x: x.data, y: room, add, from: self.from, to: self.to, turned: self.turned, z: &z };
         read_numbers(&self.weight, |weight| product.all(weight))?;
         // SAFETY: the products are written.
         unsafe { y.set_len(len) };
@@ -146,7 +151,8 @@ impl Linear {
             Layout::Tokens => x.clone(),
             Layout::Channels => x.reshape((z.batch, z.from, z.tokens))?.transpose(1, 2)?,
         };
-        let y = plain::linear(&x, &self.weight, self.bias.as_ref())?;
+        let weight = if self.turned { &self.weight.t()? } else { &self.weight };
+        let y = plain::linear(&x, weight, self.bias.as_ref())?;
         match self.to {
             Layout::Tokens => Ok(y),
             Layout::Channels => y.transpose(1, 2)?.reshape(z.result),
@@ -154,12 +160,9 @@ impl Linear {
     }
 
     /// dx = dy W, in x's layout.
-    fn input_gradient(&self, x: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        if !x.track_op() {
-            return Ok(None);
-        }
-        let turned = Linear { weight: self.weight.t()?.contiguous()?, bias: None, from: self.to, to: self.from };
-        apply1(turned, &gradient.detach())?.reshape(x.shape()).map(Some)
+    fn input_gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (weight, turned) = (self.weight.clone(), !self.turned);
+        apply1(Linear { weight, turned, bias: None, from: self.to, to: self.from }, dy)?.reshape(x.shape())
     }
 }
 
@@ -171,6 +174,7 @@ struct Product<'a> {
     add: bool,
     from: Layout,
     to: Layout,
+    turned: bool,
     z: &'a Sizes,
 }
 
@@ -182,25 +186,28 @@ impl Product<'_> {
             ..WORTH_THREADS => 1,
             _ => rayon::current_num_threads(),
         };
+        // As the weight lies in memory.
+        let (rows, width) = if self.turned { (z.from, z.to) } else { (z.to, z.from) };
         if let Numbers::F32(weight) = weight {
-            return self.rows(0..z.to, weight, threads);
+            return self.rows(0..rows, weight, threads);
         }
-        // Blocks of the same size but for one row: `gemm` takes other ways for very small ones.
-        let few = z.batch * z.tokens <= FEW_TOKENS;
-        let most = (if few { OWN_BLOCK } else { SHARED_BLOCK } / z.from.max(1)).max(1);
-        let blocks = z.to.div_ceil(most).max(if few { threads.min(z.to) } else { 1 });
-        let block = |i: usize| i * z.to / blocks..(i + 1) * z.to / blocks;
+        // Blocks of the same size but for one row: `gemm` takes other ways for very small ones. Those of a turned weight
+        // add to the same results, so they are taken in turn.
+        let few = z.batch * z.tokens <= FEW_TOKENS && !self.turned;
+        let most = (if few { OWN_BLOCK } else { SHARED_BLOCK } / width.max(1)).max(1);
+        let blocks = rows.div_ceil(most).max(if few { threads.min(rows) } else { 1 });
+        let block = |i: usize| i * rows / blocks..(i + 1) * rows / blocks;
         if few && threads > 1 {
             (0..blocks).into_par_iter().for_each_init(Vec::new, |room, i| {
                 let rows = block(i);
-                let numbers = rows.start * z.from..rows.end * z.from;
+                let numbers = rows.start * width..rows.end * width;
                 self.rows(rows, weight.widened(numbers, room), 1);
             });
             return;
         }
-        let mut room = vec![0f32; z.to.div_ceil(blocks.max(1)) * z.from];
+        let mut room = vec![0f32; rows.div_ceil(blocks.max(1)) * width];
         for rows in (0..blocks).map(block) {
-            let (start, room) = (rows.start * z.from, &mut room[..rows.len() * z.from]);
+            let (start, room) = (rows.start * width, &mut room[..rows.len() * width]);
             if threads == 1 {
                 weight.widen(start, room);
             } else {
@@ -212,34 +219,40 @@ impl Product<'_> {
         }
     }
 
-    /// By `weight`, which are some `rows` of the whole.
+    /// By `weight`, which are some `rows` of the whole as it lies in memory.
     fn rows(&self, rows: Range<usize>, weight: &[f32], threads: usize) {
         let (n, c, o) = (self.z.tokens, self.z.from, self.z.to);
-        assert!(rows.end <= o && weight.len() == rows.len() * c && self.x.len() == self.z.batch * n * c);
+        let (whole, width) = if self.turned { (c, o) } else { (o, c) };
+        assert!(rows.end <= whole && weight.len() == rows.len() * width && self.x.len() == self.z.batch * n * c);
         // (of a feature, of a token)
         let strides = |layout, c: usize| match layout {
             Layout::Tokens => (1, c),
             Layout::Channels => (n, 1),
         };
         let ((x_feature, x_token), (y_feature, y_token)) = (strides(self.from, c), strides(self.to, o));
+        // Some features of the result, or some of the input's part in all of it.
+        let (features, inner) = if self.turned { (o, rows.len()) } else { (rows.len(), c) };
+        let (row, column) = if self.turned { (1, o) } else { (c, 1) };
+        let (x_start, y_start) = if self.turned { (rows.start * x_feature, 0) } else { (0, rows.start * y_feature) };
+        let add = self.add || self.turned && rows.start > 0;
         let threads = if threads == 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
         for i in 0..self.z.batch {
-            let x = self.x[i * n * c..][..n * c].as_ptr();
-            // SAFETY: `y` has room for batch·n·o numbers, `x` holds n·c and `weight` c for each row, and the strides
-            // walk exactly these. What `y` holds is only read where it was written. No two calls share rows.
+            let x = &self.x[i * n * c..][..n * c];
+            // SAFETY: `y` has room for batch·n·o numbers, `x` holds n·c and `weight` its rows, and the strides walk
+            // exactly these. What `y` holds is only read where it was written. No two calls at a time share results.
             unsafe {
                 gemm(
-                    rows.len(),
+                    features,
                     n,
-                    c,
-                    self.y.at(i * n * o + rows.start * y_feature),
+                    inner,
+                    self.y.at(i * n * o + y_start),
                     y_token as isize,
                     y_feature as isize,
-                    self.add,
+                    add,
                     weight.as_ptr(),
-                    1,
-                    c as isize,
-                    x,
+                    column as isize,
+                    row as isize,
+                    x.as_ptr().add(x_start.min(x.len())),
                     x_token as isize,
                     x_feature as isize,
                     1.0,
@@ -270,8 +283,8 @@ impl Kernel<1> for Linear {
         self.plain_form(x, None)
     }
 
-    fn gradient(&self, [x]: [&Tensor; 1], gradient: &Tensor) -> Result<[Option<Tensor>; 1]> {
-        Ok([self.input_gradient(x, gradient)?])
+    fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(self.input_gradient(x, dy)?)])
     }
 }
 
@@ -291,7 +304,8 @@ impl Kernel<2> for Linear {
         self.plain_form(x, Some(add))? + add
     }
 
-    fn gradient(&self, [x, add]: [&Tensor; 2], gradient: &Tensor) -> Result<[Option<Tensor>; 2]> {
-        Ok([self.input_gradient(x, gradient)?, add.track_op().then(|| gradient.clone())])
+    fn gradient(&self, [x, _]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let dx = wanted[0].then(|| self.input_gradient(x, dy)).transpose()?;
+        Ok([dx, Some(dy.clone())])
     }
 }

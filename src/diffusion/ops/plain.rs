@@ -88,7 +88,7 @@ pub fn group_norm_by(
 }
 
 /// Half precision is too coarse for sums.
-fn at_least_f32(x: &Tensor) -> Result<Tensor> {
+pub(super) fn at_least_f32(x: &Tensor) -> Result<Tensor> {
     if matches!(x.dtype(), DType::F16 | DType::BF16) { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
 
@@ -100,7 +100,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
 }
 
 /// Scores of attention that exist at once where nothing has to be kept for a gradient: 256 MiB in f32.
-const SCORES: usize = 1 << 26;
+pub(super) const SCORES: usize = 1 << 26;
 
 /// Multi-head attention `softmax(q kᵀ / √d) v`, features first but for the values: `q` (B, heads·d, N),
 /// `k` (B, heads·d, M), `v` (B, M, heads·d) → (B, heads·d, N). With `causal`, position i sees positions 0..=i.
@@ -125,10 +125,7 @@ pub fn attention_by(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bo
     let chunk = |first: usize, rows: usize| -> Result<Tensor> {
         let mut scores = q.narrow(2, first, rows)?.contiguous()?.matmul(&k)?;
         if causal {
-            let hidden = |i: usize, j: usize| if j > first + i { f32::NEG_INFINITY } else { 0.0 };
-            let mask: Vec<f32> = (0..rows).flat_map(|i| (0..m).map(move |j| hidden(i, j))).collect();
-            let mask = Tensor::from_vec(mask, (1, 1, rows, m), q.device())?.to_dtype(q.dtype())?;
-            scores = scores.broadcast_add(&mask)?;
+            scores = hide_later(&scores, first)?;
         }
         softmax(&scores)?.matmul(&v)
     };
@@ -142,8 +139,25 @@ pub fn attention_by(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bo
     y.transpose(2, 3)?.reshape((b, c, n))
 }
 
+/// Scores (B, heads, rows, M) of the queries from `first` on, without those of keys that come after them.
+pub(super) fn hide_later(scores: &Tensor, first: usize) -> Result<Tensor> {
+    let (_, _, rows, m) = scores.dims4()?;
+    let hidden = |i: usize, j: usize| if j > first + i { f32::NEG_INFINITY } else { 0.0 };
+    let mask: Vec<f32> = (0..rows).flat_map(|i| (0..m).map(move |j| hidden(i, j))).collect();
+    let mask = Tensor::from_vec(mask, (1, 1, rows, m), scores.device())?.to_dtype(scores.dtype())?;
+    scores.broadcast_add(&mask)
+}
+
+/// The weights `softmax(qᵀ k / √d)` of [`attention`]: (B, heads, N, M).
+pub fn attention_weights(q: &Tensor, k: &Tensor, heads: usize) -> Result<Tensor> {
+    let ((b, c, n), m) = (q.dims3()?, k.dim(2)?);
+    let d = c / heads;
+    let q = (q.reshape((b, heads, d, n))?.transpose(2, 3)?.contiguous()? * (1.0 / (d as f64).sqrt()))?;
+    softmax(&q.matmul(&k.reshape((b, heads, d, m))?.contiguous()?)?)
+}
+
 /// Softmax over the last dimension; in f32 where the dtype is narrower, as PyTorch's attention has it.
-fn softmax(scores: &Tensor) -> Result<Tensor> {
+pub(super) fn softmax(scores: &Tensor) -> Result<Tensor> {
     let dtype = scores.dtype();
     let scores = match dtype {
         DType::F16 | DType::BF16 => &scores.to_dtype(DType::F32)?,

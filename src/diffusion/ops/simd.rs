@@ -48,6 +48,13 @@ pub(super) unsafe fn written(n: usize, write: impl FnOnce(&mut [Unwritten])) -> 
     data
 }
 
+/// # Safety
+/// Every number of `data` is written.
+pub(super) unsafe fn assume_written(data: &mut [Unwritten]) -> &mut [f32] {
+    // SAFETY: same layout, and all are written, says the caller.
+    unsafe { &mut *(std::ptr::from_mut(data) as *mut [f32]) }
+}
+
 /// A memory that several threads write, each its own places.
 #[derive(Clone, Copy)]
 pub(super) struct Shared(*mut f32);
@@ -59,6 +66,11 @@ unsafe impl Sync for Shared {}
 impl Shared {
     pub fn new(data: &mut [Unwritten]) -> Self {
         Shared(data.as_mut_ptr().cast())
+    }
+
+    /// Of numbers that may be read, too, by the thread whose they are.
+    pub fn of(data: &mut [f32]) -> Self {
+        Shared(data.as_mut_ptr())
     }
 
     /// # Safety

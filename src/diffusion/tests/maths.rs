@@ -8,11 +8,12 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, relative, tensors};
 use lsregen_diffusion::Result;
-use lsregen_diffusion::guidance::{Distance, Extractor, Guidance, Inversion, Moment, SquaredL2, Window};
+use lsregen_diffusion::guidance::{Acting, Distance, Extractor, Guidance, Inversion, Moment, SquaredL2, View, Window};
 use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_diffusion::inversion;
 use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::sampler::{Method, Sampler, Step};
+use lsregen_diffusion::schedule::PredictionType;
 use lsregen_diffusion::schedule::SchedulerConfig;
 use serde_json::Value;
 
@@ -47,10 +48,10 @@ const SHAPE: [usize; 4] = [1, 4, 3, 5];
 fn every_sampler_tells_the_clean_latent_of_each_step() {
     for method in [Method::Ddim, Method::Euler, Method::DpmSolverPp2M] {
         let sampler = Sampler::new(method, &stable_diffusion(), 6, 0.0).unwrap();
-        let seen = std::cell::RefCell::new(vec![]);
+        let seen = std::sync::Mutex::new(vec![]);
         let seeing = |z: &Tensor, t: f64| {
             let e = denoiser(z, t)?;
-            seen.borrow_mut().push((z.clone(), e.clone(), sampler.schedule().alpha_bar(t)));
+            seen.lock().unwrap().push((z.clone(), e.clone(), sampler.schedule().alpha_bar(t)));
             Ok(e)
         };
         let told = std::cell::RefCell::new(vec![]);
@@ -63,7 +64,7 @@ fn every_sampler_tells_the_clean_latent_of_each_step() {
         let quietly = sampler.run(&randn(&SHAPE, 1), &denoiser, &[], &mut Generator::new(0), &quiet).unwrap();
         let numbers = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(numbers(&z), numbers(&quietly));
-        for (x0, (z, e, a)) in told.borrow().iter().zip(seen.borrow().iter()) {
+        for (x0, (z, e, a)) in told.borrow().iter().zip(seen.lock().unwrap().iter()) {
             let back = ((x0 * a.sqrt()).unwrap() + (e * (1.0 - a).sqrt()).unwrap()).unwrap();
             assert!(numbers(&back).iter().zip(numbers(z)).all(|(a, b)| (a - b).abs() < 1e-4), "{method:?}");
         }
@@ -146,7 +147,11 @@ fn inversion_and_sampling_are_inverse_in_the_limit() {
 /// LSReGen's guidance towards the noised latent of seed 2, over all steps of `sampler`.
 fn guidance(sampler: &Sampler, w: f64, window: Window, mask: Option<Tensor>) -> Guidance {
     let trajectory = inversion::noise(&randn(&SHAPE, 2), sampler, &randn(&SHAPE, 3), sampler.timesteps().len());
-    Inversion::guidance(Arc::new(trajectory.unwrap()), w, window, mask)
+    Inversion::guidance(Arc::new(trajectory.unwrap()), w, Acting { window, ..Acting::default() }, mask)
+}
+
+fn moment(step: usize, steps: usize, t: f64) -> Moment<'static> {
+    Moment { step, steps, t, alpha_bar: 0.01, kind: PredictionType::Epsilon, denoiser: &denoiser }
 }
 
 #[test]
@@ -159,18 +164,18 @@ fn identities_of_the_guidance_hold_under_every_sampler() {
         let plain = run(&[]);
         let zero = Tensor::zeros((1, 1, 3, 5), DType::F32, &Device::Cpu).unwrap();
         for g in [
-            guidance(&sampler, 0.0, Window::Fraction(1.0), None),
-            guidance(&sampler, 0.5, Window::Fraction(0.0), None),
-            guidance(&sampler, 0.5, Window::Fraction(1.0), Some(zero)),
+            guidance(&sampler, 0.0, Window::first(1.0), None),
+            guidance(&sampler, 0.5, Window::first(0.0), None),
+            guidance(&sampler, 0.5, Window::first(1.0), Some(zero)),
         ] {
             assert_eq!(relative(&run(&[g]), &plain), 0.0);
         }
         // w = 1 up to the k-th step is image-to-image started from z̄ there. (DPM-Solver++ remembers a step back, so
         // it is only the same where the guided steps are the first one.)
         let k = if method == Method::DpmSolverPp2M { 1 } else { 5 };
-        let guided = run(&[guidance(&sampler, 1.0, Window::Fraction(k as f64 / 20.0), None)]);
+        let guided = run(&[guidance(&sampler, 1.0, Window::first(k as f64 / 20.0), None)]);
         let g = guidance(&sampler, 1.0, Window::default(), None);
-        let at = Moment { step: k - 1, steps: 20, t: sampler.timesteps()[k - 1], alpha_bar: 0.0 };
+        let at = moment(k - 1, 20, sampler.timesteps()[k - 1]);
         let start = g.extractor.target(&at).unwrap();
         let from = sampler.run_from(k - 1, &start, &denoiser, &[], &mut Generator::new(0), &quiet).unwrap();
         assert!(relative(&guided, &from) < 1e-6);
@@ -181,14 +186,14 @@ fn identities_of_the_guidance_hold_under_every_sampler() {
 #[test]
 fn repeated_updates_contract_by_one_minus_w() {
     let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
-    let at = Moment { step: 0, steps: 20, t: sampler.timesteps()[0], alpha_bar: 0.01 };
+    let at = moment(0, 20, sampler.timesteps()[0]);
     for w in [0.1, 0.5, 0.75] {
         let g = guidance(&sampler, w, Window::default(), None);
         let target = g.extractor.target(&at).unwrap();
         let first = randn(&SHAPE, 4);
         let mut z = first.clone();
         for _ in 0..3 {
-            z = g.update(&z, &at).unwrap();
+            z = g.step(&z, &at).unwrap().1;
         }
         let expected = ((&first - &target).unwrap() * (1.0f64 - w).powi(3)).unwrap();
         assert!(relative(&(&z - &target).unwrap(), &expected) < 1e-5);
@@ -214,19 +219,19 @@ impl Extractor for Differentiated {
 fn closed_form_equals_automatic_differentiation() {
     let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
     let trajectory = Arc::new(inversion::noise(&randn(&SHAPE, 2), &sampler, &randn(&SHAPE, 3), 20).unwrap());
-    let at = Moment { step: 0, steps: 20, t: sampler.timesteps()[0], alpha_bar: 0.01 };
+    let at = moment(0, 20, sampler.timesteps()[0]);
     let mask = randn(&[1, 1, 3, 5], 9).abs().unwrap().clamp(0.0, 1.0).unwrap();
     for mask in [None, Some(mask)] {
-        let closed = Inversion::guidance(trajectory.clone(), 0.5, Window::default(), mask);
+        let closed = Inversion::guidance(trajectory.clone(), 0.5, Acting::default(), mask);
         let by_autodiff = Guidance {
             extractor: Arc::new(Differentiated(Inversion { trajectory: trajectory.clone() })),
             distance: Arc::new(SquaredL2),
-            scale: 0.25,
-            window: Window::default(),
+            view: View::Latent,
+            acting: Acting { scale: 0.25, ..Acting::default() },
             mask: closed.mask.clone(),
         };
         let z = randn(&SHAPE, 4);
-        let (a, b) = (closed.update(&z, &at).unwrap(), by_autodiff.update(&z, &at).unwrap());
+        let (a, b) = (closed.step(&z, &at).unwrap().1, by_autodiff.step(&z, &at).unwrap().1);
         assert!(relative(&a, &b) < 1e-6);
     }
     // The distance's own gradient against finite differences, in f64.
@@ -241,22 +246,22 @@ fn closed_form_equals_automatic_differentiation() {
 
 #[test]
 fn windows_cover_the_first_steps() {
-    let at = |step, steps| Moment { step, steps, t: 0.0, alpha_bar: 1.0 };
+    let at = |step, steps| moment(step, steps, 0.0);
     let count = |w: Window, steps| (0..steps).filter(|&i| w.holds(&at(i, steps))).count();
     assert_eq!(count(Window::default(), 20), 2);
     assert_eq!(count(Window::default(), 50), 5);
     assert_eq!(count(Window::default(), 3), 1);
-    assert_eq!(count(Window::Fraction(1.0), 7), 7);
-    assert_eq!(Window::FromTimestep(900.0).count(&[951.0, 901.0, 851.0]), 2);
+    assert_eq!(count(Window::first(1.0), 7), 7);
+    assert_eq!(Window::from_timestep(900.0).steps(&[951.0, 901.0, 851.0]), 0..2);
 }
 
 #[test]
 fn diverging_guidance_is_named() {
     let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
-    let g = guidance(&sampler, 1e9, Window::Fraction(1.0), None);
+    let g = guidance(&sampler, 1e9, Window::first(1.0), None);
     let error =
         sampler.run(&randn(&SHAPE, 1), &denoiser, &[g], &mut Generator::new(0), &quiet).unwrap_err().to_string();
-    assert!(error.contains("`inversion` diverged at step 1 of 20") && error.contains("lower"), "{error}");
+    assert!(error.contains("`inversion` diverged at step 1 of 20") && error.contains("Lower"), "{error}");
 }
 
 #[test]

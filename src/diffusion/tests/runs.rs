@@ -9,8 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, shapes, tensors};
 use lsregen_diffusion::Result;
 use lsregen_diffusion::denoiser::Guided;
-use lsregen_diffusion::guidance::{Inversion, Window};
+use lsregen_diffusion::guidance::{Acting, Guide, Inverted, Window};
 use lsregen_diffusion::image::{Resampling, resize};
+use lsregen_diffusion::inversion::Trajectory;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::config::UNetConfig;
 use lsregen_diffusion::models::prompt::Sizes;
@@ -46,9 +47,9 @@ fn networks_in_half_precision_give_nearly_the_same() {
     let objects = [GroundedPhrase { phrase: "a red circle".into(), bounds: [0.1, 0.1, 0.5, 0.5] }];
     let drawn = |model: &Model| gligen(model, &few(3.0, 128), &objects, 30, 0.5, &quiet).unwrap();
     let guided = |model: &Model, z0: &Tensor| {
-        let window = Window::Fraction(0.5);
+        let window = Window::first(0.5);
         let trajectory = invert(model, z0, &few(1.0, 256), InversionMode::Ddim, window, &quiet).unwrap();
-        let guidance = [Inversion::guidance(trajectory, 0.5, window, None)];
+        let guidance = [lsregen(trajectory, window)];
         sample(model, &few(4.0, 256), &guidance, &quiet).unwrap()
     };
     let z0 = &REFERENCE["encoded"];
@@ -59,6 +60,10 @@ fn networks_in_half_precision_give_nearly_the_same() {
         let (half, wide) = if name == "gligen" { (&small, &*SMALL) } else { (&large, &*LARGE) };
         assert_close(name, &picture(half, &b), &picture(wide, &b), 1e-2);
     }
+}
+
+fn lsregen(trajectory: Arc<Trajectory>, window: Window) -> Arc<dyn Guide> {
+    Arc::new(Inverted { trajectory, strength: 0.5, acting: Acting { window, ..Acting::default() } })
 }
 
 fn quiet(_: Step) -> Result<()> {
@@ -116,7 +121,7 @@ fn the_whole_of_lsregen_equals_the_reference() {
     let window = Window::default();
     let trajectory = invert(&LARGE, &z0, &settings(1.0), InversionMode::Ddim, window, &quiet).unwrap();
     assert_close("inverted", trajectory.at(951.0).unwrap(), &REFERENCE["inverted"], RUN);
-    let guidance = [Inversion::guidance(trajectory, 0.5, window, None)];
+    let guidance = [lsregen(trajectory, window)];
     let z = sample(&LARGE, &settings(4.0), &guidance, &quiet).unwrap();
     assert_close("lsregen", &z, &REFERENCE["lsregen"], RUN);
 }

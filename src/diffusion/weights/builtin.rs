@@ -1,4 +1,4 @@
-//! The models that every build carries: `shapes/gligen` and `shapes/xl`, about 20 MB.
+//! The models that every build carries: `shapes/gligen`, `shapes/xl` and `shapes/clip`, about 21 MB.
 //!
 //! They are embedded as they are, so that they are there whatever the working directory, for an installed binary and
 //! without a cache to keep in order. Uncompressed, because f16 weights hardly shrink and because a tensor is then read
@@ -61,12 +61,26 @@ pub static BUILTIN: [ModelFiles; 2] = [
     ModelFiles::Embedded { name: "shapes/xl", files: XL },
 ];
 
+const CLIP: Table = table!("clip":
+    "config.json"
+    "model.safetensors"
+    "preprocessor_config.json"
+    "vocab.json"
+    "merges.txt"
+    "tokenizer_config.json"
+    "special_tokens_map.json"
+);
+
+/// The built-in CLIP, of the same world.
+pub static BUILTIN_CLIP: ModelFiles = ModelFiles::Embedded { name: "shapes/clip", files: CLIP };
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
     use crate::models::Blueprint;
+    use crate::models::clip_pair::ClipBlueprint;
 
     /// The tables hold what a model of these folders is made of.
     #[test]
@@ -88,10 +102,20 @@ mod tests {
     }
 
     #[test]
+    fn table_of_clip_is_complete() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes/clip");
+        let needed = ClipBlueprint::open(&ModelFiles::Folder(root.clone())).unwrap().files();
+        let table = CLIP.iter().map(|(path, _)| root.join(path)).collect();
+        assert_eq!(needed, table);
+        ClipBlueprint::open(&BUILTIN_CLIP).unwrap();
+    }
+
+    #[test]
     fn equal_files_are_kept_once() {
         let place = |table: Table, path: &str| table.iter().find(|(p, _)| *p == path).unwrap().1.as_ptr_range();
         for path in ["vae/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json"] {
             assert_eq!(place(GLIGEN, path), place(XL, path), "{path}");
         }
+        assert_eq!(place(GLIGEN, "tokenizer/vocab.json"), place(CLIP, "vocab.json"));
     }
 }

@@ -15,7 +15,7 @@ pub(crate) mod nearest;
 pub mod search;
 mod tensors;
 
-pub use builtin::BUILTIN;
+pub use builtin::{BUILTIN, BUILTIN_CLIP};
 pub use checkpoint::Checkpoint;
 pub use entry::{Directory, Entry};
 pub use files::ModelFiles;

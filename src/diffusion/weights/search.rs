@@ -18,10 +18,15 @@ pub enum Kind {
     Vae,
     /// The grounding weights of GLIGEN.
     Gligen,
+    /// A CLIP with both encoders: a folder in transformers' layout.
+    Clip,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Model, Kind::Vae, Kind::Gligen];
+    pub const ALL: [Kind; 4] = [Kind::Model, Kind::Vae, Kind::Gligen, Kind::Clip];
+
+    /// What a file may be: the others are folders.
+    pub const FILES: [Kind; 3] = [Kind::Model, Kind::Vae, Kind::Gligen];
 
     /// As it is called in messages.
     pub fn name(self) -> &'static str {
@@ -29,6 +34,7 @@ impl Kind {
             Kind::Model => "model",
             Kind::Vae => "VAE",
             Kind::Gligen => "GLIGEN",
+            Kind::Clip => "CLIP",
         }
     }
 
@@ -43,6 +49,7 @@ impl Kind {
             Kind::Model => &["checkpoints", "diffusers", "Stable-diffusion"],
             Kind::Vae => &["vae", "VAE"],
             Kind::Gligen => &["gligen"],
+            Kind::Clip => &["clip", "clip_vision"],
         }
     }
 }
@@ -51,10 +58,8 @@ impl Kind {
 const BARE: [&str; 2] = ["diffusion_models", "unet"];
 
 /// Their folders for what is no model, besides those of [`Kind::folders`] and [`BARE`]; in lower case.
-const OTHER: [&str; 22] = [
+const OTHER: [&str; 20] = [
     "audio_encoders",
-    "clip",
-    "clip_vision",
     "codeformer",
     "configs",
     "controlnet",
@@ -119,7 +124,12 @@ impl ModelsPath {
         let named = |folder: &PathBuf| {
             let path = folder.join(&name);
             let extended = || EXTENSIONS.iter().map(|e| folder.join(format!("{name}.{e}"))).find(|path| path.is_file());
-            if path.is_file() || is_folder_of(kind, &path) { Some(path) } else { extended() }
+            match kind {
+                _ if is_folder_of(kind, &path) => Some(path),
+                _ if !Kind::FILES.contains(&kind) => None,
+                _ if path.is_file() => Some(path),
+                _ => extended(),
+            }
         };
         if let Some(path) = self.places(kind).find_map(|folder| named(&folder)) {
             return Some(path);
@@ -209,11 +219,17 @@ fn is_whole(folder: &Path) -> bool {
     ["model_index.json", "config.json"].iter().any(|file| folder.join(file).is_file())
 }
 
+/// Whether a folder is a network in transformers' layout that takes pictures.
+fn looks_at_pictures(folder: &Path) -> bool {
+    ["config.json", "preprocessor_config.json"].iter().all(|file| folder.join(file).is_file())
+}
+
 fn is_folder_of(kind: Kind, folder: &Path) -> bool {
     match kind {
         Kind::Model | Kind::Gligen => folder.join("model_index.json").is_file(),
         // A whole model has an autoencoder too.
-        Kind::Vae => is_whole(folder),
+        Kind::Vae => is_whole(folder) && !looks_at_pictures(folder),
+        Kind::Clip => looks_at_pictures(folder),
     }
 }
 
@@ -242,7 +258,8 @@ impl Walk {
             let (path, name) = (entry.path(), format!("{prefix}{last}"));
             // Follows links, unlike the entry's own.
             let Ok(metadata) = fs::metadata(&path) else { continue };
-            if metadata.is_file() && is_weights(&path) || metadata.is_dir() && is_folder_of(self.kind, &path) {
+            let is_file = Kind::FILES.contains(&self.kind) && metadata.is_file() && is_weights(&path);
+            if is_file || metadata.is_dir() && is_folder_of(self.kind, &path) {
                 self.found.entry(name).or_insert(path);
             } else if metadata.is_dir() && !is_whole(&path) && !(depth == 0 && is_sorted(last)) {
                 self.folder(&path, &format!("{name}/"), depth + 1);
@@ -341,6 +358,28 @@ mod tests {
         let web = tree(&["models/Stable-diffusion/a/sd.safetensors", "models/VAE/v.pt", "models/Lora/l.safetensors"]);
         assert_eq!(names(web.path(), Kind::Model), ["a/sd.safetensors"]);
         assert_eq!(names(web.path(), Kind::Vae), ["v.pt"]);
+    }
+
+    #[test]
+    fn a_clip_is_a_folder() {
+        let root = tree(&[
+            "clip/b32/config.json",
+            "clip/b32/preprocessor_config.json",
+            "clip/b32/model.safetensors",
+            "clip/clip_l.safetensors",
+            "clip_vision/h14.safetensors",
+            "vae/fix/config.json",
+            "vae/fix/x.safetensors",
+            "own/config.json",
+            "own/preprocessor_config.json",
+        ]);
+        let root = root.path();
+        assert_eq!(names(root, Kind::Clip), ["b32", "own"]);
+        assert_eq!((names(root, Kind::Vae), names(root, Kind::Model)), (vec!["fix".into()], vec![]));
+        assert_eq!(found(root, Kind::Clip, "b32").as_deref(), Some("clip/b32"));
+        assert_eq!((found(root, Kind::Clip, "clip_l"), found(root, Kind::Clip, "fix")), (None, None));
+        let path = ModelsPath::new([root.to_path_buf()]);
+        assert!(path.missing(Kind::Clip, "fix").contains("is no CLIP but a VAE"));
     }
 
     #[test]

@@ -130,6 +130,16 @@ impl Sorted {
 }
 
 impl TensorMap {
+    /// The tensors of a checkpoint that holds one network, by their own names; those that `spare` names are left out.
+    pub fn of(checkpoint: &Arc<Checkpoint>, spare: impl Fn(&str) -> bool) -> TensorMap {
+        let kept = checkpoint.tensors().filter(|(_, name, _)| !spare(name));
+        let located = |(part, name, entry): (usize, &str, &Entry)| {
+            let (checkpoint, entry) = (checkpoint.clone(), entry.clone());
+            (name.to_string(), Located::In { checkpoint, part, entry, view: View::Whole })
+        };
+        TensorMap { label: checkpoint.label().into(), tensors: kept.map(located).collect() }
+    }
+
     /// Names and shapes alone; nothing is allocated for the tensors. Shows what a network would load.
     pub fn declared(label: &str, shapes: BTreeMap<String, Vec<usize>>) -> TensorMap {
         let tensors = shapes.into_iter().map(|(name, shape)| (name, Located::Declared(shape))).collect();

@@ -1,0 +1,63 @@
+//! Layout.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lsregen_diffusion::layout::{self, GroundedPhrase};
+use lsregen_engine::{CheckContext, Context, Fault, FileRef, Node, outputs, sockets};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::boxes::{self, PhraseBox};
+use crate::bridge::raise;
+use crate::values;
+
+/// Phrases in boxes, for guidances that follow a layout and for pictures that show it.
+///
+/// GLIGENLayout gives its own layout too; this node is for graphs without a GLIGEN model.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// The objects, each a `phrase` and a `box`. Either this or `layout_file`.
+    #[serde(default)]
+    pub boxes: Option<Vec<PhraseBox>>,
+    /// A JSON file of boxes, relative to the graph file: `{"boxes": [{"phrase": …, "box": [x0, y0, x1, y1]}]}` in
+    /// fractions, or COCO's `bbox: [x, y, width, height]` in pixels beside the picture's `width` and `height`.
+    #[serde(default)]
+    pub layout_file: Option<PathBuf>,
+}
+
+sockets! {
+    pub struct LayoutInputs {}
+}
+
+outputs! {
+    pub struct LayoutOutputs {
+        /// The boxes and phrases.
+        pub layout: Arc<values::Layout>,
+    }
+}
+
+impl Node for Layout {
+    const TYPE: &'static str = "Layout";
+    const VERSION: u32 = 1;
+
+    type Inputs = LayoutInputs;
+    type Outputs = LayoutOutputs;
+
+    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+        boxes::faults(self.boxes.as_deref(), self.layout_file.as_deref(), u32::MAX, cx)
+    }
+
+    fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
+        self.layout_file.iter().map(|file| FileRef::new("layout_file", cx.resolve(file))).collect()
+    }
+
+    fn run(&self, _: LayoutInputs, cx: &Context) -> anyhow::Result<LayoutOutputs> {
+        let layout = match &self.layout_file {
+            Some(file) => layout::read(&cx.resolve(file)).map_err(raise)?,
+            None => self.boxes.iter().flatten().map(GroundedPhrase::from).collect(),
+        };
+        Ok(LayoutOutputs { layout: Arc::new(values::Layout(layout)) })
+    }
+}

@@ -1,0 +1,122 @@
+//! Segmentation.
+
+use std::sync::Arc;
+
+use lsregen_diffusion::guidance::segmentation::{ColouredPhrase, SegmentationGuide};
+use lsregen_engine::{CheckContext, Context, Fault, Links, Node, outputs, sockets};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::acting::{Acting, Strength};
+use crate::options;
+use crate::values::{Guidance, Image, Layout};
+
+/// Draws the attention of words into the regions of a colour-coded map.
+///
+/// The sampling's prompt must have the phrases of the regions in the same words. The map may have any size; what has none
+/// of the colours is ground. Unless told otherwise it acts up to three times in each of the first 40 % of the steps, by the
+/// share of noise. The gradient goes through the network.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct Segmentation {
+    /// The regions of the map.
+    pub regions: Vec<Region>,
+    /// How far a pixel's colour may be from its region's, in each channel, 1 being all of it. Of several regions the nearest
+    /// counts.
+    #[serde(default = "tolerance")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub tolerance: f64,
+    /// The resolution whose attention counts: latent pixels a side of one pixel of the attention's map. A network that has
+    /// none of it says which it has.
+    #[serde(default = "downscale")]
+    #[schemars(range(min = 1, max = 64))]
+    pub downscale: u32,
+    /// γ at its full. `auto` follows the size of each box.
+    #[serde(default = "scale")]
+    #[schemars(extend("minimum" = 0.0))]
+    pub scale: Strength,
+    /// How the guidance acts.
+    #[serde(flatten)]
+    pub acting: Acting,
+}
+
+/// A region of a map.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Region {
+    /// What stands in it, in words that the prompt has too.
+    #[schemars(length(min = 1))]
+    pub phrase: String,
+    /// Its colour in the map, as `"#rrggbb"`.
+    pub colour: String,
+}
+
+fn tolerance() -> f64 {
+    0.1
+}
+
+fn downscale() -> u32 {
+    4
+}
+
+fn scale() -> Strength {
+    Strength::Number(SegmentationGuide::usual().scale)
+}
+
+sockets! {
+    pub struct SegmentationInputs {
+        /// The map: a picture of flat colours.
+        pub image: Arc<Image>,
+        /// Where the guidance acts: in the boxes of this layout. Everywhere where neither this nor `mask` is given.
+        pub layout: Option<Arc<Layout>>,
+    }
+}
+
+outputs! {
+    pub struct SegmentationOutputs {
+        /// The guidance, for any sampling.
+        pub guidance: Arc<Guidance>,
+    }
+}
+
+impl Node for Segmentation {
+    const TYPE: &'static str = "Segmentation";
+    const VERSION: u32 = 1;
+
+    type Inputs = SegmentationInputs;
+    type Outputs = SegmentationOutputs;
+
+    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+        let mut faults = self.acting.faults();
+        if self.regions.is_empty() {
+            faults.push(Fault::new("regions", "there is no region").help("give at least one phrase and its colour"));
+        }
+        for (i, region) in self.regions.iter().enumerate() {
+            faults.extend(options::colour_fault(format!("regions/{i}/colour"), &region.colour));
+            if let Some(j) =
+                self.regions[..i].iter().position(|other| other.colour.eq_ignore_ascii_case(&region.colour))
+            {
+                let message = format!("this region has the colour of region {j}");
+                faults.push(Fault::new(format!("regions/{i}/colour"), message).help("give each region its own"));
+            }
+        }
+        faults
+    }
+
+    fn check_links(&self, links: &Links) -> Vec<Fault> {
+        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+    }
+
+    fn run(&self, inputs: SegmentationInputs, _: &Context) -> anyhow::Result<SegmentationOutputs> {
+        let region = |r: &Region| Ok(ColouredPhrase { phrase: r.phrase.clone(), colour: options::colour(&r.colour)? });
+        let guide = SegmentationGuide {
+            map: inputs.image.0.clone(),
+            regions: self.regions.iter().map(region).collect::<anyhow::Result<_>>()?,
+            tolerance: self.tolerance as f32,
+            downscale: self.downscale as usize,
+            acting: self.acting.told(self.scale, SegmentationGuide::usual(), inputs.layout.as_deref()),
+        };
+        Ok(SegmentationOutputs { guidance: Arc::new(Guidance::new(guide)) })
+    }
+}

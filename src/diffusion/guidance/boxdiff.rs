@@ -1,0 +1,210 @@
+//! BoxDiff: the cross-attention of each object's words is drawn into its box (Xie et al., ICCV 2023).
+//!
+//! A is the mean of all cross-attention of one resolution, without the begin and the last token, × 100, softmax over what
+//! is left, smoothed; an object of several words has the sum of theirs, which is the share of the phrase. With the box's mask M, P the share of cells that
+//! count and c the cells near the box's edges:
+//!
+//! ```text
+//!     L_ib = Σ max(0, 1 − mean topk_P(A ⊙ M))        L_ob = Σ mean topk_P(A ⊙ (1−M))
+//!     L_cx = Σ mean_x |max_y A − max_y M| c_x        L_cy likewise
+//! ```
+//!
+//! In its first half of the steps z ← z − 20 √(1 … ½) ∇(L_ib + L_ob + L_cx + L_cy); in three steps before that, up to 20
+//! updates by the largest L_ib alone, until it is small enough.
+
+use std::sync::Arc;
+
+use candle_core::{D, Tensor};
+
+use super::attention::{Layers, cell_mask, cells, columns, mean_map, spoken};
+use super::{Acting, Distance, Extractor, Guidance, Guide, Moment, Run, Until, View, Window};
+use crate::layout::GroundedPhrase;
+use crate::{Error, Result};
+
+/// feat(z_t) = the smoothed attention of each object, (objects, h, w).
+pub struct ObjectAttention {
+    layers: Layers,
+    /// Where each object's words stand among the tokens.
+    positions: Vec<Vec<usize>>,
+    /// The masks of the boxes, (objects, h, w).
+    masks: Tensor,
+}
+
+/// Width of the smoothing kernel (σ), which is e^(−((x−1)/2σ)²) at x = 0, 1, 2 in each direction.
+const SIGMA: f64 = 0.5;
+
+impl ObjectAttention {
+    /// (h, w) → (h, w), by the kernel of 3 × 3, the border mirrored.
+    fn smooth(map: &Tensor) -> Result<Tensor> {
+        let side = (-(1.0 / (2.0 * SIGMA)).powi(2)).exp();
+        let total = 1.0 + 2.0 * side;
+        let line = |x: &Tensor, dim: usize| -> Result<Tensor> {
+            let n = x.dim(dim)?;
+            let (before, after) = (1.min(n - 1), n.saturating_sub(2));
+            let padded = Tensor::cat(&[&x.narrow(dim, before, 1)?, x, &x.narrow(dim, after, 1)?], dim)?;
+            let part = |i: usize, w: f64| -> Result<Tensor> { Ok((padded.narrow(dim, i, n)? * (w / total))?) };
+            Ok(((part(0, side)? + part(1, 1.0)?)? + part(2, side)?)?)
+        };
+        line(&line(map, 0)?, 1)
+    }
+}
+
+impl Extractor for ObjectAttention {
+    fn name(&self) -> &str {
+        "BoxDiff"
+    }
+
+    fn feat(&self, z: &Tensor, at: &Moment) -> Result<Tensor> {
+        let maps = self.layers.maps(z, at)?;
+        let (h, w) = maps.first().map_or((0, 0), |map| map.size);
+        let map = mean_map(&maps)?;
+        // Begin of text draws most of the attention, and says nothing of where.
+        let tokens = map.dim(1)?.saturating_sub(2);
+        let share = candle_nn::ops::softmax(&(map.narrow(1, 1, tokens)? * 100.0)?, D::Minus1)?;
+        let object = |positions: &Vec<usize>| -> Result<Tensor> {
+            let shifted: Vec<usize> = positions.iter().map(|p| p - 1).collect();
+            // Smoothing is linear: that of the sum is the sum of the smoothed.
+            Self::smooth(&columns(&share, &shifted)?.sum(D::Minus1)?.reshape((h, w))?)
+        };
+        Ok(Tensor::stack(&self.positions.iter().map(object).collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
+    fn target(&self, _: &Moment) -> Result<Tensor> {
+        Ok(self.masks.clone())
+    }
+}
+
+/// What of BoxDiff's losses counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terms {
+    /// L_ib + L_ob + L_cx + L_cy.
+    All,
+    /// The largest object's L_ib alone: what refinement follows.
+    WorstInside,
+}
+
+/// BoxDiff's distance between attention (objects, h, w) and masks of the same shape.
+pub struct BoxLoss {
+    /// P.
+    pub share: f64,
+    /// How far from an edge its corner term reaches, in cells.
+    pub reach: usize,
+    /// Which terms.
+    pub terms: Terms,
+}
+
+impl BoxLoss {
+    /// The published ones: P = 0.2, a reach of one cell.
+    pub fn usual(terms: Terms) -> Self {
+        BoxLoss { share: 0.2, reach: 1, terms }
+    }
+
+    /// The mean of the largest P · `cells` numbers, at least one.
+    fn top(&self, x: &Tensor, cells: f64) -> Result<Tensor> {
+        let flat = x.flatten_all()?;
+        let k = ((self.share * cells) as usize).clamp(1, flat.dim(0)?);
+        let order = flat.detach().arg_sort_last_dim(false)?.narrow(0, 0, k)?;
+        Ok(flat.index_select(&order.contiguous()?, 0)?.mean_all()?)
+    }
+
+    /// mean |max A − max M| c along one axis, after the maximum over `over`.
+    fn corners(&self, a: &Tensor, m: &Tensor, over: usize) -> Result<Tensor> {
+        let near = {
+            let line: Vec<f32> = m.max(over)?.to_dtype(candle_core::DType::F32)?.to_vec1()?;
+            let n = line.len();
+            let start = line.iter().position(|v| *v > 0.5).unwrap_or(0);
+            let end = line.iter().rposition(|v| *v > 0.5).map_or(n, |last| last + 1);
+            let near = |edge: usize| edge.saturating_sub(self.reach)..(edge + self.reach + 1).min(n);
+            let c = (0..n).map(|i| f32::from(u8::from(near(start).contains(&i) || near(end).contains(&i))));
+            Tensor::from_vec(c.collect::<Vec<f32>>(), n, a.device())?.to_dtype(a.dtype())?
+        };
+        Ok(((a.max(over)? - m.max(over)?)?.abs()? * near)?.mean_all()?)
+    }
+}
+
+impl Distance for BoxLoss {
+    fn value(&self, feature: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let objects = feature.dim(0)?;
+        let mut inside = Vec::with_capacity(objects);
+        let mut rest = Vec::new();
+        for i in 0..objects {
+            let (a, m) = (feature.get(i)?, target.get(i)?);
+            let within = super::scalar(&m.sum_all()?)?;
+            let outside = m.elem_count() as f64 - within;
+            inside.push(self.top(&(&a * &m)?, within)?.affine(-1.0, 1.0)?.relu()?);
+            if self.terms == Terms::All {
+                rest.push(self.top(&(&a * m.affine(-1.0, 1.0)?)?, outside)?.relu()?);
+                rest.push(self.corners(&a, &m, 0)?);
+                rest.push(self.corners(&a, &m, 1)?);
+            }
+        }
+        let inside = Tensor::stack(&inside, 0)?;
+        if self.terms == Terms::WorstInside {
+            return Ok(inside.max(0)?);
+        }
+        Ok((inside.sum_all()? + Tensor::stack(&rest, 0)?.sum_all()?)?)
+    }
+}
+
+/// BoxDiff's guidance.
+pub struct BoxDiff {
+    /// Phrases that the prompt has too, in boxes.
+    pub layout: Vec<GroundedPhrase>,
+    /// The resolution whose attention counts, in latent pixels a side of one pixel of the map: 4 for 16² of 64².
+    pub downscale: usize,
+    /// Steps that are refined first, as shares of the run, and what the inside of every box must reach there.
+    pub refined: Vec<(f64, f64)>,
+    /// Updates of such a step, at most.
+    pub refinements: usize,
+    /// How the full loss acts.
+    pub acting: Acting,
+}
+
+impl BoxDiff {
+    /// The published way: γ = 20, falling, in the first half of the steps.
+    pub fn usual() -> Acting {
+        Acting { scale: 20.0, schedule: super::Schedule::BoxDiff, window: Window::first(0.5), ..Acting::default() }
+    }
+
+    /// The published steps of refinement: the first, the 11th and the 21st of 50.
+    pub const REFINED: [(f64, f64); 3] = [(0.0, 0.05), (0.2, 0.5), (0.4, 0.8)];
+    /// The published number of updates in each.
+    pub const REFINEMENTS: usize = 20;
+
+    /// Sees the attention of the run's objects.
+    pub fn extractor(&self, run: &Run) -> Result<ObjectAttention> {
+        let objects = spoken(&self.layout, run)?;
+        let (h, w) = run.latent_size();
+        let (h, w) = (h.div_ceil(self.downscale), w.div_ceil(self.downscale));
+        let masks: Vec<f32> = objects.iter().flat_map(|o| cell_mask(o.bounds, h, w, f64::round_ties_even)).collect();
+        if objects.iter().any(|o| {
+            let (rows, columns) = cells(o.bounds, h, w, f64::round_ties_even);
+            rows.len() * columns.len() == h * w
+        }) {
+            return Err(Error::input("BoxDiff: a box covers the whole picture, so that nothing lies outside of it"));
+        }
+        Ok(ObjectAttention {
+            layers: Layers::Downscale(self.downscale),
+            masks: Tensor::from_vec(masks, (objects.len(), h, w), run.device())?,
+            positions: objects.into_iter().map(|o| o.positions).collect(),
+        })
+    }
+}
+
+impl Guide for BoxDiff {
+    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+        let extractor = Arc::new(self.extractor(run)?);
+        let whole =
+            run.guidance_by(extractor.clone(), Arc::new(BoxLoss::usual(Terms::All)), View::Latent, &self.acting)?;
+        let refinement = |&(share, inside): &(f64, f64)| -> Result<Guidance> {
+            let acting = Acting {
+                window: Window::step(share),
+                repeats: self.refinements,
+                until: Until::Reached(1.0 - inside),
+                ..self.acting.clone()
+            };
+            run.guidance_by(extractor.clone(), Arc::new(BoxLoss::usual(Terms::WorstInside)), View::Latent, &acting)
+        };
+        self.refined.iter().map(refinement).chain([Ok(whole)]).collect()
+    }
+}

@@ -1,0 +1,70 @@
+//! Colours in boxes: the mean colour of the predicted picture in each box, drawn to a given one.
+
+use candle_core::{Device, Tensor};
+
+use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run};
+use crate::layout::{self, Bounds};
+use crate::{Error, Result};
+
+/// feat(picture) = its mean colour in each box, (boxes, 3) in [0, 1].
+pub struct ColourLayout {
+    /// The share of each pixel in each box's mean, (boxes, H·W).
+    weights: Tensor,
+    /// (boxes, 3) in [0, 1].
+    target: Tensor,
+}
+
+impl ColourLayout {
+    /// For pictures of this size.
+    pub fn new(colours: &[(Bounds, [f32; 3])], height: usize, width: usize, device: &Device) -> Result<Self> {
+        let mut weights = Vec::with_capacity(colours.len() * height * width);
+        for (i, (bounds, _)) in colours.iter().enumerate() {
+            let mask = layout::mask(&[*bounds], height, width, 0.0);
+            let pixels: f32 = mask.iter().sum();
+            if pixels == 0.0 {
+                return Err(Error::input(format!(
+                    "box {i} of the colours holds no pixel of a picture of {width}×{height}"
+                )));
+            }
+            weights.extend(mask.iter().map(|m| m / pixels));
+        }
+        let target: Vec<f32> = colours.iter().flat_map(|(_, colour)| *colour).collect();
+        Ok(ColourLayout {
+            weights: Tensor::from_vec(weights, (colours.len(), height * width), device)?,
+            target: Tensor::from_vec(target, (colours.len(), 3), device)?,
+        })
+    }
+}
+
+impl Extractor for ColourLayout {
+    fn name(&self) -> &str {
+        "colour layout"
+    }
+
+    fn feat(&self, picture: &Tensor, _: &Moment) -> Result<Tensor> {
+        let pixels = picture.squeeze(0)?.flatten_from(1)?.t()?.contiguous()?;
+        let means = self.weights.to_dtype(pixels.dtype())?.matmul(&pixels)?;
+        Ok(means.affine(0.5, 0.5)?)
+    }
+
+    fn target(&self, _: &Moment) -> Result<Tensor> {
+        Ok(self.target.clone())
+    }
+}
+
+/// Guidance towards colours in boxes.
+pub struct ColourLayoutGuide {
+    /// Each box and its colour, red, green and blue in [0, 1].
+    pub colours: Vec<(Bounds, [f32; 3])>,
+    /// By which colours are compared.
+    pub metric: Metric,
+    /// How it acts.
+    pub acting: Acting,
+}
+
+impl Guide for ColourLayoutGuide {
+    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+        let extractor = ColourLayout::new(&self.colours, run.height, run.width, run.device())?;
+        Ok(vec![run.guidance(extractor, self.metric.distance(), run.picture()?, &self.acting)?])
+    }
+}

@@ -1,0 +1,103 @@
+//! Edges of the predicted picture, drawn to those of a drawing or of another picture.
+//!
+//! The filter is Sobel's, of the grey picture in [0, 1], so that a step from black to white is an edge of 1. It is plain
+//! and differentiable; a trained line extractor can take its place as an ONNX network.
+
+use candle_core::Tensor;
+
+use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run};
+use crate::Result;
+
+/// feat(picture) = the strength of its edges, (1, 1, H, W).
+pub struct Edges {
+    /// The edges that it ought to have.
+    pub target: Tensor,
+}
+
+/// Luma of red, green and blue (ITU-R BT.601).
+const LUMA: [f64; 3] = [0.299, 0.587, 0.114];
+
+/// A picture (B, 3, H, W) in [-1, 1] as grey in [0, 1], (B, 1, H, W).
+pub fn grey(picture: &Tensor) -> Result<Tensor> {
+    let luma = Tensor::new(&LUMA, picture.device())?.to_dtype(picture.dtype())?.reshape((1, 3, 1, 1))?;
+    Ok((picture.broadcast_mul(&luma)?.sum_keepdim(1)? * 0.5)?.affine(1.0, 0.5)?)
+}
+
+/// √(g_x² + g_y² + ε) of Sobel's two filters over 4: (B, 1, H, W) → (B, 1, H, W). The border is mirrored.
+pub fn sobel(grey: &Tensor) -> Result<Tensor> {
+    // Each filter is a difference in one direction and a mean in the other.
+    let line = |x: &Tensor, dim: usize, weights: [f64; 3]| -> Result<Tensor> {
+        let n = x.dim(dim)?;
+        let mirrored = |i: usize| {
+            if n == 1 {
+                0
+            } else if i == 0 {
+                1
+            } else {
+                n - 2
+            }
+        };
+        let (first, last) = (x.narrow(dim, mirrored(0), 1)?, x.narrow(dim, mirrored(n), 1)?);
+        let padded = Tensor::cat(&[&first, x, &last], dim)?;
+        let parts = weights.iter().enumerate().filter(|(_, w)| **w != 0.0);
+        let parts = parts.map(|(i, w)| Ok((padded.narrow(dim, i, n)? * *w)?)).collect::<Result<Vec<_>>>()?;
+        Ok(parts[1..].iter().try_fold(parts[0].clone(), |sum, part| sum + part)?)
+    };
+    let (difference, mean) = ([-0.5, 0.0, 0.5], [0.5, 1.0, 0.5]);
+    let gx = line(&line(grey, 3, difference)?, 2, mean)?;
+    let gy = line(&line(grey, 2, difference)?, 3, mean)?;
+    Ok((gx.sqr()? + gy.sqr()?)?.affine(1.0, 1e-6)?.sqrt()?)
+}
+
+impl Extractor for Edges {
+    fn name(&self) -> &str {
+        "edges"
+    }
+
+    fn feat(&self, picture: &Tensor, _: &Moment) -> Result<Tensor> {
+        sobel(&grey(picture)?)
+    }
+
+    fn target(&self, _: &Moment) -> Result<Tensor> {
+        Ok(self.target.clone())
+    }
+}
+
+/// What a drawing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drawing {
+    /// A picture whose own edges count.
+    Picture,
+    /// Dark lines on a light ground.
+    DarkLines,
+    /// Light lines on a dark ground.
+    LightLines,
+}
+
+/// Guidance towards the edges of a drawing.
+pub struct EdgesGuide {
+    /// (1, 3, H, W) in [-1, 1], of any size.
+    pub picture: Tensor,
+    /// What it is.
+    pub drawing: Drawing,
+    /// By which edges are compared.
+    pub metric: Metric,
+    /// How it acts.
+    pub acting: Acting,
+}
+
+impl Guide for EdgesGuide {
+    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+        let grey = grey(&run.fitted(&self.picture)?)?;
+        let target = match self.drawing {
+            Drawing::Picture => sobel(&grey)?,
+            Drawing::DarkLines => grey.affine(-1.0, 1.0)?,
+            Drawing::LightLines => grey,
+        };
+        Ok(vec![run.guidance(Edges { target }, self.metric.distance(), run.picture()?, &self.acting)?])
+    }
+
+    fn bytes(&self) -> usize {
+        self.picture.elem_count() * self.picture.dtype().size_in_bytes()
+    }
+}

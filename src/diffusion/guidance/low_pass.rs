@@ -1,0 +1,79 @@
+//! The coarse part of the latent, drawn to that of a reference picture.
+//!
+//! Choi et al., ILVR: z' = z − φ(z) + φ(z̄_t), where φ leaves only what is coarser than N. With an orthogonal projection
+//! for φ, here the mean of each N × N block, that is the update of D = ‖φ(z) − φ(z̄_t)‖² with γ = ½.
+
+use candle_core::{Device, Tensor};
+
+use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run, View};
+use crate::inversion::Trajectory;
+use crate::{Result, inversion};
+
+/// feat(z) = φ(z), target_t = φ(z̄_t).
+pub struct LowPass {
+    /// z̄_t, the reference's noisy latents.
+    pub trajectory: Trajectory,
+    /// N, in latent pixels.
+    pub factor: usize,
+}
+
+impl LowPass {
+    /// φ(z): each block's mean in all its pixels. Blocks at the right and lower border may be smaller.
+    pub fn filter(z: &Tensor, factor: usize) -> Result<Tensor> {
+        let (_, _, h, w) = z.dims4()?;
+        let matrix = |n: usize| block_means(n, factor, z.device());
+        Ok(matrix(h)?.to_dtype(z.dtype())?.broadcast_matmul(&z.broadcast_matmul(&matrix(w)?.to_dtype(z.dtype())?)?)?)
+    }
+}
+
+/// (n, n): the mean over the block of each of n pixels in a line. Symmetric, and its own square.
+fn block_means(n: usize, factor: usize, device: &Device) -> Result<Tensor> {
+    let factor = factor.max(1);
+    let weight = |i: usize, j: usize| {
+        let block = i / factor;
+        let size = factor.min(n - block * factor);
+        if j / factor == block { 1.0 / size as f32 } else { 0.0 }
+    };
+    let weights: Vec<f32> = (0..n).flat_map(|i| (0..n).map(move |j| weight(i, j))).collect();
+    Ok(Tensor::from_vec(weights, (n, n), device)?)
+}
+
+impl Extractor for LowPass {
+    fn name(&self) -> &str {
+        "low pass"
+    }
+
+    fn feat(&self, z: &Tensor, _: &Moment) -> Result<Tensor> {
+        Self::filter(z, self.factor)
+    }
+
+    fn target(&self, at: &Moment) -> Result<Tensor> {
+        Self::filter(self.trajectory.at(at.t)?, self.factor)
+    }
+}
+
+/// Guidance towards the coarse part of a picture.
+pub struct LowPassGuide {
+    /// (1, 3, H, W) in [-1, 1], of any size.
+    pub picture: Tensor,
+    /// N, in latent pixels.
+    pub factor: usize,
+    /// By which the coarse parts are compared.
+    pub metric: Metric,
+    /// How it acts.
+    pub acting: Acting,
+}
+
+impl Guide for LowPassGuide {
+    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+        let z0 = run.model.vae()?.encode(&run.fitted(&self.picture)?)?;
+        let keep = self.acting.window.steps(run.sampler.timesteps()).end;
+        let trajectory = inversion::noise(&z0, run.sampler, &run.noise(false)?, keep)?;
+        let extractor = LowPass { trajectory, factor: self.factor };
+        Ok(vec![run.guidance(extractor, self.metric.distance(), View::Latent, &self.acting)?])
+    }
+
+    fn bytes(&self) -> usize {
+        self.picture.elem_count() * self.picture.dtype().size_in_bytes()
+    }
+}

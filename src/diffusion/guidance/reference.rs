@@ -1,0 +1,36 @@
+//! A reference picture: the latent is drawn to the reference's own noisy latent, without an inversion.
+//!
+//! Meng et al., SDEdit: z̄_t = √ᾱ_t z̄_0 + √(1−ᾱ_t) ε with one ε for all t. With w = 1 up to a step it is image-to-image
+//! started there; with DemoFusion's schedule over the whole run it is its skip residual (Du et al.).
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::{Acting, Guidance, Guide, Inverted, Run};
+use crate::{Result, inversion};
+
+/// Guidance towards a picture.
+pub struct Reference {
+    /// (1, 3, H, W) in [-1, 1], of any size.
+    pub picture: Tensor,
+    /// w.
+    pub strength: f64,
+    /// Whether ε is the noise that the run starts from; else the next one of its seed.
+    pub shared_noise: bool,
+    /// When and where it acts; its scale is the strength's.
+    pub acting: Acting,
+}
+
+impl Guide for Reference {
+    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+        let z0 = run.model.vae()?.encode(&run.fitted(&self.picture)?)?;
+        let keep = self.acting.window.steps(run.sampler.timesteps()).end;
+        let trajectory = Arc::new(inversion::noise(&z0, run.sampler, &run.noise(self.shared_noise)?, keep)?);
+        Inverted { trajectory, strength: self.strength, acting: self.acting.clone() }.prepare(run)
+    }
+
+    fn bytes(&self) -> usize {
+        self.picture.elem_count() * self.picture.dtype().size_in_bytes()
+    }
+}

@@ -1,0 +1,118 @@
+//! A segmentation map: each pixel's attention is drawn to the words of its region.
+//!
+//! The network's own cross-attention segments the picture: among the words of a prompt, p(word | pixel). A region's
+//! probability is that of its phrase; what is in no region belongs to the remaining words and the end of the text. The
+//! distance is the cross-entropy to the map. It is layout-guidance for regions of any shape, and the paper's segmentation
+//! maps as control information without a network beside the model's.
+
+use candle_core::{D, Tensor};
+
+use super::attention::{Layers, columns, mean_map};
+use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run, Schedule, View, Window};
+use crate::{Error, Result};
+
+/// feat(z_t) = ln p(region | pixel), (1, regions + 1, cells); the last is none of them.
+pub struct WordSegmentation {
+    layers: Layers,
+    /// Where the words of each region stand among the tokens; those of none at last.
+    positions: Vec<Vec<usize>>,
+    /// p̄, (1, regions + 1, cells).
+    target: Tensor,
+}
+
+impl Extractor for WordSegmentation {
+    fn name(&self) -> &str {
+        "segmentation"
+    }
+
+    fn feat(&self, z: &Tensor, at: &Moment) -> Result<Tensor> {
+        let map = mean_map(&self.layers.maps(z, at)?)?;
+        let region = |positions: &Vec<usize>| Ok(columns(&map, positions)?.sum(D::Minus1)?);
+        let attention = Tensor::stack(&self.positions.iter().map(region).collect::<Result<Vec<_>>>()?, 0)?;
+        let share = attention.broadcast_div(&(attention.sum_keepdim(0)? + 1e-12)?)?;
+        Ok((share + 1e-12)?.log()?.unsqueeze(0)?)
+    }
+
+    fn target(&self, _: &Moment) -> Result<Tensor> {
+        Ok(self.target.clone())
+    }
+}
+
+/// A region of a map: the words for what stands in it, and its colour, red, green and blue in [0, 1].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColouredPhrase {
+    /// Words that the prompt has too.
+    pub phrase: String,
+    /// Its colour in the map.
+    pub colour: [f32; 3],
+}
+
+/// Guidance by a colour-coded map.
+pub struct SegmentationGuide {
+    /// The map, (1, 3, H, W) in [-1, 1], of any size.
+    pub map: Tensor,
+    /// Its regions.
+    pub regions: Vec<ColouredPhrase>,
+    /// How far a pixel's colour may be from a region's, in each channel, of 1.
+    pub tolerance: f32,
+    /// The resolution whose attention counts, in latent pixels a side of one pixel of the attention's map.
+    pub downscale: usize,
+    /// How it acts.
+    pub acting: Acting,
+}
+
+impl SegmentationGuide {
+    /// As layout-guidance: in the first part of the steps, by the share of noise.
+    pub fn usual() -> Acting {
+        Acting { scale: 30.0, schedule: Schedule::Noise, window: Window::first(0.4), repeats: 3, ..Acting::default() }
+    }
+
+    /// The share of each region, and at last of none, in each cell of `height` × `width`: (1, regions + 1, cells).
+    ///
+    /// Errors if a region has no pixel in the map.
+    pub fn shares(&self, height: usize, width: usize) -> Result<Tensor> {
+        let picture = self.map.to_device(&candle_core::Device::Cpu)?.squeeze(0)?.affine(0.5, 0.5)?;
+        let (_, h, w) = picture.dims3()?;
+        let pixels: Vec<Vec<f32>> = picture.flatten_from(1)?.to_dtype(candle_core::DType::F32)?.to_vec2()?;
+        let n = self.regions.len();
+        let mut counts = vec![0f32; (n + 1) * height * width];
+        let mut seen = vec![false; n + 1];
+        for (i, pixel) in (0..h * w).map(|i| (i, [pixels[0][i], pixels[1][i], pixels[2][i]])) {
+            let apart = |colour: &[f32; 3]| colour.iter().zip(pixel).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let near = self.regions.iter().map(|r| apart(&r.colour)).enumerate();
+            let near = near.filter(|(_, apart)| *apart <= self.tolerance).min_by(|a, b| a.1.total_cmp(&b.1));
+            let region = near.map_or(n, |(region, _)| region);
+            seen[region] = true;
+            let cell = (i / w * height / h) * width + i % w * width / w;
+            counts[region * height * width + cell] += 1.0;
+        }
+        if let Some(region) = seen[..n].iter().position(|seen| !seen) {
+            let ColouredPhrase { phrase, colour } = &self.regions[region];
+            let [r, g, b] = colour.map(|v| (v * 255.0).round() as u8);
+            return Err(Error::input(format!(
+                "the map has no pixel of #{r:02x}{g:02x}{b:02x}, the colour of `{phrase}`"
+            )));
+        }
+        let shares = Tensor::from_vec(counts, (1, n + 1, height * width), self.map.device())?;
+        // A map smaller than the attention's leaves cells without a pixel: they are asked for nothing.
+        Ok(shares.broadcast_div(&shares.sum_keepdim(1)?.maximum(1f32)?)?)
+    }
+}
+
+impl Guide for SegmentationGuide {
+    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+        let words = run.model.words(run.prompt)?;
+        let phrases = self.regions.iter().map(|region| run.model.positions(run.prompt, &region.phrase));
+        let mut positions = phrases.collect::<Result<Vec<_>>>()?;
+        let of_none = words.into_iter().filter(|p| !positions.iter().flatten().any(|taken| taken == p)).collect();
+        positions.push(of_none);
+        let (h, w) = run.latent_size();
+        let target = self.shares(h.div_ceil(self.downscale), w.div_ceil(self.downscale))?.to_device(run.device())?;
+        let extractor = WordSegmentation { layers: Layers::Downscale(self.downscale), positions, target };
+        Ok(vec![run.guidance(extractor, Metric::CrossEntropy.distance(), View::Latent, &self.acting)?])
+    }
+
+    fn bytes(&self) -> usize {
+        self.map.elem_count() * self.map.dtype().size_in_bytes()
+    }
+}

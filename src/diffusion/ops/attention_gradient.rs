@@ -1,0 +1,324 @@
+//! The gradient of attention on the CPU, some queries at a time: the N×M weights never exist at once.
+//!
+//! For a strip of queries of one head the scores and their softmax are computed again; the five products of the gradient
+//! are `gemm`'s. With enough heads for all threads each thread has heads of its own, else all share every product.
+
+use std::ops::Range;
+
+use candle_core::{Device, Result, Shape, Tensor};
+use gemm::{Parallelism, gemm};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::kernel::Arg;
+use super::simd::{Shared, dispatch, exp};
+
+/// Scores of a strip: 1 MiB, and as much for their gradient.
+const STRIP: usize = 1 << 18;
+
+/// Multiply-adds below which threads cost more than they bring.
+const WORTH_THREADS: usize = 1 << 20;
+
+/// Numbers of rows that one thread takes at a time.
+const BLOCK: usize = 1 << 14;
+
+/// Where the gradient of the weights comes from.
+#[derive(Clone, Copy)]
+pub(super) enum From<'a> {
+    /// The values v (B, M, heads·d), and the gradient of attention's result (B, heads·d, N).
+    Result { v: &'a [f32], dy: &'a [f32] },
+    /// It is given: (B, heads, N, M).
+    Weights(&'a [f32]),
+}
+
+/// Attention as its gradient needs it.
+pub(super) struct Backward<'a> {
+    /// (B, heads·d, N)
+    pub q: Arg<'a>,
+    /// (B, heads·d, M)
+    pub k: Arg<'a>,
+    pub from: From<'a>,
+    pub heads: usize,
+    pub causal: bool,
+    /// Whether the gradients of q, of k and of v are wanted.
+    pub wanted: [bool; 3],
+}
+
+/// One head's sizes.
+#[derive(Clone, Copy)]
+struct Sizes {
+    c: usize,
+    d: usize,
+    n: usize,
+    m: usize,
+}
+
+impl Backward<'_> {
+    /// The wanted gradients of q, k and v.
+    pub fn run(&self) -> Result<[Option<Tensor>; 3]> {
+        let (&[b, c, n], &[.., m]) = (self.q.dims, self.k.dims) else {
+            candle_core::bail!("attention: needs three dimensions")
+        };
+        let z = Sizes { c, d: c / self.heads, n, m };
+        let shapes = [(b, c, n), (b, c, m), (b, m, c)];
+        let mut results: Vec<Vec<f32>> = (0..3)
+            .map(|i| {
+                let (b, x, y) = shapes[i];
+                if self.wanted[i] { vec![0f32; b * x * y] } else { vec![] }
+            })
+            .collect();
+        let places: Vec<Shared> = results.iter_mut().map(|r| Shared::of(r)).collect();
+        let head = |room: &mut Vec<f32>, i: usize, threads: usize| {
+            self.head(z, i, [places[0], places[1], places[2]], room, threads)
+        };
+        let (heads, threads) = (b * self.heads, rayon::current_num_threads());
+        if heads * n * m * z.d <= WORTH_THREADS {
+            let mut room = Vec::new();
+            (0..heads).for_each(|i| head(&mut room, i, 1));
+        } else if heads >= threads {
+            (0..heads).into_par_iter().for_each_init(Vec::new, |room, i| head(room, i, 1));
+        } else {
+            let mut room = Vec::new();
+            (0..heads).for_each(|i| head(&mut room, i, threads));
+        }
+        let mut tensors = [None, None, None];
+        for (i, (tensor, result)) in tensors.iter_mut().zip(results).enumerate() {
+            if self.wanted[i] {
+                *tensor = Some(Tensor::from_vec(result, Shape::from(shapes[i]), &Device::Cpu)?);
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Adds head `i` of all samples' to the results, which it alone writes to.
+    fn head(&self, z: Sizes, i: usize, [dq, dk, dv]: [Shared; 3], room: &mut Vec<f32>, threads: usize) {
+        let Sizes { c, d, n, m } = z;
+        let (q, k) = (&self.q.data[i * d * n..][..d * n], &self.k.data[i * d * m..][..d * m]);
+        let (sample, column) = (i / self.heads, i % self.heads * d);
+        let scale = 1.0 / (d as f32).sqrt();
+        let most = (STRIP / m).clamp(32, 256).min(n);
+        room.resize(2 * most * m, 0.0);
+        let (weights, of_scores) = room.split_at_mut(most * m);
+        for first in (0..n).step_by(most) {
+            let rows = most.min(n - first);
+            let (weights, of_scores) = (&mut weights[..rows * m], &mut of_scores[..rows * m]);
+            let queries = first..first + rows;
+            scores(q, k, z, queries, scale, weights, threads);
+            in_rows(weights, m, threads, |first_row, block| {
+                dispatch(Softmax { rows: block, m, seen: self.causal.then_some(first + first_row + 1) })
+            });
+            match self.from {
+                From::Weights(dw) => of_scores.copy_from_slice(&dw[(i * n + first) * m..][..rows * m]),
+                From::Result { v, dy } => {
+                    let (v, dy) = (&v[sample * m * c + column..], &dy[i * d * n + first..]);
+                    // (queries, d) · (d, keys)
+                    let (left, right) = (Matrix::new(dy, 1, n), Matrix::new(v, 1, c));
+                    multiply((rows, m, d), 1.0, left, right, Place::new(of_scores, m, 1), false, threads);
+                    if self.wanted[2] {
+                        // SAFETY: these columns of dv are this head's alone.
+                        let dv = unsafe { Place::at(dv, sample * m * c + column, c, 1) };
+                        // (keys, queries) · (queries, d)
+                        let (left, right) = (Matrix::new(weights, 1, m), Matrix::new(dy, 1, n));
+                        multiply((m, d, rows), 1.0, left, right, dv, true, threads);
+                    }
+                }
+            }
+            let weights = &*weights;
+            in_rows(of_scores, m, threads, |first_row, block| {
+                let weights = &weights[first_row * m..][..block.len()];
+                dispatch(OfScores { weights, rows: block, m })
+            });
+            let of_scores = &*of_scores;
+            if self.wanted[0] {
+                // SAFETY: these rows of dq are this head's alone.
+                let dq = unsafe { Place::at(dq, i * d * n + first, n, 1) };
+                // (d, keys) · (keys, queries)
+                multiply((d, rows, m), scale, Matrix::new(k, m, 1), Matrix::new(of_scores, 1, m), dq, false, threads);
+            }
+            if self.wanted[1] {
+                // SAFETY: these rows of dk are this head's alone.
+                let dk = unsafe { Place::at(dk, i * d * m, m, 1) };
+                // (d, queries) · (queries, keys)
+                let (left, right) = (Matrix::new(&q[first..], n, 1), Matrix::new(of_scores, m, 1));
+                multiply((d, m, rows), scale, left, right, dk, true, threads);
+            }
+        }
+    }
+}
+
+/// The scores of some queries, (queries, M).
+fn scores(q: &[f32], k: &[f32], z: Sizes, queries: Range<usize>, scale: f32, to: &mut [f32], threads: usize) {
+    // (queries, d) · (d, keys)
+    let (left, right) = (Matrix::new(&q[queries.start..], 1, z.n), Matrix::new(k, z.m, 1));
+    multiply((queries.len(), z.m, z.d), scale, left, right, Place::new(to, z.m, 1), false, threads);
+}
+
+/// The weights `softmax(qᵀ k / √d)`: (B, heads, N, M).
+pub(super) fn weights(q: Arg, k: Arg, heads: usize) -> Result<(Vec<f32>, Shape)> {
+    let (&[b, c, n], &[.., m]) = (q.dims, k.dims) else { candle_core::bail!("attention: needs three dimensions") };
+    let z = Sizes { c, d: c / heads, n, m };
+    let scale = 1.0 / (z.d as f32).sqrt();
+    let mut weights = vec![0f32; b * heads * n * m];
+    let threads = if b * heads * n * m * z.d > WORTH_THREADS { rayon::current_num_threads() } else { 1 };
+    for (i, weights) in weights.chunks_exact_mut((n * m).max(1)).enumerate() {
+        let (q, k) = (&q.data[i * z.d * n..][..z.d * n], &k.data[i * z.d * m..][..z.d * m]);
+        scores(q, k, z, 0..n, scale, weights, threads);
+        in_rows(weights, m, threads, |_, rows| dispatch(Softmax { rows, m, seen: None }));
+    }
+    Ok((weights, Shape::from((b, heads, n, m))))
+}
+
+/// A matrix to be read, its element (i, j) at i·row + j·column.
+#[derive(Clone, Copy)]
+struct Matrix<'a> {
+    data: &'a [f32],
+    row: usize,
+    column: usize,
+}
+
+impl<'a> Matrix<'a> {
+    fn new(data: &'a [f32], row: usize, column: usize) -> Self {
+        Matrix { data, row, column }
+    }
+
+    /// Whether that many rows and columns are there.
+    fn holds(&self, rows: usize, columns: usize) -> bool {
+        rows == 0 || columns == 0 || (rows - 1) * self.row + (columns - 1) * self.column < self.data.len()
+    }
+}
+
+/// A matrix to be written, which no other thread touches.
+struct Place {
+    at: *mut f32,
+    row: usize,
+    column: usize,
+}
+
+impl Place {
+    fn new(data: &mut [f32], row: usize, column: usize) -> Self {
+        Place { at: data.as_mut_ptr(), row, column }
+    }
+
+    /// From number `i` of a shared memory on.
+    ///
+    /// # Safety
+    /// `i` is in bounds, and what is written from there on is this thread's own.
+    unsafe fn at(memory: Shared, i: usize, row: usize, column: usize) -> Self {
+        // SAFETY: promised by the caller.
+        Place { at: unsafe { memory.at(i) }, row, column }
+    }
+}
+
+/// `to = scale · left · right`, or more of it: (rows, inner) by (inner, columns).
+fn multiply(
+    (rows, columns, inner): (usize, usize, usize),
+    scale: f32,
+    left: Matrix,
+    right: Matrix,
+    to: Place,
+    add: bool,
+    threads: usize,
+) {
+    assert!(left.holds(rows, inner) && right.holds(inner, columns));
+    let threads = if threads == 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
+    // SAFETY: both operands are in bounds, and so is the result: the callers' places have these rows and columns.
+    unsafe {
+        gemm(
+            rows,
+            columns,
+            inner,
+            to.at,
+            to.column as isize,
+            to.row as isize,
+            add,
+            left.data.as_ptr(),
+            left.column as isize,
+            left.row as isize,
+            right.data.as_ptr(),
+            right.column as isize,
+            right.row as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            threads,
+        );
+    }
+}
+
+/// `f` of the number of the first row and of the rows, some at a time.
+fn in_rows(data: &mut [f32], m: usize, threads: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    if threads == 1 {
+        return f(0, data);
+    }
+    let rows = BLOCK.div_ceil(m);
+    data.par_chunks_mut(rows * m).enumerate().for_each(|(i, block)| f(i * rows, block));
+}
+
+/// Softmax of each row of scores.
+struct Softmax<'a> {
+    rows: &'a mut [f32],
+    m: usize,
+    /// How many keys the first row's query sees, and each later one one more. None: all.
+    seen: Option<usize>,
+}
+
+impl WithSimd for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        for (i, row) in self.rows.chunks_exact_mut(self.m).enumerate() {
+            let seen = self.seen.map_or(self.m, |seen| (seen + i).min(self.m));
+            let (row, hidden) = row.split_at_mut(seen);
+            hidden.fill(0.0);
+            let (vectors, tail) = S::as_mut_simd_f32s(row);
+            let mut highest = s.splat_f32s(f32::NEG_INFINITY);
+            for v in &*vectors {
+                highest = s.max_f32s(highest, *v);
+            }
+            let highest = tail.iter().fold(s.reduce_max_f32s(highest), |a, b| a.max(*b));
+            let mut total = s.splat_f32s(0.0);
+            for v in &mut *vectors {
+                *v = exp(s, s.sub_f32s(*v, s.splat_f32s(highest)));
+                total = s.add_f32s(total, *v);
+            }
+            let mut total = s.reduce_sum_f32s(total);
+            if !tail.is_empty() {
+                let last = exp(s, s.sub_f32s(s.partial_load_f32s(tail), s.splat_f32s(highest)));
+                s.partial_store_f32s(tail, last);
+                total += tail.iter().sum::<f32>();
+            }
+            let share = s.splat_f32s(1.0 / total);
+            vectors.iter_mut().for_each(|v| *v = s.mul_f32s(*v, share));
+            tail.iter_mut().for_each(|v| *v /= total);
+        }
+    }
+}
+
+/// Turns rows of the gradient of weights into that of their scores: w (d − Σ w d).
+struct OfScores<'a> {
+    weights: &'a [f32],
+    rows: &'a mut [f32],
+    m: usize,
+}
+
+impl WithSimd for OfScores<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        for (weights, row) in self.weights.chunks_exact(self.m).zip(self.rows.chunks_exact_mut(self.m)) {
+            let ((w, w_tail), (d, d_tail)) = (S::as_simd_f32s(weights), S::as_mut_simd_f32s(row));
+            let mut mean = s.splat_f32s(0.0);
+            for (w, d) in w.iter().zip(&*d) {
+                mean = s.mul_add_e_f32s(*w, *d, mean);
+            }
+            let mean = s.reduce_sum_f32s(mean) + w_tail.iter().zip(&*d_tail).map(|(w, d)| w * d).sum::<f32>();
+            let means = s.splat_f32s(mean);
+            w.iter().zip(d).for_each(|(w, d)| *d = s.mul_f32s(*w, s.sub_f32s(*d, means)));
+            w_tail.iter().zip(d_tail).for_each(|(w, d)| *d = w * (*d - mean));
+        }
+    }
+}

@@ -1,0 +1,167 @@
+"""The methods that are compared, as nodes of one graph a layout. What several methods share, GLIGEN's picture above all,
+stands in the graph once. Knows node types and settings; runs nothing.
+
+A method is a function of a `Graph` that adds its nodes and gives the name of the node whose picture counts. Some methods
+make sense around one setting of LSReGen only, such as masks and `auto`.
+"""
+import json
+
+CFG_SMALL, CFG_LARGE = 3.0, 2.0  # what each built-in model draws best with; see docs/evaluation.md
+MAPS = 2  # the built-in models' maps of 8² and 16² take the place of the published 16² of 64²: half of the latent's side
+BEST = (0.5, 0.4, "ddim")  # LSReGen's setting that won on the set `tune`: see docs/evaluation.md
+STRENGTHS, FRACTIONS, INVERSIONS = (0.1, 0.25, 0.5, 0.75, 1.0), (0.05, 0.1, 0.2, 0.4), ("ddim", "noise")
+
+
+class Graph:
+    """Nodes of one layout. A node that is added twice is there once."""
+
+    def __init__(self, layout):
+        self.layout, self.nodes = layout, {}
+        self.prompt, self.ground = layout["prompt"], layout["prompt"].rsplit(" on ", 1)[1]
+
+    def add(self, type, **fields):
+        """The name of the node of this type and these fields."""
+        node = {"type": type, **fields}
+        for name, known in self.nodes.items():
+            if known == node:
+                return name
+        name = f"{type.lower()}-{len(self.nodes)}"
+        self.nodes[name] = node
+        return name
+
+    def small(self):
+        return self.add("LoadModel", model="shapes/gligen")
+
+    def large(self):
+        return self.add("LoadModel", model="shapes/xl")
+
+    def gligen(self, **size):
+        fields = {"prompt": self.prompt, "boxes": self.layout["boxes"], "seed": self.layout["seed_small"], "cfg": CFG_SMALL}
+        return self.add("GLIGENLayout", model=self.small(), **fields, **size)
+
+    def enlarged(self):
+        return self.add("Upsample", image=f"{self.gligen()}.image", width=256, height=256)
+
+    def encoded(self):
+        return self.add("VAEEncode", model=self.large(), image=self.enlarged())
+
+    def boxes(self):
+        return f"{self.gligen()}.layout"
+
+    def sample_large(self, *guidance, type="GuidedSDXLSample", **fields):
+        fields = {"prompt": self.prompt, "seed": self.layout["seed_large"], "cfg": CFG_LARGE} | fields
+        z = self.add(type, model=self.large(), guidance=list(guidance), **fields)
+        return self.add("Decode", model=self.large(), latent=z)
+
+    def sample_small(self, *guidance):
+        fields = {"prompt": self.prompt, "seed": self.layout["seed_small"], "cfg": CFG_SMALL}
+        z = self.add("GuidedSDSample", model=self.small(), guidance=list(guidance), **fields)
+        return self.add("Decode", model=self.small(), latent=z)
+
+    def save(self, name, image):
+        self.add("SaveImage", image=image, path=f"{name}/{self.layout['id']:04}.png")
+
+    def needed(self, name):
+        """The nodes that a saved method's picture needs, save the models."""
+        path = f"{name}/{self.layout['id']:04}.png"
+        out, look = set(), [n for n, node in self.nodes.items() if node.get("path") == path]
+        while look:
+            at = look.pop()
+            if at not in out and self.nodes[at]["type"] != "LoadModel":
+                out.add(at)
+                for value in self.nodes[at].values():
+                    links = value if isinstance(value, list) else [value]
+                    look += [n for link in links if isinstance(link, str) and (n := link.split(".")[0]) in self.nodes]
+        return out
+
+    def text(self):
+        """The graph as a file; JSON is YAML too."""
+        return json.dumps({"lsregen": 1, "about": f"layout {self.layout['id']}: {self.prompt}", "nodes": self.nodes}, indent=1) + "\n"
+
+
+def lsregen(w, fraction, mode, cfg=CFG_LARGE, boxes=False, **fields):
+    """LSReGen, of strength w or "auto". With `boxes` the layout's boxes are told to the guidance."""
+
+    def nodes(g):
+        more = {"layout": g.boxes()} if boxes else {}
+        more |= {"seed": g.layout["seed_large"]} if mode == "noise" else {"prompt": g.prompt}
+        guidance = g.add("Invert", model=g.large(), latent=g.encoded(), strength=w, window=fraction, mode=mode, **more, **fields)
+        return g.sample_large(guidance, cfg=cfg)
+
+    return nodes
+
+
+def attention(type, large, **fields):
+    """BoxDiff or layout-guidance, on the model that it was made for (Stable Diffusion, here `small` without boxes) or on the
+    large one."""
+
+    def nodes(g):
+        guidance = g.add(type, layout=g.boxes(), **fields)
+        return g.sample_large(guidance) if large else g.sample_small(guidance)
+
+    return nodes
+
+
+def multidiffusion(g):
+    words = {"prompt": f"on {g.ground}", "region_prompt": f"{{phrase}} on {g.ground}"}
+    return g.sample_large(type="MultiDiffusionSample", layout=g.boxes(), **words)
+
+
+def demofusion(g):
+    """DemoFusion's skip residual, on the enlarged picture: from the noised reference on, drawn to it in every step by a weight that
+    falls as its cubed cosine does, with one noise for all. Its dilated sampling and renormalisation are left out."""
+    start = g.add("ReferenceImage", image=g.enlarged(), strength=1.0, window=0.05, shared_noise=True)
+    residual = g.add("ReferenceImage", image=g.enlarged(), strength=1.0, window=1.0, schedule="demofusion", shared_noise=True)
+    return g.sample_large(start, residual)
+
+
+def name_of(w, fraction, mode, more=""):
+    return f"lsregen w={w if w == 'auto' else format(w, 'g')} f={fraction:g} {mode}{more}"
+
+
+RIVALS = {
+    "gligen": lambda g: f"{g.gligen()}.image",
+    "gligen-large": lambda g: f"{g.gligen(width=256, height=256)}.image",
+    "sd": lambda g: g.sample_small(),
+    "xl": lambda g: g.sample_large(),
+    "img2img .3": lsregen(1.0, 0.7, "noise"),
+    "boxdiff": attention("BoxDiff", False, downscale=MAPS),
+    "layout-guidance": attention("LayoutGuidance", False),
+    "boxdiff xl": attention("BoxDiff", True, downscale=MAPS),
+    "layout-guidance xl": attention("LayoutGuidance", True),
+    "multidiffusion": multidiffusion,
+    "demofusion": demofusion,
+}
+
+# w = 0 is `xl`; w = 1 with noise is SDEdit.
+GRID = {name_of(w, f, m): lsregen(w, f, m) for w in STRENGTHS for f in FRACTIONS for m in INVERSIONS}
+
+
+def around(w, fraction, mode):
+    """Variations of one setting: with the noise that the sampling starts from, in the boxes alone, and of a strength that
+    follows the boxes."""
+    out = {
+        " boxes": lsregen(w, fraction, mode, boxes=True),
+        " soft boxes": lsregen(w, fraction, mode, boxes=True, feather=0.05),
+    }
+    if mode == "noise":
+        out[" shared"] = lsregen(w, fraction, mode, shared_noise=True)
+    out = {name_of(w, fraction, mode, k): v for k, v in out.items()}
+    for more, fields in (("", {"outside": 1.0}), (" soft boxes", {"feather": 0.05})):
+        out[name_of("auto", fraction, mode, more)] = lsregen("auto", fraction, mode, boxes=True, **fields)
+    return out
+
+
+def by_cfg(w, fraction, mode, scales=(1.0, 3.0, 4.0, 5.0)):
+    """One setting, and plain sampling, at other scales of classifier-free guidance than the usual one."""
+    out = {name_of(w, fraction, mode, f" cfg={c:g}"): lsregen(w, fraction, mode, cfg=c) for c in scales}
+    return out | {f"xl cfg={c:g}": lambda g, c=c: g.sample_large(cfg=c) for c in scales}
+
+
+def graph(layout, methods):
+    """The graph that draws these methods' pictures of a layout."""
+    g = Graph(layout)
+    for name, nodes in methods.items():
+        g.save(name, nodes(g))
+    return g
+

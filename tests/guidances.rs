@@ -1,0 +1,105 @@
+//! Any extractor in the place of any other: in graphs/lsregen.yaml that is a change of one node, which a check vouches for.
+
+use std::fs;
+use std::path::Path;
+
+use lsregen_nodes::registry;
+
+use crate::{lsregen, outcome, repository};
+
+/// Every guidance as the one node of lsregen.yaml, with what it must be told.
+const GUIDANCES: &[(&str, &str)] = &[
+    ("Invert", "model: large, latent: z0, prompt: \"${prompt}\", steps: \"${steps}\", window: \"${window}\""),
+    ("Invert", "model: large, latent: z0, mode: noise, steps: \"${steps}\", strength: auto, layout: layout.layout"),
+    ("ReferenceImage", "image: up, strength: \"${strength}\", mask: [[0.1, 0.1, 0.5, 0.5]], feather: 0.1"),
+    ("LowPass", "image: up, factor: 4, scale: auto, layout: layout.layout, outside: 0.5"),
+    ("Edges", "image: up, schedule: cosine, window: [0, 0.6]"),
+    ("ColourLayout", "colours: [{ colour: \"#d02020\", box: [0.1, 0.2, 0.4, 0.5] }], repeats: 2, renoise: true"),
+    ("BoxDiff", "layout: layout.layout, downscale: 2, scale: auto"),
+    ("LayoutGuidance", "layout: layout.layout, until: 0.3, normalise: freedom, scale: 0.2"),
+    ("ClipText", "text: a blue square, clip: shapes/clip"),
+    ("ClipImage", "image: up, clip: shapes/clip, distance: l2"),
+    ("Style", "image: up, clip: shapes/clip, scale: auto, mask: [[0, 0, 0.5, 1]]"),
+    ("Segmentation", "image: up, downscale: 2, tolerance: 0.5, regions: [{ phrase: red circle, colour: \"#c04040\" }]"),
+];
+
+/// graphs/lsregen.yaml with another node for its guidance.
+fn graph(guidance: Option<(&str, &str)>) -> String {
+    let text = fs::read_to_string(repository("graphs/lsregen.yaml")).unwrap();
+    let start = text.find("  guide:\n").unwrap();
+    let end = start + text[start..].find("  sample:\n").unwrap();
+    let node = match guidance {
+        Some((kind, told)) => format!("  guide: {{ type: {kind}, {told} }}\n"),
+        None => String::new(),
+    };
+    let text = [&text[..start], &node, &text[end..]].concat();
+    // Params that only some of them name would be told as unused.
+    let params = ["strength", "window"].iter().filter(|name| !node.contains(&format!("${{{name}}}")));
+    params.fold(text, |text, name| {
+        let line = text.lines().find(|line| line.starts_with(&format!("  {name}: "))).unwrap().to_string();
+        text.replace(&format!("{line}\n"), "")
+    })
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+/// Every guidance node of the registry is in the list.
+#[test]
+fn no_guidance_is_left_out() {
+    let registry = registry();
+    let guidances = registry.iter().filter(|entry| entry.node_type.outputs.iter().any(|o| o.type_name == "Guidance"));
+    for entry in guidances {
+        let name = entry.node_type.name;
+        assert!(GUIDANCES.iter().any(|(kind, _)| *kind == name), "{name} is not tried");
+    }
+}
+
+#[test]
+fn a_swap_is_a_change_of_one_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = vec![];
+    for (i, a) in GUIDANCES.iter().enumerate() {
+        for (j, b) in GUIDANCES.iter().enumerate().filter(|(j, _)| *j != i) {
+            let (before, after) = (graph(Some(*a)), graph(Some(*b)));
+            let nodes = |text: &str| -> Vec<String> {
+                let nodes = text[text.find("nodes:").unwrap()..].lines();
+                nodes.filter(|line| !line.starts_with("  guide:")).map(String::from).collect()
+            };
+            assert_eq!(nodes(&before), nodes(&after));
+            files.push(write(folder.path(), &format!("{i}-{j}.yaml"), &after));
+        }
+    }
+    let run = lsregen().arg("check").args(&files).output().unwrap();
+    let (stdout, stderr, code) = outcome(run);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    // What the new guidance has no use for may be warned of.
+    let judged =
+        files.iter().filter(|file| [&stdout, &stderr].iter().any(|text| text.contains(&format!("{file}: ")))).count();
+    assert_eq!(judged, files.len(), "{stdout}{stderr}");
+}
+
+/// Each runs, on the built-in models, and changes the picture.
+#[test]
+fn every_guidance_guides() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = |name: &str, text: &str| {
+        let file = write(folder.path(), &format!("{name}.yaml"), text);
+        let out = folder.path().join(name);
+        let arguments = ["run", &file, "--device", "cpu", "--no-metadata", "--set", "steps=3", "--output-dir"];
+        let (_, stderr, code) = outcome(lsregen().args(arguments).arg(&out).output().unwrap());
+        assert_eq!(code, 0, "{name}: {stderr}");
+        fs::read(out.join("out/lsregen.png")).unwrap()
+    };
+    let plain =
+        picture("plain", &graph(None).replace("guidance: [guide]", "guidance: []\n    width: 256\n    height: 256"));
+    let mut pictures = vec![plain];
+    for (i, guidance) in GUIDANCES.iter().enumerate() {
+        let made = picture(&format!("{i}-{}", guidance.0), &graph(Some(*guidance)));
+        assert!(!pictures.contains(&made), "{guidance:?} changes nothing");
+        pictures.push(made);
+    }
+}
