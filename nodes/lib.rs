@@ -21,6 +21,7 @@ pub mod values;
 mod write;
 
 mod attention_map;
+mod bounded_attention;
 mod box_diff;
 mod clip_image;
 mod clip_text;
@@ -53,6 +54,7 @@ use lsregen_engine::{NodeType, Registry};
 
 pub use acting::{Acting, AutoStrength, Course, Scaling, Share, Strength};
 pub use attention_map::AttentionMap;
+pub use bounded_attention::BoundedAttention;
 pub use box_diff::BoxDiff;
 pub use boxes::PhraseBox;
 pub use clip_image::ClipImage;
@@ -107,6 +109,7 @@ pub const ALL: &[NodeType] = &[
     NodeType::of::<Style>(),
     NodeType::of::<BoxDiff>(),
     NodeType::of::<LayoutGuidance>(),
+    NodeType::of::<BoundedAttention>(),
     NodeType::of::<Segmentation>(),
     NodeType::of::<GuidedSdxlSample>(),
     NodeType::of::<SdxlSample>(),

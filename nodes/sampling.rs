@@ -14,7 +14,7 @@ use crate::defaults;
 use crate::options::{Sampler, eta_faults, negative, prompt, size_faults, sizes};
 use crate::preview::on_step_with_previews;
 use crate::values::{Guidance, Latent, Model};
-use crate::{BoxDiff, GligenLayout, LayoutGuidance, Segmentation, layout};
+use crate::{BoundedAttention, BoxDiff, GligenLayout, LayoutGuidance, Segmentation, layout};
 
 /// The parameters of a sampling, whatever the family of its model.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -129,6 +129,7 @@ pub(crate) fn phrase_faults(prompt: &str, links: &Links) -> Vec<Fault> {
     }
     let by_layout = links.to::<BoxDiff>("guidance").map(|(link, _)| link);
     let by_layout = by_layout.chain(links.to::<LayoutGuidance>("guidance").map(|(link, _)| link));
+    let by_layout = by_layout.chain(links.to::<BoundedAttention>("guidance").map(|(link, _)| link));
     for link in by_layout {
         let further = (link.further)();
         let boxes = further.to::<GligenLayout>("layout").map(|(_, node)| &node.boxes);

@@ -17,6 +17,7 @@ const GUIDANCES: &[(&str, &str)] = &[
     ("ColourLayout", "colours: [{ colour: \"#d02020\", box: [0.1, 0.2, 0.4, 0.5] }], repeats: 2, renoise: true"),
     ("BoxDiff", "layout: layout.layout, downscale: 2, scale: auto"),
     ("LayoutGuidance", "layout: layout.layout, until: 0.3, normalise: freedom, scale: 0.2"),
+    ("BoundedAttention", "layout: layout.layout, downscale: 2, scale: 30"),
     ("ClipText", "text: a blue square, clip: shapes/clip"),
     ("ClipImage", "image: up, clip: shapes/clip, distance: l2"),
     ("Style", "image: up, clip: shapes/clip, scale: auto, mask: [[0, 0, 0.5, 1]]"),

@@ -44,8 +44,13 @@ impl Layers {
 
     /// Their cross-attention for z_t, under the run's own prompt.
     pub fn maps(self, z: &Tensor, at: &Moment) -> Result<Vec<AttentionMap>> {
+        self.maps_of(z, at, AttentionKind::Cross)
+    }
+
+    /// Their attention of this kind for z_t.
+    pub fn maps_of(self, z: &Tensor, at: &Moment, kind: AttentionKind) -> Result<Vec<AttentionMap>> {
         let wanted = self.of(&at.denoiser.attention_places())?;
-        at.denoiser.attention_maps(z, at.t, AttentionKind::Cross, &wanted)
+        at.denoiser.attention_maps(z, at.t, kind, &wanted)
     }
 }
 
