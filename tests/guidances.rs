@@ -15,6 +15,9 @@ const GUIDANCES: &[(&str, &str)] = &[
     ("LowPass", "image: up, factor: 4, scale: auto, layout: layout.layout, outside: 0.5"),
     ("Edges", "image: up, schedule: cosine, window: [0, 0.6]"),
     ("ColourLayout", "colours: [{ colour: \"#d02020\", box: [0.1, 0.2, 0.4, 0.5] }], repeats: 2, renoise: true"),
+    ("ClipText", "clip: shapes/clip, text: \"a blue star on moss\", window: [0.1, 0.7]"),
+    ("ClipImage", "clip: shapes/clip, image: up, distance: l2, scale: auto, layout: layout.layout"),
+    ("Style", "clip: shapes/clip, image: up, layer: 2, renoise: false"),
     ("BoxDiff", "layout: layout.layout, downscale: 2, scale: auto"),
     ("LayoutGuidance", "layout: layout.layout, until: 0.3, normalise: freedom, scale: 0.2"),
     ("Segmentation", "image: up, downscale: 2, tolerance: 0.5, regions: [{ phrase: red circle, colour: \"#c04040\" }]"),
@@ -74,7 +77,8 @@ fn a_swap_is_a_change_of_one_node() {
     let (stdout, stderr, code) = outcome(run);
     assert_eq!(code, 0, "{stdout}{stderr}");
     // What the new guidance has no use for may be warned of.
-    let judged = files.iter().filter(|file| [&stdout, &stderr].iter().any(|text| text.contains(&format!("{file}: ")))).count();
+    let judged =
+        files.iter().filter(|file| [&stdout, &stderr].iter().any(|text| text.contains(&format!("{file}: ")))).count();
     assert_eq!(judged, files.len(), "{stdout}{stderr}");
 }
 
