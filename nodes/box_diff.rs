@@ -61,7 +61,7 @@ outputs! {
 
 impl Node for BoxDiff {
     const TYPE: &'static str = "BoxDiff";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     type Inputs = BoxDiffInputs;
     type Outputs = BoxDiffOutputs;

@@ -65,7 +65,8 @@ fn no_memory(memory: Option<(usize, usize)>) -> String {
     };
     format!(
         "the GPU's memory is full{room}. Less is needed with `--dtype bf16`, with `--offload` (what is not at work leaves \
-         the GPU), with a smaller picture, or with `cfg: 1` (half the batch); `nvidia-smi` shows what else holds memory"
+         the GPU), with `--gradient-memory 0` (for guidance through a network), with a smaller picture, or with `cfg: 1` (half \
+         the batch); `nvidia-smi` shows what else holds memory"
     )
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::sampling::{Sampling, sample};
+use crate::sampling::{Sampling, phrase_faults, sample};
 use crate::values::{Guidance, Latent, Model};
 
 /// Draws a prompt with a Stable Diffusion 1 model while guidance nudges the latent, step by step.
@@ -56,6 +56,10 @@ impl Node for GuidedSdSample {
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         self.sampling.faults()
+    }
+
+    fn check_links(&self, links: &Links) -> Vec<Fault> {
+        phrase_faults(&self.sampling.prompt, links)
     }
 
     fn run(&self, inputs: GuidedSdSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdSampleOutputs> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Invert;
 use crate::invert::Mode;
-use crate::sampling::{Sampling, SdxlSampling};
+use crate::sampling::{Sampling, SdxlSampling, phrase_faults};
 use crate::values::{Guidance, Latent, Model};
 
 /// Draws a prompt with an SDXL model while guidance nudges the latent, step by step.
@@ -83,7 +83,9 @@ impl Node for GuidedSdxlSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<Fault> {
-        links.to::<Invert>("guidance").filter_map(|(link, invert)| self.apart(link.index, link.name, invert)).collect()
+        let inverted = links.to::<Invert>("guidance");
+        let apart = inverted.filter_map(|(link, invert)| self.apart(link.index, link.name, invert));
+        apart.chain(phrase_faults(&self.0.sampling.prompt, links)).collect()
     }
 
     fn run(&self, inputs: GuidedSdxlSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdxlSampleOutputs> {

@@ -126,3 +126,8 @@ pub const ALL: &[NodeType] = &[
 pub fn registry() -> Registry {
     Registry::new(ALL)
 }
+
+/// The guide to guidance, whose example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guidance.md")]
+struct GuidanceGuide;

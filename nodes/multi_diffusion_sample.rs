@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use lsregen_diffusion::models::prompt::Prompt;
 use lsregen_diffusion::pipeline::{self, RegionPrompts};
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::raise;
 use crate::defaults;
 use crate::preview::on_step_with_previews;
-use crate::sampling::Sampling;
+use crate::sampling::{Sampling, phrase_faults};
 use crate::values::{Guidance, Latent, Layout, Model};
 
 /// Draws each box of a layout by its own phrase, and the rest by the prompt, all at once (MultiDiffusion).
@@ -73,6 +73,10 @@ impl Node for MultiDiffusionSample {
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         self.sampling.faults()
+    }
+
+    fn check_links(&self, links: &Links) -> Vec<Fault> {
+        phrase_faults(&self.sampling.prompt, links)
     }
 
     fn run(&self, inputs: MultiDiffusionSampleInputs, cx: &Context) -> anyhow::Result<MultiDiffusionSampleOutputs> {

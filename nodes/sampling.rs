@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, Settings};
-use lsregen_engine::{Context, Fault};
+use lsregen_engine::{Context, Fault, Linked, Links};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,7 @@ use crate::defaults;
 use crate::options::{Sampler, eta_faults, negative, prompt, size_faults, sizes};
 use crate::preview::on_step_with_previews;
 use crate::values::{Guidance, Latent, Model};
+use crate::{BoxDiff, GligenLayout, LayoutGuidance, Segmentation, layout};
 
 /// The parameters of a sampling, whatever the family of its model.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -111,6 +112,45 @@ pub(crate) fn sample(
     let guides: Vec<_> = guidance.iter().map(|g| g.guide.clone()).collect();
     let z = pipeline::sample(&model.0, settings, &guides, &on_step).map_err(raise)?;
     Ok(Latent { z, family: Some(model.0.info.family) })
+}
+
+/// Faults of guidances that move words which the prompt does not have.
+pub(crate) fn phrase_faults(prompt: &str, links: &Links) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut judge = |link: &Linked, phrase: &str| {
+        if !has_words(prompt, phrase) {
+            let message = format!("`{}` guides the words `{phrase}`, and the prompt does not have them", link.name);
+            let help = "say them in the prompt as the layout says them: attention can only move words that are there";
+            faults.push(Fault::new(format!("guidance/{}", link.index), message).help(help));
+        }
+    };
+    for (link, guidance) in links.to::<Segmentation>("guidance") {
+        guidance.regions.iter().for_each(|region| judge(link, &region.phrase));
+    }
+    let by_layout = links.to::<BoxDiff>("guidance").map(|(link, _)| link);
+    let by_layout = by_layout.chain(links.to::<LayoutGuidance>("guidance").map(|(link, _)| link));
+    for link in by_layout {
+        let further = (link.further)();
+        let boxes = further.to::<GligenLayout>("layout").map(|(_, node)| &node.boxes);
+        let boxes = boxes.chain(further.to::<layout::Layout>("layout").map(|(_, node)| &node.boxes));
+        boxes.flatten().flatten().for_each(|object| judge(link, &object.phrase));
+    }
+    faults
+}
+
+/// Whether a prompt has a phrase's words, one after another, but for a leading article.
+fn has_words(prompt: &str, phrase: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        words.map(str::to_lowercase).collect()
+    };
+    let (prompt, phrase) = (words(prompt), words(phrase));
+    let phrase = match phrase.as_slice() {
+        [article, rest @ ..] if !rest.is_empty() && ["a", "an", "the"].contains(&article.as_str()) => rest,
+        all => all,
+    };
+    // What has no letters is for the tokenizer to judge.
+    phrase.is_empty() || prompt.windows(phrase.len()).any(|words| words == phrase)
 }
 
 impl Sampling {

@@ -17,6 +17,7 @@ pub mod latent;
 pub mod layout;
 pub mod models;
 pub mod noise;
+pub mod onnx;
 pub mod ops;
 pub mod pipeline;
 pub mod regions;

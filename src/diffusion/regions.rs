@@ -11,6 +11,7 @@ use candle_core::Tensor;
 
 use crate::Result;
 use crate::denoiser::{Denoiser, Guided};
+use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace};
 use crate::noise::Generator;
 use crate::schedule::NoiseSchedule;
 
@@ -73,6 +74,24 @@ impl Denoiser for Regions {
         match sum {
             Some(sum) => Ok(sum.broadcast_div(&self.cover)?),
             None => Ok(z.zeros_like()?),
+        }
+    }
+
+    /// That of the ground, whose prompt is the whole picture's.
+    fn attention_places(&self) -> Vec<AttentionPlace> {
+        self.parts.first().map_or_else(Vec::new, |ground| ground.denoiser.attention_places())
+    }
+
+    fn attention_maps(
+        &self,
+        z: &Tensor,
+        t: f64,
+        kind: AttentionKind,
+        places: &[AttentionPlace],
+    ) -> Result<Vec<AttentionMap>> {
+        match self.parts.first() {
+            Some(ground) => ground.denoiser.attention_maps(z, t, kind, places),
+            None => Ok(vec![]),
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Linked<'a> {
     pub node: Option<&'a dyn DynNode>,
     /// The variant (model family) of the value, where it is known.
     pub variant: Option<&'a str>,
+    /// The producer's own links, when they are asked for.
+    pub further: Box<dyn Fn() -> Links<'a> + 'a>,
 }
 
 impl<'a> Links<'a> {

@@ -46,7 +46,7 @@ class Graph:
         return self.add("VAEEncode", model=self.large(), image=self.enlarged())
 
     def boxes(self):
-        return f"{self.gligen()}.layout"
+        return self.add("Layout", boxes=self.layout["boxes"])
 
     def sample_large(self, *guidance, type="GuidedSDXLSample", **fields):
         fields = {"prompt": self.prompt, "seed": self.layout["seed_large"], "cfg": CFG_LARGE} | fields
@@ -81,12 +81,13 @@ class Graph:
 
 def lsregen(w, fraction, mode, cfg=CFG_LARGE, boxes=False, **fields):
     """LSReGen, of strength w or "auto". With `boxes` the layout's boxes are told to the guidance."""
+    sampling = {"cfg": cfg} | ({"eta": fields.pop("eta")} if "eta" in fields else {})
 
     def nodes(g):
         more = {"layout": g.boxes()} if boxes else {}
         more |= {"seed": g.layout["seed_large"]} if mode == "noise" else {"prompt": g.prompt}
         guidance = g.add("Invert", model=g.large(), latent=g.encoded(), strength=w, window=fraction, mode=mode, **more, **fields)
-        return g.sample_large(guidance, cfg=cfg)
+        return g.sample_large(guidance, **sampling)
 
     return nodes
 
@@ -107,12 +108,13 @@ def multidiffusion(g):
     return g.sample_large(type="MultiDiffusionSample", layout=g.boxes(), **words)
 
 
-def demofusion(g):
-    """DemoFusion's skip residual, on the enlarged picture: from the noised reference on, drawn to it in every step by a weight that
-    falls as its cubed cosine does, with one noise for all. Its dilated sampling and renormalisation are left out."""
-    start = g.add("ReferenceImage", image=g.enlarged(), strength=1.0, window=0.05, shared_noise=True)
-    residual = g.add("ReferenceImage", image=g.enlarged(), strength=1.0, window=1.0, schedule="demofusion", shared_noise=True)
-    return g.sample_large(start, residual)
+def reference(type="ReferenceImage", **fields):
+    """Guidance by GLIGEN's enlarged picture through another node than Invert."""
+    return lambda g: g.sample_large(g.add(type, image=g.enlarged(), **fields), width=256, height=256)
+
+
+# DemoFusion's skip residual on the enlarged picture. Its dilated sampling and its renormalisation are left out.
+demofusion = reference(strength=1.0, window=1.0, schedule="demofusion", shared_noise=True)
 
 
 def name_of(w, fraction, mode, more=""):
@@ -156,6 +158,25 @@ def by_cfg(w, fraction, mode, scales=(1.0, 3.0, 4.0, 5.0)):
     """One setting, and plain sampling, at other scales of classifier-free guidance than the usual one."""
     out = {name_of(w, fraction, mode, f" cfg={c:g}"): lsregen(w, fraction, mode, cfg=c) for c in scales}
     return out | {f"xl cfg={c:g}": lambda g, c=c: g.sample_large(cfg=c) for c in scales}
+
+
+def further():
+    """What else the framework offers for the same end: other extractors of the same picture, and LSReGen's strength spread
+    otherwise over the steps."""
+    out = {}
+    for n in (2, 4, 8):
+        for f in (0.2, 0.4, 0.6):
+            out[f"lowpass n={n} f={f:g}"] = reference("LowPass", factor=n, window=f)
+    for m in INVERSIONS:
+        for w, f in ((0.1, 0.7), (0.25, 0.7)):
+            out[name_of(w, f, m)] = lsregen(w, f, m)
+        for f in (0.2, 0.4, 0.7):
+            out[name_of(1.0, f, m, " cosine")] = lsregen(1.0, f, m, schedule="cosine")
+        out[name_of(1.0, 1.0, m, " demofusion")] = lsregen(1.0, 1.0, m, schedule="demofusion")
+        out[name_of(0.5, 0.4, m, " eta=1")] = lsregen(0.5, 0.4, m, eta=1.0)
+    out[name_of(0.5, 0.4, "noise", " shared")] = lsregen(0.5, 0.4, "noise", shared_noise=True)
+    out["xl eta=1"] = lambda g: g.sample_large(eta=1.0)
+    return out
 
 
 def graph(layout, methods):

@@ -1,6 +1,8 @@
 //! Layout-guidance: most of the cross-attention of each object's words is to lie in its box (Chen et al., WACV 2024).
 //!
+//! ```text
 //!     E = mean over heads and words of (1 − Σ_{u ∈ B} A_u / Σ_u A_u)²
+//! ```
 //!
 //! summed over objects and maps, over their numbers. The maps are those of the middle and of the first attending block on
 //! the way up. In the first fifth of the steps z ← z − (1−ᾱ) 30 ∇E, up to five times a step, until E ≤ 0.2 once: then the

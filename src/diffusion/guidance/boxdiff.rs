@@ -1,11 +1,13 @@
 //! BoxDiff: the cross-attention of each object's words is drawn into its box (Xie et al., ICCV 2023).
 //!
 //! A is the mean of all cross-attention of one resolution, without the begin and the last token, × 100, softmax over what
-//! is left, smoothed; an object of several words has the mean of theirs. With the box's mask M, P the share of cells that
+//! is left, smoothed; an object of several words has the sum of theirs, which is the share of the phrase. With the box's mask M, P the share of cells that
 //! count and c the cells near the box's edges:
 //!
+//! ```text
 //!     L_ib = Σ max(0, 1 − mean topk_P(A ⊙ M))        L_ob = Σ mean topk_P(A ⊙ (1−M))
 //!     L_cx = Σ mean_x |max_y A − max_y M| c_x        L_cy likewise
+//! ```
 //!
 //! In its first half of the steps z ← z − 20 √(1 … ½) ∇(L_ib + L_ob + L_cx + L_cy); in three steps before that, up to 20
 //! updates by the largest L_ib alone, until it is small enough.
@@ -61,8 +63,8 @@ impl Extractor for ObjectAttention {
         let share = candle_nn::ops::softmax(&(map.narrow(1, 1, tokens)? * 100.0)?, D::Minus1)?;
         let object = |positions: &Vec<usize>| -> Result<Tensor> {
             let shifted: Vec<usize> = positions.iter().map(|p| p - 1).collect();
-            // Smoothing is linear: that of the mean is the mean of the smoothed.
-            Self::smooth(&columns(&share, &shifted)?.mean(D::Minus1)?.reshape((h, w))?)
+            // Smoothing is linear: that of the sum is the sum of the smoothed.
+            Self::smooth(&columns(&share, &shifted)?.sum(D::Minus1)?.reshape((h, w))?)
         };
         Ok(Tensor::stack(&self.positions.iter().map(object).collect::<Result<Vec<_>>>()?, 0)?)
     }

@@ -3,7 +3,7 @@
 //! Li et al., GLIGEN, CVPR 2023; checked against diffusers' `GLIGENTextBoundingboxProjection` and
 //! `GatedSelfAttentionDense`.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use crate::models::config::AttentionType;
 use crate::models::layers::{Attention, FeedForward, LayerNorm, Linear};
@@ -111,21 +111,24 @@ pub struct Fuser {
     ff: FeedForward,
     norm1: LayerNorm,
     norm2: LayerNorm,
-    alpha_attn: Tensor,
-    alpha_dense: Tensor,
+    /// tanh α of the attention and of the feed-forward net.
+    gates: [f64; 2],
 }
 
 impl Fuser {
     /// `d`: width of the block; `context`: width of the grounding tokens.
     pub fn new(d: usize, context: usize, heads: usize, w: &Weights) -> Result<Self> {
+        // Numbers, not tensors: those would get gradients that nobody wants.
+        let gate = |name: &str| -> Result<f64> {
+            Ok(w.get((), name)?.tanh()?.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_scalar()?)
+        };
         Ok(Fuser {
             linear: Linear::new(context, d, &w.at("linear"))?,
             attn: Attention::new(d, d, heads, &w.at("attn"))?,
             ff: FeedForward::new(d, &w.at("ff"))?,
             norm1: LayerNorm::new(d, 1e-5, &w.at("norm1"))?,
             norm2: LayerNorm::new(d, 1e-5, &w.at("norm2"))?,
-            alpha_attn: w.get((), "alpha_attn")?,
-            alpha_dense: w.get((), "alpha_dense")?,
+            gates: [gate("alpha_attn")?, gate("alpha_dense")?],
         })
     }
 
@@ -139,8 +142,15 @@ impl Fuser {
         let h = self.norm1.forward(&Tensor::cat(&[x, &o], 1)?)?;
         // Only the pixels' half of the attention is used, so only they are queries.
         let h = self.attn.forward(&h.narrow(1, 0, n)?.contiguous()?, &h)?;
-        let x = (x + h.broadcast_mul(&self.alpha_attn.tanh()?)?)?;
+        let x = (x + (h * self.gates[0])?)?;
         let h = self.ff.forward(&self.norm2.forward(&x)?)?;
-        Ok((&x + h.broadcast_mul(&self.alpha_dense.tanh()?)?)?)
+        Ok((&x + (h * self.gates[1])?)?)
+    }
+
+    /// Numbers a sample that autodiff keeps of it, for `n` pixels, `m` grounding tokens and width `d`.
+    pub(super) fn kept(n: usize, m: usize, d: usize) -> usize {
+        // All tokens: side by side, normalised, as keys and values; the pixels' part of them, queries, result, its
+        // projection, that by the gate, sum; the feed-forward net: norm, 8 to be gated, 4 gated, result, by the gate, sum.
+        4 * (n + m) * d + (6 + 16) * n * d
     }
 }

@@ -84,6 +84,11 @@ impl Conv2d {
         Ok(self.convolution.forward_add(x, add)?)
     }
 
+    /// The gradient of an input of (height, width) from that of the result.
+    pub fn input_gradient(&self, size: (usize, usize), dy: &Tensor) -> Result<Tensor> {
+        Ok(self.convolution.input_gradient(size, dy)?)
+    }
+
     /// [`Conv2d::forward`] of `x` at twice its size, each pixel four times.
     pub fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.convolution.forward_doubled(x)?)
@@ -112,6 +117,11 @@ impl GroupNorm {
     /// Normalisation, then SiLU.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, true)?)
+    }
+
+    /// The gradient of [`GroupNorm::forward_silu`]'s input from that of its result.
+    pub fn silu_gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        Ok(ops::group_norm_gradient(x, self.groups, &self.weight, &self.bias, self.eps, true, dy)?)
     }
 
     /// What the whole of a map, of which `x` is a part, is normalised by: to be joined with those of its other parts.

@@ -6,6 +6,7 @@
 pub mod attention_maps;
 pub mod bands;
 pub mod blueprint;
+pub mod checkpoint;
 pub mod clip;
 pub mod clip_pair;
 pub mod clip_picture;
@@ -28,6 +29,7 @@ use candle_core::{D, DType, Device, Tensor};
 
 use crate::layout::GroundedPhrase;
 use crate::models::blueprint::EncoderBlueprint;
+use crate::models::checkpoint::GRADIENT_MEMORY;
 use crate::models::clip::ClipTextModel;
 use crate::models::config::{AttentionType, UNetConfig, VaeConfig};
 use crate::models::gligen::Grounding;
@@ -217,6 +219,7 @@ pub struct Model {
     blueprint: Blueprint,
     numbers: Numbers,
     offload: bool,
+    gradient_memory: u64,
     unet: Network<UNet>,
     vae: Network<AutoencoderKl>,
     encoders: Network<Vec<TextEncoder>>,
@@ -232,10 +235,18 @@ impl Model {
             blueprint,
             numbers,
             offload,
+            gradient_memory: GRADIENT_MEMORY,
             unet: Network::default(),
             vae: Network::default(),
             encoders: Network::default(),
         }
+    }
+
+    /// With so many bytes for what each of U-Net and autoencoder keeps for a gradient through it, by default
+    /// [`GRADIENT_MEMORY`]: what does not fit is computed again, see [`UNet::with_gradient_memory`].
+    pub fn with_gradient_memory(mut self, bytes: u64) -> Self {
+        self.gradient_memory = bytes;
+        self
     }
 
     /// What it is made of.
@@ -249,7 +260,7 @@ impl Model {
             self.vae.release();
             self.encoders.release();
         }
-        self.unet.get(|| self.blueprint.load_unet(&self.numbers))
+        self.unet.get(|| Ok(self.blueprint.load_unet(&self.numbers)?.with_gradient_memory(self.gradient_memory)))
     }
 
     /// Pictures to latents and back.
@@ -258,7 +269,7 @@ impl Model {
             self.unet.release();
             self.encoders.release();
         }
-        self.vae.get(|| self.blueprint.load_vae(&self.numbers))
+        self.vae.get(|| Ok(self.blueprint.load_vae(&self.numbers)?.with_gradient_memory(self.gradient_memory)))
     }
 
     fn encoders(&self) -> Result<Arc<Vec<TextEncoder>>> {

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::Result;
 use crate::models::bands::{Map, Reach, Walk};
+use crate::models::checkpoint::{Block, recomputed};
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
 use crate::weights::Weights;
 
@@ -33,15 +34,32 @@ impl ResnetBlock {
     /// `x` (B, from, H, W), `activated_temb` (B, d): the time embedding after SiLU → (B, to, H, W).
     pub fn forward(&self, x: &Tensor, activated_temb: Option<&Tensor>) -> Result<Tensor> {
         // No name twice: what is shadowed would stay in memory.
-        let mut h = self.norm1.forward_silu(x)?;
-        h = match (&self.time_emb_proj, activated_temb) {
-            (Some(proj), Some(temb)) => self.conv1.forward_add(&h, &proj.forward(temb)?)?,
-            _ => self.conv1.forward(&h)?,
-        };
+        let mut h = self.before_norm2(x, activated_temb)?;
         h = self.norm2.forward_silu(&h)?;
         match &self.shortcut {
             Some(conv) => self.conv2.forward_add(&h, &conv.forward(x)?),
             None => self.conv2.forward_add(&h, x),
+        }
+    }
+
+    fn before_norm2(&self, x: &Tensor, activated_temb: Option<&Tensor>) -> Result<Tensor> {
+        let h = self.norm1.forward_silu(x)?;
+        match (&self.time_emb_proj, activated_temb) {
+            (Some(proj), Some(temb)) => self.conv1.forward_add(&h, &proj.forward(temb)?),
+            _ => self.conv1.forward(&h),
+        }
+    }
+
+    /// The gradient of `x` alone: of what lies between, only the second norm's input is computed again.
+    fn input_gradient(&self, x: &Tensor, activated_temb: Option<&Tensor>, dy: &Tensor) -> Result<Tensor> {
+        let (_, _, h, w) = x.dims4()?;
+        let mut d = self.conv2.input_gradient((h, w), dy)?;
+        d = self.norm2.silu_gradient(&self.before_norm2(x, activated_temb)?, &d)?;
+        d = self.conv1.input_gradient((h, w), &d)?;
+        d = self.norm1.silu_gradient(x, &d)?;
+        match &self.shortcut {
+            Some(conv) => Ok((conv.input_gradient((h, w), dy)? + d)?),
+            None => Ok((d + dy)?),
         }
     }
 
@@ -60,6 +78,75 @@ impl ResnetBlock {
             })?,
         };
         walk.convolve(&self.conv2, Reach::Around, norm2, h, Some(skip))
+    }
+}
+
+/// Inputs: a feature map, in one or in two parts of its channels; then the time embedding, if the block takes one.
+impl Block for ResnetBlock {
+    fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
+        let ((b, _, h, w), parts) = (inputs[0].dims4()?, self.parts(inputs.len()));
+        let from = inputs[..parts].iter().map(|t| t.dim(1)).sum::<candle_core::Result<usize>>()?;
+        let to = self.conv2.channels();
+        // Both norms' results and the first convolution's; the parts in one; what the shortcut gives.
+        let channels = from + 2 * to + if parts > 1 { from } else { 0 } + self.shortcut.as_ref().map_or(0, |_| to);
+        Ok(b * channels * h * w)
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        let parts = self.parts(inputs.len());
+        match &inputs[..parts] {
+            [x] => self.forward(x, inputs.get(parts)),
+            parts_of_x => self.forward(&Tensor::cat(parts_of_x, 1)?, inputs.get(parts)),
+        }
+    }
+
+    fn gradient(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let parts = self.parts(inputs.len());
+        let temb = inputs.get(parts);
+        if wanted.get(parts) == Some(&true) {
+            return recomputed(self, inputs, wanted, dy);
+        }
+        let x = match &inputs[..parts] {
+            [x] => x,
+            parts_of_x => &Tensor::cat(parts_of_x, 1)?,
+        };
+        let dx = self.input_gradient(x, temb, dy)?;
+        let mut gradients = Vec::new();
+        let mut first = 0;
+        for part in &inputs[..parts] {
+            let channels = part.dim(1)?;
+            gradients.push(Some(dx.narrow(1, first, channels)?));
+            first += channels;
+        }
+        Ok(gradients)
+    }
+}
+
+impl ResnetBlock {
+    /// How many of so many inputs are parts of the feature map.
+    fn parts(&self, inputs: usize) -> usize {
+        inputs - usize::from(self.time_emb_proj.is_some())
+    }
+}
+
+/// What a network ends with: group norm, SiLU, convolution.
+pub(super) struct Head {
+    pub norm: GroupNorm,
+    pub conv: Conv2d,
+}
+
+impl Block for Head {
+    fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
+        Ok(inputs[0].elem_count())
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        self.conv.forward(&self.norm.forward_silu(&inputs[0])?)
+    }
+
+    fn gradient(&self, inputs: &[Tensor], _: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let (_, _, h, w) = inputs[0].dims4()?;
+        Ok(vec![Some(self.norm.silu_gradient(&inputs[0], &self.conv.input_gradient((h, w), dy)?)?)])
     }
 }
 

@@ -1,9 +1,12 @@
 //! The transformers inside a U-Net's levels (diffusers' `Transformer2DModel`).
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use crate::Result;
 use crate::models::attention_maps::{AttentionKind, AttentionPlace};
+use crate::models::checkpoint::Block;
 use crate::models::config::{AttentionType, UNetConfig};
 use crate::models::gligen::Fuser;
 use crate::models::layers::{Attention, FeedForward, GroupNorm, LayerNorm, Linear};
@@ -12,7 +15,7 @@ use crate::ops::Layout;
 use crate::weights::Weights;
 
 /// Self-attention, GLIGEN's fuser where the model has one, cross-attention, feed-forward.
-pub(super) struct Block {
+pub(super) struct TransformerBlock {
     norm1: LayerNorm,
     attn1: Attention,
     fuser: Option<Fuser>,
@@ -22,10 +25,10 @@ pub(super) struct Block {
     ff: FeedForward,
 }
 
-impl Block {
+impl TransformerBlock {
     fn new(d: usize, heads: usize, c: &UNetConfig, w: &Weights) -> Result<Self> {
         let context = c.cross_attention_dim;
-        Ok(Block {
+        Ok(TransformerBlock {
             norm1: LayerNorm::new(d, 1e-5, &w.at("norm1"))?,
             attn1: Attention::new(d, d, heads, &w.at("attn1"))?,
             fuser: (c.attention_type != AttentionType::Default)
@@ -45,7 +48,7 @@ impl Block {
         self.feed(self.attn2.forward_add(&self.norm2.forward(&x)?, context, &x)?)
     }
 
-    /// The weights of one of its attentions and, unless they are the `last` thing wanted, what [`Block::forward`] gives.
+    /// The weights of one of its attentions and, unless they are the `last` thing wanted, what [`TransformerBlock::forward`] gives.
     pub fn look(
         &self,
         x: &Tensor,
@@ -83,12 +86,44 @@ impl Block {
     }
 }
 
-/// Transformer blocks over the pixels of a feature map, with a residual around them.
-pub struct Transformer {
+impl Block for TransformerBlock {
+    fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
+        let ((b, n, d), (_, l, _)) = (inputs[0].dims3()?, inputs[1].dims3()?);
+        // Self-attention: its norm, three projections, result, sum; cross-attention: norm, queries, result, sum; the
+        // feed-forward net: norm, 8 to be gated, 4 gated. The sum that the block gives is not among them.
+        let mut numbers = (6 + 4 + 13) * n * d + 2 * l * d;
+        if let (Some(_), Some(objs)) = (&self.fuser, inputs.get(2)) {
+            numbers += Fuser::kept(n, objs.dim(1)?, d);
+        }
+        Ok(b * numbers)
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        self.forward(&inputs[0], &inputs[1], inputs.get(2))
+    }
+}
+
+/// What a transformer begins with: pixels become tokens.
+struct Entry {
     norm: GroupNorm,
     proj_in: Linear,
+}
+
+impl Block for Entry {
+    fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
+        Ok(inputs[0].elem_count())
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        self.proj_in.forward_between(&self.norm.forward(&inputs[0])?, None, (Layout::Channels, Layout::Tokens))
+    }
+}
+
+/// Transformer blocks over the pixels of a feature map, with a residual around them.
+pub struct Transformer {
+    entry: Arc<Entry>,
     proj_out: Linear,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<TransformerBlock>>,
 }
 
 impl Transformer {
@@ -96,11 +131,13 @@ impl Transformer {
     pub fn new(d: usize, heads: usize, depth: usize, c: &UNetConfig, w: &Weights) -> Result<Self> {
         let projection = if c.use_linear_projection { Linear::new } else { Linear::pointwise };
         Ok(Transformer {
-            norm: GroupNorm::new(c.norm_num_groups, d, 1e-6, &w.at("norm"))?,
-            proj_in: projection(d, d, &w.at("proj_in"))?,
+            entry: Arc::new(Entry {
+                norm: GroupNorm::new(c.norm_num_groups, d, 1e-6, &w.at("norm"))?,
+                proj_in: projection(d, d, &w.at("proj_in"))?,
+            }),
             proj_out: projection(d, d, &w.at("proj_out"))?,
             blocks: (0..depth)
-                .map(|j| Block::new(d, heads, c, &w.at("transformer_blocks").at(j)))
+                .map(|j| TransformerBlock::new(d, heads, c, &w.at("transformer_blocks").at(j)).map(Arc::new))
                 .collect::<Result<_>>()?,
         })
     }
@@ -113,8 +150,7 @@ impl Transformer {
     /// `x` (B, d, H, W) → (B, d, H, W). `at` is the place of its first block. None if the pass ends in it.
     pub(super) fn forward(&self, x: &Tensor, at: AttentionPlace, pass: &mut Pass) -> Result<Option<Tensor>> {
         let (_, _, h, w) = x.dims4()?;
-        let y = self.norm.forward(x)?;
-        let mut y = self.proj_in.forward_between(&y, None, (Layout::Channels, Layout::Tokens))?;
+        let mut y = pass.memory.run(&self.entry, &[x])?;
         for (i, block) in self.blocks.iter().enumerate() {
             match pass.transformer(block, &y, (h, w), &AttentionPlace { block: i, ..at })? {
                 Some(next) => y = next,

@@ -2,16 +2,19 @@
 //!
 //! Knows a latent, a timestep and its conditioning. Knows no sampler and no guidance.
 
+use std::sync::Arc;
+
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::Module;
 use candle_transformers::models::stable_diffusion::embeddings::Timesteps;
 
 use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace, Look, Part};
+use crate::models::checkpoint::{GRADIENT_MEMORY, Memory};
 use crate::models::config::{AttentionType, UNetConfig};
 use crate::models::gligen::{Grounding, PositionNet};
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
 use crate::models::pass::Pass;
-use crate::models::resnet::{ResnetBlock, upsample};
+use crate::models::resnet::{Head, ResnetBlock, upsample};
 use crate::models::transformer::Transformer;
 use crate::weights::Weights;
 use crate::{Error, Result, ops};
@@ -87,26 +90,27 @@ impl Embedding {
 
 /// One level, going down or up: residual blocks, each perhaps followed by a transformer, then perhaps a resampling.
 struct Level {
-    resnets: Vec<ResnetBlock>,
+    resnets: Vec<Arc<ResnetBlock>>,
     transformers: Vec<Transformer>,
     resample: Option<Conv2d>,
 }
 
 impl Level {
-    /// Layer `i`, which is block `part` of the network. None if the pass ends in it.
-    fn layer(&self, i: usize, h: &Tensor, part: Part, downscale: usize, pass: &mut Pass) -> Result<Option<Tensor>> {
-        let h = pass.resnet(&self.resnets[i], h)?;
-        match self.transformers.get(i) {
-            Some(t) => t.forward(&h, AttentionPlace { part, transformer: i, block: 0, downscale }, pass),
+    /// The layer whose transformer is `at` this place, on the way up with what the way down left. None if the pass ends
+    /// in it.
+    fn layer(&self, h: &Tensor, skip: Option<&Tensor>, at: AttentionPlace, pass: &mut Pass) -> Result<Option<Tensor>> {
+        let h = pass.resnet(&self.resnets[at.transformer], h, skip)?;
+        match self.transformers.get(at.transformer) {
+            Some(t) => t.forward(&h, at, pass),
             None => Ok(Some(h)),
         }
     }
 }
 
 struct Mid {
-    first: ResnetBlock,
+    first: Arc<ResnetBlock>,
     transformer: Transformer,
-    second: ResnetBlock,
+    second: Arc<ResnetBlock>,
 }
 
 /// The U-Net.
@@ -119,8 +123,9 @@ pub struct UNet {
     down: Vec<Level>,
     mid: Mid,
     up: Vec<Level>,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    head: Arc<Head>,
+    /// Bytes that may be kept for a gradient.
+    gradient_memory: u64,
     dtype: DType,
     device: Device,
 }
@@ -139,7 +144,7 @@ impl UNet {
         let (groups, eps, levels) = (c.norm_num_groups, c.norm_eps, channels.len());
         let (first, last) = (channels[0], channels[levels - 1]);
         let temb = 4 * first;
-        let resnet = |from, to, w: Weights| ResnetBlock::new(from, to, Some(temb), groups, eps, &w);
+        let resnet = |from, to, w: Weights| ResnetBlock::new(from, to, Some(temb), groups, eps, &w).map(Arc::new);
 
         let mut down = Vec::new();
         let mut from = first;
@@ -212,12 +217,23 @@ impl UNet {
             down,
             mid,
             up,
-            norm_out: GroupNorm::new(groups, first, eps, &w.at("conv_norm_out"))?,
-            conv_out: Conv2d::same3(first, c.out_channels, &w.at("conv_out"))?,
+            head: Arc::new(Head {
+                norm: GroupNorm::new(groups, first, eps, &w.at("conv_norm_out"))?,
+                conv: Conv2d::same3(first, c.out_channels, &w.at("conv_out"))?,
+            }),
+            gradient_memory: GRADIENT_MEMORY,
             dtype: w.numbers().compute,
             device: w.numbers().device.clone(),
             config: c,
         })
+    }
+
+    /// With so many bytes for what is kept for a gradient, by default [`GRADIENT_MEMORY`]: blocks are kept in the order in
+    /// which the network walks as long as there is room, and the others are computed again. What a block is given and what
+    /// it gives are kept in any case, and are not counted.
+    pub fn with_gradient_memory(mut self, bytes: u64) -> Self {
+        self.gradient_memory = bytes;
+        self
     }
 
     /// What the configuration says.
@@ -256,10 +272,10 @@ impl UNet {
 
     fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
         let temb = self.time(t, c)?;
-        let mut pass = Pass { temb: &temb, context: &c.context, objs: c.objs.as_ref(), look: None };
+        let mut pass = self.pass(&temb, c, None);
         let h = self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
         let h = h.ok_or_else(|| Error::input("U-Net: the pass ended before its end"))?;
-        Ok(self.conv_out.forward(&self.norm_out.forward_silu(&h)?)?.to_dtype(z.dtype())?)
+        Ok(pass.memory.run(&self.head, &[&h])?.to_dtype(z.dtype())?)
     }
 
     /// Where the network attends, in the order in which it walks.
@@ -300,11 +316,15 @@ impl UNet {
         let t = Tensor::full(t as f32, z.dim(0)?, z.device())?;
         ops::on_pool_for(z.device(), || {
             let temb = self.time(&t, c)?;
-            let look = Some(Look::new(kind, places));
-            let mut pass = Pass { temb: &temb, context: &c.context, objs: c.objs.as_ref(), look };
+            let mut pass = self.pass(&temb, c, Some(Look::new(kind, places)));
             self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
             Ok(pass.look.map(Look::into_maps).unwrap_or_default())
         })
+    }
+
+    fn pass<'a>(&self, temb: &'a Tensor, c: &'a Conditioning, look: Option<Look>) -> Pass<'a> {
+        let memory = Memory::new(self.gradient_memory);
+        Pass { temb, context: &c.context, objs: c.objs.as_ref(), memory, look }
     }
 
     /// The embedding of the timesteps `t` (B) and of what else is not in the text, after SiLU: (B, d).
@@ -331,8 +351,9 @@ impl UNet {
         let mut h = self.conv_in.forward(z)?;
         let mut skips = vec![h.clone()];
         for (n, level) in self.down.iter().enumerate() {
-            for i in 0..level.resnets.len() {
-                let Some(next) = level.layer(i, &h, Part::Down(n), 1 << n, pass)? else { return Ok(None) };
+            for transformer in 0..level.resnets.len() {
+                let at = AttentionPlace { part: Part::Down(n), transformer, block: 0, downscale: 1 << n };
+                let Some(next) = level.layer(&h, None, at, pass)? else { return Ok(None) };
                 h = next;
                 skips.push(h.clone());
             }
@@ -343,18 +364,16 @@ impl UNet {
         }
 
         let deepest = self.down.len() - 1;
-        h = pass.resnet(&self.mid.first, &h)?;
+        h = pass.resnet(&self.mid.first, &h, None)?;
         let at = AttentionPlace { part: Part::Mid, transformer: 0, block: 0, downscale: 1 << deepest };
         let Some(next) = self.mid.transformer.forward(&h, at, pass)? else { return Ok(None) };
-        h = pass.resnet(&self.mid.second, &next)?;
+        h = pass.resnet(&self.mid.second, &next, None)?;
 
         for (n, level) in self.up.iter().enumerate() {
-            for i in 0..level.resnets.len() {
+            for transformer in 0..level.resnets.len() {
                 let skip = skips.pop().ok_or_else(|| Error::input("U-Net: the way up is longer than the way down"))?;
-                let joined = Tensor::cat(&[&h, &skip], 1)?;
-                let Some(next) = level.layer(i, &joined, Part::Up(n), 1 << (deepest - n), pass)? else {
-                    return Ok(None);
-                };
+                let at = AttentionPlace { part: Part::Up(n), transformer, block: 0, downscale: 1 << (deepest - n) };
+                let Some(next) = level.layer(&h, Some(&skip), at, pass)? else { return Ok(None) };
                 h = next;
             }
             if let (Some(conv), Some(skip)) = (&level.resample, skips.last()) {

@@ -2,12 +2,15 @@
 //!
 //! Large pictures go through it band by band, see [`crate::models::bands`].
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 
 use crate::models::bands::{Map, Reach, Walk, Work};
+use crate::models::checkpoint::{Block, GRADIENT_MEMORY, Memory};
 use crate::models::config::VaeConfig;
 use crate::models::layers::{Attention, Conv2d, GroupNorm};
-use crate::models::resnet::ResnetBlock;
+use crate::models::resnet::{Head, ResnetBlock};
 use crate::weights::Weights;
 use crate::{Error, Result, ops};
 
@@ -26,25 +29,36 @@ impl PixelAttention {
     }
 }
 
+impl Block for PixelAttention {
+    fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
+        // Its norm, three projections, the attention's result.
+        Ok(5 * inputs[0].elem_count())
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        self.forward(&inputs[0])
+    }
+}
+
 struct Mid {
-    first: ResnetBlock,
-    attention: Option<PixelAttention>,
-    second: ResnetBlock,
+    first: Arc<ResnetBlock>,
+    attention: Option<Arc<PixelAttention>>,
+    second: Arc<ResnetBlock>,
 }
 
 impl Mid {
     fn new(c: &VaeConfig, w: &Weights) -> Result<Self> {
         let (d, groups) = (*c.block_out_channels.last().unwrap_or(&0), c.norm_num_groups);
         let attention = |a: Weights| -> Result<_> {
-            Ok(PixelAttention {
+            Ok(Arc::new(PixelAttention {
                 group_norm: GroupNorm::new(groups, d, EPS, &a.at("group_norm"))?,
                 attention: Attention::single_head(d, &a)?,
-            })
+            }))
         };
         Ok(Mid {
-            first: ResnetBlock::new(d, d, None, groups, EPS, &w.at("resnets.0"))?,
+            first: Arc::new(ResnetBlock::new(d, d, None, groups, EPS, &w.at("resnets.0"))?),
             attention: c.mid_block_add_attention.then(|| attention(w.at("attentions.0"))).transpose()?,
-            second: ResnetBlock::new(d, d, None, groups, EPS, &w.at("resnets.1"))?,
+            second: Arc::new(ResnetBlock::new(d, d, None, groups, EPS, &w.at("resnets.1"))?),
         })
     }
 
@@ -61,7 +75,7 @@ impl Mid {
 
 /// One level: residual blocks, then perhaps a change of resolution.
 struct Level {
-    resnets: Vec<ResnetBlock>,
+    resnets: Vec<Arc<ResnetBlock>>,
     resample: Option<Conv2d>,
 }
 
@@ -88,8 +102,7 @@ struct Encoder {
     conv_in: Conv2d,
     levels: Vec<Level>,
     mid: Mid,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    head: Arc<Head>,
 }
 
 impl Encoder {
@@ -101,7 +114,7 @@ impl Encoder {
             let b = w.at("down_blocks").at(i);
             let resnets = (0..c.layers_per_block).map(|j| {
                 let r = b.at("resnets").at(j);
-                ResnetBlock::new(if j == 0 { from } else { to }, to, None, groups, EPS, &r)
+                ResnetBlock::new(if j == 0 { from } else { to }, to, None, groups, EPS, &r).map(Arc::new)
             });
             levels.push(Level {
                 resnets: resnets.collect::<Result<_>>()?,
@@ -116,8 +129,10 @@ impl Encoder {
             conv_in: Conv2d::same3(c.in_channels, channels[0], &w.at("conv_in"))?,
             levels,
             mid: Mid::new(c, &w.at("mid_block"))?,
-            norm_out: GroupNorm::new(groups, from, EPS, &w.at("conv_norm_out"))?,
-            conv_out: Conv2d::same3(from, 2 * c.latent_channels, &w.at("conv_out"))?,
+            head: Arc::new(Head {
+                norm: GroupNorm::new(groups, from, EPS, &w.at("conv_norm_out"))?,
+                conv: Conv2d::same3(from, 2 * c.latent_channels, &w.at("conv_out"))?,
+            }),
         })
     }
 
@@ -128,7 +143,7 @@ impl Encoder {
             h = level.forward(h, Reach::Halved, &walk)?;
         }
         let h = self.mid.forward(h, &walk)?;
-        walk.convolve(&self.conv_out, Reach::Around, Some(&self.norm_out), h, None)?.join()
+        walk.convolve(&self.head.conv, Reach::Around, Some(&self.head.norm), h, None)?.join()
     }
 }
 
@@ -136,8 +151,7 @@ struct Decoder {
     conv_in: Conv2d,
     mid: Mid,
     levels: Vec<Level>,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    head: Arc<Head>,
 }
 
 impl Decoder {
@@ -150,7 +164,7 @@ impl Decoder {
             let b = w.at("up_blocks").at(i);
             let resnets = (0..=c.layers_per_block).map(|j| {
                 let r = b.at("resnets").at(j);
-                ResnetBlock::new(if j == 0 { from } else { to }, to, None, groups, EPS, &r)
+                ResnetBlock::new(if j == 0 { from } else { to }, to, None, groups, EPS, &r).map(Arc::new)
             });
             levels.push(Level {
                 resnets: resnets.collect::<Result<_>>()?,
@@ -164,8 +178,10 @@ impl Decoder {
             conv_in: Conv2d::same3(c.latent_channels, channels[0], &w.at("conv_in"))?,
             mid: Mid::new(c, &w.at("mid_block"))?,
             levels,
-            norm_out: GroupNorm::new(groups, from, EPS, &w.at("conv_norm_out"))?,
-            conv_out: Conv2d::same3(from, c.out_channels, &w.at("conv_out"))?,
+            head: Arc::new(Head {
+                norm: GroupNorm::new(groups, from, EPS, &w.at("conv_norm_out"))?,
+                conv: Conv2d::same3(from, c.out_channels, &w.at("conv_out"))?,
+            }),
         })
     }
 
@@ -176,7 +192,34 @@ impl Decoder {
         for level in &self.levels {
             h = level.forward(h, Reach::Doubled, &walk)?;
         }
-        walk.convolve(&self.conv_out, Reach::Around, Some(&self.norm_out), h, None)?.join()
+        walk.convolve(&self.head.conv, Reach::Around, Some(&self.head.norm), h, None)?.join()
+    }
+}
+
+impl Decoder {
+    /// [`Decoder::forward`] of a latent that autodiff tracks: what is kept, whole; what is not, band by band.
+    fn forward_tracked(&self, z: &Tensor, work: &Work, memory: &Memory) -> Result<Tensor> {
+        let walk = Walk::new(work, layers(&self.levels));
+        let resnet = |block: &Arc<ResnetBlock>, x: &Tensor| {
+            memory.run_by(block, &[x], |x| block.forward_bands(Map::of(x[0].clone())?, &walk)?.join())
+        };
+        let mut h = resnet(&self.mid.first, &self.conv_in.forward(z)?)?;
+        if let Some(attention) = &self.mid.attention {
+            h = memory.run(attention, &[&h])?;
+        }
+        h = resnet(&self.mid.second, &h)?;
+        for level in &self.levels {
+            for block in &level.resnets {
+                h = resnet(block, &h)?;
+            }
+            if let Some(conv) = &level.resample {
+                h = conv.forward_doubled(&h)?;
+            }
+        }
+        memory.run_by(&self.head, &[&h], |h| {
+            let h = Map::of(h[0].clone())?;
+            walk.convolve(&self.head.conv, Reach::Around, Some(&self.head.norm), h, None)?.join()
+        })
     }
 }
 
@@ -187,6 +230,8 @@ pub struct AutoencoderKl {
     quant_conv: Option<Conv2d>,
     post_quant_conv: Option<Conv2d>,
     config: VaeConfig,
+    /// Bytes that may be kept for a gradient.
+    gradient_memory: u64,
     dtype: DType,
 }
 
@@ -213,8 +258,16 @@ impl AutoencoderKl {
                 .then(|| Conv2d::new(l, l, 1, 1, (0, 0), &w.at("post_quant_conv")))
                 .transpose()?,
             config: c,
+            gradient_memory: GRADIENT_MEMORY,
             dtype: w.numbers().compute,
         })
+    }
+
+    /// With so many bytes for what is kept for a gradient through [`AutoencoderKl::decode`], by default
+    /// [`GRADIENT_MEMORY`]: see [`UNet`](crate::models::unet::UNet::with_gradient_memory).
+    pub fn with_gradient_memory(mut self, bytes: u64) -> Self {
+        self.gradient_memory = bytes;
+        self
     }
 
     /// What the configuration says.
@@ -254,14 +307,19 @@ impl AutoencoderKl {
         self.decode_with(z, &Work::default())
     }
 
-    /// [`AutoencoderKl::decode`], with a say in how it is worked through.
+    /// [`AutoencoderKl::decode`], with a say in how it is worked through. Of a latent that autodiff tracks, only what is
+    /// computed again for the gradient is worked through in parts.
     pub fn decode_with(&self, z: &Tensor, work: &Work) -> Result<Tensor> {
         let z = ((at_least_f32(z.clone())? / self.config.scaling_factor)? + self.config.shift_factor.unwrap_or(0.0))?;
         let mut z = z.to_dtype(self.dtype)?;
         if let Some(conv) = &self.post_quant_conv {
             z = conv.forward(&z)?;
         }
-        at_least_f32(ops::on_pool_for(&z.device().clone(), || self.decoder.forward(z, work))?)
+        let device = z.device().clone();
+        at_least_f32(ops::on_pool_for(&device, || match z.track_op() {
+            true => self.decoder.forward_tracked(&z, work, &Memory::new(self.gradient_memory)),
+            false => self.decoder.forward(z, work),
+        })?)
     }
 }
 

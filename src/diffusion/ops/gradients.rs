@@ -196,3 +196,116 @@ pub(super) fn attention_weights([q, k]: [&Tensor; 2], heads: usize, dy: &Tensor)
     let dk = q.matmul(&of_scores.contiguous()?)?.reshape((b, c, m))?;
     Ok([Some(dq), Some(dk)])
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::super::{Layout, Moments, attention, attention_weights, conv2d, geglu, gelu, group_norm, group_norm_by};
+    use super::super::{layer_norm, linear_between, pull_back, quick_gelu, silu, upsample_nearest_2x};
+    use super::*;
+
+    fn normal(shape: &[usize]) -> Tensor {
+        Tensor::randn(0f64, 1.0, shape, &Device::Cpu).unwrap()
+    }
+
+    fn relative(a: &Tensor, b: &Tensor) -> f64 {
+        assert_eq!(a.dims(), b.dims());
+        let norm = |t: Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
+        let (a, b) = (a.to_dtype(DType::F64).unwrap(), b.to_dtype(DType::F64).unwrap());
+        norm((a - &b).unwrap()) / norm(b)
+    }
+
+    /// Any number of queries at a time gives the same.
+    #[test]
+    fn attention_in_chunks() {
+        let (b, heads, d, n, m) = (2, 3, 5, 11, 11);
+        let c = heads * d;
+        let (q, k, v, dy) = (normal(&[b, c, n]), normal(&[b, c, m]), normal(&[b, m, c]), normal(&[b, c, n]));
+        for causal in [false, true] {
+            let by = |queries| attention_by([&q, &k, &v], heads, causal, [true; 3], &dy, queries).unwrap();
+            let whole = by(n);
+            for queries in [0, 1, 4, 10, 100] {
+                for (part, whole) in by(queries).iter().zip(&whole) {
+                    let error = relative(part.as_ref().unwrap(), whole.as_ref().unwrap());
+                    assert!(error < 1e-14, "{queries} at a time: {error:.1e}");
+                }
+            }
+        }
+    }
+
+    /// In half precision as far as that reaches, for every building block.
+    #[test]
+    fn half_precision() {
+        type Case<'a> = (&'a str, Vec<Tensor>, Box<dyn Fn(&[Tensor]) -> Result<Tensor> + 'a>);
+        let (scale, row) = (normal(&[6]), normal(&[12]));
+        let like = |t: &Tensor, x: &Tensor| t.to_dtype(x.dtype());
+        let (window, matrix) = (normal(&[4, 6, 3, 3]), normal(&[5, 12]));
+        let picture = || vec![normal(&[2, 6, 7, 5])];
+        let cases: Vec<Case> = vec![
+            ("silu", picture(), Box::new(|x| silu(&x[0]))),
+            ("gelu", picture(), Box::new(|x| gelu(&x[0]))),
+            ("quick gelu", picture(), Box::new(|x| quick_gelu(&x[0]))),
+            ("geglu", vec![normal(&[3, 12])], Box::new(|x| geglu(&x[0]))),
+            ("doubling", picture(), Box::new(|x| upsample_nearest_2x(&x[0]))),
+            (
+                "group norm",
+                picture(),
+                Box::new(|x| group_norm(&x[0], 3, &like(&scale, &x[0])?, &like(&scale, &x[0])?, 1e-5, true)),
+            ),
+            (
+                "group norm by moments",
+                picture(),
+                Box::new(|x| {
+                    let moments = Moments::of(&x[0], 3)?;
+                    group_norm_by(&x[0], &moments, &like(&scale, &x[0])?, &like(&scale, &x[0])?, 1e-5, false)
+                }),
+            ),
+            (
+                "layer norm",
+                vec![normal(&[3, 12])],
+                Box::new(|x| layer_norm(&x[0], &like(&row, &x[0])?, &like(&row, &x[0])?, 1e-5)),
+            ),
+            (
+                "linear",
+                vec![normal(&[1, 7, 12])],
+                Box::new(|x| {
+                    linear_between(&x[0], &like(&matrix, &x[0])?, None, None, (Layout::Tokens, Layout::Channels))
+                }),
+            ),
+            ("convolution", picture(), Box::new(|x| conv2d(&x[0], &like(&window, &x[0])?, None, 1, (1, 1)))),
+            ("convolution by 2", picture(), Box::new(|x| conv2d(&x[0], &like(&window, &x[0])?, None, 2, (0, 1)))),
+            (
+                "attention",
+                vec![normal(&[1, 8, 9]), normal(&[1, 8, 7]), normal(&[1, 7, 8])],
+                Box::new(|x| attention(&x[0], &x[1], &x[2], 2, false)),
+            ),
+            (
+                "attention weights",
+                vec![normal(&[1, 8, 9]), normal(&[1, 8, 7])],
+                Box::new(|x| attention_weights(&x[0], &x[1], 2)),
+            ),
+        ];
+        for (name, inputs, f) in &cases {
+            let wanted = vec![true; inputs.len()];
+            let of = |dtype| {
+                let inputs: Vec<_> =
+                    inputs.iter().map(|x| x.to_dtype(DType::BF16)?.to_dtype(dtype)).collect::<Result<_>>()?;
+                let y = f(&inputs)?;
+                let wave: Vec<f64> = (0..y.elem_count()).map(|i| (i as f64 * 1.7).cos()).collect();
+                let dy = Tensor::from_vec(wave, y.shape(), &Device::Cpu)?.to_dtype(dtype)?;
+                pull_back(f, &inputs, &wanted, &dy)
+            };
+            let exact = of(DType::F64).unwrap();
+            // candle multiplies no bf16 on the CPU.
+            for (dtype, bound) in [(DType::F32, 1e-6), (DType::F16, 5e-3)] {
+                for (i, (x, exact)) in of(dtype).unwrap().iter().zip(&exact).enumerate() {
+                    let (x, exact) = (x.as_ref().unwrap(), exact.as_ref().unwrap());
+                    assert_eq!(x.dtype(), dtype, "{name}, input {i}");
+                    let error = relative(x, exact);
+                    assert!(error < bound, "{name}, input {i} in {dtype:?}: relative error {error:.1e}");
+                }
+            }
+        }
+    }
+}

@@ -30,7 +30,7 @@ pub use elementwise::{geglu, gelu, quick_gelu, silu};
 pub use given::{Gradient, pull_back, with_gradient};
 pub use linear::{Layout, linear, linear_between};
 pub use memory::keep_memory;
-pub use norm::{Moments, group_norm, group_norm_by, layer_norm};
+pub use norm::{Moments, group_norm, group_norm_by, group_norm_gradient, layer_norm};
 pub use resample::upsample_nearest_2x;
 
 /// Cross-correlation, see [`Convolution`], which keeps the weights ready for the next time.
@@ -75,7 +75,14 @@ mod tests {
         // A weight in half precision where there is a kernel for the other arguments.
         let half = |t: &Tensor, d| t.to_dtype(DType::F16)?.to_dtype(if d == DType::F32 { DType::F16 } else { d });
         let brain = |t: &Tensor, d| t.to_dtype(DType::BF16)?.to_dtype(if d == DType::F32 { DType::BF16 } else { d });
-        let cases: [Case; 9] = [
+        // The gradient of the first input, for a gradient of the result that is the result.
+        let back = |x: &Tensor, d: DType, f: &dyn Fn(&Tensor) -> Result<Tensor>| {
+            let x = x.to_dtype(d)?;
+            let y = f(&x)?;
+            let [Some(dx)] = &pull_back(|x| f(&x[0]), &[x], &[true], &y)?[..] else { panic!("no gradient") };
+            Ok(dx.clone())
+        };
+        let cases: [Case; 16] = [
             ("convolution", Box::new(|d| conv2d(&to(&x, d)?, &to(&weight, d)?, Some(&to(&bias, d)?), 1, (1, 1)))),
             ("strided", Box::new(|d| conv2d(&to(&x, d)?, &to(&weight, d)?, None, 2, (0, 1)))),
             ("convolution by f16", Box::new(|d| conv2d(&to(&x, d)?, &half(&weight, d)?, None, 1, (1, 1)))),
@@ -85,6 +92,25 @@ mod tests {
             ("group norm", Box::new(|d| group_norm(&to(&x, d)?, 3, &to(&scale, d)?, &to(&shift, d)?, 1e-5, true))),
             ("layer norm", Box::new(|d| layer_norm(&to(&x, d)?, &to(&row, d)?, &to(&row, d)?, 1e-5))),
             ("geglu", Box::new(|d| geglu(&to(&wide, d)?))),
+            (
+                "gradient of a strided convolution",
+                Box::new(|d| back(&x, d, &|x| conv2d(x, &to(&weight, d)?, None, 2, (0, 1)))),
+            ),
+            ("gradient of attention", Box::new(|d| back(&q, d, &|q| attention(q, &to(&k, d)?, &to(&v, d)?, 2, false)))),
+            (
+                "gradient of attention's keys",
+                Box::new(|d| back(&k, d, &|k| attention(&to(&q, d)?, k, &to(&v, d)?, 2, false))),
+            ),
+            (
+                "gradient of a group norm",
+                Box::new(|d| back(&x, d, &|x| group_norm(x, 3, &to(&scale, d)?, &to(&shift, d)?, 1e-5, true))),
+            ),
+            (
+                "gradient of a layer norm",
+                Box::new(|d| back(&x, d, &|x| layer_norm(x, &to(&row, d)?, &to(&row, d)?, 1e-5))),
+            ),
+            ("gradient of geglu", Box::new(|d| back(&wide, d, &geglu))),
+            ("gradient by f16", Box::new(|d| back(&wide, d, &|x| linear(x, &half(&matrix, d)?, None)))),
         ];
         #[allow(unused_mut)]
         let mut kinds = vec![Arch::new(), Arch::Scalar];

@@ -28,6 +28,19 @@ pub fn group_norm(
     apply1(GroupNorm { groups, weight: weight.clone(), bias: bias.clone(), eps, activate }, x)
 }
 
+/// The gradient of [`group_norm`]'s input from that of its result, neither of them tracked by autodiff.
+pub fn group_norm_gradient(
+    x: &Tensor,
+    groups: usize,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    activate: bool,
+    dy: &Tensor,
+) -> Result<Tensor> {
+    GroupNorm { groups, weight: weight.clone(), bias: bias.clone(), eps, activate }.input_gradient(x, dy)
+}
+
 /// Mean and variance of each group of channels over some pixels, to be joined with those of others.
 ///
 /// What [`group_norm`] does at once to a map, these do to a map in parts: the moments of all parts, joined, are those of
@@ -128,12 +141,18 @@ impl Kernel<1> for GroupNorm {
     }
 
     fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(self.input_gradient(x, dy)?)])
+    }
+}
+
+impl GroupNorm {
+    fn input_gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let GroupNorm { groups, weight, bias, eps, activate } = self;
         let plain = PlainGroup { groups: *groups, weight, bias, eps: *eps, activate: *activate };
         let fast = |[x, dy, weight, bias]: [Arg; 4]| {
             Ok(group_gradient(x, None, dy, *groups, (weight.data, bias.data), *eps, *activate)?.0)
         };
-        Ok([Some(either([x, dy, weight, bias], fast, |[x, dy, ..]| Ok(plain.gradient(x, None, dy)?.0))?)])
+        either([x, dy, weight, bias], fast, |[x, dy, ..]| Ok(plain.gradient(x, None, dy)?.0))
     }
 }
 

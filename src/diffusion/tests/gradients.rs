@@ -6,14 +6,17 @@ mod common;
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{assert_close, shapes, tensors};
+use common::{assert_close, fixture, shapes, tensors};
 use lsregen_diffusion::Result;
 use lsregen_diffusion::models::Blueprint;
 use lsregen_diffusion::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace, Part};
+use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::config::{UNetConfig, VaeConfig};
 use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
+use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Numbers, Weights};
 
 /// Largest relative error beside torch, which computed in f64.
 const MAPS: f64 = 1e-4;
@@ -31,8 +34,7 @@ struct Case {
 
 impl Case {
     fn new(name: &'static str, dtype: DType) -> Self {
-        let blueprint = Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap();
-        let net = blueprint.load_unet(&Numbers::new(dtype, &Device::Cpu)).unwrap();
+        let net = built_in(name).load_unet(&numbers(dtype)).unwrap();
         let io = tensors("gradients.safetensors");
         let get = |key: &str| io.get(&format!("{name}.{key}")).map(|t| t.to_dtype(dtype).unwrap());
         let added = get("text_embeds").map(|text_embeds| Added { text_embeds, time_ids: get("time_ids").unwrap() });
@@ -47,6 +49,38 @@ impl Case {
     fn maps(&self, z: &Tensor, kind: AttentionKind, wanted: &dyn Fn(&AttentionPlace) -> bool) -> Vec<AttentionMap> {
         self.net.attention_maps(z, self.t, &self.c, kind, wanted).unwrap()
     }
+}
+
+fn numbers(dtype: DType) -> Numbers {
+    Numbers::new(dtype, &Device::Cpu)
+}
+
+fn built_in(name: &str) -> Blueprint {
+    Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap()
+}
+
+/// What lies beside `fixtures/networks.py`.
+fn config(name: &str) -> Vec<u8> {
+    std::fs::read(fixture(&format!("networks/{name}.json"))).unwrap()
+}
+
+fn weights(name: &str, dtype: DType) -> Weights {
+    let files = ModelFiles::Folder(fixture("networks"));
+    Weights::open(&files, &format!("{name}.safetensors"), &numbers(dtype)).unwrap()
+}
+
+/// A U-Net and what it is given, of the built-in models or beside `fixtures/networks.py`.
+fn network(name: &'static str) -> (UNet, Tensor, Tensor, Conditioning) {
+    if !name.starts_with("unet") {
+        let Case { net, t, z, c, .. } = Case::new(name, DType::F32);
+        let t = Tensor::full(t as f32, z.dim(0).unwrap(), &Device::Cpu).unwrap();
+        return (net, z, t, c);
+    }
+    let io = tensors(&format!("networks/{name}.io.safetensors"));
+    let net = UNet::new(UNetConfig::parse(&config(name), name).unwrap(), &weights(name, DType::F32)).unwrap();
+    let added = io.get("text_embeds").map(|t| Added { text_embeds: t.clone(), time_ids: io["time_ids"].clone() });
+    let c = Conditioning { context: io["context"].clone(), added, objs: io.get("objs").cloned() };
+    (net, io["z"].clone(), io["t"].clone(), c)
 }
 
 /// cos(1.7 i) over the numbers in their order: what sums over results are weighted by.
@@ -132,6 +166,112 @@ fn gradients_of_some_maps_equal_finite_differences() {
                 let what = format!("{} {word} {what}", case.name);
                 assert_differences(&what, &case.z, |z| waved_maps(&case.maps(z, kind, &wanted)));
             }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_built_in_models_equal_torchs() {
+    for name in ["gligen", "xl"] {
+        let case = Case::new(name, DType::F32);
+        let dz = gradient(&case.z, |z| waved(&case.net.forward(z, case.t, &case.c).unwrap()));
+        assert_close(name, &dz, &case.io[&format!("{name}.dz")], GRADIENTS);
+    }
+    let (vae, io) = (built_in("xl").load_vae(&numbers(DType::F32)).unwrap(), tensors("gradients.safetensors"));
+    let dz = gradient(&io["decoder.z"], |z| waved(&vae.decode(z).unwrap()));
+    assert_close("decoder", &dz, &io["decoder.dz"], GRADIENTS);
+    // Band by band the gradient is the same.
+    for rows in [1, 3, 20] {
+        let work = Work { numbers: rows * 48 * 32, ..Work::default() };
+        let dz = gradient(&io["decoder.z"], |z| waved(&vae.decode_with(z, &work).unwrap()));
+        assert_close(&format!("decoder in bands of {rows}"), &dz, &io["decoder.dz"], GRADIENTS);
+    }
+}
+
+#[test]
+fn gradients_of_other_shapes_equal_torchs() {
+    let gradients = tensors("gradients.safetensors");
+    for name in ["unet_sd1", "unet_odd", "unet_xl", "unet_gligen"] {
+        let (net, z, t, c) = network(name);
+        let dz = gradient(&z, |z| waved(&net.forward_each(z, &t, &c).unwrap()));
+        assert_close(name, &dz, &gradients[&format!("{name}.dz")], GRADIENTS);
+    }
+    let io = tensors("networks/vae.io.safetensors");
+    let config = VaeConfig::parse(&config("vae"), "vae").unwrap();
+    let vae = AutoencoderKl::new(config, &weights("vae", DType::F32)).unwrap();
+    let dz = gradient(&io["z"], |z| waved(&vae.decode(z).unwrap()));
+    assert_close("vae", &dz, &gradients["vae.dz"], GRADIENTS);
+}
+
+/// Largest relative difference of a gradient for which blocks are computed again.
+const AGAIN: f64 = 1e-5;
+
+#[test]
+fn gradients_of_blocks_computed_again_are_the_same() {
+    for name in ["unet_sd1", "unet_odd", "unet_xl", "unet_gligen", "gligen", "xl"] {
+        let of = |bytes| {
+            let (net, z, t, c) = network(name);
+            let net = net.with_gradient_memory(bytes);
+            let out = |z: &Tensor, c: &Conditioning| waved(&net.forward_each(z, &t, c).unwrap());
+            let context = gradient(&c.context, |x| out(&z, &Conditioning { context: x.clone(), ..c.clone() }));
+            let pooled = c.added.as_ref().map(|a| {
+                let added = |x: &Tensor| Some(Added { text_embeds: x.clone(), time_ids: a.time_ids.clone() });
+                gradient(&a.text_embeds, |x| out(&z, &Conditioning { added: added(x), ..c.clone() }))
+            });
+            let objs = c.objs.as_ref();
+            let objs = objs.map(|o| gradient(o, |x| out(&z, &Conditioning { objs: Some(x.clone()), ..c.clone() })));
+            [
+                ("z", Some(gradient(&z, |z| out(z, &c)))),
+                ("context", Some(context)),
+                ("pooled text", pooled),
+                ("objs", objs),
+            ]
+        };
+        let kept = of(u64::MAX);
+        for bytes in [0, 200_000, 1_000_000] {
+            for ((what, again), (_, kept)) in of(bytes).iter().zip(&kept) {
+                assert_eq!(again.is_some(), kept.is_some());
+                if let (Some(again), Some(kept)) = (again, kept) {
+                    assert_close(&format!("{name}, {bytes} bytes, {what}"), again, kept, AGAIN);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_a_decoder_computed_again_are_the_same() {
+    let io = tensors("gradients.safetensors");
+    for dtype in [DType::F32, DType::F64] {
+        let z = io["decoder.z"].to_dtype(dtype).unwrap();
+        let of = |bytes, work: &Work| {
+            let vae = built_in("xl").load_vae(&numbers(dtype)).unwrap().with_gradient_memory(bytes);
+            let value = vae.decode_with(Var::from_tensor(&z).unwrap().as_tensor(), work).unwrap().detach();
+            (value, gradient(&z, |z| waved(&vae.decode_with(z, work).unwrap())))
+        };
+        let (value, kept) = of(u64::MAX, &Work::WHOLE);
+        let mut layers = std::sync::atomic::AtomicUsize::new(0);
+        let on_step = |_: usize, _: usize| {
+            layers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(())
+        };
+        for (bytes, numbers) in [(0, usize::MAX), (0, 5000), (100_000, 5000)] {
+            let (same, again) = of(bytes, &Work { numbers, on_step: &on_step });
+            assert_close(&format!("{bytes} bytes in {numbers}"), &same, &value, AGAIN);
+            assert_close(&format!("{bytes} bytes in {numbers}"), &again, &kept, AGAIN);
+        }
+        assert!(*layers.get_mut() > 0);
+    }
+}
+
+#[test]
+fn maps_with_blocks_computed_again_are_the_same() {
+    for name in ["gligen", "xl"] {
+        let case = Case::new(name, DType::F32);
+        let case = Case { net: case.net.with_gradient_memory(0), ..case };
+        for (kind, word) in KINDS {
+            let dz = gradient(&case.z, |z| waved_maps(&case.maps(z, kind, &|_| true)));
+            assert_close(name, &dz, &case.io[&format!("{name}.{word}.dz")], GRADIENTS);
         }
     }
 }

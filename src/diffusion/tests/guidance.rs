@@ -291,7 +291,7 @@ fn guided_latents_equal_torch() {
     for (case, guide) in [
         ("boxdiff", Box::new(boxdiff(words, &BoxDiff::REFINED, 20)) as Box<dyn Guide>),
         ("boxdiff.refined", Box::new(boxdiff(words, &share(4.0, [0.7, 0.9]), 20))),
-        ("boxdiff.phrases", Box::new(boxdiff(phrases, &BoxDiff::REFINED, 5))),
+        ("boxdiff.phrases", Box::new(boxdiff(phrases, &share(4.0, [0.6, 0.8]), 20))),
         ("layout", Box::new(layout_guidance(words, 0.2))),
         ("layout.rests", Box::new(layout_guidance(words, 0.74))),
         ("layout.phrases", Box::new(layout_guidance(phrases, 0.2))),

@@ -349,6 +349,9 @@ fn attentions() {
         let what = format!("attention {b}×{heads}×{d}, {n} queries, {m} keys");
         bench
             .check(&what, &[&[b, c, n], &[b, c, m], &[b, m, c]], |t| ops::attention(&t[0], &t[1], &t[2], heads, false));
+        bench.check(&format!("{what}, weights"), &[&[b, c, n], &[b, c, m]], |t| {
+            ops::attention_weights(&t[0], &t[1], heads)
+        });
         bench.check(&format!("{what}, causal"), &[&[b, c, m], &[b, c, m], &[b, m, c]], |t| {
             ops::attention(&t[0], &t[1], &t[2], heads, true)
         });
@@ -443,6 +446,8 @@ fn bad_shapes_are_errors() {
         ops::layer_norm(&x, &zeros(&[4]), &zeros(&[4]), 1e-5),
         ops::attention(&zeros(&[1, 6, 5]), &zeros(&[1, 6, 5]), &zeros(&[1, 5, 6]), 4, false),
         ops::attention(&zeros(&[1, 6, 5]), &zeros(&[1, 6, 4]), &zeros(&[1, 5, 6]), 2, false),
+        ops::attention_weights(&zeros(&[1, 6, 5]), &zeros(&[1, 4, 5]), 2),
+        ops::attention_weights(&zeros(&[1, 6, 5]), &zeros(&[1, 6, 0]), 2),
         ops::geglu(&zeros(&[3, 5])),
     ];
     for (i, e) in errors.iter().enumerate() {

@@ -11,7 +11,7 @@ mod files;
 pub mod hub;
 mod names;
 mod pickle;
-mod nearest;
+pub(crate) mod nearest;
 pub mod search;
 mod tensors;
 

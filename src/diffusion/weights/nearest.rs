@@ -10,7 +10,7 @@ const LONGEST: usize = 200;
 const MOST: usize = 100_000;
 
 /// `a`, `b`, and 7 more: those likest to `name` first.
-pub(super) fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+pub(crate) fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> String {
     let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_lowercase();
     let likeness = |other: &str| match (other.len(), name.len()) {
         (..=LONGEST, ..=LONGEST) => (strsim::jaro_winkler(&last(name), &last(other)) * 1e6) as u32,

@@ -484,6 +484,10 @@ impl<'a> Checker<'a> {
         }
         // By custom, what a node works on is the last thing that it must have; before it stand its tools.
         let converts = |entry: &&Entry| {
+            // One that must be told something is more than a conversion.
+            if entry.params.iter().any(|param| param.required) {
+                return false;
+            }
             let works_on = entry.node_type.inputs.iter().rfind(|input| input.arity == Arity::One);
             let fits = works_on.is_some_and(|input| input.variants.is_empty() && given.contains(&input.type_name));
             fits && entry.node_type.outputs.iter().any(|output| Some(output.type_name) == port.takes)

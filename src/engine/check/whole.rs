@@ -114,6 +114,10 @@ impl Checker<'_> {
                     name: &self.drafts[link.named].key.name,
                     node: producer.node.as_deref(),
                     variant: variant.map(|(_, variant)| variant.as_str()),
+                    further: Box::new(move || match self.drafts[link.producer].entry {
+                        Some(entry) => self.linked(link.producer, entry, known),
+                        None => Links::new(vec![]),
+                    }),
                 }
             })
         });
