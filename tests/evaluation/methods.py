@@ -140,17 +140,16 @@ GRID = {name_of(w, f, m): lsregen(w, f, m) for w in STRENGTHS for f in FRACTIONS
 
 
 def around(w, fraction, mode):
-    """Variations of one setting: with the noise that the sampling starts from, in the boxes alone, and of a strength that
-    follows the boxes."""
-    out = {
-        " boxes": lsregen(w, fraction, mode, boxes=True),
-        " soft boxes": lsregen(w, fraction, mode, boxes=True, feather=0.05),
-    }
-    if mode == "noise":
-        out[" shared"] = lsregen(w, fraction, mode, shared_noise=True)
-    out = {name_of(w, fraction, mode, k): v for k, v in out.items()}
-    for more, fields in (("", {"outside": 1.0}), (" soft boxes", {"feather": 0.05})):
-        out[name_of("auto", fraction, mode, more)] = lsregen("auto", fraction, mode, boxes=True, **fields)
+    """Variations of one strength and inversion, in several shares of the steps: in the boxes alone, with hard and with soft edges,
+    and of a strength that follows the boxes, everywhere and in them alone; with chance noise in the share given: that which
+    the sampling starts from."""
+    out = {}
+    for f in sorted({0.1, 0.2, fraction}):
+        out[name_of(w, f, mode, " boxes")] = lsregen(w, f, mode, boxes=True)
+        out[name_of(w, f, mode, " soft boxes")] = lsregen(w, f, mode, boxes=True, feather=0.05)
+        out[name_of("auto", f, mode)] = lsregen("auto", f, mode, boxes=True, outside=1.0)
+        out[name_of("auto", f, mode, " soft boxes")] = lsregen("auto", f, mode, boxes=True, feather=0.05)
+    out[name_of(w, fraction, "noise", " shared")] = lsregen(w, fraction, "noise", shared_noise=True)
     return out
 
 
@@ -163,19 +162,25 @@ def by_cfg(w, fraction, mode, scales=(1.0, 3.0, 4.0, 5.0)):
 def further():
     """What else the framework offers for the same end: other extractors of the same picture, and LSReGen's strength spread
     otherwise over the steps."""
-    out = {}
+    out = {"xl eta=1": lambda g: g.sample_large(eta=1.0)}
     for n in (2, 4, 8):
         for f in (0.2, 0.4, 0.6):
             out[f"lowpass n={n} f={f:g}"] = reference("LowPass", factor=n, window=f)
     for m in INVERSIONS:
-        for w, f in ((0.1, 0.7), (0.25, 0.7)):
+        for w, f in ((0.1, 0.7), (0.25, 0.7), (0.5, 0.7)):
             out[name_of(w, f, m)] = lsregen(w, f, m)
         for f in (0.2, 0.4, 0.7):
             out[name_of(1.0, f, m, " cosine")] = lsregen(1.0, f, m, schedule="cosine")
         out[name_of(1.0, 1.0, m, " demofusion")] = lsregen(1.0, 1.0, m, schedule="demofusion")
-        out[name_of(0.5, 0.4, m, " eta=1")] = lsregen(0.5, 0.4, m, eta=1.0)
-    out[name_of(0.5, 0.4, "noise", " shared")] = lsregen(0.5, 0.4, "noise", shared_noise=True)
-    out["xl eta=1"] = lambda g: g.sample_large(eta=1.0)
+    for f in (0.2, 0.4, 0.7):
+        for eta in (0.5, 1.0):
+            out[name_of(0.5, f, "ddim", f" eta={eta:g}")] = lsregen(0.5, f, "ddim", eta=eta)
+        for w in (0.5, 1.0):
+            out[name_of(w, f, "noise", " shared")] = lsregen(w, f, "noise", shared_noise=True)
+        for outside in (0.1, 0.3):
+            more = {"boxes": True, "feather": 0.1, "outside": outside}
+            out[name_of(0.5, f, "ddim", f" outside={outside:g}")] = lsregen(0.5, f, "ddim", **more)
+    out[name_of(0.5, 0.4, "noise", " eta=1")] = lsregen(0.5, 0.4, "noise", eta=1.0)
     return out
 
 
