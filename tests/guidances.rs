@@ -21,9 +21,6 @@ const GUIDANCES: &[(&str, &str)] = &[
     ("BoxDiff", "layout: layout.layout, downscale: 2, scale: auto"),
     ("LayoutGuidance", "layout: layout.layout, until: 0.3, normalise: freedom, scale: 0.2"),
     ("BoundedAttention", "layout: layout.layout, downscale: 2, scale: 30"),
-    ("ClipText", "text: a blue square, clip: shapes/clip"),
-    ("ClipImage", "image: up, clip: shapes/clip, distance: l2"),
-    ("Style", "image: up, clip: shapes/clip, scale: auto, mask: [[0, 0, 0.5, 1]]"),
     ("Segmentation", "image: up, downscale: 2, tolerance: 0.5, regions: [{ phrase: red circle, colour: \"#c04040\" }]"),
 ];
 
