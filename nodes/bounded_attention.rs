@@ -18,11 +18,11 @@ use crate::values::{Guidance, Layout};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct BoundedAttention {
-    /// The resolution whose attention counts: latent pixels a side of one pixel of the map. A network that has none of it
-    /// says which it has.
-    #[serde(default = "downscale")]
+    /// The resolution whose attention counts: latent pixels a side of one pixel of the map. By default the one that gives maps
+    /// nearest to the published 16 × 16, which is 4 for Stable Diffusion at 512 × 512.
+    #[serde(default)]
     #[schemars(range(min = 1, max = 64))]
-    pub downscale: u32,
+    pub downscale: Option<u32>,
     /// γ at its full. `auto` follows the size of each box.
     #[serde(default = "scale")]
     #[schemars(extend("minimum" = 0.0))]
@@ -30,10 +30,6 @@ pub struct BoundedAttention {
     /// How the guidance acts.
     #[serde(flatten)]
     pub acting: Acting,
-}
-
-fn downscale() -> u32 {
-    4
 }
 
 fn scale() -> Strength {
@@ -72,7 +68,7 @@ impl Node for BoundedAttention {
     fn run(&self, inputs: BoundedAttentionInputs, _: &Context) -> anyhow::Result<BoundedAttentionOutputs> {
         let guide = guidance::BoundedGuide {
             layout: inputs.layout.0.clone(),
-            downscale: self.downscale as usize,
+            downscale: self.downscale.map(|n| n as usize),
             acting: self.acting.within(self.scale, guidance::BoundedGuide::usual(), &inputs.layout),
         };
         Ok(BoundedAttentionOutputs { guidance: Arc::new(Guidance::new(guide)) })

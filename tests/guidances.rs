@@ -18,10 +18,10 @@ const GUIDANCES: &[(&str, &str)] = &[
     ("ClipText", "clip: shapes/clip, text: \"a blue star on moss\", window: [0.1, 0.7]"),
     ("ClipImage", "clip: shapes/clip, image: up, distance: l2, scale: auto, layout: layout.layout"),
     ("Style", "clip: shapes/clip, image: up, layer: 2, renoise: false"),
-    ("BoxDiff", "layout: layout.layout, downscale: 2, scale: auto"),
+    ("BoxDiff", "layout: layout.layout, scale: auto"),
     ("LayoutGuidance", "layout: layout.layout, until: 0.3, normalise: freedom, scale: 0.2"),
-    ("BoundedAttention", "layout: layout.layout, downscale: 2, scale: 30"),
-    ("Segmentation", "image: up, downscale: 2, tolerance: 0.5, regions: [{ phrase: red circle, colour: \"#c04040\" }]"),
+    ("BoundedAttention", "layout: layout.layout, scale: 30"),
+    ("Segmentation", "image: up, tolerance: 0.5, regions: [{ phrase: red circle, colour: \"#c04040\" }]"),
 ];
 
 /// graphs/lsregen.yaml with another node for its guidance.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use super::attention::{Layers, cell_mask, columns, mean_map, spoken};
+use super::attention::{Layers, cell_mask, columns, mean_map, resolution, spoken};
 use super::{Acting, Distance, Extractor, Guidance, Guide, Moment, Run, Schedule, Until, View, Window};
 use crate::Result;
 use crate::layout::GroundedPhrase;
@@ -74,7 +74,8 @@ pub struct BoundedGuide {
     /// Phrases that the prompt has too, in boxes.
     pub layout: Vec<GroundedPhrase>,
     /// The resolution whose attention counts, in latent pixels a side of one pixel of the map.
-    pub downscale: usize,
+    /// By default that nearest to the published maps of 16 × 16.
+    pub downscale: Option<usize>,
     /// How it acts.
     pub acting: Acting,
 }
@@ -100,10 +101,11 @@ impl Guide for BoundedGuide {
     fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
         let objects = spoken(&self.layout, run)?;
         let (h, w) = run.latent_size();
-        let (h, w) = (h.div_ceil(self.downscale), w.div_ceil(self.downscale));
+        let downscale = resolution(self.downscale, run)?;
+        let (h, w) = (h.div_ceil(downscale), w.div_ceil(downscale));
         let masks: Vec<f32> = objects.iter().flat_map(|o| cell_mask(o.bounds, h, w, f64::round_ties_even)).collect();
         let extractor = BoundedAttention {
-            layers: Layers::Downscale(self.downscale),
+            layers: Layers::Downscale(downscale),
             masks: Tensor::from_vec(masks, (objects.len(), h * w), run.device())?,
             positions: objects.into_iter().map(|o| o.positions).collect(),
         };

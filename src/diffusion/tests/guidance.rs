@@ -198,7 +198,7 @@ fn layout(phrases: [&str; 2]) -> Vec<GroundedPhrase> {
 
 fn boxdiff(phrases: [&str; 2], refined: &[(f64, f64)], refinements: usize) -> BoxDiff {
     let refined = refined.to_vec();
-    BoxDiff { layout: layout(phrases), downscale: 2, refined, refinements, acting: BoxDiff::usual() }
+    BoxDiff { layout: layout(phrases), downscale: Some(2), refined, refinements, acting: BoxDiff::usual() }
 }
 
 fn layout_guidance(phrases: [&str; 2], enough: f64) -> LayoutGuidance {
@@ -285,10 +285,10 @@ fn other_extractors_equal_torch_and_finite_differences() {
         map: flat_map(),
         regions: vec![phrase(phrases[0], [1.0, 0.0, 0.0]), phrase(phrases[1], [0.0, 0.0, 1.0])],
         tolerance: 0.1,
-        downscale: 2,
+        downscale: Some(2),
         acting: acting.clone(),
     };
-    let bounded = BoundedGuide { layout: layout(phrases), downscale: 2, acting: acting.clone() };
+    let bounded = BoundedGuide { layout: layout(phrases), downscale: Some(2), acting: acting.clone() };
     let drawing = IO["picture/drawing"].affine(2.0, -1.0).unwrap();
     let picture = EdgesGuide {
         picture: drawing.broadcast_as((1, 3, 128, 128)).unwrap().contiguous().unwrap(),
@@ -393,9 +393,19 @@ fn phrases_that_the_prompt_lacks_are_told() {
     let error = guide.prepare(&run).err().unwrap().to_string();
     assert!(error.contains("green star") && error.contains(PROMPT), "{error}");
     guide.layout[1].phrase = "a blue square".into();
-    guide.downscale = 8;
-    let guidance = guide.prepare(&run).unwrap();
-    let denoiser = denoiser(&SMALL, "gligen", 4.0);
-    let error = guidance[0].value(&IO["gligen/z"], &moment(&denoiser, 951.0)).unwrap_err().to_string();
+    guide.downscale = Some(8);
+    let error = guide.prepare(&run).err().unwrap().to_string();
     assert!(error.contains("downscale 1, 2, 4"), "{error}");
+    // Left to itself it takes maps of 16 × 16, or what is nearest to them.
+    guide.downscale = None;
+    let cells = |side: usize| {
+        let denoiser = denoiser(&SMALL, "gligen", 4.0);
+        let at = moment(&denoiser, 951.0);
+        let guidance = guide.prepare(&Run { width: side, height: side, ..run }).unwrap();
+        guidance[0].extractor.target(&at).unwrap().dims().to_vec()
+    };
+    assert_eq!(cells(128), [2, 16, 16]);
+    assert_eq!(cells(256), [2, 16, 16]);
+    assert_eq!(cells(512), [2, 16, 16]);
+    assert_eq!(cells(1024), [2, 32, 32]);
 }
