@@ -31,6 +31,22 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     apply1(Geglu, x)
 }
 
+/// The gradient of [`geglu`]'s input (…, 2d) from that of its result (…, d), neither of them tracked by autodiff.
+pub fn geglu_gradient(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let fast = |[x, dy]: [Arg; 2]| {
+        let d = dy.dims.last().copied().unwrap_or(1).max(1);
+        let rows = BLOCK.div_ceil(2 * d);
+        let write = |dx: &mut [Unwritten]| {
+            let dx = dx.par_chunks_mut(rows * 2 * d);
+            let blocks = x.data.par_chunks(rows * 2 * d).zip(dy.data.par_chunks(rows * d)).zip(dx);
+            blocks.for_each(|((x, dy), dx)| dispatch(GatedSlopes { x, dy, dx, d }));
+        };
+        // SAFETY: every row is written.
+        Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
+    };
+    either([x, dy], fast, |[x, dy]| gradients::geglu(x, dy))
+}
+
 #[derive(Clone, Copy)]
 pub(super) enum Activation {
     Gelu,
@@ -196,18 +212,7 @@ impl Kernel<1> for Geglu {
     }
 
     fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
-        let fast = |[x, dy]: [Arg; 2]| {
-            let d = dy.dims.last().copied().unwrap_or(1).max(1);
-            let rows = BLOCK.div_ceil(2 * d);
-            let write = |dx: &mut [Unwritten]| {
-                let dx = dx.par_chunks_mut(rows * 2 * d);
-                let blocks = x.data.par_chunks(rows * 2 * d).zip(dy.data.par_chunks(rows * d)).zip(dx);
-                blocks.for_each(|((x, dy), dx)| dispatch(GatedSlopes { x, dy, dx, d }));
-            };
-            // SAFETY: every row is written.
-            Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
-        };
-        Ok([Some(either([x, dy], fast, |[x, dy]| gradients::geglu(x, dy))?)])
+        Ok([Some(geglu_gradient(x, dy)?)])
     }
 }
 
