@@ -41,6 +41,7 @@ mod load_latent;
 mod load_model;
 mod low_pass;
 mod multi_diffusion_sample;
+mod onnx_feature;
 mod reference_image;
 mod save_image;
 mod save_latent;
@@ -81,6 +82,7 @@ pub use lsregen_diffusion::weights::{hub, search};
 pub use metadata::Metadata;
 pub use multi_diffusion_sample::MultiDiffusionSample;
 pub use numerics::{Numerics, Precision};
+pub use onnx_feature::OnnxFeature;
 pub use options::*;
 pub use reference_image::ReferenceImage;
 pub use sampling::{Sampling, SdxlSampling};
@@ -107,6 +109,7 @@ pub const ALL: &[NodeType] = &[
     NodeType::of::<ClipText>(),
     NodeType::of::<ClipImage>(),
     NodeType::of::<Style>(),
+    NodeType::of::<OnnxFeature>(),
     NodeType::of::<BoxDiff>(),
     NodeType::of::<LayoutGuidance>(),
     NodeType::of::<BoundedAttention>(),

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
@@ -152,9 +152,14 @@ fn array<const N: usize>(chunk: &[u8]) -> [u8; N] {
 
 /// A stretch of a file beside the model's.
 struct External {
-    path: std::path::PathBuf,
+    path: PathBuf,
     offset: u64,
     length: usize,
+}
+
+/// The file beside the model's that holds a tensor's numbers, if one does.
+pub fn external(t: &proto::Tensor, folder: &Path) -> Option<PathBuf> {
+    if t.location == 1 { External::of(t, folder).ok().map(|e| e.path) } else { None }
 }
 
 impl External {

@@ -14,18 +14,20 @@ mod axes;
 mod load;
 mod network;
 mod operators;
+mod picture;
 mod proto;
 mod self_test;
 mod tape;
 
 pub use network::{Dim, OnnxInfo, OnnxNetwork, ValueInfo};
+pub use picture::{Normalisation, PictureInput};
 
 use candle_core::{DType, Tensor};
 
 use crate::{Error, Result};
 
 /// Numbers that one tensor may have: what a damaged shape asks for has to end before memory does.
-const MOST: usize = 1 << 29;
+const MOST: usize = 1 << 28;
 
 /// The number of elements of `dims`, or an error where no tensor should be that large.
 fn room(dims: &[usize]) -> Result<usize> {

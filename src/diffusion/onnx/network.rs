@@ -1,6 +1,6 @@
 //! A network: its nodes in order, checked; constants folded; run on one tensor.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -71,10 +71,16 @@ impl fmt::Display for ValueInfo {
 /// What a file says about its network.
 #[derive(Clone, Debug)]
 pub struct OnnxInfo {
+    /// The file, as messages name it.
+    pub label: String,
     /// Inputs that have to be given.
     pub inputs: Vec<ValueInfo>,
     /// Results that are declared as such.
     pub outputs: Vec<ValueInfo>,
+    /// Names of all that its nodes give, outputs among them.
+    pub values: Vec<String>,
+    /// Files beside it that hold numbers of its weights.
+    pub files: Vec<PathBuf>,
     /// Names of the operators and how often each occurs.
     pub operators: BTreeMap<String, usize>,
     /// Version of the standard operators.
@@ -85,12 +91,33 @@ pub struct OnnxInfo {
     pub producer: String,
 }
 
+impl OnnxInfo {
+    pub(super) fn error(&self, message: impl fmt::Display) -> Error {
+        Error::input(format!("{}: {message}", self.label))
+    }
+
+    /// The name of an output, or of any other value, checked; of the only output, if `None`.
+    pub fn output<'n>(&'n self, wanted: Option<&'n str>) -> Result<&'n str> {
+        let Some(wanted) = wanted else {
+            let names = self.outputs.iter().map(|o| o.name.as_str());
+            return match &self.outputs[..] {
+                [only] => Ok(&only.name),
+                _ => Err(self.error(format!("has several outputs, name one of them: {}", nearest("", names)))),
+            };
+        };
+        let all: BTreeSet<&str> =
+            self.values.iter().map(String::as_str).chain(self.outputs.iter().map(|o| o.name.as_str())).collect();
+        if all.contains(wanted) {
+            return Ok(wanted);
+        }
+        Err(self.error(format!("gives no `{wanted}`; outputs and inner values are {}", nearest(wanted, all))))
+    }
+}
+
 /// An ONNX network that gradients flow through.
 pub struct OnnxNetwork {
-    label: String,
+    info: OnnxInfo,
     device: Device,
-    inputs: Vec<ValueInfo>,
-    outputs: Vec<ValueInfo>,
     constants: HashMap<String, Tensor>,
     pub(super) steps: Vec<Step>,
 }
@@ -106,7 +133,6 @@ pub(super) struct Step {
 
 /// A decoded file whose names and operators have been checked.
 struct Checked {
-    label: String,
     folder: PathBuf,
     graph: proto::Graph,
     declared: Vec<Declared>,
@@ -121,7 +147,8 @@ impl OnnxNetwork {
     /// Errors, all at once: operators, settings and element types that are not supported, by node; names that nothing
     /// gives; weights that are not there; damage.
     pub fn open(path: &Path, device: &Device) -> Result<Self> {
-        let Checked { label, folder, graph, declared, runs, info } = Checked::read(path)?;
+        let Checked { folder, graph, declared, runs, info } = Checked::read(path)?;
+        let label = &info.label;
         let mut constants = HashMap::new();
         for (t, declared) in graph.initializers.iter().zip(&declared) {
             let tensor = declared.read(t, &folder, device);
@@ -141,14 +168,14 @@ impl OnnxNetwork {
                 steps.push(step);
                 continue;
             }
-            let results = step.run(&label, device, |name| constants.get(name))?;
+            let results = step.run(label, device, |name| constants.get(name))?;
             constants.extend(step.outputs.iter().cloned().zip(results));
         }
         // What only folding needed.
         let read: HashSet<&String> =
             steps.iter().flat_map(|s| &s.inputs).chain(info.outputs.iter().map(|o| &o.name)).collect();
         constants.retain(|name, _| read.contains(name));
-        Ok(OnnxNetwork { label, device: device.clone(), inputs: info.inputs, outputs: info.outputs, constants, steps })
+        Ok(OnnxNetwork { info, device: device.clone(), constants, steps })
     }
 
     /// What [`OnnxNetwork::open`] finds without the weights' numbers.
@@ -156,19 +183,24 @@ impl OnnxNetwork {
         Ok(Checked::read(path)?.info)
     }
 
-    /// The file, as messages name it.
-    pub fn label(&self) -> &str {
-        &self.label
+    /// What the file says about it.
+    pub fn info(&self) -> &OnnxInfo {
+        &self.info
     }
 
     /// Inputs that have to be given.
     pub fn inputs(&self) -> &[ValueInfo] {
-        &self.inputs
+        &self.info.inputs
     }
 
     /// Results that are declared as such. [`OnnxNetwork::forward`] gives any other named value too.
     pub fn outputs(&self) -> &[ValueInfo] {
-        &self.outputs
+        &self.info.outputs
+    }
+
+    /// Memory that its weights take.
+    pub fn bytes(&self) -> usize {
+        self.constants.values().map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum()
     }
 
     /// The device of weights and features.
@@ -180,34 +212,13 @@ impl OnnxNetwork {
     ///
     /// Gradients flow to `x`, whatever its dtype. Weights are constants. Only what `output` needs is run.
     pub fn forward(&self, x: &Tensor, output: Option<&str>) -> Result<Tensor> {
-        let output = self.output(output)?;
+        let output = self.info.output(output)?;
         let mut seen = |_: &Step, _: &HashMap<&str, Tensor>, _: &[Tensor]| Ok(());
         let y = self.walk(x, output, false, &mut seen)?;
         if y.dtype() != DType::F32 {
-            return Err(self.error(format!("`{output}` is {}, through which no gradient flows", super::kind(&y))));
+            return Err(self.info.error(format!("`{output}` is {}, through which no gradient flows", super::kind(&y))));
         }
         Ok(y)
-    }
-
-    pub(super) fn error(&self, message: impl fmt::Display) -> Error {
-        Error::input(format!("{}: {message}", self.label))
-    }
-
-    /// The name of an output, checked.
-    pub fn output<'n>(&'n self, wanted: Option<&'n str>) -> Result<&'n str> {
-        let names = || self.outputs.iter().map(|o| o.name.as_str());
-        let Some(wanted) = wanted else {
-            return match &self.outputs[..] {
-                [only] => Ok(&only.name),
-                _ => Err(self.error(format!("has several outputs, name one of them: {}", nearest("", names())))),
-            };
-        };
-        let inner = || self.steps.iter().flat_map(|s| s.outputs.iter().map(String::as_str));
-        if names().chain(inner()).any(|name| name == wanted) {
-            return Ok(wanted);
-        }
-        let all: HashSet<&str> = names().chain(inner()).collect();
-        Err(self.error(format!("gives no `{wanted}`; outputs and inner values: {}", nearest(wanted, all))))
     }
 
     /// Runs what `output` needs; `seen` is told each node's arguments and results. Values that nobody needs any more
@@ -219,9 +230,13 @@ impl OnnxNetwork {
         keep: bool,
         seen: &mut dyn FnMut(&Step, &HashMap<&'n str, Tensor>, &[Tensor]) -> Result<()>,
     ) -> Result<Tensor> {
-        let [input] = &self.inputs[..] else {
-            let list: Vec<_> = self.inputs.iter().map(ValueInfo::to_string).collect();
-            return Err(self.error(format!("needs one input, a picture; it has {}: {}", list.len(), list.join(", "))));
+        let [input] = &self.info.inputs[..] else {
+            let list: Vec<_> = self.info.inputs.iter().map(ValueInfo::to_string).collect();
+            return Err(self.info.error(format!(
+                "needs one input, a picture; it has {}: {}",
+                list.len(),
+                list.join(", ")
+            )));
         };
         self.suits(x, input)?;
         let mut last: HashMap<&str, usize> = HashMap::from([(output, usize::MAX)]);
@@ -238,7 +253,7 @@ impl OnnxNetwork {
         values.insert(&input.name, x.to_dtype(DType::F32)?.to_device(&self.device)?);
         for (i, step) in self.steps.iter().enumerate().filter(|(i, _)| needed[*i]) {
             let results =
-                step.run(&self.label, &self.device, |name| values.get(name).or_else(|| self.constants.get(name)))?;
+                step.run(&self.info.label, &self.device, |name| values.get(name).or_else(|| self.constants.get(name)))?;
             seen(step, &values, &results)?;
             if !keep {
                 values.retain(|name, _| last.get(name).is_some_and(|l| *l > i));
@@ -246,7 +261,7 @@ impl OnnxNetwork {
             values.extend(step.outputs.iter().map(String::as_str).zip(results));
         }
         let y = values.get(output).or_else(|| self.constants.get(output)).cloned();
-        y.ok_or_else(|| self.error(format!("`{output}` was not computed")))
+        y.ok_or_else(|| self.info.error(format!("`{output}` was not computed")))
     }
 
     /// Whether the declared input takes `x`.
@@ -257,8 +272,10 @@ impl OnnxNetwork {
         });
         match (float && x.dtype().is_float(), shape) {
             (true, true) if x.elem_count() > 0 => Ok(()),
-            (false, _) => Err(self.error(format!("its input {input} is not of floats: no gradient flows into it"))),
-            _ => Err(self.error(format!("its input is {input}, {:?} does not fit", x.dims()))),
+            (false, _) => {
+                Err(self.info.error(format!("its input {input} is not of floats: no gradient flows into it")))
+            }
+            _ => Err(self.info.error(format!("its input is {input}, {:?} does not fit", x.dims()))),
         }
     }
 
@@ -390,8 +407,13 @@ impl Checked {
         let parameters = declared.iter().map(|d| d.count).fold(0, usize::saturating_add);
         let producer = format!("{} {}", model.producer, model.producer_version).trim().to_string();
         let outputs = graph.outputs.iter().map(value_info).collect();
-        let info = OnnxInfo { inputs, outputs, operators, opset, parameters, producer };
-        Ok(Checked { label, folder, graph, declared, runs, info })
+        let values =
+            graph.nodes.iter().flat_map(|node| &node.outputs).filter(|name| !left_out.contains_key(name.as_str()));
+        let values = values.filter(|name| !name.is_empty()).cloned().collect();
+        let files: BTreeSet<_> = graph.initializers.iter().filter_map(|t| load::external(t, &folder)).collect();
+        let files = files.into_iter().collect();
+        let info = OnnxInfo { label, inputs, outputs, values, files, operators, opset, parameters, producer };
+        Ok(Checked { folder, graph, declared, runs, info })
     }
 }
 

@@ -1,0 +1,206 @@
+//! The user's own network as the extractor: the predicted picture's feature by an ONNX file, drawn to that of another
+//! picture, to a given one, or to a class.
+//!
+//! The picture is resized to what the network takes and normalised as it was trained, on the tape. The network's gradient
+//! is tested by finite differences at that size before it guides.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Normalise, Run, Window};
+use crate::onnx::{Normalisation, OnnxNetwork, PictureInput};
+use crate::{Error, Result};
+
+/// A network that looks at pictures.
+pub struct Look {
+    network: Arc<OnnxNetwork>,
+    input: PictureInput,
+    output: String,
+    size: Option<(usize, usize)>,
+    normalisation: Normalisation,
+    tested: OnceLock<f64>,
+}
+
+impl Look {
+    /// By the value `output` of the network, or its only output; at height and width `size`, by default what the network
+    /// fixes, or else what the picture has.
+    ///
+    /// Errors if the network takes no picture, or none of that size, or gives no such value; or, where the size is known,
+    /// if its gradient fails the test.
+    pub fn new(
+        network: Arc<OnnxNetwork>,
+        output: Option<&str>,
+        size: Option<(usize, usize)>,
+        normalisation: Normalisation,
+    ) -> Result<Self> {
+        let input = network.info().picture_input()?;
+        let output = network.info().output(output)?.to_string();
+        let size = size.or(input.height.zip(input.width));
+        let look = Look { network, input, output, size, normalisation, tested: OnceLock::new() };
+        if let Some((height, width)) = look.size {
+            look.test(height, width)?;
+        }
+        Ok(look)
+    }
+
+    /// The feature of a picture (1, 3, H, W) in [-1, 1], in f32; differentiable.
+    pub fn feature(&self, picture: &Tensor) -> Result<Tensor> {
+        self.network.forward(&self.input.prepare(picture, self.size, &self.normalisation)?, Some(&self.output))
+    }
+
+    /// Tests the gradient by finite differences, once. Gives the deviation.
+    pub fn test(&self, height: usize, width: usize) -> Result<f64> {
+        if let Some(deviation) = self.tested.get() {
+            return Ok(*deviation);
+        }
+        let (height, width) = self.size.unwrap_or((height, width));
+        let channels = self.input.channels;
+        let shape = if self.input.channels_last { [1, height, width, channels] } else { [1, channels, height, width] };
+        let deviation = self.network.self_test_of(&shape, Some(&self.output))?;
+        Ok(*self.tested.get_or_init(|| deviation))
+    }
+}
+
+/// feat(picture) = the network's feature; with [`Metric::Gram`] its places in one row.
+pub struct OnnxFeature {
+    look: Arc<Look>,
+    flat: bool,
+    target: Tensor,
+}
+
+impl OnnxFeature {
+    /// Drawn to what `goal` is, of a predicted picture like `picture`.
+    pub fn new(look: Arc<Look>, goal: &OnnxGoal, metric: Metric, picture: &Tensor) -> Result<Self> {
+        let flat = metric == Metric::Gram;
+        let shown = |x: &Tensor| shaped(look.feature(x)?, flat);
+        let target = match goal {
+            OnnxGoal::Picture(reference) => match metric {
+                Metric::CrossEntropy => candle_nn::ops::softmax(&shown(reference)?, 1)?,
+                _ => shown(reference)?,
+            },
+            OnnxGoal::Feature(target) => {
+                let own = look.feature(picture)?;
+                let target = target.to_dtype(DType::F32)?.to_device(own.device())?;
+                let target = if target.rank() + 1 == own.rank() { target.unsqueeze(0)? } else { target };
+                if target.dims() != own.dims() {
+                    let (a, b, output) = (target.dims(), own.dims(), &look.output);
+                    return Err(Error::input(format!("the target is {a:?}, and the network's `{output}` is {b:?}")));
+                }
+                shaped(target, flat)?
+            }
+            OnnxGoal::Class(class) => {
+                let own = shown(picture)?;
+                let classes = own.dims().get(1).copied().unwrap_or(0);
+                if *class >= classes {
+                    let output = &look.output;
+                    return Err(Error::input(format!(
+                        "the network's `{output}` has {classes} classes, and none is {class}"
+                    )));
+                }
+                let mut dims = own.dims().to_vec();
+                let hot: Vec<f32> = (0..classes).map(|c| f32::from(u8::from(c == *class))).collect();
+                let mut row = vec![1; dims.len()];
+                (dims[0], row[1]) = (1, classes);
+                Tensor::from_vec(hot, row, own.device())?.broadcast_as(dims)?.contiguous()?
+            }
+        };
+        Ok(OnnxFeature { look, flat, target: target.detach() })
+    }
+}
+
+/// A feature as a distance takes it.
+fn shaped(feature: Tensor, flat: bool) -> Result<Tensor> {
+    match (flat, feature.rank()) {
+        (false, _) | (true, 3) => Ok(feature),
+        (true, 4) => Ok(feature.flatten_from(2)?),
+        _ => Err(Error::input(format!(
+            "a feature {:?} has no places to compare textures of: take an output (B, C, H, W), or another distance",
+            feature.dims()
+        ))),
+    }
+}
+
+impl Extractor for OnnxFeature {
+    fn name(&self) -> &str {
+        "ONNX feature"
+    }
+
+    fn feat(&self, picture: &Tensor, _: &Moment) -> Result<Tensor> {
+        shaped(self.look.feature(picture)?, self.flat)
+    }
+
+    fn target(&self, _: &Moment) -> Result<Tensor> {
+        Ok(self.target.clone())
+    }
+}
+
+/// What a network's feature is drawn to.
+#[derive(Clone, Debug)]
+pub enum OnnxGoal {
+    /// That of another picture, (1, 3, H, W) in [-1, 1], of any size; its class probabilities with
+    /// [`Metric::CrossEntropy`].
+    Picture(Tensor),
+    /// A feature, with or without the dimension of samples.
+    Feature(Tensor),
+    /// A class, from 0: the feature is logits (1, classes, …).
+    Class(usize),
+}
+
+impl OnnxGoal {
+    /// The feature that a safetensors file holds: its only tensor, of floating-point numbers.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bad = |what: String| Error::input(format!("{}: {what}", path.display()));
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+            .map_err(|e| bad(format!("not a whole safetensors file ({e})")))?;
+        let mut tensors = tensors.into_values();
+        match (tensors.next(), tensors.len()) {
+            (Some(only), 0) if only.dtype().is_float() => Ok(OnnxGoal::Feature(only)),
+            (Some(_), 0) => Err(bad("its tensor is not of floating-point numbers".into())),
+            (None, _) => Err(bad("holds no tensor; a target is one".into())),
+            (_, more) => Err(bad(format!("holds {} tensors; a target is one", more + 1))),
+        }
+    }
+}
+
+/// Guidance by the user's own network.
+pub struct OnnxGuide {
+    /// The network.
+    pub look: Arc<Look>,
+    /// What its feature is drawn to.
+    pub goal: OnnxGoal,
+    /// By which features are compared.
+    pub metric: Metric,
+    /// How it acts.
+    pub acting: Acting,
+}
+
+impl OnnxGuide {
+    /// As for CLIP.
+    pub fn usual() -> Acting {
+        Acting { scale: 0.3, window: Window::first(0.6), normalise: Normalise::Freedom, ..Acting::default() }
+    }
+}
+
+impl Guide for OnnxGuide {
+    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+        self.look.test(run.height, run.width)?;
+        let goal = match &self.goal {
+            OnnxGoal::Picture(picture) => OnnxGoal::Picture(run.fitted(picture)?),
+            goal => goal.clone(),
+        };
+        let picture = Tensor::zeros((1, 3, run.height, run.width), DType::F32, run.device())?;
+        let extractor = OnnxFeature::new(self.look.clone(), &goal, self.metric, &picture)?;
+        Ok(vec![run.guidance(extractor, self.metric.distance(), run.picture()?, &self.acting)?])
+    }
+
+    fn bytes(&self) -> usize {
+        let goal = match &self.goal {
+            OnnxGoal::Picture(x) | OnnxGoal::Feature(x) => x.elem_count() * x.dtype().size_in_bytes(),
+            OnnxGoal::Class(_) => 0,
+        };
+        self.look.network.bytes() + goal
+    }
+}
