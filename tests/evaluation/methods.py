@@ -53,8 +53,8 @@ class Graph:
         z = self.add(type, model=self.large(), guidance=list(guidance), **fields)
         return self.add("Decode", model=self.large(), latent=z)
 
-    def sample_small(self, *guidance):
-        fields = {"prompt": self.prompt, "seed": self.layout["seed_small"], "cfg": CFG_SMALL}
+    def sample_small(self, *guidance, **fields):
+        fields = {"prompt": self.prompt, "seed": self.layout["seed_small"], "cfg": CFG_SMALL} | fields
         z = self.add("GuidedSDSample", model=self.small(), guidance=list(guidance), **fields)
         return self.add("Decode", model=self.small(), latent=z)
 
@@ -92,20 +92,25 @@ def lsregen(w, fraction, mode, cfg=CFG_LARGE, boxes=False, **fields):
     return nodes
 
 
-def attention(type, large, **fields):
+def attention(type, large, sampling={}, **fields):
     """BoxDiff or layout-guidance, on the model that it was made for (Stable Diffusion, here `small` without boxes) or on the
     large one."""
 
     def nodes(g):
         guidance = g.add(type, layout=g.boxes(), **fields)
-        return g.sample_large(guidance) if large else g.sample_small(guidance)
+        return g.sample_large(guidance, **sampling) if large else g.sample_small(guidance, **sampling)
 
     return nodes
 
 
-def multidiffusion(g):
-    words = {"prompt": f"on {g.ground}", "region_prompt": f"{{phrase}} on {g.ground}"}
-    return g.sample_large(type="MultiDiffusionSample", layout=g.boxes(), **words)
+def multidiffusion(whole=False, **fields):
+    """The rest is drawn by the ground's name alone, or by the whole prompt."""
+
+    def nodes(g):
+        words = {"prompt": g.prompt if whole else f"on {g.ground}", "region_prompt": f"{{phrase}} on {g.ground}"}
+        return g.sample_large(type="MultiDiffusionSample", layout=g.boxes(), **words, **fields)
+
+    return nodes
 
 
 def reference(type="ReferenceImage", **fields):
@@ -131,7 +136,7 @@ RIVALS = {
     "layout-guidance": attention("LayoutGuidance", False),
     "boxdiff xl": attention("BoxDiff", True, downscale=MAPS),
     "layout-guidance xl": attention("LayoutGuidance", True),
-    "multidiffusion": multidiffusion,
+    "multidiffusion": multidiffusion(),
     "demofusion": demofusion,
 }
 
@@ -153,10 +158,24 @@ def around(w, fraction, mode):
     return out
 
 
-def by_cfg(w, fraction, mode, scales=(1.0, 3.0, 4.0, 5.0)):
-    """One setting, and plain sampling, at other scales of classifier-free guidance than the usual one."""
-    out = {name_of(w, fraction, mode, f" cfg={c:g}"): lsregen(w, fraction, mode, cfg=c) for c in scales}
-    return out | {f"xl cfg={c:g}": lambda g, c=c: g.sample_large(cfg=c) for c in scales}
+def others(w, fraction, mode):
+    """One setting of LSReGen, and the rivals, with other scales of classifier-free guidance than the usual ones, and
+    MultiDiffusion's choices."""
+    out = {name_of(w, fraction, mode, f" cfg={c:g}"): lsregen(w, fraction, mode, cfg=c) for c in (1.0, 3.0, 4.0, 5.0)}
+    out |= {f"xl cfg={c:g}": lambda g, c=c: g.sample_large(cfg=c) for c in (1.0, 3.0, 4.0, 5.0)}
+    out |= {f"sd cfg={c:g}": lambda g, c=c: g.sample_small(cfg=c) for c in (2.0, 7.5)}
+    for c, large in ((2.0, False), (7.5, False), (4.0, True)):
+        size = " xl" if large else ""
+        out[f"boxdiff{size} cfg={c:g}"] = attention("BoxDiff", large, {"cfg": c}, downscale=MAPS)
+        out[f"layout-guidance{size} cfg={c:g}"] = attention("LayoutGuidance", large, {"cfg": c})
+    for c in (2.0, 4.0):
+        for bootstrap in (0.2, 0.4):
+            for whole in (False, True):
+                name = f"multidiffusion cfg={c:g} bootstrap={bootstrap:g}" + " whole" * whole
+                out[name] = multidiffusion(whole, cfg=c, bootstrap=bootstrap)
+    for f in FRACTIONS:
+        out[f"img2img f={f:g} cfg=4"] = lsregen(1.0, f, "noise", cfg=4.0)
+    return out
 
 
 def further():
