@@ -21,6 +21,7 @@ const GUIDANCES: &[(&str, &str)] = &[
     ("BoxDiff", "layout: layout.layout, scale: auto"),
     ("LayoutGuidance", "layout: layout.layout, until: 0.3, normalise: freedom, scale: 0.2"),
     ("BoundedAttention", "layout: layout.layout, scale: 30"),
+    ("OnnxFeature", "path: ${onnx}, output: edges, image: up, scale: 0.5, window: [0, 0.4]"),
     ("Segmentation", "image: up, tolerance: 0.5, regions: [{ phrase: red circle, colour: \"#c04040\" }]"),
 ];
 
@@ -44,7 +45,8 @@ fn graph(guidance: Option<(&str, &str)>) -> String {
 
 fn write(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
-    fs::write(&path, text).unwrap();
+    let onnx = repository("models/shapes/onnx/look.onnx");
+    fs::write(&path, text.replace("${onnx}", onnx.to_str().unwrap())).unwrap();
     path.to_str().unwrap().to_string()
 }
 

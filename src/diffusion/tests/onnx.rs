@@ -122,7 +122,9 @@ fn bad_files_are_refused_before_they_run() {
         contains(&name, &OnnxNetwork::inspect(&file(&name)).unwrap_err().to_string(), words);
     }
     let folder = tempfile::tempdir().unwrap();
-    for (bytes, words) in [(&b""[..], "empty"), (b"\x89PNG\r\n", "not an ONNX file"), (b"lsregen: 1", "not an ONNX file")] {
+    for (bytes, words) in
+        [(&b""[..], "empty"), (b"\x89PNG\r\n", "not an ONNX file"), (b"lsregen: 1", "not an ONNX file")]
+    {
         let path = folder.path().join("x.onnx");
         std::fs::write(&path, bytes).unwrap();
         contains("x", &OnnxNetwork::inspect(&path).unwrap_err().to_string(), &["x.onnx", words]);
@@ -137,7 +139,7 @@ fn what_does_not_fit_is_said_when_it_runs() {
     for (name, words) in [
         ("two_inputs", &["needs one input", "`picture` float (1, 3, 4, 4), `other`"][..]),
         ("tokens", &["`picture` int64", "not of floats"]),
-        ("expand", &["node `to_feature` (Expand, opset 17)", "larger than"]),
+        ("expand", &["node `to_feature` (Expand, opset 17)", "do not go together"]),
         ("window", &["4 entries, padding included, for a window of 9"]),
         ("divided", &["node `to_t` (Div, opset 17)", "divided by zero"]),
     ] {
@@ -159,10 +161,13 @@ fn what_does_not_fit_is_said_when_it_runs() {
 #[test]
 fn a_file_is_described_without_its_numbers() {
     let info = OnnxNetwork::inspect(&file("residual")).unwrap();
-    assert_eq!(info.inputs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["`picture` float (batch, 3, height, width)"]);
+    assert_eq!(
+        info.inputs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["`picture` float (batch, 3, height, width)"]
+    );
     assert_eq!((info.outputs.len(), info.outputs[0].name.as_str(), info.opset), (1, "feature", 13));
     assert_eq!(info.operators["BatchNormalization"], 4);
-    assert!(info.parameters > 4000 && info.producer.starts_with("pytorch"), "{info:?}");
+    assert!(info.parameters > 3000 && info.producer.starts_with("pytorch"), "{info:?}");
     let info = OnnxNetwork::inspect(&file("external")).unwrap();
     assert_eq!(info.files, [fixture("onnx_nets/external.bin")]);
 }
