@@ -73,23 +73,24 @@ pub(super) struct Slope(pub Activation);
 impl Function<2> for Slope {
     #[inline(always)]
     fn of<S: Simd>(self, s: S, [x, dy]: [S::f32s; 2]) -> S::f32s {
-        let one = s.splat_f32s(1.0);
-        // Of x σ(x): σ(x) (1 + x (1 − σ(x))).
-        let sigmoid_slope = |x: S::f32s| {
-            let gate = sigmoid(s, x);
-            s.mul_f32s(gate, s.mul_add_e_f32s(x, s.sub_f32s(one, gate), one))
-        };
         let slope = match self.0 {
             Activation::Gelu => {
                 let density = exp(s, s.mul_f32s(s.mul_f32s(x, x), s.splat_f32s(-0.5)));
                 let density = s.mul_f32s(density, s.splat_f32s(INVERSE_ROOT_TAU));
                 s.mul_add_e_f32s(x, density, normal_cdf(s, x))
             }
-            Activation::QuickGelu => sigmoid_slope(s.mul_f32s(x, s.splat_f32s(1.702))),
-            Activation::Silu => sigmoid_slope(x),
+            Activation::QuickGelu => sigmoid_slope(s, s.mul_f32s(x, s.splat_f32s(1.702))),
+            Activation::Silu => sigmoid_slope(s, x),
         };
         s.mul_f32s(dy, slope)
     }
+}
+
+/// The derivative of x σ(x): σ(x) (1 + x (1 − σ(x))).
+#[inline(always)]
+fn sigmoid_slope<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    let (one, gate) = (s.splat_f32s(1.0), sigmoid(s, x));
+    s.mul_f32s(gate, s.mul_add_e_f32s(x, s.sub_f32s(one, gate), one))
 }
 
 /// 1 / √(2π).
