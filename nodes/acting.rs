@@ -1,12 +1,29 @@
 //! How a guidance acts, as parameters: what every guidance node has beside its own.
 
-use lsregen_diffusion::guidance::{self, Auto, Normalise, Region, Schedule, Until, Window};
-use lsregen_engine::{Fault, Links};
+use std::sync::Arc;
+
+use lsregen_diffusion::guidance::{self, Auto, Guide, Normalise, Region, Schedule, Until, Window};
+use lsregen_engine::{Fault, Links, outputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::boxes;
-use crate::values::Layout;
+use crate::values::{Guidance, Layout};
+
+outputs! {
+    /// What every guidance node but Invert gives.
+    pub struct GuidanceOutputs {
+        /// The guidance, for any sampling.
+        pub guidance: Arc<Guidance>,
+    }
+}
+
+impl GuidanceOutputs {
+    /// Of a guide that serves pictures of any size.
+    pub fn of(guide: impl Guide + 'static) -> GuidanceOutputs {
+        GuidanceOutputs { guidance: Arc::new(Guidance::new(guide)) }
+    }
+}
 
 /// How a guidance acts. What is not given is as the node's description says.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance;
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
-use crate::values::{Guidance, Layout};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
+use crate::values::Layout;
 
 /// Draws each object's words, and the pixels of its box, to be seen from inside its box (Bounded Attention's guidance).
 ///
@@ -43,19 +43,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct BoundedAttentionOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for BoundedAttention {
     const TYPE: &'static str = "BoundedAttention";
     const VERSION: u32 = 1;
 
     type Inputs = BoundedAttentionInputs;
-    type Outputs = BoundedAttentionOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         self.acting.faults()
@@ -65,12 +58,12 @@ impl Node for BoundedAttention {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
-    fn run(&self, inputs: BoundedAttentionInputs, _: &Context) -> anyhow::Result<BoundedAttentionOutputs> {
+    fn run(&self, inputs: BoundedAttentionInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
         let guide = guidance::BoundedGuide {
             layout: inputs.layout.0.clone(),
             downscale: self.downscale.map(|n| n as usize),
             acting: self.acting.within(self.scale, guidance::BoundedGuide::usual(), &inputs.layout),
         };
-        Ok(BoundedAttentionOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

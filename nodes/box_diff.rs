@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance;
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::defaults;
-use crate::values::{Guidance, Layout};
+use crate::values::Layout;
 
 /// Draws the attention of each object's words into its box (BoxDiff).
 ///
@@ -48,19 +48,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct BoxDiffOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for BoxDiff {
     const TYPE: &'static str = "BoxDiff";
     const VERSION: u32 = 2;
 
     type Inputs = BoxDiffInputs;
-    type Outputs = BoxDiffOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         self.acting.faults()
@@ -70,7 +63,7 @@ impl Node for BoxDiff {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
-    fn run(&self, inputs: BoxDiffInputs, _: &Context) -> anyhow::Result<BoxDiffOutputs> {
+    fn run(&self, inputs: BoxDiffInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
         let guide = guidance::BoxDiff {
             layout: inputs.layout.0.clone(),
             downscale: self.downscale.map(|n| n as usize),
@@ -78,6 +71,6 @@ impl Node for BoxDiff {
             refinements: guidance::BoxDiff::REFINEMENTS,
             acting: self.acting.within(self.scale, guidance::BoxDiff::usual(), &inputs.layout),
         };
-        Ok(BoxDiffOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{ClipGoal, ClipGuide};
-use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::named_clip::NamedClip;
 use crate::options::Distance;
-use crate::values::{Guidance, Image, Layout};
+use crate::values::{Image, Layout};
 
 /// Draws the predicted picture to what another one shows, as a CLIP sees both: what it is of, not where it is.
 ///
@@ -55,19 +55,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct ClipImageOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for ClipImage {
     const TYPE: &'static str = "ClipImage";
     const VERSION: u32 = 1;
 
     type Inputs = ClipImageInputs;
-    type Outputs = ClipImageOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<Fault> {
         let mut faults = self.acting.faults();
@@ -91,13 +84,13 @@ impl Node for ClipImage {
         NamedClip(&self.clip).fingerprint()
     }
 
-    fn run(&self, inputs: ClipImageInputs, cx: &Context) -> anyhow::Result<ClipImageOutputs> {
+    fn run(&self, inputs: ClipImageInputs, cx: &Context) -> anyhow::Result<GuidanceOutputs> {
         let guide = ClipGuide {
             clip: NamedClip(&self.clip).load(cx)?,
             goal: ClipGoal::Picture(inputs.image.0.clone()),
             metric: self.distance.into(),
             acting: self.acting.told(self.scale, ClipGuide::usual(), inputs.layout.as_deref()),
         };
-        Ok(ClipImageOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{ClipGoal, ClipGuide};
-use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::named_clip::NamedClip;
 use crate::options::Distance;
-use crate::values::{Guidance, Layout};
+use crate::values::Layout;
 
 /// Draws the predicted picture to what a text says, as a CLIP understands both.
 ///
@@ -56,19 +56,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct ClipTextOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for ClipText {
     const TYPE: &'static str = "ClipText";
     const VERSION: u32 = 1;
 
     type Inputs = ClipTextInputs;
-    type Outputs = ClipTextOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<Fault> {
         let mut faults = self.acting.faults();
@@ -92,13 +85,13 @@ impl Node for ClipText {
         NamedClip(&self.clip).fingerprint()
     }
 
-    fn run(&self, inputs: ClipTextInputs, cx: &Context) -> anyhow::Result<ClipTextOutputs> {
+    fn run(&self, inputs: ClipTextInputs, cx: &Context) -> anyhow::Result<GuidanceOutputs> {
         let guide = ClipGuide {
             clip: NamedClip(&self.clip).load(cx)?,
             goal: ClipGoal::Text(self.text.clone()),
             metric: self.distance.into(),
             acting: self.acting.told(self.scale, ClipGuide::usual(), inputs.layout.as_deref()),
         };
-        Ok(ClipTextOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

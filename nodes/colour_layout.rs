@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{self, ColourLayoutGuide, Normalise, Window};
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::boxes;
 use crate::options::{self, Distance};
-use crate::values::{Guidance, Layout};
+use crate::values::Layout;
 
 /// Draws the mean colour of the predicted picture in each box to a given colour.
 ///
@@ -68,19 +68,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct ColourLayoutOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for ColourLayout {
     const TYPE: &'static str = "ColourLayout";
     const VERSION: u32 = 1;
 
     type Inputs = ColourLayoutInputs;
-    type Outputs = ColourLayoutOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         let mut faults = self.acting.faults();
@@ -98,13 +91,13 @@ impl Node for ColourLayout {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
-    fn run(&self, inputs: ColourLayoutInputs, _: &Context) -> anyhow::Result<ColourLayoutOutputs> {
+    fn run(&self, inputs: ColourLayoutInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
         let colour = |c: &ColouredBox| Ok((c.bounds.map(|v| v as f32), options::colour(&c.colour)?));
         let guide = ColourLayoutGuide {
             colours: self.colours.iter().map(colour).collect::<anyhow::Result<_>>()?,
             metric: self.distance.into(),
             acting: self.acting.told(self.scale, usual(), inputs.layout.as_deref()),
         };
-        Ok(ColourLayoutOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use lsregen_diffusion::guidance::edges::{self, EdgesGuide};
 use lsregen_diffusion::guidance::{self, Normalise, Window};
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::options::Distance;
-use crate::values::{Guidance, Image, Layout};
+use crate::values::{Image, Layout};
 
 /// Draws the edges of the predicted picture to those of a drawing or of another picture.
 ///
@@ -77,19 +77,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct EdgesOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for Edges {
     const TYPE: &'static str = "Edges";
     const VERSION: u32 = 1;
 
     type Inputs = EdgesInputs;
-    type Outputs = EdgesOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         self.acting.faults()
@@ -99,7 +92,7 @@ impl Node for Edges {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
-    fn run(&self, inputs: EdgesInputs, _: &Context) -> anyhow::Result<EdgesOutputs> {
+    fn run(&self, inputs: EdgesInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
         let guide = EdgesGuide {
             picture: inputs.image.0.clone(),
             drawing: match self.drawing {
@@ -110,6 +103,6 @@ impl Node for Edges {
             metric: self.distance.into(),
             acting: self.acting.told(self.scale, usual(), inputs.layout.as_deref()),
         };
-        Ok(EdgesOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

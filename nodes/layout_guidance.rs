@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance;
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
-use crate::values::{Guidance, Layout};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
+use crate::values::Layout;
 
 /// Draws most of the attention of each object's words into its box (layout-guidance).
 ///
@@ -38,19 +38,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct LayoutGuidanceOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for LayoutGuidance {
     const TYPE: &'static str = "LayoutGuidance";
     const VERSION: u32 = 1;
 
     type Inputs = LayoutGuidanceInputs;
-    type Outputs = LayoutGuidanceOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         self.acting.faults()
@@ -60,11 +53,11 @@ impl Node for LayoutGuidance {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
-    fn run(&self, inputs: LayoutGuidanceInputs, _: &Context) -> anyhow::Result<LayoutGuidanceOutputs> {
+    fn run(&self, inputs: LayoutGuidanceInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
         let guide = guidance::LayoutGuidance {
             layout: inputs.layout.0.clone(),
             acting: self.acting.within(self.scale, guidance::LayoutGuidance::usual(), &inputs.layout),
         };
-        Ok(LayoutGuidanceOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

@@ -53,7 +53,7 @@ mod vae_encode;
 
 use lsregen_engine::{NodeType, Registry};
 
-pub use acting::{Acting, AutoStrength, Course, Scaling, Share, Strength};
+pub use acting::{Acting, AutoStrength, Course, GuidanceOutputs, Scaling, Share, Strength};
 pub use attention_map::AttentionMap;
 pub use bounded_attention::BoundedAttention;
 pub use box_diff::BoxDiff;

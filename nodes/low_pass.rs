@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{self, LowPassGuide, Window};
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::options::Distance;
-use crate::values::{Guidance, Image, Layout};
+use crate::values::{Image, Layout};
 
 /// Draws the coarse part of a sampling to that of a picture, and leaves the fine part free (ILVR).
 ///
@@ -56,19 +56,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct LowPassOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for LowPass {
     const TYPE: &'static str = "LowPass";
     const VERSION: u32 = 1;
 
     type Inputs = LowPassInputs;
-    type Outputs = LowPassOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         self.acting.faults()
@@ -78,13 +71,13 @@ impl Node for LowPass {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
-    fn run(&self, inputs: LowPassInputs, _: &Context) -> anyhow::Result<LowPassOutputs> {
+    fn run(&self, inputs: LowPassInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
         let guide = LowPassGuide {
             picture: inputs.image.0.clone(),
             factor: self.factor as usize,
             metric: self.distance.into(),
             acting: self.acting.told(self.scale, usual(), inputs.layout.as_deref()),
         };
-        Ok(LowPassOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::onnx::Look;
 use lsregen_diffusion::guidance::{Metric, OnnxGoal, OnnxGuide};
 use lsregen_diffusion::onnx::{Normalisation, OnnxInfo, OnnxNetwork};
-use lsregen_engine::{CheckContext, Context, Fault, FileRef, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, FileRef, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Numerics;
-use crate::acting::{Acting, Strength};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::bridge::raise;
 use crate::options::Distance;
-use crate::values::{Guidance, Image, Layout};
+use crate::values::{Image, Layout};
 
 /// Draws what your own network sees in the predicted picture to what it sees in another one, to a given feature, or to a
 /// class.
@@ -83,13 +83,6 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct OnnxFeatureOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl OnnxFeature {
     fn metric(&self) -> Metric {
         match self.distance {
@@ -130,7 +123,7 @@ impl Node for OnnxFeature {
     const VERSION: u32 = 1;
 
     type Inputs = OnnxFeatureInputs;
-    type Outputs = OnnxFeatureOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<Fault> {
         let mut faults = self.acting.faults();
@@ -186,7 +179,7 @@ impl Node for OnnxFeature {
         files
     }
 
-    fn run(&self, inputs: OnnxFeatureInputs, cx: &Context) -> anyhow::Result<OnnxFeatureOutputs> {
+    fn run(&self, inputs: OnnxFeatureInputs, cx: &Context) -> anyhow::Result<GuidanceOutputs> {
         let numerics = cx.service::<Numerics>()?;
         let goal = match (&inputs.image, &self.target_file, self.class) {
             (Some(image), ..) => OnnxGoal::Picture(image.0.clone()),
@@ -205,6 +198,6 @@ impl Node for OnnxFeature {
             metric: self.metric(),
             acting: self.acting.told(self.scale, OnnxGuide::usual(), inputs.layout.as_deref()),
         };
-        Ok(OnnxFeatureOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

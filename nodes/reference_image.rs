@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{self, Reference};
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
-use crate::values::{Guidance, Image, Layout};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
+use crate::values::{Image, Layout};
 
 /// Draws a sampling towards a picture, which gets its noise by chance and not by an inversion (SDEdit).
 ///
@@ -47,19 +47,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct ReferenceImageOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for ReferenceImage {
     const TYPE: &'static str = "ReferenceImage";
     const VERSION: u32 = 1;
 
     type Inputs = ReferenceImageInputs;
-    type Outputs = ReferenceImageOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         self.acting.faults()
@@ -69,7 +62,7 @@ impl Node for ReferenceImage {
         self.acting.auto_fault("strength", self.strength, links).into_iter().collect()
     }
 
-    fn run(&self, inputs: ReferenceImageInputs, _: &Context) -> anyhow::Result<ReferenceImageOutputs> {
+    fn run(&self, inputs: ReferenceImageInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
         let acting = self.acting.told(self.strength, guidance::Acting::default(), inputs.layout.as_deref());
         let guide = Reference {
             picture: inputs.image.0.clone(),
@@ -77,6 +70,6 @@ impl Node for ReferenceImage {
             shared_noise: self.shared_noise,
             acting,
         };
-        Ok(ReferenceImageOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

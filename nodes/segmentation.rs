@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::segmentation::{ColouredPhrase, SegmentationGuide};
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::options;
-use crate::values::{Guidance, Image, Layout};
+use crate::values::{Image, Layout};
 
 /// Draws the attention of words into the regions of a colour-coded map.
 ///
@@ -69,19 +69,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct SegmentationOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for Segmentation {
     const TYPE: &'static str = "Segmentation";
     const VERSION: u32 = 1;
 
     type Inputs = SegmentationInputs;
-    type Outputs = SegmentationOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<Fault> {
         let mut faults = self.acting.faults();
@@ -104,7 +97,7 @@ impl Node for Segmentation {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
-    fn run(&self, inputs: SegmentationInputs, _: &Context) -> anyhow::Result<SegmentationOutputs> {
+    fn run(&self, inputs: SegmentationInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
         let region = |r: &Region| Ok(ColouredPhrase { phrase: r.phrase.clone(), colour: options::colour(&r.colour)? });
         let guide = SegmentationGuide {
             map: inputs.image.0.clone(),
@@ -113,6 +106,6 @@ impl Node for Segmentation {
             downscale: self.downscale.map(|n| n as usize),
             acting: self.acting.told(self.scale, SegmentationGuide::usual(), inputs.layout.as_deref()),
         };
-        Ok(SegmentationOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }

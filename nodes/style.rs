@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::StyleGuide;
-use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
+use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::named_clip::NamedClip;
 
-use crate::values::{Guidance, Image, Layout};
+use crate::values::{Image, Layout};
 
 /// Draws the textures and colours of the predicted picture to those of another one, wherever they are.
 ///
@@ -59,19 +59,12 @@ sockets! {
     }
 }
 
-outputs! {
-    pub struct StyleOutputs {
-        /// The guidance, for any sampling.
-        pub guidance: Arc<Guidance>,
-    }
-}
-
 impl Node for Style {
     const TYPE: &'static str = "Style";
     const VERSION: u32 = 1;
 
     type Inputs = StyleInputs;
-    type Outputs = StyleOutputs;
+    type Outputs = GuidanceOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<Fault> {
         let mut faults = self.acting.faults();
@@ -102,13 +95,13 @@ impl Node for Style {
         NamedClip(&self.clip).fingerprint()
     }
 
-    fn run(&self, inputs: StyleInputs, cx: &Context) -> anyhow::Result<StyleOutputs> {
+    fn run(&self, inputs: StyleInputs, cx: &Context) -> anyhow::Result<GuidanceOutputs> {
         let guide = StyleGuide {
             clip: NamedClip(&self.clip).load(cx)?,
             layer: self.layer as usize,
             picture: inputs.image.0.clone(),
             acting: self.acting.told(self.scale, StyleGuide::usual(), inputs.layout.as_deref()),
         };
-        Ok(StyleOutputs { guidance: Arc::new(Guidance::new(guide)) })
+        Ok(GuidanceOutputs::of(guide))
     }
 }
