@@ -122,7 +122,9 @@ fn bad_files_are_refused_before_they_run() {
         contains(&name, &OnnxNetwork::inspect(&file(&name)).unwrap_err().to_string(), words);
     }
     let folder = tempfile::tempdir().unwrap();
-    for (bytes, words) in [(&b""[..], "empty"), (b"\x89PNG\r\n", "not an ONNX file"), (b"lsregen: 1", "not an ONNX file")] {
+    for (bytes, words) in
+        [(&b""[..], "empty"), (b"\x89PNG\r\n", "not an ONNX file"), (b"lsregen: 1", "not an ONNX file")]
+    {
         let path = folder.path().join("x.onnx");
         std::fs::write(&path, bytes).unwrap();
         contains("x", &OnnxNetwork::inspect(&path).unwrap_err().to_string(), &["x.onnx", words]);
@@ -159,7 +161,10 @@ fn what_does_not_fit_is_said_when_it_runs() {
 #[test]
 fn a_file_is_described_without_its_numbers() {
     let info = OnnxNetwork::inspect(&file("residual")).unwrap();
-    assert_eq!(info.inputs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["`picture` float (batch, 3, height, width)"]);
+    assert_eq!(
+        info.inputs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["`picture` float (batch, 3, height, width)"]
+    );
     assert_eq!((info.outputs.len(), info.outputs[0].name.as_str(), info.opset), (1, "feature", 13));
     assert_eq!(info.operators["BatchNormalization"], 4);
     assert!(info.parameters > 4000 && info.producer.starts_with("pytorch"), "{info:?}");
