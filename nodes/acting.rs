@@ -126,7 +126,7 @@ pub enum AutoStrength {
 
 impl Strength {
     /// The number, which is `usual` for `auto`.
-    pub(crate) fn number(self, usual: f64) -> f64 {
+    pub fn number(self, usual: f64) -> f64 {
         match self {
             Strength::Number(number) => number,
             Strength::Named(AutoStrength::Auto) => usual,
@@ -141,12 +141,7 @@ impl Strength {
 impl Acting {
     /// What the diffusion library is told: the node's `usual` way, where the parameters say nothing, with `layout`'s boxes
     /// beside those of the mask.
-    pub(crate) fn told(
-        &self,
-        strength: Strength,
-        usual: guidance::Acting,
-        layout: Option<&Layout>,
-    ) -> guidance::Acting {
+    pub fn told(&self, strength: Strength, usual: guidance::Acting, layout: Option<&Layout>) -> guidance::Acting {
         let own = self.mask.iter().flatten().map(|bounds| bounds.map(|v| v as f32));
         let linked = layout.iter().flat_map(|layout| &layout.0).map(|object| object.bounds);
         let auto = strength.auto();
@@ -175,7 +170,7 @@ impl Acting {
     }
 
     /// [`told`](Self::told) for a guidance that acts everywhere in any case: `layout`'s boxes say only how strong `auto` is.
-    pub(crate) fn within(&self, strength: Strength, usual: guidance::Acting, layout: &Layout) -> guidance::Acting {
+    pub fn within(&self, strength: Strength, usual: guidance::Acting, layout: &Layout) -> guidance::Acting {
         let mut acting = self.told(strength, usual, strength.auto().map(|_| layout));
         if self.mask.is_none() && self.outside.is_none() {
             acting.region.outside = 1.0;
@@ -204,7 +199,8 @@ impl Acting {
         }
     }
 
-    pub(crate) fn faults(&self) -> Vec<Fault> {
+    /// What is wrong with it, if anything.
+    pub fn faults(&self) -> Vec<Fault> {
         let boxes = self.mask.iter().flatten().enumerate();
         let mut faults: Vec<Fault> = boxes.filter_map(|(i, b)| boxes::fault(format!("mask/{i}"), b)).collect();
         for (name, given) in [("from_timestep", self.from_timestep), ("to_timestep", self.to_timestep)] {
@@ -241,7 +237,7 @@ impl Acting {
     }
 
     /// The fault of a `strength` at `path` that follows boxes of which there are none.
-    pub(crate) fn auto_fault(&self, path: &str, strength: Strength, links: &Links) -> Option<Fault> {
+    pub fn auto_fault(&self, path: &str, strength: Strength, links: &Links) -> Option<Fault> {
         let boxes = self.mask.as_ref().is_some_and(|mask| !mask.is_empty()) || links.has("layout");
         (strength.auto().is_some() && !boxes).then(|| {
             Fault::new(path, format!("`{path}: auto` follows the size of boxes, and there are none"))

@@ -19,11 +19,11 @@ use crate::values::{Guidance, Layout};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct BoxDiff {
-    /// The resolution whose attention counts: latent pixels a side of one pixel of the map. 4 is the published 16 × 16 of
-    /// Stable Diffusion's 64 × 64; a network that has none of it says which it has.
-    #[serde(default = "downscale")]
+    /// The resolution whose attention counts: latent pixels a side of one pixel of the map. By default the one that gives maps
+    /// nearest to the published 16 × 16, which is 4 for Stable Diffusion at 512 × 512.
+    #[serde(default)]
     #[schemars(range(min = 1, max = 64))]
-    pub downscale: u32,
+    pub downscale: Option<u32>,
     /// Whether the first step, that at a fifth and that at two fifths of the run are refined: updated, up to 20 times, by
     /// the object that is farthest from its box.
     #[serde(default = "defaults::yes")]
@@ -35,10 +35,6 @@ pub struct BoxDiff {
     /// How the guidance acts.
     #[serde(flatten)]
     pub acting: Acting,
-}
-
-fn downscale() -> u32 {
-    4
 }
 
 fn scale() -> Strength {
@@ -77,7 +73,7 @@ impl Node for BoxDiff {
     fn run(&self, inputs: BoxDiffInputs, _: &Context) -> anyhow::Result<BoxDiffOutputs> {
         let guide = guidance::BoxDiff {
             layout: inputs.layout.0.clone(),
-            downscale: self.downscale as usize,
+            downscale: self.downscale.map(|n| n as usize),
             refined: if self.refine { guidance::BoxDiff::REFINED.to_vec() } else { vec![] },
             refinements: guidance::BoxDiff::REFINEMENTS,
             acting: self.acting.within(self.scale, guidance::BoxDiff::usual(), &inputs.layout),

@@ -1,10 +1,13 @@
 //! What the two crates say differently: progress, cancellation, errors.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsregen_diffusion::Error;
+use lsregen_diffusion::candle_core::Tensor;
+use lsregen_diffusion::guidance::{Extractor, Guidance, Guide, Moment, Run};
 use lsregen_diffusion::sampler::Step;
-use lsregen_engine::{Cancelled, Context};
+use lsregen_engine::{Cancel, Cancelled, Context};
 
 use crate::device;
 
@@ -26,6 +29,52 @@ pub(crate) fn on_layer(cx: &Context) -> impl Fn(usize, usize) -> lsregen_diffusi
 /// The same for a picture at the end of a node that has steps of its own.
 pub(crate) fn unless_cancelled(cx: &Context) -> impl Fn(usize, usize) -> lsregen_diffusion::Result<()> + '_ {
     |_, _| cx.cancel().check().map_err(|Cancelled| Error::Cancelled)
+}
+
+/// A guide whose guidances end where the run is cancelled: not only between steps, for one step may be many updates through
+/// a network.
+pub(crate) struct Cancellable {
+    pub guide: Arc<dyn Guide>,
+    pub cancel: Cancel,
+}
+
+impl Guide for Cancellable {
+    fn prepare(&self, run: &Run) -> lsregen_diffusion::Result<Vec<Guidance>> {
+        let guidance = self.guide.prepare(run)?.into_iter();
+        let watched = guidance.map(|guidance| {
+            let extractor = Arc::new(Watched { extractor: guidance.extractor.clone(), cancel: self.cancel.clone() });
+            Guidance { extractor, ..guidance }
+        });
+        Ok(watched.collect())
+    }
+
+    fn bytes(&self) -> usize {
+        self.guide.bytes()
+    }
+}
+
+struct Watched {
+    extractor: Arc<dyn Extractor>,
+    cancel: Cancel,
+}
+
+impl Extractor for Watched {
+    fn name(&self) -> &str {
+        self.extractor.name()
+    }
+
+    fn feat(&self, x: &Tensor, at: &Moment) -> lsregen_diffusion::Result<Tensor> {
+        self.cancel.check().map_err(|Cancelled| Error::Cancelled)?;
+        self.extractor.feat(x, at)
+    }
+
+    fn target(&self, at: &Moment) -> lsregen_diffusion::Result<Tensor> {
+        self.extractor.target(at)
+    }
+
+    fn is_identity(&self) -> bool {
+        self.extractor.is_identity()
+    }
 }
 
 /// The engine's error: a cancelled sampling is a cancelled node, and what CUDA says comes with what to do.
@@ -65,7 +114,8 @@ fn no_memory(memory: Option<(usize, usize)>) -> String {
     };
     format!(
         "the GPU's memory is full{room}. Less is needed with `--dtype bf16`, with `--offload` (what is not at work leaves \
-         the GPU), with a smaller picture, or with `cfg: 1` (half the batch); `nvidia-smi` shows what else holds memory"
+         the GPU), with `--gradient-memory 0` (for guidance through a network), with a smaller picture, or with `cfg: 1` (half \
+         the batch); `nvidia-smi` shows what else holds memory"
     )
 }
 

@@ -14,8 +14,8 @@ use crate::values::{Guidance, Layout};
 
 /// Draws the mean colour of the predicted picture in each box to a given colour.
 ///
-/// The gradient goes through the network and the decoder. Unless told otherwise it acts in the first 60 % of the steps,
-/// scaled as FreeDoM scales it.
+/// The gradient goes through the network and the decoder. Unless told otherwise it acts three times in each of
+/// the first 60 % of the steps, with fresh noise between, scaled as FreeDoM scales it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct ColourLayout {
@@ -48,8 +48,10 @@ pub struct ColouredBox {
 
 fn usual() -> guidance::Acting {
     guidance::Acting {
-        scale: 0.3,
+        scale: 0.6,
         window: Window::first(0.6),
+        repeats: 3,
+        renoise: true,
         normalise: Normalise::Freedom,
         ..guidance::Acting::default()
     }

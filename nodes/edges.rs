@@ -14,8 +14,8 @@ use crate::values::{Guidance, Image, Layout};
 
 /// Draws the edges of the predicted picture to those of a drawing or of another picture.
 ///
-/// Any picture will do, of any size. The gradient goes through the network and the decoder. Unless told otherwise it acts
-/// in the first 60 % of the steps, scaled as FreeDoM scales it.
+/// Any picture will do, of any size. The gradient goes through the network and the decoder. Unless told otherwise it acts three times in each of
+/// the first half of the steps, with fresh noise between, scaled as FreeDoM scales it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct Edges {
@@ -55,8 +55,10 @@ fn distance() -> Distance {
 
 fn usual() -> guidance::Acting {
     guidance::Acting {
-        scale: 0.3,
-        window: Window::first(0.6),
+        scale: 1.0,
+        window: Window::first(0.5),
+        repeats: 3,
+        renoise: true,
         normalise: Normalise::Freedom,
         ..guidance::Acting::default()
     }

@@ -94,7 +94,7 @@ pub enum Mode {
 }
 
 /// w, where nothing is said of it.
-const STRENGTH: f64 = 0.5;
+const STRENGTH: f64 = 0.75;
 
 fn strength() -> Strength {
     Strength::Number(STRENGTH)

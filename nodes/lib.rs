@@ -21,6 +21,7 @@ pub mod values;
 mod write;
 
 mod attention_map;
+mod bounded_attention;
 mod box_diff;
 mod clip_image;
 mod clip_text;
@@ -54,6 +55,7 @@ use lsregen_engine::{NodeType, Registry};
 
 pub use acting::{Acting, AutoStrength, Course, Scaling, Share, Strength};
 pub use attention_map::AttentionMap;
+pub use bounded_attention::BoundedAttention;
 pub use box_diff::BoxDiff;
 pub use boxes::PhraseBox;
 pub use clip_image::ClipImage;
@@ -110,6 +112,7 @@ pub const ALL: &[NodeType] = &[
     NodeType::of::<OnnxFeature>(),
     NodeType::of::<BoxDiff>(),
     NodeType::of::<LayoutGuidance>(),
+    NodeType::of::<BoundedAttention>(),
     NodeType::of::<Segmentation>(),
     NodeType::of::<GuidedSdxlSample>(),
     NodeType::of::<SdxlSample>(),
@@ -129,3 +132,8 @@ pub const ALL: &[NodeType] = &[
 pub fn registry() -> Registry {
     Registry::new(ALL)
 }
+
+/// The guide to guidance, whose example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guidance.md")]
+struct GuidanceGuide;

@@ -217,6 +217,7 @@ impl Node for LoadModel {
         let blueprint = blueprint.with_context(|| format!("{}: is not on this machine (any more)", self.model))?;
         blueprint.notes.iter().for_each(|note| cx.note(format!("{}: {note}", self.model)));
         let model = models::Model::new(blueprint, numerics.numbers.clone(), numerics.offload);
+        let model = model.with_gradient_memory(numerics.gradient_memory);
         Ok(LoadModelOutputs { model: Arc::new(Model(model)) })
     }
 }

@@ -1,6 +1,7 @@
 //! Where the numbers are made: the device and the dtype, a service of the host.
 
 use lsregen_diffusion::candle_core::{DType, Device, DeviceLocation};
+use lsregen_diffusion::models::checkpoint::GRADIENT_MEMORY;
 use lsregen_diffusion::weights::Numbers;
 
 /// The tensor library, as the memo keys know it: other versions may give other last bits.
@@ -12,6 +13,8 @@ pub struct Numerics {
     pub numbers: Numbers,
     /// Whether a model's networks make room for each other.
     pub offload: bool,
+    /// Bytes that each network may keep for a gradient through it; what does not fit is computed again, to the same end.
+    pub gradient_memory: u64,
 }
 
 /// The dtype that a user asks for.
@@ -42,7 +45,12 @@ impl Precision {
 impl Numerics {
     /// On this device, see [`device::open`](crate::device::open).
     pub fn new(device: Device, precision: Precision, offload: bool) -> Numerics {
-        Numerics { numbers: precision.numbers(device), offload }
+        Numerics { numbers: precision.numbers(device), offload, gradient_memory: GRADIENT_MEMORY }
+    }
+
+    /// The same with so many bytes for gradients.
+    pub fn with_gradient_memory(self, bytes: u64) -> Numerics {
+        Numerics { gradient_memory: bytes, ..self }
     }
 
     /// The device in words, such as `cpu` or `cuda:0`.

@@ -18,7 +18,7 @@ use crate::values::{Guidance, Image, Layout};
 #[schemars(extend("additionalProperties" = false))]
 pub struct ReferenceImage {
     /// How far the latent moves to the reference in a guided step: 0 is no guidance, 1 puts the reference in its place.
-    /// `auto`, with boxes, is 0.5 in a box of a usual size, more in smaller boxes, less in larger ones.
+    /// `auto`, with boxes, is 0.75 in a box of a usual size, more in smaller boxes, less in larger ones.
     #[serde(default = "strength")]
     #[schemars(extend("minimum" = 0.0, "maximum" = 1.0))]
     pub strength: Strength,
@@ -32,7 +32,7 @@ pub struct ReferenceImage {
 }
 
 /// w, where nothing is said of it.
-const STRENGTH: f64 = 0.5;
+const STRENGTH: f64 = 0.75;
 
 fn strength() -> Strength {
     Strength::Number(STRENGTH)

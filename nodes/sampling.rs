@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
+use lsregen_diffusion::guidance::Guide;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, Settings};
 use lsregen_engine::{Context, Fault, Linked, Links};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bridge::raise;
+use crate::bridge::{Cancellable, raise};
 use crate::defaults;
 use crate::options::{Sampler, eta_faults, negative, prompt, size_faults, sizes};
 use crate::preview::on_step_with_previews;
 use crate::values::{Guidance, Latent, Model};
-use crate::{BoxDiff, GligenLayout, LayoutGuidance, Segmentation, layout};
+use crate::{BoundedAttention, BoxDiff, GligenLayout, LayoutGuidance, Segmentation, layout};
 
 /// The parameters of a sampling, whatever the family of its model.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -109,9 +110,17 @@ pub(crate) fn sample(
 ) -> anyhow::Result<Latent> {
     cx.cancel().check()?;
     let on_step = on_step_with_previews(cx, model);
-    let guides: Vec<_> = guidance.iter().map(|g| g.guide.clone()).collect();
+    let guides = guides(guidance, cx);
     let z = pipeline::sample(&model.0, settings, &guides, &on_step).map_err(raise)?;
     Ok(Latent { z, family: Some(model.0.info.family) })
+}
+
+/// What guides a run, until that is cancelled.
+pub(crate) fn guides(guidance: &[Arc<Guidance>], cx: &Context) -> Vec<Arc<dyn Guide>> {
+    let guide = |g: &Arc<Guidance>| -> Arc<dyn Guide> {
+        Arc::new(Cancellable { guide: g.guide.clone(), cancel: cx.cancel().clone() })
+    };
+    guidance.iter().map(guide).collect()
 }
 
 /// Faults of guidances that move words which the prompt does not have.
@@ -129,6 +138,7 @@ pub(crate) fn phrase_faults(prompt: &str, links: &Links) -> Vec<Fault> {
     }
     let by_layout = links.to::<BoxDiff>("guidance").map(|(link, _)| link);
     let by_layout = by_layout.chain(links.to::<LayoutGuidance>("guidance").map(|(link, _)| link));
+    let by_layout = by_layout.chain(links.to::<BoundedAttention>("guidance").map(|(link, _)| link));
     for link in by_layout {
         let further = (link.further)();
         let boxes = further.to::<GligenLayout>("layout").map(|(_, node)| &node.boxes);

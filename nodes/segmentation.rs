@@ -26,11 +26,11 @@ pub struct Segmentation {
     #[serde(default = "tolerance")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub tolerance: f64,
-    /// The resolution whose attention counts: latent pixels a side of one pixel of the attention's map. A network that has
-    /// none of it says which it has.
-    #[serde(default = "downscale")]
+    /// The resolution whose attention counts: latent pixels a side of one pixel of the map. By default the one that gives maps
+    /// nearest to the published 16 × 16, which is 4 for Stable Diffusion at 512 × 512.
+    #[serde(default)]
     #[schemars(range(min = 1, max = 64))]
-    pub downscale: u32,
+    pub downscale: Option<u32>,
     /// γ at its full. `auto` follows the size of each box.
     #[serde(default = "scale")]
     #[schemars(extend("minimum" = 0.0))]
@@ -54,10 +54,6 @@ pub struct Region {
 
 fn tolerance() -> f64 {
     0.1
-}
-
-fn downscale() -> u32 {
-    4
 }
 
 fn scale() -> Strength {
@@ -114,7 +110,7 @@ impl Node for Segmentation {
             map: inputs.image.0.clone(),
             regions: self.regions.iter().map(region).collect::<anyhow::Result<_>>()?,
             tolerance: self.tolerance as f32,
-            downscale: self.downscale as usize,
+            downscale: self.downscale.map(|n| n as usize),
             acting: self.acting.told(self.scale, SegmentationGuide::usual(), inputs.layout.as_deref()),
         };
         Ok(SegmentationOutputs { guidance: Arc::new(Guidance::new(guide)) })

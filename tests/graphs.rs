@@ -27,6 +27,7 @@ fn every_graph_runs() {
         "layout-guidance",
         "multidiffusion",
         "demofusion",
+        "onnx",
         "compare",
         "variations",
         "attention",

@@ -15,12 +15,14 @@ const GUIDANCES: &[(&str, &str)] = &[
     ("LowPass", "image: up, factor: 4, scale: auto, layout: layout.layout, outside: 0.5"),
     ("Edges", "image: up, schedule: cosine, window: [0, 0.6]"),
     ("ColourLayout", "colours: [{ colour: \"#d02020\", box: [0.1, 0.2, 0.4, 0.5] }], repeats: 2, renoise: true"),
-    ("BoxDiff", "layout: layout.layout, downscale: 2, scale: auto"),
+    ("ClipText", "clip: shapes/clip, text: \"a blue star on moss\", window: [0.1, 0.7]"),
+    ("ClipImage", "clip: shapes/clip, image: up, distance: l2, scale: auto, layout: layout.layout"),
+    ("Style", "clip: shapes/clip, image: up, layer: 2, renoise: false"),
+    ("BoxDiff", "layout: layout.layout, scale: auto"),
     ("LayoutGuidance", "layout: layout.layout, until: 0.3, normalise: freedom, scale: 0.2"),
-    ("ClipText", "text: a blue square, clip: shapes/clip"),
-    ("ClipImage", "image: up, clip: shapes/clip, distance: l2"),
-    ("Style", "image: up, clip: shapes/clip, scale: auto, mask: [[0, 0, 0.5, 1]]"),
-    ("Segmentation", "image: up, downscale: 2, tolerance: 0.5, regions: [{ phrase: red circle, colour: \"#c04040\" }]"),
+    ("BoundedAttention", "layout: layout.layout, scale: 30"),
+    ("OnnxFeature", "path: ${onnx}, output: edges, image: up, scale: 0.5, window: [0, 0.4]"),
+    ("Segmentation", "image: up, tolerance: 0.5, regions: [{ phrase: red circle, colour: \"#c04040\" }]"),
 ];
 
 /// graphs/lsregen.yaml with another node for its guidance.
@@ -43,7 +45,8 @@ fn graph(guidance: Option<(&str, &str)>) -> String {
 
 fn write(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
-    fs::write(&path, text).unwrap();
+    let onnx = repository("models/shapes/onnx/look.onnx");
+    fs::write(&path, text.replace("${onnx}", onnx.to_str().unwrap())).unwrap();
     path.to_str().unwrap().to_string()
 }
 

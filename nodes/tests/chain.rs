@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use lsregen_diffusion::candle_core::{Device, Tensor};
+use lsregen_diffusion::candle_core::{DType, Device, Tensor};
+use lsregen_diffusion::guidance::{self, Extractor, Guide, Metric, Moment, Run, View};
 use lsregen_diffusion::image::{self, RgbImage};
 use lsregen_diffusion::models::Family;
 use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Fault, Host, Node, Payload};
@@ -194,6 +195,52 @@ fn sdxl_sample_is_guided_sample_without_guidance() {
     let plain = node::<SdxlSample>(run.clone()).run(SdxlSampleInputs { model: XL.clone() }, &here()).unwrap().latent;
     assert_eq!(plain.z.dims(), [1, 4, 12, 8]);
     assert_eq!(numbers(&plain.z), numbers(&guided(run, &[]).unwrap().z));
+}
+
+/// A guidance that counts its updates, and cancels its run in the third.
+struct Counted {
+    cancel: Cancel,
+    updates: Arc<Mutex<usize>>,
+}
+
+impl Extractor for Counted {
+    fn name(&self) -> &str {
+        "counted"
+    }
+
+    fn feat(&self, z: &Tensor, _: &Moment) -> lsregen_diffusion::Result<Tensor> {
+        let mut updates = self.updates.lock().unwrap();
+        *updates += 1;
+        if *updates == 3 {
+            self.cancel.cancel();
+        }
+        Ok(z.clone())
+    }
+
+    fn target(&self, _: &Moment) -> lsregen_diffusion::Result<Tensor> {
+        Ok(Tensor::zeros((1, 4, 8, 8), DType::F32, &Device::Cpu)?)
+    }
+}
+
+impl Guide for Counted {
+    fn prepare(&self, run: &Run) -> lsregen_diffusion::Result<Vec<guidance::Guidance>> {
+        let counted = Counted { cancel: self.cancel.clone(), updates: self.updates.clone() };
+        let acting = guidance::Acting { repeats: 1000, scale: 1e-6, ..guidance::Acting::default() };
+        Ok(vec![run.guidance(counted, Metric::L2.distance(), View::Latent, &acting)?])
+    }
+}
+
+/// One step may be many updates, each through a network: a run that is cancelled does not wait for the step's end.
+#[test]
+fn cancellation_takes_hold_within_a_step() {
+    let (cancel, updates) = (Cancel::new(), Arc::new(Mutex::new(0)));
+    let cx = Context::new(host(Path::new(".")), "sample".into(), cancel.clone(), Arc::new(|_: &Event| {}));
+    let guidance = Guidance::new(Counted { cancel, updates: updates.clone() });
+    let inputs = GuidedSdxlSampleInputs { model: XL.clone(), guidance: vec![Arc::new(guidance)] };
+    let sample = node::<GuidedSdxlSample>(json!({ "prompt": PROMPT, "steps": 2, "width": 64, "height": 64, "cfg": 1 }));
+    let error = sample.run(inputs, &cx).err().unwrap();
+    assert!(error.is::<Cancelled>(), "{error:#}");
+    assert_eq!(*updates.lock().unwrap(), 3);
 }
 
 #[test]
@@ -476,8 +523,12 @@ fn every_type_is_complete() {
         for socket in entry.node_type.inputs.iter().chain(entry.node_type.outputs) {
             assert!(!socket.doc().is_empty(), "{name}.{} has no documentation", socket.name);
         }
+        let some = |param: &str| match &entry.schema.as_value()["properties"][param]["type"] {
+            kind if kind == "array" => json!([]),
+            _ => json!("x.png"),
+        };
         let required =
-            entry.params.iter().filter(|param| param.required).map(|param| (param.name.clone(), json!("x.png")));
+            entry.params.iter().filter(|param| param.required).map(|param| (param.name.clone(), some(&param.name)));
         let given = Json::Object(required.collect());
         let node = (entry.node_type.decode)(&given).unwrap_or_else(|fault| panic!("{name}: {fault:?}"));
         let params = node.params().unwrap();

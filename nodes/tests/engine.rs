@@ -33,7 +33,7 @@ fn every_graph_checks_without_a_word() {
             graphs += 1;
         }
     }
-    assert_eq!(graphs, 6);
+    assert!(graphs >= 17, "{graphs} graphs");
 }
 
 /// A model of the wrong family is found before anything runs.

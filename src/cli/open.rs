@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use lsregen_engine::{
     Checked, Diagnostic, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry, Severity, Source,
@@ -57,6 +58,11 @@ pub struct Place {
     #[arg(long)]
     offload: bool,
 
+    /// Memory for what a guidance through a network keeps for its gradient, such as 8GiB. With less, more is computed
+    /// twice, to the same result
+    #[arg(long, value_name = "SIZE", default_value = "2GiB")]
+    gradient_memory: ByteSize,
+
     /// Folder for the files that the graph writes, in place of the working directory
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
@@ -105,6 +111,7 @@ impl Place {
             console::complain(format!("warning: {warning}"));
         }
         let numerics = Numerics::new(opened.device, self.dtype.into(), self.offload);
+        let numerics = numerics.with_gradient_memory(self.gradient_memory.as_u64());
         let host = host(path, self.output_dir.as_deref(), models)?;
         let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);
         Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))

@@ -46,15 +46,15 @@ class Graph:
         return self.add("VAEEncode", model=self.large(), image=self.enlarged())
 
     def boxes(self):
-        return f"{self.gligen()}.layout"
+        return self.add("Layout", boxes=self.layout["boxes"])
 
     def sample_large(self, *guidance, type="GuidedSDXLSample", **fields):
         fields = {"prompt": self.prompt, "seed": self.layout["seed_large"], "cfg": CFG_LARGE} | fields
         z = self.add(type, model=self.large(), guidance=list(guidance), **fields)
         return self.add("Decode", model=self.large(), latent=z)
 
-    def sample_small(self, *guidance):
-        fields = {"prompt": self.prompt, "seed": self.layout["seed_small"], "cfg": CFG_SMALL}
+    def sample_small(self, *guidance, **fields):
+        fields = {"prompt": self.prompt, "seed": self.layout["seed_small"], "cfg": CFG_SMALL} | fields
         z = self.add("GuidedSDSample", model=self.small(), guidance=list(guidance), **fields)
         return self.add("Decode", model=self.small(), latent=z)
 
@@ -81,38 +81,45 @@ class Graph:
 
 def lsregen(w, fraction, mode, cfg=CFG_LARGE, boxes=False, **fields):
     """LSReGen, of strength w or "auto". With `boxes` the layout's boxes are told to the guidance."""
+    sampling = {"cfg": cfg} | ({"eta": fields.pop("eta")} if "eta" in fields else {})
 
     def nodes(g):
         more = {"layout": g.boxes()} if boxes else {}
         more |= {"seed": g.layout["seed_large"]} if mode == "noise" else {"prompt": g.prompt}
         guidance = g.add("Invert", model=g.large(), latent=g.encoded(), strength=w, window=fraction, mode=mode, **more, **fields)
-        return g.sample_large(guidance, cfg=cfg)
+        return g.sample_large(guidance, **sampling)
 
     return nodes
 
 
-def attention(type, large, **fields):
+def attention(type, large, sampling={}, **fields):
     """BoxDiff or layout-guidance, on the model that it was made for (Stable Diffusion, here `small` without boxes) or on the
     large one."""
 
     def nodes(g):
         guidance = g.add(type, layout=g.boxes(), **fields)
-        return g.sample_large(guidance) if large else g.sample_small(guidance)
+        return g.sample_large(guidance, **sampling) if large else g.sample_small(guidance, **sampling)
 
     return nodes
 
 
-def multidiffusion(g):
-    words = {"prompt": f"on {g.ground}", "region_prompt": f"{{phrase}} on {g.ground}"}
-    return g.sample_large(type="MultiDiffusionSample", layout=g.boxes(), **words)
+def multidiffusion(whole=False, **fields):
+    """The rest is drawn by the ground's name alone, or by the whole prompt."""
+
+    def nodes(g):
+        words = {"prompt": g.prompt if whole else f"on {g.ground}", "region_prompt": f"{{phrase}} on {g.ground}"}
+        return g.sample_large(type="MultiDiffusionSample", layout=g.boxes(), **words, **fields)
+
+    return nodes
 
 
-def demofusion(g):
-    """DemoFusion's skip residual, on the enlarged picture: from the noised reference on, drawn to it in every step by a weight that
-    falls as its cubed cosine does, with one noise for all. Its dilated sampling and renormalisation are left out."""
-    start = g.add("ReferenceImage", image=g.enlarged(), strength=1.0, window=0.05, shared_noise=True)
-    residual = g.add("ReferenceImage", image=g.enlarged(), strength=1.0, window=1.0, schedule="demofusion", shared_noise=True)
-    return g.sample_large(start, residual)
+def reference(type="ReferenceImage", **fields):
+    """Guidance by GLIGEN's enlarged picture through another node than Invert."""
+    return lambda g: g.sample_large(g.add(type, image=g.enlarged(), **fields), width=256, height=256)
+
+
+# DemoFusion's skip residual on the enlarged picture. Its dilated sampling and its renormalisation are left out.
+demofusion = reference(strength=1.0, window=1.0, schedule="demofusion", shared_noise=True)
 
 
 def name_of(w, fraction, mode, more=""):
@@ -129,7 +136,7 @@ RIVALS = {
     "layout-guidance": attention("LayoutGuidance", False),
     "boxdiff xl": attention("BoxDiff", True, downscale=MAPS),
     "layout-guidance xl": attention("LayoutGuidance", True),
-    "multidiffusion": multidiffusion,
+    "multidiffusion": multidiffusion(),
     "demofusion": demofusion,
 }
 
@@ -138,24 +145,62 @@ GRID = {name_of(w, f, m): lsregen(w, f, m) for w in STRENGTHS for f in FRACTIONS
 
 
 def around(w, fraction, mode):
-    """Variations of one setting: with the noise that the sampling starts from, in the boxes alone, and of a strength that
-    follows the boxes."""
-    out = {
-        " boxes": lsregen(w, fraction, mode, boxes=True),
-        " soft boxes": lsregen(w, fraction, mode, boxes=True, feather=0.05),
-    }
-    if mode == "noise":
-        out[" shared"] = lsregen(w, fraction, mode, shared_noise=True)
-    out = {name_of(w, fraction, mode, k): v for k, v in out.items()}
-    for more, fields in (("", {"outside": 1.0}), (" soft boxes", {"feather": 0.05})):
-        out[name_of("auto", fraction, mode, more)] = lsregen("auto", fraction, mode, boxes=True, **fields)
+    """Variations of one strength and inversion, in several shares of the steps: in the boxes alone, with hard and with soft edges,
+    and of a strength that follows the boxes, everywhere and in them alone; with chance noise in the share given: that which
+    the sampling starts from."""
+    out = {}
+    for f in sorted({0.1, 0.2, fraction}):
+        out[name_of(w, f, mode, " boxes")] = lsregen(w, f, mode, boxes=True)
+        out[name_of(w, f, mode, " soft boxes")] = lsregen(w, f, mode, boxes=True, feather=0.05)
+        out[name_of("auto", f, mode)] = lsregen("auto", f, mode, boxes=True, outside=1.0)
+        out[name_of("auto", f, mode, " soft boxes")] = lsregen("auto", f, mode, boxes=True, feather=0.05)
+    out[name_of(w, fraction, "noise", " shared")] = lsregen(w, fraction, "noise", shared_noise=True)
     return out
 
 
-def by_cfg(w, fraction, mode, scales=(1.0, 3.0, 4.0, 5.0)):
-    """One setting, and plain sampling, at other scales of classifier-free guidance than the usual one."""
-    out = {name_of(w, fraction, mode, f" cfg={c:g}"): lsregen(w, fraction, mode, cfg=c) for c in scales}
-    return out | {f"xl cfg={c:g}": lambda g, c=c: g.sample_large(cfg=c) for c in scales}
+def others(w, fraction, mode):
+    """One setting of LSReGen, and the rivals, with other scales of classifier-free guidance than the usual ones, and
+    MultiDiffusion's choices."""
+    out = {name_of(w, fraction, mode, f" cfg={c:g}"): lsregen(w, fraction, mode, cfg=c) for c in (1.0, 3.0, 4.0, 5.0)}
+    out |= {f"xl cfg={c:g}": lambda g, c=c: g.sample_large(cfg=c) for c in (1.0, 3.0, 4.0, 5.0)}
+    out |= {f"sd cfg={c:g}": lambda g, c=c: g.sample_small(cfg=c) for c in (2.0, 7.5)}
+    for c, large in ((2.0, False), (7.5, False), (4.0, True)):
+        size = " xl" if large else ""
+        out[f"boxdiff{size} cfg={c:g}"] = attention("BoxDiff", large, {"cfg": c}, downscale=MAPS)
+        out[f"layout-guidance{size} cfg={c:g}"] = attention("LayoutGuidance", large, {"cfg": c})
+    for c in (2.0, 4.0):
+        for bootstrap in (0.2, 0.4):
+            for whole in (False, True):
+                name = f"multidiffusion cfg={c:g} bootstrap={bootstrap:g}" + " whole" * whole
+                out[name] = multidiffusion(whole, cfg=c, bootstrap=bootstrap)
+    for f in FRACTIONS:
+        out[f"img2img f={f:g} cfg=4"] = lsregen(1.0, f, "noise", cfg=4.0)
+    return out
+
+
+def further():
+    """What else the framework offers for the same end: other extractors of the same picture, and LSReGen's strength spread
+    otherwise over the steps."""
+    out = {"xl eta=1": lambda g: g.sample_large(eta=1.0)}
+    for n in (2, 4, 8):
+        for f in (0.2, 0.4, 0.6):
+            out[f"lowpass n={n} f={f:g}"] = reference("LowPass", factor=n, window=f)
+    for m in INVERSIONS:
+        for w, f in ((0.1, 0.7), (0.25, 0.7), (0.5, 0.7)):
+            out[name_of(w, f, m)] = lsregen(w, f, m)
+        for f in (0.2, 0.4, 0.7):
+            out[name_of(1.0, f, m, " cosine")] = lsregen(1.0, f, m, schedule="cosine")
+        out[name_of(1.0, 1.0, m, " demofusion")] = lsregen(1.0, 1.0, m, schedule="demofusion")
+    for f in (0.2, 0.4, 0.7):
+        for eta in (0.5, 1.0):
+            out[name_of(0.5, f, "ddim", f" eta={eta:g}")] = lsregen(0.5, f, "ddim", eta=eta)
+        for w in (0.5, 1.0):
+            out[name_of(w, f, "noise", " shared")] = lsregen(w, f, "noise", shared_noise=True)
+        for outside in (0.1, 0.3):
+            more = {"boxes": True, "feather": 0.1, "outside": outside}
+            out[name_of(0.5, f, "ddim", f" outside={outside:g}")] = lsregen(0.5, f, "ddim", **more)
+    out[name_of(0.5, 0.4, "noise", " eta=1")] = lsregen(0.5, 0.4, "noise", eta=1.0)
+    return out
 
 
 def graph(layout, methods):

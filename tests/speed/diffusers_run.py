@@ -133,7 +133,7 @@ def main(graph, out):
     x = decode(m["vae"], z)
     track = invert(m, encode(m, x, size), value(inv, "prompt", ""), value(inv, "steps", 20), size)
     z = sample(m, value(smp, "prompt", ""), value(smp, "seed", 0), value(smp, "steps", 20), value(smp, "cfg", 4.0), size, track,
-               value(inv, "strength", .5), value(inv, "window", .1))
+               value(inv, "strength", .75), value(inv, "window", .1))
     x = decode(m["xvae"], z)[0]
     Image.fromarray(((x.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)).save(out)
     stages["total inside"] = time.perf_counter() - START

@@ -169,7 +169,7 @@ def main():
     p.add_argument("--start", type=Path, help="a trained one to go on from, or with --steps 0 to measure")
     p.add_argument("--models", type=Path, default=Path(__file__).parent.parent, help="where gligen's tokenizer and autoencoder are")
     p.add_argument("--steps", type=int, default=2600, help="0: only measures --start")
-    p.add_argument("--scenes", type=int, default=16000)
+    p.add_argument("--scenes", type=int, default=10000)
     p.add_argument("--batch", type=int, default=128)
     p.add_argument("--lr", type=float, default=1.5e-3)
     p.add_argument("--seed", type=int, default=0)

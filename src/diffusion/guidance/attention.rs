@@ -44,9 +44,32 @@ impl Layers {
 
     /// Their cross-attention for z_t, under the run's own prompt.
     pub fn maps(self, z: &Tensor, at: &Moment) -> Result<Vec<AttentionMap>> {
-        let wanted = self.of(&at.denoiser.attention_places())?;
-        at.denoiser.attention_maps(z, at.t, AttentionKind::Cross, &wanted)
+        self.maps_of(z, at, AttentionKind::Cross)
     }
+
+    /// Their attention of this kind for z_t.
+    pub fn maps_of(self, z: &Tensor, at: &Moment, kind: AttentionKind) -> Result<Vec<AttentionMap>> {
+        let wanted = self.of(&at.denoiser.attention_places())?;
+        at.denoiser.attention_maps(z, at.t, kind, &wanted)
+    }
+}
+
+/// Side of the maps that the published guidances look at, in pixels of the map.
+const SIDE: f64 = 16.0;
+
+/// The resolution that counts in this run: the given one, or else that whose maps are nearest to the published 16 × 16.
+///
+/// Errors if the run's model has no attention of it.
+pub fn resolution(downscale: Option<usize>, run: &Run) -> Result<usize> {
+    let places = run.model.unet()?.attention_places();
+    if let Some(downscale) = downscale {
+        Layers::Downscale(downscale).of(&places)?;
+        return Ok(downscale);
+    }
+    let (h, w) = run.latent_size();
+    let apart = |downscale: usize| (((h * w) as f64).sqrt() / downscale as f64 / SIDE).ln().abs();
+    let nearest = places.iter().map(|p| p.downscale).min_by(|a, b| apart(*a).total_cmp(&apart(*b)));
+    nearest.ok_or_else(|| Error::input("this model has no attention"))
 }
 
 /// The mean over heads and layers of maps of one size: (h·w, L).

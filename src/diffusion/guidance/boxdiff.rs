@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use super::attention::{Layers, cell_mask, cells, columns, mean_map, spoken};
+use super::attention::{Layers, cell_mask, cells, columns, mean_map, resolution, spoken};
 use super::{Acting, Distance, Extractor, Guidance, Guide, Moment, Run, Until, View, Window};
 use crate::layout::GroundedPhrase;
 use crate::{Error, Result};
@@ -151,7 +151,8 @@ pub struct BoxDiff {
     /// Phrases that the prompt has too, in boxes.
     pub layout: Vec<GroundedPhrase>,
     /// The resolution whose attention counts, in latent pixels a side of one pixel of the map: 4 for 16² of 64².
-    pub downscale: usize,
+    /// By default that nearest to the published maps of 16 × 16.
+    pub downscale: Option<usize>,
     /// Steps that are refined first, as shares of the run, and what the inside of every box must reach there.
     pub refined: Vec<(f64, f64)>,
     /// Updates of such a step, at most.
@@ -175,7 +176,8 @@ impl BoxDiff {
     pub fn extractor(&self, run: &Run) -> Result<ObjectAttention> {
         let objects = spoken(&self.layout, run)?;
         let (h, w) = run.latent_size();
-        let (h, w) = (h.div_ceil(self.downscale), w.div_ceil(self.downscale));
+        let downscale = resolution(self.downscale, run)?;
+        let (h, w) = (h.div_ceil(downscale), w.div_ceil(downscale));
         let masks: Vec<f32> = objects.iter().flat_map(|o| cell_mask(o.bounds, h, w, f64::round_ties_even)).collect();
         if objects.iter().any(|o| {
             let (rows, columns) = cells(o.bounds, h, w, f64::round_ties_even);
@@ -184,7 +186,7 @@ impl BoxDiff {
             return Err(Error::input("BoxDiff: a box covers the whole picture, so that nothing lies outside of it"));
         }
         Ok(ObjectAttention {
-            layers: Layers::Downscale(self.downscale),
+            layers: Layers::Downscale(downscale),
             masks: Tensor::from_vec(masks, (objects.len(), h, w), run.device())?,
             positions: objects.into_iter().map(|o| o.positions).collect(),
         })

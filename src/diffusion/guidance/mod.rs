@@ -10,6 +10,7 @@
 mod acting;
 pub mod attention;
 pub mod box_energy;
+pub mod bounded;
 pub mod boxdiff;
 pub mod clip;
 pub mod colour_layout;
@@ -25,6 +26,7 @@ mod session;
 pub mod style;
 
 pub use acting::{Acting, Auto, Normalise, Region, Schedule, Until, Window};
+pub use bounded::BoundedGuide;
 pub use box_energy::LayoutGuidance;
 pub use boxdiff::BoxDiff;
 pub use clip::{ClipGoal, ClipGuide};

@@ -7,7 +7,7 @@
 
 use candle_core::{D, Tensor};
 
-use super::attention::{Layers, columns, mean_map};
+use super::attention::{Layers, columns, mean_map, resolution};
 use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run, Schedule, View, Window};
 use crate::{Error, Result};
 
@@ -56,7 +56,8 @@ pub struct SegmentationGuide {
     /// How far a pixel's colour may be from a region's, in each channel, of 1.
     pub tolerance: f32,
     /// The resolution whose attention counts, in latent pixels a side of one pixel of the attention's map.
-    pub downscale: usize,
+    /// By default that nearest to the published maps of 16 × 16.
+    pub downscale: Option<usize>,
     /// How it acts.
     pub acting: Acting,
 }
@@ -107,8 +108,9 @@ impl Guide for SegmentationGuide {
         let of_none = words.into_iter().filter(|p| !positions.iter().flatten().any(|taken| taken == p)).collect();
         positions.push(of_none);
         let (h, w) = run.latent_size();
-        let target = self.shares(h.div_ceil(self.downscale), w.div_ceil(self.downscale))?.to_device(run.device())?;
-        let extractor = WordSegmentation { layers: Layers::Downscale(self.downscale), positions, target };
+        let downscale = resolution(self.downscale, run)?;
+        let target = self.shares(h.div_ceil(downscale), w.div_ceil(downscale))?.to_device(run.device())?;
+        let extractor = WordSegmentation { layers: Layers::Downscale(downscale), positions, target };
         Ok(vec![run.guidance(extractor, Metric::CrossEntropy.distance(), View::Latent, &self.acting)?])
     }
 

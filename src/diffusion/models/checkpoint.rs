@@ -35,11 +35,11 @@ pub(super) fn recomputed<B: Block + ?Sized>(
     wanted: &[bool],
     dy: &Tensor,
 ) -> Result<Vec<Option<Tensor>>> {
-    Ok(ops::pull_back(|inputs| block.forward(inputs).map_err(to_candle), inputs, wanted, dy)?)
+    Ok(ops::pull_back(|inputs| block.forward(inputs).map_err(to_candle), inputs, wanted, |_| Ok(dy.clone()))?)
 }
 
 /// candle's errors as they are, others as texts.
-fn to_candle(e: Error) -> candle_core::Error {
+pub(super) fn to_candle(e: Error) -> candle_core::Error {
     match e {
         Error::Tensor(e) => e,
         e => candle_core::Error::wrap(e),

@@ -45,6 +45,11 @@ impl Linear {
         self.forward_between(x, Some(add), (Layout::Tokens, Layout::Tokens))
     }
 
+    /// The gradient of [`Linear::forward`]'s input from that of its result.
+    pub fn input_gradient(&self, dy: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear_gradient(&self.weight, dy)?)
+    }
+
     /// From one layout of features to another, see [`ops::linear_between`].
     pub fn forward_between(&self, x: &Tensor, add: Option<&Tensor>, layouts: (Layout, Layout)) -> Result<Tensor> {
         Ok(ops::linear_between(x, &self.weight, self.bias.as_ref(), add, layouts)?)
@@ -86,7 +91,12 @@ impl Conv2d {
 
     /// The gradient of an input of (height, width) from that of the result.
     pub fn input_gradient(&self, size: (usize, usize), dy: &Tensor) -> Result<Tensor> {
-        Ok(self.convolution.input_gradient(size, dy)?)
+        Ok(self.convolution.input_gradient(size, dy, None)?)
+    }
+
+    /// [`Conv2d::input_gradient`] plus `add`, in the input's shape.
+    pub fn input_gradient_add(&self, size: (usize, usize), dy: &Tensor, add: &Tensor) -> Result<Tensor> {
+        Ok(self.convolution.input_gradient(size, dy, Some(add))?)
     }
 
     /// [`Conv2d::forward`] of `x` at twice its size, each pixel four times.
@@ -151,6 +161,11 @@ impl LayerNorm {
     /// (…, d) → (…, d).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::layer_norm(x, &self.weight, &self.bias, self.eps)?)
+    }
+
+    /// The gradient of the input from that of the result.
+    pub fn gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        Ok(ops::layer_norm_gradient(x, &self.weight, &self.bias, self.eps, dy)?)
     }
 }
 
@@ -228,6 +243,9 @@ impl Attention {
     }
 }
 
+/// Numbers of the net's widest layer that are there at once for a gradient: 16 MiB in f32.
+const FEED: usize = 4 << 20;
+
 /// The transformer's feed-forward net with gated GELU: d → 2·4d → 4d → d.
 pub struct FeedForward {
     proj: Linear,
@@ -251,5 +269,22 @@ impl FeedForward {
     /// [`FeedForward::forward`] plus `add` (B, N, d).
     pub fn forward_add(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
         self.out.forward_add(&ops::geglu(&self.proj.forward(x)?)?, add)
+    }
+
+    /// The gradient of `x` for x plus the net of its norm, from that of the result. Tokens know nothing of each other: some
+    /// are taken at a time, because the net is eight times as wide as they are.
+    pub fn gradient_add(&self, norm: &LayerNorm, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (b, n, d) = x.dims3()?;
+        let (x, dy) = (x.reshape((b * n, d))?, dy.reshape((b * n, d))?);
+        let tokens = (FEED / (8 * d)).max(64);
+        let mut parts = Vec::new();
+        for first in (0..b * n).step_by(tokens) {
+            let rows = tokens.min(b * n - first);
+            let (x, dy) = (x.narrow(0, first, rows)?, dy.narrow(0, first, rows)?);
+            let wide = self.proj.forward(&norm.forward(&x)?)?;
+            let dx = ops::geglu_gradient(&wide, &self.out.input_gradient(&dy)?)?;
+            parts.push((norm.gradient(&x, &self.proj.input_gradient(&dx)?)? + dy)?);
+        }
+        Ok(Tensor::cat(&parts, 0)?.reshape((b, n, d))?)
     }
 }

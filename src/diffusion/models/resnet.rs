@@ -58,7 +58,7 @@ impl ResnetBlock {
         d = self.conv1.input_gradient((h, w), &d)?;
         d = self.norm1.silu_gradient(x, &d)?;
         match &self.shortcut {
-            Some(conv) => Ok((conv.input_gradient((h, w), dy)? + d)?),
+            Some(conv) => conv.input_gradient_add((h, w), dy, &d),
             None => Ok((d + dy)?),
         }
     }

@@ -38,13 +38,13 @@ fn inside(folder: &str, name: &str) -> String {
 /// All that is read of the tokenizer in `folder` of a model (`""`: at the top); nothing where there is none.
 pub fn files_of(files: &ModelFiles, folder: &str) -> Vec<String> {
     let has = |name: &&str| files.has(&inside(folder, name));
-    let joined = !NEEDED.iter().all(|name| has(&name));
+    let joined = !NEEDED.iter().all(has);
     let settings = FILES.iter().filter(|name| !NEEDED.contains(*name));
     let main = if joined { [JOINED].as_slice() } else { &NEEDED };
     if joined && !has(&JOINED) {
         return vec![];
     }
-    main.iter().chain(settings).filter(|name| has(*name)).map(|name| inside(folder, name)).collect()
+    main.iter().chain(settings).filter(|name| has(name)).map(|name| inside(folder, name)).collect()
 }
 
 /// What of `tokenizer.json` is read: the rest is CLIP's own rules.

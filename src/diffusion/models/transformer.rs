@@ -6,12 +6,12 @@ use candle_core::Tensor;
 
 use crate::Result;
 use crate::models::attention_maps::{AttentionKind, AttentionPlace};
-use crate::models::checkpoint::Block;
+use crate::models::checkpoint::{Block, to_candle};
 use crate::models::config::{AttentionType, UNetConfig};
 use crate::models::gligen::Fuser;
 use crate::models::layers::{Attention, FeedForward, GroupNorm, LayerNorm, Linear};
 use crate::models::pass::Pass;
-use crate::ops::Layout;
+use crate::ops::{self, Layout};
 use crate::weights::Weights;
 
 /// Self-attention, GLIGEN's fuser where the model has one, cross-attention, feed-forward.
@@ -43,9 +43,14 @@ impl TransformerBlock {
 
     /// `x` (B, N, d) → (B, N, d).
     pub fn forward(&self, x: &Tensor, context: &Tensor, objs: Option<&Tensor>) -> Result<Tensor> {
+        self.feed(self.attend(x, context, objs)?)
+    }
+
+    /// All but the feed-forward net.
+    fn attend(&self, x: &Tensor, context: &Tensor, objs: Option<&Tensor>) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
         let x = self.fuse(self.attn1.forward_add(&h, &h, x)?, objs)?;
-        self.feed(self.attn2.forward_add(&self.norm2.forward(&x)?, context, &x)?)
+        self.attn2.forward_add(&self.norm2.forward(&x)?, context, &x)
     }
 
     /// The weights of one of its attentions and, unless they are the `last` thing wanted, what [`TransformerBlock::forward`] gives.
@@ -100,6 +105,13 @@ impl Block for TransformerBlock {
 
     fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
         self.forward(&inputs[0], &inputs[1], inputs.get(2))
+    }
+
+    /// Only the attentions are computed again under autodiff.
+    fn gradient(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let attend = |x: &[Tensor]| self.attend(&x[0], &x[1], x.get(2)).map_err(to_candle);
+        let feed = |x: Tensor| self.ff.gradient_add(&self.norm3, &x, dy).map_err(to_candle);
+        Ok(ops::pull_back(attend, inputs, wanted, feed)?)
     }
 }
 

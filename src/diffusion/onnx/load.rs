@@ -22,9 +22,9 @@ pub enum Class {
     Truth,
 }
 
-/// ONNX's name, bytes of an element, and what it becomes; an error for types that are not taken.
-pub fn class(dtype: i32) -> Result<(&'static str, usize, Class)> {
-    Ok(match dtype {
+/// ONNX's name, bytes of an element, and what it becomes, of a type that is taken.
+fn taken(dtype: i32) -> Option<(&'static str, usize, Class)> {
+    Some(match dtype {
         1 => ("float", 4, Class::Real),
         2 => ("uint8", 1, Class::Whole),
         3 => ("int8", 1, Class::Whole),
@@ -38,8 +38,13 @@ pub fn class(dtype: i32) -> Result<(&'static str, usize, Class)> {
         12 => ("uint32", 4, Class::Whole),
         13 => ("uint64", 8, Class::Whole),
         16 => ("bfloat16", 2, Class::Real),
-        _ => return Err(Error::input(format!("element type {} is not supported", name(dtype)))),
+        _ => return None,
     })
+}
+
+/// ONNX's name, bytes of an element, and what it becomes; an error for types that are not taken.
+pub fn class(dtype: i32) -> Result<(&'static str, usize, Class)> {
+    taken(dtype).ok_or_else(|| Error::input(format!("element type {} is not supported", name(dtype))))
 }
 
 /// ONNX's name of an element type.
@@ -50,7 +55,7 @@ pub fn name(dtype: i32) -> String {
         14 => "complex64".into(),
         15 => "complex128".into(),
         17..=20 => "float8".into(),
-        n => class(n).map_or_else(|_| format!("number {n}"), |(name, ..)| name.into()),
+        n => taken(n).map_or_else(|| format!("number {n}"), |(name, ..)| name.into()),
     }
 }
 

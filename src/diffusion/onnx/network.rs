@@ -140,6 +140,9 @@ struct Checked {
     info: OnnxInfo,
 }
 
+/// Is told a node, all values so far by their names, and the node's results.
+type Seen<'a, 'n> = &'a mut dyn FnMut(&Step, &HashMap<&'n str, Tensor>, &[Tensor]) -> Result<()>;
+
 impl OnnxNetwork {
     /// Reads a network (and its external data, which lies in its folder); weights become f32 on `device`. What does not
     /// depend on the input is worked out here.
@@ -223,13 +226,7 @@ impl OnnxNetwork {
 
     /// Runs what `output` needs; `seen` is told each node's arguments and results. Values that nobody needs any more
     /// are let go of, unless `keep`.
-    pub(super) fn walk<'n>(
-        &'n self,
-        x: &Tensor,
-        output: &str,
-        keep: bool,
-        seen: &mut dyn FnMut(&Step, &HashMap<&'n str, Tensor>, &[Tensor]) -> Result<()>,
-    ) -> Result<Tensor> {
+    pub(super) fn walk<'n>(&'n self, x: &Tensor, output: &str, keep: bool, seen: Seen<'_, 'n>) -> Result<Tensor> {
         let [input] = &self.info.inputs[..] else {
             let list: Vec<_> = self.info.inputs.iter().map(ValueInfo::to_string).collect();
             return Err(self.info.error(format!(

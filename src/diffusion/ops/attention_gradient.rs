@@ -291,7 +291,9 @@ impl WithSimd for Softmax<'_> {
                 total += tail.iter().sum::<f32>();
             }
             let share = s.splat_f32s(1.0 / total);
-            vectors.iter_mut().for_each(|v| *v = s.mul_f32s(*v, share));
+            for v in vectors {
+                *v = s.mul_f32s(*v, share);
+            }
             tail.iter_mut().for_each(|v| *v /= total);
         }
     }
@@ -317,7 +319,9 @@ impl WithSimd for OfScores<'_> {
             }
             let mean = s.reduce_sum_f32s(mean) + w_tail.iter().zip(&*d_tail).map(|(w, d)| w * d).sum::<f32>();
             let means = s.splat_f32s(mean);
-            w.iter().zip(d).for_each(|(w, d)| *d = s.mul_f32s(*w, s.sub_f32s(*d, means)));
+            for (w, d) in w.iter().zip(d) {
+                *d = s.mul_f32s(*w, s.sub_f32s(*d, means));
+            }
             w_tail.iter().zip(d_tail).for_each(|(w, d)| *d = w * (*d - mean));
         }
     }

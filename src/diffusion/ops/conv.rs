@@ -120,29 +120,33 @@ impl Convolution {
         plain::conv2d(large.as_ref().unwrap_or(x), &self.weight()?, self.bias.as_ref(), self.stride, self.padding)
     }
 
-    /// The gradient of the input, which has (height, width), from that of the result: a convolution too.
-    pub fn input_gradient(&self, (h, w): (usize, usize), dy: &Tensor) -> Result<Tensor> {
+    /// The gradient of the input, which has (height, width), from that of the result, plus `add`: a convolution too.
+    pub fn input_gradient(&self, (h, w): (usize, usize), dy: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
         let ((o, c, k), (before, after)) = (self.dims, self.padding);
+        let forward = |convolution: Convolution| match add {
+            Some(add) => convolution.forward_add(dy, add),
+            None => convolution.forward(dy),
+        };
         if self.stride > 1 || before >= k || after >= k {
             let (full_h, full_w) = if self.upsample { (2 * h, 2 * w) } else { (h, w) };
-            let large = self.strided_gradient((full_h, full_w), dy)?;
-            return if self.upsample { sum_2x2(&large) } else { Ok(large) };
+            let dx = self.strided_gradient((full_h, full_w), dy)?;
+            let dx = if self.upsample { sum_2x2(&dx)? } else { dx };
+            return if let Some(add) = add { dx + add } else { Ok(dx) };
         }
         let padding = (k - 1 - before, k - 1 - after);
         if !self.upsample {
-            let turned = match self.packed {
+            return forward(match self.packed {
                 true => {
                     Convolution { weight: self.turned_panels()?, bias: None, dims: (c, o, k), padding, ..self.clone() }
                 }
                 false => Convolution::new(&self.turned(self.weight.dtype())?, None, 1, padding)?,
-            };
-            return turned.forward(dy);
+            });
         }
         // Each pixel of the input was four: the sum of their gradients, by windows one larger that are summed before.
         let turned = self.turned(dy.dtype())?;
         let rows = (turned.pad_with_zeros(2, 0, 1)? + turned.pad_with_zeros(2, 1, 0)?)?;
         let summed = (rows.pad_with_zeros(3, 0, 1)? + rows.pad_with_zeros(3, 1, 0)?)?;
-        Convolution::new(&summed, None, 2, padding)?.forward(dy)
+        forward(Convolution::new(&summed, None, 2, padding)?)
     }
 
     /// [`Convolution::input_gradient`] for any stride s and padding, not doubled.
@@ -562,7 +566,7 @@ impl Kernel<1> for Convolution {
 
     fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
         let (_, _, h, w) = x.dims4()?;
-        Ok([Some(self.input_gradient((h, w), dy)?)])
+        Ok([Some(self.input_gradient((h, w), dy, None)?)])
     }
 }
 
@@ -585,7 +589,7 @@ impl Kernel<2> for Convolution {
 
     fn gradient(&self, [x, add]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
         let (_, _, h, w) = x.dims4()?;
-        let dx = wanted[0].then(|| self.input_gradient((h, w), dy)).transpose()?;
+        let dx = wanted[0].then(|| self.input_gradient((h, w), dy, None)).transpose()?;
         let to_add = match (wanted[1], add.rank()) {
             (false, _) => None,
             (true, 2) => Some(dy.sum((2, 3))?),

@@ -31,6 +31,22 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     apply1(Geglu, x)
 }
 
+/// The gradient of [`geglu`]'s input (…, 2d) from that of its result (…, d), neither of them tracked by autodiff.
+pub fn geglu_gradient(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let fast = |[x, dy]: [Arg; 2]| {
+        let d = dy.dims.last().copied().unwrap_or(1).max(1);
+        let rows = BLOCK.div_ceil(2 * d);
+        let write = |dx: &mut [Unwritten]| {
+            let dx = dx.par_chunks_mut(rows * 2 * d);
+            let blocks = x.data.par_chunks(rows * 2 * d).zip(dy.data.par_chunks(rows * d)).zip(dx);
+            blocks.for_each(|((x, dy), dx)| dispatch(GatedSlopes { x, dy, dx, d }));
+        };
+        // SAFETY: every row is written.
+        Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
+    };
+    either([x, dy], fast, |[x, dy]| gradients::geglu(x, dy))
+}
+
 #[derive(Clone, Copy)]
 pub(super) enum Activation {
     Gelu,
@@ -57,23 +73,24 @@ pub(super) struct Slope(pub Activation);
 impl Function<2> for Slope {
     #[inline(always)]
     fn of<S: Simd>(self, s: S, [x, dy]: [S::f32s; 2]) -> S::f32s {
-        let one = s.splat_f32s(1.0);
-        // Of x σ(x): σ(x) (1 + x (1 − σ(x))).
-        let sigmoid_slope = |x: S::f32s| {
-            let gate = sigmoid(s, x);
-            s.mul_f32s(gate, s.mul_add_e_f32s(x, s.sub_f32s(one, gate), one))
-        };
         let slope = match self.0 {
             Activation::Gelu => {
                 let density = exp(s, s.mul_f32s(s.mul_f32s(x, x), s.splat_f32s(-0.5)));
                 let density = s.mul_f32s(density, s.splat_f32s(INVERSE_ROOT_TAU));
                 s.mul_add_e_f32s(x, density, normal_cdf(s, x))
             }
-            Activation::QuickGelu => sigmoid_slope(s.mul_f32s(x, s.splat_f32s(1.702))),
-            Activation::Silu => sigmoid_slope(x),
+            Activation::QuickGelu => sigmoid_slope(s, s.mul_f32s(x, s.splat_f32s(1.702))),
+            Activation::Silu => sigmoid_slope(s, x),
         };
         s.mul_f32s(dy, slope)
     }
+}
+
+/// The derivative of x σ(x): σ(x) (1 + x (1 − σ(x))).
+#[inline(always)]
+fn sigmoid_slope<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    let (one, gate) = (s.splat_f32s(1.0), sigmoid(s, x));
+    s.mul_f32s(gate, s.mul_add_e_f32s(x, s.sub_f32s(one, gate), one))
 }
 
 /// 1 / √(2π).
@@ -196,18 +213,7 @@ impl Kernel<1> for Geglu {
     }
 
     fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
-        let fast = |[x, dy]: [Arg; 2]| {
-            let d = dy.dims.last().copied().unwrap_or(1).max(1);
-            let rows = BLOCK.div_ceil(2 * d);
-            let write = |dx: &mut [Unwritten]| {
-                let dx = dx.par_chunks_mut(rows * 2 * d);
-                let blocks = x.data.par_chunks(rows * 2 * d).zip(dy.data.par_chunks(rows * d)).zip(dx);
-                blocks.for_each(|((x, dy), dx)| dispatch(GatedSlopes { x, dy, dx, d }));
-            };
-            // SAFETY: every row is written.
-            Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
-        };
-        Ok([Some(either([x, dy], fast, |[x, dy]| gradients::geglu(x, dy))?)])
+        Ok([Some(geglu_gradient(x, dy)?)])
     }
 }
 

@@ -28,24 +28,24 @@ pub fn with_gradient(inputs: &[&Tensor], value: Tensor, gradient: Box<Gradient>)
     }
 }
 
-/// The gradients of those `inputs` of `f` that are `wanted`, from the gradient of its result: computes `f` again under
-/// autodiff.
+/// The gradients of those `inputs` of `f` that are `wanted`, from the gradient of its result, which may depend on that
+/// result: computes `f` again under autodiff.
 pub fn pull_back(
     f: impl FnOnce(&[Tensor]) -> Result<Tensor>,
     inputs: &[Tensor],
     wanted: &[bool],
-    gradient: &Tensor,
+    gradient: impl FnOnce(Tensor) -> Result<Tensor>,
 ) -> Result<Vec<Option<Tensor>>> {
     let mut tracked = Vec::with_capacity(inputs.len());
     for (input, wanted) in inputs.iter().zip(wanted) {
         tracked.push(if *wanted { Var::from_tensor(input)?.into_inner() } else { input.clone() });
     }
     let y = f(&tracked)?;
-    if y.shape() != gradient.shape() {
-        candle_core::bail!("a gradient {:?} for a result {:?}", gradient.shape(), y.shape());
-    }
     // candle begins with a gradient of one for a number: this number's is ours.
-    let dy = gradient.clone();
+    let dy = gradient(y.detach())?;
+    if y.shape() != dy.shape() {
+        candle_core::bail!("a gradient {:?} for a result {:?}", dy.shape(), y.shape());
+    }
     let number = Tensor::zeros((), y.dtype(), y.device())?;
     let number = with_gradient(&[&y], number, Box::new(move |_, _, _| Ok(vec![Some(dy.clone())])))?;
     drop(y);

@@ -57,6 +57,12 @@ pub fn linear_between(
     }
 }
 
+/// The gradient of [`linear`]'s input from that of its result, neither of them tracked by autodiff: `dy W`.
+pub fn linear_gradient(weight: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let (from, to) = (Layout::Tokens, Layout::Tokens);
+    apply1(Linear { weight: weight.clone(), turned: true, bias: None, from, to }, dy)
+}
+
 struct Linear {
     /// (to, from), or (from, to) if `turned`.
     weight: Tensor,

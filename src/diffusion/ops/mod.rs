@@ -26,11 +26,11 @@ use candle_core::{Device, Result, Tensor};
 
 pub use attention::{attention, attention_weights};
 pub use conv::Convolution;
-pub use elementwise::{geglu, gelu, quick_gelu, silu};
+pub use elementwise::{geglu, geglu_gradient, gelu, quick_gelu, silu};
 pub use given::{Gradient, pull_back, with_gradient};
-pub use linear::{Layout, linear, linear_between};
+pub use linear::{Layout, linear, linear_between, linear_gradient};
 pub use memory::keep_memory;
-pub use norm::{Moments, group_norm, group_norm_by, group_norm_gradient, layer_norm};
+pub use norm::{Moments, group_norm, group_norm_by, group_norm_gradient, layer_norm, layer_norm_gradient};
 pub use resample::upsample_nearest_2x;
 
 /// Cross-correlation, see [`Convolution`], which keeps the weights ready for the next time.
@@ -78,8 +78,7 @@ mod tests {
         // The gradient of the first input, for a gradient of the result that is the result.
         let back = |x: &Tensor, d: DType, f: &dyn Fn(&Tensor) -> Result<Tensor>| {
             let x = x.to_dtype(d)?;
-            let y = f(&x)?;
-            let [Some(dx)] = &pull_back(|x| f(&x[0]), &[x], &[true], &y)?[..] else { panic!("no gradient") };
+            let [Some(dx)] = &pull_back(|x| f(&x[0]), &[x], &[true], Ok)?[..] else { panic!("no gradient") };
             Ok(dx.clone())
         };
         let cases: [Case; 16] = [

@@ -93,6 +93,11 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     apply1(LayerNorm { weight: weight.clone(), bias: bias.clone(), eps }, x)
 }
 
+/// The gradient of [`layer_norm`]'s input from that of its result, neither of them tracked by autodiff.
+pub fn layer_norm_gradient(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, dy: &Tensor) -> Result<Tensor> {
+    LayerNorm { weight: weight.clone(), bias: bias.clone(), eps }.input_gradient(x, dy)
+}
+
 struct GroupNorm {
     groups: usize,
     weight: Tensor,
@@ -553,6 +558,12 @@ impl Kernel<1> for LayerNorm {
     }
 
     fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(self.input_gradient(x, dy)?)])
+    }
+}
+
+impl LayerNorm {
+    fn input_gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let fast = |[x, dy, weight]: [Arg; 3]| {
             let (weight, d) = (weight.data, weight.data.len());
             let block = (WORTH_THREADS / 4).div_ceil(d) * d;
@@ -564,7 +575,7 @@ impl Kernel<1> for LayerNorm {
             Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
         };
         let plain = |[x, dy, weight]: [&Tensor; 3]| gradients::layer_norm(x, weight, self.eps, dy);
-        Ok([Some(either([x, dy, &self.weight], fast, plain)?)])
+        either([x, dy, &self.weight], fast, plain)
     }
 }
 

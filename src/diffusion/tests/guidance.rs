@@ -12,8 +12,10 @@ use lsregen_diffusion::Result;
 use lsregen_diffusion::denoiser::{Denoiser, Guided};
 use lsregen_diffusion::guidance::boxdiff::{BoxLoss, Terms};
 use lsregen_diffusion::guidance::colour_layout::ColourLayout;
+use lsregen_diffusion::guidance::segmentation::ColouredPhrase;
 use lsregen_diffusion::guidance::{
-    Acting, BoxDiff, Extractor, Guidance, Guide, LayoutGuidance, LowPass, Metric, Moment, Run, Until, edges,
+    Acting, BoundedGuide, BoxDiff, EdgesGuide, Extractor, Guidance, Guide, LayoutGuidance, LowPass, Metric, Moment,
+    Run, SegmentationGuide, Until, edges,
 };
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace};
@@ -196,7 +198,7 @@ fn layout(phrases: [&str; 2]) -> Vec<GroundedPhrase> {
 
 fn boxdiff(phrases: [&str; 2], refined: &[(f64, f64)], refinements: usize) -> BoxDiff {
     let refined = refined.to_vec();
-    BoxDiff { layout: layout(phrases), downscale: 2, refined, refinements, acting: BoxDiff::usual() }
+    BoxDiff { layout: layout(phrases), downscale: Some(2), refined, refinements, acting: BoxDiff::usual() }
 }
 
 fn layout_guidance(phrases: [&str; 2], enough: f64) -> LayoutGuidance {
@@ -256,6 +258,61 @@ fn attention_losses_equal_torch_and_finite_differences() {
         }
         // In f32: a step that is large enough for its digits, in the direction in which there is most to see.
         let step = if case.starts_with("layout") { 3e-2 } else { 1e-2 };
+        assert_numeric(case, z, &g, step, |z| guidance.value(z, &at).unwrap());
+    }
+}
+
+/// The map of the fixtures' boxes, a pixel a cell of the attention's map: red and blue on black.
+fn flat_map() -> Tensor {
+    let cells = [(1..4, 1..4), (4..7, 4..7)];
+    let colour = |channel: usize, y: usize, x: usize| {
+        let inside = |i: usize| cells[i].0.contains(&y) && cells[i].1.contains(&x);
+        let (red, blue) = (channel == 0 && inside(0), channel == 2 && inside(1));
+        if red || blue { 1f32 } else { -1.0 }
+    };
+    let pixels = (0..3).flat_map(|c| (0..8).flat_map(move |y| (0..8).map(move |x| (c, y, x))));
+    let pixels: Vec<f32> = pixels.map(|(c, y, x)| colour(c, y, x)).collect();
+    Tensor::from_vec(pixels, (1, 3, 8, 8), &Device::Cpu).unwrap()
+}
+
+/// The words' segmentation and bounded attention on z_t, and edges of the decoded picture under classifier-free guidance.
+#[test]
+fn other_extractors_equal_torch_and_finite_differences() {
+    let phrase = |phrase: &str, colour| ColouredPhrase { phrase: phrase.into(), colour };
+    let phrases = ["a red circle", "a blue square"];
+    let acting = Acting { scale: 1.0, ..Acting::default() };
+    let segmentation = SegmentationGuide {
+        map: flat_map(),
+        regions: vec![phrase(phrases[0], [1.0, 0.0, 0.0]), phrase(phrases[1], [0.0, 0.0, 1.0])],
+        tolerance: 0.1,
+        downscale: Some(2),
+        acting: acting.clone(),
+    };
+    let bounded = BoundedGuide { layout: layout(phrases), downscale: Some(2), acting: acting.clone() };
+    let drawing = IO["picture/drawing"].affine(2.0, -1.0).unwrap();
+    let picture = EdgesGuide {
+        picture: drawing.broadcast_as((1, 3, 128, 128)).unwrap().contiguous().unwrap(),
+        drawing: edges::Drawing::LightLines,
+        metric: Metric::L2Mean,
+        acting,
+    };
+    let told: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(common::fixture("guidance.json")).unwrap()).unwrap();
+    for (case, guide, step) in [
+        ("segmentation", Box::new(segmentation) as Box<dyn Guide>, 3e-2),
+        ("bounded", Box::new(bounded), 3e-2),
+        ("picture", Box::new(picture), 1e-2),
+    ] {
+        let denoiser = denoiser(&SMALL, "gligen", 4.0);
+        let alpha_bar = Sampler::new(Method::Ddim, &SMALL.scheduler, 20, 0.0).unwrap().schedule().alpha_bar(951.0);
+        let at = Moment { alpha_bar, ..moment(&denoiser, 951.0) };
+        let z = &IO["gligen/z"];
+        let [guidance] = prepared(&*guide, &SMALL, 128).try_into().unwrap_or_else(|_| panic!("one guidance"));
+        let (value, g) = guidance.gradient(z, &at, true).unwrap();
+        let expected = told[case]["values"]["loss"].as_f64().unwrap();
+        let error = (value.unwrap() - expected).abs() / expected;
+        assert!(error < 1e-4, "{case}: {value:?}, expected {expected}");
+        assert_close(case, &g, &IO[&format!("{case}/gradient")], TORCH);
         assert_numeric(case, z, &g, step, |z| guidance.value(z, &at).unwrap());
     }
 }
@@ -336,9 +393,19 @@ fn phrases_that_the_prompt_lacks_are_told() {
     let error = guide.prepare(&run).err().unwrap().to_string();
     assert!(error.contains("green star") && error.contains(PROMPT), "{error}");
     guide.layout[1].phrase = "a blue square".into();
-    guide.downscale = 8;
-    let guidance = guide.prepare(&run).unwrap();
-    let denoiser = denoiser(&SMALL, "gligen", 4.0);
-    let error = guidance[0].value(&IO["gligen/z"], &moment(&denoiser, 951.0)).unwrap_err().to_string();
+    guide.downscale = Some(8);
+    let error = guide.prepare(&run).err().unwrap().to_string();
     assert!(error.contains("downscale 1, 2, 4"), "{error}");
+    // Left to itself it takes maps of 16 × 16, or what is nearest to them.
+    guide.downscale = None;
+    let cells = |side: usize| {
+        let denoiser = denoiser(&SMALL, "gligen", 4.0);
+        let at = moment(&denoiser, 951.0);
+        let guidance = guide.prepare(&Run { width: side, height: side, ..run }).unwrap();
+        guidance[0].extractor.target(&at).unwrap().dims().to_vec()
+    };
+    assert_eq!(cells(128), [2, 16, 16]);
+    assert_eq!(cells(256), [2, 16, 16]);
+    assert_eq!(cells(512), [2, 16, 16]);
+    assert_eq!(cells(1024), [2, 32, 32]);
 }

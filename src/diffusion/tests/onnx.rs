@@ -139,7 +139,7 @@ fn what_does_not_fit_is_said_when_it_runs() {
     for (name, words) in [
         ("two_inputs", &["needs one input", "`picture` float (1, 3, 4, 4), `other`"][..]),
         ("tokens", &["`picture` int64", "not of floats"]),
-        ("expand", &["node `to_feature` (Expand, opset 17)", "larger than"]),
+        ("expand", &["node `to_feature` (Expand, opset 17)", "do not go together"]),
         ("window", &["4 entries, padding included, for a window of 9"]),
         ("divided", &["node `to_t` (Div, opset 17)", "divided by zero"]),
     ] {
@@ -167,7 +167,7 @@ fn a_file_is_described_without_its_numbers() {
     );
     assert_eq!((info.outputs.len(), info.outputs[0].name.as_str(), info.opset), (1, "feature", 13));
     assert_eq!(info.operators["BatchNormalization"], 4);
-    assert!(info.parameters > 4000 && info.producer.starts_with("pytorch"), "{info:?}");
+    assert!(info.parameters > 3000 && info.producer.starts_with("pytorch"), "{info:?}");
     let info = OnnxNetwork::inspect(&file("external")).unwrap();
     assert_eq!(info.files, [fixture("onnx_nets/external.bin")]);
 }

@@ -1,0 +1,76 @@
+//! BoundedAttention.
+
+use std::sync::Arc;
+
+use lsregen_diffusion::guidance;
+use lsregen_engine::{CheckContext, Context, Fault, Links, Node, outputs, sockets};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::acting::{Acting, Strength};
+use crate::values::{Guidance, Layout};
+
+/// Draws each object's words, and the pixels of its box, to be seen from inside its box (Bounded Attention's guidance).
+///
+/// Cross-attention and self-attention together: objects of one kind stay apart. The sampling's prompt must have the phrases
+/// of the layout in the same words. Unless told otherwise it acts as published: γ from 18 to 5, up to five times in each of
+/// the first 30 % of the steps, until the distance is 0.2. The gradient goes through the network, twice.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct BoundedAttention {
+    /// The resolution whose attention counts: latent pixels a side of one pixel of the map. By default the one that gives maps
+    /// nearest to the published 16 × 16, which is 4 for Stable Diffusion at 512 × 512.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 64))]
+    pub downscale: Option<u32>,
+    /// γ at its full. `auto` follows the size of each box.
+    #[serde(default = "scale")]
+    #[schemars(extend("minimum" = 0.0))]
+    pub scale: Strength,
+    /// How the guidance acts.
+    #[serde(flatten)]
+    pub acting: Acting,
+}
+
+fn scale() -> Strength {
+    Strength::Number(guidance::BoundedGuide::usual().scale)
+}
+
+sockets! {
+    pub struct BoundedAttentionInputs {
+        /// Phrases that the prompt has too, in their boxes.
+        pub layout: Arc<Layout>,
+    }
+}
+
+outputs! {
+    pub struct BoundedAttentionOutputs {
+        /// The guidance, for any sampling.
+        pub guidance: Arc<Guidance>,
+    }
+}
+
+impl Node for BoundedAttention {
+    const TYPE: &'static str = "BoundedAttention";
+    const VERSION: u32 = 1;
+
+    type Inputs = BoundedAttentionInputs;
+    type Outputs = BoundedAttentionOutputs;
+
+    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+        self.acting.faults()
+    }
+
+    fn check_links(&self, links: &Links) -> Vec<Fault> {
+        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+    }
+
+    fn run(&self, inputs: BoundedAttentionInputs, _: &Context) -> anyhow::Result<BoundedAttentionOutputs> {
+        let guide = guidance::BoundedGuide {
+            layout: inputs.layout.0.clone(),
+            downscale: self.downscale.map(|n| n as usize),
+            acting: self.acting.within(self.scale, guidance::BoundedGuide::usual(), &inputs.layout),
+        };
+        Ok(BoundedAttentionOutputs { guidance: Arc::new(Guidance::new(guide)) })
+    }
+}
