@@ -139,7 +139,7 @@ fn what_does_not_fit_is_said_when_it_runs() {
     for (name, words) in [
         ("two_inputs", &["needs one input", "`picture` float (1, 3, 4, 4), `other`"][..]),
         ("tokens", &["`picture` int64", "not of floats"]),
-        ("expand", &["node `to_feature` (Expand, opset 17)", "do not go together"]),
+        ("expand", &["node `to_feature` (Expand, opset 17)", "larger than"]),
         ("window", &["4 entries, padding included, for a window of 9"]),
         ("divided", &["node `to_t` (Div, opset 17)", "divided by zero"]),
     ] {
