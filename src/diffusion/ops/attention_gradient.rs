@@ -13,8 +13,8 @@ use rayon::prelude::*;
 use super::kernel::Arg;
 use super::simd::{Shared, dispatch, exp};
 
-/// Scores of a strip: 1 MiB, and as much for their gradient.
-const STRIP: usize = 1 << 18;
+/// Scores of a strip: 512 KiB, and as much for their gradient.
+const STRIP: usize = 1 << 17;
 
 /// Multiply-adds below which threads cost more than they bring.
 const WORTH_THREADS: usize = 1 << 20;

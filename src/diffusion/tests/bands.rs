@@ -87,6 +87,14 @@ fn gradients_flow_through_bands() {
         sum.backward().unwrap().get(&z).unwrap().clone()
     };
     assert_close("gradient", &gradient(&bands(10_000)), &gradient(&Work::WHOLE), 1e-9);
+    // The way down has its bands under autodiff.
+    let picture = noise.randn(&[1, 3, 48, 40], &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+    let (picture, direction) = (Var::from_tensor(&picture).unwrap(), z.detach());
+    let gradient = |work: &Work| {
+        let sum = (vae.encode_with(&picture, work).unwrap() * &direction).unwrap().sum_all().unwrap();
+        sum.backward().unwrap().get(&picture).unwrap().clone()
+    };
+    assert_close("gradient of a picture", &gradient(&bands(10_000)), &gradient(&Work::WHOLE), 1e-9);
 }
 
 #[test]
