@@ -5,18 +5,68 @@
 //!
 //! The gradient of the sum of the result with respect to the latent of a square picture, in f32 on the CPU, with
 //! everything kept, with every block computed again, or with so many bytes to keep. Keys: `model=FOLDER`, by default the
-//! built-in SDXL-like model; `rounds=N`, of which the fastest counts, by default 1.
+//! built-in SDXL-like model, or `model=sdxl`, SDXL at full size with random weights in f16, for which 5 GB are written to
+//! a temporary folder; `rounds=N`, of which the fastest counts, by default 1.
 
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor, Var};
-use lsregen_diffusion::models::unet::{Added, Conditioning};
-use lsregen_diffusion::models::{Blueprint, Family, Model};
+use candle_core::{DType, Device, Tensor, Var, safetensors};
+use lsregen_diffusion::models::config::{UNetConfig, VaeConfig};
+use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
+use lsregen_diffusion::models::vae::AutoencoderKl;
+use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Numbers, Weights};
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// The sum of a network's result, of a latent.
+type Sum = dyn Fn(&Tensor) -> Anyhow<Tensor>;
+
+const SDXL_UNET: &str = r#"{"sample_size": 128, "attention_head_dim": [5, 10, 20], "cross_attention_dim": 2048,
+    "block_out_channels": [320, 640, 1280], "use_linear_projection": true, "transformer_layers_per_block": [1, 2, 10],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816}"#;
+
+const SDXL_VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4,
+    "norm_num_groups": 32, "scaling_factor": 0.13025,
+    "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
+
+/// Weights of these names and shapes that keep the spread of what goes through them: noise, over and over.
+fn random(keys: &str, folder: &Path) -> Anyhow<Weights> {
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys").join(keys);
+    let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_slice(&std::fs::read(keys)?)?;
+    let most = shapes.values().map(|shape| shape.iter().product::<usize>()).max().unwrap_or(0);
+    let noise = Generator::new(1).randn(&[1 << 20], &Device::Cpu)?.repeat(most.div_ceil(1 << 20))?;
+    // One for each number of inputs.
+    let mut scaled: HashMap<usize, Tensor> = HashMap::new();
+    let mut tensors = HashMap::new();
+    for (name, shape) in shapes {
+        let (count, inputs) = (shape.iter().product(), shape.iter().skip(1).product::<usize>());
+        let tensor = match (name.ends_with(".bias"), shape.len()) {
+            (true, _) => Tensor::zeros(&shape[..], DType::F16, &Device::Cpu)?,
+            (false, 1) => Tensor::ones(&shape[..], DType::F16, &Device::Cpu)?,
+            _ => {
+                let block = match scaled.entry(inputs) {
+                    Entry::Occupied(block) => block.into_mut(),
+                    Entry::Vacant(place) => place.insert((&noise / (inputs as f64).sqrt())?.to_dtype(DType::F16)?),
+                };
+                block.narrow(0, 0, count)?.reshape(&shape[..])?
+            }
+        };
+        tensors.insert(name, tensor);
+    }
+    safetensors::save(&tensors, folder.join("random.safetensors"))?;
+    let numbers = Numbers { weights: None, ..Numbers::new(DType::F32, &Device::Cpu) };
+    Ok(Weights::open(&ModelFiles::Folder(folder.into()), "random.safetensors", &numbers)?)
+}
 
 /// A size of this process in MiB, where the system tells.
 fn memory(key: &str) -> Option<f64> {
@@ -48,39 +98,55 @@ fn main() -> Anyhow<()> {
     };
     let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes/xl");
     let folder = key("model").map_or(built_in, PathBuf::from);
-    let blueprint = Blueprint::open(&ModelFiles::Folder(folder).into()).map_err(|p| format!("{p:?}"))?;
-    let model = Model::new(blueprint, Numbers::new(DType::F32, &Device::Cpu), false).with_gradient_memory(bytes);
+    let sdxl = key("model") == Some("sdxl");
+    let model = || -> Anyhow<Model> {
+        let blueprint = Blueprint::open(&ModelFiles::Folder(folder).into()).map_err(|p| format!("{p:?}"))?;
+        Ok(Model::new(blueprint, Numbers::new(DType::F32, &Device::Cpu), false).with_gradient_memory(bytes))
+    };
+    let temporary = tempfile::tempdir()?;
 
     let mut noise = Generator::new(1);
     let mut normal = |shape: &[usize]| noise.randn(shape, &Device::Cpu);
-    let side = pixels.parse::<usize>()? / model.info.size_step;
+    let side = pixels.parse::<usize>()? / 8;
     let z = Var::from_tensor(&normal(&[1, 4, side, side])?)?;
-    let gradient: Box<dyn Fn() -> Anyhow<Tensor>> = match part.as_str() {
+    let sum: Box<Sum> = match part.as_str() {
         "unet" => {
-            let (net, info) = (model.unet()?, model.info);
+            let net: Arc<UNet> = if sdxl {
+                let weights = random("sdxl-unet.json", temporary.path())?;
+                let net = UNet::new(UNetConfig::parse(SDXL_UNET.as_bytes(), "SDXL")?, &weights)?;
+                Arc::new(net.with_gradient_memory(bytes))
+            } else {
+                model()?.unet()?
+            };
             let config = net.config();
             let time_ids = Tensor::new(&[[side as f32 * 8.0; 6]], &Device::Cpu)?;
-            let width = config.text_time.map_or(0, |(size, width)| width - 6 * size);
-            let added = match info.family {
-                Family::Sdxl => Some(Added { text_embeds: normal(&[1, width])?, time_ids }),
-                _ => None,
+            let added = match config.text_time {
+                Some((size, width)) => Some(Added { text_embeds: normal(&[1, width - 6 * size])?, time_ids }),
+                None => None,
             };
             let c = Conditioning { context: normal(&[1, 77, config.cross_attention_dim])?, added, objs: None };
-            let z = z.clone();
-            Box::new(move || Ok(net.forward(&z, 501.0, &c)?.sum_all()?))
+            Box::new(move |z| Ok(net.forward(z, 501.0, &c)?.sum_all()?))
         }
         "decoder" => {
-            let (vae, z) = (model.vae()?, z.clone());
-            Box::new(move || Ok(vae.decode(&z)?.sum_all()?))
+            let vae: Arc<AutoencoderKl> = if sdxl {
+                let weights = random("sd-vae.json", temporary.path())?;
+                let vae = AutoencoderKl::new(VaeConfig::parse(SDXL_VAE.as_bytes(), "SDXL")?, &weights)?;
+                Arc::new(vae.with_gradient_memory(bytes))
+            } else {
+                model()?.vae()?
+            };
+            Box::new(move |z| Ok(vae.decode(z)?.sum_all()?))
         }
         part => return Err(format!("no part `{part}`: unet or decoder").into()),
     };
 
+    // What loading took is not to count, where the system lets the peak be forgotten.
+    std::fs::write("/proc/self/clear_refs", "5").ok();
     let before = memory("VmRSS:").unwrap_or(f64::NAN);
     let (mut best, mut least) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..key("rounds").map_or(Ok(1), str::parse::<usize>)? {
         let (start, cpu) = (Instant::now(), computed());
-        gradient()?.backward()?.remove(&z).ok_or("no gradient")?;
+        sum(&z)?.backward()?.remove(&z).ok_or("no gradient")?;
         best = best.min(start.elapsed().as_secs_f64());
         least = least.min(computed().zip(cpu).map_or(f64::NAN, |(now, before)| now - before));
     }

@@ -24,7 +24,7 @@ const BLOCK: usize = 1 << 14;
 
 /// Where the gradient of the weights comes from.
 #[derive(Clone, Copy)]
-pub(super) enum From<'a> {
+pub(super) enum Source<'a> {
     /// The values v (B, M, heads·d), and the gradient of attention's result (B, heads·d, N).
     Result { v: &'a [f32], dy: &'a [f32] },
     /// It is given: (B, heads, N, M).
@@ -37,7 +37,7 @@ pub(super) struct Backward<'a> {
     pub q: Arg<'a>,
     /// (B, heads·d, M)
     pub k: Arg<'a>,
-    pub from: From<'a>,
+    pub from: Source<'a>,
     pub heads: usize,
     pub causal: bool,
     /// Whether the gradients of q, of k and of v are wanted.
@@ -96,7 +96,7 @@ impl Backward<'_> {
         let (q, k) = (&self.q.data[i * d * n..][..d * n], &self.k.data[i * d * m..][..d * m]);
         let (sample, column) = (i / self.heads, i % self.heads * d);
         let scale = 1.0 / (d as f32).sqrt();
-        let most = (STRIP / m).clamp(32, 256).min(n);
+        let most = (STRIP / m).clamp(32, 256).min(n.max(1));
         room.resize(2 * most * m, 0.0);
         let (weights, of_scores) = room.split_at_mut(most * m);
         for first in (0..n).step_by(most) {
@@ -108,8 +108,8 @@ impl Backward<'_> {
                 dispatch(Softmax { rows: block, m, seen: self.causal.then_some(first + first_row + 1) })
             });
             match self.from {
-                From::Weights(dw) => of_scores.copy_from_slice(&dw[(i * n + first) * m..][..rows * m]),
-                From::Result { v, dy } => {
+                Source::Weights(dw) => of_scores.copy_from_slice(&dw[(i * n + first) * m..][..rows * m]),
+                Source::Result { v, dy } => {
                     let (v, dy) = (&v[sample * m * c + column..], &dy[i * d * n + first..]);
                     // (queries, d) · (d, keys)
                     let (left, right) = (Matrix::new(dy, 1, n), Matrix::new(v, 1, c));

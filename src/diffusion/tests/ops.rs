@@ -453,7 +453,10 @@ fn bad_shapes_are_errors() {
     for (i, e) in errors.iter().enumerate() {
         assert!(e.is_err(), "case {i}");
     }
-    // Nothing to compute is no error.
+    // Nothing to compute is no error, nor is its gradient.
+    let q = Var::zeros((1, 6, 0), DType::F32, &Device::Cpu).unwrap();
+    let nothing = ops::attention(&q, &zeros(&[1, 6, 4]), &zeros(&[1, 4, 6]), 2, false).unwrap();
+    assert_eq!(nothing.sum_all().unwrap().backward().unwrap().get(&q).unwrap().dims(), [1, 6, 0]);
     assert_eq!(ops::silu(&zeros(&[0, 3])).unwrap().dims(), [0, 3]);
     assert_eq!(
         ops::conv2d(&zeros(&[0, 4, 5, 5]), &zeros(&[2, 4, 3, 3]), None, 1, (1, 1)).unwrap().dims(),
