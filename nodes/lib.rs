@@ -59,7 +59,7 @@ pub use bounded_attention::BoundedAttention;
 pub use box_diff::BoxDiff;
 pub use boxes::PhraseBox;
 pub use clip_image::ClipImage;
-pub use clip_text::ClipText;
+pub use clip_text::{ClipText, ClipTextInputs};
 pub use colour_layout::{ColourLayout, ColouredBox};
 pub use decode::*;
 pub use draw_layout::*;

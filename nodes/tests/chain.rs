@@ -473,6 +473,48 @@ fn broken_model_folders_are_told_before_the_run() {
     assert!(told("one.safetensors").contains("an empty file"));
 }
 
+#[test]
+fn clips_are_known_before_they_are_loaded() {
+    let host = host(Path::new("."));
+    let cx = CheckContext::new(&host);
+    let clip = |name: &str| node::<ClipText>(json!({ "clip": name, "text": "a red circle" }));
+    assert_eq!((Node::check(&clip("shapes/clip"), &cx), Node::files(&clip("shapes/clip"), &cx)), (vec![], vec![]));
+    assert!(Node::fingerprint(&clip("shapes/clip")).is_some());
+    // The same from a folder: what is read is named.
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shapes/clip");
+    assert_eq!((Node::check(&clip(folder), &cx), Node::fingerprint(&clip(folder))), (vec![], None));
+    assert_eq!(Node::files(&clip(folder), &cx).len(), 7);
+    let guidance = clip(folder).run(ClipTextInputs { layout: None }, &here()).unwrap().guidance;
+    // Its weights in f32, and not much more.
+    assert!((1_900_000..2_100_000).contains(&Payload::bytes(&*guidance)), "{}", Payload::bytes(&*guidance));
+
+    let broken = tempfile::tempdir().unwrap();
+    let name = |name: &str| broken.path().join(name).to_str().unwrap().to_string();
+    std::fs::write(name("one.safetensors"), "").unwrap();
+    std::fs::create_dir(name("cut")).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), broken.path().join("cut").join(entry.unwrap().file_name()));
+        let bytes = std::fs::read(&from).unwrap();
+        let whole = if from.ends_with("model.safetensors") { bytes.len() - 2 } else { bytes.len() };
+        std::fs::write(to, &bytes[..whole]).unwrap();
+    }
+    for (clip, layer, path, words) in [
+        (name("one.safetensors"), 3, "clip", "a CLIP is a folder, not a file"),
+        (name("cut"), 3, "clip", "model.safetensors"),
+        (name("none"), 3, "clip", "there is no CLIP"),
+        ("shapes/xl".into(), 3, "clip", "there is no CLIP `shapes/xl`"),
+        ("shapes/clip".into(), 5, "layer", "has 4 layers, and none of number 5"),
+    ] {
+        let [fault] = &faults("Style", json!({ "clip": clip, "layer": layer }))[..] else {
+            panic!("one fault: {clip}")
+        };
+        assert_eq!(fault.path, path, "{clip}");
+        assert!(fault.message.contains(words), "{clip}: {}", fault.message);
+    }
+    let fault = &faults("ClipText", json!({ "clip": name("none"), "text": "a" }))[0];
+    assert!(fault.help.as_ref().unwrap().contains("built in is shapes/clip"), "{fault:?}");
+}
+
 /// Every fault that a node's own check finds, at its place.
 #[test]
 fn faults_have_their_place() {

@@ -146,6 +146,27 @@ mod tests {
         }
     }
 
+    /// A repository of transformers', such as a CLIP's, has its tokenizer beside its weights.
+    #[test]
+    fn a_clip_comes_with_its_tokenizer() {
+        let files = [
+            "README.md",
+            "config.json",
+            "flax_model.msgpack",
+            "merges.txt",
+            "model.safetensors",
+            "preprocessor_config.json",
+            "pytorch_model.bin",
+            "special_tokens_map.json",
+            "tf_model.h5",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "vocab.json",
+        ];
+        let wanted: Vec<_> = [1, 3, 4, 5, 7, 9, 10, 11].map(|i| files[i].to_string()).into();
+        assert_eq!(chosen(&files, false), wanted);
+    }
+
     #[test]
     fn what_there_is_when_there_is_no_choice() {
         let only = |name: &str| {
