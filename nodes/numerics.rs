@@ -13,7 +13,8 @@ pub struct Numerics {
     pub numbers: Numbers,
     /// Whether a model's networks make room for each other.
     pub offload: bool,
-    /// Bytes that each network may keep for a gradient through it; what does not fit is computed again, to the same end.
+    /// Bytes that each network may keep for a gradient through it; what does not fit is computed again, to
+    /// the same numbers but for rounding, so that keys do not know of it.
     pub gradient_memory: u64,
 }
 

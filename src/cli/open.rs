@@ -59,7 +59,7 @@ pub struct Place {
     offload: bool,
 
     /// Memory for what a guidance through a network keeps for its gradient, such as 8GiB. With less, more is computed
-    /// twice, to the same result
+    /// twice, to the same numbers but for rounding
     #[arg(long, value_name = "SIZE", default_value = "2GiB")]
     gradient_memory: ByteSize,
 
