@@ -153,6 +153,10 @@ fn what_does_not_fit_is_said_when_it_runs() {
     }
     let error = network.forward(&normal(&[1, 3, 37, 30], 1), Some("featur")).unwrap_err().to_string();
     contains("residual", &error, &["gives no `featur`", "`feature`"]);
+    // Small steps have no slope: the gradient of rounding is 0, its differences over many of them are not.
+    let error = open("bad_steps").self_test(&[1, 3, 4, 4]).unwrap_err().to_string();
+    let words = ["deviates from finite differences", "node `to_b` (Round, opset 17) passes no gradient"];
+    contains("bad_steps", &error, &words);
     // The output that does not depend on the input.
     let error = open("bad_constant").self_test(&[1, 3, 4, 4]).unwrap_err().to_string();
     contains("bad_constant", &error, &["does not depend on its input"]);
