@@ -4,11 +4,14 @@
 mod common;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var};
-use common::{fixture, relative, tensors};
+use common::{assert_close, fixture, relative, tensors};
+use lsregen_diffusion::guidance::onnx::{Look, OnnxFeature};
+use lsregen_diffusion::guidance::{Metric, OnnxGoal};
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::onnx::OnnxNetwork;
+use lsregen_diffusion::onnx::{Normalisation, OnnxNetwork};
 
 const CPU: &Device = &Device::Cpu;
 
@@ -84,6 +87,65 @@ fn every_network_passes_the_self_test() {
     }
 }
 
+/// A predicted picture.
+fn picture() -> Tensor {
+    (normal(&[1, 3, 40, 52], 1) * 0.4).unwrap()
+}
+
+#[test]
+fn what_a_network_sees_in_a_picture_equals_torchs() {
+    let io = tensors("onnx_nets/io.safetensors");
+    let by = Normalisation { mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.25] };
+    let looks = [
+        ("look", Look::new(Arc::new(open("residual")), None, Some((37, 30)), by)),
+        // Its own size, grey, channels last.
+        ("look_grey", Look::new(Arc::new(open("grey_last")), None, None, Normalisation::default())),
+    ];
+    for (name, look) in looks {
+        let x = Var::from_tensor(&picture()).unwrap();
+        let y = look.unwrap().feature(&x).unwrap();
+        assert_close(name, &y, &io[&format!("{name}.y")], 1e-5);
+        let loss = (&y * normal(y.dims(), 2)).unwrap().sum_all().unwrap();
+        assert_close(name, &loss.backward().unwrap().remove(&x).unwrap(), &io[&format!("{name}.g")], 1e-4);
+    }
+}
+
+#[test]
+fn goals_that_do_not_fit_the_feature_are_refused() {
+    let look = Arc::new(Look::new(Arc::new(open("residual")), None, Some((37, 30)), Normalisation::default()).unwrap());
+    let made = |goal: &OnnxGoal, metric| OnnxFeature::new(look.clone(), goal, metric, &picture()).map(|_| ());
+    made(&OnnxGoal::Class(4), Metric::CrossEntropy).unwrap();
+    made(&OnnxGoal::Picture(picture()), Metric::CrossEntropy).unwrap();
+    made(&OnnxGoal::Feature(normal(&[5], 3)), Metric::L2).unwrap();
+    for (goal, metric, words) in [
+        (OnnxGoal::Class(5), Metric::CrossEntropy, "has 5 classes, and none is 5"),
+        (
+            OnnxGoal::Feature(normal(&[1, 6], 3)),
+            Metric::L2,
+            "the target is [1, 6], and the network's `feature` is [1, 5]",
+        ),
+        (OnnxGoal::Picture(picture()), Metric::Gram, "no places to compare textures of"),
+    ] {
+        contains("residual", &made(&goal, metric).unwrap_err().to_string(), &[words]);
+    }
+    // A picture of another size than the network's only one, and no picture at all.
+    let other = Look::new(Arc::new(open("grey_last")), None, Some((8, 8)), Normalisation::default());
+    contains(
+        "grey_last",
+        &other.map(|_| ()).unwrap_err().to_string(),
+        &["(1, 12, 16, 1)", "[1, 8, 8, 1] does not fit"],
+    );
+    let none = Look::new(Arc::new(open("external")), None, None, Normalisation::default());
+    contains("external", &none.map(|_| ()).unwrap_err().to_string(), &["`picture` float (1, 6) is no picture"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("target.safetensors");
+    std::fs::write(&path, b"{}").unwrap();
+    contains("target", &OnnxGoal::read(&path).unwrap_err().to_string(), &["target.safetensors", "safetensors"]);
+    let two = [("a", normal(&[1], 1)), ("b", normal(&[1], 1))].into_iter().map(|(n, t)| (n.to_string(), t)).collect();
+    candle_core::safetensors::save(&two, &path).unwrap();
+    contains("target", &OnnxGoal::read(&path).unwrap_err().to_string(), &["holds 2 tensors"]);
+}
+
 /// Files that `open` and `inspect` refuse, and what their error says.
 const REFUSED: [(&str, &[&str]); 17] = [
     (
@@ -153,6 +215,10 @@ fn what_does_not_fit_is_said_when_it_runs() {
     }
     let error = network.forward(&normal(&[1, 3, 37, 30], 1), Some("featur")).unwrap_err().to_string();
     contains("residual", &error, &["gives no `featur`", "`feature`"]);
+    // Small steps have no slope: the gradient of rounding is 0, its differences over many of them are not.
+    let error = open("bad_steps").self_test(&[1, 3, 4, 4]).unwrap_err().to_string();
+    let words = ["deviates from finite differences", "node `to_b` (Round, opset 17) passes no gradient"];
+    contains("bad_steps", &error, &words);
     // The output that does not depend on the input.
     let error = open("bad_constant").self_test(&[1, 3, 4, 4]).unwrap_err().to_string();
     contains("bad_constant", &error, &["does not depend on its input"]);

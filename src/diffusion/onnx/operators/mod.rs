@@ -195,6 +195,7 @@ pub fn build(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         "Gather" => shape::gather(a),
         "GatherElements" => shape::gather_elements(a),
         "GatherND" => shape::gather_nd(a),
+        "ScatterND" => shape::scatter_nd(a),
         "Pad" => shape::pad(a),
         "Expand" => shape::expand(),
         "Tile" => shape::tile(),

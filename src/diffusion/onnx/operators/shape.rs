@@ -345,24 +345,55 @@ pub fn gather_elements(a: &Attributes) -> Result<Run> {
     })
 }
 
+/// A tensor whose leading axes are one, and which of its entries each row of `index` names.
+fn named(x: &Tensor, index: &Tensor) -> Result<(Tensor, Vec<u32>)> {
+    let Some((&depth, rows)) = index.dims().split_last().filter(|(depth, _)| (1..=x.rank()).contains(*depth)) else {
+        return Err(Error::input(format!("indices {:?} into {:?}", index.dims(), x.dims())));
+    };
+    let (leading, rest) = x.dims().split_at(depth);
+    let mut places = vec![0u32; room(rows)?];
+    for (place, row) in places.iter_mut().zip(ints(index)?.chunks_exact(depth)) {
+        for (n, i) in leading.iter().zip(row) {
+            *place = *place * *n as u32 + indices(vec![*i], *n)?[0];
+        }
+    }
+    Ok((x.contiguous()?.reshape([&[leading.iter().product()], rest].concat())?, places))
+}
+
 /// Each row of the indices names a place of the leading axes.
 pub fn gather_nd(a: &Attributes) -> Result<Run> {
     a.only("batch_dims", 0)?;
     one(|inputs| {
         let (x, index) = (inputs.get(0)?, inputs.get(1)?);
-        let Some((&depth, rows)) = index.dims().split_last().filter(|(depth, _)| (1..=x.rank()).contains(*depth))
-        else {
-            return Err(Error::input(format!("indices {:?} into {:?}", index.dims(), x.dims())));
-        };
-        let (leading, rest) = x.dims().split_at(depth);
-        let mut flat = vec![0u32; room(rows)?];
-        for (place, row) in flat.iter_mut().zip(ints(index)?.chunks_exact(depth)) {
-            for (n, i) in leading.iter().zip(row) {
-                *place = *place * *n as u32 + indices(vec![*i], *n)?[0];
-            }
+        let (flat, places) = named(x, index)?;
+        let dims = [&index.dims()[..index.rank() - 1], &flat.dims()[1..]].concat();
+        Ok(select(&flat, 0, places)?.reshape(dims)?)
+    })
+}
+
+/// What [`gather_nd`] would read is replaced; of several updates of a place the last one counts.
+pub fn scatter_nd(a: &Attributes) -> Result<Run> {
+    let reduction = a.text("reduction", "none")?;
+    if reduction != "none" {
+        return Err(Error::input(format!("reduction {reduction:?} is not supported")));
+    }
+    one(|inputs| {
+        let (x, index, updates) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
+        let (flat, places) = named(x, index)?;
+        let wanted = [&index.dims()[..index.rank() - 1], &flat.dims()[1..]].concat();
+        if updates.dims() != wanted || updates.dtype() != x.dtype() {
+            return Err(Error::input(format!("updates {:?} where {wanted:?} are read", updates.dims())));
         }
-        let x = x.contiguous()?.reshape([&[leading.iter().product()], rest].concat())?;
-        Ok(select(&x, 0, flat)?.reshape([rows, rest].concat())?)
+        if updates.elem_count() == 0 {
+            return Ok(x.clone());
+        }
+        let n = flat.dims()[0];
+        let mut source: Vec<u32> = (0..n as u32).collect();
+        for (i, place) in places.iter().enumerate() {
+            source[*place as usize] = (n + i) as u32;
+        }
+        let rows = updates.contiguous()?.reshape([&[places.len()], &flat.dims()[1..]].concat())?;
+        Ok(select(&Tensor::cat(&[&flat, &rows], 0)?, 0, source)?.reshape(x.shape())?)
     })
 }
 
