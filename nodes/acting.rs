@@ -141,9 +141,17 @@ pub enum AutoStrength {
     Auto,
 }
 
+/// w, where nothing is said of it.
+const PULL: f64 = 0.75;
+
+/// The default of `strength`.
+pub(crate) fn pull() -> Strength {
+    Strength::Number(PULL)
+}
+
 impl Strength {
     /// The number, which is `usual` for `auto`.
-    pub fn number(self, usual: f64) -> f64 {
+    fn number(self, usual: f64) -> f64 {
         match self {
             Strength::Number(number) => number,
             Strength::Named(AutoStrength::Auto) => usual,
@@ -186,6 +194,13 @@ impl Acting {
         }
     }
 
+    /// [`told`](Self::told) for a guidance whose feature is the latent, and whose strength is w = 2γ.
+    pub(crate) fn pull(&self, strength: Strength, layout: Option<&Layout>) -> guidance::Acting {
+        let usual = guidance::Acting { scale: PULL, ..guidance::Acting::default() };
+        let acting = self.told(strength, usual, layout);
+        guidance::Acting { scale: acting.scale / 2.0, ..acting }
+    }
+
     /// [`told`](Self::told) for a guidance that acts everywhere in any case: `layout`'s boxes say only how strong `auto` is.
     pub fn within(&self, strength: Strength, usual: guidance::Acting, layout: &Layout) -> guidance::Acting {
         let mut acting = self.told(strength, usual, strength.auto().map(|_| layout));
@@ -195,7 +210,7 @@ impl Acting {
         acting
     }
 
-    pub(crate) fn window(&self, usual: Window) -> Window {
+    fn window(&self, usual: Window) -> Window {
         match (self.window, self.from_timestep, self.to_timestep) {
             (Some(Share::First(share)), ..) => Window::first(share),
             (Some(Share::Between([from, to])), ..) => Window::Share(from, to),

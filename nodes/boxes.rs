@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lsregen_diffusion::Error;
 use lsregen_diffusion::layout::{self, GroundedPhrase};
-use lsregen_engine::{CheckContext, Fault};
+use lsregen_engine::{CheckContext, Context, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,21 @@ impl From<&PhraseBox> for GroundedPhrase {
 pub(crate) fn fault(path: String, bounds: &[f64; 4]) -> Option<Fault> {
     let message = layout::fault(&bounds.map(|v| v as f32))?;
     Some(Fault::new(path, message).help("write [x0, y0, x1, y1] with x0 < x1 and y0 < y1; the origin is top left"))
+}
+
+/// A layout that is given in the graph or as a file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn layout(
+    boxes: Option<&[PhraseBox]>,
+    file: Option<&Path>,
+    cx: &Context,
+) -> lsregen_diffusion::Result<Vec<GroundedPhrase>> {
+    match file {
+        Some(file) => layout::read(&cx.resolve(file)),
+        None => Ok(boxes.iter().copied().flatten().map(GroundedPhrase::from).collect()),
+    }
 }
 
 /// Faults of a layout that is given in the graph or as a file, but not both.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{ClipGoal, ClipGuide};
-use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Lane, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,7 @@ sockets! {
 impl Node for ClipText {
     const TYPE: &'static str = "ClipText";
     const VERSION: u32 = 1;
+    const LANE: Lane = Lane::Io;
 
     type Inputs = ClipTextInputs;
     type Outputs = GuidanceOutputs;

@@ -40,12 +40,11 @@ pub(crate) const LATENT: Codec<Latent> = Codec {
 
 /// LSReGen's guidance; others are made anew.
 pub(crate) const GUIDANCE: Codec<Guidance> =
-    Codec { format: "safetensors", version: 2, encode: encode_guidance, decode: decode_guidance };
+    Codec { format: "safetensors", version: 3, encode: encode_guidance, decode: decode_guidance };
 
 /// What of it is no tensor. Numbers are written and read exactly.
 #[derive(Serialize, Deserialize)]
 struct Told {
-    strength: f64,
     acting: Acting,
     size: (usize, usize),
     timesteps: Vec<f64>,
@@ -53,8 +52,8 @@ struct Told {
 
 fn encode_guidance(guidance: &Guidance) -> anyhow::Result<Option<Vec<u8>>> {
     let (Some(inverted), Some(size)) = (&guidance.inverted, guidance.size) else { return Ok(None) };
-    let Inverted { trajectory, strength, acting } = &**inverted;
-    let told = Told { strength: *strength, acting: acting.clone(), size, timesteps: trajectory.timesteps().collect() };
+    let Inverted { trajectory, acting } = &**inverted;
+    let told = Told { acting: acting.clone(), size, timesteps: trajectory.timesteps().collect() };
     let mut file = Tensors::default().text("told", serde_yaml::to_string(&told)?);
     for (i, (_, z)) in trajectory.points().iter().enumerate() {
         file = file.tensor(format!("latent.{i}"), z);
@@ -64,11 +63,11 @@ fn encode_guidance(guidance: &Guidance) -> anyhow::Result<Option<Vec<u8>>> {
 
 fn decode_guidance(bytes: &[u8]) -> anyhow::Result<Guidance> {
     let mut file = Tensors::decode(bytes)?;
-    let Told { strength, acting, size, timesteps } = serde_yaml::from_str(&file.parse::<String>("told")?)?;
+    let Told { acting, size, timesteps } = serde_yaml::from_str(&file.parse::<String>("told")?)?;
     let points = timesteps.into_iter().enumerate();
     let points = points.map(|(i, t)| anyhow::Ok((t, file.take(&format!("latent.{i}"))?)));
     let trajectory = Arc::new(Trajectory::new(points.collect::<anyhow::Result<_>>()?));
-    Ok(Guidance::inverted(Inverted { trajectory, strength, acting }, size))
+    Ok(Guidance::inverted(Inverted { trajectory, acting }, size))
 }
 
 pub(crate) const LAYOUT: Codec<Layout> =
@@ -146,21 +145,21 @@ mod tests {
         let boxes = [None, Some(vec![[0.1, 1.0 / 3.0, f32::MIN_POSITIVE, 1.0]]), Some(vec![])];
         for (window, boxes) in windows.into_iter().zip(boxes) {
             let trajectory = Arc::new(Trajectory::new(vec![(999.0, odd(1)), (0.1 + 0.2, odd(2))]));
-            let strength = 0.1f64.next_up();
+            let scale = 0.1f64.next_up();
             let region = Region { boxes, feather: 0.1, outside: 0.7, auto: Some(Auto::default()) };
             let acting = Acting {
-                scale: 1.0 / 3.0,
+                scale,
                 schedule: Schedule::Linear(0.1 + 0.2),
                 window,
                 until: Until::Reached(1e-300),
                 region,
                 ..Acting::default()
             };
-            let guidance = Guidance::inverted(Inverted { trajectory, strength, acting: acting.clone() }, (96, 64));
+            let guidance = Guidance::inverted(Inverted { trajectory, acting: acting.clone() }, (96, 64));
             let back = round_trip(&guidance);
             assert_eq!((back.size, back.bytes()), (Some((96, 64)), guidance.bytes()));
             let (inverted, original) = (back.inverted.unwrap(), guidance.inverted.unwrap());
-            assert_eq!((inverted.strength.to_bits(), &inverted.acting), (strength.to_bits(), &acting));
+            assert_eq!((inverted.acting.scale.to_bits(), &inverted.acting), (scale.to_bits(), &acting));
             let points = |inverted: &Inverted| {
                 inverted.trajectory.points().iter().map(|(t, z)| (t.to_bits(), bits(z))).collect::<Vec<_>>()
             };

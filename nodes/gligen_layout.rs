@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsregen_diffusion::layout::{self, GroundedPhrase};
 use lsregen_diffusion::models::bands::Work;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, Settings};
@@ -109,15 +108,6 @@ outputs! {
     }
 }
 
-impl GligenLayout {
-    fn layout(&self, cx: &Context) -> lsregen_diffusion::Result<Vec<GroundedPhrase>> {
-        match &self.layout_file {
-            Some(file) => layout::read(&cx.resolve(file)),
-            None => Ok(self.boxes.iter().flatten().map(GroundedPhrase::from).collect()),
-        }
-    }
-}
-
 impl Node for GligenLayout {
     const TYPE: &'static str = "GLIGENLayout";
     const VERSION: u32 = 2;
@@ -140,7 +130,7 @@ impl Node for GligenLayout {
     fn run(&self, inputs: GligenLayoutInputs, cx: &Context) -> anyhow::Result<GligenLayoutOutputs> {
         cx.cancel().check()?;
         let model = &inputs.model.0;
-        let layout = self.layout(cx).map_err(raise)?;
+        let layout = boxes::layout(self.boxes.as_deref(), self.layout_file.as_deref(), cx).map_err(raise)?;
         let side = |given: Option<u32>| given.map_or(model.info.picture_size, |side| side as usize);
         let settings = Settings {
             prompt: prompt(&self.prompt, &None),

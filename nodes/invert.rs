@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::{self, Inverted};
+use lsregen_diffusion::guidance::Inverted;
 use lsregen_diffusion::pipeline::{self, InversionMode, Settings};
 use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, Strength};
+use crate::acting::{self, Acting, Strength};
 use crate::bridge::{on_step, raise};
 use crate::defaults;
 use crate::options::{Sampler, negative, prompt, sizes};
@@ -53,7 +53,7 @@ pub struct Invert {
     /// reference in its place, which is image-to-image. Raise it where shapes leave their boxes, lower it where the
     /// picture looks like the small one enlarged. `auto`, with boxes, is that number in a box of a usual size, more in
     /// smaller boxes, less in larger ones.
-    #[serde(default = "strength")]
+    #[serde(default = "acting::pull")]
     #[schemars(extend("minimum" = 0.0, "maximum" = 1.0))]
     pub strength: Strength,
     /// Steps of the inversion; those of the sampling.
@@ -91,13 +91,6 @@ pub enum Mode {
     Ddim,
     /// Noise from `seed`. Costs nothing.
     Noise,
-}
-
-/// w, where nothing is said of it.
-const STRENGTH: f64 = 0.75;
-
-fn strength() -> Strength {
-    Strength::Number(STRENGTH)
 }
 
 fn cfg() -> f64 {
@@ -161,12 +154,12 @@ impl Node for Invert {
             Mode::Ddim => InversionMode::Ddim,
             Mode::Noise => InversionMode::Noise { shared: self.shared_noise },
         };
-        let acting = self.acting.told(self.strength, guidance::Acting::default(), inputs.layout.as_deref());
+        let acting = self.acting.pull(self.strength, inputs.layout.as_deref());
         let trajectory = pipeline::invert(model, &z0, &settings, mode, acting.window, &on_step(cx)).map_err(raise)?;
         if let (Some(t), None) = (self.acting.from_timestep, trajectory.timesteps().next()) {
             anyhow::bail!("no step of {} has a timestep from {t} on: lower `from_timestep`", self.steps);
         }
-        let inverted = Inverted { trajectory, strength: self.strength.number(STRENGTH), acting };
+        let inverted = Inverted { trajectory, acting };
         let guidance = Guidance::inverted(inverted, (width, height));
         Ok(InvertOutputs { guidance: Arc::new(guidance) })
     }

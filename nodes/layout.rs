@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsregen_diffusion::layout::{self, GroundedPhrase};
 use lsregen_engine::{CheckContext, Context, Fault, FileRef, Node, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,10 +53,7 @@ impl Node for Layout {
     }
 
     fn run(&self, _: LayoutInputs, cx: &Context) -> anyhow::Result<LayoutOutputs> {
-        let layout = match &self.layout_file {
-            Some(file) => layout::read(&cx.resolve(file)).map_err(raise)?,
-            None => self.boxes.iter().flatten().map(GroundedPhrase::from).collect(),
-        };
+        let layout = boxes::layout(self.boxes.as_deref(), self.layout_file.as_deref(), cx).map_err(raise)?;
         Ok(LayoutOutputs { layout: Arc::new(values::Layout(layout)) })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::onnx::Look;
 use lsregen_diffusion::guidance::{Metric, OnnxGoal, OnnxGuide};
 use lsregen_diffusion::onnx::{Normalisation, OnnxInfo, OnnxNetwork};
-use lsregen_engine::{CheckContext, Context, Fault, FileRef, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, FileRef, Lane, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +121,8 @@ impl OnnxFeature {
 impl Node for OnnxFeature {
     const TYPE: &'static str = "OnnxFeature";
     const VERSION: u32 = 1;
+    /// Where the network is tested.
+    const LANE: Lane = Lane::Device;
 
     type Inputs = OnnxFeatureInputs;
     type Outputs = GuidanceOutputs;

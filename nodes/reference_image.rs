@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::{self, Reference};
+use lsregen_diffusion::guidance::Reference;
 use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
+use crate::acting::{self, Acting, GuidanceOutputs, Strength};
 use crate::values::{Image, Layout};
 
 /// Draws a sampling towards a picture, which gets its noise by chance and not by an inversion (SDEdit).
@@ -19,7 +19,7 @@ use crate::values::{Image, Layout};
 pub struct ReferenceImage {
     /// How far the latent moves to the reference in a guided step: 0 is no guidance, 1 puts the reference in its place.
     /// `auto`, with boxes, is 0.75 in a box of a usual size, more in smaller boxes, less in larger ones.
-    #[serde(default = "strength")]
+    #[serde(default = "acting::pull")]
     #[schemars(extend("minimum" = 0.0, "maximum" = 1.0))]
     pub strength: Strength,
     /// Whether the picture gets the noise that the sampling starts from; else another, made from the same seed. Mixing two
@@ -29,13 +29,6 @@ pub struct ReferenceImage {
     /// How the guidance acts.
     #[serde(flatten)]
     pub acting: Acting,
-}
-
-/// w, where nothing is said of it.
-const STRENGTH: f64 = 0.75;
-
-fn strength() -> Strength {
-    Strength::Number(STRENGTH)
 }
 
 sockets! {
@@ -63,12 +56,10 @@ impl Node for ReferenceImage {
     }
 
     fn run(&self, inputs: ReferenceImageInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let acting = self.acting.told(self.strength, guidance::Acting::default(), inputs.layout.as_deref());
         let guide = Reference {
             picture: inputs.image.0.clone(),
-            strength: self.strength.number(STRENGTH),
             shared_noise: self.shared_noise,
-            acting,
+            acting: self.acting.pull(self.strength, inputs.layout.as_deref()),
         };
         Ok(GuidanceOutputs::of(guide))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::StyleGuide;
-use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Lane, Links, Node, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,7 @@ sockets! {
 impl Node for Style {
     const TYPE: &'static str = "Style";
     const VERSION: u32 = 1;
+    const LANE: Lane = Lane::Io;
 
     type Inputs = StyleInputs;
     type Outputs = GuidanceOutputs;

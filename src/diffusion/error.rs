@@ -30,6 +30,16 @@ pub enum Error {
     Cancelled,
 }
 
+/// For what candle calls back: its own errors as they are.
+impl From<Error> for candle_core::Error {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Tensor(e) => e,
+            e => candle_core::Error::wrap(e),
+        }
+    }
+}
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -139,23 +139,27 @@ pub fn sample_regions(
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
-    let (_, _, h, w) = noise.dims4()?;
-    let mask = |boxes: &[Bounds]| Tensor::from_vec(layout::mask(boxes, h, w, 0.0), (1, 1, h, w), noise.device());
-    let boxes: Vec<Bounds> = prompts.regions.iter().map(|(_, bounds)| *bounds).collect();
-    let ground = mask(&boxes)?.affine(-1.0, 1.0)?;
-    let mut parts = vec![Part { denoiser: denoiser(model, settings)?, mask: ground, is_object: false }];
-    for (prompt, bounds) in &prompts.regions {
-        let settings = Settings { prompt: prompt.clone(), ..settings.clone() };
-        parts.push(Part { denoiser: denoiser(model, &settings)?, mask: mask(&[*bounds])?, is_object: true });
-    }
-    let cover = parts[1..].iter().try_fold(parts[0].mask.clone(), |sum, part| sum + &part.mask)?;
+    let guidance = prepared(model, settings, &sampler, guides)?;
     let bootstrapped = Window::first(prompts.bootstrap).steps(sampler.timesteps()).end;
     let bootstrap = bootstrapped.checked_sub(1).map_or(f64::INFINITY, |last| sampler.timesteps()[last]);
     let grounds = match bootstrapped {
         0 => vec![],
         _ => plain_grounds(model, settings, &mut Generator::new(settings.seed.wrapping_add(1)))?,
     };
-    let guidance = prepared(model, settings, &sampler, guides)?;
+
+    let text = |prompt: &Prompt| Settings { prompt: prompt.clone(), ..settings.clone() }.conditional(model);
+    let whole = [&settings.prompt].into_iter().chain(prompts.regions.iter().map(|(prompt, _)| prompt));
+    let denoisers = denoisers(model, settings, whole.map(text).collect::<Result<_>>()?)?;
+    let (_, _, h, w) = noise.dims4()?;
+    let mask = |boxes: &[Bounds]| Tensor::from_vec(layout::mask(boxes, h, w, 0.0), (1, 1, h, w), noise.device());
+    let boxes: Vec<Bounds> = prompts.regions.iter().map(|(_, bounds)| *bounds).collect();
+    let mut masks = vec![mask(&boxes)?.affine(-1.0, 1.0)?];
+    for bounds in &boxes {
+        masks.push(mask(&[*bounds])?);
+    }
+    let cover = masks[1..].iter().try_fold(masks[0].clone(), |sum, mask| sum + mask)?;
+    let part = |(i, (denoiser, mask))| Part { denoiser, mask, is_object: i > 0 };
+    let parts = denoisers.into_iter().zip(masks).enumerate().map(part).collect();
     let schedule = sampler.schedule().clone();
     let regions = Regions { parts, cover, grounds, bootstrap, schedule, seed: settings.seed };
     sampler.run(&noise, &regions, &guidance, &mut generator, on_step)
@@ -183,14 +187,23 @@ fn prepared(model: &Model, settings: &Settings, sampler: &Sampler, guides: &[Arc
 const NULL_SLOTS: usize = 30;
 
 fn denoiser(model: &Model, settings: &Settings) -> Result<Guided> {
+    let conditional = settings.conditional(model)?;
+    Ok(denoisers(model, settings, vec![conditional])?.remove(0))
+}
+
+/// A denoiser for each of these texts, away from the same one. The network is wanted last, and once, so that a model that
+/// makes room for it does not load it again.
+fn denoisers(model: &Model, settings: &Settings, conditional: Vec<Conditioning>) -> Result<Vec<Guided>> {
+    let unconditional = (settings.cfg != 1.0).then(|| settings.unconditional(model)).transpose()?;
     let objs = (model.info.family == Family::Gligen).then(|| model.ground(&[], NULL_SLOTS)).transpose()?;
     let grounded = |conditioning: Conditioning| Conditioning { objs: objs.clone(), ..conditioning };
-    let conditional = grounded(settings.conditional(model)?);
-    if settings.cfg == 1.0 {
-        return Ok(Guided::plain(model.unet()?, &conditional));
-    }
-    let unconditional = grounded(settings.unconditional(model)?);
-    Guided::new(model.unet()?, &conditional, &unconditional, settings.cfg)
+    let unconditional = unconditional.map(grounded);
+    let unet = model.unet()?;
+    let guided = |conditional| match &unconditional {
+        Some(unconditional) => Guided::new(unet.clone(), &grounded(conditional), unconditional, settings.cfg),
+        None => Ok(Guided::plain(unet.clone(), &grounded(conditional))),
+    };
+    conditional.into_iter().map(guided).collect()
 }
 
 /// Where the words `phrase` of the prompt look in a picture, at timestep t: the mean cross-attention of all layers of one

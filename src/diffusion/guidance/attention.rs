@@ -5,7 +5,7 @@
 use candle_core::{D, Tensor};
 
 use super::{Moment, Run};
-use crate::layout::GroundedPhrase;
+use crate::layout::{Bounds, GroundedPhrase};
 use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace, Part};
 use crate::{Error, Result};
 
@@ -61,7 +61,7 @@ const SIDE: f64 = 16.0;
 ///
 /// Errors if the run's model has no attention of it.
 pub fn resolution(downscale: Option<usize>, run: &Run) -> Result<usize> {
-    let places = run.model.unet()?.attention_places();
+    let places = AttentionPlace::all(&run.model.blueprint().unet.0);
     if let Some(downscale) = downscale {
         Layers::Downscale(downscale).of(&places)?;
         return Ok(downscale);
@@ -90,7 +90,7 @@ pub struct Spoken {
     /// Where its words stand among the tokens.
     pub positions: Vec<usize>,
     /// Its box.
-    pub bounds: [f32; 4],
+    pub bounds: Bounds,
 }
 
 /// The objects of a layout, found in the run's prompt.
@@ -109,7 +109,7 @@ pub fn spoken(layout: &[GroundedPhrase], run: &Run) -> Result<Vec<Spoken>> {
 /// The cells of a grid of `height` × `width` that a box covers: (rows, columns), at least one of each. `edge` makes a
 /// whole number of an edge's place.
 pub fn cells(
-    [x0, y0, x1, y1]: [f32; 4],
+    [x0, y0, x1, y1]: Bounds,
     height: usize,
     width: usize,
     edge: fn(f64) -> f64,
@@ -123,7 +123,7 @@ pub fn cells(
 }
 
 /// 1 in the cells of a box, 0 outside, row by row.
-pub fn cell_mask(bounds: [f32; 4], height: usize, width: usize, edge: fn(f64) -> f64) -> Vec<f32> {
+pub fn cell_mask(bounds: Bounds, height: usize, width: usize, edge: fn(f64) -> f64) -> Vec<f32> {
     let (rows, columns) = cells(bounds, height, width, edge);
     let inside = |i: usize, j: usize| f32::from(u8::from(rows.contains(&i) && columns.contains(&j)));
     (0..height).flat_map(|i| (0..width).map(move |j| (i, j))).map(|(i, j)| inside(i, j)).collect()

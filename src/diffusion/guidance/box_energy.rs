@@ -93,14 +93,14 @@ impl LayoutGuidance {
     pub fn parts(&self, run: &Run) -> Result<(BoxAttention, BoxEnergy)> {
         let objects = spoken(&self.layout, run)?;
         let layers = Layers::MidAndUp;
-        let unet = run.model.unet()?;
-        let maps = layers.of(&unet.attention_places())?;
+        let config = &run.model.blueprint().unet.0;
+        let maps = layers.of(&AttentionPlace::all(config))?;
         let (h, w) = run.latent_size();
         let size = |place: &AttentionPlace| (h.div_ceil(place.downscale), w.div_ceil(place.downscale));
         let most = maps.iter().map(|place| size(place).0 * size(place).1).max().unwrap_or(0);
         let (mut masks, mut weights) = (Vec::new(), Vec::new());
         for place in &maps {
-            let ((h, w), heads) = (size(place), place.heads(unet.config()));
+            let ((h, w), heads) = (size(place), place.heads(config));
             for object in &objects {
                 let mut mask = cell_mask(object.bounds, h, w, f64::floor);
                 mask.resize(most, 0.0);

@@ -15,13 +15,13 @@ pub struct Inversion {
 }
 
 impl Inversion {
-    /// LSReGen's guidance with strength w = 2γ: z ← (1−w) z + w z̄_t, whatever `acting` says of γ.
-    pub fn guidance(trajectory: Arc<Trajectory>, w: f64, acting: Acting, mask: Option<Tensor>) -> Guidance {
+    /// LSReGen's guidance: z ← (1−w) z + w z̄_t with the strength w = 2γ.
+    pub fn guidance(trajectory: Arc<Trajectory>, acting: Acting, mask: Option<Tensor>) -> Guidance {
         Guidance {
             extractor: Arc::new(Inversion { trajectory }),
             distance: Arc::new(SquaredL2),
             view: View::Latent,
-            acting: Acting { scale: w / 2.0, ..acting },
+            acting,
             mask,
         }
     }
@@ -49,9 +49,7 @@ impl Extractor for Inversion {
 pub struct Inverted {
     /// z̄_t.
     pub trajectory: Arc<Trajectory>,
-    /// w.
-    pub strength: f64,
-    /// When and where it acts; its scale is the strength's.
+    /// How it acts; its strength is w = 2γ.
     pub acting: Acting,
 }
 
@@ -59,10 +57,11 @@ impl Guide for Inverted {
     fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
         let (h, w) = run.latent_size();
         // No cell is moved past its target.
-        let most = if self.strength > 0.0 { 1.0 / self.strength as f32 } else { f32::INFINITY };
+        let strength = 2.0 * self.acting.scale as f32;
+        let most = if strength > 0.0 { 1.0 / strength } else { f32::INFINITY };
         let mask = self.acting.region.weights(h, w, most, run.device())?;
         let trajectory = Arc::new(self.trajectory.to_device(run.device())?);
-        Ok(vec![Inversion::guidance(trajectory, self.strength, self.acting.clone(), mask)])
+        Ok(vec![Inversion::guidance(trajectory, self.acting.clone(), mask)])
     }
 
     fn bytes(&self) -> usize {

@@ -14,11 +14,9 @@ use crate::{Result, inversion};
 pub struct Reference {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,
-    /// w.
-    pub strength: f64,
     /// Whether ε is the noise that the run starts from; else the next one of its seed.
     pub shared_noise: bool,
-    /// When and where it acts; its scale is the strength's.
+    /// How it acts; its strength is w = 2γ.
     pub acting: Acting,
 }
 
@@ -27,7 +25,7 @@ impl Guide for Reference {
         let z0 = run.model.vae()?.encode(&run.fitted(&self.picture)?)?;
         let keep = self.acting.window.steps(run.sampler.timesteps()).end;
         let trajectory = Arc::new(inversion::noise(&z0, run.sampler, &run.noise(self.shared_noise)?, keep)?);
-        Inverted { trajectory, strength: self.strength, acting: self.acting.clone() }.prepare(run)
+        Inverted { trajectory, acting: self.acting.clone() }.prepare(run)
     }
 
     fn bytes(&self) -> usize {

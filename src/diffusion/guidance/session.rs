@@ -29,13 +29,13 @@ impl<'a> Session<'a> {
         let mut z = z.clone();
         for (guidance, settled) in self.guidance.iter().zip(&mut self.settled) {
             let acting = &guidance.acting;
+            if !acting.acts(at) {
+                continue;
+            }
             let updates = match acting.renoise {
                 true => usize::from(pass < acting.repeats),
                 false => acting.repeats,
             };
-            if !acting.acts(at) {
-                continue;
-            }
             for _ in 0..updates {
                 if *settled {
                     break;

@@ -42,6 +42,26 @@ pub struct AttentionPlace {
 }
 
 impl AttentionPlace {
+    /// Where a network of this configuration attends, in the order in which it walks.
+    pub fn all(c: &UNetConfig) -> Vec<AttentionPlace> {
+        let deepest = c.block_out_channels.len() - 1;
+        let mut places = Vec::new();
+        let mut add = |part, transformers, blocks, downscale| {
+            for transformer in 0..transformers {
+                places.extend((0..blocks).map(|block| AttentionPlace { part, transformer, block, downscale }));
+            }
+        };
+        let levels = || 0..=deepest;
+        for i in levels().filter(|i| c.down_attention[*i]) {
+            add(Part::Down(i), c.layers_per_block, c.transformer_layers[i], 1 << i);
+        }
+        add(Part::Mid, 1, c.transformer_layers[deepest], 1 << deepest);
+        for i in levels().filter(|i| c.up_attention[*i]) {
+            add(Part::Up(i), c.layers_per_block + 1, c.up_transformer_layers[i], 1 << (deepest - i));
+        }
+        places
+    }
+
     /// Heads of the attention there, in a network of this configuration.
     pub fn heads(&self, config: &UNetConfig) -> usize {
         let deepest = config.heads.len() - 1;

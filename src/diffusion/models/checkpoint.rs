@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::{Error, Result, ops};
+use crate::{Result, ops};
 
 /// Bytes that a network may keep for its gradient unless it is told otherwise.
 pub const GRADIENT_MEMORY: u64 = 2 << 30;
@@ -35,15 +35,7 @@ pub(super) fn recomputed<B: Block + ?Sized>(
     wanted: &[bool],
     dy: &Tensor,
 ) -> Result<Vec<Option<Tensor>>> {
-    Ok(ops::pull_back(|inputs| block.forward(inputs).map_err(to_candle), inputs, wanted, |_| Ok(dy.clone()))?)
-}
-
-/// candle's errors as they are, others as texts.
-pub(super) fn to_candle(e: Error) -> candle_core::Error {
-    match e {
-        Error::Tensor(e) => e,
-        e => candle_core::Error::wrap(e),
-    }
+    Ok(ops::pull_back(|inputs| Ok(block.forward(inputs)?), inputs, wanted, |_| Ok(dy.clone()))?)
 }
 
 /// What may be kept for a gradient, on one pass through a network.
@@ -75,8 +67,8 @@ impl Memory {
         }
         let value = value(&inputs.iter().map(|t| t.detach()).collect::<Vec<_>>())?;
         let block = block.clone();
-        let gradient = move |inputs: &[Tensor], wanted: &[bool], dy: &Tensor| {
-            ops::on_pool_for(dy.device(), || block.gradient(inputs, wanted, dy)).map_err(to_candle)
+        let gradient = move |inputs: &[Tensor], wanted: &[bool], _: &Tensor, dy: &Tensor| {
+            Ok(ops::on_pool_for(dy.device(), || block.gradient(inputs, wanted, dy))?)
         };
         Ok(ops::with_gradient(inputs, value, Box::new(gradient))?)
     }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use crate::Result;
 use crate::models::attention_maps::{AttentionKind, AttentionPlace};
-use crate::models::checkpoint::{Block, to_candle};
+use crate::models::checkpoint::Block;
 use crate::models::config::{AttentionType, UNetConfig};
 use crate::models::gligen::Fuser;
 use crate::models::layers::{Attention, FeedForward, GroupNorm, LayerNorm, Linear};
@@ -109,8 +109,8 @@ impl Block for TransformerBlock {
 
     /// Only the attentions are computed again under autodiff.
     fn gradient(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        let attend = |x: &[Tensor]| self.attend(&x[0], &x[1], x.get(2)).map_err(to_candle);
-        let feed = |x: Tensor| self.ff.gradient_add(&self.norm3, &x, dy).map_err(to_candle);
+        let attend = |x: &[Tensor]| Ok(self.attend(&x[0], &x[1], x.get(2))?);
+        let feed = |x: Tensor| Ok(self.ff.gradient_add(&self.norm3, &x, dy)?);
         Ok(ops::pull_back(attend, inputs, wanted, feed)?)
     }
 }
@@ -152,11 +152,6 @@ impl Transformer {
                 .map(|j| TransformerBlock::new(d, heads, c, &w.at("transformer_blocks").at(j)).map(Arc::new))
                 .collect::<Result<_>>()?,
         })
-    }
-
-    /// Its blocks.
-    pub fn depth(&self) -> usize {
-        self.blocks.len()
     }
 
     /// `x` (B, d, H, W) → (B, d, H, W). `at` is the place of its first block. None if the pass ends in it.

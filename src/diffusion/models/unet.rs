@@ -280,21 +280,7 @@ impl UNet {
 
     /// Where the network attends, in the order in which it walks.
     pub fn attention_places(&self) -> Vec<AttentionPlace> {
-        let mut places = Vec::new();
-        let mut add = |transformers: &[Transformer], part, downscale| {
-            for (transformer, t) in transformers.iter().enumerate() {
-                places.extend((0..t.depth()).map(|block| AttentionPlace { part, transformer, block, downscale }));
-            }
-        };
-        for (i, level) in self.down.iter().enumerate() {
-            add(&level.transformers, Part::Down(i), 1 << i);
-        }
-        let deepest = self.down.len() - 1;
-        add(std::slice::from_ref(&self.mid.transformer), Part::Mid, 1 << deepest);
-        for (i, level) in self.up.iter().enumerate() {
-            add(&level.transformers, Part::Up(i), 1 << (deepest - i));
-        }
-        places
+        AttentionPlace::all(&self.config)
     }
 
     /// The maps of the wanted places for the noisy latent `z` at timestep `t`, in the order of

@@ -96,6 +96,15 @@ impl OnnxInfo {
         Error::input(format!("{}: {message}", self.label))
     }
 
+    /// What the network is a function of.
+    pub(super) fn only_input(&self) -> Result<&ValueInfo> {
+        let [input] = &self.inputs[..] else {
+            let list: Vec<_> = self.inputs.iter().map(ToString::to_string).collect();
+            return Err(self.error(format!("needs one input, a picture; it has {}: {}", list.len(), list.join(", "))));
+        };
+        Ok(input)
+    }
+
     /// The name of an output, or of any other value, checked; of the only output, if `None`.
     pub fn output<'n>(&'n self, wanted: Option<&'n str>) -> Result<&'n str> {
         let Some(wanted) = wanted else {
@@ -227,14 +236,7 @@ impl OnnxNetwork {
     /// Runs what `output` needs; `seen` is told each node's arguments and results. Values that nobody needs any more
     /// are let go of, unless `keep`.
     pub(super) fn walk<'n>(&'n self, x: &Tensor, output: &str, keep: bool, seen: Seen<'_, 'n>) -> Result<Tensor> {
-        let [input] = &self.info.inputs[..] else {
-            let list: Vec<_> = self.info.inputs.iter().map(ValueInfo::to_string).collect();
-            return Err(self.info.error(format!(
-                "needs one input, a picture; it has {}: {}",
-                list.len(),
-                list.join(", ")
-            )));
-        };
+        let input = self.info.only_input()?;
         self.suits(x, input)?;
         let mut last: HashMap<&str, usize> = HashMap::from([(output, usize::MAX)]);
         let mut needed = vec![false; self.steps.len()];

@@ -40,10 +40,7 @@ impl OnnxInfo {
     ///
     /// Errors if there are several inputs, or the one is no picture of one or three channels.
     pub fn picture_input(&self) -> Result<PictureInput> {
-        let [input] = &self.inputs[..] else {
-            let list: Vec<_> = self.inputs.iter().map(ToString::to_string).collect();
-            return Err(self.error(format!("needs one input, a picture; it has {}: {}", list.len(), list.join(", "))));
-        };
+        let input = self.only_input()?;
         let Some(dims) = &input.shape else {
             return Ok(PictureInput { channels: 3, channels_last: false, height: None, width: None });
         };

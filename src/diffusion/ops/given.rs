@@ -10,8 +10,8 @@ use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, Var,
 };
 
-/// Gradients of inputs from the inputs, which of them are wanted, and the gradient of the value. All are detached.
-pub type Gradient = dyn Fn(&[Tensor], &[bool], &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync;
+/// Gradients of inputs from the inputs, which of them are wanted, the value, and its gradient. All are detached.
+pub type Gradient = dyn Fn(&[Tensor], &[bool], &Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync;
 
 /// `value`, which was computed from these one to three inputs, with its gradient. The numbers are copied once if an
 /// input is tracked by autodiff; else it is the value itself.
@@ -47,7 +47,7 @@ pub fn pull_back(
         candle_core::bail!("a gradient {:?} for a result {:?}", dy.shape(), y.shape());
     }
     let number = Tensor::zeros((), y.dtype(), y.device())?;
-    let number = with_gradient(&[&y], number, Box::new(move |_, _, _| Ok(vec![Some(dy.clone())])))?;
+    let number = with_gradient(&[&y], number, Box::new(move |_, _, _, _| Ok(vec![Some(dy.clone())])))?;
     drop(y);
     let mut gradients = number.backward()?;
     Ok(tracked.iter().zip(wanted).map(|(t, wanted)| gradients.remove(t).filter(|_| *wanted)).collect())
@@ -86,11 +86,17 @@ impl Given {
         }
     }
 
-    fn pull<const N: usize>(&self, inputs: [&Tensor; N], gradient: &Tensor) -> Result<[Option<Tensor>; N]> {
+    fn pull<const N: usize>(&self, inputs: [&Tensor; N], y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; N]> {
         let wanted = inputs.map(Tensor::track_op);
-        let mut gradients = (self.gradient)(&inputs.map(Tensor::detach), &wanted, &gradient.detach())?.into_iter();
+        let gradients = (self.gradient)(&inputs.map(Tensor::detach), &wanted, &y.detach(), &dy.detach())?;
         // What is not wanted would stay in candle's store to the end.
-        Ok(wanted.map(|wanted| gradients.next().flatten().filter(|_| wanted)))
+        let gradients = std::array::from_fn(|i| gradients.get(i).cloned().flatten().filter(|_| wanted[i]));
+        for (input, gradient) in inputs.iter().zip(&gradients) {
+            if let Some(gradient) = gradient.as_ref().filter(|g: &&Tensor| g.shape() != input.shape()) {
+                candle_core::bail!("a gradient {:?} of an input {:?}", gradient.shape(), input.shape());
+            }
+        }
+        Ok(gradients)
     }
 }
 
@@ -107,8 +113,8 @@ impl CustomOp1 for Given {
         self.cuda()
     }
 
-    fn bwd(&self, a: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let [a] = self.pull([a], gradient)?;
+    fn bwd(&self, a: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let [a] = self.pull([a], y, dy)?;
         Ok(a)
     }
 }
@@ -126,8 +132,8 @@ impl CustomOp2 for Given {
         self.cuda()
     }
 
-    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok(self.pull([a, b], gradient)?.into())
+    fn bwd(&self, a: &Tensor, b: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok(self.pull([a, b], y, dy)?.into())
     }
 }
 
@@ -165,9 +171,9 @@ impl CustomOp3 for Given {
         a: &Tensor,
         b: &Tensor,
         c: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        Ok(self.pull([a, b, c], gradient)?.into())
+        Ok(self.pull([a, b, c], y, dy)?.into())
     }
 }

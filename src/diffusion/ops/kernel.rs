@@ -141,7 +141,7 @@ fn plain<const N: usize, K: Kernel<N>>(kernel: K, args: [&Tensor; N]) -> Result<
         return kernel.plain(args);
     }
     let value = kernel.plain(args.map(Tensor::detach).each_ref())?;
-    let gradient = move |args: &[Tensor], wanted: &[bool], dy: &Tensor| {
+    let gradient = move |args: &[Tensor], wanted: &[bool], _: &Tensor, dy: &Tensor| {
         let (args, wanted) = (std::array::from_fn(|i| &args[i]), std::array::from_fn(|i| wanted[i]));
         Ok(kernel.gradient(args, wanted, dy)?.into())
     };

@@ -147,7 +147,7 @@ fn inversion_and_sampling_are_inverse_in_the_limit() {
 /// LSReGen's guidance towards the noised latent of seed 2, over all steps of `sampler`.
 fn guidance(sampler: &Sampler, w: f64, window: Window, mask: Option<Tensor>) -> Guidance {
     let trajectory = inversion::noise(&randn(&SHAPE, 2), sampler, &randn(&SHAPE, 3), sampler.timesteps().len());
-    Inversion::guidance(Arc::new(trajectory.unwrap()), w, Acting { window, ..Acting::default() }, mask)
+    Inversion::guidance(Arc::new(trajectory.unwrap()), Acting { scale: w / 2.0, window, ..Acting::default() }, mask)
 }
 
 fn moment(step: usize, steps: usize, t: f64) -> Moment<'static> {
@@ -222,7 +222,7 @@ fn closed_form_equals_automatic_differentiation() {
     let at = moment(0, 20, sampler.timesteps()[0]);
     let mask = randn(&[1, 1, 3, 5], 9).abs().unwrap().clamp(0.0, 1.0).unwrap();
     for mask in [None, Some(mask)] {
-        let closed = Inversion::guidance(trajectory.clone(), 0.5, Acting::default(), mask);
+        let closed = Inversion::guidance(trajectory.clone(), Acting::default(), mask);
         let by_autodiff = Guidance {
             extractor: Arc::new(Differentiated(Inversion { trajectory: trajectory.clone() })),
             distance: Arc::new(SquaredL2),

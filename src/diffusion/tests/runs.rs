@@ -63,7 +63,7 @@ fn networks_in_half_precision_give_nearly_the_same() {
 }
 
 fn lsregen(trajectory: Arc<Trajectory>, window: Window) -> Arc<dyn Guide> {
-    Arc::new(Inverted { trajectory, strength: 0.5, acting: Acting { window, ..Acting::default() } })
+    Arc::new(Inverted { trajectory, acting: Acting { window, ..Acting::default() } })
 }
 
 fn quiet(_: Step) -> Result<()> {

@@ -1,0 +1,350 @@
+//! What `unet/config.json` says.
+
+use serde::Deserialize;
+
+use super::{eps5, four, refuse_others, side, thirty_two, yes};
+use crate::weights::{ModelFiles, TensorMap};
+use crate::{Error, Result};
+
+/// A number for all levels, or one a level.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum PerLevel<T> {
+    All(T),
+    Each(Vec<T>),
+}
+
+impl<T: Copy> PerLevel<T> {
+    fn each(&self, levels: usize, file: &str, key: &str) -> Result<Vec<T>> {
+        match self {
+            PerLevel::All(x) => Ok(vec![*x; levels]),
+            PerLevel::Each(v) if v.len() == levels => Ok(v.clone()),
+            PerLevel::Each(v) => {
+                Err(Error::Config(format!("{file}: `{key}` has {} entries for {levels} blocks", v.len())))
+            }
+        }
+    }
+}
+
+/// How the layout enters a U-Net.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionType {
+    /// No grounding.
+    Default,
+    /// GLIGEN: boxes with phrases.
+    Gated,
+    /// GLIGEN: boxes with phrases and pictures.
+    GatedTextImage,
+}
+
+/// What `unet/config.json` says, resolved to one entry a level.
+#[derive(Clone, Debug)]
+pub struct UNetConfig {
+    /// Side of the latent that the model was trained on, in latent pixels.
+    pub sample_size: usize,
+    /// Channels of the latent that goes in.
+    pub in_channels: usize,
+    /// Channels of the prediction.
+    pub out_channels: usize,
+    /// Channels of each level.
+    pub block_out_channels: Vec<usize>,
+    /// Whether each level, going down, has transformers.
+    pub down_attention: Vec<bool>,
+    /// Whether each level, going up, has transformers.
+    pub up_attention: Vec<bool>,
+    /// Transformer blocks in each transformer of a level, going down.
+    pub transformer_layers: Vec<usize>,
+    /// The same, going up.
+    pub up_transformer_layers: Vec<usize>,
+    /// Attention heads of each level, going down.
+    pub heads: Vec<usize>,
+    /// Residual blocks a level.
+    pub layers_per_block: usize,
+    /// Width of the text's hidden states.
+    pub cross_attention_dim: usize,
+    /// Groups of every group norm.
+    pub norm_num_groups: usize,
+    /// ε of the group norms of residual blocks.
+    pub norm_eps: f64,
+    /// Whether transformers project by a linear map rather than by a 1×1 convolution.
+    pub use_linear_projection: bool,
+    /// Cosines before sines in the timestep's embedding.
+    pub flip_sin_to_cos: bool,
+    /// Shift of the embedding's frequencies.
+    pub freq_shift: f64,
+    /// How the layout enters.
+    pub attention_type: AttentionType,
+    /// SDXL's added conditioning (`text_time`): width of a size's embedding and of pooled text and sizes together.
+    pub text_time: Option<(usize, usize)>,
+}
+
+#[derive(Deserialize)]
+struct RawUNet {
+    sample_size: Option<PerLevel<usize>>,
+    #[serde(default = "four")]
+    in_channels: usize,
+    #[serde(default = "four")]
+    out_channels: usize,
+    #[serde(default = "unet_channels")]
+    block_out_channels: Vec<usize>,
+    #[serde(default = "unet_down")]
+    down_block_types: Vec<String>,
+    #[serde(default = "unet_up")]
+    up_block_types: Vec<String>,
+    #[serde(default = "unet_mid")]
+    mid_block_type: Option<String>,
+    #[serde(default = "two")]
+    layers_per_block: usize,
+    #[serde(default = "one")]
+    transformer_layers_per_block: PerLevel<usize>,
+    #[serde(default)]
+    reverse_transformer_layers_per_block: Option<Vec<usize>>,
+    #[serde(default = "eight")]
+    attention_head_dim: PerLevel<usize>,
+    #[serde(default)]
+    num_attention_heads: Option<PerLevel<usize>>,
+    #[serde(default = "width")]
+    cross_attention_dim: usize,
+    #[serde(default = "thirty_two")]
+    norm_num_groups: usize,
+    #[serde(default = "eps5")]
+    norm_eps: f64,
+    #[serde(default)]
+    use_linear_projection: bool,
+    #[serde(default = "yes")]
+    flip_sin_to_cos: bool,
+    #[serde(default)]
+    freq_shift: f64,
+    #[serde(default)]
+    attention_type: Option<String>,
+    #[serde(default)]
+    addition_embed_type: Option<String>,
+    #[serde(default)]
+    addition_time_embed_dim: Option<usize>,
+    #[serde(default)]
+    projection_class_embeddings_input_dim: Option<usize>,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+fn one() -> PerLevel<usize> {
+    PerLevel::All(1)
+}
+fn two() -> usize {
+    2
+}
+fn eight() -> PerLevel<usize> {
+    PerLevel::All(8)
+}
+fn width() -> usize {
+    1280
+}
+fn unet_channels() -> Vec<usize> {
+    vec![320, 640, 1280, 1280]
+}
+fn unet_mid() -> Option<String> {
+    Some("UNetMidBlock2DCrossAttn".into())
+}
+fn unet_down() -> Vec<String> {
+    ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"].map(String::from).into()
+}
+fn unet_up() -> Vec<String> {
+    ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"].map(String::from).into()
+}
+
+impl UNetConfig {
+    /// Reads `unet/config.json`.
+    pub fn read(files: &ModelFiles) -> Result<Self> {
+        Self::parse(&files.read("unet/config.json")?, &files.label("unet/config.json"))
+    }
+
+    /// Decodes the JSON text of a file that messages call `file`.
+    pub fn parse(json: &[u8], file: &str) -> Result<Self> {
+        use serde_json::json;
+        let raw: RawUNet = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
+        refuse_others(
+            &raw.rest,
+            file,
+            &[
+                ("act_fn", json!("silu")),
+                ("center_input_sample", json!(false)),
+                ("class_embed_type", json!(null)),
+                ("num_class_embeds", json!(null)),
+                ("conv_in_kernel", json!(3)),
+                ("conv_out_kernel", json!(3)),
+                ("cross_attention_norm", json!(null)),
+                ("downsample_padding", json!(1)),
+                ("dual_cross_attention", json!(false)),
+                ("encoder_hid_dim", json!(null)),
+                ("encoder_hid_dim_type", json!(null)),
+                ("mid_block_only_cross_attention", json!(false)),
+                ("mid_block_scale_factor", json!(1)),
+                ("only_cross_attention", json!(false)),
+                ("resnet_out_scale_factor", json!(1)),
+                ("resnet_skip_time_act", json!(false)),
+                ("resnet_time_scale_shift", json!("default")),
+                ("time_cond_proj_dim", json!(null)),
+                ("time_embedding_act_fn", json!(null)),
+                ("time_embedding_dim", json!(null)),
+                ("time_embedding_type", json!("positional")),
+                ("timestep_post_act", json!(null)),
+            ],
+        )?;
+        let levels = raw.block_out_channels.len();
+        let attention = |types: &[String], key: &str, with: &str, without: &str| -> Result<Vec<bool>> {
+            if types.len() != levels {
+                return Err(Error::Config(format!("{file}: `{key}` has {} entries for {levels} blocks", types.len())));
+            }
+            types
+                .iter()
+                .map(|t| match t.as_str() {
+                    t if t == with => Ok(true),
+                    t if t == without => Ok(false),
+                    t => Err(Error::Config(format!("{file}: `{key}`: a {t} is not supported ({with}, {without})"))),
+                })
+                .collect()
+        };
+        if raw.mid_block_type.as_deref() != Some("UNetMidBlock2DCrossAttn") {
+            return Err(Error::Config(format!("{file}: `mid_block_type` must be UNetMidBlock2DCrossAttn")));
+        }
+        if levels == 0 {
+            return Err(Error::Config(format!("{file}: `block_out_channels` is empty")));
+        }
+        let transformer_layers = raw.transformer_layers_per_block.each(levels, file, "transformer_layers_per_block")?;
+        let up_transformer_layers = match raw.reverse_transformer_layers_per_block {
+            Some(v) => PerLevel::Each(v).each(levels, file, "reverse_transformer_layers_per_block")?,
+            None => transformer_layers.iter().rev().copied().collect(),
+        };
+        // diffusers' `attention_head_dim` is the number of heads wherever `num_attention_heads` is not given.
+        let heads =
+            raw.num_attention_heads.unwrap_or(raw.attention_head_dim).each(levels, file, "attention_head_dim")?;
+        for (channels, heads) in raw.block_out_channels.iter().zip(&heads) {
+            if *heads == 0 || channels % heads != 0 || raw.norm_num_groups == 0 || channels % raw.norm_num_groups != 0 {
+                return Err(Error::Config(format!(
+                    "{file}: {channels} channels do not divide into {heads} heads and {} groups",
+                    raw.norm_num_groups
+                )));
+            }
+        }
+        let text_time = match raw.addition_embed_type.as_deref() {
+            None => None,
+            Some("text_time") => match (raw.addition_time_embed_dim, raw.projection_class_embeddings_input_dim) {
+                (Some(a), Some(b)) => Some((a, b)),
+                _ => {
+                    return Err(Error::Config(format!(
+                        "{file}: `text_time` conditioning needs `addition_time_embed_dim` and \
+                         `projection_class_embeddings_input_dim`"
+                    )));
+                }
+            },
+            Some(t) => {
+                return Err(Error::Config(format!("{file}: `addition_embed_type` {t} is not supported (text_time)")));
+            }
+        };
+        Ok(UNetConfig {
+            sample_size: match &raw.sample_size {
+                Some(PerLevel::All(s)) => *s,
+                Some(PerLevel::Each(v)) if !v.is_empty() => v[0],
+                _ => 64,
+            },
+            in_channels: raw.in_channels,
+            out_channels: raw.out_channels,
+            down_attention: attention(
+                &raw.down_block_types,
+                "down_block_types",
+                "CrossAttnDownBlock2D",
+                "DownBlock2D",
+            )?,
+            up_attention: attention(&raw.up_block_types, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D")?,
+            transformer_layers,
+            up_transformer_layers,
+            heads,
+            layers_per_block: raw.layers_per_block,
+            cross_attention_dim: raw.cross_attention_dim,
+            norm_num_groups: raw.norm_num_groups,
+            norm_eps: raw.norm_eps,
+            use_linear_projection: raw.use_linear_projection,
+            flip_sin_to_cos: raw.flip_sin_to_cos,
+            freq_shift: raw.freq_shift,
+            attention_type: match raw.attention_type.as_deref() {
+                None | Some("default") => AttentionType::Default,
+                Some("gated") => AttentionType::Gated,
+                Some("gated-text-image") => AttentionType::GatedTextImage,
+                Some(t) => {
+                    return Err(Error::Config(format!(
+                        "{file}: `attention_type` {t} is not supported (default, gated, gated-text-image)"
+                    )));
+                }
+            },
+            text_time,
+            block_out_channels: raw.block_out_channels,
+        })
+    }
+
+    /// The configuration of a Stable Diffusion 1.x, GLIGEN or SDXL U-Net, read off its tensors: for files that carry
+    /// none.
+    ///
+    /// Errors if it is of another kind, which is named where it is known.
+    pub fn infer(tensors: &TensorMap) -> Result<Self> {
+        let label = tensors.label();
+        let side = |name: &str, i: usize| side(tensors, name, i);
+        let levels = tensors.count("down_blocks.");
+        let depth = |block: &str| tensors.count(&format!("{block}.attentions.0.transformer_blocks."));
+        let down: Vec<usize> = (0..levels).map(|i| depth(&format!("down_blocks.{i}"))).collect();
+        let up: Vec<usize> = (0..levels).map(|i| depth(&format!("up_blocks.{i}"))).collect();
+        let middle = depth("mid_block");
+        let block_out_channels = (0..levels)
+            .map(|i| side(&format!("down_blocks.{i}.resnets.0.conv1.weight"), 0))
+            .collect::<Result<Vec<_>>>()?;
+        let context = tensors.names().find(|name| name.ends_with("attn2.to_k.weight"));
+        let context = context.map(|name| side(name, 1)).transpose()?;
+        let added = tensors.shape("add_embedding.linear_1.weight").and_then(|shape| shape.get(1).copied());
+        let sdxl = match (context, added) {
+            (Some(768), None) => false,
+            (Some(2048), Some(_)) => true,
+            (Some(1024), None) => return Err(other(label, "Stable Diffusion 2.x")),
+            (Some(1280), Some(_)) => return Err(other(label, "SDXL's refiner")),
+            (context, _) => {
+                let what = context.map_or("no cross-attention".into(), |c| format!("texts {c} wide"));
+                return Err(other(label, &format!("a kind that is not known ({what})")));
+            }
+        };
+        let transformer_layers: Vec<usize> =
+            (0..levels).map(|i| if i + 1 == levels { middle } else { down[i] }).collect();
+        Ok(UNetConfig {
+            sample_size: if sdxl { 128 } else { 64 },
+            in_channels: side("conv_in.weight", 1)?,
+            out_channels: side("conv_out.weight", 0)?,
+            down_attention: down.iter().map(|depth| *depth > 0).collect(),
+            up_attention: up.iter().map(|depth| *depth > 0).collect(),
+            heads: block_out_channels.iter().map(|c| if sdxl { (c / 64).max(1) } else { 8 }).collect(),
+            layers_per_block: tensors.count("down_blocks.0.resnets."),
+            cross_attention_dim: context.unwrap_or(768),
+            norm_num_groups: 32,
+            norm_eps: 1e-5,
+            use_linear_projection: sdxl,
+            flip_sin_to_cos: true,
+            freq_shift: 0.0,
+            attention_type: Self::attention_type_of(tensors),
+            text_time: added.map(|width| (256, width)),
+            up_transformer_layers: up,
+            transformer_layers,
+            block_out_channels,
+        })
+    }
+
+    /// How the layout enters, by what there is of GLIGEN.
+    pub fn attention_type_of(tensors: &TensorMap) -> AttentionType {
+        if tensors.has("position_net.linears_text.0.weight") {
+            AttentionType::GatedTextImage
+        } else if tensors.has("position_net.linears.0.weight") {
+            AttentionType::Gated
+        } else {
+            AttentionType::Default
+        }
+    }
+}
+
+fn other(label: &str, kind: &str) -> Error {
+    Error::Weights(format!("{label}: a model of {kind}; supported are Stable Diffusion 1.x, GLIGEN and SDXL"))
+}

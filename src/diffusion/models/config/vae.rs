@@ -1,0 +1,128 @@
+//! What `vae/config.json` says.
+
+use serde::Deserialize;
+
+use super::{four, refuse_others, side, thirty_two, three, yes};
+use crate::models::Family;
+use crate::weights::{ModelFiles, TensorMap};
+use crate::{Error, Result};
+
+/// What `vae/config.json` says.
+#[derive(Clone, Debug, Deserialize)]
+pub struct VaeConfig {
+    /// Channels of the picture.
+    #[serde(default = "three")]
+    pub in_channels: usize,
+    /// Channels of the decoded picture.
+    #[serde(default = "three")]
+    pub out_channels: usize,
+    /// Channels of each level.
+    #[serde(default = "vae_channels")]
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks a level of the encoder (the decoder has one more).
+    #[serde(default = "single")]
+    pub layers_per_block: usize,
+    /// Channels of the latent.
+    #[serde(default = "four")]
+    pub latent_channels: usize,
+    /// Groups of every group norm.
+    #[serde(default = "thirty_two")]
+    pub norm_num_groups: usize,
+    /// What a latent is multiplied by after encoding.
+    #[serde(default = "sd_scale")]
+    pub scaling_factor: f64,
+    /// What is taken off a latent before scaling.
+    #[serde(default)]
+    pub shift_factor: Option<f64>,
+    /// Whether a 1×1 convolution follows the encoder.
+    #[serde(default = "yes")]
+    pub use_quant_conv: bool,
+    /// Whether a 1×1 convolution precedes the decoder.
+    #[serde(default = "yes")]
+    pub use_post_quant_conv: bool,
+    /// Whether the middle has self-attention.
+    #[serde(default = "yes")]
+    pub mid_block_add_attention: bool,
+    /// Whether f16 is not enough for it: SDXL's own overflows.
+    #[serde(default = "yes")]
+    pub force_upcast: bool,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+fn single() -> usize {
+    1
+}
+fn vae_channels() -> Vec<usize> {
+    vec![64]
+}
+fn sd_scale() -> f64 {
+    0.18215
+}
+
+impl VaeConfig {
+    /// Reads `vae/config.json`.
+    pub fn read(files: &ModelFiles) -> Result<Self> {
+        Self::parse(&files.read("vae/config.json")?, &files.label("vae/config.json"))
+    }
+
+    /// Decodes the JSON text of a file that messages call `file`.
+    pub fn parse(json: &[u8], file: &str) -> Result<Self> {
+        use serde_json::json;
+        let config: Self = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
+        let levels = config.block_out_channels.len();
+        refuse_others(
+            &config.rest,
+            file,
+            &[
+                ("act_fn", json!("silu")),
+                ("down_block_types", json!(vec!["DownEncoderBlock2D"; levels])),
+                ("up_block_types", json!(vec!["UpDecoderBlock2D"; levels])),
+                ("latents_mean", json!(null)),
+                ("latents_std", json!(null)),
+            ],
+        )?;
+        if levels == 0 || config.norm_num_groups == 0 {
+            return Err(Error::Config(format!("{file}: `block_out_channels` and `norm_num_groups` must not be empty")));
+        }
+        if let Some(c) = config.block_out_channels.iter().find(|c| *c % config.norm_num_groups != 0) {
+            return Err(Error::Config(format!(
+                "{file}: {c} channels do not divide into {} groups",
+                config.norm_num_groups
+            )));
+        }
+        Ok(config)
+    }
+
+    /// The configuration of an autoencoder of that family, read off its tensors.
+    pub fn infer(tensors: &TensorMap, family: Family) -> Result<Self> {
+        let side = |name: &str, i: usize| side(tensors, name, i);
+        let levels = tensors.count("encoder.down_blocks.");
+        let channels = (0..levels).map(|i| side(&format!("encoder.down_blocks.{i}.resnets.0.conv1.weight"), 0));
+        Ok(VaeConfig {
+            in_channels: side("encoder.conv_in.weight", 1)?,
+            out_channels: side("decoder.conv_out.weight", 0)?,
+            block_out_channels: channels.collect::<Result<_>>()?,
+            layers_per_block: tensors.count("encoder.down_blocks.0.resnets."),
+            latent_channels: side("decoder.conv_in.weight", 1)?,
+            norm_num_groups: 32,
+            scaling_factor: if family == Family::Sdxl { 0.13025 } else { sd_scale() },
+            shift_factor: None,
+            use_quant_conv: tensors.has("quant_conv.weight"),
+            use_post_quant_conv: tensors.has("post_quant_conv.weight"),
+            mid_block_add_attention: tensors.has("decoder.mid_block.attentions.0.to_q.weight"),
+            force_upcast: family == Family::Sdxl,
+            rest: serde_json::Map::new(),
+        })
+    }
+
+    /// Whether it says that it is an autoencoder's.
+    pub fn is_autoencoder(&self) -> bool {
+        self.rest.get("_class_name").and_then(|name| name.as_str()) == Some("AutoencoderKL")
+    }
+
+    /// Pixels of the picture to one pixel of the latent, along a side.
+    pub fn downscale(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+}
