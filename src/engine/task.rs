@@ -1,6 +1,6 @@
 //! A node's work on its way: one for each key, however many runs wait for it.
 //!
-//! Work goes on while anyone waits for it: a run that is cancelled leaves its flights, and only the last one to leave
+//! Work goes on while anyone waits for it: a run that is cancelled leaves its tasks, and only the last one to leave
 //! stops the work. Knows no graph and no queue; see the [executor](crate::Executor).
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,24 +8,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use petgraph::graph::NodeIndex;
 
-use crate::context::{Cancel, Wanted};
+use crate::context::{Awaited, Cancel};
 use crate::event::{Event, Subscriber};
 use crate::key::Key;
 
 /// What makes work the same: its key. What is done for its effect is done for each run, which may write elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct FlightId {
+pub(crate) struct TaskId {
     pub key: Key,
     pub run: Option<usize>,
 }
 
 /// Those who wait for one node's work.
 #[derive(Default)]
-pub(crate) struct Wanters(Mutex<Vec<Wanter>>);
+pub(crate) struct Waiters(Mutex<Vec<Waiter>>);
 
 /// A node of a run that waits for work.
 #[derive(Clone)]
-pub(crate) struct Wanter {
+pub(crate) struct Waiter {
     pub run: usize,
     pub node: NodeIndex,
     pub name: Arc<str>,
@@ -47,35 +47,35 @@ impl Stop {
     }
 }
 
-impl Wanters {
-    pub fn join(&self, wanter: Wanter) {
-        self.with(|wanters| wanters.push(wanter));
+impl Waiters {
+    pub fn join(&self, waiter: Waiter) {
+        self.with(|waiters| waiters.push(waiter));
     }
 
-    pub fn list(&self) -> Vec<Wanter> {
-        self.with(|wanters| wanters.clone())
+    pub fn list(&self) -> Vec<Waiter> {
+        self.with(|waiters| waiters.clone())
     }
 
-    pub fn leave(&self, gone: &Wanter) {
-        self.with(|wanters| wanters.retain(|wanter| (wanter.run, wanter.node) != (gone.run, gone.node)));
+    pub fn leave(&self, gone: &Waiter) {
+        self.with(|waiters| waiters.retain(|waiter| (waiter.run, waiter.node) != (gone.run, gone.node)));
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Vec<Wanter>) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut Vec<Waiter>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Wanted for Wanters {
-    fn is_wanted(&self) -> bool {
-        self.with(|wanters| wanters.iter().any(|wanter| !wanter.stop.is_asked()))
+impl Awaited for Waiters {
+    fn is_awaited(&self) -> bool {
+        self.with(|waiters| waiters.iter().any(|waiter| !waiter.stop.is_asked()))
     }
 }
 
 /// What the node tells goes to all who wait for it, each by its own name.
-impl Subscriber for Wanters {
+impl Subscriber for Waiters {
     fn event(&self, event: &Event) {
-        for wanter in self.list() {
-            wanter.subscriber.event(&event.of_node(&wanter.name));
+        for waiter in self.list() {
+            waiter.subscriber.event(&event.of_node(&waiter.name));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::diagnostic::Diagnostic;
 pub(crate) const MOST: usize = 10_000;
 
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct DiagnosticSink {
     list: Vec<Diagnostic>,
     errors: usize,
     warnings: usize,
@@ -16,22 +16,22 @@ pub(crate) struct Found {
     spare: Option<Diagnostic>,
 }
 
-impl Found {
-    /// The fault, to be added to. Where there are enough it is not kept.
-    pub fn push(&mut self, fault: Diagnostic) -> &mut Diagnostic {
-        let alike = if fault.is_error() { &mut self.errors } else { &mut self.warnings };
+impl DiagnosticSink {
+    /// The diagnostic, to be added to. Where there are enough it is not kept.
+    pub fn push(&mut self, diagnostic: Diagnostic) -> &mut Diagnostic {
+        let alike = if diagnostic.is_error() { &mut self.errors } else { &mut self.warnings };
         if *alike == MOST {
-            return self.spare.insert(fault);
+            return self.spare.insert(diagnostic);
         }
         *alike += 1;
-        self.list.push(fault);
+        self.list.push(diagnostic);
         self.list.last_mut().expect("just pushed")
     }
 
-    pub fn append(&mut self, other: Found) {
+    pub fn append(&mut self, other: DiagnosticSink) {
         self.spare = self.spare.take().or(other.spare);
-        for fault in other.list {
-            self.push(fault);
+        for diagnostic in other.list {
+            self.push(diagnostic);
         }
     }
 
@@ -55,7 +55,7 @@ impl Found {
     /// Forgets those from the place `start` on that are not to be kept, and makes room for others.
     pub fn retain_from(&mut self, start: usize, keep: impl FnMut(&Diagnostic) -> bool) {
         let (kept, forgotten): (Vec<_>, Vec<_>) = self.list.split_off(start).into_iter().partition(keep);
-        let errors = forgotten.iter().filter(|fault| fault.is_error()).count();
+        let errors = forgotten.iter().filter(|diagnostic| diagnostic.is_error()).count();
         self.errors -= errors;
         self.warnings -= forgotten.len() - errors;
         self.list.extend(kept);
