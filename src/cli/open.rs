@@ -9,7 +9,7 @@ use lsregen_engine::{
     Checked, Diagnostic, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry, Severity, Source,
     Store, check, check_with, read_source, render,
 };
-use lsregen_nodes::{DtypeOption, Metadata, Numerics, device, registry};
+use lsregen_nodes::{ComputeOptions, DtypeOption, Metadata, device, registry};
 
 use super::models_args::ModelDirs;
 use super::{Exit, console, picture, usage};
@@ -110,7 +110,7 @@ impl Place {
         if let Some(warning) = opened.warning {
             console::complain(format!("warning: {warning}"));
         }
-        let numerics = Numerics::new(opened.device, self.dtype.into(), self.offload);
+        let numerics = ComputeOptions::new(opened.device, self.dtype.into(), self.offload);
         let numerics = numerics.with_gradient_memory(self.gradient_memory.as_u64());
         let host = host(path, self.output_dir.as_deref(), models)?;
         let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::guidance::rms;
-use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace};
+use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use crate::models::unet::{Conditioning, UNet};
 use crate::schedule::PredictionType;
 use crate::{Error, Result};
@@ -21,7 +21,7 @@ pub trait Denoiser: Sync {
     }
 
     /// Where its network attends, in the order in which it walks; nowhere that it shows, if there is nothing.
-    fn attention_places(&self) -> Vec<AttentionPlace> {
+    fn attention_layers(&self) -> Vec<AttentionLayer> {
         vec![]
     }
 
@@ -31,7 +31,7 @@ pub trait Denoiser: Sync {
         _z: &Tensor,
         _t: f64,
         _kind: AttentionKind,
-        _places: &[AttentionPlace],
+        _places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
         Err(Error::input("this denoiser does not show where it attends"))
     }
@@ -103,8 +103,8 @@ impl Denoiser for Guided {
         Ok(s * rms(&(c - u)?)?)
     }
 
-    fn attention_places(&self) -> Vec<AttentionPlace> {
-        self.unet.attention_places()
+    fn attention_layers(&self) -> Vec<AttentionLayer> {
+        self.unet.attention_layers()
     }
 
     fn attention_maps(
@@ -112,7 +112,7 @@ impl Denoiser for Guided {
         z: &Tensor,
         t: f64,
         kind: AttentionKind,
-        places: &[AttentionPlace],
+        places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
         self.unet.attention_maps(z, t, &self.conditional, kind, &|place| places.contains(place))
     }

@@ -20,7 +20,7 @@ use super::attention::{Layers, cell_mask, columns, mean_map, resolution, spoken}
 use super::{Acting, Distance, Extractor, Guidance, Guide, Moment, Run, Schedule, Until, View, Window};
 use crate::Result;
 use crate::layout::GroundedPhrase;
-use crate::models::attention_maps::AttentionKind;
+use crate::models::unet::AttentionKind;
 
 /// feat(z_t) = how much each pixel attends to each object's words, then to each object's box, (2 · objects, cells).
 pub struct BoundedAttention {

@@ -10,7 +10,7 @@ use candle_core::Tensor;
 
 use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Normalise, Run, Schedule, Window};
 use crate::Result;
-use crate::models::clip_pair::{Clip, normalise};
+use crate::models::clip::{Clip, normalise};
 
 /// feat(picture) = its embedding by CLIP, of length 1, (1, p).
 pub struct ClipEmbedding {

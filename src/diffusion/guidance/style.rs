@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use super::{Acting, Extractor, GramFrobenius, Guidance, Guide, Moment, Normalise, Run, Schedule, Window};
 use crate::Result;
-use crate::models::clip_pair::Clip;
+use crate::models::clip::Clip;
 
 /// feat(picture) = what a layer of CLIP makes of its patches, (1, d, n).
 pub struct ClipPatches {
