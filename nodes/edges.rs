@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsregen_diffusion::guidance::edges::{Drawing, EdgesGuidance};
 use lsregen_diffusion::guidance::{GuidanceSettings, Metric, Normalise, Window};
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -69,11 +69,11 @@ impl Node for Edges {
     type Inputs = EdgesInputs;
     type Outputs = GuidanceOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         self.params.faults()
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 

@@ -20,7 +20,7 @@ mod self_test;
 mod tape;
 
 pub use network::{Dim, OnnxInfo, OnnxNetwork, ValueInfo};
-pub use picture::{Normalisation, PictureInput};
+pub use picture::{ImageInput, Normalisation};
 
 use candle_core::{DType, Tensor};
 

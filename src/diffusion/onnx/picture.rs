@@ -9,7 +9,7 @@ use crate::{Error, Result};
 
 /// What a network's input takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PictureInput {
+pub struct ImageInput {
     /// 3, or 1 for grey.
     pub channels: usize,
     /// Whether channels come last, (B, H, W, C), as in networks of TensorFlow.
@@ -39,10 +39,10 @@ impl OnnxInfo {
     /// What the only input takes, if it is a picture.
     ///
     /// Errors if there are several inputs, or the one is no picture of one or three channels.
-    pub fn picture_input(&self) -> Result<PictureInput> {
+    pub fn image_input(&self) -> Result<ImageInput> {
         let input = self.only_input()?;
         let Some(dims) = &input.shape else {
-            return Ok(PictureInput { channels: 3, channels_last: false, height: None, width: None });
+            return Ok(ImageInput { channels: 3, channels_last: false, height: None, width: None });
         };
         let no_picture = || self.error(format!("its input {input} is no picture (B, 3, H, W)"));
         let [batch, rest @ ..] = &dims[..] else { return Err(no_picture()) };
@@ -53,10 +53,10 @@ impl OnnxInfo {
         let colours = |d: &Dim| fixed(d).filter(|n| [1, 3].contains(n));
         match (colours(a), colours(c), fixed(a)) {
             (None, Some(channels), _) => {
-                Ok(PictureInput { channels, channels_last: true, height: fixed(a), width: fixed(b) })
+                Ok(ImageInput { channels, channels_last: true, height: fixed(a), width: fixed(b) })
             }
             (None, None, Some(_)) => Err(no_picture()),
-            (channels, ..) => Ok(PictureInput {
+            (channels, ..) => Ok(ImageInput {
                 channels: channels.unwrap_or(3),
                 channels_last: false,
                 height: fixed(b),
@@ -66,7 +66,7 @@ impl OnnxInfo {
     }
 }
 
-impl PictureInput {
+impl ImageInput {
     /// A picture (B, 3, H, W) in [-1, 1] at height and width `to`, normalised, as the network takes it; on the tape.
     pub fn prepare(&self, picture: &Tensor, to: Option<(usize, usize)>, by: &Normalisation) -> Result<Tensor> {
         let picture = picture.to_dtype(DType::F32)?;
