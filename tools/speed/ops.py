@@ -1,6 +1,6 @@
 """Single operations beside PyTorch's: the same shapes, the same machine, all cores, in turns; prints a table of ratios.
 
-Runs src/diffusion/benches/ops.rs (criterion) and, in this process, the same operations in torch, round by round, and
+Runs src/tensor/benches/ops.rs (criterion) and, in this process, the same operations in torch, round by round, and
 compares the least medians. With --plain candle's own form of each operation is timed too, which takes a while.
 
 Made with torch 2.15.  usage: ops.py [--rounds 3] [--threads N] [--plain] [FILTER]   (FILTER: a regular expression over names)
@@ -60,7 +60,7 @@ def time_torch(f):
 
 def cargo_bench(pattern):
     """Median seconds by name of the benchmarks that match."""
-    out = subprocess.run(["cargo", "bench", "-q", "-p", "lsregen-diffusion", "--bench", "ops", "--",
+    out = subprocess.run(["cargo", "bench", "-q", "-p", "lsregen-tensor", "--bench", "ops", "--",
                           "--output-format", "bencher", pattern], cwd=ROOT, capture_output=True, text=True)
     if out.returncode:
         raise SystemExit(out.stderr)

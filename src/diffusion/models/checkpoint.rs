@@ -35,7 +35,7 @@ pub(super) fn recomputed<B: Block + ?Sized>(
     wanted: &[bool],
     dy: &Tensor,
 ) -> Result<Vec<Option<Tensor>>> {
-    Ok(ops::vjp(|inputs| Ok(block.forward(inputs)?), inputs, wanted, |_| Ok(dy.clone()))?)
+    Ok(ops::pull_back(|inputs| Ok(block.forward(inputs)?), inputs, wanted, |_| Ok(dy.clone()))?)
 }
 
 /// What may be kept for a gradient, on one pass through a network.
@@ -70,7 +70,7 @@ impl Memory {
         let gradient = move |inputs: &[Tensor], wanted: &[bool], _: &Tensor, dy: &Tensor| {
             Ok(ops::on_pool_for(dy.device(), || block.gradient(inputs, wanted, dy))?)
         };
-        Ok(ops::custom_vjp(inputs, value, Box::new(gradient))?)
+        Ok(ops::with_gradient(inputs, value, Box::new(gradient))?)
     }
 
     fn keeps<B: Block>(&self, block: &B, inputs: &[&Tensor]) -> Result<bool> {

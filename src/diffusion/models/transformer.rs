@@ -111,7 +111,7 @@ impl Block for TransformerBlock {
     fn gradient(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let attend = |x: &[Tensor]| Ok(self.attend(&x[0], &x[1], x.get(2))?);
         let feed = |x: Tensor| Ok(self.ff.gradient_add(&self.norm3, &x, dy)?);
-        Ok(ops::vjp(attend, inputs, wanted, feed)?)
+        Ok(ops::pull_back(attend, inputs, wanted, feed)?)
     }
 }
 
