@@ -81,7 +81,7 @@ pub use lsregen_diffusion::ops::keep_memory;
 pub use lsregen_diffusion::weights::{hub, search};
 pub use metadata::Metadata;
 pub use multi_diffusion_sample::MultiDiffusionSample;
-pub use numerics::{Precision, Numerics};
+pub use numerics::{DtypeOption, Numerics};
 pub use onnx_feature::OnnxFeature;
 pub use reference_image::ReferenceImage;
 pub use sampling::{Sampling, SdxlSampling};
