@@ -1,10 +1,12 @@
 //! Whole runs: a prompt and a layout to a latent, by the models and samplers of this crate.
 //!
-//! Knows what a run is made of and how its parts fit. Knows no graph.
+//! Each run logs what it is asked for, at the level `debug`. Knows what a run is made of and how its parts fit. Knows no
+//! graph.
 
 use std::sync::Arc;
 
 use candle_core::{D, Tensor};
+use tracing::debug;
 
 use crate::denoiser::{Denoiser, Guided};
 use crate::guidance::attention::{self, Layers};
@@ -83,6 +85,7 @@ pub fn gligen(
     beta: f64,
     on_step: OnStep,
 ) -> Result<Tensor> {
+    debug!(?settings, ?layout, slots, beta, "GLIGEN");
     if model.info.family != Family::Gligen {
         return Err(Error::input(format!(
             "a layout needs a GLIGEN model, and this one is of the family {}",
@@ -108,6 +111,7 @@ pub fn gligen(
 
 /// Sampling under backward guidance, as a latent (1, 4, h, w). Without guidance: plain sampling.
 pub fn sample(model: &Model, settings: &Settings, guides: &[Arc<dyn Guide>], on_step: OnStep) -> Result<Tensor> {
+    debug!(?settings, ?guides, "sampling");
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
@@ -136,6 +140,7 @@ pub fn sample_regions(
     guides: &[Arc<dyn Guide>],
     on_step: OnStep,
 ) -> Result<Tensor> {
+    debug!(?settings, ?prompts, ?guides, "sampling by regions");
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
@@ -219,6 +224,7 @@ pub fn attention_map(
     t: f64,
     downscale: usize,
 ) -> Result<Tensor> {
+    debug!(latent = ?z0, ?settings, phrase, timestep = t, downscale, "attention map");
     let sampler = settings.sampler(model)?;
     let positions = model.positions(&settings.prompt, phrase)?;
     let denoiser = denoiser(model, &Settings { cfg: 1.0, ..settings.clone() })?;
@@ -258,6 +264,7 @@ pub fn invert(
     window: Window,
     on_step: OnStep,
 ) -> Result<Arc<Trajectory>> {
+    debug!(latent = ?z0, ?settings, ?mode, ?window, "inversion");
     let sampler = settings.sampler(model)?;
     let keep = window.steps(sampler.timesteps()).end;
     let trajectory = match mode {

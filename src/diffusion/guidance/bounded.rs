@@ -70,6 +70,7 @@ impl Distance for BoundedLoss {
 }
 
 /// Bounded guidance.
+#[derive(Debug)]
 pub struct BoundedGuide {
     /// Phrases that the prompt has too, in boxes.
     pub layout: Vec<GroundedPhrase>,

@@ -147,6 +147,7 @@ impl Distance for BoxLoss {
 }
 
 /// BoxDiff's guidance.
+#[derive(Debug)]
 pub struct BoxDiff {
     /// Phrases that the prompt has too, in boxes.
     pub layout: Vec<GroundedPhrase>,

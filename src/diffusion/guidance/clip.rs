@@ -54,6 +54,7 @@ pub enum ClipGoal {
 }
 
 /// Guidance by CLIP's embeddings.
+#[derive(Debug)]
 pub struct ClipGuide {
     /// The network.
     pub clip: Arc<Clip>,

@@ -1,5 +1,6 @@
 //! A guidance before it is known what it guides, and the run that it is then made for.
 
+use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -12,7 +13,9 @@ use crate::noise::Generator;
 use crate::sampler::Sampler;
 
 /// Makes the guidances of a run: of one size, one prompt, one model.
-pub trait Guide: Send + Sync {
+///
+/// `Debug` shows its parameters: the pipeline logs them with each sampling.
+pub trait Guide: fmt::Debug + Send + Sync {
     /// One guidance, or a few that belong together and act one after another.
     ///
     /// Errors if it cannot guide this run, saying what of the run does not fit it.

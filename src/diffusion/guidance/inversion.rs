@@ -46,6 +46,7 @@ impl Extractor for Inversion {
 }
 
 /// Guidance towards a reference whose noisy latents are known.
+#[derive(Debug)]
 pub struct Inverted {
     /// z̄_t.
     pub trajectory: Arc<Trajectory>,

@@ -51,6 +51,7 @@ impl Extractor for ClipPatches {
 }
 
 /// Guidance towards the style of a picture.
+#[derive(Debug)]
 pub struct StyleGuide {
     /// The network.
     pub clip: Arc<Clip>,
