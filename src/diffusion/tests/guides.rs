@@ -1,6 +1,7 @@
 //! What guides make of their parameters for a run, and what the pipeline makes of its own: by numbers, on the built-in
 //! models at their smallest.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::sync::{Arc, LazyLock};
