@@ -1,4 +1,4 @@
-//! Time of single operations; `tests/speed/ops.py` runs these beside the same shapes in PyTorch.
+//! Time of single operations; `tools/speed/ops.py` runs these beside the same shapes in PyTorch.
 //!
 //! Benchmarks are named `ops/…` and, for the plain candle form of the same, `plain/…`, then the operation and its shape
 //! as that script reads them. `half_…` has its weights in f16, `brain_…` in bf16.

@@ -10,7 +10,7 @@ system accounts for the finished process (mapped pages of the weights included),
 in levels of 255: the same weights and the same noise must give nearly the same picture.
 
 FOLDER is SDXL base in diffusers' layout, f32, f16 or bf16; without a download, random weights do:
-`python tests/weights/full_size.py --make sdxl-fp16 FOLDER` (7 GB). `--small` runs all of it on the built-in shapes/xl.
+`python tools/weights/full_size.py --make sdxl-fp16 FOLDER` (7 GB). `--small` runs all of it on the built-in shapes/xl.
 
 Needs torch 2.15, diffusers 0.39, transformers 4.57; 16 GiB of memory.
 """

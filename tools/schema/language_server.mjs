@@ -4,7 +4,7 @@
 // yaml-language-server 1.25.0. From the repository's root, with SERVER a folder outside of it:
 //
 //     npm install --prefix SERVER yaml-language-server@1.25.0
-//     node tests/schema/language_server.mjs SERVER [--show]
+//     node tools/schema/language_server.mjs SERVER [--show]
 //
 // One line a check, `pass` or `FAIL` with what was seen; ends with 1 if one failed. `--show` as a second argument prints
 // what was seen of the others too.
@@ -17,7 +17,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 const [folder, show] = process.argv.slice(2);
 if (!folder) {
-  console.error("usage: node tests/schema/language_server.mjs SERVER [--show]");
+  console.error("usage: node tools/schema/language_server.mjs SERVER [--show]");
   process.exit(2);
 }
 const program = path.resolve(folder, "node_modules/yaml-language-server/bin/yaml-language-server");

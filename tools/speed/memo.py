@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a second process costs: a cold run against one that finds everything known.
 
-    cargo build --release && python tests/speed/memo.py [--rounds 7]
+    cargo build --release && python tools/speed/memo.py [--rounds 7]
 
 Times whole processes, start to exit, on graphs/lsregen.yaml with an empty cache, and again with the cache that this run
 left: in the same place; from another working directory; with the nodes renamed; with the picture deleted. No node may run

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # A program built with CUDA, on a machine without: it starts, falls back, and says what is missing. Drivers and libraries
 # that are not there are made up. Needs gcc and readelf; no GPU.
-# usage: tests/cuda/start.sh PROGRAM
+# usage: tools/cuda/start.sh PROGRAM
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-program=${1:?usage: tests/cuda/start.sh PROGRAM}
+program=${1:?usage: tools/cuda/start.sh PROGRAM}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 faults=0

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go, as one table; under 10 minutes where the program is built.
-# usage: tests/gpu/run.sh            on a machine with an NVIDIA GPU
-#        tests/gpu/run.sh --dry      the same steps on the CPU with the built-in models, to test this script
+# usage: tools/gpu/run.sh            on a machine with an NVIDIA GPU
+#        tools/gpu/run.sh --dry      the same steps on the CPU with the built-in models, to test this script
 # Settings, from the environment:
 #   LSREGEN_BIN   a program built with --features cuda,cudnn; else it is built here (see docs/cuda.md)
 #   SDXL          a diffusers folder of SDXL; else one of full size with random weights is made (7 GB)
@@ -16,7 +16,7 @@ dry=
 case "${1:-}" in
     --dry) dry=1 ;;
     '') ;;
-    *) die "unknown argument \`$1\`; usage: tests/gpu/run.sh [--dry]" ;;
+    *) die "unknown argument \`$1\`; usage: tools/gpu/run.sh [--dry]" ;;
 esac
 
 scratch=$(mktemp -d)
@@ -42,22 +42,22 @@ fi
 [ -x "$program" ] || die "$program is no program"
 "$program" --version
 
-measure=("$python" tests/gpu/measure.py --bin "$program" --python "$python")
+measure=("$python" tools/gpu/measure.py --bin "$program" --python "$python")
 if [ -n "$dry" ]; then
     "${measure[@]}" --model models/shapes/xl --device cpu --dtype f32 --sizes 256x256,384x288 --steps 2,4 --ceiling 512
     exit
 fi
 
 # Says at once what is wrong with the device, before gigabytes are written.
-"$program" run tests/gpu/sdxl.yaml --device cuda --no-cache --quiet --output-dir "$scratch" || die "CUDA cannot be used"
+"$program" run tools/gpu/sdxl.yaml --device cuda --no-cache --quiet --output-dir "$scratch" || die "CUDA cannot be used"
 
 model=${SDXL:-}
 variant=()
 if [ -z "$model" ]; then
-    [ -f tests/weights/full_size.py ] || die "no tests/weights/full_size.py to make a model with: name one in SDXL"
+    [ -f tools/weights/full_size.py ] || die "no tools/weights/full_size.py to make a model with: name one in SDXL"
     "$python" -c 'import numpy' 2> /dev/null || die "making a model needs numpy in $python"
     model=$scratch/sdxl-fp16
-    "$python" tests/weights/full_size.py --make sdxl-fp16 "$model" || die "the model could not be made"
+    "$python" tools/weights/full_size.py --make sdxl-fp16 "$model" || die "the model could not be made"
 fi
 [ -d "$model/unet" ] || die "$model is no diffusers folder: it has no unet/"
 [ ! -f "$model/unet/diffusion_pytorch_model.fp16.safetensors" ] || variant=(--variant fp16)
