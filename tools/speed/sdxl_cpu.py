@@ -86,7 +86,7 @@ def child(case, folder, latent, size, out):
     print(json.dumps(stages))
 
 
-# The memory of a process is accounted from its parent's on. A small parent starts it therefore, not this script with torch.
+# A child inherits its parent's peak memory in the system's accounting, so a small launcher starts it, not this script with torch.
 LAUNCHER = """
 import os, sys, time
 start = time.perf_counter()
