@@ -219,7 +219,7 @@ impl Bulk {
                     return Err(collisions);
                 }
                 faults.of_row(made.warnings);
-                let needed = plan.steps().iter().filter(|step| !matches!(step.action, Action::Unneeded { .. }));
+                let needed = plan.steps().iter().filter(|step| !matches!(step.action, Action::Skipped { .. }));
                 let wants: HashSet<_> = needed.map(|step| step.key).collect();
                 let keys = output_keys(&made.graph, &plan);
                 Ok(Ahead { index, name: row.name, keys, wants: wants.into_iter().collect() })
@@ -439,7 +439,7 @@ impl Work<'_> {
             error: (!summary.succeeded()).then(|| errors.join("; ")),
             ran: outcomes().filter(|(_, outcome)| matches!(outcome, Outcome::Ran { .. })).count(),
             known: outcomes()
-                .filter(|(_, o)| matches!(o, Outcome::Hit | Outcome::Joined | Outcome::Shared { .. }))
+                .filter(|(_, o)| matches!(o, Outcome::Cached | Outcome::Joined | Outcome::Shared { .. }))
                 .count(),
             duration: summary.duration,
         };

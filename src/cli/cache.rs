@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
-use lsregen_engine::{DiskStore, Explanation, FileDigests, Store, Swept};
+use lsregen_engine::{DiskStore, Explanation, FileDigests, Store, SweepReport};
 
 use super::cache_args::CacheFolder;
 use super::open::{self, Params, Place};
@@ -75,8 +75,8 @@ fn size(bytes: u64) -> String {
 
 fn status(store: &DiskStore) -> Result<Exit, Exit> {
     let status = store.status();
-    let results: usize = status.kinds.values().map(|kind| kind.results).sum();
-    let records: usize = status.kinds.values().map(|kind| kind.records).sum();
+    let results: usize = status.by_type.values().map(|kind| kind.results).sum();
+    let records: usize = status.by_type.values().map(|kind| kind.records).sum();
     print(&format!("folder     {}\n", store.folder().path().display()));
     print(&format!("size       {} of {}\n", size(status.bytes), size(store.limit())));
     print(&format!("results    {results}, and records of {records} that are not kept on disk\n"));
@@ -88,8 +88,8 @@ fn status(store: &DiskStore) -> Result<Exit, Exit> {
     if status.damaged > 0 {
         print(&format!("damaged    {} at least: `lsregen cache verify` removes them\n", status.damaged));
     }
-    let width = status.kinds.keys().map(|name| name.len()).max().unwrap_or(0);
-    for (name, kind) in &status.kinds {
+    let width = status.by_type.keys().map(|name| name.len()).max().unwrap_or(0);
+    for (name, kind) in &status.by_type {
         let records = if kind.records > 0 { format!("  {} not kept", kind.records) } else { String::new() };
         print(&format!("  {name:width$}  {:6}  {:>10}{records}\n", kind.results, size(kind.bytes)));
     }
@@ -97,8 +97,8 @@ fn status(store: &DiskStore) -> Result<Exit, Exit> {
 }
 
 /// Sweeps, and tells what went.
-fn swept(store: &DiskStore, sweep: fn(&DiskStore) -> io::Result<Swept>) -> Result<Exit, Exit> {
-    let Swept { entries, blobs, temporary, bytes, left } = sweep(store).map_err(|error| {
+fn swept(store: &DiskStore, sweep: fn(&DiskStore) -> io::Result<SweepReport>) -> Result<Exit, Exit> {
+    let SweepReport { entries, blobs, temporary, bytes, left } = sweep(store).map_err(|error| {
         console::complain(format_args!("{}: cannot be swept: {error}", store.folder().path().display()));
         Exit::Failed
     })?;

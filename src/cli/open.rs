@@ -164,8 +164,8 @@ pub fn digests(store: &Store) -> FileDigests {
 /// What keeps a graph from being planned, with the places in its file.
 pub fn unplannable(graph: &Graph, errors: Vec<PlanError>) -> Vec<Diagnostic> {
     let faults = errors.into_iter().map(|error| {
-        let label = graph.locate(error.node, &error.fault.path);
-        Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
+        let label = graph.locate(error.node, &error.cause.path);
+        Diagnostic::error("unplannable", error.to_string(), label).help(error.cause.help)
     });
     faults.collect()
 }

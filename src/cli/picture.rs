@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use lsregen_engine::Recorded;
+use lsregen_engine::GraphRecord;
 use lsregen_nodes::metadata::{Carried, carried, is_png};
 
 use super::{Exit, console, usage};
 
 /// The record of the picture at `path`; `None` where the file is no PNG, or none that can be read.
-pub fn record(path: &Path) -> Result<Option<Recorded>, Exit> {
+pub fn record(path: &Path) -> Result<Option<GraphRecord>, Exit> {
     let mut png = vec![];
     let Ok(mut file) = File::open(path) else { return Ok(None) };
     // Its first bytes alone: what is no picture may be large.
@@ -35,7 +35,7 @@ pub fn record(path: &Path) -> Result<Option<Recorded>, Exit> {
         }
         Err(error) => return Err(bad(format!("{shown}: the graph cannot be read: {error}"))),
     };
-    Recorded::parse(&json).map(Some).map_err(|error| bad(format!("{shown}: {error}")))
+    GraphRecord::parse(&json).map(Some).map_err(|error| bad(format!("{shown}: {error}")))
 }
 
 fn bad(message: String) -> Exit {

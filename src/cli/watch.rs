@@ -300,7 +300,7 @@ impl Watching<'_> {
         if !current.done {
             return !same;
         }
-        let restores = plan.steps().iter().any(|step| matches!(step.action, Action::Hit { restore: true, .. }));
+        let restores = plan.steps().iter().any(|step| matches!(step.action, Action::Cached { restore: true, .. }));
         // What failed is tried again at someone's wish, not by itself.
         let hopeless = same && current.failed && matches!(cause, Cause::Again);
         (plan.counts().run > 0 || restores) && !hopeless
@@ -476,13 +476,13 @@ impl Difference {
         for step in plan.steps() {
             let name = graph.node(step.node).name.clone();
             match &step.action {
-                Action::Hit { restore: false, .. } => change.known.push(name),
+                Action::Cached { restore: false, .. } => change.known.push(name),
                 Action::Run { .. } if at_work.values().any(|key| *key == step.key) => {
                     change.joined.push(name);
                     at_work.retain(|_, key| *key != step.key);
                 }
-                Action::Run { .. } | Action::Hit { .. } => change.runs.push(name),
-                Action::Shared { .. } | Action::Unneeded { .. } => {}
+                Action::Run { .. } | Action::Cached { .. } => change.runs.push(name),
+                Action::Shared { .. } | Action::Skipped { .. } => {}
             }
         }
         change.cancelled = at_work.into_keys().collect();

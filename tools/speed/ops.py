@@ -1,8 +1,7 @@
 """Times single operations beside PyTorch's, alternately, with the same shapes and all cores. Prints a table of ratios.
 
-Runs src/diffusion/benches/ops.rs (criterion) and, in this process, the same operations in torch, round by round, and
+Runs src/tensor/benches/ops.rs (criterion) and, in this process, the same operations in torch, round by round, and
 compares the smallest medians. --plain also times candle's own form of each operation, which takes a while.
-
 
 Made with torch 2.15.  usage: ops.py [--rounds 3] [--threads N] [--plain] [FILTER]   (FILTER: a regular expression over names)
 """
@@ -61,7 +60,7 @@ def time_torch(f):
 
 def cargo_bench(pattern):
     """Returns the median seconds of the matching benchmarks, by name."""
-    out = subprocess.run(["cargo", "bench", "-q", "-p", "lsregen-diffusion", "--bench", "ops", "--",
+    out = subprocess.run(["cargo", "bench", "-q", "-p", "lsregen-tensor", "--bench", "ops", "--",
                           "--output-format", "bencher", pattern], cwd=ROOT, capture_output=True, text=True)
     if out.returncode:
         raise SystemExit(out.stderr)

@@ -3,6 +3,7 @@
 //! Files of full size have real names and shapes (fixtures/keys/original.tsv) and no content: they are sparse and take no
 //! space. That the numbers are right as well is shown by tools/weights/full_size.py.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::path::{Path, PathBuf};
