@@ -154,7 +154,7 @@ fn pictures_that_carry_no_graph_are_told() {
     let (stderr, code) = refused("run", &with_text("lsregen", bad_graph));
     assert!(code == 78 && stderr.contains("no `nodes`") && stderr.contains("picture.png:1:1"), "{stderr}");
     let (stderr, code) = refused("show", b"lsregen: 1");
-    assert!(code == 2 && stderr.contains("no PNG"), "{stderr}");
+    assert!(code == 2 && stderr.contains("not a PNG file"), "{stderr}");
 }
 
 #[test]
@@ -184,5 +184,5 @@ fn previews_show_how_a_sampling_goes() {
             .output()
             .unwrap(),
     );
-    assert!(code == 2 && stderr.contains("no folder for previews"), "{code} {stderr}");
+    assert!(code == 2 && stderr.contains("the folder for previews cannot be created"), "{code} {stderr}");
 }

@@ -15,6 +15,11 @@ pub(crate) struct Nearest {
     left: Cell<usize>,
 }
 
+/// Returns the candidate nearest to `name`, if one is near: see [`Nearest::find`].
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    Nearest::new().find(name, candidates)
+}
+
 impl Nearest {
     pub fn new() -> Nearest {
         Nearest { left: Cell::new(COMPARISONS) }
