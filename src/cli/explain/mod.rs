@@ -68,7 +68,9 @@ fn text(code: &Code) -> String {
     let margin = if *form == Form::Nodes { "  " } else { "    " };
     for (title, example) in [("Wrong", wrong), ("Right", right)] {
         let _ = writeln!(text, "\n{title}:\n");
-        example.lines().for_each(|line| drop(writeln!(text, "{margin}{line}")));
+        for line in example.lines() {
+            let _ = writeln!(text, "{margin}{line}");
+        }
     }
     text
 }

@@ -56,7 +56,9 @@ impl Difference {
         if let Some((former, nodes)) = former {
             active = nodes.snapshot();
             // A node that writes a file runs anew in each run.
-            former.outputs().for_each(|index| drop(active.remove(&former.node(index).name)));
+            for index in former.outputs() {
+                active.remove(&former.node(index).name);
+            }
         }
         let mut difference = Difference::default();
         for step in plan.steps() {
