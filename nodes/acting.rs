@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{self, Auto, Guide, Normalise, Region, Schedule, Until, Window};
-use lsregen_engine::{Fault, Links, outputs};
+use lsregen_engine::{Links, NodeError, outputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -232,13 +232,13 @@ impl Acting {
     }
 
     /// What is wrong with it, if anything.
-    pub fn faults(&self) -> Vec<Fault> {
+    pub fn faults(&self) -> Vec<NodeError> {
         let boxes = self.mask.iter().flatten().enumerate();
-        let mut faults: Vec<Fault> = boxes.filter_map(|(i, b)| boxes::fault(format!("mask/{i}"), b)).collect();
+        let mut faults: Vec<NodeError> = boxes.filter_map(|(i, b)| boxes::fault(format!("mask/{i}"), b)).collect();
         for (name, given) in [("from_timestep", self.from_timestep), ("to_timestep", self.to_timestep)] {
             if self.window.is_some() && given.is_some() {
                 faults.push(
-                    Fault::new(name, format!("the guided steps are given twice, by `window` and by `{name}`"))
+                    NodeError::new(name, format!("the guided steps are given twice, by `window` and by `{name}`"))
                         .help("keep one of them"),
                 );
             }
@@ -247,7 +247,7 @@ impl Acting {
             && low > high
         {
             faults.push(
-                Fault::new("to_timestep", format!("no timestep lies between {low} and {high}"))
+                NodeError::new("to_timestep", format!("no timestep lies between {low} and {high}"))
                     .help("`from_timestep` is the lower one, nearer to the clean picture"),
             );
         }
@@ -255,13 +255,13 @@ impl Acting {
             && to <= from
         {
             faults.push(
-                Fault::new("window", format!("the window [{from}, {to}] holds no step"))
+                NodeError::new("window", format!("the window [{from}, {to}] holds no step"))
                     .help("write [from, to] as shares of the steps, with from < to"),
             );
         }
         if self.schedule_end.is_some() && self.schedule != Some(Course::Linear) {
             faults.push(
-                Fault::new("schedule_end", "`schedule_end` is that of `schedule: linear`")
+                NodeError::new("schedule_end", "`schedule_end` is that of `schedule: linear`")
                     .help("write `schedule: linear`, or leave it out"),
             );
         }
@@ -269,10 +269,10 @@ impl Acting {
     }
 
     /// The fault of a `strength` at `path` that follows boxes of which there are none.
-    pub fn auto_fault(&self, path: &str, strength: Strength, links: &Links) -> Option<Fault> {
+    pub fn auto_fault(&self, path: &str, strength: Strength, links: &Links) -> Option<NodeError> {
         let boxes = self.mask.as_ref().is_some_and(|mask| !mask.is_empty()) || links.has("layout");
         (strength.auto().is_some() && !boxes).then(|| {
-            Fault::new(path, format!("`{path}: auto` follows the size of boxes, and there are none"))
+            NodeError::new(path, format!("`{path}: auto` follows the size of boxes, and there are none"))
                 .help("link `layout`, give boxes to `mask`, or write a number")
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lsregen_diffusion::image::{Resampling, heat, resize};
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, Settings};
-use lsregen_engine::{Context, Fault, Lane, Links, Node, outputs, sockets};
+use lsregen_engine::{Context, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +80,7 @@ impl Node for AttentionMap {
     type Inputs = AttentionMapInputs;
     type Outputs = AttentionMapOutputs;
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         latent_faults(links)
     }
 

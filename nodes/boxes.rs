@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lsregen_diffusion::Error;
 use lsregen_diffusion::layout::{self, GroundedPhrase};
-use lsregen_engine::{CheckContext, Context, Fault};
+use lsregen_engine::{CheckContext, Context, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,9 +28,9 @@ impl From<&PhraseBox> for GroundedPhrase {
 }
 
 /// The fault of one box, if any, at `path`.
-pub(crate) fn fault(path: String, bounds: &[f64; 4]) -> Option<Fault> {
+pub(crate) fn fault(path: String, bounds: &[f64; 4]) -> Option<NodeError> {
     let message = layout::fault(&bounds.map(|v| v as f32))?;
-    Some(Fault::new(path, message).help("write [x0, y0, x1, y1] with x0 < x1 and y0 < y1; the origin is top left"))
+    Some(NodeError::new(path, message).help("write [x0, y0, x1, y1] with x0 < x1 and y0 < y1; the origin is top left"))
 }
 
 /// A layout that is given in the graph or as a file.
@@ -49,20 +49,26 @@ pub(crate) fn layout(
 }
 
 /// Faults of a layout that is given in the graph or as a file, but not both.
-pub(crate) fn faults(boxes: Option<&[PhraseBox]>, file: Option<&Path>, slots: u32, cx: &CheckContext) -> Vec<Fault> {
+pub(crate) fn faults(
+    boxes: Option<&[PhraseBox]>,
+    file: Option<&Path>,
+    slots: u32,
+    cx: &CheckContext,
+) -> Vec<NodeError> {
     let too_many = |path: &str, n: usize| {
         (n > slots as usize).then(|| {
-            Fault::new(path, format!("{n} boxes do not fit into {slots} slots"))
+            NodeError::new(path, format!("{n} boxes do not fit into {slots} slots"))
                 .help("leave some out, or raise `slots` (models are trained with 30)")
         })
     };
     match (boxes, file) {
         (Some(_), Some(_)) => vec![
-            Fault::new("layout_file", "the layout is given twice, by `boxes` and by `layout_file`")
+            NodeError::new("layout_file", "the layout is given twice, by `boxes` and by `layout_file`")
                 .help("keep one of them"),
         ],
         (None, None) => vec![
-            Fault::new("", "there is no layout").help("give `boxes`, or `layout_file`, a JSON file that holds them"),
+            NodeError::new("", "there is no layout")
+                .help("give `boxes`, or `layout_file`, a JSON file that holds them"),
         ],
         (Some(boxes), None) => {
             let each = boxes.iter().enumerate().filter_map(|(i, b)| fault(format!("boxes/{i}/box"), &b.bounds));
@@ -72,7 +78,7 @@ pub(crate) fn faults(boxes: Option<&[PhraseBox]>, file: Option<&Path>, slots: u3
             Ok(objects) => too_many("layout_file", objects.len()).into_iter().collect(),
             // That the file is not there is said of every file that a node reads.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => vec![],
-            Err(error) => vec![Fault::new("layout_file", error.to_string())],
+            Err(error) => vec![NodeError::new("layout_file", error.to_string())],
         },
     }
 }

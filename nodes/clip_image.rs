@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{ClipGoal, ClipGuide};
-use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Lane, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -63,13 +63,13 @@ impl Node for ClipImage {
     type Inputs = ClipImageInputs;
     type Outputs = GuidanceOutputs;
 
-    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         let mut faults = self.acting.faults();
         faults.extend(NamedClip(&self.clip).faults(cx, |_| vec![]));
         faults
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
@@ -77,7 +77,7 @@ impl Node for ClipImage {
         NamedClip(&self.clip).files(cx)
     }
 
-    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault> {
+    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         NamedClip(&self.clip).fetch(cx, progress)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{self, ColourLayoutGuide, Normalise, Window};
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -75,10 +75,10 @@ impl Node for ColourLayout {
     type Inputs = ColourLayoutInputs;
     type Outputs = GuidanceOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         let mut faults = self.acting.faults();
         if self.colours.is_empty() {
-            faults.push(Fault::new("colours", "there is no box").help("give at least one colour and its box"));
+            faults.push(NodeError::new("colours", "there is no box").help("give at least one colour and its box"));
         }
         for (i, entry) in self.colours.iter().enumerate() {
             faults.extend(boxes::fault(format!("colours/{i}/box"), &entry.bounds));
@@ -87,7 +87,7 @@ impl Node for ColourLayout {
         faults
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsregen_diffusion::candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::models::bands::Work;
-use lsregen_engine::{Context, Fault, Lane, Links, Node, outputs, sockets};
+use lsregen_engine::{Context, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ impl Node for Decode {
     type Inputs = DecodeInputs;
     type Outputs = DecodeOutputs;
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         latent_faults(links)
     }
 

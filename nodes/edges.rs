@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsregen_diffusion::guidance::edges::{self, EdgesGuide};
 use lsregen_diffusion::guidance::{self, Normalise, Window};
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -84,11 +84,11 @@ impl Node for Edges {
     type Inputs = EdgesInputs;
     type Outputs = GuidanceOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         self.acting.faults()
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use lsregen_diffusion::Error;
 use lsregen_diffusion::weights::hub::{self, Hub, HubRef};
 use lsregen_diffusion::weights::search::{Kind, ModelsPath};
-use lsregen_engine::{Fault, Fetching};
+use lsregen_engine::{FetchProgress, NodeError};
 
 /// Where something is that a parameter names.
 pub(crate) enum Found {
     Here(PathBuf),
     /// In a repository of the hub, of which nothing usable is on this machine.
     Elsewhere,
-    Nowhere(Fault),
+    Nowhere(NodeError),
 }
 
 /// Where models are looked for.
@@ -46,7 +46,7 @@ impl Look<'_> {
             Kind::Vae | Kind::Gligen => "",
         };
         let searched = self.models.as_ref().map(|models| format!("; {}", models.missing(kind, name)));
-        Found::Nowhere(Fault::new(param, format!("there is no {} `{name}`", kind.name())).help(format!(
+        Found::Nowhere(NodeError::new(param, format!("there is no {} `{name}`", kind.name())).help(format!(
             "{builtin}there is no {}{}",
             path.display(),
             searched.unwrap_or_default()
@@ -58,7 +58,7 @@ impl Look<'_> {
 ///
 /// # Errors
 /// There is no such thing, or it could not be fetched.
-pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(Fetching)) -> Result<PathBuf, Fault> {
+pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf, NodeError> {
     let here = |path: &Path| path.to_path_buf();
     let look = Look { resolve: &here, models: Some(Arc::new(models)) };
     let found = Kind::ALL.into_iter().map(|kind| look.find("model", kind, name));
@@ -83,14 +83,14 @@ pub fn fetch_model(
     param: &'static str,
     name: &str,
     half: bool,
-    progress: &mut dyn FnMut(Fetching),
-) -> Result<PathBuf, Fault> {
+    progress: &mut dyn FnMut(FetchProgress),
+) -> Result<PathBuf, NodeError> {
     let Some((hub, reference)) = hub_of(name).map_err(|error| at(param, error))? else {
-        return Err(Fault::new(param, format!("`{name}` is not on the hub: write hf:owner/name")));
+        return Err(NodeError::new(param, format!("`{name}` is not on the hub: write hf:owner/name")));
     };
     let wanted = |paths: &[String]| hub::model_files(paths, half);
     let mut tell = |p: hub::Progress| {
-        progress(Fetching { file: p.file, done: p.all_done, of: p.all_size });
+        progress(FetchProgress { file: p.file, done: p.all_done, of: p.all_size });
         Ok(())
     };
     hub.fetch(&reference, &wanted, &mut tell).map_err(|error| at(param, error))
@@ -105,6 +105,6 @@ fn hub_of(name: &str) -> Result<Option<(Hub, HubRef)>, Error> {
 }
 
 /// A fault of a parameter.
-pub(crate) fn at(param: &'static str, error: Error) -> Fault {
-    Fault::new(param, error.to_string())
+pub(crate) fn at(param: &'static str, error: Error) -> NodeError {
+    NodeError::new(param, error.to_string())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lsregen_diffusion::models::bands::Work;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, Settings};
-use lsregen_engine::{CheckContext, Context, Fault, FileRef, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, FileRef, Lane, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +116,7 @@ impl Node for GligenLayout {
     type Inputs = GligenLayoutInputs;
     type Outputs = GligenLayoutOutputs;
 
-    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         let mut faults = boxes::faults(self.boxes.as_deref(), self.layout_file.as_deref(), self.slots, cx);
         faults.extend(size_faults(self.width, self.height));
         faults.extend(eta_faults(self.sampler, self.eta));

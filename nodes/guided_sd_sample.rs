@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -54,11 +54,11 @@ impl Node for GuidedSdSample {
     type Inputs = GuidedSdSampleInputs;
     type Outputs = GuidedSdSampleOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         self.sampling.faults()
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         phrase_faults(&self.sampling.prompt, links)
     }
 

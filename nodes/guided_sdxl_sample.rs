@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,7 @@ outputs! {
 
 impl GuidedSdxlSample {
     /// The fault of a guidance that was made for another sampling than this.
-    fn apart(&self, index: usize, name: &str, invert: &Invert) -> Option<Fault> {
+    fn apart(&self, index: usize, name: &str, invert: &Invert) -> Option<NodeError> {
         let SdxlSampling { sampling, prompt_2, original_size, target_size, crop, .. } = &self.0;
         let Sampling { steps, sampler, prompt, .. } = sampling;
         let place = format!("guidance/{index}");
@@ -48,7 +48,7 @@ impl GuidedSdxlSample {
                 invert.sampler.name(),
                 sampler.name()
             );
-            return Some(Fault::new(place, message).help(
+            return Some(NodeError::new(place, message).help(
                 "give both the same `steps` and the same `sampler`: a guidance acts at the timesteps it was made for",
             ));
         }
@@ -66,7 +66,7 @@ impl GuidedSdxlSample {
         }
         let others = others.join(" and ");
         let message = format!("the guidance of `{name}` was inverted under another {others} than this samples with");
-        Some(Fault::new(place, message).help(format!("give both the same {others}, or leave them out of both")))
+        Some(NodeError::new(place, message).help(format!("give both the same {others}, or leave them out of both")))
     }
 }
 
@@ -78,11 +78,11 @@ impl Node for GuidedSdxlSample {
     type Inputs = GuidedSdxlSampleInputs;
     type Outputs = GuidedSdxlSampleOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         self.0.sampling.faults()
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let inverted = links.to::<Invert>("guidance");
         let apart = inverted.filter_map(|(link, invert)| self.apart(link.index, link.name, invert));
         apart.chain(phrase_faults(&self.0.sampling.prompt, links)).collect()

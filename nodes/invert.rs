@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsregen_diffusion::guidance::Inverted;
 use lsregen_diffusion::pipeline::{self, InversionMode, Settings};
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -123,11 +123,11 @@ impl Node for Invert {
     type Inputs = InvertInputs;
     type Outputs = InvertOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         self.acting.faults()
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let auto = self.acting.auto_fault("strength", self.strength, links);
         latent_faults(links).into_iter().chain(auto).collect()
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsregen_engine::{CheckContext, Context, Fault, FileRef, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, FileRef, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ impl Node for Layout {
     type Inputs = LayoutInputs;
     type Outputs = LayoutOutputs;
 
-    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         boxes::faults(self.boxes.as_deref(), self.layout_file.as_deref(), u32::MAX, cx)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance;
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -45,11 +45,11 @@ impl Node for LayoutGuidance {
     type Inputs = LayoutGuidanceInputs;
     type Outputs = GuidanceOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         self.acting.faults()
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 

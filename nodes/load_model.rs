@@ -9,7 +9,7 @@ use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelSource, Place, 
 use lsregen_diffusion::schedule::PredictionType;
 use lsregen_diffusion::weights::search::{Kind, ModelsPath};
 use lsregen_diffusion::weights::{BUILTIN, ModelFiles};
-use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Lane, Node, outputs};
+use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Node, NodeError, outputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +96,7 @@ impl LoadModel {
     }
 
     /// Where all of it is; nothing where part of it has to be fetched first.
-    fn source(&self, look: &Look) -> Result<Option<ModelSource>, Vec<Fault>> {
+    fn source(&self, look: &Look) -> Result<Option<ModelSource>, Vec<NodeError>> {
         let mut faults = vec![];
         let mut places = [const { None }; 3];
         let mut whole = true;
@@ -122,7 +122,7 @@ impl LoadModel {
     }
 
     /// What the model is made of; nothing where part of it has to be fetched first, or may be.
-    fn blueprint(&self, look: &Look) -> Result<Option<Blueprint>, Vec<Fault>> {
+    fn blueprint(&self, look: &Look) -> Result<Option<Blueprint>, Vec<NodeError>> {
         let Some(source) = self.source(look)? else { return Ok(None) };
         match Blueprint::open(&source) {
             Ok(blueprint) => Ok(Some(blueprint)),
@@ -137,7 +137,7 @@ impl LoadModel {
     }
 }
 
-fn faults(problems: Vec<Problem>) -> Vec<Fault> {
+fn faults(problems: Vec<Problem>) -> Vec<NodeError> {
     problems.into_iter().map(|problem| at(problem.part, problem.error)).collect()
 }
 
@@ -149,7 +149,7 @@ impl Node for LoadModel {
     type Inputs = ();
     type Outputs = LoadModelOutputs;
 
-    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         // What is built in is whole: tests load it.
         if self.is_builtin() {
             return vec![];
@@ -167,10 +167,11 @@ impl Node for LoadModel {
         blueprint.iter().flat_map(Blueprint::files).map(|path| FileRef::new("model", path)).collect()
     }
 
-    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault> {
+    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         let resolve = |path: &Path| cx.resolve(path);
         let look = Look { resolve: &resolve, models: cx.service() };
-        let first = |faults: Vec<Fault>| faults.into_iter().next().unwrap_or_else(|| Fault::new("model", "unknown"));
+        let first =
+            |faults: Vec<NodeError>| faults.into_iter().next().unwrap_or_else(|| NodeError::new("model", "unknown"));
         if !self.is_of_hub() || self.blueprint(&look).map_err(first)?.is_some() {
             return Ok(false);
         }
@@ -183,7 +184,7 @@ impl Node for LoadModel {
         match self.source(&look).map_err(first)?.map(|source| Blueprint::open(&source)) {
             Some(Ok(_)) => Ok(true),
             Some(Err(problems)) => Err(first(faults(problems))),
-            None => Err(Fault::new("model", format!("{}: nothing of it could be fetched", self.model))
+            None => Err(NodeError::new("model", format!("{}: nothing of it could be fetched", self.model))
                 .help("of a repository without model_index.json name the file: hf:owner/name:file.safetensors")),
         }
     }

@@ -1,6 +1,6 @@
 //! What a written picture carries beside its pixels: the program, and the graph that it came from.
 //!
-//! Knows the texts of a PNG file. Does not know what a record says: see [`Recorded`](lsregen_engine::Recorded).
+//! Knows the texts of a PNG file. Does not know what a record says: see [`GraphRecord`](lsregen_engine::GraphRecord).
 
 use lsregen_diffusion::image::{PNG_SIGNATURE, read_texts};
 use lsregen_engine::Context;

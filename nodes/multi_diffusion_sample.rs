@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsregen_diffusion::models::prompt::Prompt;
 use lsregen_diffusion::pipeline::{self, RegionPrompts};
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Links, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -71,11 +71,11 @@ impl Node for MultiDiffusionSample {
     type Inputs = MultiDiffusionSampleInputs;
     type Outputs = MultiDiffusionSampleOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         self.sampling.faults()
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         phrase_faults(&self.sampling.prompt, links)
     }
 

@@ -8,7 +8,7 @@ use lsregen_diffusion::candle_core::DType;
 use lsregen_diffusion::models::clip_pair::{Clip, ClipBlueprint};
 use lsregen_diffusion::weights::search::{Kind, ModelsPath};
 use lsregen_diffusion::weights::{BUILTIN_CLIP, ModelFiles, Numbers};
-use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef};
+use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, NodeError};
 
 use crate::Numerics;
 use crate::find_model::{Found, Look, at, fetch_model};
@@ -30,16 +30,17 @@ impl NamedClip<'_> {
     }
 
     /// What it is made of; nothing where it has to be fetched first, or may be.
-    fn blueprint(&self, look: &Look) -> Result<Option<ClipBlueprint>, Fault> {
+    fn blueprint(&self, look: &Look) -> Result<Option<ClipBlueprint>, NodeError> {
         let folder = match self.is_builtin() {
             true => BUILTIN_CLIP.clone(),
             false => match look.find(PARAM, Kind::Clip, self.0) {
                 Found::Here(path) if path.is_dir() => ModelFiles::Folder(path),
                 Found::Here(path) => {
-                    return Err(Fault::new(PARAM, format!("{}: a CLIP is a folder, not a file", path.display())).help(
-                        "name the folder in transformers' layout: config.json, model.safetensors, tokenizer and \
+                    return Err(NodeError::new(PARAM, format!("{}: a CLIP is a folder, not a file", path.display()))
+                        .help(
+                            "name the folder in transformers' layout: config.json, model.safetensors, tokenizer and \
                          preprocessor_config.json",
-                    ));
+                        ));
                 }
                 Found::Elsewhere => return Ok(None),
                 Found::Nowhere(fault) => return Err(fault),
@@ -53,12 +54,12 @@ impl NamedClip<'_> {
         }
     }
 
-    fn checked(&self, cx: &CheckContext) -> Result<Option<ClipBlueprint>, Fault> {
+    fn checked(&self, cx: &CheckContext) -> Result<Option<ClipBlueprint>, NodeError> {
         self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() })
     }
 
     /// What keeps it from being loaded; or, where it can be looked into, what `f` finds wrong with it.
-    pub fn faults(&self, cx: &CheckContext, f: impl FnOnce(&ClipBlueprint) -> Vec<Fault>) -> Vec<Fault> {
+    pub fn faults(&self, cx: &CheckContext, f: impl FnOnce(&ClipBlueprint) -> Vec<NodeError>) -> Vec<NodeError> {
         match self.checked(cx) {
             Ok(blueprint) => blueprint.as_ref().map(f).unwrap_or_default(),
             Err(fault) => vec![fault],
@@ -73,7 +74,7 @@ impl NamedClip<'_> {
     }
 
     /// Fetches what is on the hub.
-    pub fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault> {
+    pub fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         let resolve = |path: &Path| cx.resolve(path);
         let look = Look { resolve: &resolve, models: cx.service() };
         if !self.is_of_hub() || self.blueprint(&look)?.is_some() {

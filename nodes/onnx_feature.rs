@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::onnx::Look;
 use lsregen_diffusion::guidance::{Metric, OnnxGoal, OnnxGuide};
 use lsregen_diffusion::onnx::{Normalisation, OnnxInfo, OnnxNetwork};
-use lsregen_engine::{CheckContext, Context, Fault, FileRef, Lane, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, FileRef, Lane, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -93,10 +93,10 @@ impl OnnxFeature {
     }
 
     /// What is wrong with how the network is used.
-    fn network_faults(&self, info: &OnnxInfo) -> Vec<Fault> {
+    fn network_faults(&self, info: &OnnxInfo) -> Vec<NodeError> {
         let mut faults = vec![];
         match info.picture_input() {
-            Err(error) => faults.push(Fault::new("path", error.to_string())),
+            Err(error) => faults.push(NodeError::new("path", error.to_string())),
             Ok(input) => {
                 let sides = [("width", 0, input.width), ("height", 1, input.height)];
                 for (name, i, own) in sides {
@@ -105,14 +105,14 @@ impl OnnxFeature {
                     {
                         let what = format!("the network takes pictures of {name} {own} alone, not {told}");
                         faults.push(
-                            Fault::new("size", what).help("leave `size` out, or export the network for any size"),
+                            NodeError::new("size", what).help("leave `size` out, or export the network for any size"),
                         );
                     }
                 }
             }
         }
         if let Err(error) = info.output(self.output.as_deref()) {
-            faults.push(Fault::new("output", error.to_string()));
+            faults.push(NodeError::new("output", error.to_string()));
         }
         faults
     }
@@ -127,14 +127,14 @@ impl Node for OnnxFeature {
     type Inputs = OnnxFeatureInputs;
     type Outputs = GuidanceOutputs;
 
-    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         let mut faults = self.acting.faults();
         if let Some(i) = self.std.iter().position(|s| *s <= 0.0 || !s.is_finite()) {
-            faults.push(Fault::new(format!("std/{i}"), "a standard deviation is above 0"));
+            faults.push(NodeError::new(format!("std/{i}"), "a standard deviation is above 0"));
         }
         if self.class.is_some() && self.distance.is_some_and(|d| d != Distance::CrossEntropy) {
             faults.push(
-                Fault::new("distance", "a class is compared by `cross_entropy`")
+                NodeError::new("distance", "a class is compared by `cross_entropy`")
                     .help("leave `distance` out, or give `image` or `target_file` in place of `class`"),
             );
         }
@@ -143,14 +143,14 @@ impl Node for OnnxFeature {
         if path.is_file() {
             match OnnxNetwork::inspect(&path) {
                 Ok(info) => faults.extend(self.network_faults(&info)),
-                Err(error) => faults.push(Fault::new("path", error.to_string())),
+                Err(error) => faults.push(NodeError::new("path", error.to_string())),
             }
         }
         faults
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
-        let mut faults: Vec<Fault> = self.acting.auto_fault("scale", self.scale, links).into_iter().collect();
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
+        let mut faults: Vec<NodeError> = self.acting.auto_fault("scale", self.scale, links).into_iter().collect();
         let goals = [
             ("image", links.has("image")),
             ("target_file", self.target_file.is_some()),
@@ -160,11 +160,11 @@ impl Node for OnnxFeature {
         match given[..] {
             [_] => {}
             [] => faults.push(
-                Fault::new("image", "nothing says what to be drawn to")
+                NodeError::new("image", "nothing says what to be drawn to")
                     .help("link `image`, or give `target_file` or `class`"),
             ),
             [first, second, ..] => faults.push(
-                Fault::new(second, format!("`{first}` and `{second}` both say what to be drawn to"))
+                NodeError::new(second, format!("`{first}` and `{second}` both say what to be drawn to"))
                     .help("keep one of them"),
             ),
         }

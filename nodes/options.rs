@@ -3,7 +3,7 @@
 use lsregen_diffusion::guidance::Metric;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes};
 use lsregen_diffusion::sampler;
-use lsregen_engine::Fault;
+use lsregen_engine::NodeError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +64,7 @@ pub(crate) fn sizes(original: Option<[u32; 2]>, target: Option<[u32; 2]>, crop: 
 const SIZE_STEP: u32 = 8;
 
 /// Faults of a picture's size.
-pub(crate) fn size_faults(width: Option<u32>, height: Option<u32>) -> Vec<Fault> {
+pub(crate) fn size_faults(width: Option<u32>, height: Option<u32>) -> Vec<NodeError> {
     let sides = [("width", width), ("height", height)];
     let given = sides.iter().filter_map(|(name, side)| Some((name, (*side)?)));
     given
@@ -72,18 +72,18 @@ pub(crate) fn size_faults(width: Option<u32>, height: Option<u32>) -> Vec<Fault>
         .map(|(name, side)| {
             let (below, above) = (side / SIZE_STEP * SIZE_STEP, side.div_ceil(SIZE_STEP) * SIZE_STEP);
             let choice = if below == 0 { format!("{above}") } else { format!("{below} or {above}") };
-            Fault::new(*name, format!("{name} must be a multiple of {SIZE_STEP} pixels, and {side} is none"))
+            NodeError::new(*name, format!("{name} must be a multiple of {SIZE_STEP} pixels, and {side} is none"))
                 .help(format!("take {choice}"))
         })
         .collect()
 }
 
 /// Faults of η under a sampler.
-pub(crate) fn eta_faults(sampler: Sampler, eta: f64) -> Vec<Fault> {
+pub(crate) fn eta_faults(sampler: Sampler, eta: f64) -> Vec<NodeError> {
     match sampler {
         Sampler::Euler | Sampler::DpmSolverPp2M if eta != 0.0 => {
             vec![
-                Fault::new("eta", "eta is DDIM's: the other samplers add no noise")
+                NodeError::new("eta", "eta is DDIM's: the other samplers add no noise")
                     .help("leave eta out, or sample with ddim"),
             ]
         }
@@ -139,10 +139,10 @@ pub(crate) fn colour(text: &str) -> anyhow::Result<[f32; 3]> {
 }
 
 /// The fault of a colour at `path`, if any.
-pub(crate) fn colour_fault(path: String, text: &str) -> Option<Fault> {
+pub(crate) fn colour_fault(path: String, text: &str) -> Option<NodeError> {
     let error = colour(text).err()?;
     Some(
-        Fault::new(path, error.to_string())
+        NodeError::new(path, error.to_string())
             .help("write red, green and blue as \"#rrggbb\", in quotes: \"#ff0000\" is red"),
     )
 }

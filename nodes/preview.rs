@@ -26,7 +26,7 @@ pub(crate) fn on_step_with_previews<'a>(
     move |step| {
         tell(step)?;
         let is_shown = step.done.is_multiple_of(step.of.div_ceil(COUNT)) || step.done == step.of;
-        if is_shown && cx.wants_previews() {
+        if is_shown && cx.previews_enabled() {
             match preview(step.clean, model) {
                 Ok(png) => cx.preview(step.done, step.of, png),
                 Err(error) => cx.note(format!("no preview of step {}: {error}", step.done)),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::Reference;
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -47,11 +47,11 @@ impl Node for ReferenceImage {
     type Inputs = ReferenceImageInputs;
     type Outputs = GuidanceOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         self.acting.faults()
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         self.acting.auto_fault("strength", self.strength, links).into_iter().collect()
     }
 

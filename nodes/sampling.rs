@@ -6,7 +6,7 @@ use anyhow::ensure;
 use lsregen_diffusion::guidance::Guide;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, Settings};
-use lsregen_engine::{Context, Fault, Linked, Links};
+use lsregen_engine::{Context, LinkedNode, Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -124,13 +124,13 @@ pub(crate) fn guides(guidance: &[Arc<Guidance>], cx: &Context) -> Vec<Arc<dyn Gu
 }
 
 /// Faults of guidances that move words which the prompt does not have.
-pub(crate) fn phrase_faults(prompt: &str, links: &Links) -> Vec<Fault> {
+pub(crate) fn phrase_faults(prompt: &str, links: &Links) -> Vec<NodeError> {
     let mut faults = Vec::new();
-    let mut judge = |link: &Linked, phrase: &str| {
+    let mut judge = |link: &LinkedNode, phrase: &str| {
         if !has_words(prompt, phrase) {
             let message = format!("`{}` guides the words `{phrase}`, and the prompt does not have them", link.name);
             let help = "say them in the prompt as the layout says them: attention can only move words that are there";
-            faults.push(Fault::new(format!("guidance/{}", link.index), message).help(help));
+            faults.push(NodeError::new(format!("guidance/{}", link.index), message).help(help));
         }
     };
     for (link, guidance) in links.to::<Segmentation>("guidance") {
@@ -140,7 +140,7 @@ pub(crate) fn phrase_faults(prompt: &str, links: &Links) -> Vec<Fault> {
     let by_layout = by_layout.chain(links.to::<LayoutGuidance>("guidance").map(|(link, _)| link));
     let by_layout = by_layout.chain(links.to::<BoundedAttention>("guidance").map(|(link, _)| link));
     for link in by_layout {
-        let further = (link.further)();
+        let further = (link.upstream)();
         let boxes = further.to::<GligenLayout>("layout").map(|(_, node)| &node.boxes);
         let boxes = boxes.chain(further.to::<layout::Layout>("layout").map(|(_, node)| &node.boxes));
         boxes.flatten().flatten().for_each(|object| judge(link, &object.phrase));
@@ -164,7 +164,7 @@ fn has_words(prompt: &str, phrase: &str) -> bool {
 }
 
 impl Sampling {
-    pub(crate) fn faults(&self) -> Vec<Fault> {
+    pub(crate) fn faults(&self) -> Vec<NodeError> {
         let mut faults = size_faults(self.width, self.height);
         faults.extend(eta_faults(self.sampler, self.eta));
         faults

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_diffusion::image;
-use lsregen_engine::{CheckContext, Context, Effect, Fault, FileRef, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Effect, FileRef, Lane, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ impl Node for SaveImage {
     type Inputs = SaveImageInputs;
     type Outputs = SaveImageOutputs;
 
-    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         write::faults(&self.path, "png", cx)
     }
 
@@ -61,7 +61,7 @@ impl Node for SaveImage {
         if metadata::is_carried(png) != Metadata::wanted(cx) {
             return Effect::Gone;
         }
-        if write::stands(&self.path, png, cx) { Effect::Stands } else { Effect::Restorable }
+        if write::stands(&self.path, png, cx) { Effect::Intact } else { Effect::Restorable }
     }
 
     fn restore(&self, outputs: &SaveImageOutputs, cx: &Context) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_diffusion::latent;
-use lsregen_engine::{CheckContext, Context, Effect, Fault, FileRef, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Effect, FileRef, Lane, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,7 @@ impl Node for SaveLatent {
     type Inputs = SaveLatentInputs;
     type Outputs = SaveLatentOutputs;
 
-    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         write::faults(&self.path, "safetensors", cx)
     }
 
@@ -54,7 +54,7 @@ impl Node for SaveLatent {
     }
 
     fn effect(&self, outputs: &SaveLatentOutputs, cx: &Context) -> Effect {
-        if write::stands(&self.path, &outputs.file.0, cx) { Effect::Stands } else { Effect::Restorable }
+        if write::stands(&self.path, &outputs.file.0, cx) { Effect::Intact } else { Effect::Restorable }
     }
 
     fn restore(&self, outputs: &SaveLatentOutputs, cx: &Context) -> anyhow::Result<()> {

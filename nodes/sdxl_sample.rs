@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lsregen_engine::{CheckContext, Context, Fault, Lane, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Lane, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ impl Node for SdxlSample {
     type Inputs = SdxlSampleInputs;
     type Outputs = SdxlSampleOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         self.0.sampling.faults()
     }
 

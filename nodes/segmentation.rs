@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::segmentation::{ColouredPhrase, SegmentationGuide};
-use lsregen_engine::{CheckContext, Context, Fault, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -76,10 +76,11 @@ impl Node for Segmentation {
     type Inputs = SegmentationInputs;
     type Outputs = GuidanceOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         let mut faults = self.acting.faults();
         if self.regions.is_empty() {
-            faults.push(Fault::new("regions", "there is no region").help("give at least one phrase and its colour"));
+            faults
+                .push(NodeError::new("regions", "there is no region").help("give at least one phrase and its colour"));
         }
         for (i, region) in self.regions.iter().enumerate() {
             faults.extend(options::colour_fault(format!("regions/{i}/colour"), &region.colour));
@@ -87,13 +88,13 @@ impl Node for Segmentation {
                 self.regions[..i].iter().position(|other| other.colour.eq_ignore_ascii_case(&region.colour))
             {
                 let message = format!("this region has the colour of region {j}");
-                faults.push(Fault::new(format!("regions/{i}/colour"), message).help("give each region its own"));
+                faults.push(NodeError::new(format!("regions/{i}/colour"), message).help("give each region its own"));
             }
         }
         faults
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 

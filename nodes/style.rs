@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::StyleGuide;
-use lsregen_engine::{CheckContext, Context, Fault, Fetching, FileRef, Lane, Links, Node, sockets};
+use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,7 @@ impl Node for Style {
     type Inputs = StyleInputs;
     type Outputs = GuidanceOutputs;
 
-    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         let mut faults = self.acting.faults();
         faults.extend(NamedClip(&self.clip).faults(cx, |clip| {
             let layers = clip.config.vision.num_hidden_layers;
@@ -75,12 +75,12 @@ impl Node for Style {
                 return vec![];
             }
             let what = format!("{} has {layers} layers, and none of number {}", self.clip, self.layer);
-            vec![Fault::new("layer", what).help("FreeDoM's, the third, is the default")]
+            vec![NodeError::new("layer", what).help("FreeDoM's, the third, is the default")]
         }));
         faults
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
@@ -88,7 +88,7 @@ impl Node for Style {
         NamedClip(&self.clip).files(cx)
     }
 
-    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault> {
+    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         NamedClip(&self.clip).fetch(cx, progress)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use lsregen_diffusion::image::{Resampling, resize};
-use lsregen_engine::{CheckContext, Context, Fault, Node, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -87,14 +87,16 @@ impl Node for Upsample {
     type Inputs = UpsampleInputs;
     type Outputs = UpsampleOutputs;
 
-    fn check(&self, _: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         let fault = match (self.width, self.height, self.factor) {
             (Some(_), Some(_), None) | (None, None, Some(_)) => return vec![],
-            (None, None, None) => Fault::new("", "there is no size").help("give `width` and `height`, or `factor`"),
-            (_, _, Some(_)) => Fault::new("factor", "the size is given twice, by `factor` and by `width` or `height`")
-                .help("keep `factor` alone, or `width` and `height`"),
-            (Some(_), None, None) => Fault::new("width", "there is a `width` but no `height`").help("add `height`"),
-            (None, Some(_), None) => Fault::new("height", "there is a `height` but no `width`").help("add `width`"),
+            (None, None, None) => NodeError::new("", "there is no size").help("give `width` and `height`, or `factor`"),
+            (_, _, Some(_)) => {
+                NodeError::new("factor", "the size is given twice, by `factor` and by `width` or `height`")
+                    .help("keep `factor` alone, or `width` and `height`")
+            }
+            (Some(_), None, None) => NodeError::new("width", "there is a `width` but no `height`").help("add `height`"),
+            (None, Some(_), None) => NodeError::new("height", "there is a `height` but no `width`").help("add `width`"),
         };
         vec![fault]
     }

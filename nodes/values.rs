@@ -7,7 +7,7 @@ use lsregen_diffusion::guidance::{Guide, Inverted};
 use lsregen_diffusion::image::{RgbImage, from_tensor, to_tensor};
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::{self, Family};
-use lsregen_engine::{Codec, Fault, Links, Payload};
+use lsregen_engine::{Codec, Links, NodeError, Payload};
 
 use crate::codecs;
 
@@ -93,12 +93,12 @@ impl Latent {
 
 /// The fault of a `latent` that belongs to another autoencoder than that of its `model`, where both are known before a
 /// run.
-pub(crate) fn latent_faults(links: &Links) -> Vec<Fault> {
+pub(crate) fn latent_faults(links: &Links) -> Vec<NodeError> {
     let (latent, model) = (links.variant("latent"), links.variant("model"));
     let family = |name: Option<&str>| name.and_then(Family::from_name);
     match (family(latent), family(model)) {
         (Some(own), Some(other)) if !own.shares_latents(other) => vec![
-            Fault::new(
+            NodeError::new(
                 "latent",
                 format!(
                     "`latent` belongs to the autoencoder of the family `{}`, and means nothing to a model of the family \

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lsregen_engine::{CheckContext, Context, Fault};
+use lsregen_engine::{CheckContext, Context, NodeError};
 
 const PREFIX: &str = ".lsregen-";
 const SUFFIX: &str = ".tmp";
@@ -62,11 +62,11 @@ fn is_left_behind(path: &Path) -> bool {
 }
 
 /// Faults of a path to be written, whose name must end in `.{extension}`.
-pub(crate) fn faults(path: &Path, extension: &str, cx: &CheckContext) -> Vec<Fault> {
+pub(crate) fn faults(path: &Path, extension: &str, cx: &CheckContext) -> Vec<NodeError> {
     if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)) {
         let named = path.with_extension(extension);
         return vec![
-            Fault::new(
+            NodeError::new(
                 "path",
                 format!("`{}` does not end in .{extension}, the format that is written", path.display()),
             )
@@ -74,7 +74,9 @@ pub(crate) fn faults(path: &Path, extension: &str, cx: &CheckContext) -> Vec<Fau
         ];
     }
     if cx.output_path(path).is_dir() {
-        return vec![Fault::new("path", format!("`{}` is a folder", path.display())).help("give the file's name too")];
+        return vec![
+            NodeError::new("path", format!("`{}` is a folder", path.display())).help("give the file's name too"),
+        ];
     }
     vec![]
 }

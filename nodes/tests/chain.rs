@@ -7,7 +7,7 @@ use lsregen_diffusion::candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::guidance::{self, Extractor, Guide, Metric, Moment, Run, View};
 use lsregen_diffusion::image::{self, RgbImage};
 use lsregen_diffusion::models::Family;
-use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Fault, Host, Node, Payload};
+use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Host, Node, NodeError, Payload};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model, SavedFile};
 use lsregen_nodes::*;
 use serde_json::{Value as Json, json};
@@ -35,7 +35,7 @@ fn load(name: &str) -> Arc<Model> {
     node::<LoadModel>(json!({ "model": name })).run((), &here()).unwrap().model
 }
 
-fn faults(name: &str, params: Json) -> Vec<Fault> {
+fn faults(name: &str, params: Json) -> Vec<NodeError> {
     let host = host(Path::new("."));
     let entry = registry();
     let node = (entry.get(name).unwrap().node_type.decode)(&params).unwrap();
@@ -116,7 +116,7 @@ fn from_layout_to_file() {
     let context = Context::detached(host(folder.path()));
     let save = node::<SaveImage>(json!({ "path": "new/folder/picture.png" }));
     let saved = save.run(SaveImageInputs { image: image.clone() }, &context).unwrap();
-    assert_eq!(save.effect(&saved, &context), Effect::Stands);
+    assert_eq!(save.effect(&saved, &context), Effect::Intact);
 
     let read = node::<LoadImage>(json!({ "path": "new/folder/picture.png" })).run((), &context).unwrap();
     assert_eq!(read.image.to_rgb().unwrap(), image.to_rgb().unwrap());
@@ -124,7 +124,7 @@ fn from_layout_to_file() {
     std::fs::write(folder.path().join("new/folder/picture.png"), "changed").unwrap();
     assert_eq!(save.effect(&saved, &context), Effect::Restorable, "another hand has changed the file");
     save.restore(&saved, &context).unwrap();
-    assert_eq!(save.effect(&saved, &context), Effect::Stands);
+    assert_eq!(save.effect(&saved, &context), Effect::Intact);
 }
 
 /// A written file is kept as it is, and comes back elsewhere; but one with its graph is not one without.
@@ -140,7 +140,7 @@ fn written_files_are_restored() {
     let codec = SavedFile::CODEC.unwrap();
     let kept = (codec.encode)(&saved.file).unwrap().unwrap();
     let saved = SaveImageOutputs { file: Arc::new((codec.decode)(&kept).unwrap()) };
-    assert_eq!(save.effect(&saved, &here), Effect::Stands);
+    assert_eq!(save.effect(&saved, &here), Effect::Intact);
     assert_eq!(save.effect(&saved, &there), Effect::Restorable);
     save.restore(&saved, &there).unwrap();
     assert_eq!(read(elsewhere.path(), "a/picture.png"), *saved.file.0);
@@ -149,16 +149,16 @@ fn written_files_are_restored() {
         let host = Arc::unwrap_or_clone(host(folder.path())).with_service(Metadata(!wanted));
         Context::detached(Arc::new(host))
     };
-    assert_eq!(save.effect(&saved, &bare(false)), Effect::Stands);
+    assert_eq!(save.effect(&saved, &bare(false)), Effect::Intact);
     assert_eq!(save.effect(&saved, &bare(true)), Effect::Gone);
     let without = save.run(SaveImageInputs { image: picture(24, 16) }, &bare(true)).unwrap();
     assert!(without.file.0.len() < saved.file.0.len());
-    assert_eq!(save.effect(&without, &bare(true)), Effect::Stands);
+    assert_eq!(save.effect(&without, &bare(true)), Effect::Intact);
     assert_eq!(save.effect(&without, &here), Effect::Gone);
 
     let save = node::<SaveLatent>(json!({ "path": "z.safetensors" }));
     let saved = save.run(SaveLatentInputs { latent: latent(3) }, &here).unwrap();
-    assert_eq!(save.effect(&saved, &bare(true)), Effect::Stands, "a latent carries no graph");
+    assert_eq!(save.effect(&saved, &bare(true)), Effect::Intact, "a latent carries no graph");
     assert_eq!(save.effect(&saved, &there), Effect::Restorable);
     save.restore(&saved, &there).unwrap();
     assert_eq!(read(elsewhere.path(), "z.safetensors"), read(folder.path(), "z.safetensors"));
@@ -299,7 +299,7 @@ fn a_latent_comes_back_bit_for_bit() {
     let z = latent(5);
     let save = node::<SaveLatent>(json!({ "path": "z.safetensors" }));
     let saved = save.run(SaveLatentInputs { latent: z.clone() }, &context).unwrap();
-    assert_eq!(save.effect(&saved, &context), Effect::Stands);
+    assert_eq!(save.effect(&saved, &context), Effect::Intact);
     let back = node::<LoadLatent>(json!({ "path": "z.safetensors" })).run((), &context).unwrap().latent;
     assert_eq!(back.family, Some(Family::Sdxl));
     let bits = |z: &Tensor| numbers(z).into_iter().map(f32::to_bits).collect::<Vec<_>>();

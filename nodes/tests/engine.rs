@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use lsregen_diffusion::candle_core::Device;
 use lsregen_engine::{
-    Cancel, Diagnostic, Event, Executor, FileDigests, Host, Lanes, Order, Outcome, Override, Plan, Registry, Source,
-    Store, check,
+    Cancel, Diagnostic, Event, Executor, FileDigests, Host, Lanes, Outcome, Override, Plan, Registry, RunRequest,
+    Source, Store, check,
 };
 use lsregen_nodes::metadata::{Carried, carried};
 use lsregen_nodes::{Metadata, Numerics, Precision, registry};
@@ -84,7 +84,7 @@ fn run(host: Host, registry: &Registry, store: &Arc<Store>, set: &[&str]) -> Vec
     let graph = Arc::new(checked.graph.unwrap());
     let plan = Plan::new(&graph, &host, store, &FileDigests::new()).unwrap();
     let subscriber = Arc::new(|_: &Event| {});
-    let order = Order { graph, plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
+    let order = RunRequest { graph, plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
     let executor = Executor::new(Lanes::NARROW, store.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let summary = runtime.block_on(async { executor.start(order).finished().await });

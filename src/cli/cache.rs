@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
-use lsregen_engine::{DiskStore, Explanation, FileDigests, Store, Swept};
+use lsregen_engine::{DiskStore, Explanation, FileDigests, Store, SweepReport};
 
 use super::args::{CacheFolderArgs, HostArgs, ParamArgs};
 use super::{Exit, console, open, print, usage};
@@ -74,8 +74,8 @@ fn size(bytes: u64) -> String {
 
 fn status(store: &DiskStore) -> Result<Exit, Exit> {
     let status = store.status();
-    let results: usize = status.kinds.values().map(|kind| kind.results).sum();
-    let records: usize = status.kinds.values().map(|kind| kind.records).sum();
+    let results: usize = status.by_type.values().map(|kind| kind.results).sum();
+    let records: usize = status.by_type.values().map(|kind| kind.records).sum();
     print(&format!("folder     {}\n", store.folder().path().display()));
     print(&format!("size       {} of {}\n", size(status.bytes), size(store.limit())));
     print(&format!("results    {results}, and the keys of {records} that are not stored on disk\n"));
@@ -87,8 +87,8 @@ fn status(store: &DiskStore) -> Result<Exit, Exit> {
     if status.damaged > 0 {
         print(&format!("corrupt    at least {}: `lsregen cache verify` removes them\n", status.damaged));
     }
-    let width = status.kinds.keys().map(|name| name.len()).max().unwrap_or(0);
-    for (name, kind) in &status.kinds {
+    let width = status.by_type.keys().map(|name| name.len()).max().unwrap_or(0);
+    for (name, kind) in &status.by_type {
         let records = if kind.records > 0 { format!("  {} not stored", kind.records) } else { String::new() };
         print(&format!("  {name:width$}  {:6}  {:>10}{records}\n", kind.results, size(kind.bytes)));
     }
@@ -96,8 +96,8 @@ fn status(store: &DiskStore) -> Result<Exit, Exit> {
 }
 
 /// Removes results and prints what was removed.
-fn sweep(store: &DiskStore, sweep: fn(&DiskStore) -> io::Result<Swept>) -> Result<Exit, Exit> {
-    let Swept { entries, blobs, temporary, bytes, left } = sweep(store).map_err(|error| {
+fn sweep(store: &DiskStore, sweep: fn(&DiskStore) -> io::Result<SweepReport>) -> Result<Exit, Exit> {
+    let SweepReport { entries, blobs, temporary, bytes, left } = sweep(store).map_err(|error| {
         console::complain(format_args!("{}: cannot be cleaned: {error}", store.folder().path().display()));
         Exit::Failed
     })?;

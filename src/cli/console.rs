@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use lsregen_engine::{Event, Fetching, Graph, Outcome, Subscriber, Summary};
+use lsregen_engine::{Event, FetchProgress, Graph, Outcome, Subscriber, Summary};
 
 /// Writes text as it is. A closed stderr is not an error.
 pub fn say(text: &str) {
@@ -35,7 +35,7 @@ impl Fetches {
         Fetches { quiet, bar: None, file: String::new() }
     }
 
-    pub fn show(&mut self, fetching: Fetching) {
+    pub fn show(&mut self, fetching: FetchProgress) {
         let new = self.file != fetching.file;
         if new {
             self.file = fetching.file.into();
@@ -137,15 +137,15 @@ impl Progress {
             let node = graph.node(index);
             let what = match outcome {
                 Outcome::Ran { duration, .. } => seconds(*duration),
-                Outcome::Hit => "cached".into(),
+                Outcome::Cached => "cached".into(),
                 Outcome::Joined => "result of another run".into(),
                 Outcome::Shared { with } => format!("same as {with}"),
-                Outcome::Unneeded => "skipped: no output needs it".into(),
+                Outcome::Skipped => "skipped: no output needs it".into(),
                 Outcome::Failed { .. } => "failed".into(),
-                Outcome::Skipped { because } => format!("skipped: {because} failed"),
+                Outcome::Blocked { because } => format!("skipped: {because} failed"),
                 Outcome::Cancelled => "cancelled".into(),
             };
-            let failed = matches!(outcome, Outcome::Failed { .. } | Outcome::Skipped { .. } | Outcome::Cancelled);
+            let failed = matches!(outcome, Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Cancelled);
             if !quiet || failed {
                 self.line(&format!("{:names$}  {:types$}  {what}\n", node.name, node.node_type.name));
             }

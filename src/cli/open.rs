@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsregen_engine::{
-    Checked, Diagnostic, Fetching, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry,
+    Checked, Diagnostic, FetchProgress, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry,
     Severity, Source, Store, check, check_with, read_source, render,
 };
 use lsregen_nodes::registry;
@@ -56,7 +56,7 @@ impl GraphText {
         overrides: &[Override],
         registry: &Registry,
         host: &Host,
-        progress: &mut dyn FnMut(Fetching),
+        progress: &mut dyn FnMut(FetchProgress),
     ) -> Checked {
         let mut checked = self.check(overrides, registry, host);
         // A graph that writes nothing is not run, and downloads nothing.
@@ -123,7 +123,7 @@ pub fn open_to_run(path: &Path, params: &ParamArgs, host: &Host, quiet: bool) ->
 ///
 /// # Errors
 /// The first file that cannot be fetched, at the place that names it.
-pub fn fetch(graph: &Graph, host: &Host, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Box<Diagnostic>> {
+pub fn fetch(graph: &Graph, host: &Host, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, Box<Diagnostic>> {
     graph.fetch(host, progress).map_err(|error| Box::new(unplannable(graph, *error)))
 }
 
@@ -159,8 +159,8 @@ pub fn digests(store: &Store) -> FileDigests {
 
 /// The error at its place in the graph file.
 fn unplannable(graph: &Graph, error: PlanError) -> Diagnostic {
-    let label = graph.locate(error.node, &error.fault.path);
-    Diagnostic::error("unplannable", error.to_string(), label).help(error.fault.help)
+    let label = graph.locate(error.node, &error.cause.path);
+    Diagnostic::error("unplannable", error.to_string(), label).help(error.cause.help)
 }
 
 /// One line: `graphs/a.yaml: 2 errors, 1 warning`, or `graphs/a.yaml: no errors`.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use lsregen_engine::Recorded;
+use lsregen_engine::GraphRecord;
 use lsregen_nodes::metadata::{Carried, carried, is_png};
 
 use super::{Exit, console, usage};
@@ -13,7 +13,7 @@ use super::{Exit, console, usage};
 ///
 /// # Errors
 /// When the PNG file holds no valid record; the reason is printed.
-pub fn read(path: &Path) -> Result<Option<Recorded>, Exit> {
+pub fn read(path: &Path) -> Result<Option<GraphRecord>, Exit> {
     let mut png = vec![];
     let Ok(mut file) = File::open(path) else { return Ok(None) };
     // The signature first: a file that is not a PNG may be large.
@@ -38,7 +38,7 @@ pub fn read(path: &Path) -> Result<Option<Recorded>, Exit> {
         }
         Err(error) => return Err(invalid(format!("{shown}: the graph cannot be read: {error}"))),
     };
-    Recorded::parse(&json).map(Some).map_err(|error| invalid(format!("{shown}: {error}")))
+    GraphRecord::parse(&json).map(Some).map_err(|error| invalid(format!("{shown}: {error}")))
 }
 
 fn invalid(message: String) -> Exit {

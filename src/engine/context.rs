@@ -150,7 +150,7 @@ impl Context {
     }
 
     /// Whether someone wants to see [previews](Context::preview); without, do not make any.
-    pub fn wants_previews(&self) -> bool {
+    pub fn previews_enabled(&self) -> bool {
         self.host.previews
     }
 
@@ -193,12 +193,12 @@ impl Context {
 pub struct Cancel {
     asked: Arc<AtomicBool>,
     /// Of a node's work: those who wait for it. It is cancelled when none of them does any longer.
-    wanted: Option<Arc<dyn Wanted>>,
+    waiters: Option<Arc<dyn Awaited>>,
 }
 
 /// Who can say whether someone still waits for a node's result.
-pub(crate) trait Wanted: Send + Sync {
-    fn is_wanted(&self) -> bool;
+pub(crate) trait Awaited: Send + Sync {
+    fn is_awaited(&self) -> bool;
 }
 
 impl Cancel {
@@ -206,8 +206,8 @@ impl Cancel {
         Cancel::default()
     }
 
-    pub(crate) fn unless(wanted: Arc<dyn Wanted>) -> Cancel {
-        Cancel { asked: Arc::default(), wanted: Some(wanted) }
+    pub(crate) fn when_abandoned(waiters: Arc<dyn Awaited>) -> Cancel {
+        Cancel { asked: Arc::default(), waiters: Some(waiters) }
     }
 
     pub fn cancel(&self) {
@@ -215,7 +215,7 @@ impl Cancel {
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) || self.wanted.as_ref().is_some_and(|wanted| !wanted.is_wanted())
+        self.asked.load(Ordering::Relaxed) || self.waiters.as_ref().is_some_and(|waiters| !waiters.is_awaited())
     }
 
     /// `Err` once the run is cancelled.

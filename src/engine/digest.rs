@@ -32,13 +32,13 @@ impl fmt::Debug for Digest {
 /// A text that is no digest.
 #[derive(Debug, thiserror::Error)]
 #[error("a digest has 64 hexadecimal digits")]
-pub struct NoDigest;
+pub struct ParseDigestError;
 
 impl FromStr for Digest {
-    type Err = NoDigest;
+    type Err = ParseDigestError;
 
-    fn from_str(text: &str) -> Result<Digest, NoDigest> {
-        blake3::Hash::from_hex(text).map(|hash| Digest(hash.into())).map_err(|_| NoDigest)
+    fn from_str(text: &str) -> Result<Digest, ParseDigestError> {
+        blake3::Hash::from_hex(text).map(|hash| Digest(hash.into())).map_err(|_| ParseDigestError)
     }
 }
 

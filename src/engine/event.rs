@@ -13,12 +13,12 @@ pub enum Event {
     /// asked for at all.
     PlanMade {
         run: usize,
-        hit: usize,
+        cached: usize,
         shared: usize,
-        unneeded: usize,
+        skipped: usize,
     },
     /// The node's result was known.
-    Hit {
+    Cached {
         node: Arc<str>,
         key: Key,
     },
@@ -72,7 +72,7 @@ pub enum Event {
         error: String,
     },
     /// The node did not run, because `because`, somewhere above it or of the same key, failed.
-    Skipped {
+    Blocked {
         node: Arc<str>,
         because: Arc<str>,
     },

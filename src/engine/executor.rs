@@ -17,7 +17,6 @@ use tokio::sync::oneshot;
 use crate::context::{Cancel, Cancelled, Context, Host};
 use crate::event::{Event, Subscriber};
 use crate::files::FileState;
-use crate::flight::{FlightId, Wanters};
 use crate::graph::{Graph, GraphNode};
 use crate::key::{Key, Material};
 use crate::lane::{Lane, Lanes};
@@ -25,14 +24,15 @@ use crate::panic::guarded;
 use crate::plan::Plan;
 use crate::run::{Ready, Run, Summary};
 use crate::store::Store;
-use crate::value::Value;
+use crate::task::{TaskId, Waiters};
+use crate::value::EdgeValue;
 
 /// Runs plans, and keeps their results in a store. Clones are the same executor.
 #[derive(Clone)]
 pub struct Executor(Arc<Shared>);
 
 /// A run to be started.
-pub struct Order {
+pub struct RunRequest {
     pub graph: Arc<Graph>,
     /// Made of this `graph`, for this `host`.
     pub plan: Plan,
@@ -65,12 +65,12 @@ impl Executor {
     ///
     /// # Panics
     /// Outside a tokio runtime, on whose threads for blocking work the nodes run.
-    pub fn start(&self, order: Order) -> Running {
+    pub fn start(&self, request: RunRequest) -> Running {
         let (done, summary) = oneshot::channel();
         let mut state = self.0.lock();
         let id = state.started;
         state.started += 1;
-        let (run, ready) = Run::new(order, done);
+        let (run, ready) = Run::new(request, done);
         state.runs.insert(id, run);
         state.go_on(id, ready, &self.0.store);
         self.0.call_workers(&mut state, 0);
@@ -102,16 +102,16 @@ struct Shared {
 }
 
 /// First come the nodes of the earlier run, and in a run those first in its order.
-type Place = (usize, usize);
+type Priority = (usize, usize);
 
 #[derive(Default)]
 struct State {
     runs: HashMap<usize, Run>,
     /// Number of runs so far.
     started: usize,
-    flights: HashMap<FlightId, Flight>,
+    tasks: HashMap<TaskId, Task>,
     /// Of each lane: what waits for it, and how many more nodes may be at work.
-    queues: [BinaryHeap<Reverse<(Place, FlightId)>>; 3],
+    queues: [BinaryHeap<Reverse<(Priority, TaskId)>>; 3],
     free: [usize; 3],
     workers: usize,
     idle: usize,
@@ -120,16 +120,16 @@ struct State {
     panicked: Option<Box<dyn std::any::Any + Send>>,
 }
 
-struct Flight {
-    place: Place,
-    kind: Kind,
-    wanters: Arc<Wanters>,
+struct Task {
+    place: Priority,
+    kind: TaskKind,
+    waiters: Arc<Waiters>,
     /// A worker has it.
     taken: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TaskKind {
     Run,
     /// Makes the effect of a known result again.
     Restore,
@@ -137,7 +137,7 @@ enum Kind {
 
 /// A node's work in a worker's hands.
 struct Job {
-    id: FlightId,
+    id: TaskId,
     lane: Lane,
     key: Key,
     graph: Arc<Graph>,
@@ -149,20 +149,20 @@ struct Job {
 enum Work {
     /// Inputs of each socket, as far as they are there.
     Run {
-        inputs: Option<Vec<Vec<Value>>>,
+        inputs: Option<Vec<Vec<EdgeValue>>>,
         material: Material,
         files: Vec<FileState>,
     },
     Restore {
-        outputs: Arc<[Value]>,
+        outputs: Arc<[EdgeValue]>,
     },
 }
 
 /// What came of a job.
-struct Landing {
-    id: FlightId,
+struct Completion {
+    id: TaskId,
     lane: Lane,
-    result: anyhow::Result<Arc<[Value]>>,
+    result: anyhow::Result<Arc<[EdgeValue]>>,
     duration: Duration,
 }
 
@@ -191,9 +191,9 @@ impl Shared {
                 if let Some(job) = state.take(&self.store) {
                     self.call_workers(&mut state, 0);
                     drop(state);
-                    let landing = job.fly(&self.store);
+                    let completion = job.execute(&self.store);
                     state = self.lock();
-                    state.land(landing, &self.store);
+                    state.complete(completion, &self.store);
                     self.call_workers(&mut state, 1);
                 } else if state.runs.is_empty() {
                     break;
@@ -225,9 +225,9 @@ impl State {
                 continue;
             }
             let (step, graph_node) = run.step(node);
-            let (key, kind) = (step.key, if restore { Kind::Restore } else { Kind::Run });
+            let (key, kind) = (step.key, if restore { TaskKind::Restore } else { TaskKind::Run });
             // A result may have come in since the plan was made; that of an effect does not bring the effect.
-            if kind == Kind::Run
+            if kind == TaskKind::Run
                 && !graph_node.node_type.output
                 && let Some(outputs) = store.memory().get(&key)
             {
@@ -235,21 +235,21 @@ impl State {
                 continue;
             }
             let lane = graph_node.node_type.lane;
-            let flight_id = FlightId { key, run: graph_node.node_type.output.then_some(id) };
-            let wanter = run.wanter(id, node);
-            match self.flights.get(&flight_id) {
-                Some(flight) => {
-                    if flight.taken {
-                        run.tell(Event::Joined { node: wanter.name.clone(), key });
+            let task_id = TaskId { key, run: graph_node.node_type.output.then_some(id) };
+            let waiter = run.waiter(id, node);
+            match self.tasks.get(&task_id) {
+                Some(task) => {
+                    if task.taken {
+                        run.tell(Event::Joined { node: waiter.name.clone(), key });
                     }
-                    flight.wanters.join(wanter);
+                    task.waiters.join(waiter);
                 }
                 None => {
                     let place = (id, run.place(node));
-                    let wanters = Arc::new(Wanters::default());
-                    wanters.join(wanter);
-                    self.flights.insert(flight_id, Flight { place, kind, wanters, taken: false });
-                    self.queues[lane as usize].push(Reverse((place, flight_id)));
+                    let waiters = Arc::new(Waiters::default());
+                    waiters.join(waiter);
+                    self.tasks.insert(task_id, Task { place, kind, waiters, taken: false });
+                    self.queues[lane as usize].push(Reverse((place, task_id)));
                 }
             }
         }
@@ -267,36 +267,36 @@ impl State {
             let first = |lane: Lane| self.queues[lane as usize].peek().map(|Reverse((place, _))| (*place, lane));
             let (_, lane) = lanes.filter_map(first).min_by_key(|(place, _)| *place)?;
             let Reverse((_, id)) = self.queues[lane as usize].pop()?;
-            let Some(flight) = self.flights.get_mut(&id) else { continue };
-            let wanters = flight.wanters.clone();
-            for wanter in wanters.list().iter().filter(|wanter| wanter.stop.is_asked()) {
-                let Some(run) = self.runs.get_mut(&wanter.run) else { continue };
-                wanters.leave(wanter);
-                let ready = run.give_up(wanter.node);
-                self.go_on(wanter.run, ready, store);
+            let Some(task) = self.tasks.get_mut(&id) else { continue };
+            let waiters = task.waiters.clone();
+            for waiter in waiters.list().iter().filter(|waiter| waiter.stop.is_asked()) {
+                let Some(run) = self.runs.get_mut(&waiter.run) else { continue };
+                waiters.leave(waiter);
+                let ready = run.give_up(waiter.node);
+                self.go_on(waiter.run, ready, store);
             }
-            let list = wanters.list();
+            let list = waiters.list();
             let Some((first, run)) = list.first().and_then(|first| Some((first, self.runs.get_mut(&first.run)?)))
             else {
-                self.flights.remove(&id);
+                self.tasks.remove(&id);
                 continue;
             };
-            let Some(flight) = self.flights.get_mut(&id) else { continue };
-            flight.taken = true;
-            let kind = flight.kind;
+            let Some(task) = self.tasks.get_mut(&id) else { continue };
+            task.taken = true;
+            let kind = task.kind;
             self.free[lane as usize] -= 1;
-            let cx = run.context(first.node, Cancel::unless(wanters.clone()), wanters);
+            let cx = run.context(first.node, Cancel::when_abandoned(waiters.clone()), waiters);
             let (key, graph) = (id.key, run.graph().clone());
             let work = match kind {
-                Kind::Restore => Work::Restore { outputs: run.known(first.node) },
-                Kind::Run => {
+                TaskKind::Restore => Work::Restore { outputs: run.known(first.node) },
+                TaskKind::Run => {
                     let inputs = run.inputs(first.node);
                     let (step, _) = run.step(first.node);
                     Work::Run { inputs, material: step.material.clone(), files: step.files.clone() }
                 }
             };
             let job = Job { id, lane, key, graph, node: first.node, cx, work };
-            if kind == Kind::Run {
+            if kind == TaskKind::Run {
                 first.subscriber.event(&Event::NodeStarted { node: first.name.clone(), key, lane });
                 for other in &list[1..] {
                     other.subscriber.event(&Event::Joined { node: other.name.clone(), key });
@@ -307,45 +307,45 @@ impl State {
     }
 
     /// Gives what came of a node's work to all who wait for it.
-    fn land(&mut self, landing: Landing, store: &Store) {
-        let Landing { id, lane, result, duration } = landing;
+    fn complete(&mut self, completion: Completion, store: &Store) {
+        let Completion { id, lane, result, duration } = completion;
         self.free[lane as usize] += 1;
-        let Some(flight) = self.flights.remove(&id) else { return };
+        let Some(task) = self.tasks.remove(&id) else { return };
         let cancelled = matches!(&result, Err(error) if is_cancellation(error));
         if cancelled {
             let mut again = false;
-            for wanter in flight.wanters.list() {
-                let Some(run) = self.runs.get_mut(&wanter.run) else { continue };
-                if run.is_to_stop() || run.took(wanter.node) {
-                    let ready = run.give_up(wanter.node);
-                    self.go_on(wanter.run, ready, store);
-                    flight.wanters.leave(&wanter);
+            for waiter in task.waiters.list() {
+                let Some(run) = self.runs.get_mut(&waiter.run) else { continue };
+                if run.is_to_stop() || run.took(waiter.node) {
+                    let ready = run.give_up(waiter.node);
+                    self.go_on(waiter.run, ready, store);
+                    task.waiters.leave(&waiter);
                 } else {
                     again = true;
                 }
             }
             // Someone joined when the work had given up already: once more, for them.
             if again {
-                self.queues[lane as usize].push(Reverse((flight.place, id)));
-                self.flights.insert(id, Flight { taken: false, ..flight });
+                self.queues[lane as usize].push(Reverse((task.place, id)));
+                self.tasks.insert(id, Task { taken: false, ..task });
             }
             return;
         }
         let result = result.map_err(|error| format!("{error:#}"));
-        for wanter in flight.wanters.list() {
-            let Some(run) = self.runs.get_mut(&wanter.run) else { continue };
+        for waiter in task.waiters.list() {
+            let Some(run) = self.runs.get_mut(&waiter.run) else { continue };
             let ready = match &result {
-                Ok(outputs) if flight.kind == Kind::Run => run.ran(wanter.node, outputs, duration),
-                Ok(_) => run.restored(wanter.node),
-                Err(error) => run.failed(wanter.node, error),
+                Ok(outputs) if task.kind == TaskKind::Run => run.ran(waiter.node, outputs, duration),
+                Ok(_) => run.restored(waiter.node),
+                Err(error) => run.failed(waiter.node, error),
             };
-            self.go_on(wanter.run, ready, store);
+            self.go_on(waiter.run, ready, store);
         }
     }
 }
 
 impl Job {
-    fn fly(self, store: &Store) -> Landing {
+    fn execute(self, store: &Store) -> Completion {
         let Job { id, lane, key, graph, node, cx, work } = self;
         let node = graph.node(node);
         let name = node.node_type.name;
@@ -361,7 +361,7 @@ impl Job {
                 outputs
             }),
         };
-        Landing { id, lane, result, duration: start.elapsed() }
+        Completion { id, lane, result, duration: start.elapsed() }
     }
 }
 
@@ -371,14 +371,14 @@ impl Job {
 /// The node's own; or what makes its result unfit for its key or its consumers.
 fn outputs(
     node: &GraphNode,
-    inputs: Option<Vec<Vec<Value>>>,
+    inputs: Option<Vec<Vec<EdgeValue>>>,
     files: &[FileState],
     cx: &Context,
-) -> anyhow::Result<Vec<Value>> {
+) -> anyhow::Result<Vec<EdgeValue>> {
     let Some(inputs) = inputs else { bail!("an input is missing (this is a bug of the engine)") };
     let name = node.node_type.name;
     let outputs = guarded(name, || node.node.run(inputs, cx))??;
-    let given: Vec<_> = outputs.iter().map(Value::type_name).collect();
+    let given: Vec<_> = outputs.iter().map(EdgeValue::type_name).collect();
     let declared = node.node_type.outputs.iter().map(|socket| socket.type_name);
     ensure!(
         declared.clone().eq(given.iter().copied()),

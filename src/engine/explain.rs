@@ -23,12 +23,12 @@ pub struct Explanation {
     /// Of this very key: its result, or the record that there was one.
     pub known: Option<Manifest>,
     /// Where the key is unknown: the result of that node type that has most in common with it.
-    pub nearest: Option<Nearest>,
+    pub nearest: Option<NearestResult>,
 }
 
 /// A known result of the same node type, and how it differs.
 #[derive(Clone, Debug)]
-pub struct Nearest {
+pub struct NearestResult {
     pub key: Key,
     pub created: SystemTime,
     pub differences: Vec<Difference>,
@@ -61,7 +61,7 @@ pub enum Cause {
     /// What differs there.
     Differences(Vec<Difference>),
     /// It was told before.
-    Told,
+    Reported,
     /// A node of another type fed it then.
     OtherType { was: String },
     /// Of what fed it then, no record is left.
@@ -132,7 +132,7 @@ impl<'a> Search<'a> {
         self.plan.steps().iter().find(|step| step.node == node)
     }
 
-    fn nearest(&mut self, node: NodeIndex, material: &Material) -> Option<Nearest> {
+    fn nearest(&mut self, node: NodeIndex, material: &Material) -> Option<NearestResult> {
         let alike = self.disk.manifests().filter(|manifest| manifest.material.node_type == material.node_type);
         let distance = |manifest: &Manifest| {
             let differences = own_differences(material, &manifest.material).len()
@@ -141,7 +141,7 @@ impl<'a> Search<'a> {
         };
         let nearest = alike.min_by_key(distance)?;
         let differences = self.differences(node, material, &nearest.material);
-        Some(Nearest { key: nearest.key, created: nearest.created(), differences })
+        Some(NearestResult { key: nearest.key, created: nearest.created(), differences })
     }
 
     /// What differs, its own before its inputs'.
@@ -166,7 +166,7 @@ impl<'a> Search<'a> {
     /// Why `producer` has another key than it had.
     fn cause(&mut self, producer: NodeIndex, was: Key) -> Cause {
         if !self.told.insert((producer, was)) {
-            return Cause::Told;
+            return Cause::Reported;
         }
         let (Some(step), Some(record)) = (self.step(producer), self.disk.manifest(&was)) else {
             return Cause::NoRecord;
@@ -294,7 +294,7 @@ fn write_differences(text: &mut String, graph: &Graph, differences: &[Difference
                         write_differences(text, graph, differences, depth + 1);
                         Ok(())
                     }
-                    Cause::Told => writeln!(text, ": see above"),
+                    Cause::Reported => writeln!(text, ": see above"),
                     Cause::OtherType { was } => writeln!(text, ": was by a {was}"),
                     Cause::TooFar => writeln!(text, ": the cause lies further up; explain that node"),
                     Cause::NoRecord => writeln!(text, ": what it was is no longer on record"),

@@ -42,7 +42,7 @@ pub struct FileDigests {
 
 /// What is remembered of a file on disk.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct FileRecord {
     /// For a person who looks; the file that holds the record is called by it.
     path: PathBuf,
     stamp: Stamp,
@@ -92,7 +92,7 @@ impl FileDigests {
     /// What the disk remembers of a file.
     fn recall(&self, path: &Path) -> Option<(Stamp, Digest)> {
         let place = self.kept.as_ref()?.file(&name(path)?);
-        let record: Record = sealed::open(&std::fs::read(place).ok()?)?;
+        let record: FileRecord = sealed::open(&std::fs::read(place).ok()?)?;
         Some((record.stamp, record.digest))
     }
 
@@ -100,7 +100,7 @@ impl FileDigests {
     fn record(&self, state: &FileState) {
         let write = |folder: &CacheFolder| -> Option<()> {
             let path = std::path::absolute(&state.path).ok()?;
-            let text = sealed::seal(&Record { path, stamp: state.stamp, digest: state.digest }).ok()?;
+            let text = sealed::seal(&FileRecord { path, stamp: state.stamp, digest: state.digest }).ok()?;
             folder.write(&folder.share().ok()?, &folder.file(&name(&state.path)?), text.as_bytes()).ok()
         };
         self.kept.as_ref().and_then(write);

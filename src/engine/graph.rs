@@ -12,13 +12,13 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::context::{CheckContext, Host};
 use crate::diagnostic::Label;
-use crate::node::{DynNode, Fetching, NodeType};
+use crate::node::{DynNode, FetchProgress, NodeType};
 use crate::overrides::Override;
 use crate::plan::PlanError;
 use crate::resolved::resolved;
 use crate::source::{Source, Span};
-use crate::texts::Texts;
-use crate::yaml::{Data, Item, Key, Place};
+use crate::source_map::SourceMap;
+use crate::yaml::{Location, YamlData, YamlKey, YamlValue};
 
 /// A link: which output of which node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,9 +68,9 @@ pub struct Graph {
 /// What the files of a graph say, for faults that show after the check.
 #[derive(Default)]
 pub(crate) struct Written {
-    pub texts: Option<Texts>,
+    pub sources: Option<SourceMap>,
     /// Of each node, its name and what is written under it.
-    pub nodes: Vec<(Place, Item)>,
+    pub nodes: Vec<(Location, YamlValue)>,
     pub included: Vec<Included>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Written {
 pub struct Included {
     /// As it is written, from the folder of the outermost graph on.
     pub path: PathBuf,
-    /// Its place, as [`path`](Included::path) stands in the host's graph folder.
+    /// Its location, as [`path`](Included::path) stands in the host's graph folder.
     pub resolved: PathBuf,
     pub source: Arc<Source>,
 }
@@ -110,7 +110,7 @@ impl Graph {
                 let (written, overrides) = (Written::default(), vec![]);
                 Ok(Graph { source, nodes: graph, order, written, overrides, resolved: OnceLock::new() })
             }
-            None => Err(Cycle(knots(&graph).into_iter().next().unwrap_or_default())),
+            None => Err(Cycle(cycles(&graph).into_iter().next().unwrap_or_default())),
         }
     }
 
@@ -138,14 +138,14 @@ impl Graph {
     ///
     /// # Errors
     /// The first node whose files could not be brought.
-    pub fn fetch(&self, host: &Host, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Box<PlanError>> {
+    pub fn fetch(&self, host: &Host, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, Box<PlanError>> {
         let mut came = false;
         for &index in &self.order {
             let node = &self.nodes[index];
             let cx = CheckContext::within(host, node.folder.as_deref());
             let fetched = node.node.fetch(&cx, progress);
             let name = &node.name;
-            came |= fetched.map_err(|fault| Box::new(PlanError { node: index, name: name.clone(), fault }))?;
+            came |= fetched.map_err(|cause| Box::new(PlanError { node: index, name: name.clone(), cause }))?;
         }
         Ok(came)
     }
@@ -156,17 +156,17 @@ impl Graph {
         self.nodes.node_indices().filter(|&index| self.nodes[index].node_type.output)
     }
 
-    /// Where a parameter stands in its node's file, by [`Fault::path`](crate::Fault::path): the place of its value, or of
+    /// Where a parameter stands in its node's file, by [`NodeError::path`](crate::NodeError::path): the location of its value, or of
     /// the `${…}` that gave it; where there is none, of what holds it, at last of the node's name.
     pub fn locate(&self, node: NodeIndex, path: &str) -> Label {
-        let (Some(texts), Some((name, value))) = (&self.written.texts, self.written.nodes.get(node.index())) else {
+        let (Some(sources), Some((name, value))) = (&self.written.sources, self.written.nodes.get(node.index())) else {
             return Label::new(&self.source, self.nodes[node].span, "");
         };
-        let place = match find(value, path) {
-            (Some(_), item) => item.place,
+        let location = match find(value, path) {
+            (Some(_), item) => item.location,
             (None, _) => *name,
         };
-        texts.standing(place, "")
+        sources.usage(location, "")
     }
 
     pub(crate) fn with_written(self, written: Written) -> Graph {
@@ -203,7 +203,7 @@ fn order(graph: &DiGraph<GraphNode, ()>) -> Option<Vec<NodeIndex>> {
 
 /// Of each set of nodes that wait for each other, a shortest cycle through its first node, each linked to by the one
 /// before it. Not by recursion, for a chain of nodes may be long.
-pub(crate) fn knots<N>(graph: &DiGraph<N, ()>) -> Vec<Vec<NodeIndex>> {
+pub(crate) fn cycles<N>(graph: &DiGraph<N, ()>) -> Vec<Vec<NodeIndex>> {
     let is_knot = |nodes: &Vec<NodeIndex>| nodes.len() > 1 || graph.contains_edge(nodes[0], nodes[0]);
     let mut cycles: Vec<_> = kosaraju_scc(graph).into_iter().filter(is_knot).map(|knot| cycle(graph, &knot)).collect();
     cycles.sort();
@@ -232,12 +232,12 @@ fn cycle<N>(graph: &DiGraph<N, ()>, knot: &[NodeIndex]) -> Vec<NodeIndex> {
 }
 
 /// The value at a path such as `boxes/1/box` within a node, and its key; what of the path is not there is left out.
-pub(crate) fn find<'a>(node: &'a Item, path: &str) -> (Option<&'a Key>, &'a Item) {
+pub(crate) fn find<'a>(node: &'a YamlValue, path: &str) -> (Option<&'a YamlKey>, &'a YamlValue) {
     let (mut found_key, mut found) = (None, node);
     for part in path.split('/').filter(|part| !part.is_empty()) {
         let next = match &found.data {
-            Data::Map(_) => found.get(part).map(|(key, value)| (Some(key), value)),
-            Data::List(items) => {
+            YamlData::Map(_) => found.get(part).map(|(key, value)| (Some(key), value)),
+            YamlData::List(items) => {
                 part.parse::<usize>().ok().and_then(|index| items.get(index)).map(|item| (found_key, item))
             }
             _ => None,

@@ -4,11 +4,11 @@ use crate::node::{DynNode, Node};
 
 /// The links of a node, socket by socket.
 pub struct Links<'a> {
-    links: Vec<Linked<'a>>,
+    links: Vec<LinkedNode<'a>>,
 }
 
 /// One link: where it leads.
-pub struct Linked<'a> {
+pub struct LinkedNode<'a> {
     /// The socket that takes the link.
     pub socket: &'static str,
     /// Its number among the socket's links.
@@ -20,16 +20,16 @@ pub struct Linked<'a> {
     /// The variant (model family) of the value, where it is known.
     pub variant: Option<&'a str>,
     /// The producer's own links, when they are asked for.
-    pub further: Box<dyn Fn() -> Links<'a> + 'a>,
+    pub upstream: Box<dyn Fn() -> Links<'a> + 'a>,
 }
 
 impl<'a> Links<'a> {
-    pub fn new(links: Vec<Linked<'a>>) -> Links<'a> {
+    pub fn new(links: Vec<LinkedNode<'a>>) -> Links<'a> {
         Links { links }
     }
 
     /// The links of `socket` that lead to nodes of the type `N`.
-    pub fn to<N: Node>(&self, socket: &str) -> impl Iterator<Item = (&Linked<'a>, &'a N)> {
+    pub fn to<N: Node>(&self, socket: &str) -> impl Iterator<Item = (&LinkedNode<'a>, &'a N)> {
         let links = self.links.iter().filter(move |link| link.socket == socket);
         links.filter_map(|link| Some((link, link.node?.as_any().downcast_ref::<N>()?)))
     }

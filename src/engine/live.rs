@@ -6,7 +6,7 @@ use petgraph::graph::NodeIndex;
 
 use crate::graph::{Graph, Link};
 use crate::plan::{Action, Step};
-use crate::value::Value;
+use crate::value::EdgeValue;
 
 pub(crate) struct Live {
     /// By node: where its outputs begin in `slots`. Nodes that share work share slots.
@@ -16,7 +16,7 @@ pub(crate) struct Live {
 
 #[derive(Default)]
 struct Slot {
-    value: Option<Value>,
+    value: Option<EdgeValue>,
     /// Links that have yet to take the value.
     readers: usize,
 }
@@ -41,7 +41,7 @@ impl Live {
     }
 
     /// Takes over a node's outputs, as far as someone waits for them.
-    pub(crate) fn put(&mut self, producer: NodeIndex, outputs: &[Value]) {
+    pub(crate) fn put(&mut self, producer: NodeIndex, outputs: &[EdgeValue]) {
         for (output, value) in outputs.iter().enumerate() {
             let slot = self.slot(Link { producer, output });
             if slot.readers > 0 {
@@ -51,7 +51,7 @@ impl Live {
     }
 
     /// The value for one of its readers; `None` if its producer gave none.
-    pub(crate) fn take(&mut self, link: Link) -> Option<Value> {
+    pub(crate) fn take(&mut self, link: Link) -> Option<EdgeValue> {
         let slot = self.slot(link);
         slot.readers -= 1;
         if slot.readers == 0 { slot.value.take() } else { slot.value.clone() }

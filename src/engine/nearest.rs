@@ -11,18 +11,18 @@ const COMPARISONS: usize = 200_000;
 const USUAL: usize = 64;
 
 /// Finds the nearest of some names, until its comparisons are spent.
-pub(crate) struct Nearest {
+pub(crate) struct NameFinder {
     left: Cell<usize>,
 }
 
-/// Returns the candidate nearest to `name`, if one is near: see [`Nearest::find`].
+/// Returns the candidate nearest to `name`, if one is near: see [`NameFinder::nearest`].
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    Nearest::new().find(name, candidates)
+    NameFinder::new().nearest(name, candidates)
 }
 
-impl Nearest {
-    pub fn new() -> Nearest {
-        Nearest { left: Cell::new(COMPARISONS) }
+impl NameFinder {
+    pub fn new() -> NameFinder {
+        NameFinder { left: Cell::new(COMPARISONS) }
     }
 
     /// Nothing more will be found.
@@ -32,7 +32,7 @@ impl Nearest {
 
     /// The candidate nearest to `name`, if one is near: the same but for upper case and `-`, `_`; or at most a third
     /// of its letters apart.
-    pub fn find<'a>(&self, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    pub fn nearest<'a>(&self, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
         let plain = |name: &str| name.to_lowercase().replace(['-', '_', ' '], "");
         let wanted = plain(name);
         let length = wanted.chars().count();

@@ -15,7 +15,7 @@ use crate::context::{CheckContext, Context};
 use crate::lane::Lane;
 use crate::links::Links;
 use crate::socket::{Inputs, Outputs, SocketSpec};
-use crate::value::Value;
+use crate::value::EdgeValue;
 
 /// A kind of node. The doc comments of the struct and its fields are the reference the user reads; ranges given by
 /// `#[schemars(range(min = …, max = …))]` and `length` are checked as well as shown.
@@ -35,12 +35,12 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
     type Outputs: Outputs;
 
     /// Faults that types and ranges cannot say, such as combinations. Quick; reads no more than it must.
-    fn check(&self, _cx: &CheckContext) -> Vec<Fault> {
+    fn check(&self, _cx: &CheckContext) -> Vec<NodeError> {
         vec![]
     }
 
     /// Faults that show only beside the nodes that this one is linked to, such as settings that must agree.
-    fn check_links(&self, _links: &Links) -> Vec<Fault> {
+    fn check_links(&self, _links: &Links) -> Vec<NodeError> {
         vec![]
     }
 
@@ -54,7 +54,7 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
     ///
     /// # Errors
     /// What could not be brought, and why.
-    fn fetch(&self, _cx: &CheckContext, _progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault> {
+    fn fetch(&self, _cx: &CheckContext, _progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         Ok(false)
     }
 
@@ -75,7 +75,7 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
 
     /// What has become of the effect of a run that gave these outputs, such as a file that it wrote.
     fn effect(&self, _outputs: &Self::Outputs, _cx: &Context) -> Effect {
-        Effect::Stands
+        Effect::Intact
     }
 
     /// Makes the effect again of a known result, where [`effect`](Node::effect) said that this can be done.
@@ -95,7 +95,7 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// It is as the run left it, or there never was one.
-    Stands,
+    Intact,
     /// It is gone or changed, but [`Node::restore`] can make it again from the outputs.
     Restorable,
     /// It is gone or changed, and only another run brings it back.
@@ -104,7 +104,7 @@ pub enum Effect {
 
 /// A fault of a node's parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct NodeError {
     /// Where: keys and indices from the node downward, as in `boxes/1/box`; empty for the node as a whole.
     pub path: String,
     pub message: String,
@@ -112,12 +112,12 @@ pub struct Fault {
     pub help: Option<String>,
 }
 
-impl Fault {
-    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Fault {
-        Fault { path: path.into(), message: message.into(), help: None }
+impl NodeError {
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> NodeError {
+        NodeError { path: path.into(), message: message.into(), help: None }
     }
 
-    pub fn help(mut self, help: impl Into<String>) -> Fault {
+    pub fn help(mut self, help: impl Into<String>) -> NodeError {
         self.help = Some(help.into());
         self
     }
@@ -126,7 +126,7 @@ impl Fault {
 /// A file that a node reads or writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRef {
-    /// The parameter that names it, as in [`Fault::path`].
+    /// The parameter that names it, as in [`NodeError::path`].
     pub param: String,
     /// Its place, already resolved.
     pub path: PathBuf,
@@ -140,7 +140,7 @@ impl FileRef {
 
 /// How far the bringing of a file is, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fetching<'a> {
+pub struct FetchProgress<'a> {
     pub file: &'a str,
     pub done: u64,
     pub of: u64,
@@ -148,28 +148,28 @@ pub struct Fetching<'a> {
 
 /// A node whose type is forgotten: every [`Node`] is one.
 pub trait DynNode: Send + Sync {
-    fn check(&self, cx: &CheckContext) -> Vec<Fault>;
-    fn check_links(&self, links: &Links) -> Vec<Fault>;
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError>;
+    fn check_links(&self, links: &Links) -> Vec<NodeError>;
     fn files(&self, cx: &CheckContext) -> Vec<FileRef>;
-    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault>;
+    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError>;
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef>;
     fn fingerprint(&self) -> Option<String>;
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)>;
-    fn effect(&self, outputs: &[Value], cx: &Context) -> Effect;
-    fn restore(&self, outputs: &[Value], cx: &Context) -> anyhow::Result<()>;
+    fn effect(&self, outputs: &[EdgeValue], cx: &Context) -> Effect;
+    fn restore(&self, outputs: &[EdgeValue], cx: &Context) -> anyhow::Result<()>;
     /// `inputs`: the values of each socket, in the order of the type's input sockets.
-    fn run(&self, inputs: Vec<Vec<Value>>, cx: &Context) -> anyhow::Result<Vec<Value>>;
+    fn run(&self, inputs: Vec<Vec<EdgeValue>>, cx: &Context) -> anyhow::Result<Vec<EdgeValue>>;
     /// The parameters after defaults.
     fn params(&self) -> Result<serde_json::Value, serde_json::Error>;
     fn as_any(&self) -> &dyn Any;
 }
 
 impl<N: Node> DynNode for N {
-    fn check(&self, cx: &CheckContext) -> Vec<Fault> {
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         Node::check(self, cx)
     }
 
-    fn check_links(&self, links: &Links) -> Vec<Fault> {
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
         Node::check_links(self, links)
     }
 
@@ -177,7 +177,7 @@ impl<N: Node> DynNode for N {
         Node::files(self, cx)
     }
 
-    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(Fetching)) -> Result<bool, Fault> {
+    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         Node::fetch(self, cx, progress)
     }
 
@@ -193,15 +193,15 @@ impl<N: Node> DynNode for N {
         Node::variants(self, cx)
     }
 
-    fn effect(&self, outputs: &[Value], cx: &Context) -> Effect {
+    fn effect(&self, outputs: &[EdgeValue], cx: &Context) -> Effect {
         N::Outputs::from_values(outputs).map_or(Effect::Gone, |outputs| Node::effect(self, &outputs, cx))
     }
 
-    fn restore(&self, outputs: &[Value], cx: &Context) -> anyhow::Result<()> {
+    fn restore(&self, outputs: &[EdgeValue], cx: &Context) -> anyhow::Result<()> {
         Node::restore(self, &N::Outputs::from_values(outputs)?, cx)
     }
 
-    fn run(&self, inputs: Vec<Vec<Value>>, cx: &Context) -> anyhow::Result<Vec<Value>> {
+    fn run(&self, inputs: Vec<Vec<EdgeValue>>, cx: &Context) -> anyhow::Result<Vec<EdgeValue>> {
         Ok(Node::run(self, N::Inputs::from_values(inputs)?, cx)?.into_values())
     }
 
@@ -226,8 +226,8 @@ pub struct NodeType {
     pub outputs: &'static [SocketSpec],
     /// JSON Schema of the parameters.
     pub schema: fn() -> Schema,
-    /// Parameters to node. The error names the place, as in [`Fault::path`].
-    pub decode: fn(&serde_json::Value) -> Result<Arc<dyn DynNode>, Fault>,
+    /// Parameters to node. The error names the place, as in [`NodeError::path`].
+    pub decode: fn(&serde_json::Value) -> Result<Arc<dyn DynNode>, NodeError>,
 }
 
 impl NodeType {
@@ -245,7 +245,7 @@ impl NodeType {
     }
 }
 
-fn decode<N: Node>(params: &serde_json::Value) -> Result<Arc<dyn DynNode>, Fault> {
+fn decode<N: Node>(params: &serde_json::Value) -> Result<Arc<dyn DynNode>, NodeError> {
     match serde_path_to_error::deserialize::<_, N>(params) {
         Ok(node) => Ok(Arc::new(node)),
         Err(error) => {
@@ -254,7 +254,7 @@ fn decode<N: Node>(params: &serde_json::Value) -> Result<Arc<dyn DynNode>, Fault
                 serde_path_to_error::Segment::Map { key } => Some(key.clone()),
                 _ => None,
             });
-            Err(Fault::new(path.collect::<Vec<_>>().join("/"), error.inner().to_string()))
+            Err(NodeError::new(path.collect::<Vec<_>>().join("/"), error.inner().to_string()))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Values given from outside the file: on the command line, or by a row of a file of rows.
 //!
-//! Each knows the text it comes from, so that its faults point at what the user typed. Knows no document.
+//! Each knows the text it comes from, so that its errors point at what the user typed. Knows no document.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use crate::diagnostic::{Diagnostic, Label};
 use crate::document::{is_name, json};
 use crate::source::{Source, Span};
-use crate::yaml::{self, Data, Item, Key, Place};
+use crate::yaml::{self, Location, YamlData, YamlKey, YamlValue};
 
 /// A value from outside the file: `--set name=value`.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub struct Override {
     /// Where the name stands.
     pub(crate) name_span: Span,
     pub(crate) source: Arc<Source>,
-    pub(crate) value: Item,
+    pub(crate) value: YamlValue,
     /// The value as it was written, where it was neither quoted nor bracketed.
     pub(crate) plain: Option<String>,
 }
@@ -35,16 +35,16 @@ impl Override {
     /// When there is no `=`, or the value is not YAML.
     pub fn parse(arg: &str) -> Result<Override, Box<Diagnostic>> {
         let source = Source::new("--set", arg);
-        let fault = |message: &str, span, help: &str| {
+        let invalid = |message: &str, span, help: &str| {
             Box::new(Diagnostic::error("override", message, Label::new(&source, span, "")).help(help.to_string()))
         };
         let whole = Span::new(0, arg.len());
         let Some((name, value)) = arg.split_once('=') else {
-            return Err(fault("there is no `=` in it", whole, "write `--set name=value`"));
+            return Err(invalid("there is no `=` in it", whole, "write `--set name=value`"));
         };
         if !is_name(name) {
             let help = "write `--set name=value`, with the name of one of the file's `params`";
-            return Err(fault("no name stands before the `=`", Span::new(0, name.len()), help));
+            return Err(invalid("no name stands before the `=`", Span::new(0, name.len()), help));
         }
         let start = name.len() + 1 + (value.len() - value.trim_start().len());
         let value = value.trim();
@@ -53,45 +53,45 @@ impl Override {
     }
 
     /// Reads a value that stands in a text of the user's, by the rules of [`parse`](Override::parse). The name and the
-    /// value come with their places; what is written there may be more than the value itself, such as its quotes in CSV.
+    /// value come with their locations; what is written there may be more than the value itself, such as its quotes in CSV.
     ///
     /// # Errors
     /// When the value is not YAML.
     pub fn read(source: &Arc<Source>, name: (&str, Span), value: (&str, Span)) -> Result<Override, Box<Diagnostic>> {
         let ((name, name_span), (value, span)) = (name, value);
         let given = |value, plain| Override { name: name.into(), name_span, source: source.clone(), value, plain };
-        let fault = |message: &str, help: &str| {
+        let invalid = |message: &str, help: &str| {
             Box::new(Diagnostic::error("override", message, Label::new(source, span, "")).help(help.to_string()))
         };
         if !value.starts_with(['"', '\'', '[', '{']) {
             let data = match yaml::plain(value) {
-                Ok(Data::Null) if value.is_empty() => Data::Text(String::new()),
+                Ok(YamlData::Null) if value.is_empty() => YamlData::Text(String::new()),
                 Ok(data) => data,
                 Err(why) => {
                     let help = "if it is meant as a text, put it in quotes within quotes";
-                    return Err(fault(&format!("`{value}` {why}"), help));
+                    return Err(invalid(&format!("`{value}` {why}"), help));
                 }
             };
-            return Ok(given(Item { place: placed(span), data }, Some(value.into())));
+            return Ok(given(YamlValue { location: placed(span), data }, Some(value.into())));
         }
-        // Read by itself; every place in it is then moved to where it stands, if it stands there letter for letter.
+        // Read by itself; every location in it is then moved to where it stands, if it stands there letter for letter.
         let moved = |inner: Span| match source.slice(span) == value {
             true => Span::new(span.start + inner.start, span.start + inner.end),
             false => span,
         };
         match yaml::read(&Source::new(source.name(), value), 0) {
-            (Some(mut value), faults) if faults.list().is_empty() => {
-                value.move_places(&moved);
+            (Some(mut value), errors) if errors.list().is_empty() => {
+                value.move_locations(&moved);
                 Ok(given(value, None))
             }
-            (_, faults) => Err(match faults.into_list().into_iter().next() {
-                Some(mut fault) => {
-                    for label in std::iter::once(&mut fault.primary).chain(&mut fault.secondary) {
+            (_, errors) => Err(match errors.into_list().into_iter().next() {
+                Some(mut error) => {
+                    for label in std::iter::once(&mut error.primary).chain(&mut error.secondary) {
                         (label.source, label.span) = (source.clone(), moved(label.span));
                     }
-                    Box::new(fault)
+                    Box::new(error)
                 }
-                None => fault("the value is not YAML", "put a text in quotes within quotes"),
+                None => invalid("the value is not YAML", "put a text in quotes within quotes"),
             }),
         }
     }
@@ -103,7 +103,7 @@ impl Override {
     /// When it is no JSON object, or a name stands in it twice.
     pub fn members(source: &Arc<Source>, span: Span) -> Result<Vec<Override>, Vec<Diagnostic>> {
         let text = source.slice(span);
-        let fault = |message: String, span, help: &str| {
+        let invalid = |message: String, span, help: &str| {
             vec![Diagnostic::error("row", message, Label::new(source, span, "")).help(help.to_string())]
         };
         let json: Json = serde_json::from_str(text).map_err(|error| {
@@ -112,37 +112,37 @@ impl Override {
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default().to_string();
             let at = Span::new(span.start + at, span.start + at);
-            fault(format!("this is not JSON: {message}"), at, "write one object a line: `{\"seed\": 1}`")
+            invalid(format!("this is not JSON: {message}"), at, "write one object a line: `{\"seed\": 1}`")
         })?;
         let Json::Object(members) = json else {
             let message = "a row is an object of parameters and values, but this is something else".into();
-            return Err(fault(message, span, "write one object a line: `{\"seed\": 1}`"));
+            return Err(invalid(message, span, "write one object a line: `{\"seed\": 1}`"));
         };
-        // JSON's own reader knows no places and lets the last of two equal names win; YAML's has both.
-        let (yaml, faults) = yaml::read(&Source::new(source.name(), text), 0);
-        let mut faults = faults.into_list();
-        faults.retain(|fault| fault.code == "duplicate-key");
-        for label in faults.iter_mut().flat_map(|fault| std::iter::once(&mut fault.primary).chain(&mut fault.secondary))
+        // JSON's own reader knows no locations and lets the last of two equal names win; YAML's has both.
+        let (yaml, errors) = yaml::read(&Source::new(source.name(), text), 0);
+        let mut errors = errors.into_list();
+        errors.retain(|error| error.code == "duplicate-key");
+        for label in errors.iter_mut().flat_map(|error| std::iter::once(&mut error.primary).chain(&mut error.secondary))
         {
             label.span = Span::new(span.start + label.span.start, span.start + label.span.end);
             label.source = source.clone();
         }
-        if !faults.is_empty() {
-            return Err(faults);
+        if !errors.is_empty() {
+            return Err(errors);
         }
-        // Some escapes of JSON are none of YAML: the places in such a row are not known.
+        // Some escapes of JSON are none of YAML: the locations in such a row are not known.
         if let Ok(Twice(Some(name))) = serde_json::from_str(text) {
-            return Err(fault(format!("`{name}` stands twice in this row"), span, "keep one of them"));
+            return Err(invalid(format!("`{name}` stands twice in this row"), span, "keep one of them"));
         }
         let yaml = yaml.map(|mut yaml| {
-            yaml.move_places(&|inner| Span::new(span.start + inner.start, span.start + inner.end));
+            yaml.move_locations(&|inner| Span::new(span.start + inner.start, span.start + inner.end));
             yaml
         });
         let given = members.into_iter().map(|(name, value)| {
             let at = yaml.as_ref().and_then(|yaml| yaml.get(&name));
             Override {
-                name_span: at.map_or(span, |(key, _)| key.place.span),
-                value: with_places(value, at.map(|(_, value)| value), span),
+                name_span: at.map_or(span, |(key, _)| key.location.span),
+                value: with_locations(value, at.map(|(_, value)| value), span),
                 source: source.clone(),
                 plain: None,
                 name,
@@ -160,25 +160,25 @@ impl Override {
     pub fn text(&self) -> Option<String> {
         match (&self.plain, &self.value.data) {
             (Some(plain), _) => Some(plain.clone()),
-            (None, Data::Text(text)) => Some(text.clone()),
-            (None, Data::Number(number)) => Some(number.to_string()),
+            (None, YamlData::Text(text)) => Some(text.clone()),
+            (None, YamlData::Number(number)) => Some(number.to_string()),
             _ => None,
         }
     }
 
     /// An error at the value.
     pub fn error(&self, code: &'static str, message: impl Into<String>) -> Diagnostic {
-        Diagnostic::error(code, message, Label::new(&self.source, self.value.place.span, ""))
+        Diagnostic::error(code, message, Label::new(&self.source, self.value.location.span, ""))
     }
 
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The value in place of the file's: where the file has a text, an override such as `7` is one too.
-    pub(crate) fn value_for(&self, before: &Item) -> Item {
+    /// The value in location of the file's: where the file has a text, an override such as `7` is one too.
+    pub(crate) fn value_for(&self, before: &YamlValue) -> YamlValue {
         match (&before.data, &self.plain) {
-            (Data::Text(_), Some(plain)) => Item { data: Data::Text(plain.clone()), ..self.value.clone() },
+            (YamlData::Text(_), Some(plain)) => YamlValue { data: YamlData::Text(plain.clone()), ..self.value.clone() },
             _ => self.value.clone(),
         }
     }
@@ -214,33 +214,35 @@ impl<'de> Deserialize<'de> for Twice {
     }
 }
 
-fn placed(span: Span) -> Place {
-    Place { span, ..Place::default() }
+fn placed(span: Span) -> Location {
+    Location { span, ..Location::default() }
 }
 
-/// A JSON value, with the places of what was read from the same text as YAML, as far as that saw the same.
-fn with_places(json: Json, yaml: Option<&Item>, outer: Span) -> Item {
-    let span = yaml.map_or(outer, |yaml| yaml.place.span);
+/// A JSON value, with the locations of what was read from the same text as YAML, as far as that saw the same.
+fn with_locations(json: Json, yaml: Option<&YamlValue>, outer: Span) -> YamlValue {
+    let span = yaml.map_or(outer, |yaml| yaml.location.span);
     let data = match json {
-        Json::Null => Data::Null,
-        Json::Bool(flag) => Data::Bool(flag),
-        Json::Number(number) => Data::Number(number),
-        Json::String(text) => Data::Text(text),
+        Json::Null => YamlData::Null,
+        Json::Bool(flag) => YamlData::Bool(flag),
+        Json::Number(number) => YamlData::Number(number),
+        Json::String(text) => YamlData::Text(text),
         Json::Array(values) => {
             let at = |i| match yaml.map(|yaml| &yaml.data) {
-                Some(Data::List(items)) => items.get(i),
+                Some(YamlData::List(items)) => items.get(i),
                 _ => None,
             };
-            Data::List(values.into_iter().enumerate().map(|(i, value)| with_places(value, at(i), span)).collect())
+            YamlData::List(
+                values.into_iter().enumerate().map(|(i, value)| with_locations(value, at(i), span)).collect(),
+            )
         }
         Json::Object(members) => {
             let members = members.into_iter().map(|(name, value)| {
                 let at = yaml.and_then(|yaml| yaml.get(&name));
-                let key = Key { place: placed(at.map_or(span, |(key, _)| key.place.span)), name };
-                (key, with_places(value, at.map(|(_, value)| value), span))
+                let key = YamlKey { location: placed(at.map_or(span, |(key, _)| key.location.span)), name };
+                (key, with_locations(value, at.map(|(_, value)| value), span))
             });
-            Data::Map(members.collect())
+            YamlData::Map(members.collect())
         }
     };
-    Item { place: placed(span), data }
+    YamlValue { location: placed(span), data }
 }

@@ -1,4 +1,4 @@
-//! What must run, what is known already, and why: decided for the whole graph before anything runs.
+//! What must run, what is known already, and reason: decided for the whole graph before anything runs.
 //!
 //! Starts from the nodes that a run is for ([`Node::OUTPUT`](crate::Node::OUTPUT)) and goes back along the links, no
 //! further than to known results. Reads the files that nodes name, for their digests; runs no node.
@@ -15,10 +15,10 @@ use crate::event::{Event, Subscriber};
 use crate::files::{FileDigests, FileState};
 use crate::graph::{Graph, GraphNode};
 use crate::key::{InputMaterial, Key, Material, canonical_json};
-use crate::node::{Effect, Fault};
+use crate::node::{Effect, NodeError};
 use crate::panic::guarded;
 use crate::store::Store;
-use crate::value::Value;
+use crate::value::EdgeValue;
 
 /// What is to be done about each node of a graph. Holds the known results that it builds on.
 pub struct Plan {
@@ -40,11 +40,11 @@ pub struct Step {
 
 pub enum Action {
     Run {
-        why: Why,
+        reason: RunReason,
     },
     /// The result is known.
-    Hit {
-        outputs: Arc<[Value]>,
+    Cached {
+        outputs: Arc<[EdgeValue]>,
         /// Its effect is gone, and is made again from the result.
         restore: bool,
     },
@@ -53,45 +53,45 @@ pub enum Action {
         with: NodeIndex,
     },
     /// Neither runs nor is looked up.
-    Unneeded {
-        why: Idle,
+    Skipped {
+        reason: SkipReason,
     },
 }
 
 /// Why a node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum RunReason {
     /// It was never run with these parameters, inputs and files, or its result was not kept.
-    Unknown,
+    NotCached,
     /// Its result is known, but not its effect, which only another run brings back: what it wrote is gone or changed.
     EffectGone,
 }
 
 /// Why a node need not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
+pub enum SkipReason {
     /// No output node needs it.
     NoOutput,
     /// What it feeds is known.
-    ConsumersKnown,
+    ConsumersCached,
 }
 
 /// A node that cannot be planned.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("node `{name}`: {}", fault.message)]
+#[error("node `{name}`: {}", cause.message)]
 pub struct PlanError {
     pub node: NodeIndex,
     pub name: Arc<str>,
-    pub fault: Fault,
+    pub cause: NodeError,
 }
 
 /// How many steps of each kind a plan has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub run: usize,
-    pub hit: usize,
+    pub cached: usize,
     pub shared: usize,
-    pub unneeded: usize,
+    pub skipped: usize,
 }
 
 impl Plan {
@@ -120,9 +120,9 @@ impl Plan {
         for step in &self.steps {
             match step.action {
                 Action::Run { .. } => counts.run += 1,
-                Action::Hit { .. } => counts.hit += 1,
+                Action::Cached { .. } => counts.cached += 1,
                 Action::Shared { .. } => counts.shared += 1,
-                Action::Unneeded { .. } => counts.unneeded += 1,
+                Action::Skipped { .. } => counts.skipped += 1,
             }
         }
         counts
@@ -133,13 +133,13 @@ impl Step {
     /// What is done and why, for a person: `runs: no result is known; needed by image, sheet`.
     pub fn describe(&self, graph: &Graph) -> String {
         let mut text = match &self.action {
-            Action::Run { why } => format!("runs: {why}"),
-            Action::Hit { restore: false, .. } => "known".to_string(),
-            Action::Hit { restore: true, .. } => {
+            Action::Run { reason } => format!("runs: {reason}"),
+            Action::Cached { restore: false, .. } => "known".to_string(),
+            Action::Cached { restore: true, .. } => {
                 "known; what it wrote is gone or changed, and is written again".to_string()
             }
             Action::Shared { with } => format!("same work as {}, runs once", graph.node(*with).name),
-            Action::Unneeded { why } => format!("not needed: {why}"),
+            Action::Skipped { reason } => format!("not needed: {reason}"),
         };
         for (i, node) in self.needed_by.iter().enumerate() {
             text.push_str(if i == 0 { "; needed by " } else { ", " });
@@ -149,27 +149,27 @@ impl Step {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for RunReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Why::Unknown => "no result is known",
-            Why::EffectGone => "what it wrote is gone or changed",
+            RunReason::NotCached => "no result is known",
+            RunReason::EffectGone => "what it wrote is gone or changed",
         })
     }
 }
 
-impl fmt::Display for Idle {
+impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Idle::NoOutput => "no output is made of it",
-            Idle::ConsumersKnown => "what is made of it is known",
+            SkipReason::NoOutput => "no output is made of it",
+            SkipReason::ConsumersCached => "what is made of it is known",
         })
     }
 }
 
 impl PlanError {
-    fn new(graph: &Graph, node: NodeIndex, fault: Fault) -> PlanError {
-        PlanError { node, name: graph.node(node).name.clone(), fault }
+    fn new(graph: &Graph, node: NodeIndex, cause: NodeError) -> PlanError {
+        PlanError { node, name: graph.node(node).name.clone(), cause }
     }
 }
 
@@ -190,12 +190,12 @@ fn identify(graph: &Graph, host: &Host, digests: &FileDigests) -> Result<Vec<Ide
             // Where a producer has no key, its own error has been noted.
             let Some(inputs) = inputs else { return Ok(None) };
             guarded(node.node_type.name, || identity(node, inputs, host, digests))
-                .unwrap_or_else(|panicked| Err(Fault::new("", panicked.to_string())))
+                .unwrap_or_else(|panicked| Err(NodeError::new("", panicked.to_string())))
                 .map(Some)
         });
         match made {
             Ok(identity) => identities[index.index()] = identity,
-            Err(fault) => errors.push(PlanError::new(graph, index, fault)),
+            Err(cause) => errors.push(PlanError::new(graph, index, cause)),
         }
     }
     if errors.is_empty() { Ok(identities.into_iter().flatten().collect()) } else { Err(errors) }
@@ -209,11 +209,11 @@ fn input_material(
     graph: &Graph,
     node: &GraphNode,
     identities: &[Option<Identity>],
-) -> Result<Option<Vec<InputMaterial>>, Fault> {
+) -> Result<Option<Vec<InputMaterial>>, NodeError> {
     let sockets = node.node_type.inputs;
     if node.inputs.len() != sockets.len() {
         let message = format!("it has links for {} sockets, but {} sockets", node.inputs.len(), sockets.len());
-        return Err(Fault::new("", message));
+        return Err(NodeError::new("", message));
     }
     let mut inputs = vec![];
     for (socket, links) in sockets.iter().zip(&node.inputs) {
@@ -221,7 +221,7 @@ fn input_material(
             let producer = graph.node(link.producer);
             if link.output >= producer.node_type.outputs.len() {
                 let message = format!("it is linked to output {} of `{}`, which has none", link.output, producer.name);
-                return Err(Fault::new(socket.name, message));
+                return Err(NodeError::new(socket.name, message));
             }
             let Some(Identity { key: producer, .. }) = identities[link.producer.index()] else { return Ok(None) };
             inputs.push(InputMaterial { socket: socket.name.into(), producer, output: link.output });
@@ -235,14 +235,14 @@ fn identity(
     inputs: Vec<InputMaterial>,
     host: &Host,
     digests: &FileDigests,
-) -> Result<Identity, Fault> {
+) -> Result<Identity, NodeError> {
     let params = node.node.params().map_err(|error| {
-        Fault::new("", format!("its parameters cannot be written as JSON, of which its memo key is made: {error}"))
+        NodeError::new("", format!("its parameters cannot be written as JSON, of which its memo key is made: {error}"))
     })?;
     let mut digested = vec![];
     let mut files = vec![];
     for file in node.node.files(&CheckContext::within(host, node.folder.as_deref())) {
-        let state = digests.digest(&file.path).map_err(|error| Fault::new(&*file.param, error.to_string()))?;
+        let state = digests.digest(&file.path).map_err(|error| NodeError::new(&*file.param, error.to_string()))?;
         digested.push((file.param, state.digest()));
         files.push(state);
     }
@@ -281,12 +281,12 @@ fn decide(
                 folder: node.folder.clone(),
                 ..Context::new(host.clone(), node.name.clone(), Cancel::new(), silent.clone())
             };
-            run_or_hit(node, store.get(&key, node.node_type.outputs), cx).unwrap_or_else(|fault| {
-                errors.push(PlanError::new(graph, index, fault));
-                Action::Run { why: Why::EffectGone }
+            run_or_cached(node, store.get(&key, node.node_type.outputs), cx).unwrap_or_else(|cause| {
+                errors.push(PlanError::new(graph, index, cause));
+                Action::Run { reason: RunReason::EffectGone }
             })
         } else {
-            Action::Unneeded { why: if feeds_output[i] { Idle::ConsumersKnown } else { Idle::NoOutput } }
+            Action::Skipped { reason: if feeds_output[i] { SkipReason::ConsumersCached } else { SkipReason::NoOutput } }
         };
         let runs = matches!(action, Action::Run { .. });
         for producer in node.producers() {
@@ -305,13 +305,17 @@ fn decide(
 }
 
 /// What is to be done about a node that is needed.
-fn run_or_hit(node: &GraphNode, known: Option<Arc<[Value]>>, cx: impl FnOnce() -> Context) -> Result<Action, Fault> {
-    let Some(outputs) = known else { return Ok(Action::Run { why: Why::Unknown }) };
+fn run_or_cached(
+    node: &GraphNode,
+    known: Option<Arc<[EdgeValue]>>,
+    cx: impl FnOnce() -> Context,
+) -> Result<Action, NodeError> {
+    let Some(outputs) = known else { return Ok(Action::Run { reason: RunReason::NotCached }) };
     match guarded(node.node_type.name, || node.node.effect(&outputs, &cx())) {
-        Ok(Effect::Stands) => Ok(Action::Hit { outputs, restore: false }),
-        Ok(Effect::Restorable) => Ok(Action::Hit { outputs, restore: true }),
-        Ok(Effect::Gone) => Ok(Action::Run { why: Why::EffectGone }),
-        Err(panicked) => Err(Fault::new("", panicked.to_string())),
+        Ok(Effect::Intact) => Ok(Action::Cached { outputs, restore: false }),
+        Ok(Effect::Restorable) => Ok(Action::Cached { outputs, restore: true }),
+        Ok(Effect::Gone) => Ok(Action::Run { reason: RunReason::EffectGone }),
+        Err(panicked) => Err(NodeError::new("", panicked.to_string())),
     }
 }
 

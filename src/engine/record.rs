@@ -1,6 +1,6 @@
 //! What was run, as text: for files that carry the graph they came from.
 //!
-//! Written by [`Record`], read back as a [`Recorded`]. Knows no file format that carries it.
+//! Written by [`Record`], read back as a [`GraphRecord`]. Knows no file format that carries it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,17 +33,17 @@ impl Record {
         Record { graph, keys, json: OnceLock::new() }
     }
 
-    /// As JSON: a [`Recorded`]. `None` where the graph as it was run could not be put into one text.
+    /// As JSON: a [`GraphRecord`]. `None` where the graph as it was run could not be put into one text.
     pub fn json(&self) -> Option<&str> {
         self.json.get_or_init(|| serde_json::to_string(&self.recorded()?).ok()).as_deref()
     }
 
-    fn recorded(&self) -> Option<Recorded> {
+    fn recorded(&self) -> Option<GraphRecord> {
         let nodes = self.graph.order().iter();
         let keys = nodes.filter_map(|&node| {
             Some((self.graph.node(node).name.to_string(), self.keys.get(node.index())?.to_string().into()))
         });
-        Some(Recorded {
+        Some(GraphRecord {
             record: FORMAT,
             program: format!("lsregen {}", env!("CARGO_PKG_VERSION")),
             file: file_name(self.graph.source()),
@@ -60,7 +60,7 @@ fn included(Included { path, source, .. }: &Included) -> (String, String) {
 
 /// A record, as a file carries it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Recorded {
+pub struct GraphRecord {
     /// The format of the record.
     record: u64,
     /// What wrote it: `lsregen 0.1.0`.
@@ -86,12 +86,12 @@ pub enum RecordError {
     Newer { found: u64 },
 }
 
-impl Recorded {
+impl GraphRecord {
     /// Reads a record.
     ///
     /// # Errors
     /// When the text is no record, or one of a newer format.
-    pub fn parse(json: &str) -> Result<Recorded, RecordError> {
+    pub fn parse(json: &str) -> Result<GraphRecord, RecordError> {
         #[derive(Deserialize)]
         struct Format {
             record: u64,

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::registry::{Entry, ParamDoc, Registry};
+use crate::registry::{ParamDoc, Registry, RegistryEntry};
 use crate::schema::shown;
 use crate::socket::{Arity, SocketSpec};
 
 /// One type, for a terminal.
-pub fn text(entry: &Entry) -> String {
+pub fn text(entry: &RegistryEntry) -> String {
     let kind = &entry.node_type;
     let mut text = format!("{}\n\n{}\n", kind.name, indented(&entry.doc, "  "));
     let sockets = |sockets: &[SocketSpec], facts: fn(&SocketSpec) -> String| {
@@ -62,7 +62,7 @@ pub fn markdown(registry: &Registry) -> String {
     text
 }
 
-fn markdown_of(entry: &Entry) -> String {
+fn markdown_of(entry: &RegistryEntry) -> String {
     let kind = &entry.node_type;
     let mut text = format!("\n## {}\n\n{}\n", kind.name, entry.doc);
     if kind.output {

@@ -5,17 +5,17 @@ use std::collections::HashMap;
 use schemars::Schema;
 use serde_json::Value as Json;
 
-use crate::nearest::Nearest;
+use crate::nearest::nearest;
 use crate::node::NodeType;
 
 /// The node types a document may use.
 pub struct Registry {
-    entries: Vec<Entry>,
+    entries: Vec<RegistryEntry>,
     by_name: HashMap<&'static str, usize>,
 }
 
 /// A node type with its documentation.
-pub struct Entry {
+pub struct RegistryEntry {
     pub node_type: NodeType,
     pub schema: Schema,
     /// The doc comment of the node's struct.
@@ -47,7 +47,7 @@ impl Registry {
     pub fn new(types: &[NodeType]) -> Registry {
         let mut registry = Registry { entries: vec![], by_name: HashMap::new() };
         for node_type in types {
-            let entry = Entry::new(*node_type);
+            let entry = RegistryEntry::new(*node_type);
             let former = registry.by_name.insert(node_type.name, registry.entries.len());
             assert!(former.is_none(), "two node types are called {}", node_type.name);
             registry.entries.push(entry);
@@ -55,28 +55,28 @@ impl Registry {
         registry
     }
 
-    pub fn get(&self, name: &str) -> Option<&Entry> {
+    pub fn get(&self, name: &str) -> Option<&RegistryEntry> {
         self.by_name.get(name).map(|&index| &self.entries[index])
     }
 
     /// The type whose name was surely meant by `name`, which is none.
     pub fn nearest(&self, name: &str) -> Option<&'static str> {
-        Nearest::new().find(name, self.iter().map(|entry| entry.node_type.name))
+        nearest(name, self.iter().map(|entry| entry.node_type.name))
     }
 
     /// In the order of the list.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub fn iter(&self) -> impl Iterator<Item = &RegistryEntry> {
         self.entries.iter()
     }
 }
 
-impl Entry {
+impl RegistryEntry {
     /// What the type is for, in one line: the first paragraph of its documentation.
     pub fn purpose(&self) -> String {
         self.doc.split("\n\n").next().unwrap_or_default().replace('\n', " ")
     }
 
-    fn new(node_type: NodeType) -> Entry {
+    fn new(node_type: NodeType) -> RegistryEntry {
         let schema = (node_type.schema)();
         let doc = text(schema.get("description"));
         let params = crate::schema::params(&schema);
@@ -85,7 +85,7 @@ impl Entry {
         for name in params.iter().map(|param| param.name.as_str()).chain(sockets) {
             assert!(names.insert(name), "{}: two keys are called {name}", node_type.name);
         }
-        Entry { node_type, schema, doc, params }
+        RegistryEntry { node_type, schema, doc, params }
     }
 
     /// Whether the type has an input or a parameter of this name.

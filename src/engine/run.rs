@@ -1,4 +1,4 @@
-//! One run under way: which nodes wait for what, what is known, and what came of each.
+//! One run under way: which nodes wait for what, what is cached, and what came of each.
 //!
 //! Knows its graph and plan. Does not know who does the work, nor of other runs: see the
 //! [executor](crate::Executor).
@@ -12,13 +12,13 @@ use tokio::sync::oneshot;
 
 use crate::context::{Cancel, Context, Host};
 use crate::event::{Event, Subscriber};
-use crate::executor::Order;
-use crate::flight::{Stop, Wanter};
+use crate::executor::RunRequest;
 use crate::graph::{Graph, GraphNode};
 use crate::live::Live;
 use crate::plan::{Action, Step};
 use crate::record::Record;
-use crate::value::Value;
+use crate::task::{Stop, Waiter};
+use crate::value::EdgeValue;
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -36,22 +36,22 @@ pub enum Outcome {
         duration: Duration,
         bytes: usize,
     },
-    /// Its result was known.
-    Hit,
+    /// Its result was cached.
+    Cached,
     /// It was at work for another run, whose result it got.
     Joined,
     /// It got the result of `with`.
     Shared {
         with: Arc<str>,
     },
-    /// Its result was of no use.
-    Unneeded,
+    /// No output node needed it.
+    Skipped,
     /// The error and its causes.
     Failed {
         error: String,
     },
     /// `because`, somewhere above it or of the same key, failed; anywhere, where the first failure was to end the run.
-    Skipped {
+    Blocked {
         because: Arc<str>,
     },
     Cancelled,
@@ -61,7 +61,7 @@ impl Summary {
     /// Whether all that the run was for is done.
     pub fn succeeded(&self) -> bool {
         !self.nodes.iter().any(|(_, outcome)| {
-            matches!(outcome, Outcome::Failed { .. } | Outcome::Skipped { .. } | Outcome::Cancelled)
+            matches!(outcome, Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Cancelled)
         })
     }
 
@@ -117,8 +117,8 @@ pub(crate) struct Run {
 
 impl Run {
     /// The run, and what can be set to work at once.
-    pub fn new(order: Order, done: oneshot::Sender<Summary>) -> (Run, Vec<Ready>) {
-        let Order { graph, plan, host, subscriber, cancel, fail_fast } = order;
+    pub fn new(request: RunRequest, done: oneshot::Sender<Summary>) -> (Run, Vec<Ready>) {
+        let RunRequest { graph, plan, host, subscriber, cancel, fail_fast } = request;
         let counts = plan.counts();
         let steps = plan.into_steps();
         let count = steps.len();
@@ -148,9 +148,9 @@ impl Run {
         };
         run.tell(Event::PlanMade {
             run: counts.run,
-            hit: counts.hit,
+            cached: counts.cached,
             shared: counts.shared,
-            unneeded: counts.unneeded,
+            skipped: counts.skipped,
         });
         let ready = run.prepare();
         (run, ready)
@@ -174,16 +174,16 @@ impl Run {
         for step in &steps {
             let (node, name) = (step.node, &graph.node(step.node).name);
             match &step.action {
-                Action::Unneeded { .. } => settled.push((node, Outcome::Unneeded)),
-                Action::Hit { outputs, restore } => {
+                Action::Skipped { .. } => settled.push((node, Outcome::Skipped)),
+                Action::Cached { outputs, restore } => {
                     self.live.put(node, outputs);
                     if *restore {
                         // A known node reads nothing.
                         self.took[node.index()] = true;
                         ready.push(Ready { node, restore: true });
                     } else {
-                        self.subscriber.event(&Event::Hit { node: name.clone(), key: step.key });
-                        settled.push((node, Outcome::Hit));
+                        self.subscriber.event(&Event::Cached { node: name.clone(), key: step.key });
+                        settled.push((node, Outcome::Cached));
                     }
                 }
                 Action::Shared { with } => self.sharers[with.index()].push(node),
@@ -231,9 +231,9 @@ impl Run {
         self.subscriber.event(&event);
     }
 
-    pub fn wanter(&self, run: usize, node: NodeIndex) -> Wanter {
+    pub fn waiter(&self, run: usize, node: NodeIndex) -> Waiter {
         let name = self.graph.node(node).name.clone();
-        Wanter { run, node, name, subscriber: self.subscriber.clone(), stop: self.stop.clone() }
+        Waiter { run, node, name, subscriber: self.subscriber.clone(), stop: self.stop.clone() }
     }
 
     pub fn context(&self, node: NodeIndex, cancel: Cancel, subscriber: Arc<dyn Subscriber>) -> Context {
@@ -254,29 +254,29 @@ impl Run {
     }
 
     /// Takes a node's inputs, socket by socket; `None` if a producer gave none.
-    pub fn inputs(&mut self, node: NodeIndex) -> Option<Vec<Vec<Value>>> {
+    pub fn inputs(&mut self, node: NodeIndex) -> Option<Vec<Vec<EdgeValue>>> {
         self.took[node.index()] = true;
         let sockets = &self.graph.node(node).inputs;
         sockets.iter().map(|links| links.iter().map(|link| self.live.take(*link)).collect()).collect()
     }
 
     /// The known result of a node.
-    pub fn known(&self, node: NodeIndex) -> Arc<[Value]> {
+    pub fn known(&self, node: NodeIndex) -> Arc<[EdgeValue]> {
         match &self.step(node).0.action {
-            Action::Hit { outputs, .. } => outputs.clone(),
+            Action::Cached { outputs, .. } => outputs.clone(),
             _ => [].into(),
         }
     }
 
     /// The node's result has turned up before it was set to work.
-    pub fn found(&mut self, node: NodeIndex, outputs: &Arc<[Value]>) -> Vec<Ready> {
-        self.tell(Event::Hit { node: self.graph.node(node).name.clone(), key: self.step(node).0.key });
-        self.succeeded(node, outputs, Outcome::Hit)
+    pub fn found(&mut self, node: NodeIndex, outputs: &Arc<[EdgeValue]>) -> Vec<Ready> {
+        self.tell(Event::Cached { node: self.graph.node(node).name.clone(), key: self.step(node).0.key });
+        self.succeeded(node, outputs, Outcome::Cached)
     }
 
     /// The node ran.
-    pub fn ran(&mut self, node: NodeIndex, outputs: &Arc<[Value]>, duration: Duration) -> Vec<Ready> {
-        let bytes = outputs.iter().map(Value::bytes).fold(0, usize::saturating_add);
+    pub fn ran(&mut self, node: NodeIndex, outputs: &Arc<[EdgeValue]>, duration: Duration) -> Vec<Ready> {
+        let bytes = outputs.iter().map(EdgeValue::bytes).fold(0, usize::saturating_add);
         let (name, key) = (self.graph.node(node).name.clone(), self.step(node).0.key);
         self.tell(Event::NodeFinished { node: name, key, duration, bytes });
         // Who set the work going took the inputs.
@@ -287,7 +287,7 @@ impl Run {
     /// The node's effect is made again.
     pub fn restored(&mut self, node: NodeIndex) -> Vec<Ready> {
         self.tell(Event::Restored { node: self.graph.node(node).name.clone(), key: self.step(node).0.key });
-        self.settle(node, Outcome::Hit);
+        self.settle(node, Outcome::Cached);
         vec![]
     }
 
@@ -337,8 +337,8 @@ impl Run {
         match block {
             Block::Failed(root) => {
                 let because = self.graph.node(root).name.clone();
-                self.tell(Event::Skipped { node: name, because: because.clone() });
-                self.settle(node, Outcome::Skipped { because });
+                self.tell(Event::Blocked { node: name, because: because.clone() });
+                self.settle(node, Outcome::Blocked { because });
             }
             Block::Cancelled => {
                 self.tell(Event::Cancelled { node: name });
@@ -355,7 +355,7 @@ impl Run {
         }
     }
 
-    fn succeeded(&mut self, node: NodeIndex, outputs: &Arc<[Value]>, outcome: Outcome) -> Vec<Ready> {
+    fn succeeded(&mut self, node: NodeIndex, outputs: &Arc<[EdgeValue]>, outcome: Outcome) -> Vec<Ready> {
         self.live.put(node, outputs);
         self.let_go(node);
         self.settle(node, outcome);

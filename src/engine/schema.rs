@@ -8,9 +8,9 @@ use schemars::Schema;
 use serde_json::{Map, Value as Json};
 
 use crate::document::did_you_mean;
-use crate::found::MOST;
-use crate::nearest::{Nearest, either, listed};
+use crate::nearest::{NameFinder, either, listed};
 use crate::registry::ParamDoc;
+use crate::sink::MOST;
 use crate::yaml::quoted;
 
 type Object = Map<String, Json>;
@@ -33,9 +33,9 @@ pub(crate) fn params(schema: &Schema) -> Vec<ParamDoc> {
 }
 
 /// A value that its schema does not allow.
-pub(crate) struct Misfit {
+pub(crate) struct SchemaViolation {
     pub code: &'static str,
-    /// As in [`Fault::path`](crate::Fault::path).
+    /// As in [`NodeError::path`](crate::NodeError::path).
     pub path: String,
     /// It is about the key, not its value.
     pub on_key: bool,
@@ -45,21 +45,21 @@ pub(crate) struct Misfit {
 }
 
 /// All that is wrong with the value of one parameter.
-pub(crate) fn misfits(schema: &Schema, param: &str, value: &Json, nearest: &Nearest) -> Vec<Misfit> {
+pub(crate) fn violations(schema: &Schema, param: &str, value: &Json, names: &NameFinder) -> Vec<SchemaViolation> {
     let Some(root) = schema.as_object() else { return vec![] };
-    let mut checker = Checker { reader: Reader { root }, nearest, misfits: vec![] };
+    let mut checker = Checker { reader: Reader { root }, names, violations: vec![] };
     if let Some((_, property)) = properties(root).find(|(name, _)| *name == param) {
         checker.check(property, value, param.to_string());
         // A default is what one gets by leaving the key out: worth saying where the value is no good.
         let default = property.get("default").filter(|default| !default.is_null());
-        if let (Some(default), [misfit]) = (default, checker.misfits.as_mut_slice())
-            && misfit.path == param
-            && misfit.help.is_none()
+        if let (Some(default), [violation]) = (default, checker.violations.as_mut_slice())
+            && violation.path == param
+            && violation.help.is_none()
         {
-            misfit.help = Some(format!("the default is {}", shown(default)));
+            violation.help = Some(format!("the default is {}", shown(default)));
         }
     }
-    checker.misfits
+    checker.violations
 }
 
 /// Some value of the right kind for a parameter that must be given, so that the others can be judged beside it.
@@ -350,19 +350,19 @@ fn a(type_text: &str) -> String {
 
 struct Checker<'a> {
     reader: Reader<'a>,
-    nearest: &'a Nearest,
-    misfits: Vec<Misfit>,
+    names: &'a NameFinder,
+    violations: Vec<SchemaViolation>,
 }
 
 impl<'a> Checker<'a> {
-    fn misfit(&mut self, code: &'static str, path: &str, message: String) -> &mut Misfit {
+    fn violation(&mut self, code: &'static str, path: &str, message: String) -> &mut SchemaViolation {
         let (path, label) = (path.to_string(), String::new());
-        self.misfits.push(Misfit { code, path, on_key: false, message, label, help: None });
-        self.misfits.last_mut().expect("just pushed")
+        self.violations.push(SchemaViolation { code, path, on_key: false, message, label, help: None });
+        self.violations.last_mut().expect("just pushed")
     }
 
     fn check(&mut self, schema: &'a Json, value: &Json, path: String) {
-        if self.misfits.len() >= MOST {
+        if self.violations.len() >= MOST {
             return;
         }
         let choices = self.reader.choices(schema);
@@ -383,16 +383,16 @@ impl<'a> Checker<'a> {
             }
             several => {
                 // The first alternative that fits wholly; else the one with the fewest faults speaks.
-                let mut best: Option<Vec<Misfit>> = None;
+                let mut best: Option<Vec<SchemaViolation>> = None;
                 for choice in several {
-                    let before = self.misfits.len();
+                    let before = self.violations.len();
                     self.check_choice(choice, value, &path);
-                    let found = self.misfits.split_off(before);
+                    let found = self.violations.split_off(before);
                     if best.as_ref().is_none_or(|best| found.len() < best.len()) {
                         best = Some(found);
                     }
                 }
-                self.misfits.extend(best.into_iter().flatten());
+                self.violations.extend(best.into_iter().flatten());
             }
         }
     }
@@ -409,17 +409,17 @@ impl<'a> Checker<'a> {
         let expected = a(&self.reader.type_text(schema));
         let subject = readable(path);
         if let (Json::String(text), false) = (value, words.is_empty()) {
-            let near = self.nearest.find(text, words.iter().copied()).map(did_you_mean);
+            let near = self.names.nearest(text, words.iter().copied()).map(did_you_mean);
             let message = format!("`{subject}` is {expected}, but here it is {}", quoted(text));
-            self.misfit("not-a-choice", path, message).label = near.unwrap_or_default();
+            self.violation("not-a-choice", path, message).label = near.unwrap_or_default();
             return;
         }
         if let Some((tag, given)) = value.as_object().and_then(|fields| tag(&choices, fields)) {
             let words: Vec<_> = choices.iter().filter_map(|choice| tag_word(choice, tag)).collect();
-            let near = given.as_str().and_then(|given| self.nearest.find(given, words.iter().copied()));
+            let near = given.as_str().and_then(|given| self.names.nearest(given, words.iter().copied()));
             let label = near.map(did_you_mean).unwrap_or_default();
             let message = format!("`{subject}.{tag}` is {}, but here it is {}", either(words), described(given));
-            self.misfit("not-a-choice", &format!("{path}/{tag}"), message).label = label;
+            self.violation("not-a-choice", &format!("{path}/{tag}"), message).label = label;
             return;
         }
         let kinds: Vec<_> = choices.iter().flat_map(|choice| types(choice)).collect();
@@ -452,7 +452,7 @@ impl<'a> Checker<'a> {
             _ if kinds == ["array"] => Some("a list is written `[…, …]`, or as lines that begin with `- `".into()),
             _ => None,
         };
-        self.misfit("wrong-type", path, message).help = help;
+        self.violation("wrong-type", path, message).help = help;
     }
 
     fn check_choice(&mut self, object: &'a Object, value: &Json, path: &str) {
@@ -477,18 +477,18 @@ impl<'a> Checker<'a> {
         let names: Vec<_> = properties(object).map(|(name, _)| name.as_str()).collect();
         let closed = object.get("additionalProperties") == Some(&Json::Bool(false));
         for (name, value) in fields {
-            if self.misfits.len() >= MOST {
+            if self.violations.len() >= MOST {
                 break;
             }
             let inner = format!("{path}/{name}");
             if let Some((_, schema)) = properties(object).find(|(known, _)| *known == name) {
                 self.check(schema, value, inner);
             } else if closed {
-                let near = self.nearest.find(name, names.iter().copied()).map(did_you_mean);
-                let misfit = self.misfit("unknown-key", &inner, format!("`{subject}` has no key `{name}`"));
-                misfit.on_key = true;
-                misfit.label = near.unwrap_or_default();
-                misfit.help = Some(format!("its keys are {}", listed(names.iter().copied())));
+                let near = self.names.nearest(name, names.iter().copied()).map(did_you_mean);
+                let violation = self.violation("unknown-key", &inner, format!("`{subject}` has no key `{name}`"));
+                violation.on_key = true;
+                violation.label = near.unwrap_or_default();
+                violation.help = Some(format!("its keys are {}", listed(names.iter().copied())));
             } else if let Some(schema) = object.get("additionalProperties").filter(|schema| schema.is_object()) {
                 self.check(schema, value, inner);
             }
@@ -499,9 +499,9 @@ impl<'a> Checker<'a> {
             let kind = kind.map(|kind| format!(" ({kind})")).unwrap_or_default();
             // A key that is nearly this one has been told of already.
             let misspelt =
-                fields.keys().any(|key| !names.contains(&key.as_str()) && self.nearest.find(key, [name]).is_some());
+                fields.keys().any(|key| !names.contains(&key.as_str()) && self.names.nearest(key, [name]).is_some());
             if !misspelt {
-                self.misfit("missing-key", path, format!("`{subject}` has no `{name}`")).help =
+                self.violation("missing-key", path, format!("`{subject}` has no `{name}`")).help =
                     Some(format!("give it a `{name}`{kind}"));
             }
         }
@@ -510,7 +510,7 @@ impl<'a> Checker<'a> {
     fn check_bounds(&mut self, object: &'a Object, value: &Json, path: &str) {
         let subject = readable(path);
         let range = range_of(object);
-        let mut out_of_range = |message: String| self.misfit("out-of-range", path, message).label = range.clone();
+        let mut out_of_range = |message: String| self.violation("out-of-range", path, message).label = range.clone();
         match value {
             Json::Number(number) => {
                 let whole = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
@@ -520,8 +520,8 @@ impl<'a> Checker<'a> {
                 } else if let (Some(whole), Some((least, most))) = (whole, format_limits(object))
                     && !(least..=most).contains(&whole)
                 {
-                    let fault = self.misfit("out-of-range", path, String::new());
-                    fault.message = format!("`{subject}` is {number}, but must be from {least} to {most}");
+                    let violation = self.violation("out-of-range", path, String::new());
+                    violation.message = format!("`{subject}` is {number}, but must be from {least} to {most}");
                 }
             }
             Json::Array(list) => {

@@ -26,7 +26,7 @@
 
 use std::sync::Arc;
 
-use crate::value::{AnyCodec, Payload, Value};
+use crate::value::{AnyCodec, EdgeValue, Payload};
 
 /// How many links a socket takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub trait Inputs: Sized + Send {
     const SPECS: &'static [SocketSpec];
 
     /// From the values of each socket, in the order of `SPECS`.
-    fn from_values(values: Vec<Vec<Value>>) -> Result<Self, SocketError>;
+    fn from_values(values: Vec<Vec<EdgeValue>>) -> Result<Self, SocketError>;
 }
 
 /// What a node gives. Made by [`outputs!`](crate::outputs); `()` gives nothing.
@@ -85,10 +85,10 @@ pub trait Outputs: Sized + Send {
     const SPECS: &'static [SocketSpec];
 
     /// One value a socket, in the order of `SPECS`.
-    fn into_values(self) -> Vec<Value>;
+    fn into_values(self) -> Vec<EdgeValue>;
 
     /// The reverse of [`into_values`](Outputs::into_values).
-    fn from_values(values: &[Value]) -> Result<Self, SocketError>;
+    fn from_values(values: &[EdgeValue]) -> Result<Self, SocketError>;
 }
 
 /// A field type of an inputs or outputs struct.
@@ -99,14 +99,14 @@ pub trait Socket: Sized {
 
     /// # Errors
     /// When number or type of the values do not fit.
-    fn take(socket: &'static str, values: Vec<Value>) -> Result<Self, SocketError>;
+    fn take(socket: &'static str, values: Vec<EdgeValue>) -> Result<Self, SocketError>;
 }
 
-fn get<P: Payload>(socket: &'static str, value: &Value) -> Result<Arc<P>, SocketError> {
+fn get<P: Payload>(socket: &'static str, value: &EdgeValue) -> Result<Arc<P>, SocketError> {
     value.get().ok_or_else(|| SocketError { socket, expected: P::TYPE, got: value.type_name().into() })
 }
 
-fn at_most_one<P: Payload>(socket: &'static str, values: &[Value]) -> Result<Option<Arc<P>>, SocketError> {
+fn at_most_one<P: Payload>(socket: &'static str, values: &[EdgeValue]) -> Result<Option<Arc<P>>, SocketError> {
     match values {
         [] => Ok(None),
         [value] => get(socket, value).map(Some),
@@ -119,7 +119,7 @@ impl<P: Payload> Socket for Arc<P> {
     const ARITY: Arity = Arity::One;
     const CODEC: Option<AnyCodec> = AnyCodec::of::<P>();
 
-    fn take(socket: &'static str, values: Vec<Value>) -> Result<Self, SocketError> {
+    fn take(socket: &'static str, values: Vec<EdgeValue>) -> Result<Self, SocketError> {
         at_most_one(socket, &values)?.ok_or(SocketError { socket, expected: P::TYPE, got: "nothing".into() })
     }
 }
@@ -129,7 +129,7 @@ impl<P: Payload> Socket for Option<Arc<P>> {
     const ARITY: Arity = Arity::Optional;
     const CODEC: Option<AnyCodec> = AnyCodec::of::<P>();
 
-    fn take(socket: &'static str, values: Vec<Value>) -> Result<Self, SocketError> {
+    fn take(socket: &'static str, values: Vec<EdgeValue>) -> Result<Self, SocketError> {
         at_most_one(socket, &values)
     }
 }
@@ -139,7 +139,7 @@ impl<P: Payload> Socket for Vec<Arc<P>> {
     const ARITY: Arity = Arity::Many;
     const CODEC: Option<AnyCodec> = AnyCodec::of::<P>();
 
-    fn take(socket: &'static str, values: Vec<Value>) -> Result<Self, SocketError> {
+    fn take(socket: &'static str, values: Vec<EdgeValue>) -> Result<Self, SocketError> {
         values.iter().map(|value| get(socket, value)).collect()
     }
 }
@@ -147,7 +147,7 @@ impl<P: Payload> Socket for Vec<Arc<P>> {
 impl Inputs for () {
     const SPECS: &'static [SocketSpec] = &[];
 
-    fn from_values(_: Vec<Vec<Value>>) -> Result<Self, SocketError> {
+    fn from_values(_: Vec<Vec<EdgeValue>>) -> Result<Self, SocketError> {
         Ok(())
     }
 }
@@ -155,11 +155,11 @@ impl Inputs for () {
 impl Outputs for () {
     const SPECS: &'static [SocketSpec] = &[];
 
-    fn into_values(self) -> Vec<Value> {
+    fn into_values(self) -> Vec<EdgeValue> {
         vec![]
     }
 
-    fn from_values(_: &[Value]) -> Result<Self, SocketError> {
+    fn from_values(_: &[EdgeValue]) -> Result<Self, SocketError> {
         Ok(())
     }
 }
@@ -179,7 +179,7 @@ macro_rules! sockets {
                 $crate::socket_spec!($field, $type, [$($doc),*], [$($($variant),*)?], []),
             )*];
 
-            fn from_values(values: Vec<Vec<$crate::Value>>) -> Result<Self, $crate::SocketError> {
+            fn from_values(values: Vec<Vec<$crate::EdgeValue>>) -> Result<Self, $crate::SocketError> {
                 let mut values = values.into_iter();
                 Ok(Self { $(
                     $field: <$type as $crate::Socket>::take(stringify!($field), values.next().unwrap_or_default())?,
@@ -204,11 +204,11 @@ macro_rules! outputs {
                 $crate::socket_spec!($field, $type, [$($doc),*], [], [$($like)?]),
             )*];
 
-            fn into_values(self) -> Vec<$crate::Value> {
-                vec![$( $crate::Value::new(self.$field), )*]
+            fn into_values(self) -> Vec<$crate::EdgeValue> {
+                vec![$( $crate::EdgeValue::new(self.$field), )*]
             }
 
-            fn from_values(values: &[$crate::Value]) -> Result<Self, $crate::SocketError> {
+            fn from_values(values: &[$crate::EdgeValue]) -> Result<Self, $crate::SocketError> {
                 let mut values = values.iter().cloned();
                 Ok(Self { $(
                     $field: <$type as $crate::Socket>::take(stringify!($field), values.next().into_iter().collect())?,

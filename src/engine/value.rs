@@ -34,7 +34,7 @@ pub struct Codec<P> {
 pub struct AnyCodec {
     pub format: &'static str,
     pub version: u32,
-    pub decode: fn(&[u8]) -> anyhow::Result<Value>,
+    pub decode: fn(&[u8]) -> anyhow::Result<EdgeValue>,
     encode: fn(&(dyn Any + Send + Sync)) -> anyhow::Result<Option<Vec<u8>>>,
 }
 
@@ -50,7 +50,7 @@ impl AnyCodec {
     }
 
     /// The bytes of a value of this codec's type; `None` where it cannot be kept.
-    pub fn encode(&self, value: &Value) -> anyhow::Result<Option<Vec<u8>>> {
+    pub fn encode(&self, value: &EdgeValue) -> anyhow::Result<Option<Vec<u8>>> {
         (self.encode)(&*value.payload)
     }
 }
@@ -68,25 +68,25 @@ fn encode<P: Payload>(payload: &(dyn Any + Send + Sync)) -> anyhow::Result<Optio
     }
 }
 
-fn decode<P: Payload>(bytes: &[u8]) -> anyhow::Result<Value> {
+fn decode<P: Payload>(bytes: &[u8]) -> anyhow::Result<EdgeValue> {
     match P::CODEC {
-        Some(codec) => Ok(Value::new(Arc::new((codec.decode)(bytes)?))),
+        Some(codec) => Ok(EdgeValue::new(Arc::new((codec.decode)(bytes)?))),
         None => anyhow::bail!("{} has no form on disk (a bug of the engine)", P::TYPE),
     }
 }
 
 /// One value on an edge: cheap to clone, shared by all its readers.
 #[derive(Clone)]
-pub struct Value {
+pub struct EdgeValue {
     type_name: &'static str,
     bytes: usize,
     payload: Arc<dyn Any + Send + Sync>,
 }
 
-impl Value {
+impl EdgeValue {
     /// Wraps a payload. Its size is asked for here, once.
-    pub fn new<P: Payload>(payload: Arc<P>) -> Value {
-        Value { type_name: P::TYPE, bytes: payload.bytes(), payload }
+    pub fn new<P: Payload>(payload: Arc<P>) -> EdgeValue {
+        EdgeValue { type_name: P::TYPE, bytes: payload.bytes(), payload }
     }
 
     /// The payload, if this value holds a `P`.
@@ -105,7 +105,7 @@ impl Value {
     }
 }
 
-impl fmt::Debug for Value {
+impl fmt::Debug for EdgeValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}({} bytes)", self.type_name, self.bytes)
     }

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::reference::{input_facts, param_facts};
-use crate::registry::{Entry, Registry};
+use crate::registry::{Registry, RegistryEntry};
 use crate::schema::{format_limits, shown};
 use crate::socket::{Arity, SocketSpec};
 
@@ -60,7 +60,7 @@ pub fn workflow_schema(registry: &Registry) -> Json {
     })
 }
 
-fn definition(entry: &Entry) -> String {
+fn definition(entry: &RegistryEntry) -> String {
     format!("type.{}", entry.node_type.name)
 }
 
@@ -133,7 +133,7 @@ fn node(registry: &Registry) -> Json {
 }
 
 /// The keys of a node of one type.
-fn of_type(entry: &Entry) -> Json {
+fn of_type(entry: &RegistryEntry) -> Json {
     let kind = &entry.node_type;
     // Its value is judged where the type is chosen.
     let mut properties = Object::from_iter([("type".to_string(), Json::Bool(true))]);
@@ -173,7 +173,7 @@ fn input(socket: &SocketSpec) -> Json {
 }
 
 /// Documentation of a type, and what may be linked to.
-fn markdown_of(entry: &Entry) -> String {
+fn markdown_of(entry: &RegistryEntry) -> String {
     let outputs = entry.node_type.outputs.iter();
     let outputs: Vec<_> = outputs.map(|output| format!("`{}` ({})", output.name, output.type_name)).collect();
     let gives = if outputs.is_empty() { String::new() } else { format!("\n\n*Gives* {}", outputs.join(", ")) };

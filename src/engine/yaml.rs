@@ -1,6 +1,6 @@
-//! YAML text → a tree of values, each with its place.
+//! YAML text → a tree of values, each with its location.
 //!
-//! Reads the parser's event stream, for serde_yaml keeps no places and lets the last of two equal keys win; serde_yaml
+//! Reads the parser's event stream, for serde_yaml keeps no locations and lets the last of two equal keys win; serde_yaml
 //! says what a plain scalar means. Anchors are written out, within bounds. Knows nothing of workflows.
 
 use std::borrow::Cow;
@@ -11,7 +11,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 use serde_json::Number;
 
 use crate::diagnostic::{Diagnostic, Label};
-use crate::found::Found;
+use crate::sink::DiagnosticSink;
 use crate::source::{Source, Span};
 
 /// Lists and mappings inside each other.
@@ -22,7 +22,7 @@ pub(crate) const MAX_COPIES: usize = 100_000;
 
 /// Where a value stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     /// Which text: 0 is the document's, the others are values given from outside.
     pub origin: usize,
     pub span: Span,
@@ -30,36 +30,36 @@ pub(crate) struct Place {
     pub via: Option<Span>,
 }
 
-/// A value with its place.
+/// A value with its location.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Item {
-    pub place: Place,
-    pub data: Data,
+pub(crate) struct YamlValue {
+    pub location: Location,
+    pub data: YamlData,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Data {
+pub(crate) enum YamlData {
     Null,
     Bool(bool),
     Number(Number),
     Text(String),
-    List(Vec<Item>),
-    Map(Vec<(Key, Item)>),
+    List(Vec<YamlValue>),
+    Map(Vec<(YamlKey, YamlValue)>),
     /// What stood here is faulty, and has been told of.
     Poison,
 }
 
 /// A key of a mapping.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Key {
+pub(crate) struct YamlKey {
     pub name: String,
-    pub place: Place,
+    pub location: Location,
 }
 
-impl Item {
-    pub fn get(&self, key: &str) -> Option<&(Key, Item)> {
+impl YamlValue {
+    pub fn get(&self, key: &str) -> Option<&(YamlKey, YamlValue)> {
         match &self.data {
-            Data::Map(entries) => entries.iter().find(|(k, _)| k.name == key),
+            YamlData::Map(entries) => entries.iter().find(|(k, _)| k.name == key),
             _ => None,
         }
     }
@@ -67,29 +67,31 @@ impl Item {
     /// What a copy costs of [`MAX_COPIES`].
     pub fn weight(&self) -> usize {
         match &self.data {
-            Data::Text(text) => 1 + text.len() / 32,
-            Data::List(items) => 1 + items.iter().map(Item::weight).sum::<usize>(),
-            Data::Map(entries) => 1 + entries.iter().map(|(k, v)| 1 + k.name.len() / 32 + v.weight()).sum::<usize>(),
+            YamlData::Text(text) => 1 + text.len() / 32,
+            YamlData::List(items) => 1 + items.iter().map(YamlValue::weight).sum::<usize>(),
+            YamlData::Map(entries) => {
+                1 + entries.iter().map(|(k, v)| 1 + k.name.len() / 32 + v.weight()).sum::<usize>()
+            }
             _ => 1,
         }
     }
 
     pub fn depth(&self) -> usize {
         match &self.data {
-            Data::List(items) => 1 + items.iter().map(Item::depth).max().unwrap_or(0),
-            Data::Map(entries) => 1 + entries.iter().map(|(_, value)| value.depth()).max().unwrap_or(0),
+            YamlData::List(items) => 1 + items.iter().map(YamlValue::depth).max().unwrap_or(0),
+            YamlData::Map(entries) => 1 + entries.iter().map(|(_, value)| value.depth()).max().unwrap_or(0),
             _ => 0,
         }
     }
 
     /// Changes the span of every value and key in it.
-    pub fn move_places(&mut self, moved: &impl Fn(Span) -> Span) {
-        self.place.span = moved(self.place.span);
+    pub fn move_locations(&mut self, moved: &impl Fn(Span) -> Span) {
+        self.location.span = moved(self.location.span);
         match &mut self.data {
-            Data::List(items) => items.iter_mut().for_each(|item| item.move_places(moved)),
-            Data::Map(entries) => entries.iter_mut().for_each(|(key, value)| {
-                key.place.span = moved(key.place.span);
-                value.move_places(moved);
+            YamlData::List(items) => items.iter_mut().for_each(|item| item.move_locations(moved)),
+            YamlData::Map(entries) => entries.iter_mut().for_each(|(key, value)| {
+                key.location.span = moved(key.location.span);
+                value.move_locations(moved);
             }),
             _ => {}
         }
@@ -98,12 +100,12 @@ impl Item {
     /// What it is, for a sentence: `the text "up"`, `a list`.
     pub fn describe(&self) -> String {
         match &self.data {
-            Data::Null | Data::Poison => "nothing".into(),
-            Data::Bool(flag) => format!("`{flag}`"),
-            Data::Number(number) => format!("the number {number}"),
-            Data::Text(text) => format!("the text {}", quoted(text)),
-            Data::List(_) => "a list".into(),
-            Data::Map(_) => "a mapping".into(),
+            YamlData::Null | YamlData::Poison => "nothing".into(),
+            YamlData::Bool(flag) => format!("`{flag}`"),
+            YamlData::Number(number) => format!("the number {number}"),
+            YamlData::Text(text) => format!("the text {}", quoted(text)),
+            YamlData::List(_) => "a list".into(),
+            YamlData::Map(_) => "a mapping".into(),
         }
     }
 }
@@ -124,7 +126,7 @@ pub(crate) fn code(name: &str) -> String {
 }
 
 /// Reads the one document of a text. `None`, with the faults, where it is no YAML.
-pub(crate) fn read(source: &Arc<Source>, origin: usize) -> (Option<Item>, Found) {
+pub(crate) fn read(source: &Arc<Source>, origin: usize) -> (Option<YamlValue>, DiagnosticSink) {
     let mut reader = Reader {
         source,
         origin,
@@ -133,18 +135,18 @@ pub(crate) fn read(source: &Arc<Source>, origin: usize) -> (Option<Item>, Found)
         root: None,
         anchors: HashMap::new(),
         copied: 0,
-        diagnostics: Found::default(),
+        diagnostics: DiagnosticSink::default(),
     };
     let finished = reader.read();
     (reader.root.filter(|_| finished), reader.diagnostics)
 }
 
 /// What a plain scalar means; `Err` says why it means nothing.
-pub(crate) fn plain(text: &str) -> Result<Data, String> {
+pub(crate) fn plain(text: &str) -> Result<YamlData, String> {
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Ok(Data::Null),
-        "true" | "True" | "TRUE" => return Ok(Data::Bool(true)),
-        "false" | "False" | "FALSE" => return Ok(Data::Bool(false)),
+        "" | "~" | "null" | "Null" | "NULL" => return Ok(YamlData::Null),
+        "true" | "True" | "TRUE" => return Ok(YamlData::Bool(true)),
+        "false" | "False" | "FALSE" => return Ok(YamlData::Bool(false)),
         _ => {}
     }
     let unsigned = text.trim_start_matches(['+', '-', '.']);
@@ -153,13 +155,13 @@ pub(crate) fn plain(text: &str) -> Result<Data, String> {
         && (unsigned.starts_with(|c: char| c.is_ascii_digit())
             || matches!(unsigned.to_lowercase().as_str(), "inf" | "nan"));
     if !numeric {
-        return Ok(Data::Text(text.into()));
+        return Ok(YamlData::Text(text.into()));
     }
     if text.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit()) && too_large(text) {
         return Err("is beyond the whole numbers, which go from -9223372036854775808 to 18446744073709551615".into());
     }
     if let Some(number) = everyday(text) {
-        return Ok(Data::Number(number));
+        return Ok(YamlData::Number(number));
     }
     match serde_yaml::from_str(text) {
         Ok(serde_yaml::Value::Number(number)) => {
@@ -169,9 +171,9 @@ pub(crate) fn plain(text: &str) -> Result<Data, String> {
                 (_, _, Some(float)) => Number::from_f64(float),
                 _ => None,
             };
-            json.map(Data::Number).ok_or_else(|| "is not a finite number".into())
+            json.map(YamlData::Number).ok_or_else(|| "is not a finite number".into())
         }
-        _ => Ok(Data::Text(text.into())),
+        _ => Ok(YamlData::Text(text.into())),
     }
 }
 
@@ -264,12 +266,12 @@ struct Frame {
 }
 
 enum Body {
-    List(Vec<Item>),
+    List(Vec<YamlValue>),
     Map {
-        entries: Vec<(Key, Item)>,
+        entries: Vec<(YamlKey, YamlValue)>,
         seen: HashMap<String, Span>,
         slot: Slot,
-        merged: Vec<(Key, Item)>,
+        merged: Vec<(YamlKey, YamlValue)>,
         /// A key that is no text was told of; one is enough.
         odd_key: bool,
     },
@@ -277,10 +279,10 @@ enum Body {
 
 /// What a mapping waits for.
 enum Slot {
-    Key,
-    Value(Key),
+    YamlKey,
+    Value(YamlKey),
     /// The value of `<<`.
-    Merge(Place),
+    Merge(Location),
     /// The value of a faulty key, to be dropped.
     Dropped,
 }
@@ -290,10 +292,10 @@ struct Reader<'a> {
     origin: usize,
     bytes: Bytes,
     stack: Vec<Frame>,
-    root: Option<Item>,
-    anchors: HashMap<usize, Item>,
+    root: Option<YamlValue>,
+    anchors: HashMap<usize, YamlValue>,
     copied: usize,
-    diagnostics: Found,
+    diagnostics: DiagnosticSink,
 }
 
 impl Reader<'_> {
@@ -317,7 +319,7 @@ impl Reader<'_> {
                 Event::DocumentStart(_) => {
                     documents += 1;
                     if documents > 1 {
-                        self.fault("several-documents", "a file holds one workflow, but a second begins here", span)
+                        self.error("several-documents", "a file holds one workflow, but a second begins here", span)
                             .help = Some("remove the `---`, or move what follows to a file of its own".into());
                         return true;
                     }
@@ -326,7 +328,7 @@ impl Reader<'_> {
                     let span = self.untagged(span, anchor, tag.is_some());
                     let data = self.scalar(&text, style, span);
                     let merge = style == ScalarStyle::Plain && text == "<<";
-                    self.value(Item { place: self.place(span), data }, anchor, merge);
+                    self.value(YamlValue { location: self.location(span), data }, anchor, merge);
                 }
                 Event::SequenceStart(anchor, tag) => {
                     let span = self.untagged(span, anchor, tag.is_some());
@@ -337,7 +339,7 @@ impl Reader<'_> {
                 Event::MappingStart(anchor, tag) => {
                     let span = self.untagged(span, anchor, tag.is_some());
                     let (entries, merged) = (vec![], vec![]);
-                    let body = Body::Map { entries, seen: HashMap::new(), slot: Slot::Key, merged, odd_key: false };
+                    let body = Body::Map { entries, seen: HashMap::new(), slot: Slot::YamlKey, merged, odd_key: false };
                     if !self.open(span, anchor, body) {
                         return false;
                     }
@@ -357,11 +359,11 @@ impl Reader<'_> {
         true
     }
 
-    fn place(&self, span: Span) -> Place {
-        Place { origin: self.origin, span, via: None }
+    fn location(&self, span: Span) -> Location {
+        Location { origin: self.origin, span, via: None }
     }
 
-    fn fault(&mut self, code: &'static str, message: impl Into<String>, span: Span) -> &mut Diagnostic {
+    fn error(&mut self, code: &'static str, message: impl Into<String>, span: Span) -> &mut Diagnostic {
         let diagnostic = Diagnostic::error(code, message, Label::new(self.source, span, ""));
         self.diagnostics.push(diagnostic)
     }
@@ -379,7 +381,7 @@ impl Reader<'_> {
             if rest.starts_with('!') {
                 let tag = Span::new(start, start + word);
                 let message = format!("tags such as `{}` have no meaning here", self.source.slice(tag));
-                self.fault("tag", message, tag).help =
+                self.error("tag", message, tag).help =
                     Some("remove it; to make a text of what looks like a number, put it in quotes".into());
             }
             start += word + gap;
@@ -388,14 +390,14 @@ impl Reader<'_> {
         Span::new(start, start + text.trim_end().len())
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, span: Span) -> Data {
+    fn scalar(&mut self, text: &str, style: ScalarStyle, span: Span) -> YamlData {
         if style != ScalarStyle::Plain {
-            return Data::Text(unmask(text));
+            return YamlData::Text(unmask(text));
         }
         plain(&unmask(text)).unwrap_or_else(|why| {
             let message = format!("`{}` {why}", self.source.slice(span));
-            self.fault("number", message, span).help = Some("if it is meant as a text, put it in quotes".into());
-            Data::Poison
+            self.error("number", message, span).help = Some("if it is meant as a text, put it in quotes".into());
+            YamlData::Poison
         })
     }
 
@@ -412,35 +414,35 @@ impl Reader<'_> {
 
     fn too_deep(&mut self, span: Span) {
         let message = format!("lists and mappings lie inside each other more than {MAX_DEPTH} deep");
-        self.fault("too-deep", message, span).help = Some("nothing in a workflow needs that: flatten it".into());
+        self.error("too-deep", message, span).help = Some("nothing in a workflow needs that: flatten it".into());
     }
 
     fn close(&mut self, span: Span) {
         let Some(frame) = self.stack.pop() else { return };
         let end = if frame.flow { span.end } else { frame.end };
         let data = match frame.body {
-            Body::List(items) => Data::List(items),
+            Body::List(items) => YamlData::List(items),
             Body::Map { mut entries, mut seen, merged, odd_key, .. } => {
                 for (key, value) in merged {
-                    if seen.insert(key.name.clone(), key.place.span).is_none() {
+                    if seen.insert(key.name.clone(), key.location.span).is_none() {
                         entries.push((key, value));
                     }
                 }
-                if odd_key && entries.is_empty() { Data::Poison } else { Data::Map(entries) }
+                if odd_key && entries.is_empty() { YamlData::Poison } else { YamlData::Map(entries) }
             }
         };
         let start = frame.start.min(end);
         // The parser counts the spaces after a bracket to it.
         let span = Span::new(start, start + self.source.slice(Span::new(start, end)).trim_end().len());
-        self.value(Item { place: self.place(span), data }, frame.anchor, false);
+        self.value(YamlValue { location: self.location(span), data }, frame.anchor, false);
     }
 
     /// A copy of what the anchor marks.
-    fn alias(&mut self, anchor: usize, span: Span) -> Option<Item> {
+    fn alias(&mut self, anchor: usize, span: Span) -> Option<YamlValue> {
         let name = self.source.slice(span).to_string();
         let Some(item) = self.anchors.get(&anchor) else {
             let message = format!("`{name}` stands inside the value that it stands for");
-            self.fault("recursive-alias", message, span).help = Some("write the inner value out".into());
+            self.error("recursive-alias", message, span).help = Some("write the inner value out".into());
             return None;
         };
         let depth = item.depth();
@@ -460,14 +462,14 @@ impl Reader<'_> {
         let overfull = self.copied > MAX_COPIES;
         if overfull {
             let message = format!("written out, the anchors of this file make more than {MAX_COPIES} values");
-            self.fault("too-large", message, span).help =
+            self.error("too-large", message, span).help =
                 Some("mark smaller values, and use fewer aliases of aliases".into());
         }
         overfull
     }
 
     /// Puts a finished value where it belongs.
-    fn value(&mut self, item: Item, anchor: usize, merge: bool) {
+    fn value(&mut self, item: YamlValue, anchor: usize, merge: bool) {
         if anchor != 0 {
             self.copied += item.weight();
             if self.copied <= MAX_COPIES {
@@ -478,13 +480,13 @@ impl Reader<'_> {
             self.root = Some(item);
             return;
         };
-        if item.place.span.start >= frame.start {
-            frame.end = frame.end.max(item.place.span.end);
+        if item.location.span.start >= frame.start {
+            frame.end = frame.end.max(item.location.span.end);
         }
         match &mut frame.body {
             Body::List(items) => items.push(item),
-            Body::Map { entries, slot, merged, .. } => match std::mem::replace(slot, Slot::Key) {
-                Slot::Key => {
+            Body::Map { entries, slot, merged, .. } => match std::mem::replace(slot, Slot::YamlKey) {
+                Slot::YamlKey => {
                     let next = self.key(item, merge);
                     if let Some(Frame { body: Body::Map { slot, .. }, .. }) = self.stack.last_mut() {
                         *slot = next;
@@ -492,30 +494,30 @@ impl Reader<'_> {
                 }
                 Slot::Value(key) => entries.push((key, item)),
                 Slot::Dropped => {}
-                Slot::Merge(place) => match item.data {
-                    Data::Map(more) => merged.extend(more),
-                    Data::List(maps) if maps.iter().all(|map| matches!(map.data, Data::Map(_))) => {
+                Slot::Merge(location) => match item.data {
+                    YamlData::Map(more) => merged.extend(more),
+                    YamlData::List(maps) if maps.iter().all(|map| matches!(map.data, YamlData::Map(_))) => {
                         merged.extend(maps.into_iter().flat_map(|map| match map.data {
-                            Data::Map(more) => more,
+                            YamlData::Map(more) => more,
                             _ => vec![],
                         }));
                     }
-                    Data::Poison => {}
+                    YamlData::Poison => {}
                     _ => {
-                        self.fault("merge", "`<<` takes in the keys of a mapping, but this is none", place.span).help =
-                            Some("write `<<: *name`, where `&name` marks a mapping above".into());
+                        self.error("merge", "`<<` takes in the keys of a mapping, but this is none", location.span)
+                            .help = Some("write `<<: *name`, where `&name` marks a mapping above".into());
                     }
                 },
             },
         }
     }
 
-    fn key(&mut self, item: Item, merge: bool) -> Slot {
-        let place = item.place;
+    fn key(&mut self, item: YamlValue, merge: bool) -> Slot {
+        let location = item.location;
         let name = match item.data {
-            Data::Text(_) if merge => return Slot::Merge(place),
-            Data::Text(name) => name,
-            Data::Poison => return Slot::Dropped,
+            YamlData::Text(_) if merge => return Slot::Merge(location),
+            YamlData::Text(name) => name,
+            YamlData::Poison => return Slot::Dropped,
             ref other => {
                 if let Some(Frame { body: Body::Map { odd_key, .. }, .. }) = self.stack.last_mut()
                     && std::mem::replace(odd_key, true)
@@ -523,15 +525,15 @@ impl Reader<'_> {
                     return Slot::Dropped;
                 }
                 let flow = self.stack.last().is_some_and(|frame| frame.flow);
-                let written = self.source.slice(place.span);
+                let written = self.source.slice(location.span);
                 let (message, help) = match other {
-                    Data::List(_) | Data::Map(_) => (
+                    YamlData::List(_) | YamlData::Map(_) => (
                         "a key is a text, but this is not".to_string(),
                         Some(
                             "a text that begins with `{` or `[` needs quotes; `${name}` names a parameter".to_string(),
                         ),
                     ),
-                    Data::Null => ("a key is missing before the `:`".to_string(), None),
+                    YamlData::Null => ("a key is missing before the `:`".to_string(), None),
                     _ => (
                         format!("a key is a text, but `{written}` is read as {}", item.describe()),
                         Some(match flow {
@@ -542,21 +544,22 @@ impl Reader<'_> {
                         }),
                     ),
                 };
-                self.fault("key", message, place.span).help = help;
+                self.error("key", message, location.span).help = help;
                 return Slot::Dropped;
             }
         };
         let Some(Frame { body: Body::Map { seen, .. }, .. }) = self.stack.last_mut() else { return Slot::Dropped };
         if let Some(&first) = seen.get(&name) {
             let first = Label::new(self.source, first, "first here");
-            let diagnostic = self.fault("duplicate-key", format!("`{name}` stands twice in one mapping"), place.span);
+            let diagnostic =
+                self.error("duplicate-key", format!("`{name}` stands twice in one mapping"), location.span);
             diagnostic.primary.text = "and again here".into();
             diagnostic.secondary.push(first);
             diagnostic.help = Some("keep one of the two".into());
             return Slot::Dropped;
         }
-        seen.insert(name.clone(), place.span);
-        Slot::Value(Key { name, place })
+        seen.insert(name.clone(), location.span);
+        Slot::Value(YamlKey { name, location })
     }
 
     /// Where a `:` surprised the parser because another is missing before it: the line above, or the start of its own.
@@ -595,7 +598,7 @@ impl Reader<'_> {
         if info.contains("tab") {
             let tab = text[at..].find('\t').map(|far| at + far).or_else(|| text[..at].rfind('\t'));
             let span = tab.map_or(span, |tab| Span::new(tab, tab + 1));
-            self.fault("syntax", "a tab stands where YAML indents", span).help =
+            self.error("syntax", "a tab stands where YAML indents", span).help =
                 Some("use spaces instead of tabs".into());
             return;
         }
@@ -618,7 +621,7 @@ impl Reader<'_> {
         } else if let Some((line, help)) =
             self.unfinished(at).filter(|_| has("mapping values are not allowed") || has("':'"))
         {
-            self.fault("syntax", "this line is no `key: value`", line).help = Some(help.into());
+            self.error("syntax", "this line is no `key: value`", line).help = Some(help.into());
             return;
         } else if has("mapping values are not allowed") || has("':'") {
             let help = "put a text that contains `: ` in quotes; give the keys of one mapping the same indentation";
@@ -633,7 +636,7 @@ impl Reader<'_> {
             (format!("this is not YAML: {info}"), "see docs/authoring.md for how a workflow is written")
         };
         let source = self.source;
-        let diagnostic = self.fault("syntax", message, span);
+        let diagnostic = self.error("syntax", message, span);
         diagnostic.help = Some(help.into());
         if let Some(open) = open.filter(|_| diagnostic.message.contains("brackets")) {
             diagnostic.secondary.push(Label::new(source, Span::new(open, open + 1), "opened here"));

@@ -81,10 +81,10 @@ impl Subscriber for Several {
 /// The name and the fields of an event.
 fn fields(event: &Event, previews: Option<&Previews>) -> (&'static str, Json) {
     match event {
-        Event::PlanMade { run, hit, shared, unneeded } => {
-            ("plan_made", json!({ "to_run": run, "hits": hit, "shared": shared, "unneeded": unneeded }))
+        Event::PlanMade { run, cached, shared, skipped } => {
+            ("plan_made", json!({ "to_run": run, "hits": cached, "shared": shared, "unneeded": skipped }))
         }
-        Event::Hit { node, key } => ("hit", json!({ "node": node, "key": key })),
+        Event::Cached { node, key } => ("hit", json!({ "node": node, "key": key })),
         Event::Restored { node, key } => ("restored", json!({ "node": node, "key": key })),
         Event::NodeStarted { node, key, lane } => ("node_started", json!({ "node": node, "key": key, "lane": lane })),
         Event::Joined { node, key } => ("joined", json!({ "node": node, "key": key })),
@@ -99,7 +99,7 @@ fn fields(event: &Event, previews: Option<&Previews>) -> (&'static str, Json) {
         }
         Event::Shared { node, with } => ("shared", json!({ "node": node, "with": with })),
         Event::Failed { node, error } => ("failed", json!({ "node": node, "error": error })),
-        Event::Skipped { node, because } => ("skipped", json!({ "node": node, "because": because })),
+        Event::Blocked { node, because } => ("skipped", json!({ "node": node, "because": because })),
         Event::Cancelled { node } => ("cancelled", json!({ "node": node })),
         Event::RunFinished { duration, succeeded } => {
             ("run_finished", json!({ "seconds": duration.as_secs_f64(), "succeeded": succeeded }))

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Args;
 use lsregen_engine::{
-    Cancel, Executor, FileDigests, Graph, Host, Lanes, MemoryStore, Order, Plan, Running, Subscriber, Summary,
+    Cancel, Executor, FileDigests, Graph, Host, Lanes, MemoryStore, Plan, RunRequest, Running, Subscriber, Summary,
 };
 use tokio::runtime::Runtime;
 
@@ -119,7 +119,7 @@ impl Session {
             subscribers.push(Arc::new(events.of_run(run, self.previews.clone())));
         }
         let host = if self.previews.is_some() { Arc::new(Host::clone(host).with_previews(true)) } else { host.clone() };
-        self.executor.start(Order {
+        self.executor.start(RunRequest {
             graph: graph.clone(),
             plan,
             host,

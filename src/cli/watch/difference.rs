@@ -64,13 +64,13 @@ impl Difference {
         for step in plan.steps() {
             let name = graph.node(step.node).name.clone();
             match &step.action {
-                Action::Hit { restore: false, .. } => difference.cached.push(name),
+                Action::Cached { restore: false, .. } => difference.cached.push(name),
                 Action::Run { .. } if active.values().any(|key| *key == step.key) => {
                     difference.joined.push(name);
                     active.retain(|_, key| *key != step.key);
                 }
-                Action::Run { .. } | Action::Hit { .. } => difference.runs.push(name),
-                Action::Shared { .. } | Action::Unneeded { .. } => {}
+                Action::Run { .. } | Action::Cached { .. } => difference.runs.push(name),
+                Action::Shared { .. } | Action::Skipped { .. } => {}
             }
         }
         difference.cancelled = active.into_keys().collect();

@@ -216,7 +216,7 @@ impl<'a> Watching<'a> {
         if !current.done {
             return !is_same;
         }
-        let restores = plan.steps().iter().any(|step| matches!(step.action, Action::Hit { restore: true, .. }));
+        let restores = plan.steps().iter().any(|step| matches!(step.action, Action::Cached { restore: true, .. }));
         // A failed run is repeated when a file changes, but not by itself.
         let has_failed = is_same && current.failed && matches!(cause, Cause::Retry);
         (plan.counts().run > 0 || restores) && !has_failed

@@ -1,4 +1,4 @@
-//! Decodes a latent, tells the time and the largest memory of the process. For measurements: see `tests/speed/decode.py`.
+//! Decodes a latent, tells the time and the largest memory of the process. For measurements: see `tools/speed/decode.py`.
 //!
 //!     cargo run --release -p lsregen-diffusion --example decode -- 1920 1440 [key=value …]
 //!

@@ -1,5 +1,5 @@
 //! One gradient through a network, its time and the most memory that it took. For measurements: see
-//! `tests/speed/gradient.py`.
+//! `tools/speed/gradient.py`.
 //!
 //!     cargo run -p lsregen-diffusion --example gradient_memory -- unet|decoder PIXELS kept|again|BYTES [key=value …]
 //!

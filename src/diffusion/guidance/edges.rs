@@ -7,20 +7,12 @@ use candle_core::Tensor;
 
 use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run};
 use crate::Result;
+use crate::image::grey;
 
 /// feat(picture) = the strength of its edges, (1, 1, H, W).
 pub struct Edges {
     /// The edges that it ought to have.
     pub target: Tensor,
-}
-
-/// Luma of red, green and blue (ITU-R BT.601).
-const LUMA: [f64; 3] = [0.299, 0.587, 0.114];
-
-/// A picture (B, 3, H, W) in [-1, 1] as grey in [0, 1], (B, 1, H, W).
-pub fn grey(picture: &Tensor) -> Result<Tensor> {
-    let luma = Tensor::new(&LUMA, picture.device())?.to_dtype(picture.dtype())?.reshape((1, 3, 1, 1))?;
-    Ok((picture.broadcast_mul(&luma)?.sum_keepdim(1)? * 0.5)?.affine(1.0, 0.5)?)
 }
 
 /// √(g_x² + g_y² + ε) of Sobel's two filters over 4: (B, 1, H, W) → (B, 1, H, W). The border is mirrored.

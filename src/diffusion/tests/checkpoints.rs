@@ -1,8 +1,9 @@
 //! Checkpoints in the forms in which people have them: recognised, complete, and told apart.
 //!
 //! Files of full size have real names and shapes (fixtures/keys/original.tsv) and no content: they are sparse and take no
-//! space. That the numbers are right as well is shown by tests/weights/full_size.py.
+//! space. That the numbers are right as well is shown by tools/weights/full_size.py.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! CLIP on pictures and texts against transformers, and its gradients against torch and finite differences, on fixtures
 //! that `fixtures/clip_vision.py` made.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::collections::HashMap;

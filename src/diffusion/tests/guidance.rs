@@ -1,6 +1,7 @@
 //! Distances, extractors and whole guidances against torch, on fixtures that `fixtures/guidance.py` made, and against finite
 //! differences.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::collections::HashMap;

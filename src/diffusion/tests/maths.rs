@@ -1,6 +1,7 @@
 //! Schedules, samplers, inversion, noise, guidance and resizing, against diffusers, torch and PIL on fixtures that
 //! `fixtures/maths.py` made, and the exact identities of the guidance framework.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Every network against diffusers and transformers, on fixtures that `fixtures/networks.py` made.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,6 +1,7 @@
 //! Prompts against transformers' encoders and an implementation of the same rules in Python (`fixtures/prompts.py`), and
 //! against texts that nobody writes.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::collections::HashMap;

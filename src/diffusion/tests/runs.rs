@@ -1,5 +1,6 @@
 //! Whole runs on the built-in models against diffusers' pipelines, on fixtures that `fixtures/runs.py` made.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::collections::HashMap;

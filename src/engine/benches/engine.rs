@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lsregen_engine::{
-    Cancel, Context, Event, Executor, FileDigests, Graph, GraphNode, Host, Lanes, Link, Node, NodeType, Order, Payload,
-    Plan, Registry, Source, Span, Store, Subscriber, check, outputs, render, sockets,
+    Cancel, Context, Event, Executor, FileDigests, Graph, GraphNode, Host, Lanes, Link, Node, NodeType, Payload, Plan,
+    Registry, RunRequest, Source, Span, Store, Subscriber, check, outputs, render, sockets,
 };
 use petgraph::graph::NodeIndex;
 use schemars::JsonSchema;
@@ -133,7 +133,8 @@ fn engine(c: &mut Criterion) {
     let run = |graph: &Arc<Graph>, plan: Plan, store: &Arc<Store>| {
         let executor = Executor::new(Lanes::of_this_machine(), store.clone());
         let (host, subscriber) = (host.clone(), silent.clone());
-        let order = Order { graph: graph.clone(), plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
+        let order =
+            RunRequest { graph: graph.clone(), plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
         let summary = runtime.block_on(async { executor.start(order).finished().await });
         assert!(summary.succeeded());
         summary

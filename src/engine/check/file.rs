@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::context::Host;
 use crate::diagnostic::{Diagnostic, Label};
 use crate::document::{MAX_SIZE, did_you_mean};
-use crate::nearest::Nearest;
+use crate::nearest::NameFinder;
 use crate::source::{Source, Span};
 
 /// Reads a workflow file, for [`check`](super::check). Messages call it by the path as given.
@@ -18,22 +18,23 @@ use crate::source::{Source, Span};
 /// # Errors
 /// When there is no such file, or it is too large to be a workflow, or no text.
 pub fn read_source(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
-    read_beside(path, &Nearest::new())
+    read_beside(path, &NameFinder::new())
 }
 
 /// Where there is no such file, one of nearly its name is looked for.
-fn read_beside(path: &Path, nearest: &Nearest) -> Result<Arc<Source>, Box<Diagnostic>> {
+fn read_beside(path: &Path, names: &NameFinder) -> Result<Arc<Source>, Box<Diagnostic>> {
     let name = path.display().to_string();
     let nowhere = Source::new(&*name, "");
-    let fault = |code, message: String| Diagnostic::error(code, message, Label::new(&nowhere, Span::default(), ""));
+    let unreadable =
+        |code, message: String| Diagnostic::error(code, message, Label::new(&nowhere, Span::default(), ""));
     if let Some(problem) = unusable(path) {
-        let near = near_file(path, nearest);
-        return Err(Box::new(fault("file", problem).help(near.as_deref().map(did_you_mean))));
+        let near = near_file(path, names);
+        return Err(Box::new(unreadable("file", problem).help(near.as_deref().map(did_you_mean))));
     }
     let mut text = vec![];
     let file = fs::File::open(path).map(|file| file.take(MAX_SIZE as u64 + 1));
     if let Err(error) = file.and_then(|mut file| file.read_to_end(&mut text)) {
-        return Err(Box::new(fault("file", format!("the file `{name}` cannot be read: {error}"))));
+        return Err(Box::new(unreadable("file", format!("the file `{name}` cannot be read: {error}"))));
     }
     // The last character of what is too large may be cut; that it is too large is said by the check.
     match String::from_utf8(text) {
@@ -45,7 +46,7 @@ fn read_beside(path: &Path, nearest: &Nearest) -> Result<Arc<Source>, Box<Diagno
             let at = error.utf8_error().valid_up_to();
             let line = 1 + error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
             let message = format!("line {line} of `{name}` is not UTF-8");
-            Err(Box::new(fault("not-utf8", message).help("is this a text file? Save it as UTF-8".to_string())))
+            Err(Box::new(unreadable("not-utf8", message).help("is this a text file? Save it as UTF-8".to_string())))
         }
     }
 }
@@ -55,7 +56,7 @@ pub(super) struct Disk {
     folder: PathBuf,
     /// By their canonical paths.
     known: RefCell<HashMap<PathBuf, Arc<Source>>>,
-    nearest: Nearest,
+    names: NameFinder,
 }
 
 impl Disk {
@@ -64,7 +65,7 @@ impl Disk {
         let folder = host.graph_folder();
         let own = Path::new(source.name()).file_name().and_then(|name| fs::canonicalize(folder.join(name)).ok());
         let known = own.map(|path| (path, source)).into_iter().collect();
-        Disk { folder: folder.into(), known: RefCell::new(known), nearest: Nearest::new() }
+        Disk { folder: folder.into(), known: RefCell::new(known), names: NameFinder::new() }
     }
 
     pub fn read(&self, path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
@@ -73,7 +74,7 @@ impl Disk {
         if let Some(source) = self.known.borrow().get(&canonical) {
             return Ok(source.clone());
         }
-        let source = read_beside(&path, &self.nearest)?;
+        let source = read_beside(&path, &self.names)?;
         self.known.borrow_mut().insert(canonical, source.clone());
         Ok(source)
     }
@@ -98,15 +99,15 @@ pub(super) fn unusable(path: &Path) -> Option<String> {
 }
 
 /// A file beside the missing one with nearly its name.
-pub(super) fn near_file(path: &Path, nearest: &Nearest) -> Option<String> {
+pub(super) fn near_file(path: &Path, names: &NameFinder) -> Option<String> {
     const LOOKED_AT: usize = 1000;
-    if nearest.is_spent() {
+    if names.is_spent() {
         return None;
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let entries = fs::read_dir(folder).ok()?.take(LOOKED_AT);
-    let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-    names.sort_unstable();
+    let mut files: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    files.sort_unstable();
     let name = path.file_name()?.to_str()?;
-    nearest.find(name, names.iter().map(String::as_str)).filter(|near| *near != name).map(str::to_string)
+    names.nearest(name, files.iter().map(String::as_str)).filter(|near| *near != name).map(str::to_string)
 }

@@ -13,18 +13,18 @@ use crate::document::did_you_mean;
 use crate::graph::Link;
 use crate::nearest::{SHOWN, either, either_of};
 use crate::node::DynNode;
-use crate::registry::Entry;
+use crate::registry::RegistryEntry;
 use crate::socket::{Arity, SocketSpec};
-use crate::yaml::{Data, Item, Key, Place, code};
+use crate::yaml::{Location, YamlData, YamlKey, YamlValue, code};
 
 /// A node as far as it is known.
 pub(super) struct Draft<'a> {
     /// The file in which it stands, as it is used there.
     pub scope: usize,
-    pub key: &'a Key,
-    pub value: &'a Item,
+    pub key: &'a YamlKey,
+    pub value: &'a YamlValue,
     /// Its type; `None` where that is faulty, or a graph.
-    pub entry: Option<&'a Entry>,
+    pub entry: Option<&'a RegistryEntry>,
     /// The scope of the graph that it is.
     pub graph: Option<usize>,
     /// `None` where its parameters are faulty.
@@ -36,14 +36,14 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub fn new(scope: usize, key: &'a Key, value: &'a Item) -> Draft<'a> {
+    pub fn new(scope: usize, key: &'a YamlKey, value: &'a YamlValue) -> Draft<'a> {
         Draft { scope, key, value, entry: None, graph: None, node: None, links: vec![], kept: false }
     }
 }
 
 /// A link to a node that is there.
 pub(super) struct DraftLink {
-    pub place: Place,
+    pub location: Location,
     /// The node that it names.
     pub named: usize,
     /// The node that makes the value: inside the one that it names, where that is a graph.
@@ -234,7 +234,7 @@ impl<'a> Checker<'a> {
         let declared = declared.map(|(key, item)| self.declared(scope, key, item)).collect::<Vec<_>>();
         self.links_incomplete |= declared.iter().any(|output| output.link.is_none());
         self.declared[scope] = Declarations::new(declared).into();
-        self.faults.settle();
+        self.diagnostics.settle();
     }
 
     fn gives_types(&mut self, index: usize, types: impl Iterator<Item = &'static str>) {
@@ -246,7 +246,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn declared(&mut self, scope: usize, key: &'a Key, item: &'a Item) -> Declared<'a> {
+    fn declared(&mut self, scope: usize, key: &'a YamlKey, item: &'a YamlValue) -> Declared<'a> {
         let port = Port { scope, consumer: self.ranges[scope].end, name: &key.name, takes: None };
         let link = self.link(port, item).filter(DraftLink::sound);
         let type_name = link.as_ref().and_then(|link| {
@@ -262,14 +262,14 @@ impl<'a> Checker<'a> {
             for index in self.ranges[scope].clone() {
                 self.links_of(index);
             }
-            self.faults.settle();
+            self.diagnostics.settle();
         }
     }
 
     fn links_of(&mut self, index: usize) {
         let Some(entry) = self.drafts[index].entry else { return };
         let Draft { scope, key: node, value, .. } = self.drafts[index];
-        let Data::Map(keys) = &value.data else { return };
+        let YamlData::Map(keys) = &value.data else { return };
         let kind = entry.node_type.name;
         for socket in entry.node_type.inputs {
             let port = Port { scope, consumer: index, name: socket.name, takes: Some(socket.type_name) };
@@ -278,14 +278,14 @@ impl<'a> Checker<'a> {
                 None if socket.arity == Arity::One => {
                     self.links_incomplete = true;
                     // A misspelt key has been told of.
-                    let unknown = |key: &Key| !entry.has_key(&key.name);
+                    let unknown = |key: &YamlKey| !entry.has_key(&key.name);
                     let misspelt = keys
                         .iter()
-                        .any(|(key, _)| unknown(key) && self.nearest.find(&key.name, [socket.name]).is_some());
+                        .any(|(key, _)| unknown(key) && self.names.nearest(&key.name, [socket.name]).is_some());
                     if !misspelt {
                         let message = format!("`{}` has no `{}`, which {kind} needs", node.name, socket.name);
                         let advice = format!("link it to {}", self.advice(port));
-                        self.error("missing-input", message, node.place, "").help = Some(advice);
+                        self.error("missing-input", message, node.location, "").help = Some(advice);
                     }
                     vec![]
                 }
@@ -295,14 +295,14 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn socket(&mut self, port: Port<'a>, arity: Arity, key: &'a Key, item: &'a Item) -> Vec<DraftLink> {
+    fn socket(&mut self, port: Port<'a>, arity: Arity, key: &'a YamlKey, item: &'a YamlValue) -> Vec<DraftLink> {
         let name = port.name;
-        let before = self.faults.count();
+        let before = self.diagnostics.count();
         let mut links = vec![];
         match (&item.data, arity) {
-            (Data::Poison, _) => self.links_incomplete = true,
-            (Data::Null, Arity::Optional) => {}
-            (Data::Null, _) => {
+            (YamlData::Poison, _) => self.links_incomplete = true,
+            (YamlData::Null, Arity::Optional) => {}
+            (YamlData::Null, _) => {
                 let what = match arity {
                     Arity::Many => "a list of links".to_string(),
                     _ => format!("a link to {}", port.wanted()),
@@ -311,39 +311,41 @@ impl<'a> Checker<'a> {
                     Arity::Many => format!("write `{name}: []` for none"),
                     _ => format!("link it to {}", self.advice(port)),
                 };
-                self.error("not-a-link", format!("`{name}` takes {what}, but nothing is given"), key.place, "").help =
-                    Some(help);
+                self.error("not-a-link", format!("`{name}` takes {what}, but nothing is given"), key.location, "")
+                    .help = Some(help);
             }
-            (Data::List(items), Arity::Many) => {
+            (YamlData::List(items), Arity::Many) => {
                 links.extend(items.iter().filter_map(|item| self.link(port, item)));
             }
-            (Data::List(items), _) => {
+            (YamlData::List(items), _) => {
                 let help = match items.as_slice() {
-                    [Item { data: Data::Text(text), .. }] => format!("write it without the brackets: `{name}: {text}`"),
+                    [YamlValue { data: YamlData::Text(text), .. }] => {
+                        format!("write it without the brackets: `{name}: {text}`")
+                    }
                     _ => format!("link `{name}` to one of them, without brackets"),
                 };
-                self.error("one-link", format!("`{name}` takes one link, but this is a list"), item.place, "").help =
-                    Some(help);
+                self.error("one-link", format!("`{name}` takes one link, but this is a list"), item.location, "")
+                    .help = Some(help);
             }
-            (Data::Text(text), Arity::Many) => {
+            (YamlData::Text(text), Arity::Many) => {
                 let message = format!("`{name}` takes a list of links, but this is a single one");
-                self.error("list-of-links", message, item.place, "").help =
+                self.error("list-of-links", message, item.location, "").help =
                     Some(format!("put it in brackets: `{name}: [{text}]`"));
                 // What it names is needed all the same, and may be faulty too.
                 links.extend(self.link(port, item));
             }
             _ => links.extend(self.link(port, item)),
         }
-        self.links_incomplete |= self.faults.count() > before;
+        self.links_incomplete |= self.diagnostics.count() > before;
         links
     }
 
     /// The node and output that a text names.
-    fn link(&mut self, port: Port<'a>, item: &'a Item) -> Option<DraftLink> {
-        let place = item.place;
+    fn link(&mut self, port: Port<'a>, item: &'a YamlValue) -> Option<DraftLink> {
+        let location = item.location;
         let text = match &item.data {
-            Data::Text(text) => text.as_str(),
-            Data::Poison => {
+            YamlData::Text(text) => text.as_str(),
+            YamlData::Poison => {
                 self.links_incomplete = true;
                 return None;
             }
@@ -351,7 +353,7 @@ impl<'a> Checker<'a> {
                 let message =
                     format!("`{}` takes a link to {}, but this is {}", port.key(), port.wanted(), item.describe());
                 let help = format!("link it to {}", self.advice(port));
-                self.error("not-a-link", message, place, "").help = Some(help);
+                self.error("not-a-link", message, location, "").help = Some(help);
                 return None;
             }
         };
@@ -363,19 +365,19 @@ impl<'a> Checker<'a> {
                 return None;
             }
             let names = self.drafts[self.ranges[port.scope].clone()].iter().map(|draft| draft.key.name.as_str());
-            let label = self.nearest.find(node, names).map(did_you_mean).unwrap_or_default();
+            let label = self.names.nearest(node, names).map(did_you_mean).unwrap_or_default();
             let help = format!("`{}` takes a link to {}: {}", port.key(), port.wanted(), self.advice(port));
-            self.error("unknown-node", format!("there is no node {}", code(node)), place, label).help = Some(help);
+            self.error("unknown-node", format!("there is no node {}", code(node)), location, label).help = Some(help);
             return None;
         };
-        let faulty = DraftLink { place, named, producer: named, output: None };
+        let faulty = DraftLink { location, named, producer: named, output: None };
         let Some(gives) = self.gives(named) else { return Some(faulty) };
-        let Some(output) = self.output(port, place, named, &gives, output) else { return Some(faulty) };
+        let Some(output) = self.output(port, location, named, &gives, output) else { return Some(faulty) };
         let inner = match &gives {
             Gives::Type(_) => return Some(DraftLink { output: Some(output), ..faulty }),
             Gives::Graph(declared) => declared.list[output].link.as_ref(),
         };
-        Some(inner.map_or(faulty, |inner| DraftLink { place, named, ..*inner }))
+        Some(inner.map_or(faulty, |inner| DraftLink { location, named, ..*inner }))
     }
 
     /// Whether a link names a node whose own name is faulty; such a name may have a few dots in it.
@@ -399,7 +401,7 @@ impl<'a> Checker<'a> {
         let draft = &self.drafts[index];
         match (draft.entry, draft.value.get("type")) {
             (Some(entry), _) => entry.node_type.name.into(),
-            (None, Some((_, Item { data: Data::Text(file), .. }))) => code(file),
+            (None, Some((_, YamlValue { data: YamlData::Text(file), .. }))) => code(file),
             (None, _) => "it".into(),
         }
     }
@@ -408,20 +410,20 @@ impl<'a> Checker<'a> {
     fn output(
         &mut self,
         port: Port<'a>,
-        place: Place,
+        location: Location,
         producer: usize,
         gives: &Gives<'a>,
         named: Option<&str>,
     ) -> Option<usize> {
         let node = self.drafts[producer].key.name.as_str();
-        let node_place = self.drafts[producer].key.place;
+        let node_place = self.drafts[producer].key.location;
         if gives.len() == 0 && !gives.is_faulty() {
             let message = format!("`{node}` gives nothing that could be linked to");
-            let label = self.texts.label(node_place, format!("{} has no outputs", self.kind(producer)));
+            let label = self.sources.label(node_place, format!("{} has no outputs", self.kind(producer)));
             let help = format!("link `{}` to {}", port.key(), self.advice(port));
-            let fault = self.error("type-mismatch", message, place, "");
-            fault.secondary.insert(0, label);
-            fault.help = Some(help);
+            let error = self.error("type-mismatch", message, location, "");
+            error.secondary.insert(0, label);
+            error.help = Some(help);
             return None;
         }
         let fitting = gives.fitting(port.takes);
@@ -429,7 +431,7 @@ impl<'a> Checker<'a> {
             Some(named) => match gives.named(named) {
                 Some(output) => output,
                 None => {
-                    let near = self.nearest.find(named, gives.names());
+                    let near = self.names.nearest(named, gives.names());
                     let only = match &*fitting {
                         [only] => Some(gives.name(*only)),
                         _ => None,
@@ -438,7 +440,7 @@ impl<'a> Checker<'a> {
                     let message = format!("`{node}` has no output {}", code(named));
                     let help = format!("{} gives {}", self.kind(producer), gives.listed());
                     if !(gives.is_faulty() && gives.len() == 0) {
-                        self.error("unknown-output", message, place, label).help = Some(help);
+                        self.error("unknown-output", message, location, label).help = Some(help);
                     }
                     return None;
                 }
@@ -452,7 +454,7 @@ impl<'a> Checker<'a> {
                     let names = either_of(several.len(), |index| format!("{node}.{}", gives.name(several[index])));
                     let message = format!("`{node}` gives more than one {}", port.takes.unwrap_or("output"));
                     let help = format!("name one: {names}");
-                    self.error("ambiguous-output", message, place, "which one?").help = Some(help);
+                    self.error("ambiguous-output", message, location, "which one?").help = Some(help);
                     return None;
                 }
             },
@@ -470,10 +472,10 @@ impl<'a> Checker<'a> {
         let message = format!("`{}` takes {}, but {written}", port.name, an(takes));
         let considered = named.map_or_else(|| gives.types(), |_| vec![given]);
         let help = self.conversion(port, node, gives, &fitting, considered);
-        let label = self.texts.label(node_place, format!("{} gives {}", self.kind(producer), gives.listed()));
-        let fault = self.error("type-mismatch", message, place, format!("{} is needed here", an(takes)));
-        fault.secondary.insert(0, label);
-        fault.help = Some(help);
+        let label = self.sources.label(node_place, format!("{} gives {}", self.kind(producer), gives.listed()));
+        let error = self.error("type-mismatch", message, location, format!("{} is needed here", an(takes)));
+        error.secondary.insert(0, label);
+        error.help = Some(help);
         None
     }
 
@@ -483,7 +485,7 @@ impl<'a> Checker<'a> {
             return format!("write `{node}.{}`", gives.name(other));
         }
         // By custom, what a node works on is the last thing that it must have; before it stand its tools.
-        let converts = |entry: &&Entry| {
+        let converts = |entry: &&RegistryEntry| {
             // One that must be told something is more than a conversion.
             if entry.params.iter().any(|param| param.required) {
                 return false;
@@ -533,7 +535,7 @@ impl<'a> Checker<'a> {
         if !links.is_empty() {
             return format!("a node that gives {wanted}, such as {}", either(links.iter().map(String::as_str)));
         }
-        let gives = |entry: &&Entry| entry.node_type.outputs.iter().any(|output| output.type_name == takes);
+        let gives = |entry: &&RegistryEntry| entry.node_type.outputs.iter().any(|output| output.type_name == takes);
         let types: Vec<_> = self.registry.iter().filter(gives).map(|entry| entry.node_type.name).collect();
         match types.as_slice() {
             [] => format!("{wanted}, which no node type gives"),

@@ -3,7 +3,7 @@
 //! A cause is told once: what is faulty is left out of the later steps, so that nothing follows from it. Graphs that are
 //! nodes of this one are [unfolded](unfold) first; from then on there is one set of nodes, each in the scope of its file.
 
-mod fault;
+mod sink;
 mod file;
 mod link;
 mod node;
@@ -18,22 +18,22 @@ use std::sync::Arc;
 
 use petgraph::graph::NodeIndex;
 
-use self::fault::Faults;
 use self::file::Disk;
 pub use self::file::read_source;
 use self::link::{Declarations, Draft, DraftLink};
+use self::sink::CheckDiagnostics;
 pub use self::unfold::GraphReader;
 use self::unfold::{Scope, Unfolded, unfold};
 use crate::context::{CheckContext, Host};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::graph::{Graph, GraphNode, Written};
-use crate::nearest::Nearest;
+use crate::nearest::NameFinder;
 use crate::overrides::Override;
 use crate::registry::Registry;
 use crate::source::Source;
-use crate::texts::Texts;
-use crate::yaml::Place;
+use crate::source_map::SourceMap;
+use crate::yaml::Location;
 
 /// What a check found.
 pub struct Checked {
@@ -42,7 +42,7 @@ pub struct Checked {
     pub document: Option<Document>,
     /// In the order of the file.
     pub diagnostics: Vec<Diagnostic>,
-    /// The places of all graph files that nodes of this graph name, also of those that are faulty or missing.
+    /// The locations of all graph files that nodes of this graph name, also of those that are faulty or missing.
     pub includes: Vec<PathBuf>,
     /// The files that its nodes name, those too that are missing or make the graph faulty.
     pub files: Vec<PathBuf>,
@@ -63,12 +63,12 @@ pub fn check_with(
     host: &Host,
     read: &GraphReader,
 ) -> Checked {
-    let nearest = Nearest::new();
-    let Unfolded { scopes, mut texts, mut faults, included, paths: includes, whole } =
-        unfold(source.clone(), overrides, host, &nearest, read);
+    let names = NameFinder::new();
+    let Unfolded { scopes, mut sources, mut diagnostics, included, paths: includes, whole } =
+        unfold(source.clone(), overrides, host, &names, read);
     let (mut assembled, mut files) = (None, vec![]);
     if whole {
-        let mut checker = Checker::new(&scopes, texts, registry, host, &nearest, faults);
+        let mut checker = Checker::new(&scopes, sources, registry, host, &names, diagnostics);
         checker.nodes();
         checker.outputs();
         checker.links();
@@ -77,25 +77,25 @@ pub fn check_with(
         checker.keep();
         checker.written();
         checker.needed();
-        if !checker.faults.any_error() {
+        if !checker.diagnostics.any_error() {
             assembled = checker.assemble(&source);
         }
         files = checker.files.into_keys().collect();
-        Checker { texts, faults, .. } = checker;
+        Checker { sources, diagnostics, .. } = checker;
     }
     let graph = assembled.map(|(graph, nodes)| {
-        graph.with_written(Written { texts: Some(texts), nodes, included }).with_overrides(overrides)
+        graph.with_written(Written { sources: Some(sources), nodes, included }).with_overrides(overrides)
     });
     let document = scopes.into_iter().next().map(|scope| scope.document);
-    Checked { graph, diagnostics: faults.in_order(&source), document, includes, files }
+    Checked { graph, diagnostics: diagnostics.in_order(&source), document, includes, files }
 }
 
 struct Checker<'a> {
     scopes: &'a [Scope],
-    texts: Texts,
+    sources: SourceMap,
     registry: &'a Registry,
     host: &'a Host,
-    nearest: &'a Nearest,
+    names: &'a NameFinder,
     /// Those of one scope stand together, in the order of the scopes.
     drafts: Vec<Draft<'a>>,
     /// Where the drafts of each scope stand.
@@ -112,17 +112,17 @@ struct Checker<'a> {
     misnamed: HashSet<(usize, &'a str)>,
     /// Something may be missing from the links, so that no one knows what is needed.
     links_incomplete: bool,
-    faults: Faults,
+    diagnostics: CheckDiagnostics,
 }
 
 impl<'a> Checker<'a> {
     fn new(
         scopes: &'a [Scope],
-        texts: Texts,
+        sources: SourceMap,
         registry: &'a Registry,
         host: &'a Host,
-        nearest: &'a Nearest,
-        faults: Faults,
+        names: &'a NameFinder,
+        diagnostics: CheckDiagnostics,
     ) -> Checker<'a> {
         let (mut drafts, mut ranges, mut by_name) = (vec![], vec![], vec![]);
         for (scope, Scope { document, .. }) in scopes.iter().enumerate() {
@@ -134,10 +134,10 @@ impl<'a> Checker<'a> {
         }
         Checker {
             scopes,
-            texts,
+            sources,
             registry,
             host,
-            nearest,
+            names,
             drafts,
             ranges,
             by_name,
@@ -146,7 +146,7 @@ impl<'a> Checker<'a> {
             files: HashMap::new(),
             misnamed: HashSet::new(),
             links_incomplete: false,
-            faults,
+            diagnostics,
         }
     }
 
@@ -154,10 +154,10 @@ impl<'a> Checker<'a> {
         &mut self,
         code: &'static str,
         message: impl Into<String>,
-        place: Place,
+        location: Location,
         label: impl Into<String>,
     ) -> &mut Diagnostic {
-        self.faults.push(self.texts.error(code, message, place, label))
+        self.diagnostics.push(self.sources.error(code, message, location, label))
     }
 
     /// What the checks of a node may know.
@@ -165,8 +165,8 @@ impl<'a> Checker<'a> {
         CheckContext::within(self.host, self.scopes[self.drafts[index].scope].folder.as_deref())
     }
 
-    /// The nodes that are kept as one graph, those of a graph in the place of the node that it is.
-    fn assemble(&self, source: &Arc<Source>) -> Option<(Graph, Vec<(Place, crate::yaml::Item)>)> {
+    /// The nodes that are kept as one graph, those of a graph in the location of the node that it is.
+    fn assemble(&self, source: &Arc<Source>) -> Option<(Graph, Vec<(Location, crate::yaml::YamlValue)>)> {
         let mut kept = vec![];
         self.collect(0, &mut kept);
         let mut index_of = vec![NodeIndex::end(); self.drafts.len()];
@@ -177,7 +177,7 @@ impl<'a> Checker<'a> {
             let scope = &self.scopes[draft.scope];
             Some(GraphNode {
                 name: format!("{}{}", scope.prefix, draft.key.name).into(),
-                span: draft.key.place.span,
+                span: draft.key.location.span,
                 node_type: draft.entry?.node_type,
                 node: draft.node.clone()?,
                 folder: scope.folder.clone(),
@@ -185,7 +185,7 @@ impl<'a> Checker<'a> {
             })
         });
         let graph = Graph::assemble(source.clone(), nodes.collect::<Option<_>>()?).ok()?;
-        let written = kept.iter().map(|&index| (self.drafts[index].key.place, self.drafts[index].value.clone()));
+        let written = kept.iter().map(|&index| (self.drafts[index].key.location, self.drafts[index].value.clone()));
         Some((graph, written.collect()))
     }
 

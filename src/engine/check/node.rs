@@ -11,10 +11,10 @@ use super::link::Draft;
 use crate::document::{NO_COLON, did_you_mean, has_no_colon, json};
 use crate::graph::find;
 use crate::nearest::listed;
-use crate::node::{DynNode, Fault};
-use crate::registry::Entry;
+use crate::node::{DynNode, NodeError};
+use crate::registry::RegistryEntry;
 use crate::schema::{self, readable};
-use crate::yaml::{Data, Item, Key, code};
+use crate::yaml::{YamlData, YamlKey, YamlValue, code};
 
 impl<'a> Checker<'a> {
     /// Types, keys, parameters and files: what each node says of itself.
@@ -29,14 +29,14 @@ impl<'a> Checker<'a> {
                     None => self.node(index),
                 }
             }
-            self.faults.settle();
+            self.diagnostics.settle();
         }
     }
 
     fn node(&mut self, index: usize) {
         let Some(entry) = self.node_type(index) else {
             self.links_incomplete = true;
-            if self.drafts[index].value.data == Data::Poison {
+            if self.drafts[index].value.data == YamlData::Poison {
                 self.misnamed.insert((self.drafts[index].scope, &self.drafts[index].key.name));
             }
             return;
@@ -45,69 +45,70 @@ impl<'a> Checker<'a> {
         let meant = self.keys(index, entry);
         let (params, unsound) = self.params(index, entry, &meant);
         if let Some(node) = self.decode(index, entry, params, &unsound) {
-            self.faults_of(index, &*node, &unsound);
+            self.own_errors(index, &*node, &unsound);
             // One that had to be decoded without a faulty value has served its turn.
             self.drafts[index].node = unsound.is_empty().then_some(node);
         }
     }
 
-    fn node_type(&mut self, index: usize) -> Option<&'a Entry> {
+    fn node_type(&mut self, index: usize) -> Option<&'a RegistryEntry> {
         let Draft { key, value, .. } = self.drafts[index];
         let name = &key.name;
         let advice = "`lsregen nodes` lists the types";
         let entries = match &value.data {
-            Data::Map(entries) => entries,
-            Data::Poison => return None,
+            YamlData::Map(entries) => entries,
+            YamlData::Poison => return None,
             _ => {
-                let place = if value.data == Data::Null { key.place } else { value.place };
+                let location = if value.data == YamlData::Null { key.location } else { value.location };
                 let message = match value.data {
-                    Data::Null => format!("`{name}` must be a node, a mapping with a `type`, but nothing is given"),
+                    YamlData::Null => format!("`{name}` must be a node, a mapping with a `type`, but nothing is given"),
                     _ => format!("`{name}` must be a node, a mapping with a `type`, but is {}", value.describe()),
                 };
-                self.error("wrong-type", message, place, "").help =
+                self.error("wrong-type", message, location, "").help =
                     Some(format!("write `{name}: {{ type: …, … }}`; {advice}"));
                 return None;
             }
         };
         let Some((_, kind)) = value.get("type") else {
-            let written = |key: &Key| key.name.starts_with("type ") || self.nearest.find(&key.name, ["type"]).is_some();
+            let written =
+                |key: &YamlKey| key.name.starts_with("type ") || self.names.nearest(&key.name, ["type"]).is_some();
             let misspelt = entries.iter().find(|(key, _)| written(key));
             let message = format!("the node `{name}` has no `type`");
-            let (place, label) = match misspelt {
+            let (location, label) = match misspelt {
                 Some((key, _)) => match key.name.strip_prefix("type ") {
-                    Some(kind) => (key.place, did_you_mean(&format!("type: {kind}"))),
-                    None => (key.place, did_you_mean("type")),
+                    Some(kind) => (key.location, did_you_mean(&format!("type: {kind}"))),
+                    None => (key.location, did_you_mean("type")),
                 },
-                None => (key.place, String::new()),
+                None => (key.location, String::new()),
             };
-            self.error("missing-type", message, place, label).help = Some(format!("give it one; {advice}"));
+            self.error("missing-type", message, location, label).help = Some(format!("give it one; {advice}"));
             return None;
         };
         let text = match &kind.data {
-            Data::Text(text) => text,
-            Data::Poison => return None,
+            YamlData::Text(text) => text,
+            YamlData::Poison => return None,
             _ => {
                 let message =
                     format!("the `type` of `{name}` must be the name of a node type, but is {}", kind.describe());
-                self.error("unknown-type", message, kind.place, "").help = Some(advice.into());
+                self.error("unknown-type", message, kind.location, "").help = Some(advice.into());
                 return None;
             }
         };
         let entry = self.registry.get(text);
         if entry.is_none() {
-            let near = self.nearest.find(text, self.registry.iter().map(|entry| entry.node_type.name));
+            let near = self.names.nearest(text, self.registry.iter().map(|entry| entry.node_type.name));
             let label = near.map(did_you_mean).unwrap_or_default();
             let path = if text.contains('/') { "; a graph file ends in `.yaml` or `.yml`" } else { "" };
-            self.error("unknown-type", format!("there is no node type {}", code(text)), kind.place, label).help =
+            self.error("unknown-type", format!("there is no node type {}", code(text)), kind.location, label).help =
                 Some(format!("{advice}{path}"));
         }
         entry
     }
 
     /// Unknown keys, and missing parameters and inputs. Gives the keys that are surely meant by misspelt ones.
-    fn keys(&mut self, index: usize, entry: &'a Entry) -> HashSet<&'a str> {
+    fn keys(&mut self, index: usize, entry: &'a RegistryEntry) -> HashSet<&'a str> {
         let Draft { key: node, value, .. } = self.drafts[index];
-        let Data::Map(keys) = &value.data else { return HashSet::new() };
+        let YamlData::Map(keys) = &value.data else { return HashSet::new() };
         let kind = entry.node_type.name;
         let names = || {
             let sockets = entry.node_type.inputs.iter().map(|socket| socket.name);
@@ -121,21 +122,21 @@ impl<'a> Checker<'a> {
                 continue;
             }
             let free = names().filter(|name| !given.contains(name));
-            let near = self.nearest.find(&key.name, free);
+            let near = self.names.nearest(&key.name, free);
             meant.extend(near);
             let message = format!("{kind} has no input or parameter {}", code(&key.name));
             let is_output = entry.node_type.outputs.iter().any(|output| output.name == key.name);
             let (label, help) = if is_output && near.is_none() {
                 let help = format!("remove it here; another node links to it by `{}.{}`", node.name, key.name);
                 (format!("this is an output of {kind}"), help)
-            } else if near.is_none() && has_no_colon(&self.texts, key, value_of_key) {
+            } else if near.is_none() && has_no_colon(&self.sources, key, value_of_key) {
                 NO_COLON.map(str::to_string).into()
             } else if names().next().is_none() {
                 (String::new(), format!("{kind} takes nothing but its `type`"))
             } else {
                 (near.map(did_you_mean).unwrap_or_default(), format!("{kind} takes {}", listed(names())))
             };
-            self.error("unknown-key", message, key.place, label).help = Some(help);
+            self.error("unknown-key", message, key.location, label).help = Some(help);
         }
         let absent = |name: &str| !given.contains(name) && !meant.contains(name);
         for param in entry.params.iter().filter(|param| param.required && absent(&param.name)) {
@@ -143,7 +144,7 @@ impl<'a> Checker<'a> {
             let range = if param.range.is_empty() { String::new() } else { format!(", {}", param.range) };
             let doc = first_sentence(&param.doc).map(|doc| format!(": {doc}")).unwrap_or_default();
             let help = format!("add `{}: …` ({}{range}){doc}", param.name, param.type_text);
-            self.error("missing-param", message, node.place, "").help = Some(help);
+            self.error("missing-param", message, node.location, "").help = Some(help);
         }
         meant
     }
@@ -152,13 +153,13 @@ impl<'a> Checker<'a> {
     fn params(
         &mut self,
         index: usize,
-        entry: &'a Entry,
+        entry: &'a RegistryEntry,
         meant: &HashSet<&'a str>,
     ) -> (Map<String, Json>, HashSet<&'a str>) {
         let value = self.drafts[index].value;
-        let Data::Map(keys) = &value.data else { return (Map::new(), HashSet::new()) };
+        let YamlData::Map(keys) = &value.data else { return (Map::new(), HashSet::new()) };
         let mut params = Map::new();
-        let mut places = Places::default();
+        let mut locations = LocationIndex::default();
         let missing = entry.params.iter().filter(|param| param.required && value.get(&param.name).is_none());
         let mut unsound: HashSet<&str> =
             meant.iter().copied().chain(missing.map(|param| param.name.as_str())).collect();
@@ -169,24 +170,24 @@ impl<'a> Checker<'a> {
             poison(item, key.name.clone(), &mut poisoned);
             let mut sound = poisoned.is_empty();
             let poisoned = Poisoned::new(&poisoned);
-            for misfit in schema::misfits(&entry.schema, &key.name, &json, self.nearest) {
-                // What is said above, at or below a faulty place may follow from it.
-                if poisoned.touch(&misfit.path) {
+            for violation in schema::violations(&entry.schema, &key.name, &json, self.names) {
+                // What is said above, at or below a faulty location may follow from it.
+                if poisoned.touch(&violation.path) {
                     continue;
                 }
                 sound = false;
-                let (found_key, found) = places.find(value, &misfit.path);
-                let place = match found_key {
-                    Some(key) if misfit.on_key || found.data == Data::Null => key.place,
-                    _ => found.place,
+                let (found_key, found) = locations.find(value, &violation.path);
+                let location = match found_key {
+                    Some(key) if violation.on_key || found.data == YamlData::Null => key.location,
+                    _ => found.location,
                 };
                 let link = match &found.data {
-                    Data::Text(text) if misfit.code == "wrong-type" && misfit.path == key.name => {
+                    YamlData::Text(text) if violation.code == "wrong-type" && violation.path == key.name => {
                         self.link_advice(index, text, &key.name, entry)
                     }
                     _ => None,
                 };
-                self.error(misfit.code, misfit.message, place, misfit.label).help = link.or(misfit.help);
+                self.error(violation.code, violation.message, location, violation.label).help = link.or(violation.help);
             }
             if sound {
                 params.insert(key.name.clone(), json);
@@ -202,7 +203,7 @@ impl<'a> Checker<'a> {
     fn decode(
         &mut self,
         index: usize,
-        entry: &'a Entry,
+        entry: &'a RegistryEntry,
         mut params: Map<String, Json>,
         unsound: &HashSet<&str>,
     ) -> Option<Arc<dyn DynNode>> {
@@ -211,9 +212,9 @@ impl<'a> Checker<'a> {
         }
         match (entry.node_type.decode)(&Json::Object(params)) {
             Ok(node) => Some(node),
-            Err(fault) => {
+            Err(error) => {
                 if unsound.is_empty() {
-                    self.fault(index, "wrong-value", fault);
+                    self.node_error(index, "wrong-value", error);
                 }
                 None
             }
@@ -221,7 +222,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Advice where a parameter was given the name of a node.
-    fn link_advice(&self, index: usize, text: &str, param: &str, entry: &Entry) -> Option<String> {
+    fn link_advice(&self, index: usize, text: &str, param: &str, entry: &RegistryEntry) -> Option<String> {
         let name = text.split('.').next().unwrap_or_default();
         self.by_name[self.drafts[index].scope].get(name)?;
         let inputs = entry.node_type.inputs;
@@ -232,27 +233,27 @@ impl<'a> Checker<'a> {
         Some(format!("`{name}` is a node, but `{param}` is a parameter and takes a value{instead}"))
     }
 
-    pub(super) fn fault(&mut self, index: usize, code: &'static str, fault: Fault) {
+    pub(super) fn node_error(&mut self, index: usize, code: &'static str, error: NodeError) {
         let Draft { key, value, .. } = self.drafts[index];
-        let (found_key, found) = find(value, &fault.path);
-        let place = if found_key.is_some() { found.place } else { key.place };
-        let message = match (fault.path.is_empty(), fault.message) {
+        let (found_key, found) = find(value, &error.path);
+        let location = if found_key.is_some() { found.location } else { key.location };
+        let message = match (error.path.is_empty(), error.message) {
             (true, message) => format!("`{}`: {message}", key.name),
-            // A message that names its place needs no other name.
+            // A message that names its location needs no other name.
             (false, message) if message.contains('`') => message,
-            (false, message) => format!("`{}`: {message}", readable(&fault.path)),
+            (false, message) => format!("`{}`: {message}", readable(&error.path)),
         };
-        self.error(code, message, place, "").help = fault.help;
+        self.error(code, message, location, "").help = error.help;
     }
 
     /// What the node itself objects to, and files that are not there. Where parameters are faulty, only what is said of
     /// another one counts.
-    fn faults_of(&mut self, index: usize, node: &dyn DynNode, unsound: &HashSet<&str>) {
+    fn own_errors(&mut self, index: usize, node: &dyn DynNode, unsound: &HashSet<&str>) {
         let counts = |path: &str| {
             unsound.is_empty() || !(path.is_empty() || path.split('/').next().is_some_and(|key| unsound.contains(key)))
         };
-        for fault in node.check(&self.cx(index)).into_iter().filter(|fault| counts(&fault.path)) {
-            self.fault(index, "invalid", fault);
+        for error in node.check(&self.cx(index)).into_iter().filter(|error| counts(&error.path)) {
+            self.node_error(index, "invalid", error);
         }
         for file in node.files(&self.cx(index)).into_iter().filter(|file| counts(&file.param)) {
             let problem = match self.files.get(&file.path) {
@@ -265,36 +266,36 @@ impl<'a> Checker<'a> {
             };
             let Some(message) = problem else { continue };
             let (found_key, found) = find(self.drafts[index].value, &file.param);
-            let place = if found_key.is_some() { found.place } else { self.drafts[index].key.place };
-            let near = near_file(&file.path, self.nearest);
+            let location = if found_key.is_some() { found.location } else { self.drafts[index].key.location };
+            let near = near_file(&file.path, self.names);
             let beside =
                 if self.drafts[index].scope == 0 { "the graph" } else { "the graph file whose node reads them" };
-            self.error("file", message, place, near.as_deref().map(did_you_mean).unwrap_or_default()).help =
+            self.error("file", message, location, near.as_deref().map(did_you_mean).unwrap_or_default()).help =
                 Some(format!("files are looked for beside {beside}; an absolute path is taken as it is"));
         }
     }
 }
 
-/// Finds as [`find`] does; of large mappings it remembers where each key stands, for there may be as many faults as keys.
+/// Finds as [`find`] does; of large mappings it remembers where each key stands, for there may be as many diagnostics as keys.
 #[derive(Default)]
-struct Places<'a> {
-    large: HashMap<*const Item, HashMap<&'a str, usize>>,
+struct LocationIndex<'a> {
+    large: HashMap<*const YamlValue, HashMap<&'a str, usize>>,
 }
 
-impl<'a> Places<'a> {
-    fn find(&mut self, node: &'a Item, path: &str) -> (Option<&'a Key>, &'a Item) {
+impl<'a> LocationIndex<'a> {
+    fn find(&mut self, node: &'a YamlValue, path: &str) -> (Option<&'a YamlKey>, &'a YamlValue) {
         const LARGE: usize = 32;
         let (mut found_key, mut found) = (None, node);
         for part in path.split('/').filter(|part| !part.is_empty()) {
             let (key, next) = match &found.data {
-                Data::Map(entries) if entries.len() > LARGE => {
+                YamlData::Map(entries) if entries.len() > LARGE => {
                     let index = self.large.entry(found).or_insert_with(|| {
                         entries.iter().enumerate().map(|(index, (key, _))| (key.name.as_str(), index)).collect()
                     });
                     let Some((key, next)) = index.get(part).and_then(|&index| entries.get(index)) else { break };
                     (Some(key), next)
                 }
-                Data::List(_) => (found_key, find(found, part).1),
+                YamlData::List(_) => (found_key, find(found, part).1),
                 _ => match find(found, part) {
                     (Some(key), next) => (Some(key), next),
                     (None, _) => break,
@@ -309,21 +310,21 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Places of faulty values, and all that they lie in.
+/// LocationIndex of faulty values, and all that they lie in.
 struct Poisoned<'p> {
-    places: HashSet<&'p str>,
+    locations: HashSet<&'p str>,
     around: HashSet<&'p str>,
 }
 
 impl<'p> Poisoned<'p> {
-    fn new(places: &'p [String]) -> Poisoned<'p> {
-        let around = places.iter().flat_map(|place| outward(place));
-        Poisoned { places: places.iter().map(String::as_str).collect(), around: around.collect() }
+    fn new(locations: &'p [String]) -> Poisoned<'p> {
+        let around = locations.iter().flat_map(|location| outward(location));
+        Poisoned { locations: locations.iter().map(String::as_str).collect(), around: around.collect() }
     }
 
-    /// Whether the path is one of the places, or lies in one, or holds one.
+    /// Whether the path is one of the locations, or lies in one, or holds one.
     fn touch(&self, path: &str) -> bool {
-        self.around.contains(path) || outward(path).any(|outer| self.places.contains(outer))
+        self.around.contains(path) || outward(path).any(|outer| self.locations.contains(outer))
     }
 }
 
@@ -333,13 +334,13 @@ fn outward(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Paths of faulty values within a parameter.
-fn poison(item: &Item, path: String, found: &mut Vec<String>) {
+fn poison(item: &YamlValue, path: String, found: &mut Vec<String>) {
     match &item.data {
-        Data::Poison => found.push(path),
-        Data::List(items) => {
+        YamlData::Poison => found.push(path),
+        YamlData::List(items) => {
             items.iter().enumerate().for_each(|(index, item)| poison(item, format!("{path}/{index}"), found));
         }
-        Data::Map(entries) => {
+        YamlData::Map(entries) => {
             entries.iter().for_each(|(key, item)| poison(item, format!("{path}/{}", key.name), found));
         }
         _ => {}

@@ -8,17 +8,17 @@ use std::mem::take;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::fault::Faults;
+use super::sink::CheckDiagnostics;
 use crate::context::Host;
 use crate::diagnostic::Diagnostic;
 use crate::document::{self, Document, Given, Read, mark, oversize};
-use crate::found::Found;
 use crate::graph::Included;
-use crate::nearest::{Nearest, listed};
+use crate::nearest::{NameFinder, listed};
 use crate::overrides::Override;
+use crate::sink::DiagnosticSink;
 use crate::source::Source;
-use crate::texts::Texts;
-use crate::yaml::{Data, Item, Key, Place, code};
+use crate::source_map::SourceMap;
+use crate::yaml::{Location, YamlData, YamlKey, YamlValue, code};
 
 /// Gives the text of a graph file by its path, as the documents write it, from the folder of the outermost graph on. Two
 /// paths to one file give the same source, by which graphs are found that contain themselves.
@@ -39,7 +39,7 @@ const MAX_VALUES: usize = 1_000_000;
 /// To read so many bytes of a file counts for one of [`MAX_VALUES`].
 const READ: usize = 8;
 
-/// What one fault counts for of [`MAX_VALUES`].
+/// What one error counts for of [`MAX_VALUES`].
 const FAULT: usize = 20;
 
 /// A graph file as one node uses it; the first is the graph's own.
@@ -61,10 +61,10 @@ pub(super) struct Scope {
 pub(super) struct Unfolded {
     /// Outer before inner. Empty where the graph's own file cannot be read.
     pub scopes: Vec<Scope>,
-    pub texts: Texts,
-    pub faults: Faults,
+    pub sources: SourceMap,
+    pub diagnostics: CheckDiagnostics,
     pub included: Vec<Included>,
-    /// The places of all files that were asked for.
+    /// The locations of all files that were asked for.
     pub paths: Vec<PathBuf>,
     /// Enough is known to go on.
     pub whole: bool,
@@ -75,16 +75,16 @@ pub(super) fn unfold(
     source: Arc<Source>,
     overrides: &[Override],
     host: &Host,
-    nearest: &Nearest,
+    names: &NameFinder,
     read: &GraphReader,
 ) -> Unfolded {
     let mut unfolder = Unfolder {
         host,
-        nearest,
+        names,
         read,
-        texts: Texts::new(source.clone()),
+        sources: SourceMap::new(source.clone()),
         scopes: vec![],
-        faults: Faults::default(),
+        diagnostics: CheckDiagnostics::default(),
         files: vec![],
         by_path: HashMap::new(),
         included: vec![],
@@ -93,9 +93,9 @@ pub(super) fn unfold(
         overfull: false,
     };
     unfolder.outermost(&source, overrides);
-    let Unfolder { texts, scopes, faults, included, paths, overfull, .. } = unfolder;
+    let Unfolder { sources, scopes, diagnostics, included, paths, overfull, .. } = unfolder;
     let whole = !scopes.is_empty() && !overfull;
-    Unfolded { scopes, texts, faults, included, paths, whole }
+    Unfolded { scopes, sources, diagnostics, included, paths, whole }
 }
 
 /// Whether a `type` names a graph file, not a node type.
@@ -105,11 +105,11 @@ pub(super) fn is_graph_file(kind: &str) -> bool {
 
 struct Unfolder<'a> {
     host: &'a Host,
-    nearest: &'a Nearest,
+    names: &'a NameFinder,
     read: &'a GraphReader<'a>,
-    texts: Texts,
+    sources: SourceMap,
     scopes: Vec<Scope>,
-    faults: Faults,
+    diagnostics: CheckDiagnostics,
     files: Vec<File>,
     by_path: HashMap<PathBuf, Result<usize, Unread>>,
     included: Vec<Included>,
@@ -124,10 +124,10 @@ struct Unfolder<'a> {
 struct File {
     source: Arc<Source>,
     /// `None` where it is no YAML.
-    root: Option<Item>,
+    root: Option<YamlValue>,
     weight: usize,
     /// Of the YAML; none once they were told.
-    diagnostics: Found,
+    diagnostics: DiagnosticSink,
 }
 
 /// Why a file was not read.
@@ -144,18 +144,18 @@ struct GraphNode {
     name: String,
     /// Its type, a path.
     kind: String,
-    place: Place,
-    keys: Vec<(Key, Item)>,
+    location: Location,
+    keys: Vec<(YamlKey, YamlValue)>,
 }
 
 impl Unfolder<'_> {
     fn outermost(&mut self, source: &Arc<Source>, overrides: &[Override]) {
         let (root, diagnostics) = document::read(source, 0);
-        self.faults.append(diagnostics);
+        self.diagnostics.append(diagnostics);
         let Some(root) = root else { return };
         let Read { document, diagnostics, .. } =
-            Document::of(root, 0, Given::Overrides(overrides), &mut self.texts, self.nearest);
-        self.faults.append(diagnostics);
+            Document::of(root, 0, Given::Overrides(overrides), &mut self.sources, self.names);
+        self.diagnostics.append(diagnostics);
         let Some(document) = document else { return };
         let (prefix, within) = (String::new(), Path::new("").into());
         self.scopes.push(Scope { document, prefix, folder: None, graphs: HashMap::new(), outer: None, within });
@@ -163,20 +163,20 @@ impl Unfolder<'_> {
     }
 
     fn error(&mut self, code: &'static str, message: String, node: &GraphNode) -> &mut Diagnostic {
-        self.faults.push(self.texts.error(code, message, node.place, ""))
+        self.diagnostics.push(self.sources.error(code, message, node.location, ""))
     }
 
     /// Unfolds the nodes of a scope that are graphs.
     fn graphs(&mut self, scope: usize) {
         for index in 0..self.scopes[scope].document.nodes.len() {
             let (key, value) = &self.scopes[scope].document.nodes[index];
-            let Data::Map(keys) = &value.data else { continue };
-            let Some((_, Item { place, data: Data::Text(kind) })) = value.get("type") else { continue };
+            let YamlData::Map(keys) = &value.data else { continue };
+            let Some((_, YamlValue { location, data: YamlData::Text(kind) })) = value.get("type") else { continue };
             if !is_graph_file(kind) {
                 continue;
             }
             let (name, kind, keys) = (key.name.clone(), kind.clone(), keys.clone());
-            let inner = self.graph(&GraphNode { scope, name, kind, place: *place, keys });
+            let inner = self.graph(&GraphNode { scope, name, kind, location: *location, keys });
             self.scopes[scope].graphs.insert(index, inner);
         }
     }
@@ -207,22 +207,22 @@ impl Unfolder<'_> {
                 Some("take one of these nodes out: a graph cannot be a part of itself".into());
             return None;
         }
-        let origin = self.texts.add_file(source, node.name.clone(), node.place);
-        let at = Place { origin, ..Place::default() };
+        let origin = self.sources.add_file(source, node.name.clone(), node.location);
+        let at = Location { origin, ..Location::default() };
         let mut diagnostics = take(&mut self.files[index].diagnostics);
-        diagnostics.iter_mut().for_each(|diagnostic| diagnostic.secondary.extend(self.texts.way(at)));
-        self.faults.append(diagnostics);
+        diagnostics.iter_mut().for_each(|diagnostic| diagnostic.secondary.extend(self.sources.provenance(at)));
+        self.diagnostics.append(diagnostics);
         if !self.spend(self.files[index].weight, node) {
             return None;
         }
         let mut root = self.files[index].root.clone()?;
-        mark(&mut root, &mut |place| place.origin = origin);
-        let before = self.faults.count();
+        mark(&mut root, &mut |location| location.origin = origin);
+        let before = self.diagnostics.count();
         let given = Given::Node { kind: &node.kind, keys: &node.keys };
-        let Read { document, diagnostics, copied } = Document::of(root, origin, given, &mut self.texts, self.nearest);
-        self.faults.append(diagnostics);
-        let found = self.faults.count() - before;
-        self.faults.settle();
+        let Read { document, diagnostics, copied } = Document::of(root, origin, given, &mut self.sources, self.names);
+        self.diagnostics.append(diagnostics);
+        let found = self.diagnostics.count() - before;
+        self.diagnostics.settle();
         if !self.spend(copied + FAULT * found, node) {
             return None;
         }
@@ -272,9 +272,9 @@ impl Unfolder<'_> {
                     Some(near) if code == "file" => (near, None),
                     help => (String::new(), help),
                 };
-                let fault = self.error(code, message, node);
-                fault.primary.text = label;
-                fault.help = help.or_else(|| Some("a graph is looked for beside the file that names it".into()));
+                let error = self.error(code, message, node);
+                error.primary.text = label;
+                error.help = help.or_else(|| Some("a graph is looked for beside the file that names it".into()));
                 None
             }
         }
@@ -283,8 +283,8 @@ impl Unfolder<'_> {
     fn read(&mut self, path: &Path, kind: &str) -> Result<usize, Unread> {
         let resolved = self.host.graph_folder().join(path);
         self.paths.push(resolved.clone());
-        let source = (self.read)(path).map_err(|fault| {
-            let Diagnostic { code, message, help, .. } = *fault;
+        let source = (self.read)(path).map_err(|error| {
+            let Diagnostic { code, message, help, .. } = *error;
             Unread { code, message, help }
         })?;
         if let Some(message) = oversize(&source) {
@@ -305,7 +305,7 @@ impl Unfolder<'_> {
         }
         let (root, diagnostics) = document::read(&source, 0);
         self.spent += source.text().len() / READ;
-        let weight = root.as_ref().map_or(0, Item::weight).max(source.text().len() / 32);
+        let weight = root.as_ref().map_or(0, YamlValue::weight).max(source.text().len() / 32);
         self.files.push(File { source, root, weight, diagnostics });
         Ok(self.files.len() - 1)
     }

@@ -7,31 +7,31 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::Checker;
 use super::link::{Draft, DraftLink};
-use crate::graph::{find, knots};
-use crate::links::{Linked, Links};
+use crate::graph::{cycles, find};
+use crate::links::{LinkedNode, Links};
 use crate::nearest::{either, listed};
-use crate::registry::Entry;
+use crate::registry::RegistryEntry;
 use crate::socket::SocketSpec;
-use crate::yaml::Place;
+use crate::yaml::Location;
 
 impl Checker<'_> {
     /// Nodes that wait for each other.
     pub(super) fn cycles(&mut self) {
         for index in 0..self.drafts.len() {
-            let to_itself: Option<Place> = self.drafts[index]
+            let to_itself: Option<Location> = self.drafts[index]
                 .links
                 .iter()
                 .flatten()
                 .find(|link| link.sound() && link.producer == index)
-                .map(|link| link.place);
-            if let Some(place) = to_itself {
+                .map(|link| link.location);
+            if let Some(location) = to_itself {
                 let name = &self.drafts[index].key.name;
                 let message = format!("`{name}` is linked to itself");
                 let help = "link it to what comes before it".to_string();
-                self.error("cycle", message, place, "").help = Some(help);
+                self.error("cycle", message, location, "").help = Some(help);
             }
         }
-        for cycle in knots(&self.link_graph()) {
+        for cycle in cycles(&self.link_graph()) {
             self.cycle(&cycle);
         }
     }
@@ -44,13 +44,13 @@ impl Checker<'_> {
             let draft = &self.drafts[node.index()];
             let link = draft.links.iter().flatten().find(|link| link.producer == next.index())?;
             let text = format!("`{}` needs `{}`", draft.key.name, self.drafts[next.index()].key.name);
-            Some((link.place, self.texts.label(link.place, text)))
+            Some((link.location, self.sources.label(link.location, text)))
         });
         let mut labels = labels.collect::<Vec<_>>().into_iter();
-        let Some((place, first)) = labels.next() else { return };
-        let fault = self.error("cycle", message, place, first.text);
-        fault.secondary.extend(labels.map(|(_, label)| label));
-        fault.help = Some("remove one of these links: a node can only take what is made before it".into());
+        let Some((location, first)) = labels.next() else { return };
+        let error = self.error("cycle", message, location, first.text);
+        error.secondary.extend(labels.map(|(_, label)| label));
+        error.help = Some("remove one of these links: a node can only take what is made before it".into());
     }
 
     /// Whether values are of a variant (model family) that their consumers take, and whatever else nodes object to in what
@@ -88,33 +88,38 @@ impl Checker<'_> {
                     .filter_map(|link| {
                         let (origin, variant) = known[link.producer].get(link.output?)?.as_ref()?;
                         let fits = socket.variants.contains(&variant.as_str());
-                        (!fits).then(|| (link.place, link.named, *origin, variant.clone()))
+                        (!fits).then(|| (link.location, link.named, *origin, variant.clone()))
                     })
                     .collect();
-                for (place, named, origin, variant) in wrong {
-                    self.wrong_variant(index, socket, (place, named), origin, &variant, &known);
+                for (location, named, origin, variant) in wrong {
+                    self.wrong_variant(index, socket, (location, named), origin, &variant, &known);
                 }
             }
             if let Some(node) = self.drafts[index].node.clone() {
-                let faults = node.check_links(&self.linked(index, entry, &known));
-                faults.into_iter().for_each(|fault| self.fault(index, "invalid", fault));
+                let diagnostics = node.check_links(&self.linked(index, entry, &known));
+                diagnostics.into_iter().for_each(|error| self.node_error(index, "invalid", error));
             }
         }
     }
 
-    fn linked<'b>(&'b self, index: usize, entry: &Entry, known: &'b [Vec<Option<(usize, String)>>]) -> Links<'b> {
+    fn linked<'b>(
+        &'b self,
+        index: usize,
+        entry: &RegistryEntry,
+        known: &'b [Vec<Option<(usize, String)>>],
+    ) -> Links<'b> {
         let sockets = entry.node_type.inputs.iter().zip(&self.drafts[index].links);
         let links = sockets.flat_map(|(socket, links)| {
             links.iter().enumerate().map(|(index, link)| {
                 let producer = &self.drafts[link.producer];
                 let variant = link.output.and_then(|output| known[link.producer].get(output)?.as_ref());
-                Linked {
+                LinkedNode {
                     socket: socket.name,
                     index,
                     name: &self.drafts[link.named].key.name,
                     node: producer.node.as_deref(),
                     variant: variant.map(|(_, variant)| variant.as_str()),
-                    further: Box::new(move || match self.drafts[link.producer].entry {
+                    upstream: Box::new(move || match self.drafts[link.producer].entry {
                         Some(entry) => self.linked(link.producer, entry, known),
                         None => Links::new(vec![]),
                     }),
@@ -147,7 +152,7 @@ impl Checker<'_> {
         &mut self,
         consumer: usize,
         socket: &SocketSpec,
-        (place, named): (Place, usize),
+        (location, named): (Location, usize),
         origin: usize,
         variant: &str,
         known: &[Vec<Option<(usize, String)>>],
@@ -170,10 +175,11 @@ impl Checker<'_> {
             [] => format!("link it to a {kind} of the family {families}"),
             _ => format!("link it to {}", either(fits)),
         };
-        let label = self.texts.label(self.drafts[origin].key.place, format!("the family `{variant}` comes from here"));
-        let fault = self.error("wrong-family", message, place, format!("{families} is needed here"));
-        fault.secondary.insert(0, label);
-        fault.help = Some(help);
+        let label =
+            self.sources.label(self.drafts[origin].key.location, format!("the family `{variant}` comes from here"));
+        let error = self.error("wrong-family", message, location, format!("{families} is needed here"));
+        error.secondary.insert(0, label);
+        error.help = Some(help);
     }
 
     /// Keeps the nodes of the graph's own file, and of the graphs in it what their outputs need: what they would write by
@@ -193,23 +199,23 @@ impl Checker<'_> {
 
     /// Two nodes that write one file.
     pub(super) fn written(&mut self) {
-        let mut first: HashMap<PathBuf, Place> = HashMap::new();
+        let mut first: HashMap<PathBuf, Location> = HashMap::new();
         for index in 0..self.drafts.len() {
             let Some(node) = self.drafts[index].node.clone().filter(|_| self.drafts[index].kept) else { continue };
             for file in node.writes(&self.cx(index)) {
                 let (found_key, found) = find(self.drafts[index].value, &file.param);
-                let place = if found_key.is_some() { found.place } else { self.drafts[index].key.place };
+                let location = if found_key.is_some() { found.location } else { self.drafts[index].key.location };
                 let Some(&former) = first.get(&file.path) else {
-                    first.insert(file.path, place);
+                    first.insert(file.path, location);
                     continue;
                 };
-                let label = self.texts.label(former, "written here");
+                let label = self.sources.label(former, "written here");
                 let message = format!("two nodes write the file `{}`", file.path.display());
-                let fault = self.error("written-twice", message, place, "and here again");
-                if former != place {
-                    fault.secondary.insert(0, label);
+                let error = self.error("written-twice", message, location, "and here again");
+                if former != location {
+                    error.secondary.insert(0, label);
                 }
-                fault.help = Some("give one of them another path".into());
+                error.help = Some("give one of them another path".into());
             }
         }
     }
@@ -227,12 +233,12 @@ impl Checker<'_> {
         if outputs.is_empty() {
             let types = self.registry.iter().filter(|entry| entry.node_type.output).map(|entry| entry.node_type.name);
             let help = format!("add an output: a node of the type {}", either(types));
-            let last = self.drafts[own.end - 1].key.place;
+            let last = self.drafts[own.end - 1].key.location;
             let message = "nothing would run, because no node writes anything";
             self.error("no-output", message, last, "the last node").help = Some(help);
             return;
         }
-        if self.faults.any_error() {
+        if self.diagnostics.any_error() {
             return;
         }
         let mut needed = vec![false; self.drafts.len()];
@@ -245,7 +251,7 @@ impl Checker<'_> {
         for (draft, _) in self.drafts[own].iter().zip(needed).filter(|(_, needed)| !needed) {
             let message = format!("`{}` does not run, because no output needs it", draft.key.name);
             let help = "link an output to it, or remove it".to_string();
-            self.faults.push(self.texts.warning("unneeded-node", message, draft.key.place).help(help));
+            self.diagnostics.push(self.sources.warning("unneeded-node", message, draft.key.location).help(help));
         }
     }
 }

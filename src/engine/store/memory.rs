@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::key::Key;
-use crate::value::Value;
+use crate::value::EdgeValue;
 
 /// What an entry costs beside its values, in bytes: so that results without values are bounded too.
 const ENTRY_BYTES: usize = 256;
@@ -22,12 +22,12 @@ const NOTABLE_BYTES: usize = 1 << 20;
 pub struct MemoryStore {
     limit: usize,
     pressure: Option<Pressure>,
-    entries: Mutex<Entries>,
+    entries: Mutex<CachedResults>,
 }
 
 #[derive(Default)]
-struct Entries {
-    by_key: HashMap<Key, Entry>,
+struct CachedResults {
+    by_key: HashMap<Key, CachedResult>,
     /// Time of last use → key; the first is dropped first.
     by_use: BTreeMap<u64, Key>,
     /// A clock that ticks at each use.
@@ -35,8 +35,8 @@ struct Entries {
     bytes: usize,
 }
 
-struct Entry {
-    outputs: Arc<[Value]>,
+struct CachedResult {
+    outputs: Arc<[EdgeValue]>,
     bytes: usize,
     used: u64,
 }
@@ -54,12 +54,12 @@ impl MemoryStore {
     }
 
     /// The outputs of the node of that key, in the order of its output sockets. Counts as a use.
-    pub fn get(&self, key: &Key) -> Option<Arc<[Value]>> {
+    pub fn get(&self, key: &Key) -> Option<Arc<[EdgeValue]>> {
         self.with(|entries| entries.touch(key))
     }
 
     /// Keeps a result, if it is not larger than the whole store, and drops others for it.
-    pub fn put(&self, key: Key, outputs: Arc<[Value]>) {
+    pub fn put(&self, key: Key, outputs: Arc<[EdgeValue]>) {
         let bytes = outputs.iter().fold(ENTRY_BYTES, |sum, value| sum.saturating_add(value.bytes()));
         if bytes > self.limit {
             return;
@@ -92,18 +92,18 @@ impl MemoryStore {
         self.with(|entries| entries.bytes)
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Entries) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut CachedResults) -> T) -> T {
         work(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Entries {
+impl CachedResults {
     fn tick(&mut self) -> u64 {
         self.now += 1;
         self.now
     }
 
-    fn touch(&mut self, key: &Key) -> Option<Arc<[Value]>> {
+    fn touch(&mut self, key: &Key) -> Option<Arc<[EdgeValue]>> {
         let now = self.tick();
         let entry = self.by_key.get_mut(key)?;
         self.by_use.remove(&mem::replace(&mut entry.used, now));
@@ -111,14 +111,14 @@ impl Entries {
         Some(entry.outputs.clone())
     }
 
-    fn insert(&mut self, key: Key, outputs: Arc<[Value]>, bytes: usize) {
+    fn insert(&mut self, key: Key, outputs: Arc<[EdgeValue]>, bytes: usize) {
         let used = self.tick();
         self.by_use.insert(used, key);
-        self.by_key.insert(key, Entry { outputs, bytes, used });
+        self.by_key.insert(key, CachedResult { outputs, bytes, used });
         self.bytes += bytes;
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Arc<[Value]>> {
+    fn remove(&mut self, key: &Key) -> Option<Arc<[EdgeValue]>> {
         let entry = self.by_key.remove(key)?;
         self.by_use.remove(&entry.used);
         self.bytes -= entry.bytes;
@@ -157,8 +157,8 @@ mod tests {
         material.key()
     }
 
-    fn block(bytes: usize) -> Arc<[Value]> {
-        [Value::new(Arc::new(Block(bytes)))].into()
+    fn block(bytes: usize) -> Arc<[EdgeValue]> {
+        [EdgeValue::new(Arc::new(Block(bytes)))].into()
     }
 
     #[test]

@@ -6,12 +6,12 @@ mod memory;
 use std::sync::Arc;
 
 pub(crate) use disk::sealed;
-pub use disk::{Blob, CacheFolder, Damaged, DiskStore, Kind, Manifest, Status, Swept, Warn};
+pub use disk::{Blob, CacheFolder, CacheStatus, Damaged, DiskStore, Manifest, SweepReport, TypeUsage, Warn};
 pub use memory::{MemoryStore, Pressure};
 
 use crate::key::{Key, Material};
 use crate::socket::SocketSpec;
-use crate::value::Value;
+use crate::value::EdgeValue;
 
 /// The outputs of nodes by memo key.
 pub struct Store {
@@ -41,7 +41,7 @@ impl Store {
     }
 
     /// The outputs of the node of that key, in the order of its output sockets. Counts as a use.
-    pub fn get(&self, key: &Key, sockets: &[SocketSpec]) -> Option<Arc<[Value]>> {
+    pub fn get(&self, key: &Key, sockets: &[SocketSpec]) -> Option<Arc<[EdgeValue]>> {
         self.memory.get(key).or_else(|| {
             let outputs = self.disk.as_ref()?.get(key, sockets)?;
             self.memory.put(*key, outputs.clone());
@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// Keeps a result. `material` is what the key was made of; `sockets` are the node type's outputs.
-    pub fn put(&self, key: Key, material: &Material, sockets: &[SocketSpec], outputs: &Arc<[Value]>) {
+    pub fn put(&self, key: Key, material: &Material, sockets: &[SocketSpec], outputs: &Arc<[EdgeValue]>) {
         self.memory.put(key, outputs.clone());
         if let Some(disk) = &self.disk {
             disk.put(key, material, sockets, outputs);

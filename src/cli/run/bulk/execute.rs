@@ -163,7 +163,7 @@ impl<'a> Execution<'a> {
         let outcome = RowOutcome {
             error: (!summary.succeeded()).then(|| errors.collect::<Vec<_>>().join("; ")),
             ran: count(|outcome| matches!(outcome, Outcome::Ran { .. })),
-            cached: count(|outcome| matches!(outcome, Outcome::Hit | Outcome::Joined | Outcome::Shared { .. })),
+            cached: count(|outcome| matches!(outcome, Outcome::Cached | Outcome::Joined | Outcome::Shared { .. })),
             duration: summary.duration,
         };
         self.finish(started, outcome)

@@ -78,7 +78,7 @@ impl<'a> Survey<'a> {
         if !collisions.is_empty() {
             return Err(collisions);
         }
-        let needed = plan.steps().iter().filter(|step| !matches!(step.action, Action::Unneeded { .. }));
+        let needed = plan.steps().iter().filter(|step| !matches!(step.action, Action::Skipped { .. }));
         let needs: HashSet<_> = needed.map(|step| step.key).collect();
         let keys = output_keys(&built.graph, &plan);
         self.report.add_row(built.warnings);

@@ -40,7 +40,7 @@ pub(crate) struct Lock {
 
 /// A file of ours in the folder.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct StoredFile {
     pub path: PathBuf,
     pub digest: Digest,
     /// What follows the digest in its name.
@@ -77,17 +77,17 @@ impl CacheFolder {
     }
 
     /// All manifests.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Found> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = StoredFile> {
         self.spread("entries").filter(|found| found.format == "json")
     }
 
     /// All blobs.
-    pub(crate) fn blobs(&self) -> impl Iterator<Item = Found> {
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = StoredFile> {
         self.spread("blobs")
     }
 
     /// All records of files.
-    pub(crate) fn files(&self) -> impl Iterator<Item = Found> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = StoredFile> {
         list(&self.root.join("files")).filter_map(found)
     }
 
@@ -97,7 +97,7 @@ impl CacheFolder {
     }
 
     /// The files of a kind that lie in folders of two digits.
-    fn spread(&self, kind: &str) -> impl Iterator<Item = Found> {
+    fn spread(&self, kind: &str) -> impl Iterator<Item = StoredFile> {
         let folders = fs::read_dir(self.root.join(kind)).into_iter().flatten().flatten();
         folders.flat_map(|folder| {
             let name = folder.file_name();
@@ -181,12 +181,12 @@ fn list(folder: &Path) -> impl Iterator<Item = (PathBuf, Metadata)> + use<> {
 }
 
 /// The file, if its name is one that we give.
-fn found((path, metadata): (PathBuf, Metadata)) -> Option<Found> {
+fn found((path, metadata): (PathBuf, Metadata)) -> Option<StoredFile> {
     let name = path.file_name().and_then(OsStr::to_str)?;
     let (digits, format) = name.split_once('.')?;
     let digest: Digest = digits.parse().ok()?;
     let ours = digest.to_string() == digits && is_format(format);
-    ours.then(|| Found { digest, format: format.into(), metadata, path: path.clone() })
+    ours.then(|| StoredFile { digest, format: format.into(), metadata, path: path.clone() })
 }
 
 /// Whether a text may be the extension of a blob.

@@ -20,13 +20,13 @@ use std::time::{Duration, SystemTime};
 
 pub use folder::CacheFolder;
 pub use manifest::{Blob, Manifest};
-pub use sweep::{Damaged, Kind, Status, Swept};
+pub use sweep::{CacheStatus, Damaged, SweepReport, TypeUsage};
 
 use crate::digest::Digest;
 use crate::key::{Key, Material};
 use crate::panic::guarded;
 use crate::socket::SocketSpec;
-use crate::value::{AnyCodec, Value};
+use crate::value::{AnyCodec, EdgeValue};
 
 /// Who is told of trouble that does not stop a run.
 pub type Warn = Arc<dyn Fn(&str) + Send + Sync>;
@@ -89,7 +89,7 @@ impl DiskStore {
     }
 
     /// The outputs of the node of that key, in the order of its output sockets. Counts as a use.
-    pub fn get(&self, key: &Key, sockets: &[SocketSpec]) -> Option<Arc<[Value]>> {
+    pub fn get(&self, key: &Key, sockets: &[SocketSpec]) -> Option<Arc<[EdgeValue]>> {
         match self.read(key, sockets) {
             Ok(outputs) => {
                 self.touch(key);
@@ -114,7 +114,7 @@ impl DiskStore {
 
     /// Keeps a result, or, where it has no form on disk or is too large, the record that there was one. `material` is
     /// what the key was made of; `sockets` are the node type's outputs.
-    pub fn put(&self, key: Key, material: &Material, sockets: &[SocketSpec], outputs: &[Value]) {
+    pub fn put(&self, key: Key, material: &Material, sockets: &[SocketSpec], outputs: &[EdgeValue]) {
         let encoded = encode(sockets, outputs).unwrap_or_else(|error| {
             (self.warn)(&format!("a result of {} cannot be kept: {error:#}", material.node_type));
             None
@@ -137,7 +137,7 @@ impl DiskStore {
         }
     }
 
-    fn read(&self, key: &Key, sockets: &[SocketSpec]) -> Result<Arc<[Value]>, Miss> {
+    fn read(&self, key: &Key, sockets: &[SocketSpec]) -> Result<Arc<[EdgeValue]>, Miss> {
         self.read_whole(&self.whole_manifest(key)?, sockets)
     }
 
@@ -150,7 +150,7 @@ impl DiskStore {
         Manifest::from_bytes(&bytes, key).ok_or_else(|| Miss::damaged("its manifest is damaged", None))
     }
 
-    fn read_whole(&self, manifest: &Manifest, sockets: &[SocketSpec]) -> Result<Arc<[Value]>, Miss> {
+    fn read_whole(&self, manifest: &Manifest, sockets: &[SocketSpec]) -> Result<Arc<[EdgeValue]>, Miss> {
         if !manifest.fits(sockets) {
             return Err(Miss::Unknown);
         }
@@ -275,18 +275,18 @@ impl Miss {
 }
 
 /// The bytes of each output; `None` where one of them cannot be kept.
-fn encode(sockets: &[SocketSpec], outputs: &[Value]) -> anyhow::Result<Option<Vec<Vec<u8>>>> {
+fn encode(sockets: &[SocketSpec], outputs: &[EdgeValue]) -> anyhow::Result<Option<Vec<Vec<u8>>>> {
     if outputs.len() != sockets.len() {
         return Ok(None);
     }
-    let encode = |(socket, value): (&SocketSpec, &Value)| match socket.codec {
+    let encode = |(socket, value): (&SocketSpec, &EdgeValue)| match socket.codec {
         Some(codec) => guarded(socket.type_name, || codec.encode(value))?,
         None => Ok(None),
     };
     sockets.iter().zip(outputs).map(encode).collect()
 }
 
-fn decode(socket: &SocketSpec, bytes: &[u8]) -> Result<Value, Miss> {
+fn decode(socket: &SocketSpec, bytes: &[u8]) -> Result<EdgeValue, Miss> {
     let Some(codec) = socket.codec else { return Err(Miss::Unknown) };
     let decoded = guarded(socket.type_name, || (codec.decode)(bytes)).unwrap_or_else(|panicked| Err(panicked.into()));
     decoded.map_err(|error| Miss::damaged(format!("it cannot be decoded: {error:#}"), None))

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::folder::{Found, Lock, age};
+use super::folder::{Lock, StoredFile, age};
 use super::{DiskStore, Manifest, Miss, Trouble};
 use crate::digest::Digest;
 use crate::key::Key;
@@ -22,7 +22,7 @@ const FILES_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
+pub struct SweepReport {
     /// Results, or records of results.
     pub entries: usize,
     pub blobs: usize,
@@ -36,9 +36,9 @@ pub struct Swept {
 
 /// What the store holds.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Status {
+pub struct CacheStatus {
     /// By node type.
-    pub kinds: BTreeMap<String, Kind>,
+    pub by_type: BTreeMap<String, TypeUsage>,
     /// Manifests that are not whole.
     pub damaged: usize,
     /// Digests of files.
@@ -54,7 +54,7 @@ pub struct Status {
 
 /// The results of one node type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kind {
+pub struct TypeUsage {
     pub results: usize,
     /// Results whose values are not on disk.
     pub records: usize,
@@ -70,7 +70,7 @@ pub struct Damaged {
 }
 
 /// The entries that are whole, and how many of them name each blob.
-type Survey = (Vec<(Found, Manifest)>, HashMap<BlobName, usize>);
+type Survey = (Vec<(StoredFile, Manifest)>, HashMap<BlobName, usize>);
 
 impl DiskStore {
     /// The bytes of everything that counts towards the limit.
@@ -84,14 +84,14 @@ impl DiskStore {
         self.folder.entries().filter_map(|found| manifest(&found))
     }
 
-    pub fn status(&self) -> Status {
-        let mut status = Status { bytes: self.bytes(), busy: self.folder.is_busy(), ..Status::default() };
+    pub fn status(&self) -> CacheStatus {
+        let mut status = CacheStatus { bytes: self.bytes(), busy: self.folder.is_busy(), ..CacheStatus::default() };
         for found in self.folder.entries() {
             let Some(manifest) = manifest(&found) else {
                 status.damaged += 1;
                 continue;
             };
-            let kind = status.kinds.entry(manifest.material.node_type.to_string()).or_default();
+            let kind = status.by_type.entry(manifest.material.node_type.to_string()).or_default();
             match &manifest.outputs {
                 Some(blobs) => {
                     kind.results += 1;
@@ -113,9 +113,9 @@ impl DiskStore {
     ///
     /// # Errors
     /// When the folder cannot be locked or something cannot be removed.
-    pub fn gc(&self) -> io::Result<Swept> {
+    pub fn gc(&self) -> io::Result<SweepReport> {
         if !self.folder.path().exists() {
-            return Ok(Swept::default());
+            return Ok(SweepReport::default());
         }
         let lock = self.folder.claim()?;
         self.sweep(&lock)
@@ -125,8 +125,8 @@ impl DiskStore {
     ///
     /// # Errors
     /// As those of [`gc`](DiskStore::gc).
-    pub fn clear(&self) -> io::Result<Swept> {
-        let mut swept = Swept::default();
+    pub fn clear(&self) -> io::Result<SweepReport> {
+        let mut swept = SweepReport::default();
         if !self.folder.path().exists() {
             return Ok(swept);
         }
@@ -200,8 +200,8 @@ impl DiskStore {
         }
     }
 
-    pub(super) fn sweep(&self, lock: &Lock) -> io::Result<Swept> {
-        let mut swept = Swept::default();
+    pub(super) fn sweep(&self, lock: &Lock) -> io::Result<SweepReport> {
+        let mut swept = SweepReport::default();
         self.sweep_temporary(lock, &mut swept)?;
         let (mut entries, readers) = self.survey(&mut swept)?;
         let mut blobs = HashMap::new();
@@ -229,7 +229,7 @@ impl DiskStore {
         Ok(swept)
     }
 
-    fn sweep_temporary(&self, lock: &Lock, swept: &mut Swept) -> io::Result<()> {
+    fn sweep_temporary(&self, lock: &Lock, swept: &mut SweepReport) -> io::Result<()> {
         for (path, metadata) in self.folder.temporary().filter(|(_, metadata)| lock.is_left_behind(metadata)) {
             swept.temporary += swept.remove(&path, metadata.len())?;
         }
@@ -237,7 +237,7 @@ impl DiskStore {
     }
 
     /// All entries, and how many of them name each blob. What is not whole is removed: it hides what it names.
-    fn survey(&self, swept: &mut Swept) -> io::Result<Survey> {
+    fn survey(&self, swept: &mut SweepReport) -> io::Result<Survey> {
         let mut entries = vec![];
         let mut readers = HashMap::new();
         for entry in self.folder.entries() {
@@ -258,10 +258,10 @@ impl DiskStore {
     /// Drops entries from the end, and the blobs that no other names, until there is room again.
     fn evict(
         &self,
-        mut entries: Vec<(Found, Manifest)>,
+        mut entries: Vec<(StoredFile, Manifest)>,
         mut readers: HashMap<BlobName, usize>,
-        blobs: HashMap<BlobName, Found>,
-        swept: &mut Swept,
+        blobs: HashMap<BlobName, StoredFile>,
+        swept: &mut SweepReport,
     ) -> io::Result<()> {
         let target = (u128::from(self.limit) * u128::from(LEAVE) / 100) as u64;
         while swept.left > target
@@ -291,11 +291,11 @@ fn names(manifest: &Manifest) -> HashSet<BlobName> {
     manifest.blobs().map(|blob| (blob.digest, blob.format.clone())).collect()
 }
 
-fn manifest(found: &Found) -> Option<Manifest> {
+fn manifest(found: &StoredFile) -> Option<Manifest> {
     Manifest::from_bytes(&fs::read(&found.path).ok()?, &Key(found.digest))
 }
 
-impl Swept {
+impl SweepReport {
     /// Removes a file; how many that were, for it may be gone already.
     fn remove(&mut self, path: &Path, bytes: u64) -> io::Result<usize> {
         match fs::remove_file(path) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use lsregen_engine::{CheckContext, Context, Fault, FileRef, Node, NodeType, Payload, Registry, outputs, sockets};
+use lsregen_engine::{CheckContext, Context, FileRef, Node, NodeError, NodeType, Payload, Registry, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -130,10 +130,10 @@ pub struct Layout {
 }
 
 node!(Layout: LayoutInputs => GivesLayout,
-fn check(&self, _: &CheckContext) -> Vec<Fault> {
+fn check(&self, _: &CheckContext) -> Vec<NodeError> {
     let crooked = self.boxes.iter().enumerate().filter(|(_, b)| b.area[0] >= b.area[2]);
     crooked
-        .map(|(i, _)| Fault::new(format!("boxes/{i}/box"), "the box has no width").help("x0 is left of x1"))
+        .map(|(i, _)| NodeError::new(format!("boxes/{i}/box"), "the box has no width").help("x0 is left of x1"))
         .collect()
 });
 

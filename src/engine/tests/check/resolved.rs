@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_engine::{
-    Checked, Context, FileDigests, Node, NodeType, Override, Plan, Record, Recorded, Registry, Source, Store, check,
+    Checked, Context, FileDigests, GraphRecord, Node, NodeType, Override, Plan, Record, Registry, Source, Store, check,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -185,7 +185,7 @@ fn a_record_holds_graph_and_keys_but_no_folder() {
     let key = plan.steps()[0].key;
     let json = Record::new(Arc::new(graph), vec![key]).json().expect("a record").to_string();
     assert!(!json.contains("folder"), "{json}");
-    let record = Recorded::parse(&json).unwrap();
+    let record = GraphRecord::parse(&json).unwrap();
     assert_eq!((record.file.as_str(), record.includes.len()), ("graph.yaml", 0));
     assert_eq!(record.program, format!("lsregen {}", env!("CARGO_PKG_VERSION")));
     assert!(record.graph.contains("seed: 8 # luck"), "{}", record.graph);
@@ -194,7 +194,7 @@ fn a_record_holds_graph_and_keys_but_no_folder() {
 
 #[test]
 fn what_is_no_record_is_told() {
-    let fault = |json: &str| Recorded::parse(json).unwrap_err().to_string();
+    let fault = |json: &str| GraphRecord::parse(json).unwrap_err().to_string();
     assert!(fault("{").contains("no record of lsregen"));
     assert!(fault("[1]").contains("no record of lsregen"));
     assert!(fault(r#"{ "record": 1 }"#).contains("missing field"));

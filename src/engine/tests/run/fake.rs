@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use lsregen_engine::{
     Cancel, CheckContext, Context, Effect, Event, Executor, FileDigests, FileRef, Graph, GraphNode, Host, Lane, Lanes,
-    Link, Node, NodeType, Order, Payload, Plan, PlanError, Source, Span, Store, Summary, outputs, sockets,
+    Link, Node, NodeType, Payload, Plan, PlanError, RunRequest, Source, Span, Store, Summary, outputs, sockets,
 };
 use petgraph::graph::NodeIndex;
 use schemars::JsonSchema;
@@ -135,7 +135,7 @@ fake! {
     type Outputs = ();
 
     fn effect(&self, _: &(), cx: &Context) -> Effect {
-        if cx.output_path(&self.path).exists() { Effect::Stands } else { Effect::Gone }
+        if cx.output_path(&self.path).exists() { Effect::Intact } else { Effect::Gone }
     }
 
     fn run(&self, inputs: Takes, cx: &Context) -> anyhow::Result<()> {
@@ -224,7 +224,7 @@ fake! {
 
     fn effect(&self, outputs: &One, cx: &Context) -> Effect {
         let stands = std::fs::read_to_string(cx.output_path(&self.path)).is_ok_and(|text| text == outputs.text.text);
-        if stands { Effect::Stands } else { Effect::Restorable }
+        if stands { Effect::Intact } else { Effect::Restorable }
     }
 
     fn restore(&self, outputs: &One, cx: &Context) -> anyhow::Result<()> {
@@ -405,14 +405,14 @@ impl World {
     }
 
     /// A run to be started, and where its events go.
-    pub fn order(&self, graph: &Arc<Graph>, plan: Plan) -> (Order, Log) {
+    pub fn order(&self, graph: &Arc<Graph>, plan: Plan) -> (RunRequest, Log) {
         let log = Log::default();
         let subscriber = Arc::new({
             let (log, alive) = (log.clone(), self.alive.clone());
             move |event: &Event| log.lock().unwrap().push((event.clone(), alive.0.load(Ordering::SeqCst)))
         });
         let (graph, host, cancel) = (graph.clone(), self.host.clone(), self.cancel.clone());
-        (Order { graph, plan, host, subscriber, cancel, fail_fast: self.fail_fast }, log)
+        (RunRequest { graph, plan, host, subscriber, cancel, fail_fast: self.fail_fast }, log)
     }
 
     /// How many texts there are, in the store or anywhere.
@@ -467,10 +467,10 @@ impl Run {
 
 fn line(event: &Event) -> String {
     match event {
-        Event::PlanMade { run, hit, shared, unneeded } => {
-            format!("plan: {run} run, {hit} hit, {shared} shared, {unneeded} unneeded")
+        Event::PlanMade { run, cached, shared, skipped } => {
+            format!("plan: {run} run, {cached} cached, {shared} shared, {skipped} skipped")
         }
-        Event::Hit { node, .. } => format!("hit {node}"),
+        Event::Cached { node, .. } => format!("hit {node}"),
         Event::Restored { node, .. } => format!("restore {node}"),
         Event::Joined { node, .. } => format!("join {node}"),
         Event::Preview { node, done, of, .. } => format!("preview {node} {done}/{of}"),
@@ -480,7 +480,7 @@ fn line(event: &Event) -> String {
         Event::NodeFinished { node, bytes, .. } => format!("finish {node}: {bytes} bytes"),
         Event::Shared { node, with } => format!("share {node} with {with}"),
         Event::Failed { node, error } => format!("fail {node}: {error}"),
-        Event::Skipped { node, because } => format!("skip {node} because of {because}"),
+        Event::Blocked { node, because } => format!("skip {node} because of {because}"),
         Event::Cancelled { node } => format!("cancel {node}"),
         Event::RunFinished { succeeded: true, .. } => "done".into(),
         Event::RunFinished { succeeded: false, .. } => "not done".into(),

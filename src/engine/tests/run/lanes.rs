@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
-use lsregen_engine::{Cancel, Event, Executor, Graph, Lanes, Order, Outcome, Store};
+use lsregen_engine::{Cancel, Event, Executor, Graph, Lanes, Outcome, RunRequest, Store};
 
 use crate::fake::*;
 
@@ -89,7 +89,7 @@ fn nodes_never_share_the_device_and_go_on_beside_it() {
 #[derive(Clone)]
 struct Starter {
     executor: Executor,
-    orders: Arc<Mutex<Vec<Order>>>,
+    orders: Arc<Mutex<Vec<RunRequest>>>,
     summaries: Arc<Mutex<Vec<tokio::task::JoinHandle<lsregen_engine::Summary>>>>,
 }
 
@@ -150,7 +150,7 @@ fn two_runs_share_work_on_its_way() {
     assert_eq!(
         second.log(),
         [
-            "plan: 2 run, 0 hit, 0 shared, 0 unneeded",
+            "plan: 2 run, 0 cached, 0 shared, 0 skipped",
             "join work",
             "step work 2/3",
             "step work 3/3",
@@ -227,7 +227,7 @@ fn the_first_failure_ends_the_run_where_asked() {
     world.fail_fast = true;
     let run = world.run(&graph());
     assert_eq!(run.ran(), ["bad"]);
-    let skipped = Outcome::Skipped { because: "bad".into() };
+    let skipped = Outcome::Blocked { because: "bad".into() };
     assert_eq!(run.summary.nodes[1..].iter().filter(|(_, outcome)| *outcome == skipped).count(), 3);
 }
 
@@ -237,10 +237,10 @@ fn an_effect_that_is_gone_is_made_again_from_the_result() {
     let graph =
         Sketch::default().node("a", make("x"), &[]).node("note", Note { path: "note.txt".into() }, &["a"]).graph();
     assert_eq!(world.run(&graph).ran(), ["a", "note"]);
-    assert_eq!(world.run(&graph).log(), ["plan: 0 run, 1 hit, 0 shared, 1 unneeded", "hit note", "done"]);
+    assert_eq!(world.run(&graph).log(), ["plan: 0 run, 1 cached, 0 shared, 1 skipped", "hit note", "done"]);
     world.write("note.txt", "by another hand");
     let run = world.run(&graph);
-    assert_eq!(run.log(), ["plan: 0 run, 1 hit, 0 shared, 1 unneeded", "restore note", "done"]);
+    assert_eq!(run.log(), ["plan: 0 run, 1 cached, 0 shared, 1 skipped", "restore note", "done"]);
     assert_eq!(world.read("note.txt"), "x");
     std::fs::remove_file(world.path("note.txt")).unwrap();
     std::fs::create_dir(world.path("note.txt")).unwrap();
@@ -255,7 +255,7 @@ fn a_panic_of_a_subscriber_reaches_who_waits_for_the_run() {
     let (order, _) = world.order(&graph, world.plan(&graph).unwrap());
     let subscriber = Arc::new(|event: &Event| assert!(!matches!(event, Event::NodeStarted { .. }), "a bad listener"));
     let executor = Executor::new(Lanes::NARROW, Arc::new(Store::in_memory(0)));
-    let run = || runtime().block_on(async { executor.start(Order { subscriber, ..order }).finished().await });
+    let run = || runtime().block_on(async { executor.start(RunRequest { subscriber, ..order }).finished().await });
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"a bad listener"));
 }

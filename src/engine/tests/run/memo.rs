@@ -19,7 +19,7 @@ fn a_second_run_runs_nothing() {
     let graph = joined("x", "y", "-").graph();
     assert_eq!(world.run(&graph).ran(), ["a", "b", "ab", "save"]);
     let again = world.run(&graph);
-    assert_eq!(again.log(), ["plan: 0 run, 1 hit, 0 shared, 3 unneeded", "hit save", "done"]);
+    assert_eq!(again.log(), ["plan: 0 run, 1 cached, 0 shared, 3 skipped", "hit save", "done"]);
     assert!(again.summary.succeeded());
 }
 
@@ -76,7 +76,7 @@ fn equal_keys_run_once() {
         .graph();
     let run = world.run(&graph);
     assert_eq!(run.ran(), ["a", "aa", "first", "second"]);
-    assert_eq!(run.log()[0], "plan: 4 run, 0 hit, 2 shared, 0 unneeded");
+    assert_eq!(run.log()[0], "plan: 4 run, 0 cached, 2 shared, 0 skipped");
     assert!(run.log().contains(&"share b with a".to_string()));
     assert!(run.log().contains(&"share ab with aa".to_string()));
     assert_eq!(world.read("second"), "x-x");
@@ -125,7 +125,7 @@ fn a_file_that_cannot_be_read_stops_the_plan() {
     assert_eq!(text.len(), 2, "{text:?}");
     assert!(text[0].starts_with("node `one`: cannot read `") && text[0].contains("missing`: "), "{}", text[0]);
     assert!(text[1].starts_with("node `two`: ") && text[1].ends_with("it is not a file"), "{}", text[1]);
-    assert_eq!(errors[0].fault.path, "path");
+    assert_eq!(errors[0].cause.path, "path");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn only_what_outputs_need_runs() {
     let graph = joined("x", "y", "-").node("idle", make("z"), &[]).node("idler", join(""), &["idle", "ab"]).graph();
     let run = world.run(&graph);
     assert_eq!(run.ran(), ["a", "b", "ab", "save"]);
-    assert_eq!(run.log()[0], "plan: 4 run, 0 hit, 0 shared, 2 unneeded");
+    assert_eq!(run.log()[0], "plan: 4 run, 0 cached, 0 shared, 2 skipped");
 }
 
 #[test]
@@ -241,5 +241,5 @@ fn a_plan_says_why() {
     let plan = world.plan(&graph).unwrap();
     let lines = plan.steps().iter().map(|step| format!("{}: {}", graph.node(step.node).name, step.describe(&graph)));
     insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
-    assert!(matches!(plan.steps()[2].action, Action::Hit { .. }));
+    assert!(matches!(plan.steps()[2].action, Action::Cached { .. }));
 }

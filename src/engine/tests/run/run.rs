@@ -39,8 +39,8 @@ fn a_failure_stops_only_what_depends_on_it() {
     let run = world.run(&graph);
     let outcome = |name| &run.summary.nodes.iter().find(|(node, _)| &**node == name).unwrap().1;
     assert_eq!(*outcome("broken"), Outcome::Failed { error: "it was to fail: the disk is full".into() });
-    assert_eq!(*outcome("below"), Outcome::Skipped { because: "broken".into() });
-    assert_eq!(*outcome("lost"), Outcome::Skipped { because: "broken".into() });
+    assert_eq!(*outcome("below"), Outcome::Blocked { because: "broken".into() });
+    assert_eq!(*outcome("lost"), Outcome::Blocked { because: "broken".into() });
     assert!(matches!(outcome("save"), Outcome::Ran { bytes: 0, .. }));
     assert!(!run.summary.succeeded());
     assert!(!run.summary.was_cancelled());
@@ -97,7 +97,7 @@ fn a_run_is_cancelled_at_the_next_step() {
     assert!(!run.summary.succeeded());
     // What was cancelled is not known; what was done before is.
     let plan = world.plan(&graph).unwrap();
-    assert_eq!((plan.counts().run, plan.counts().hit), (4, 1));
+    assert_eq!((plan.counts().run, plan.counts().cached), (4, 1));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_run_cancelled_before_it_starts_runs_nothing() {
     world.cancel.cancel();
     let graph = Sketch::default().node("a", make("x"), &[]).node("save", save("out"), &["a"]).graph();
     let run = world.run(&graph);
-    assert_eq!(run.log(), ["plan: 2 run, 0 hit, 0 shared, 0 unneeded", "cancel a", "cancel save", "not done"]);
+    assert_eq!(run.log(), ["plan: 2 run, 0 cached, 0 shared, 0 skipped", "cancel a", "cancel save", "not done"]);
     assert!(!world.path("out").exists());
 }
 
@@ -184,7 +184,7 @@ fn values_live_until_their_last_reader() {
     assert_eq!(
         run.log_with_texts(),
         [
-            "plan: 5 run, 0 hit, 0 shared, 0 unneeded (0)",
+            "plan: 5 run, 0 cached, 0 shared, 0 skipped (0)",
             "start a (0)",
             "finish a: 3 bytes (1)",
             "start b (1)",

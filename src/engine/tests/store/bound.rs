@@ -133,7 +133,7 @@ fn nothing_is_made_where_nothing_is_kept() {
     let world = World::new();
     let store = world.store();
     assert_eq!((store.gc().unwrap(), store.clear().unwrap()), Default::default());
-    assert!(store.get(&key("a"), NOTES).is_none() && store.status().kinds.is_empty());
+    assert!(store.get(&key("a"), NOTES).is_none() && store.status().by_type.is_empty());
     drop(store);
     assert!(!world.root().exists());
 }

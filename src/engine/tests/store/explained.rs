@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsregen_engine::{
     Cancel, CheckContext, Context, Executor, Explanation, FileDigests, FileRef, Graph, GraphNode, Host, Lanes, Link,
-    Node, NodeIndex, NodeType, Order, Plan, Source, Span, Store, outputs, sockets,
+    Node, NodeIndex, NodeType, Plan, RunRequest, Source, Span, Store, outputs, sockets,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ fn run(world: &World, graph: &Arc<Graph>) {
     let silent = Arc::new(|_: &lsregen_engine::Event| {});
     let executor = Executor::new(Lanes::NARROW, store);
     let (graph, cancel) = (graph.clone(), Cancel::new());
-    let order = Order { graph, plan, host, subscriber: silent, cancel, fail_fast: false };
+    let order = RunRequest { graph, plan, host, subscriber: silent, cancel, fail_fast: false };
     let summary = runtime.block_on(async { executor.start(order).finished().await });
     assert!(summary.succeeded());
 }

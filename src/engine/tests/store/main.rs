@@ -53,7 +53,7 @@ fn of_what_has_no_form_on_disk_a_record_is_kept() {
         assert_eq!(store.manifest(&key(name)).unwrap().outputs, None);
     }
     assert_eq!((world.blobs().len(), world.warnings().len()), (0, 0));
-    assert_eq!(store.status().kinds["a"].records, 1);
+    assert_eq!(store.status().by_type["a"].records, 1);
 }
 
 #[test]

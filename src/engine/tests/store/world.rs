@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use lsregen_engine::{Codec, DiskStore, Key, Material, Outputs, Payload, SocketSpec, Value, Warn, outputs};
+use lsregen_engine::{Codec, DiskStore, EdgeValue, Key, Material, Outputs, Payload, SocketSpec, Warn, outputs};
 use tempfile::TempDir;
 
 /// A text that can be kept, unless it says otherwise.
@@ -52,15 +52,15 @@ outputs! { pub struct Secrets { pub first: Arc<Secret> } }
 pub const NOTES: &[SocketSpec] = Notes::SPECS;
 pub const SECRETS: &[SocketSpec] = Secrets::SPECS;
 
-pub fn note(text: &str) -> Value {
-    Value::new(Arc::new(Note(text.into())))
+pub fn note(text: &str) -> EdgeValue {
+    EdgeValue::new(Arc::new(Note(text.into())))
 }
 
-pub fn secret() -> Value {
-    Value::new(Arc::new(Secret))
+pub fn secret() -> EdgeValue {
+    EdgeValue::new(Arc::new(Secret))
 }
 
-pub fn texts(values: &[Value]) -> Vec<String> {
+pub fn texts(values: &[EdgeValue]) -> Vec<String> {
     values.iter().map(|value| value.get::<Note>().unwrap().0.clone()).collect()
 }
 
