@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use lsregen_engine::{Event, FetchProgress, Graph, Outcome, Subscriber, Summary};
+use tracing::level_filters::LevelFilter;
 
 /// Writes text as it is. A closed stderr is not an error.
 pub fn say(text: &str) {
@@ -21,6 +22,11 @@ pub fn complain(message: impl Display) {
 /// Whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org).
 pub fn colours() -> bool {
     stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether to draw progress bars: on a terminal, unless the log is written there too.
+pub fn bars() -> bool {
+    stderr().is_terminal() && LevelFilter::current() == LevelFilter::OFF
 }
 
 /// Shows the progress of downloads: a bar on a terminal, otherwise one line a file.
@@ -40,7 +46,7 @@ impl Fetches {
         if new {
             self.file = fetching.file.into();
         }
-        if self.quiet || !stderr().is_terminal() {
+        if self.quiet || !bars() {
             if new && !self.quiet {
                 say(&format!("fetching {}\n", self.file));
             }
@@ -93,7 +99,7 @@ struct Counts {
 
 impl Progress {
     pub fn new(quiet: bool) -> Progress {
-        let style = match (quiet, stderr().is_terminal()) {
+        let style = match (quiet, bars()) {
             (true, _) => Style::Quiet,
             (false, true) => Style::Bars(MultiProgress::new()),
             (false, false) => Style::Lines,

@@ -10,6 +10,7 @@ mod explain;
 mod fetch;
 mod graph;
 mod inspect;
+mod log;
 mod models;
 mod nodes;
 mod open;
@@ -23,12 +24,16 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 
 /// Generate large images that follow a layout of boxes, by running node graphs written in YAML.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]
 struct Arguments {
+    /// Log nodes and the loading of weights to stderr; with -vv also every sampling step. RUST_LOG takes precedence
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
     #[command(subcommand)]
     verb: Verb,
 }
@@ -71,7 +76,11 @@ impl From<Exit> for ExitCode {
 
 /// Parses the arguments and runs the verb.
 pub fn main() -> Exit {
-    let done = match Arguments::parse().verb {
+    let Arguments { verbose, verb } = Arguments::parse();
+    if let Err(exit) = log::start(verbose) {
+        return exit;
+    }
+    let result = match verb {
         Verb::Run(verb) => verb.main(),
         Verb::Watch(verb) => verb.main(),
         Verb::Check(verb) => verb.main(),
@@ -86,7 +95,7 @@ pub fn main() -> Exit {
         Verb::Schema(verb) => verb.main(),
         Verb::Show(verb) => verb.main(),
     };
-    done.unwrap_or_else(|exit| exit)
+    result.unwrap_or_else(|exit| exit)
 }
 
 /// Prints an error of the command line.

@@ -123,6 +123,7 @@ impl Sampler {
         let mut before = None; // x̂₀ and λ of the step before, for DPM-Solver++
         for i in first..steps {
             let (t, a, b) = (self.timesteps[i], self.alpha_bar[i], self.next_alpha_bar(i));
+            let _span = tracing::debug_span!("step", number = i + 1, of = steps, timestep = t).entered();
             let at = Moment { step: i, steps, t, alpha_bar: a, kind, denoiser };
             let passes = session.passes(&at);
             let mut pass = 0;
@@ -141,6 +142,7 @@ impl Sampler {
                 }
                 z = back(&z, a, b, generator)?;
             };
+            tracing::debug!(passes, "sampled");
             on_step(Step { done: i + 1 - first, of: steps - first, clean: &x0 })?;
             before = Some((x0, log_snr(a)));
         }

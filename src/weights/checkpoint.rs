@@ -178,6 +178,7 @@ impl Part {
         // file while it is mapped can fault this one.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         let (tensors, format, texts) = directory(&map, &label)?;
+        tracing::info!(path = label, format, tensors = tensors.len(), bytes = map.len(), "opened weights");
         Ok((Part { bytes: Bytes::Mapped(map), path: Some(path.into()), tensors }, format, texts))
     }
 

@@ -54,7 +54,10 @@ fn takers(text: &str) -> impl Iterator<Item = &str> {
         let is_field = text[head.len()..at].contains(['{', '}', ';']);
         head.rsplit(' ').next().filter(|_| !is_field)
     });
-    let closures = text.match_indices(" = |code").filter_map(|(at, _)| text[..at].rsplit(' ').next());
+    let closures = text.match_indices("|code").filter_map(|(at, _)| {
+        let name = text[..at].trim_end().strip_suffix('=')?.trim_end();
+        name.rsplit(' ').next()
+    });
     parameter.chain(closures)
 }
 

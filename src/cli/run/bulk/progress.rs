@@ -1,6 +1,5 @@
 //! The progress of a bulk run on stderr.
 
-use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,7 +31,7 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(quiet: bool, total: usize, earlier: usize) -> Progress {
-        let bar = (!quiet && stderr().is_terminal()).then(|| {
+        let bar = (!quiet && console::bars()).then(|| {
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}, {eta} left");
             let bar = ProgressBar::new(total as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_position(earlier as u64);
