@@ -81,7 +81,7 @@ pub use lsregen_diffusion::ops::keep_memory;
 pub use lsregen_diffusion::weights::{hub, search};
 pub use metadata::Metadata;
 pub use multi_diffusion_sample::MultiDiffusionSample;
-pub use numerics::{Numerics, Precision};
+pub use numerics::{DtypeOption, Numerics};
 pub use onnx_feature::OnnxFeature;
 pub use options::*;
 pub use reference_image::ReferenceImage;

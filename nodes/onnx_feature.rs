@@ -95,7 +95,7 @@ impl OnnxFeature {
     /// What is wrong with how the network is used.
     fn network_faults(&self, info: &OnnxInfo) -> Vec<NodeError> {
         let mut faults = vec![];
-        match info.picture_input() {
+        match info.image_input() {
             Err(error) => faults.push(NodeError::new("path", error.to_string())),
             Ok(input) => {
                 let sides = [("width", 0, input.width), ("height", 1, input.height)];

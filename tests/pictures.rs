@@ -139,7 +139,7 @@ fn pictures_that_carry_no_graph_are_told() {
     let newer = r#"{ "record": 99, "graphs": [] }"#;
     let bad_graph = r#"{ "record": 1, "program": "lsregen 0.1.0", "file": "a.yaml", "graph": "lsregen: 1" }"#;
     for (bytes, words, code) in [
-        (with_text("Comment", "hello"), "carries no graph", 2),
+        (with_text("Comment", "hello"), "holds no graph", 2),
         (with_text("prompt", r#"{"3": {"class_type": "KSampler"}}"#), "ComfyUI", 2),
         (with_text("lsregen", "hello"), "no record of lsregen", 78),
         (with_text("lsregen", newer), "newer lsregen", 78),

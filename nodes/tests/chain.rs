@@ -18,7 +18,7 @@ static XL: LazyLock<Arc<Model>> = LazyLock::new(|| load("shapes/xl"));
 const PROMPT: &str = "a red circle and a blue square on sand";
 
 fn host(folder: &Path) -> Arc<Host> {
-    let numerics = Numerics::new(Device::Cpu, Precision::Auto, false);
+    let numerics = Numerics::new(Device::Cpu, DtypeOption::Auto, false);
     Arc::new(Host::new(folder, folder).with_fingerprint(numerics.fingerprint()).with_service(numerics))
 }
 

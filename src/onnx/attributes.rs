@@ -1,37 +1,37 @@
-//! The settings of a node. What an operator does not ask for is refused: a setting that is not understood is a network
-//! that computes something else.
+//! The attributes of a node. An attribute that the operator does not read is an error: without it the network would
+//! compute something else.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::proto::{self, Attribute, Node};
-use super::size;
+use crate::dims::checked_size;
+use crate::proto::{self, Attribute, Node};
 use crate::{Error, Result};
 
-/// A node's attributes, and which of them have been asked for.
+/// A node's attributes, and which of them have been read.
 pub struct Attributes<'a> {
     node: &'a Node,
-    /// Version of the operators' set, which some meanings depend on.
+    /// Version of the operator set, on which some meanings depend.
     pub opset: i64,
-    asked: RefCell<HashSet<&'static str>>,
+    read: RefCell<HashSet<&'static str>>,
 }
 
 impl<'a> Attributes<'a> {
     pub fn new(node: &'a Node, opset: i64) -> Self {
-        Attributes { node, opset, asked: RefCell::default() }
+        Attributes { node, opset, read: RefCell::default() }
     }
 
-    /// How many results the node names.
+    /// Number of results that the node names.
     pub fn outputs(&self) -> usize {
         self.node.outputs.len()
     }
 
-    fn get(&self, name: &'static str, kind: i32) -> Result<Option<&'a Attribute>> {
-        self.asked.borrow_mut().insert(name);
+    fn get(&self, name: &'static str, attribute_type: i32) -> Result<Option<&'a Attribute>> {
+        self.read.borrow_mut().insert(name);
         let found = self.node.attributes.iter().find(|a| a.name == name);
         match found {
-            Some(a) if a.kind != kind && a.kind != 0 => {
-                Err(Error::input(format!("attribute `{name}` has the wrong type")))
+            Some(a) if a.attribute_type != attribute_type && a.attribute_type != 0 => {
+                Err(Error::input(format!("attribute `{name}` has an unexpected type")))
             }
             found => Ok(found),
         }
@@ -62,7 +62,7 @@ impl<'a> Attributes<'a> {
     }
 
     pub fn sizes(&self, name: &'static str) -> Result<Option<Vec<usize>>> {
-        self.ints(name)?.map(|ints| ints.into_iter().map(|n| size(n, name)).collect()).transpose()
+        self.ints(name)?.map(|ints| ints.into_iter().map(|n| checked_size(n, name)).collect()).transpose()
     }
 
     pub fn floats(&self, name: &'static str) -> Result<Option<Vec<f32>>> {
@@ -81,7 +81,7 @@ impl<'a> Attributes<'a> {
         Ok(self.get(name, Attribute::TENSOR)?.and_then(|a| a.tensor.as_ref()))
     }
 
-    /// A setting that only has this value here.
+    /// Reads an attribute of which only this value is supported.
     pub fn only(&self, name: &'static str, value: i64) -> Result<()> {
         match self.int(name, value)? {
             n if n == value => Ok(()),
@@ -89,19 +89,18 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// A setting that makes no difference here.
+    /// Skips an attribute that has no effect here.
     pub fn ignore(&self, name: &'static str) {
-        self.asked.borrow_mut().insert(name);
+        self.read.borrow_mut().insert(name);
     }
 
-    /// An error that names the settings that nobody asked for.
     pub fn finish(&self) -> Result<()> {
-        let asked = self.asked.borrow();
-        let unknown = self.node.attributes.iter().map(|a| a.name.as_str()).filter(|name| !asked.contains(name));
+        let read = self.read.borrow();
+        let unknown = self.node.attributes.iter().map(|a| a.name.as_str()).filter(|name| !read.contains(name));
         let unknown: Vec<_> = unknown.map(|name| format!("`{name}`")).collect();
         if unknown.is_empty() {
             return Ok(());
         }
-        Err(Error::input(format!("does not understand {}", unknown.join(", "))))
+        Err(Error::input(format!("has unsupported attributes: {}", unknown.join(", "))))
     }
 }

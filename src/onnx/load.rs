@@ -1,4 +1,4 @@
-//! The numbers of an ONNX file, in the file itself or in others beside it.
+//! The numbers of an ONNX file's weights, in the file itself or in files beside it.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -8,43 +8,43 @@ use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 
-use super::{proto, room, size};
-use crate::{Error, Result};
+use crate::dims::{checked_count, checked_size};
+use crate::{Error, Result, proto};
 
-/// What an element type becomes here.
+/// The type that elements become when they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ElementClass {
     /// f32.
-    Real,
+    Float,
     /// i64.
-    Whole,
+    Int,
     /// u8, 0 or 1.
-    Truth,
+    Bool,
 }
 
-/// ONNX's name, bytes of an element, and what it becomes, of a type that is taken.
-fn taken(dtype: i32) -> Option<(&'static str, usize, Class)> {
+/// ONNX's name of a supported element type, its size in bytes, and what its elements become.
+fn supported(dtype: i32) -> Option<(&'static str, usize, ElementClass)> {
     Some(match dtype {
-        1 => ("float", 4, Class::Real),
-        2 => ("uint8", 1, Class::Whole),
-        3 => ("int8", 1, Class::Whole),
-        4 => ("uint16", 2, Class::Whole),
-        5 => ("int16", 2, Class::Whole),
-        6 => ("int32", 4, Class::Whole),
-        7 => ("int64", 8, Class::Whole),
-        9 => ("bool", 1, Class::Truth),
-        10 => ("float16", 2, Class::Real),
-        11 => ("double", 8, Class::Real),
-        12 => ("uint32", 4, Class::Whole),
-        13 => ("uint64", 8, Class::Whole),
-        16 => ("bfloat16", 2, Class::Real),
+        1 => ("float", 4, ElementClass::Float),
+        2 => ("uint8", 1, ElementClass::Int),
+        3 => ("int8", 1, ElementClass::Int),
+        4 => ("uint16", 2, ElementClass::Int),
+        5 => ("int16", 2, ElementClass::Int),
+        6 => ("int32", 4, ElementClass::Int),
+        7 => ("int64", 8, ElementClass::Int),
+        9 => ("bool", 1, ElementClass::Bool),
+        10 => ("float16", 2, ElementClass::Float),
+        11 => ("double", 8, ElementClass::Float),
+        12 => ("uint32", 4, ElementClass::Int),
+        13 => ("uint64", 8, ElementClass::Int),
+        16 => ("bfloat16", 2, ElementClass::Float),
         _ => return None,
     })
 }
 
-/// ONNX's name, bytes of an element, and what it becomes; an error for types that are not taken.
-pub fn class(dtype: i32) -> Result<(&'static str, usize, Class)> {
-    taken(dtype).ok_or_else(|| Error::input(format!("element type {} is not supported", name(dtype))))
+/// [`supported`], with an error for other types.
+pub fn element_type(dtype: i32) -> Result<(&'static str, usize, ElementClass)> {
+    supported(dtype).ok_or_else(|| Error::input(format!("element type {} is not supported", name(dtype))))
 }
 
 /// ONNX's name of an element type.
@@ -55,29 +55,29 @@ pub fn name(dtype: i32) -> String {
         14 => "complex64".into(),
         15 => "complex128".into(),
         17..=20 => "float8".into(),
-        n => taken(n).map_or_else(|| format!("number {n}"), |(name, ..)| name.into()),
+        n => supported(n).map_or_else(|| format!("number {n}"), |(name, ..)| name.into()),
     }
 }
 
-/// Shape, elements and type of a tensor, checked against what the file holds. External files are looked at, not read.
-pub struct Declared {
+/// Shape and type of a tensor, checked against the numbers that the file holds. Of external files only the size is read.
+pub struct DeclaredTensor {
     pub dims: Vec<usize>,
     pub count: usize,
     width: usize,
-    class: Class,
+    class: ElementClass,
 }
 
-impl Declared {
+impl DeclaredTensor {
     pub fn of(t: &proto::Tensor, folder: &Path) -> Result<Self> {
-        let (name, width, class) = class(t.dtype)?;
-        let dims = t.dims.iter().map(|d| size(*d, "dimension")).collect::<Result<Vec<_>>>()?;
-        let count = room(&dims)?;
-        let declared = Declared { dims, count, width, class };
+        let (name, width, class) = element_type(t.dtype)?;
+        let dims = t.dims.iter().map(|d| checked_size(*d, "dimension")).collect::<Result<Vec<_>>>()?;
+        let count = checked_count(&dims)?;
+        let declared = DeclaredTensor { dims, count, width, class };
         let held = if t.location == 1 {
             External::of(t, folder)?.length / width
         } else if !t.raw.is_empty() {
             if !t.raw.len().is_multiple_of(width) {
-                return Err(Error::input(format!("{} bytes are no whole number of {name}", t.raw.len())));
+                return Err(Error::input(format!("{} bytes are not a multiple of the size of {name}", t.raw.len())));
             }
             t.raw.len() / width
         } else {
@@ -96,13 +96,13 @@ impl Declared {
         Ok(declared)
     }
 
-    /// The numbers: f32 on `device`; whole numbers and truth values on the CPU.
+    /// Reads the numbers: floats become f32 on `device`, integers i64 and truth values u8 on the CPU.
     pub fn read(&self, t: &proto::Tensor, folder: &Path, device: &Device) -> Result<Tensor> {
         let raw = if t.location == 1 { External::of(t, folder)?.read()? } else { t.raw.clone() };
         let cells = raw.chunks_exact(self.width);
         let small = t.int32s.iter().map(|i| *i as u16);
         match self.class {
-            Class::Real => {
+            ElementClass::Float => {
                 let numbers: Vec<f32> = match t.dtype {
                     1 if raw.is_empty() => t.floats.clone(),
                     10 if raw.is_empty() => small.map(|b| f16::from_bits(b).to_f32()).collect(),
@@ -115,7 +115,7 @@ impl Declared {
                 };
                 Ok(Tensor::from_vec(numbers, self.dims.as_slice(), device)?)
             }
-            Class::Whole => {
+            ElementClass::Int => {
                 let numbers: Vec<i64> = match t.dtype {
                     7 if raw.is_empty() => t.int64s.clone(),
                     12 | 13 if raw.is_empty() => t.uint64s.iter().map(|n| *n as i64).collect(),
@@ -130,7 +130,7 @@ impl Declared {
                 };
                 Ok(Tensor::from_vec(numbers, self.dims.as_slice(), &Device::Cpu)?)
             }
-            Class::Truth => {
+            ElementClass::Bool => {
                 let truths: Vec<u8> = match raw.is_empty() {
                     true => t.int32s.iter().map(|n| u8::from(*n != 0)).collect(),
                     false => raw.iter().map(|n| u8::from(*n != 0)).collect(),
@@ -141,28 +141,28 @@ impl Declared {
     }
 }
 
-/// A tensor that an attribute holds, on the CPU.
+/// The tensor of an attribute, on the CPU.
 pub fn constant(t: &proto::Tensor) -> Result<Tensor> {
     if t.location == 1 {
-        return Err(Error::input("an attribute's numbers have to be in the model's file"));
+        return Err(Error::input("the numbers of an attribute must be in the model's file"));
     }
     let folder = Path::new("");
-    Declared::of(t, folder)?.read(t, folder, &Device::Cpu)
+    DeclaredTensor::of(t, folder)?.read(t, folder, &Device::Cpu)
 }
 
-/// `chunks_exact` gives chunks of just this length.
+/// The bytes of a chunk, whose length `chunks_exact` guarantees.
 fn array<const N: usize>(chunk: &[u8]) -> [u8; N] {
     std::array::from_fn(|i| chunk.get(i).copied().unwrap_or_default())
 }
 
-/// A stretch of a file beside the model's.
+/// A range of bytes of a file beside the model's.
 struct External {
     path: PathBuf,
     offset: u64,
     length: usize,
 }
 
-/// The file beside the model's that holds a tensor's numbers, if one does.
+/// The file beside the model's with a tensor's numbers, if the tensor has one.
 pub fn external(t: &proto::Tensor, folder: &Path) -> Option<PathBuf> {
     if t.location == 1 { External::of(t, folder).ok().map(|e| e.path) } else { None }
 }
@@ -178,7 +178,7 @@ impl External {
         let inside = Path::new(location).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
         if location.is_empty() || !inside {
             return Err(Error::input(format!(
-                "its numbers are in {location:?}: external data has to be in the model's folder or below it"
+                "its numbers are in {location:?}; external data must be in the model's folder or below it"
             )));
         }
         let path = folder.join(location);
@@ -187,7 +187,7 @@ impl External {
         let length = number("length")?.unwrap_or(held.saturating_sub(offset));
         if offset.checked_add(length).is_none_or(|end| end > held) {
             return Err(Error::input(format!(
-                "its numbers are bytes {offset} to {} of {}, which has {held}: fetch or copy that file again",
+                "its numbers are bytes {offset} to {} of {}, which has {held}; download or copy that file again",
                 offset.saturating_add(length),
                 path.display()
             )));

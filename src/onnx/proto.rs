@@ -1,6 +1,5 @@
-//! The messages of an ONNX file that we read, as onnx.proto defines them. What is not listed here is skipped.
-//!
-//! Knows field numbers; no meaning. Strings are required to be UTF-8 by the decoder; documentation is not read at all.
+//! The messages of an ONNX file that this crate reads, as onnx.proto defines them. The decoder skips other fields, among
+//! them the documentation, and requires strings to be UTF-8.
 
 use bytes::Bytes;
 use prost::Message;
@@ -32,10 +31,10 @@ pub struct Graph {
     #[prost(message, repeated, tag = "5")]
     pub initializers: Vec<Tensor>,
     #[prost(message, repeated, tag = "11")]
-    pub inputs: Vec<Value>,
+    pub inputs: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
-    pub outputs: Vec<Value>,
-    /// Only counted: a graph that has any is refused.
+    pub outputs: Vec<ValueInfo>,
+    /// A graph that has any is refused.
     #[prost(bytes = "bytes", repeated, tag = "15")]
     pub sparse_initializers: Vec<Bytes>,
 }
@@ -74,7 +73,7 @@ pub struct Attribute {
     pub ints: Vec<i64>,
     /// One of the constants below. Old files leave it out.
     #[prost(int32, tag = "20")]
-    pub kind: i32,
+    pub attribute_type: i32,
 }
 
 impl Attribute {
@@ -107,14 +106,14 @@ pub struct Tensor {
     #[prost(uint64, repeated, tag = "11")]
     pub uint64s: Vec<u64>,
     #[prost(message, repeated, tag = "13")]
-    pub external: Vec<Entry>,
-    /// 1 where the numbers are in another file.
+    pub external: Vec<ExternalEntry>,
+    /// 1 if the numbers are in another file.
     #[prost(int32, tag = "14")]
     pub location: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Entry {
+pub struct ExternalEntry {
     #[prost(string, tag = "1")]
     pub key: String,
     #[prost(string, tag = "2")]
@@ -122,22 +121,22 @@ pub struct Entry {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Value {
+pub struct ValueInfo {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(message, optional, tag = "2")]
-    pub kind: Option<Kind>,
+    pub value_type: Option<ValueType>,
 }
 
-/// A type: a tensor, or something that we do not take.
+/// A type: a tensor, or another one that is not supported.
 #[derive(Clone, PartialEq, Message)]
-pub struct Kind {
+pub struct ValueType {
     #[prost(message, optional, tag = "1")]
-    pub tensor: Option<TensorKind>,
+    pub tensor: Option<TensorType>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct TensorKind {
+pub struct TensorType {
     #[prost(int32, tag = "1")]
     pub dtype: i32,
     #[prost(message, optional, tag = "2")]
@@ -150,7 +149,7 @@ pub struct Shape {
     pub dims: Vec<Dim>,
 }
 
-/// Fixed, named, or (neither) not told.
+/// Fixed, named, or neither: unknown.
 #[derive(Clone, PartialEq, Message)]
 pub struct Dim {
     #[prost(int64, optional, tag = "1")]

@@ -1,35 +1,36 @@
-//! Whether a network's gradient is that of its values: by finite differences, when it is loaded.
+//! The self-test of a network: compares its gradient with finite differences.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use candle_core::{DType, Tensor, Var};
 
-use super::network::{OnnxNetwork, Step};
+use crate::dims::checked_count;
+use crate::network::{OnnxNetwork, Step};
 use crate::{Error, Result};
 use lsregen_tensor::noise::Generator;
 
-/// Random directions that are tried. The median of them counts: one may cross a kink at every step, while a gradient that
-/// is off by some vector is off in nearly all.
+/// Number of random directions. The median counts, because one direction may cross a kink at every step size, while a
+/// wrong gradient is wrong in nearly all directions.
 const DIRECTIONS: usize = 5;
 
-/// Steps of the differences in a random direction, the likeliest first, relative to the input's size. The best of them
-/// counts: the longer ones cross kinks of ReLU and bend, the shorter ones drown in the rounding of f32; a wrong gradient is
-/// wrong at every one.
+/// Step sizes in a random direction, relative to the input's size, the most likely first. The best result counts: larger
+/// steps cross kinks of ReLU and curvature, smaller ones are lost in the rounding of f32, and a wrong gradient is wrong at
+/// every step size.
 const STEPS: [f64; 5] = [0.004, 0.02, 0.0008, 0.1, 0.000_16];
 
-/// The same along the gradient itself, where the values change by far more.
+/// Step sizes along the gradient, where the values change far more.
 const STEPS_ALONG: [f64; 4] = [1e-4, 1e-3, 1e-5, 1e-2];
 
-/// What is allowed along the gradient. Kinks and rounding hardly count there, as all results change together.
+/// The greatest deviation along the gradient. Kinks and rounding matter little there, because all results change together.
 const ALLOWED: f64 = 1e-2;
 
-/// What is allowed in random directions, where they do count: torch's own gradients of a deep ReLU network in f32 and in
-/// f64 are nearly 1e-2 apart. It is for what a gradient lacks altogether, which does not show along it; candle's own
-/// attention lacks 35 %.
+/// The greatest deviation in random directions. Kinks and rounding matter there: torch's own gradients of a deep ReLU
+/// network in f32 and in f64 differ by nearly 1e-2. These directions find missing parts of a gradient, which do not show
+/// along it; that of candle's own attention lacks 35 %.
 const ALLOWED_ACROSS: f64 = 5e-2;
 
-/// How far a gradient is from finite differences, relative to its size.
+/// The difference between a gradient and finite differences, relative to the gradient's norm.
 #[derive(Clone, Copy)]
 struct Deviation {
     along: f64,
@@ -49,17 +50,22 @@ impl fmt::Display for Deviation {
 }
 
 impl OnnxNetwork {
-    /// The deviation of the gradient of Σ f(x)·r from finite differences along it, for a normal `x` of this shape and the
-    /// only or first output, relative to the gradient's size.
+    /// Compares the gradient of Σ f(x)·r with finite differences, for a normal `x` of this shape and the first output.
+    /// Returns the deviation along the gradient, relative to the gradient's norm.
     ///
-    /// Errors if it exceeds 1e-2, or 5e-2 in random directions, naming the node that is to blame where one is.
+    /// # Errors
+    /// If the deviation exceeds 1e-2, or 5e-2 in random directions. The message names the node whose gradient is wrong, if
+    /// there is one.
     pub fn self_test(&self, shape: &[usize]) -> Result<f64> {
         self.self_test_of(shape, self.outputs().first().map(|o| o.name.as_str()))
     }
 
     /// [`OnnxNetwork::self_test`] of the value `output`.
+    ///
+    /// # Errors
+    /// As [`OnnxNetwork::self_test`].
     pub fn self_test_of(&self, shape: &[usize], output: Option<&str>) -> Result<f64> {
-        super::room(shape)?;
+        checked_count(shape)?;
         let output = self.info().output(output)?;
         let x = Generator::new(0).randn(shape, self.device())?;
         let deviation = deviation(&x, |x| self.forward(x, Some(output)))
@@ -69,12 +75,12 @@ impl OnnxNetwork {
         }
         let culprit = self.culprit(&x, output)?.map(|culprit| format!("; {culprit}")).unwrap_or_default();
         Err(self.info().error(format!(
-            "the gradient of `{output}` deviates from finite differences by {deviation} (allowed are {ALLOWED:.0e} and \
-             {ALLOWED_ACROSS:.0e}){culprit}; guidance by this network would go astray"
+            "the gradient of `{output}` deviates from finite differences by {deviation} (at most {ALLOWED:.0e} and \
+             {ALLOWED_ACROSS:.0e}){culprit}; guidance by this network would be wrong"
         )))
     }
 
-    /// The first node whose own gradient deviates at the values that it meets, or else the first that has none, in words.
+    /// Describes the first node whose own gradient deviates at its values, or else the first node without a gradient.
     fn culprit(&self, x: &Tensor, output: &str) -> Result<Option<String>> {
         let (mut wrong, mut blind) = (None, None);
         let mut test = |step: &Step, values: &HashMap<&str, Tensor>, results: &[Tensor]| -> Result<()> {
@@ -92,8 +98,8 @@ impl OnnxNetwork {
                 let label = &step.label;
                 match deviation(own, run) {
                     Ok(d) if d.is_small() => {}
-                    Ok(d) => wrong = Some(format!("{label} deviates on its own, by {d}")),
-                    Err(_) => blind = blind.take().or_else(|| Some(format!("{label} passes no gradient on"))),
+                    Ok(d) => wrong = Some(format!("{label} deviates by {d} on its own")),
+                    Err(_) => blind = blind.take().or_else(|| Some(format!("{label} passes no gradient"))),
                 }
             }
             Ok(())
@@ -108,12 +114,12 @@ fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok((wide(a)? * wide(b)?)?.sum_all()?.to_scalar::<f64>()?)
 }
 
-/// √ of the mean square, which nothing is to be divided by if it is 0.
+/// Root mean square.
 fn length(x: &Tensor) -> Result<f64> {
     Ok((dot(x, x)? / x.elem_count() as f64).sqrt())
 }
 
-/// How far the gradient of Σ f(x)·r is from finite differences.
+/// Compares the gradient of Σ f(x)·r with finite differences.
 fn deviation(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Deviation> {
     let x = Var::from_tensor(&x.detach())?;
     let y = f(x.as_tensor())?;
@@ -128,8 +134,8 @@ fn deviation(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Deviat
     drop((y, loss));
     let (at, size) = (x.as_tensor().detach(), dot(&gradient, &gradient)?.sqrt());
     let scale = length(&at)?.max(1e-3);
-    // `d` has numbers near 1: in a random direction a gradient then counts with its size, along itself with more.
-    let apart = |d: &Tensor, steps: &[f64]| -> Result<f64> {
+    // `d` has entries near 1, so that a difference is relative to the gradient's norm in any direction.
+    let deviation_along = |d: &Tensor, steps: &[f64]| -> Result<f64> {
         let exact = dot(&gradient, d)?;
         let mut best = f64::INFINITY;
         for step in steps.iter().map(|s| s * scale) {
@@ -144,11 +150,11 @@ fn deviation(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Deviat
         Ok(best)
     };
     let along = match length(&gradient)? {
-        // No direction; what it lacks shows in the others.
+        // A zero gradient has no direction; missing parts show in the random ones.
         0.0 => 0.0,
-        length => apart(&(&gradient / length)?, &STEPS_ALONG)?,
+        length => deviation_along(&(&gradient / length)?, &STEPS_ALONG)?,
     };
-    let across = (0..DIRECTIONS).map(|_| apart(&generator.randn(x.dims(), x.device())?, &STEPS));
+    let across = (0..DIRECTIONS).map(|_| deviation_along(&generator.randn(x.dims(), x.device())?, &STEPS));
     let mut across = across.collect::<Result<Vec<_>>>()?;
     across.sort_by(f64::total_cmp);
     Ok(Deviation { along, across: across[DIRECTIONS / 2] })

@@ -11,7 +11,7 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-use super::entry::{Directory, Entry, elements};
+use super::entry::{Directory, TensorEntry, elements};
 use super::pickle;
 use crate::{Error, Result};
 
@@ -140,19 +140,19 @@ impl Checkpoint {
     }
 
     /// Its tensors, each with the number of the part that holds it.
-    pub fn tensors(&self) -> impl Iterator<Item = (usize, &str, &Entry)> {
+    pub fn tensors(&self) -> impl Iterator<Item = (usize, &str, &TensorEntry)> {
         let all = self.parts.iter().enumerate();
         all.flat_map(|(i, part)| part.tensors.iter().map(move |(name, entry)| (i, name.as_str(), entry)))
     }
 
     /// The bytes of an entry of a part.
-    pub(super) fn bytes(&self, part: usize, entry: &Entry) -> &[u8] {
+    pub(super) fn bytes(&self, part: usize, entry: &TensorEntry) -> &[u8] {
         // Every directory has been checked to lie inside its file.
         &self.parts[part].bytes.get()[entry.bytes.clone()]
     }
 
     /// Lets the system take back the pages of an entry that has been copied: else a model is in memory twice.
-    pub(super) fn release(&self, part: usize, entry: &Entry) {
+    pub(super) fn release(&self, part: usize, entry: &TensorEntry) {
         #[cfg(unix)]
         if let Bytes::Mapped(map) = &self.parts[part].bytes {
             // SAFETY: the mapping is of a file and read-only: what is taken back is read from the file again.
@@ -225,7 +225,7 @@ fn safetensors(file: &[u8], label: &str) -> Result<(Directory, HashMap<String, S
         }
         let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
         end = end.max(bytes.end);
-        tensors.insert(name, Entry { dtype: info.dtype, shape: info.shape.clone(), strides: None, bytes });
+        tensors.insert(name, TensorEntry { dtype: info.dtype, shape: info.shape.clone(), strides: None, bytes });
     }
     if end != file.len() {
         return Err(broken(&format_args!("{} bytes where its header says {end}", file.len())));

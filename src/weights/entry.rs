@@ -7,7 +7,7 @@ use safetensors::Dtype;
 
 /// One tensor of a file: its numbers are little-endian, in `bytes` of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct TensorEntry {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     /// Distance between neighbours along each dimension, in elements; `None` where they lie in the order of the shape.
@@ -17,7 +17,7 @@ pub struct Entry {
 }
 
 /// The tensors of a file by name.
-pub type Directory = BTreeMap<String, Entry>;
+pub type Directory = BTreeMap<String, TensorEntry>;
 
 /// Elements of a shape; `None` where that is no number that a file can have.
 ///

@@ -16,7 +16,7 @@ mod tensors;
 
 pub use builtin::{BUILTIN, BUILTIN_CLIP};
 pub use checkpoint::Checkpoint;
-pub use entry::{Directory, Entry};
+pub use entry::{Directory, TensorEntry};
 pub use files::ModelFiles;
 pub use lsregen_tensor::{Error, Result};
 pub use names::Part;

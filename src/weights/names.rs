@@ -306,7 +306,7 @@ mod tests {
     /// Every tensor of the public single files, as an independent table has it (fixtures/original_names.py).
     #[test]
     fn every_original_name_has_its_place() {
-        let table = include_str!("../tests/fixtures/keys/original.tsv");
+        let table = include_str!("tests/fixtures/keys/original.tsv");
         let mut seen = 0;
         for line in table.lines() {
             let [file, name, places, _] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::checkpoint::Checkpoint;
-use super::entry::Entry;
+use super::entry::TensorEntry;
 use super::names::{self, Part, Place, View};
 use crate::ModelFiles;
 use crate::{Error, Result};
@@ -61,7 +61,7 @@ enum Located {
     In {
         checkpoint: Arc<Checkpoint>,
         part: usize,
-        entry: Entry,
+        entry: TensorEntry,
         view: View,
     },
     /// A shape alone: the tensor is one zero, broadcast.
@@ -70,7 +70,7 @@ enum Located {
 
 impl Located {
     fn shape(&self) -> Cow<'_, [usize]> {
-        let Located::In { entry: Entry { shape, .. }, view, .. } = self else {
+        let Located::In { entry: TensorEntry { shape, .. }, view, .. } = self else {
             let Located::Declared(shape) = self else { unreachable!("one of two") };
             return Cow::Borrowed(shape);
         };
@@ -133,7 +133,7 @@ impl TensorMap {
     /// The tensors of a checkpoint that holds one network, by their own names; those that `spare` names are left out.
     pub fn of(checkpoint: &Arc<Checkpoint>, spare: impl Fn(&str) -> bool) -> TensorMap {
         let kept = checkpoint.tensors().filter(|(_, name, _)| !spare(name));
-        let located = |(part, name, entry): (usize, &str, &Entry)| {
+        let located = |(part, name, entry): (usize, &str, &TensorEntry)| {
             let (checkpoint, entry) = (checkpoint.clone(), entry.clone());
             (name.to_string(), Located::In { checkpoint, part, entry, view: View::Whole })
         };
@@ -352,7 +352,7 @@ impl Weights {
 }
 
 /// The tensor of an entry, in the order of its shape, on the CPU.
-fn read(bytes: &[u8], entry: &Entry, view: View, dtype: DType) -> Result<Tensor> {
+fn read(bytes: &[u8], entry: &TensorEntry, view: View, dtype: DType) -> Result<Tensor> {
     let bytes = match &entry.strides {
         Some(strides) => Cow::Owned(gather(bytes, &entry.shape, strides, entry.dtype.bitsize() / 8)),
         None => Cow::Borrowed(bytes),
@@ -438,7 +438,7 @@ mod tests {
     fn strides_are_followed() {
         // (2, 3) stored as (3, 2).
         let values: Vec<u8> = [0f32, 3., 1., 4., 2., 5.].iter().flat_map(|v| v.to_le_bytes()).collect();
-        let entry = Entry { dtype: Dtype::F32, shape: vec![2, 3], strides: Some(vec![1, 2]), bytes: 0..24 };
+        let entry = TensorEntry { dtype: Dtype::F32, shape: vec![2, 3], strides: Some(vec![1, 2]), bytes: 0..24 };
         let x = read(&values, &entry, View::Whole, DType::F32).unwrap();
         assert_eq!(x.to_vec2::<f32>().unwrap(), [[0., 1., 2.], [3., 4., 5.]]);
         let x = read(&values, &entry, View::Rows { n: 1, of: 2 }, DType::F16).unwrap();
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn rows_that_cannot_be_shared_out_are_refused() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::I64, Dtype::F64] {
-            let entry = Entry { dtype, shape: vec![7], strides: None, bytes: 0..7 * dtype.bitsize() / 8 };
+            let entry = TensorEntry { dtype, shape: vec![7], strides: None, bytes: 0..7 * dtype.bitsize() / 8 };
             for shift in 0..8 {
                 let bytes = vec![0; shift + entry.bytes.len()];
                 assert!(read(&bytes[shift..], &entry, View::Rows { n: 1, of: 3 }, DType::F32).is_err(), "{dtype:?}");

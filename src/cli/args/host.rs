@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use lsregen_engine::Host;
-use lsregen_nodes::{Metadata, Numerics, Precision, device};
+use lsregen_nodes::{Metadata, Numerics, DtypeOption, device};
 
 use super::models::ModelArgs;
 use crate::cli::{Exit, console, usage};
@@ -51,13 +51,13 @@ enum Dtype {
     F16,
 }
 
-impl From<Dtype> for Precision {
-    fn from(dtype: Dtype) -> Precision {
+impl From<Dtype> for DtypeOption {
+    fn from(dtype: Dtype) -> DtypeOption {
         match dtype {
-            Dtype::Auto => Precision::Auto,
-            Dtype::F32 => Precision::F32,
-            Dtype::Bf16 => Precision::Bf16,
-            Dtype::F16 => Precision::F16,
+            Dtype::Auto => DtypeOption::Auto,
+            Dtype::F32 => DtypeOption::F32,
+            Dtype::Bf16 => DtypeOption::Bf16,
+            Dtype::F16 => DtypeOption::F16,
         }
     }
 }

@@ -10,13 +10,13 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device, Tensor};
 
 use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Normalise, Run, Window};
-use crate::onnx::{Normalisation, OnnxNetwork, PictureInput};
+use crate::onnx::{ImageInput, Normalisation, OnnxNetwork};
 use crate::{Error, Result};
 
 /// A network that looks at pictures.
 pub struct Look {
     network: Arc<OnnxNetwork>,
-    input: PictureInput,
+    input: ImageInput,
     output: String,
     size: Option<(usize, usize)>,
     normalisation: Normalisation,
@@ -35,7 +35,7 @@ impl Look {
         size: Option<(usize, usize)>,
         normalisation: Normalisation,
     ) -> Result<Self> {
-        let input = network.info().picture_input()?;
+        let input = network.info().image_input()?;
         let output = network.info().output(output)?.to_string();
         let size = size.or(input.height.zip(input.width));
         let look = Look { network, input, output, size, normalisation, tested: OnceLock::new() };

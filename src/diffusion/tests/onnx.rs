@@ -83,7 +83,7 @@ fn goals_that_do_not_fit_the_feature_are_refused() {
         &["(1, 12, 16, 1)", "[1, 8, 8, 1] does not fit"],
     );
     let none = Look::new(Arc::new(open("external")), None, None, Normalisation::default());
-    contains("external", &none.map(|_| ()).unwrap_err().to_string(), &["`picture` float (1, 6) is no picture"]);
+    contains("external", &none.map(|_| ()).unwrap_err().to_string(), &["`picture` float (1, 6) is not an image"]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("target.safetensors");
     std::fs::write(&path, b"{}").unwrap();

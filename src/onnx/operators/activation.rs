@@ -1,13 +1,14 @@
-//! Functions of single numbers, and softmax. Where torch's gradient at a kink is one-sided, so is this.
+//! Functions of each number by itself, and softmax. At a kink the gradient is the one-sided gradient that torch has.
 
 use candle_core::{DType, Tensor};
+use lsregen_tensor::ops;
 
-use super::super::tape::differentiable;
-use super::super::{attributes::Attributes, axis};
 use super::arithmetic::{Binary, apply};
 use super::{Run, one, real};
+use crate::attributes::Attributes;
+use crate::dims::checked_axis;
+use crate::vjp::custom_vjp;
 use crate::{Error, Result};
-use lsregen_tensor::ops;
 
 /// 1 where x > 0, else 0.
 fn positive(x: &Tensor) -> Result<Tensor> {
@@ -18,13 +19,13 @@ fn positive(x: &Tensor) -> Result<Tensor> {
 fn leaky(x: &Tensor, slope: f64) -> Result<Tensor> {
     let factors = move |x: &Tensor| -> Result<Tensor> { Ok(positive(x)?.affine(1.0 - slope, slope)?) };
     let y = if slope == 0.0 { x.detach().relu()? } else { (x.detach() * factors(&x.detach())?)? };
-    differentiable(x, y, move |x, _, g| Ok((g * factors(x)?)?))
+    custom_vjp(x, y, move |x, _, g| Ok((g * factors(x)?)?))
 }
 
-/// x within [low, high]; its gradient counts the ends in, as torch's does.
+/// x clamped to [low, high]. The gradient passes at both ends, as in torch.
 fn clamp(x: &Tensor, low: f32, high: f32) -> Result<Tensor> {
     let y = x.detach().clamp(low, high)?;
-    differentiable(x, y, move |x, _, g| {
+    custom_vjp(x, y, move |x, _, g| {
         let inside = (x.ge(low)? * x.le(high)?)?;
         Ok((g * inside.to_dtype(DType::F32)?)?)
     })
@@ -32,14 +33,14 @@ fn clamp(x: &Tensor, low: f32, high: f32) -> Result<Tensor> {
 
 fn sigmoid_of(x: &Tensor) -> Result<Tensor> {
     let y = (x.detach().neg()?.exp()? + 1.0)?.recip()?;
-    differentiable(x, y, |_, y, g| Ok((g * (y - y.sqr()?)?)?))
+    custom_vjp(x, y, |_, y, g| Ok((g * (y - y.sqr()?)?)?))
 }
 
-/// log(1 + eˣ), which overflows nowhere.
+/// log(1 + eˣ), without overflow.
 fn softplus_of(x: &Tensor) -> Result<Tensor> {
     let d = x.detach();
     let y = (d.relu()? + (d.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
-    differentiable(x, y, |x, _, g| Ok((g * sigmoid_of(x)?)?))
+    custom_vjp(x, y, |x, _, g| Ok((g * sigmoid_of(x)?)?))
 }
 
 /// x where it is positive, `alpha`·(e^(x/`scale`) − 1) elsewhere.
@@ -47,7 +48,7 @@ fn elu_of(x: &Tensor, alpha: f64, scale: f64) -> Result<Tensor> {
     let exp = move |x: &Tensor| -> Result<Tensor> { Ok((x.minimum(0f32)? / scale)?.exp()?) };
     let d = x.detach();
     let y = (d.relu()? + exp(&d)?.affine(alpha, -alpha)?)?;
-    differentiable(x, y, move |x, _, g| {
+    custom_vjp(x, y, move |x, _, g| {
         let positive = positive(x)?;
         let below = (exp(x)? * positive.affine(-alpha / scale, alpha / scale)?)?;
         Ok((g * (positive + below)?)?)
@@ -63,7 +64,7 @@ pub fn leaky_relu(a: &Attributes) -> Result<Run> {
     real(move |x| leaky(x, slope))
 }
 
-/// A slope for each channel, or any that broadcasts.
+/// The slope has any shape that broadcasts, usually a number for each channel.
 pub fn prelu() -> Result<Run> {
     one(|inputs| {
         let (x, slope) = (inputs.real(0)?, inputs.real(1)?);
@@ -77,7 +78,7 @@ pub fn thresholded_relu(a: &Attributes) -> Result<Run> {
     real(move |x| Ok((x * x.detach().gt(alpha as f32)?.to_dtype(x.dtype())?)?))
 }
 
-/// Bounds are attributes in old files, arguments since; whole numbers occur in the arithmetic of shapes.
+/// The bounds are attributes in old files and arguments in newer ones. Integers occur in computations of shapes.
 pub fn clip(a: &Attributes) -> Result<Run> {
     let (min, max) = (a.optional_float("min")?, a.optional_float("max")?);
     one(move |inputs| {
@@ -92,7 +93,7 @@ pub fn clip(a: &Attributes) -> Result<Run> {
         let bound = |i: usize, given: Option<f32>, default: f32| match inputs.floats(i)?.as_deref() {
             None => Ok(given.unwrap_or(default)),
             Some([bound]) => Ok(*bound),
-            Some(_) => Err(Error::input("its bounds have to be single numbers")),
+            Some(_) => Err(Error::input("its bounds must be single numbers")),
         };
         clamp(inputs.real(0)?, bound(1, min, f32::NEG_INFINITY)?, bound(2, max, f32::INFINITY)?)
     })
@@ -119,7 +120,7 @@ pub fn softsign() -> Result<Run> {
     real(|x| {
         let d = x.detach();
         let y = (&d / (d.abs()? + 1.0)?)?;
-        differentiable(x, y, |x, _, g| Ok((g / (x.abs()? + 1.0)?.sqr()?)?))
+        custom_vjp(x, y, |x, _, g| Ok((g / (x.abs()? + 1.0)?.sqr()?)?))
     })
 }
 
@@ -135,7 +136,7 @@ pub fn elu(a: &Attributes) -> Result<Run> {
 pub fn celu(a: &Attributes) -> Result<Run> {
     let alpha = a.float("alpha", 1.0)?;
     if alpha == 0.0 {
-        return Err(Error::input("`alpha` may not be 0"));
+        return Err(Error::input("`alpha` must not be 0"));
     }
     real(move |x| elu_of(x, alpha, alpha))
 }
@@ -158,7 +159,7 @@ pub fn gelu(a: &Attributes) -> Result<Run> {
 
 fn softmax_of(x: &Tensor, axis: usize) -> Result<Tensor> {
     let y = candle_nn::ops::softmax(&x.detach(), axis)?;
-    differentiable(x, y, move |_, y, g| {
+    custom_vjp(x, y, move |_, y, g| {
         let weighted = (y * g)?;
         Ok((&weighted - y.broadcast_mul(&weighted.sum_keepdim(axis)?)?)?)
     })
@@ -166,18 +167,18 @@ fn softmax_of(x: &Tensor, axis: usize) -> Result<Tensor> {
 
 fn log_softmax_of(x: &Tensor, axis: usize) -> Result<Tensor> {
     let y = candle_nn::ops::log_softmax(&x.detach(), axis)?;
-    differentiable(x, y, move |_, y, g| Ok((g - y.exp()?.broadcast_mul(&g.sum_keepdim(axis)?)?)?))
+    custom_vjp(x, y, move |_, y, g| Ok((g - y.exp()?.broadcast_mul(&g.sum_keepdim(axis)?)?)?))
 }
 
-/// Until opset 12 over all dimensions from `axis` (1) on; since, over `axis` (the last) alone.
+/// Up to opset 12 over all dimensions from `axis` on (by default 1); later over `axis` alone (by default the last).
 fn over(a: &Attributes, f: fn(&Tensor, usize) -> Result<Tensor>) -> Result<Run> {
     let flattened = a.opset < 13;
     let at = a.int("axis", if flattened { 1 } else { -1 })?;
     real(move |x| {
-        if !flattened || axis(at, x.rank())? + 1 == x.rank() {
-            return f(x, axis(at, x.rank())?);
+        if !flattened || checked_axis(at, x.rank())? + 1 == x.rank() {
+            return f(x, checked_axis(at, x.rank())?);
         }
-        let from = axis(at, x.rank())?;
+        let from = checked_axis(at, x.rank())?;
         let flat = x.flatten_from(from)?;
         f(&flat, flat.rank() - 1)?.reshape(x.shape()).map_err(Error::from)
     })

@@ -1,12 +1,16 @@
-//! The operators that a network may be made of.
+//! The supported operators, a file for each family.
 //!
-//! Each is a function from a node's attributes to what it does with tensors, a file for each family. Attributes are read,
-//! and refused, when the file is opened; shapes are checked when it runs.
+//! Each is a function from a node's attributes to a function of tensors. Attributes are read and checked when the file is
+//! opened, shapes when the network runs.
 
 mod activation;
 mod arithmetic;
+mod arrange;
+mod constant;
 mod conv;
+mod index;
 mod norm;
+mod pad;
 mod pool;
 mod reduce;
 mod resize;
@@ -15,20 +19,20 @@ mod window;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::attributes::Attributes;
+use crate::attributes::Attributes;
 use crate::{Error, Result};
 
-/// What a node does: arguments to results.
+/// A node as a function from its arguments to its results.
 pub type Run = Box<dyn Fn(&Inputs) -> Result<Vec<Tensor>> + Send + Sync>;
 
-/// A node's arguments: f32 on `device`; i64 on the CPU; truth values (u8) on either.
+/// A node's arguments: floats are f32 on `device`, integers i64 on the CPU, truth values u8 on either.
 pub struct Inputs<'a> {
     pub values: Vec<Option<&'a Tensor>>,
     pub device: &'a Device,
 }
 
 impl<'a> Inputs<'a> {
-    /// The `i`-th argument, from 0.
+    /// Argument number `i`, counted from 0.
     pub fn get(&self, i: usize) -> Result<&'a Tensor> {
         self.optional(i).ok_or_else(|| Error::input(format!("its argument {} is missing", i + 1)))
     }
@@ -37,7 +41,7 @@ impl<'a> Inputs<'a> {
         self.values.get(i).copied().flatten()
     }
 
-    /// An argument that is of floats, and not empty.
+    /// An argument that must be a non-empty tensor of floats.
     pub fn real(&self, i: usize) -> Result<&'a Tensor> {
         self.optional_real(i)?.ok_or_else(|| Error::input(format!("its argument {} is missing", i + 1)))
     }
@@ -45,7 +49,7 @@ impl<'a> Inputs<'a> {
     pub fn optional_real(&self, i: usize) -> Result<Option<&'a Tensor>> {
         match self.optional(i) {
             Some(t) if t.dtype() != DType::F32 => {
-                Err(Error::input(format!("its argument {} is {}, not float", i + 1, super::kind(t))))
+                Err(Error::input(format!("its argument {} is {}, not float", i + 1, dtype_name(t))))
             }
             Some(t) if t.elem_count() == 0 => {
                 Err(Error::input(format!("its argument {} is empty: {:?}", i + 1, t.dims())))
@@ -54,7 +58,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Whole numbers, whatever their shape.
+    /// An argument of integers, of any shape.
     pub fn ints(&self, i: usize) -> Result<Vec<i64>> {
         ints(self.get(i)?)
     }
@@ -63,42 +67,58 @@ impl<'a> Inputs<'a> {
         self.optional(i).map(ints).transpose()
     }
 
-    /// Numbers that are settings rather than features; may be none at all.
+    /// An optional argument of floats that are settings, not features.
     pub fn floats(&self, i: usize) -> Result<Option<Vec<f32>>> {
         let Some(t) = self.optional(i) else { return Ok(None) };
         if t.dtype() != DType::F32 {
-            return Err(Error::input(format!("its argument {} is {}, not float", i + 1, super::kind(t))));
+            return Err(Error::input(format!("its argument {} is {}, not float", i + 1, dtype_name(t))));
         }
         Ok(Some(if t.elem_count() == 0 { vec![] } else { t.flatten_all()?.to_vec1()? }))
     }
 }
 
+/// ONNX's name of a tensor's element type.
+pub fn dtype_name(t: &Tensor) -> &'static str {
+    match t.dtype() {
+        DType::F32 => "float",
+        DType::I64 => "int64",
+        DType::U8 => "bool",
+        other => other.as_str(),
+    }
+}
+
 fn ints(t: &Tensor) -> Result<Vec<i64>> {
     if t.dtype() != DType::I64 {
-        return Err(Error::input(format!("whole numbers are needed, these are {}", super::kind(t))));
+        return Err(Error::input(format!("expected integers, got {}", dtype_name(t))));
     }
     Ok(if t.elem_count() == 0 { vec![] } else { t.flatten_all()?.to_vec1()? })
 }
 
-/// An operator with one result.
+/// Makes an operator with one result.
 fn one(f: impl Fn(&Inputs) -> Result<Tensor> + Send + Sync + 'static) -> Result<Run> {
     Ok(Box::new(move |inputs| Ok(vec![f(inputs)?])))
 }
 
-/// An operator of one tensor of floats.
+/// Makes an operator on one tensor of floats.
 fn real(f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Result<Run> {
     one(move |inputs| f(inputs.real(0)?))
 }
 
-/// Whether all results of an operator are given, or only the first.
-pub fn gives_all(operator: &str) -> bool {
+/// Whether an operator returns all of its results, or only the first.
+pub fn returns_all(operator: &str) -> bool {
     operator == "Split"
 }
 
-/// The operator of that name with a node's attributes; `None` if it is not on the list.
+/// Builds the operator of that name with a node's attributes; `None` if it is not supported.
 pub fn build(operator: &str, a: &Attributes) -> Option<Result<Run>> {
-    use arithmetic::{Binary, Compare, Logic};
-    use reduce::Reduce;
+    layer(operator, a)
+        .or_else(|| function(operator, a))
+        .or_else(|| calculation(operator, a))
+        .or_else(|| rearrangement(operator, a))
+}
+
+/// Convolutions, pooling, resizing and normalisation.
+fn layer(operator: &str, a: &Attributes) -> Option<Result<Run>> {
     Some(match operator {
         "Conv" => conv::conv(a),
         "ConvTranspose" => conv::conv_transpose(a),
@@ -112,6 +132,13 @@ pub fn build(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         "GroupNormalization" => norm::group(a),
         "LayerNormalization" => norm::layer(a),
         "RMSNormalization" => norm::rms(a),
+        _ => return None,
+    })
+}
+
+/// Functions of each number by itself.
+fn function(operator: &str, a: &Attributes) -> Option<Result<Run>> {
+    Some(match operator {
         "Relu" => activation::relu(),
         "LeakyRelu" => activation::leaky_relu(a),
         "PRelu" => activation::prelu(),
@@ -140,6 +167,15 @@ pub fn build(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         "Floor" => real(|x| Ok(x.detach().floor()?)),
         "Ceil" => real(|x| Ok(x.detach().ceil()?)),
         "Round" => real(|x| Ok(x.detach().round()?)),
+        _ => return None,
+    })
+}
+
+/// Arithmetic, comparisons, casts, matrix products and reductions.
+fn calculation(operator: &str, a: &Attributes) -> Option<Result<Run>> {
+    use arithmetic::{Binary, Compare, Logic};
+    use reduce::Reduce;
+    Some(match operator {
         "Abs" => arithmetic::abs(),
         "Neg" => arithmetic::neg(),
         "Sign" => arithmetic::sign(),
@@ -177,30 +213,37 @@ pub fn build(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         "ReduceL1" => reduce::reduce(Reduce::L1, a),
         "ReduceL2" => reduce::reduce(Reduce::L2, a),
         "ReduceLogSumExp" => reduce::reduce(Reduce::LogSumExp, a),
+        _ => return None,
+    })
+}
+
+/// Operators that move numbers without changing them, and constants.
+fn rearrangement(operator: &str, a: &Attributes) -> Option<Result<Run>> {
+    Some(match operator {
         "Identity" => shape::identity(),
         "Dropout" => shape::dropout(a),
         "Shape" => shape::shape(a),
         "Size" => shape::size_of(),
-        "Constant" => shape::constant(a),
-        "ConstantOfShape" => shape::constant_of_shape(a),
-        "Range" => shape::range(),
+        "Constant" => constant::constant(a),
+        "ConstantOfShape" => constant::constant_of_shape(a),
+        "Range" => constant::range(),
         "Reshape" => shape::reshape(a),
         "Flatten" => shape::flatten(a),
         "Squeeze" => shape::squeeze(a),
         "Unsqueeze" => shape::unsqueeze(a),
         "Transpose" => shape::transpose(a),
-        "Concat" => shape::concat(a),
-        "Split" => shape::split(a),
-        "Slice" => shape::slice(a),
-        "Gather" => shape::gather(a),
-        "GatherElements" => shape::gather_elements(a),
-        "GatherND" => shape::gather_nd(a),
-        "ScatterND" => shape::scatter_nd(a),
-        "Pad" => shape::pad(a),
+        "Concat" => arrange::concat(a),
+        "Split" => arrange::split(a),
+        "Slice" => index::slice(a),
+        "Gather" => index::gather(a),
+        "GatherElements" => index::gather_elements(a),
+        "GatherND" => index::gather_nd(a),
+        "ScatterND" => index::scatter_nd(a),
+        "Pad" => pad::pad(a),
         "Expand" => shape::expand(),
-        "Tile" => shape::tile(),
-        "DepthToSpace" => shape::depth_to_space(a),
-        "SpaceToDepth" => shape::space_to_depth(a),
+        "Tile" => arrange::tile(),
+        "DepthToSpace" => arrange::depth_to_space(a),
+        "SpaceToDepth" => arrange::space_to_depth(a),
         _ => return None,
     })
 }

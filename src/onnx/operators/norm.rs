@@ -1,17 +1,18 @@
-//! Normalisations, as a network does them once it is trained.
+//! Normalisation, in the form of a trained network.
 
 use candle_core::Tensor;
-
-use super::super::{attributes::Attributes, axis};
-use super::arithmetic::{Binary, apply};
-use super::{Inputs, Run, one};
-use crate::{Error, Result};
 use lsregen_tensor::ops;
 
-/// (1, C, 1, …): a number a channel, for a tensor of rank `rank`.
+use super::arithmetic::{Binary, apply};
+use super::{Inputs, Run, one};
+use crate::attributes::Attributes;
+use crate::dims::{checked_axis, checked_size};
+use crate::{Error, Result};
+
+/// One number for each channel as (1, C, 1, …), for a tensor of rank `rank`.
 fn per_channel(t: &Tensor, channels: usize, rank: usize) -> Result<Tensor> {
     if t.dims() != [channels] {
-        return Err(Error::input(format!("{:?} numbers for {channels} channels", t.dims())));
+        return Err(Error::input(format!("{:?} numbers do not fit {channels} channels", t.dims())));
     }
     let mut dims = vec![1; rank.max(2)];
     dims[1] = channels;
@@ -25,10 +26,10 @@ fn channels(x: &Tensor) -> Result<usize> {
     }
 }
 
-/// By the moments that training left behind: an affine map of each channel.
+/// Normalises by the moments of the training set: an affine map of each channel.
 pub fn batch(a: &Attributes) -> Result<Run> {
     let eps = a.float("epsilon", 1e-5)?;
-    a.only("training_mode", 0).map_err(|e| Error::input(format!("{e}: export the network in evaluation mode")))?;
+    a.only("training_mode", 0).map_err(|e| Error::input(format!("{e}; export the network in evaluation mode")))?;
     a.only("spatial", 1)?;
     a.ignore("momentum");
     one(move |inputs| {
@@ -48,7 +49,7 @@ fn grouped(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64) 
     per_channel(weight, c, 2)?;
     per_channel(bias, c, 2)?;
     if groups == 0 || !c.is_multiple_of(groups) {
-        return Err(Error::input(format!("{c} channels in {groups} groups")));
+        return Err(Error::input(format!("{c} channels do not split into {groups} groups")));
     }
     let b = x.dims()[0];
     let map = x.contiguous()?.reshape((b, c, (), 1))?;
@@ -63,11 +64,11 @@ pub fn instance(a: &Attributes) -> Result<Run> {
     })
 }
 
-/// Weight and bias are of groups in opset 18, of channels since opset 21.
+/// Weight and bias have a number for each group in opset 18, and for each channel from opset 21 on.
 pub fn group(a: &Attributes) -> Result<Run> {
     let eps = a.float("epsilon", 1e-5)?;
     let groups = a.optional_int("num_groups")?.ok_or_else(|| Error::input("`num_groups` is missing"))?;
-    let groups = super::super::size(groups, "num_groups")?;
+    let groups = checked_size(groups, "num_groups")?;
     a.ignore("stash_type");
     let of_groups = a.opset < 21;
     one(move |inputs| {
@@ -83,7 +84,7 @@ pub fn group(a: &Attributes) -> Result<Run> {
     })
 }
 
-/// What [`layer`] and [`rms`] have in common: the dimensions from `axis` on as one.
+/// The common part of [`layer`] and [`rms`]: normalises over the dimensions from `axis` on.
 fn trailing(
     a: &Attributes,
     f: impl Fn(&Inputs, &Tensor, usize) -> Result<Tensor> + Send + Sync + 'static,
@@ -92,7 +93,7 @@ fn trailing(
     a.ignore("stash_type");
     one(move |inputs| {
         let x = inputs.real(0)?;
-        let from = axis(from, x.rank())?;
+        let from = checked_axis(from, x.rank())?;
         let inner: usize = x.dims()[from..].iter().product();
         let rows = x.contiguous()?.reshape(((), inner))?;
         Ok(f(inputs, &rows, inner)?.reshape(x.shape())?)
@@ -101,7 +102,7 @@ fn trailing(
 
 fn row(t: &Tensor, n: usize) -> Result<Tensor> {
     if t.elem_count() != n {
-        return Err(Error::input(format!("{:?} numbers for rows of {n}", t.dims())));
+        return Err(Error::input(format!("{:?} numbers do not fit rows of {n}", t.dims())));
     }
     Ok(t.contiguous()?.reshape(n)?)
 }

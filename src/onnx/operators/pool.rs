@@ -1,16 +1,16 @@
 //! Pooling, one axis after the other.
 //!
-//! The maximum remembers which entry of its window it was (the first, as in torch), and its gradient goes there alone;
-//! the mean along an axis is a matrix.
+//! The gradient of a maximum goes to the entry that was the maximum, of equal ones to the first, as in torch. A mean along
+//! an axis is a product with a matrix.
 
 use candle_core::{DType, Device, Tensor};
 
-use super::super::attributes::Attributes;
-use super::super::axes::{along, every, spread};
-use super::super::room;
-use super::super::tape::differentiable;
-use super::window::{Line, Window, picture, unpicture};
+use super::window::{AxisWindow, Window, as_given, as_image};
 use super::{Run, one, real};
+use crate::attributes::Attributes;
+use crate::axes::{along, every, spread};
+use crate::dims::checked_count;
+use crate::vjp::custom_vjp;
 use crate::{Error, Result};
 
 pub fn max(a: &Attributes) -> Result<Run> {
@@ -18,26 +18,26 @@ pub fn max(a: &Attributes) -> Result<Run> {
     let (kernel, ceil) = (window.required()?, a.flag("ceil_mode", false)?);
     a.only("storage_order", 0)?;
     one(move |inputs| {
-        let line = inputs.real(0)?;
-        window.fits(line.rank())?;
-        let mut x = picture(line)?;
-        // Columns first: of equal entries the first in reading order wins.
-        for (i, l) in window.lines(&x, kernel)?.into_iter().enumerate().rev() {
+        let given = inputs.real(0)?;
+        window.check_rank(given.rank())?;
+        let mut x = as_image(given)?;
+        // Columns first, so that of equal entries the first in row-major order counts.
+        for (i, l) in window.along_axes(&x, kernel)?.into_iter().enumerate().rev() {
             let results = if ceil { l.results_ceil()? } else { l.results()? };
             x = max_along(&x, i + 2, l, results)?;
         }
-        unpicture(x, line)
+        as_given(x, given)
     })
 }
 
-fn max_along(x: &Tensor, axis: usize, l: Line, results: usize) -> Result<Tensor> {
+fn max_along(x: &Tensor, axis: usize, l: AxisWindow, results: usize) -> Result<Tensor> {
     if l.kernel == 1 && l.stride == 1 && l.before + l.after == 0 {
         return Ok(x.clone());
     }
-    let total = (l.size + l.before).max((results - 1) * l.stride + l.reach());
+    let total = (l.size + l.before).max((results - 1) * l.stride + l.extent());
     let mut dims = x.dims().to_vec();
     dims[axis] = total;
-    room(&dims)?;
+    checked_count(&dims)?;
     let beyond = |n: usize| -> Result<Tensor> {
         let mut dims = x.dims().to_vec();
         dims[axis] = n;
@@ -60,7 +60,7 @@ fn max_along(x: &Tensor, axis: usize, l: Line, results: usize) -> Result<Tensor>
         which = better.where_cond(&Tensor::full(t as f32, which.shape(), x.device())?, &which)?;
         best = better.where_cond(&other.contiguous()?, &best.contiguous()?)?;
     }
-    differentiable(x, best, move |_, _, g| {
+    custom_vjp(x, best, move |_, _, g| {
         let mut sum: Option<Tensor> = None;
         for t in 0..l.kernel {
             let mine = (g * which.eq(t as f32)?.to_dtype(DType::F32)?)?;
@@ -70,7 +70,7 @@ fn max_along(x: &Tensor, axis: usize, l: Line, results: usize) -> Result<Tensor>
                 None => placed,
             });
         }
-        let sum = sum.ok_or_else(|| Error::input("an empty window"))?;
+        let sum = sum.ok_or_else(|| Error::input("the window is empty"))?;
         Ok(sum.narrow(axis, l.before, l.size)?.contiguous()?)
     })
 }
@@ -80,22 +80,22 @@ pub fn average(a: &Attributes) -> Result<Run> {
     let (kernel, ceil) = (window.required()?, a.flag("ceil_mode", false)?);
     let count_padding = a.flag("count_include_pad", false)?;
     one(move |inputs| {
-        let line = inputs.real(0)?;
-        window.fits(line.rank())?;
-        let mut x = picture(line)?;
-        for (i, l) in window.lines(&x, kernel)?.into_iter().enumerate().rev() {
+        let given = inputs.real(0)?;
+        window.check_rank(given.rank())?;
+        let mut x = as_image(given)?;
+        for (i, l) in window.along_axes(&x, kernel)?.into_iter().enumerate().rev() {
             let results = if ceil { l.results_ceil()? } else { l.results()? };
             if l.kernel > 1 || l.stride > 1 || l.before + l.after > 0 {
                 x = along(&x, i + 2, &means(l, results, count_padding, x.device())?)?;
             }
         }
-        unpicture(x, line)
+        as_given(x, given)
     })
 }
 
-/// (results, size): the share that each entry has in each result.
-fn means(l: Line, results: usize, count_padding: bool, device: &Device) -> Result<Tensor> {
-    let mut matrix = vec![0f32; room(&[results, l.size])?];
+/// The weight of each entry in each result, (results, size).
+fn means(l: AxisWindow, results: usize, count_padding: bool, device: &Device) -> Result<Tensor> {
+    let mut matrix = vec![0f32; checked_count(&[results, l.size])?];
     for (row, start) in matrix.chunks_exact_mut(l.size).zip((0..).step_by(l.stride)) {
         let taps = (0..l.kernel).map(|t| start + t * l.dilation);
         let within: Vec<usize> =
@@ -109,9 +109,9 @@ fn means(l: Line, results: usize, count_padding: bool, device: &Device) -> Resul
     Ok(Tensor::from_vec(matrix, (results, l.size), device)?)
 }
 
-/// The axes behind (B, C), where there are any.
+/// The axes after (B, C).
 fn spatial(x: &Tensor) -> Result<std::ops::Range<usize>> {
-    if x.rank() < 3 { Err(Error::input(format!("{:?} has nothing to pool", x.dims()))) } else { Ok(2..x.rank()) }
+    if x.rank() < 3 { Err(Error::input(format!("{:?} has no axes to pool", x.dims()))) } else { Ok(2..x.rank()) }
 }
 
 pub fn global_average() -> Result<Run> {

@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::super::{attributes::Attributes, axis};
 use super::{Run, ints, one};
+use crate::attributes::Attributes;
+use crate::dims::checked_axis;
 use crate::{Error, Result};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -19,11 +20,11 @@ pub enum Reduce {
     LogSumExp,
 }
 
-/// Axes are an attribute in old files, an argument since; all of them where none are named.
+/// The axes are an attribute in old files and an argument in newer ones; by default all.
 pub fn reduce(op: Reduce, a: &Attributes) -> Result<Run> {
     let given = a.ints("axes")?;
     let keep = a.flag("keepdims", true)?;
-    let none_is_none = a.flag("noop_with_empty_axes", false)?;
+    let empty_is_identity = a.flag("noop_with_empty_axes", false)?;
     one(move |inputs| {
         let x = inputs.get(0)?;
         let named = match inputs.optional_ints(1)? {
@@ -31,13 +32,13 @@ pub fn reduce(op: Reduce, a: &Attributes) -> Result<Run> {
             None => given.clone(),
         };
         let mut axes = match named.filter(|axes| !axes.is_empty()) {
-            Some(axes) => axes.into_iter().map(|n| axis(n, x.rank())).collect::<Result<Vec<_>>>()?,
-            None if none_is_none => return Ok(x.clone()),
+            Some(axes) => axes.into_iter().map(|n| checked_axis(n, x.rank())).collect::<Result<Vec<_>>>()?,
+            None if empty_is_identity => return Ok(x.clone()),
             None => (0..x.rank()).collect(),
         };
         axes.sort_unstable();
         axes.dedup();
-        let y = if x.dtype() == DType::I64 { whole(op, x, &axes)? } else { floats(op, inputs.real(0)?, &axes)? };
+        let y = if x.dtype() == DType::I64 { integers(op, x, &axes)? } else { floats(op, inputs.real(0)?, &axes)? };
         if keep {
             return Ok(y);
         }
@@ -64,12 +65,12 @@ fn floats(op: Reduce, x: &Tensor, axes: &[usize]) -> Result<Tensor> {
             let most = extreme(&x.detach(), axes, true)?;
             (sum(&x.broadcast_sub(&most)?.exp()?)?.log()? + most)?
         }
-        Reduce::Product => return Err(Error::input("of floats is not supported")),
+        Reduce::Product => return Err(Error::input("is not supported for floats")),
     })
 }
 
-/// Of whole numbers, one axis after another.
-fn whole(op: Reduce, x: &Tensor, axes: &[usize]) -> Result<Tensor> {
+/// Reduces integers, one axis after another.
+fn integers(op: Reduce, x: &Tensor, axes: &[usize]) -> Result<Tensor> {
     let f = |m: i64, n: i64| match op {
         Reduce::Sum => m.checked_add(n),
         Reduce::Product => m.checked_mul(n),
@@ -82,7 +83,7 @@ fn whole(op: Reduce, x: &Tensor, axes: &[usize]) -> Result<Tensor> {
         Reduce::Product => 1,
         Reduce::Max => i64::MIN,
         Reduce::Min => i64::MAX,
-        _ => return Err(Error::input("of whole numbers is not supported")),
+        _ => return Err(Error::input("is not supported for integers")),
     };
     let (mut dims, mut numbers) = (x.dims().to_vec(), ints(x)?);
     for &axis in axes {
@@ -93,7 +94,7 @@ fn whole(op: Reduce, x: &Tensor, axes: &[usize]) -> Result<Tensor> {
         for i in 0..before {
             for j in 0..after {
                 let all = (0..n).try_fold(first, |sum, k| f(sum, at(i, k, j)?));
-                reduced.push(all.ok_or_else(|| Error::input("whole numbers overflow"))?);
+                reduced.push(all.ok_or_else(|| Error::input("integers overflow"))?);
             }
         }
         dims[axis] = 1;

@@ -1,30 +1,30 @@
-//! Resizing: along each axis a choice of entries (nearest) or a matrix (linear, cubic).
+//! Resizing: along each axis a selection of entries (nearest) or a product with a matrix (linear, cubic).
 
 use candle_core::{Device, Tensor};
 
-use super::super::attributes::Attributes;
-use super::super::axes::along;
-use super::super::{axis, room, size};
 use super::{Inputs, Run, one};
+use crate::attributes::Attributes;
+use crate::axes::along;
+use crate::dims::{checked_axis, checked_count, checked_size};
 use crate::{Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mode {
-    Nearest(Nearest),
+    Nearest(Rounding),
     Linear,
-    /// With the kernel's parameter.
+    /// With the coefficient of the kernel.
     Cubic(f64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Nearest {
+enum Rounding {
     RoundDown,
     RoundUp,
     Floor,
     Ceil,
 }
 
-/// Where the source of a result lies.
+/// How the coordinate of a result maps to a coordinate of the input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Coordinates {
     HalfPixel,
@@ -51,15 +51,15 @@ impl Coordinates {
     }
 }
 
-/// `Resize`, and the older `Upsample`, which is it with another default.
+/// `Resize`, and the older `Upsample`, which only has other defaults.
 pub fn resize(a: &Attributes) -> Result<Run> {
     let given_scales = a.floats("scales")?;
     let old = a.opset < 11;
     let rounding = match a.text("nearest_mode", if old { "floor" } else { "round_prefer_floor" })?.as_str() {
-        "round_prefer_floor" => Nearest::RoundDown,
-        "round_prefer_ceil" => Nearest::RoundUp,
-        "floor" => Nearest::Floor,
-        "ceil" => Nearest::Ceil,
+        "round_prefer_floor" => Rounding::RoundDown,
+        "round_prefer_ceil" => Rounding::RoundUp,
+        "floor" => Rounding::Floor,
+        "ceil" => Rounding::Ceil,
         other => return Err(Error::input(format!("nearest_mode {other:?} is not supported"))),
     };
     let cubic = a.float("cubic_coeff_a", -0.75)?;
@@ -89,7 +89,7 @@ pub fn resize(a: &Attributes) -> Result<Run> {
     one(move |inputs| {
         let x = inputs.real(0)?;
         let axes = match &axes {
-            Some(axes) => axes.iter().map(|n| axis(*n, x.rank())).collect::<Result<Vec<_>>>()?,
+            Some(axes) => axes.iter().map(|n| checked_axis(*n, x.rank())).collect::<Result<Vec<_>>>()?,
             None => (0..x.rank()).collect(),
         };
         let targets = targets(inputs, x, &axes, given_scales.as_deref(), old)?;
@@ -101,7 +101,9 @@ pub fn resize(a: &Attributes) -> Result<Run> {
             }
             let source = |i: usize| coordinates.source(i, from, to, scale);
             y = match mode {
-                Mode::Nearest(rounding) => y.index_select(&nearest(rounding, source, from, to, x.device())?, axis)?,
+                Mode::Nearest(rounding) => {
+                    y.index_select(&nearest_indices(rounding, source, from, to, x.device())?, axis)?
+                }
                 Mode::Linear | Mode::Cubic(_) => {
                     let stretch = if antialias && scale < 1.0 { scale } else { 1.0 };
                     along(&y, axis, &weights(mode, source, from, to, stretch, inside, x.device())?)?
@@ -112,7 +114,7 @@ pub fn resize(a: &Attributes) -> Result<Run> {
     })
 }
 
-/// Size and scale for each axis, from whichever argument has them.
+/// Size and scale of each axis, from the argument that gives them.
 fn targets(
     inputs: &Inputs,
     x: &Tensor,
@@ -120,13 +122,13 @@ fn targets(
     scales: Option<&[f32]>,
     old: bool,
 ) -> Result<Vec<(usize, f64)>> {
-    // (X, scales) until opset 10; (X, roi, scales, sizes) since.
+    // The arguments are (X, scales) up to opset 10, and (X, roi, scales, sizes) later.
     let argument = inputs.floats(if old { 1 } else { 2 })?.filter(|s| !s.is_empty());
     let scales = argument.or_else(|| scales.map(<[f32]>::to_vec));
     let from = |axis: usize| x.dims()[axis] as f64;
     let targets: Vec<(usize, f64)> = match (scales, inputs.optional(3)) {
         (_, Some(_)) => {
-            let sizes = inputs.ints(3)?.into_iter().map(|n| size(n, "size")).collect::<Result<Vec<_>>>()?;
+            let sizes = inputs.ints(3)?.into_iter().map(|n| checked_size(n, "size")).collect::<Result<Vec<_>>>()?;
             axes.iter().zip(sizes).map(|(axis, to)| (to, to as f64 / from(*axis))).collect()
         }
         (Some(scales), None) => {
@@ -134,7 +136,7 @@ fn targets(
             let sized = axes.iter().zip(scales).map(|(axis, scale)| (to(*axis, scale) as usize, f64::from(scale)));
             sized.collect()
         }
-        (None, None) => return Err(Error::input("neither scales nor sizes are given")),
+        (None, None) => return Err(Error::input("scales and sizes are both missing")),
     };
     let possible = targets.iter().all(|(to, scale)| *to > 0 && scale.is_finite() && *scale > 0.0);
     if targets.len() != axes.len() || !possible {
@@ -143,23 +145,30 @@ fn targets(
     let mut dims = x.dims().to_vec();
     for (axis, (to, _)) in axes.iter().zip(&targets) {
         dims[*axis] = *to;
-        room(&dims)?;
+        checked_count(&dims)?;
     }
     Ok(targets)
 }
 
-fn nearest(how: Nearest, source: impl Fn(usize) -> f64, from: usize, to: usize, device: &Device) -> Result<Tensor> {
-    let round = |x: f64| match how {
-        Nearest::RoundDown => (x - 0.5).ceil(),
-        Nearest::RoundUp => (x + 0.5).floor(),
-        Nearest::Floor => x.floor(),
-        Nearest::Ceil => x.ceil(),
+fn nearest_indices(
+    rounding: Rounding,
+    source: impl Fn(usize) -> f64,
+    from: usize,
+    to: usize,
+    device: &Device,
+) -> Result<Tensor> {
+    let round = |x: f64| match rounding {
+        Rounding::RoundDown => (x - 0.5).ceil(),
+        Rounding::RoundUp => (x + 0.5).floor(),
+        Rounding::Floor => x.floor(),
+        Rounding::Ceil => x.ceil(),
     };
     let index: Vec<u32> = (0..to).map(|i| round(source(i)).clamp(0.0, (from - 1) as f64) as u32).collect();
     Ok(Tensor::from_vec(index, to, device)?)
 }
 
-/// (to, from). The kernel is `1 / stretch` times as wide where it has to smooth; beyond the ends the last entry stands.
+/// The matrix (to, from) of an axis. For antialiasing the kernel is `1 / stretch` times as wide. Beyond the ends the
+/// border entry is repeated.
 fn weights(
     mode: Mode,
     source: impl Fn(usize) -> f64,
@@ -173,7 +182,7 @@ fn weights(
         Mode::Cubic(a) => (2.0, Box::new(move |x: f64| cubic(x.abs(), a))),
         _ => (1.0, Box::new(|x: f64| (1.0 - x.abs()).max(0.0))),
     };
-    let mut matrix = vec![0f32; room(&[to, from])?];
+    let mut matrix = vec![0f32; checked_count(&[to, from])?];
     let last = (from - 1) as i64;
     for (i, row) in matrix.chunks_exact_mut(from).enumerate() {
         let mut at = source(i);

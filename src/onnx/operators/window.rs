@@ -1,39 +1,41 @@
-//! Windows that slide over pictures (and over lines, which are pictures of height 1): sizes, strides, dilations, padding.
+//! Sliding windows of convolution and pooling over one or two axes: sizes, strides, dilations, padding.
 
 use candle_core::Tensor;
 
-use super::super::attributes::Attributes;
-use super::super::{MOST, size};
+use crate::attributes::Attributes;
+use crate::dims::{MOST, checked_size};
 use crate::{Error, Result};
 
-/// Largest kernel, stride, dilation or padding: beyond it, it is damage, and sums of a few cannot overflow.
+/// The greatest kernel, stride, dilation or padding. A greater one is corrupt, and sums of a few such numbers cannot
+/// overflow.
 const LARGEST: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AutoPad {
     No,
-    /// As many results as ⌈n / stride⌉, the odd zero at the end.
+    /// ⌈n / stride⌉ results; of an odd number of zeros, the larger part at the end.
     Upper,
-    /// The odd zero at the beginning.
+    /// The same with the larger part at the beginning.
     Lower,
 }
 
-/// A window as a node's attributes give it, for 2 axes; `None` where they give none.
+/// The window of a node, for two axes. A node for one axis has it as the second, and a first axis of size 1.
 #[derive(Clone, Debug)]
 pub struct Window {
+    /// `None` if the attributes do not give it.
     pub kernel: Option<[usize; 2]>,
     pub stride: [usize; 2],
     pub dilation: [usize; 2],
-    /// Zeros before and after, an axis each; may not be negative.
+    /// Zeros before and after, for each axis.
     pub pads: [(usize, usize); 2],
     pub auto_pad: AutoPad,
-    /// How many axes the attributes were about.
+    /// Number of axes that the attributes have.
     axes: Option<usize>,
 }
 
-/// The same along one axis, with the size it is applied to.
+/// A window along one axis, with the size of the axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Line {
+pub struct AxisWindow {
     pub size: usize,
     pub kernel: usize,
     pub stride: usize,
@@ -42,26 +44,29 @@ pub struct Line {
     pub after: usize,
 }
 
-impl Line {
-    /// From the first to the last entry of the window.
-    pub fn reach(&self) -> usize {
+impl AxisWindow {
+    /// Entries from the first to the last of the window, both included.
+    pub fn extent(&self) -> usize {
         (self.kernel - 1) * self.dilation + 1
     }
 
-    /// Results where every window lies within the padding.
+    /// Number of results, where every window lies inside the padded axis.
     pub fn results(&self) -> Result<usize> {
         let padded = self.size + self.before + self.after;
-        match padded.checked_sub(self.reach()) {
+        match padded.checked_sub(self.extent()) {
             Some(free) => Ok(free / self.stride + 1),
-            None => Err(Error::input(format!("{padded} entries, padding included, for a window of {}", self.reach()))),
+            None => Err(Error::input(format!(
+                "{padded} entries with padding are too few for a window of {}",
+                self.extent()
+            ))),
         }
     }
 
-    /// Results where the last window may hang over the end, if it begins before the padding there.
+    /// Number of results where the last window may reach past the end, if it starts before the padding there.
     pub fn results_ceil(&self) -> Result<usize> {
         let padded = self.size + self.before + self.after;
-        let free = padded.saturating_sub(self.reach());
-        if padded < self.reach() {
+        let free = padded.saturating_sub(self.extent());
+        if padded < self.extent() {
             return self.results();
         }
         let n = free.div_ceil(self.stride) + 1;
@@ -72,7 +77,7 @@ impl Line {
 fn pair(values: Option<Vec<usize>>, default: usize, what: &str, least: usize) -> Result<([usize; 2], Option<usize>)> {
     let Some(values) = values else { return Ok(([default; 2], None)) };
     if values.iter().any(|n| *n < least || *n > LARGEST) {
-        return Err(Error::input(format!("{what} {values:?} is not possible")));
+        return Err(Error::input(format!("{what} {values:?} is out of range")));
     }
     match values[..] {
         [n] => Ok(([default, n], Some(1))),
@@ -87,9 +92,9 @@ impl Window {
         let (stride, _) = pair(a.sizes("strides")?, 1, "strides", 1)?;
         let (dilation, _) = pair(a.sizes("dilations")?, 1, "dilations", 1)?;
         let pads = a.ints("pads")?.unwrap_or_default();
-        let pads = pads.into_iter().map(|n| size(n, "padding")).collect::<Result<Vec<_>>>()?;
+        let pads = pads.into_iter().map(|n| checked_size(n, "padding")).collect::<Result<Vec<_>>>()?;
         if pads.iter().any(|n| *n > LARGEST) {
-            return Err(Error::input(format!("padding {pads:?} is not possible")));
+            return Err(Error::input(format!("padding {pads:?} is out of range")));
         }
         let pads = match pads[..] {
             [] => [(0, 0); 2],
@@ -101,24 +106,30 @@ impl Window {
             "NOTSET" | "VALID" => AutoPad::No,
             "SAME_UPPER" => AutoPad::Upper,
             "SAME_LOWER" => AutoPad::Lower,
-            other => return Err(Error::input(format!("auto_pad {other:?} is not known"))),
+            other => return Err(Error::input(format!("auto_pad {other:?} is not supported"))),
         };
         Ok(Window { kernel: axes.map(|_| kernel), stride, dilation, pads, auto_pad, axes })
     }
 
-    /// Along both axes of a picture, padding worked out.
-    pub fn lines(&self, picture: &Tensor, kernel: [usize; 2]) -> Result<[Line; 2]> {
-        let (_, _, h, w) = picture.dims4()?;
+    /// The window along both axes of an image (B, C, H, W), with the padding resolved.
+    pub fn along_axes(&self, image: &Tensor, kernel: [usize; 2]) -> Result<[AxisWindow; 2]> {
+        let (_, _, h, w) = image.dims4()?;
         if kernel.iter().any(|k| *k == 0 || *k > LARGEST) || h.max(w) > MOST {
-            return Err(Error::input(format!("a window {kernel:?} is not possible")));
+            return Err(Error::input(format!("a window {kernel:?} is out of range")));
         }
         let line = |i: usize, size: usize| {
             let (before, after) = self.pads[i];
-            let mut line =
-                Line { size, kernel: kernel[i], stride: self.stride[i], dilation: self.dilation[i], before, after };
+            let mut line = AxisWindow {
+                size,
+                kernel: kernel[i],
+                stride: self.stride[i],
+                dilation: self.dilation[i],
+                before,
+                after,
+            };
             if self.auto_pad != AutoPad::No {
                 let results = size.div_ceil(line.stride);
-                let total = ((results.saturating_sub(1)) * line.stride + line.reach()).saturating_sub(size);
+                let total = ((results.saturating_sub(1)) * line.stride + line.extent()).saturating_sub(size);
                 let less = total / 2;
                 let (before, after) =
                     if self.auto_pad == AutoPad::Upper { (less, total - less) } else { (total - less, less) };
@@ -129,24 +140,24 @@ impl Window {
         Ok([line(0, h), line(1, w)])
     }
 
-    /// The kernel of a pooling.
+    /// The kernel of a pooling operator, which must be given.
     pub fn required(&self) -> Result<[usize; 2]> {
         self.kernel.ok_or_else(|| Error::input("`kernel_shape` is missing"))
     }
 
-    /// Whether the attributes fit a tensor (B, C, …) of that rank.
-    pub fn fits(&self, rank: usize) -> Result<()> {
+    /// Checks that the attributes fit a tensor (B, C, …) of that rank.
+    pub fn check_rank(&self, rank: usize) -> Result<()> {
         match self.axes {
             Some(axes) if axes + 2 != rank => {
-                Err(Error::input(format!("a window of {axes} axes over a tensor with {rank} dimensions")))
+                Err(Error::input(format!("a window of {axes} axes does not fit a tensor with {rank} dimensions")))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// (B, C, W) as (B, C, 1, W); (B, C, H, W) as it is.
-pub fn picture(x: &Tensor) -> Result<Tensor> {
+/// Turns (B, C, W) into (B, C, 1, W), and returns (B, C, H, W) unchanged.
+pub fn as_image(x: &Tensor) -> Result<Tensor> {
     match x.rank() {
         3 => Ok(x.unsqueeze(2)?),
         4 => Ok(x.clone()),
@@ -154,7 +165,7 @@ pub fn picture(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// Back to the rank of `x`.
-pub fn unpicture(y: Tensor, x: &Tensor) -> Result<Tensor> {
+/// Undoes [`as_image`]: gives `y` the rank of `x`.
+pub fn as_given(y: Tensor, x: &Tensor) -> Result<Tensor> {
     if x.rank() == 3 { Ok(y.squeeze(2)?) } else { Ok(y) }
 }

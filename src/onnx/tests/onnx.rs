@@ -89,18 +89,24 @@ fn every_network_passes_the_self_test() {
 const REFUSED: [(&str, &[&str]); 17] = [
     (
         "operators",
-        &["`to_a` (If, opset 17)", "NonMaxSuppression", "com.microsoft.Fused", "`mine`", "does not understand `speed`"],
+        &[
+            "`to_a` (If, opset 17)",
+            "NonMaxSuppression",
+            "com.microsoft.Fused",
+            "`mine`",
+            "unsupported attributes: `speed`",
+        ],
     ),
-    ("undefined", &["`to_feature` (Add, opset 17) uses `nothing`, which nothing before it gives"]),
-    ("cycle", &["uses `feature`, which nothing before it gives"]),
-    ("twice", &["gives `feature`, which there is already"]),
-    ("no_output", &["its output `feature` is given by nothing"]),
+    ("undefined", &["`to_feature` (Add, opset 17) uses `nothing`, which no earlier node computes"]),
+    ("cycle", &["uses `feature`, which no earlier node computes"]),
+    ("twice", &["computes `feature`, a name that is taken already"]),
+    ("no_output", &["no node computes its output `feature`"]),
     ("training", &["BatchNormalization", "evaluation mode"]),
     ("mask", &["a further result of node `to_a` (MaxPool, opset 17)"]),
     ("dtype", &["weight `w`: element type string"]),
     ("count", &["shape [4] is 4 numbers, the file holds 3"]),
-    ("huge", &["is no size"]),
-    ("negative", &["-3 is no size"]),
+    ("huge", &["is not a valid size"]),
+    ("negative", &["-3 is not a valid size"]),
     ("missing_file", &["nowhere.bin"]),
     ("outside", &["../onnx_networks.py", "in the model's folder"]),
     ("short_file", &["bytes 80 to 92", "which has 84"]),
@@ -138,10 +144,10 @@ fn bad_files_are_refused_before_they_run() {
 fn what_does_not_fit_is_said_when_it_runs() {
     let x = normal(&[1, 3, 4, 4], 1);
     for (name, words) in [
-        ("two_inputs", &["needs one input", "`picture` float (1, 3, 4, 4), `other`"][..]),
+        ("two_inputs", &["must have one input", "`picture` float (1, 3, 4, 4), `other`"][..]),
         ("tokens", &["`picture` int64", "not of floats"]),
         ("expand", &["node `to_feature` (Expand, opset 17)", "larger than"]),
-        ("window", &["4 entries, padding included, for a window of 9"]),
+        ("window", &["4 entries with padding are too few for a window of 9"]),
         ("divided", &["node `to_t` (Div, opset 17)", "divided by zero"]),
     ] {
         let name = format!("bad_{name}");
@@ -153,7 +159,7 @@ fn what_does_not_fit_is_said_when_it_runs() {
         contains("residual", &network.forward(&x, None).unwrap_err().to_string(), &["(batch, 3, height, width)"]);
     }
     let error = network.forward(&normal(&[1, 3, 37, 30], 1), Some("featur")).unwrap_err().to_string();
-    contains("residual", &error, &["gives no `featur`", "`feature`"]);
+    contains("residual", &error, &["has no value `featur`", "`feature`"]);
     // Small steps have no slope: the gradient of rounding is 0, its differences over many of them are not.
     let error = open("bad_steps").self_test(&[1, 3, 4, 4]).unwrap_err().to_string();
     let words = ["deviates from finite differences", "node `to_b` (Round, opset 17) passes no gradient"];

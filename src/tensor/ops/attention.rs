@@ -10,11 +10,11 @@ use candle_core::{DType, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::attention_gradient::{Backward, Source, weights};
+use super::attention_vjp::{Backward, Source, weights};
 use super::kernel::{Arg, Kernel, apply2, apply3, either};
 use super::simd::{Shared, Unwritten, dispatch, exp, load, store, written};
 use super::tile::{ROWS, Steps, VECTORS, tile};
-use super::{gradients, plain};
+use super::{plain, plain_vjp};
 
 /// Keys of a chunk: with a full tile's 48 queries its scores take 24 KiB.
 const CHUNK: usize = 128;
@@ -78,13 +78,13 @@ impl Kernel<2> for AttentionWeights {
         plain::attention_weights(q, k, self.heads)
     }
 
-    fn gradient(&self, [q, k]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
+    fn vjp(&self, [q, k]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
         let (heads, causal, wanted) = (self.heads, false, [wanted[0], wanted[1], false]);
         let fast = |[q, k, dy]: [Arg; 3]| {
             let [dq, dk, _] = Backward { q, k, from: Source::Weights(dy.data), heads, causal, wanted }.run()?;
             Ok([dq, dk])
         };
-        either([q, k, dy], fast, |[q, k, dy]| gradients::attention_weights([q, k], heads, dy))
+        either([q, k, dy], fast, |[q, k, dy]| plain_vjp::attention_weights([q, k], heads, dy))
     }
 }
 
@@ -154,12 +154,12 @@ impl Kernel<3> for Attention {
         plain::attention(q, k, v, self.heads, self.causal)
     }
 
-    fn gradient(&self, [q, k, v]: [&Tensor; 3], wanted: [bool; 3], dy: &Tensor) -> Result<[Option<Tensor>; 3]> {
+    fn vjp(&self, [q, k, v]: [&Tensor; 3], wanted: [bool; 3], dy: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let (heads, causal) = (self.heads, self.causal);
         let fast = |[q, k, v, dy]: [Arg; 4]| {
             Backward { q, k, from: Source::Result { v: v.data, dy: dy.data }, heads, causal, wanted }.run()
         };
-        either([q, k, v, dy], fast, |[q, k, v, dy]| gradients::attention([q, k, v], heads, causal, wanted, dy))
+        either([q, k, v, dy], fast, |[q, k, v, dy]| plain_vjp::attention([q, k, v], heads, causal, wanted, dy))
     }
 }
 

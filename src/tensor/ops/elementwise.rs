@@ -5,8 +5,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::kernel::{Arg, Kernel, apply1, either};
+use super::plain::{self, Activation};
+use super::plain_vjp;
 use super::simd::{Function, Unwritten, dispatch, exp, map, normal_cdf, sigmoid, written};
-use super::{gradients, plain};
 
 /// Numbers that one thread takes at a time, and below which there is one thread.
 const BLOCK: usize = 1 << 14;
@@ -32,26 +33,19 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
 }
 
 /// The gradient of [`geglu`]'s input (…, 2d) from that of its result (…, d), neither of them tracked by autodiff.
-pub fn geglu_gradient(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+pub fn geglu_vjp(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let fast = |[x, dy]: [Arg; 2]| {
         let d = dy.dims.last().copied().unwrap_or(1).max(1);
         let rows = BLOCK.div_ceil(2 * d);
         let write = |dx: &mut [Unwritten]| {
             let dx = dx.par_chunks_mut(rows * 2 * d);
             let blocks = x.data.par_chunks(rows * 2 * d).zip(dy.data.par_chunks(rows * d)).zip(dx);
-            blocks.for_each(|((x, dy), dx)| dispatch(GatedSlopes { x, dy, dx, d }));
+            blocks.for_each(|((x, dy), dx)| dispatch(GegluVjpRows { x, dy, dx, d }));
         };
         // SAFETY: every row is written.
         Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
     };
-    either([x, dy], fast, |[x, dy]| gradients::geglu(x, dy))
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Activation {
-    Gelu,
-    QuickGelu,
-    Silu,
+    either([x, dy], fast, |[x, dy]| plain_vjp::geglu(x, dy))
 }
 
 impl Function<1> for Activation {
@@ -68,9 +62,9 @@ impl Function<1> for Activation {
 
 /// Its derivative at x, times dy.
 #[derive(Clone, Copy)]
-pub(super) struct Slope(pub Activation);
+pub(super) struct Derivative(pub Activation);
 
-impl Function<2> for Slope {
+impl Function<2> for Derivative {
     #[inline(always)]
     fn of<S: Simd>(self, s: S, [x, dy]: [S::f32s; 2]) -> S::f32s {
         let slope = match self.0 {
@@ -79,8 +73,8 @@ impl Function<2> for Slope {
                 let density = s.mul_f32s(density, s.splat_f32s(INVERSE_ROOT_TAU));
                 s.mul_add_e_f32s(x, density, normal_cdf(s, x))
             }
-            Activation::QuickGelu => sigmoid_slope(s, s.mul_f32s(x, s.splat_f32s(1.702))),
-            Activation::Silu => sigmoid_slope(s, x),
+            Activation::QuickGelu => sigmoid_gate_derivative(s, s.mul_f32s(x, s.splat_f32s(1.702))),
+            Activation::Silu => sigmoid_gate_derivative(s, x),
         };
         s.mul_f32s(dy, slope)
     }
@@ -88,7 +82,7 @@ impl Function<2> for Slope {
 
 /// The derivative of x σ(x): σ(x) (1 + x (1 − σ(x))).
 #[inline(always)]
-fn sigmoid_slope<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+fn sigmoid_gate_derivative<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     let (one, gate) = (s.splat_f32s(1.0), sigmoid(s, x));
     s.mul_f32s(gate, s.mul_add_e_f32s(x, s.sub_f32s(one, gate), one))
 }
@@ -116,35 +110,35 @@ impl Kernel<1> for Activation {
         }
     }
 
-    fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+    fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
         let fast = |[x, dy]: [Arg; 2]| {
             let write = |y: &mut [Unwritten]| {
                 let blocks = x.data.par_chunks(BLOCK).zip(dy.data.par_chunks(BLOCK)).zip(y.par_chunks_mut(BLOCK));
-                blocks.for_each(|((x, dy), y)| dispatch(SlopeMap { x, dy, y, activation: *self }));
+                blocks.for_each(|((x, dy), y)| dispatch(ActivationVjpBlock { x, dy, y, activation: *self }));
             };
             // SAFETY: every block is mapped.
             Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
         };
-        Ok([Some(either([x, dy], fast, |[x, dy]| gradients::activation(*self, x, dy))?)])
+        Ok([Some(either([x, dy], fast, |[x, dy]| plain_vjp::activation(*self, x, dy))?)])
     }
 }
 
-struct SlopeMap<'a> {
+struct ActivationVjpBlock<'a> {
     x: &'a [f32],
     dy: &'a [f32],
     y: &'a mut [Unwritten],
     activation: Activation,
 }
 
-impl WithSimd for SlopeMap<'_> {
+impl WithSimd for ActivationVjpBlock<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         match self.activation {
-            Activation::Gelu => map(s, [self.x, self.dy], self.y, Slope(Activation::Gelu)),
-            Activation::QuickGelu => map(s, [self.x, self.dy], self.y, Slope(Activation::QuickGelu)),
-            Activation::Silu => map(s, [self.x, self.dy], self.y, Slope(Activation::Silu)),
+            Activation::Gelu => map(s, [self.x, self.dy], self.y, Derivative(Activation::Gelu)),
+            Activation::QuickGelu => map(s, [self.x, self.dy], self.y, Derivative(Activation::QuickGelu)),
+            Activation::Silu => map(s, [self.x, self.dy], self.y, Derivative(Activation::Silu)),
         }
     }
 }
@@ -181,12 +175,12 @@ impl Function<2> for Geglu {
 
 /// The gradient of the gate.
 #[derive(Clone, Copy)]
-struct GateSlope;
+struct GateVjp;
 
-impl Function<3> for GateSlope {
+impl Function<3> for GateVjp {
     #[inline(always)]
     fn of<S: Simd>(self, s: S, [value, gate, dy]: [S::f32s; 3]) -> S::f32s {
-        Slope(Activation::Gelu).of(s, [gate, s.mul_f32s(value, dy)])
+        Derivative(Activation::Gelu).of(s, [gate, s.mul_f32s(value, dy)])
     }
 }
 
@@ -202,7 +196,7 @@ impl Kernel<1> for Geglu {
         let rows = BLOCK.div_ceil(2 * d);
         let write = |y: &mut [Unwritten]| {
             let blocks = x.data.par_chunks(rows * 2 * d).zip(y.par_chunks_mut(rows * d));
-            blocks.for_each(|(x, y)| dispatch(GatedRows { x, y, d }));
+            blocks.for_each(|(x, y)| dispatch(GegluRows { x, y, d }));
         };
         // SAFETY: every row is written.
         Ok((unsafe { written(x.data.len() / 2, write) }, Shape::from([rest, &[d]].concat())))
@@ -212,20 +206,20 @@ impl Kernel<1> for Geglu {
         plain::geglu(x)
     }
 
-    fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
-        Ok([Some(geglu_gradient(x, dy)?)])
+    fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(geglu_vjp(x, dy)?)])
     }
 }
 
 /// Gradients of rows of 2d from those of d.
-struct GatedSlopes<'a> {
+struct GegluVjpRows<'a> {
     x: &'a [f32],
     dy: &'a [f32],
     dx: &'a mut [Unwritten],
     d: usize,
 }
 
-impl WithSimd for GatedSlopes<'_> {
+impl WithSimd for GegluVjpRows<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -235,19 +229,19 @@ impl WithSimd for GatedSlopes<'_> {
             let ((value, gate), (dvalue, dgate)) = (x.split_at(self.d), dx.split_at_mut(self.d));
             // What the value is multiplied by is the gate's activation.
             map(s, [dy, gate], dvalue, Geglu);
-            map(s, [value, gate, dy], dgate, GateSlope);
+            map(s, [value, gate, dy], dgate, GateVjp);
         }
     }
 }
 
 /// Rows of 2d, each to d.
-struct GatedRows<'a> {
+struct GegluRows<'a> {
     x: &'a [f32],
     y: &'a mut [Unwritten],
     d: usize,
 }
 
-impl WithSimd for GatedRows<'_> {
+impl WithSimd for GegluRows<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,42 +1,42 @@
-//! How a kernel for the CPU becomes an operation of candle's, with a gradient written by hand.
+//! Turns a CPU kernel into a candle operation with a custom VJP.
 //!
-//! The same gradient serves where the kernel does not suit, on other devices and dtypes. Of weights there is none.
+//! Where the kernel does not apply, on other devices and dtypes, the plain form gets the same VJP. Weights have no gradient.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor};
 
-use super::given::with_gradient;
+use super::vjp::custom_vjp;
 use super::widen::Numbers;
 
-/// A contiguous argument.
+/// A contiguous argument in f32.
 #[derive(Clone, Copy)]
 pub(super) struct Arg<'a> {
     pub data: &'a [f32],
     pub dims: &'a [usize],
 }
 
-/// An operation with `N` arguments and constants (weights), which has a kernel for f32 on the CPU.
+/// An operation with `N` arguments and some constants (weights), which has a kernel for f32 on the CPU.
 pub(super) trait Kernel<const N: usize>: Send + Sync + 'static {
     const NAME: &'static str;
 
     /// Whether constants may be in half precision.
     const HALF_WEIGHTS: bool = false;
 
-    /// What the operation reads besides its arguments. Gradients do not flow into constants: where one is tracked by
-    /// autodiff, the plain form is taken, and so is its gradient.
+    /// The constants that the operation reads. They get no gradient: if autodiff tracks one, the plain form is used under
+    /// autodiff.
     fn constants(&self) -> [Option<&Tensor>; 2] {
         [None, None]
     }
 
-    /// The result and its shape.
+    /// Computes the result and its shape with the kernel.
     fn fast(&self, args: [Arg; N]) -> Result<(Vec<f32>, Shape)>;
 
-    /// The definition.
+    /// Computes the result with candle's operations: the definition of the operation.
     fn plain(&self, args: [&Tensor; N]) -> Result<Tensor>;
 
-    /// The vector-Jacobian product: gradients of the arguments, at least of those that are `wanted`, from that of the
-    /// result. Neither is tracked by autodiff. Without one, the operation is a gradient itself.
-    fn gradient(&self, _args: [&Tensor; N], _wanted: [bool; N], _gradient: &Tensor) -> Result<[Option<Tensor>; N]> {
-        candle_core::bail!("{}: has no gradient", Self::NAME)
+    /// The VJP: gradients of the arguments, at least of those that are `wanted`, from the gradient of the result. Autodiff
+    /// tracks none of the tensors. The default is for operations that are themselves part of a VJP.
+    fn vjp(&self, _args: [&Tensor; N], _wanted: [bool; N], _dy: &Tensor) -> Result<[Option<Tensor>; N]> {
+        candle_core::bail!("{}: has no VJP", Self::NAME)
     }
 }
 
@@ -60,7 +60,7 @@ impl<K: Kernel<1>> CustomOp1 for Operation<K> {
     }
 
     fn bwd(&self, a: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let [a] = pull(&self.0, [a], gradient)?;
+        let [a] = tracked_vjp(&self.0, [a], gradient)?;
         Ok(a)
     }
 }
@@ -76,7 +76,7 @@ impl<K: Kernel<2>> CustomOp2 for Operation<K> {
     }
 
     fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok(pull(&self.0, [a, b], gradient)?.into())
+        Ok(tracked_vjp(&self.0, [a, b], gradient)?.into())
     }
 }
 
@@ -107,11 +107,11 @@ impl<K: Kernel<3>> CustomOp3 for Operation<K> {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        Ok(pull(&self.0, [a, b, c], gradient)?.into())
+        Ok(tracked_vjp(&self.0, [a, b, c], gradient)?.into())
     }
 }
 
-/// Whether a constant, f32 or else half of it, lies ready for a kernel.
+/// Whether a kernel can read a constant as it is: contiguous, on the CPU, in f32 or, if `half`, in half precision.
 pub(super) fn ready(constant: &Tensor, half: bool) -> bool {
     let dtype = match constant.dtype() {
         DType::F32 => true,
@@ -121,53 +121,57 @@ pub(super) fn ready(constant: &Tensor, half: bool) -> bool {
     dtype && constant.device().is_cpu() && constant.is_contiguous() && !constant.track_op()
 }
 
-/// The gradients of those arguments that autodiff tracks. Of others they would stay in candle's store to the end.
-fn pull<const N: usize, K: Kernel<N>>(kernel: &K, args: [&Tensor; N], dy: &Tensor) -> Result<[Option<Tensor>; N]> {
+/// Returns the gradients of those arguments that autodiff tracks. candle would keep others to the end.
+fn tracked_vjp<const N: usize, K: Kernel<N>>(
+    kernel: &K,
+    args: [&Tensor; N],
+    dy: &Tensor,
+) -> Result<[Option<Tensor>; N]> {
     let (wanted, args) = (args.map(Tensor::track_op), args.map(Tensor::detach));
-    let gradients = kernel.gradient(args.each_ref(), wanted, &dy.detach())?;
+    let gradients = kernel.vjp(args.each_ref(), wanted, &dy.detach())?;
     Ok(std::array::from_fn(|i| gradients[i].clone().filter(|_| wanted[i])))
 }
 
-/// f32 on the CPU is what kernels take.
-fn suits<const N: usize, K: Kernel<N>>(kernel: &K, args: [&Tensor; N]) -> bool {
+/// Whether the kernel applies: f32 on the CPU.
+fn applies<const N: usize, K: Kernel<N>>(kernel: &K, args: [&Tensor; N]) -> bool {
     args.iter().all(|a| a.device().is_cpu() && a.dtype() == DType::F32)
         && kernel.constants().into_iter().flatten().all(|c| ready(c, K::HALF_WEIGHTS))
 }
 
-/// The plain form, with the kernel's gradient unless a constant is tracked.
+/// Computes the plain form, with the kernel's VJP unless autodiff tracks a constant.
 fn plain<const N: usize, K: Kernel<N>>(kernel: K, args: [&Tensor; N]) -> Result<Tensor> {
     let tracked = args.iter().any(|a| a.track_op());
     if !tracked || kernel.constants().into_iter().flatten().any(|c| c.track_op()) {
         return kernel.plain(args);
     }
     let value = kernel.plain(args.map(Tensor::detach).each_ref())?;
-    let gradient = move |args: &[Tensor], wanted: &[bool], _: &Tensor, dy: &Tensor| {
+    let vjp = move |args: &[Tensor], wanted: &[bool], _: &Tensor, dy: &Tensor| {
         let (args, wanted) = (std::array::from_fn(|i| &args[i]), std::array::from_fn(|i| wanted[i]));
-        Ok(kernel.gradient(args, wanted, dy)?.into())
+        Ok(kernel.vjp(args, wanted, dy)?.into())
     };
-    with_gradient(&args, value, Box::new(gradient))
+    custom_vjp(&args, value, Box::new(vjp))
 }
 
-/// Applies the kernel, or the plain form where the kernel does not suit.
+/// Applies the kernel, or the plain form where the kernel does not apply.
 pub(super) fn apply1<K: Kernel<1>>(k: K, a: &Tensor) -> Result<Tensor> {
-    if suits(&k, [a]) { a.contiguous()?.apply_op1(Operation(k)) } else { plain(k, [a]) }
+    if applies(&k, [a]) { a.contiguous()?.apply_op1(Operation(k)) } else { plain(k, [a]) }
 }
 
 /// [`apply1`] with two arguments.
 pub(super) fn apply2<K: Kernel<2>>(k: K, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if suits(&k, [a, b]) { a.contiguous()?.apply_op2(&b.contiguous()?, Operation(k)) } else { plain(k, [a, b]) }
+    if applies(&k, [a, b]) { a.contiguous()?.apply_op2(&b.contiguous()?, Operation(k)) } else { plain(k, [a, b]) }
 }
 
 /// [`apply1`] with three arguments.
 pub(super) fn apply3<K: Kernel<3>>(k: K, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor> {
-    if suits(&k, [a, b, c]) {
+    if applies(&k, [a, b, c]) {
         a.contiguous()?.apply_op3(&b.contiguous()?, &c.contiguous()?, Operation(k))
     } else {
         plain(k, [a, b, c])
     }
 }
 
-/// `fast` of these tensors if all are f32 on the CPU, else `plain`: for what autodiff does not track.
+/// Calls `fast` if all tensors are f32 on the CPU, otherwise `plain`. For tensors that autodiff does not track.
 pub(super) fn either<const N: usize, R>(
     args: [&Tensor; N],
     fast: impl FnOnce([Arg; N]) -> Result<R>,

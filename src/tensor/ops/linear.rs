@@ -58,7 +58,7 @@ pub fn linear_between(
 }
 
 /// The gradient of [`linear`]'s input from that of its result, neither of them tracked by autodiff: `dy W`.
-pub fn linear_gradient(weight: &Tensor, dy: &Tensor) -> Result<Tensor> {
+pub fn linear_vjp(weight: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (from, to) = (Layout::Tokens, Layout::Tokens);
     apply1(Linear { weight: weight.clone(), turned: true, bias: None, from, to }, dy)
 }
@@ -166,7 +166,7 @@ impl Linear {
     }
 
     /// dx = dy W, in x's layout.
-    fn input_gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    fn input_vjp(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let (weight, turned) = (self.weight.clone(), !self.turned);
         apply1(Linear { weight, turned, bias: None, from: self.to, to: self.from }, dy)?.reshape(x.shape())
     }
@@ -289,8 +289,8 @@ impl Kernel<1> for Linear {
         self.plain_form(x, None)
     }
 
-    fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
-        Ok([Some(self.input_gradient(x, dy)?)])
+    fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(self.input_vjp(x, dy)?)])
     }
 }
 
@@ -310,8 +310,8 @@ impl Kernel<2> for Linear {
         self.plain_form(x, Some(add))? + add
     }
 
-    fn gradient(&self, [x, _]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
-        let dx = wanted[0].then(|| self.input_gradient(x, dy)).transpose()?;
+    fn vjp(&self, [x, _]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let dx = wanted[0].then(|| self.input_vjp(x, dy)).transpose()?;
         Ok([dx, Some(dy.clone())])
     }
 }

@@ -7,11 +7,11 @@
 //! current pool. This module knows no model.
 
 mod attention;
-mod attention_gradient;
+mod attention_vjp;
 mod conv;
 mod elementwise;
-mod given;
-mod gradients;
+mod vjp;
+mod plain_vjp;
 mod kernel;
 mod linear;
 mod memory;
@@ -26,12 +26,12 @@ use candle_core::{Device, Result, Tensor};
 
 pub use attention::{attention, attention_weights};
 pub use conv::Convolution;
-pub use elementwise::{geglu, geglu_gradient, gelu, quick_gelu, silu};
-pub use given::{Gradient, pull_back, with_gradient};
-pub use linear::{Layout, linear, linear_between, linear_gradient};
+pub use elementwise::{geglu, geglu_vjp, gelu, quick_gelu, silu};
+pub use linear::{Layout, linear, linear_between, linear_vjp};
 pub use memory::keep_memory;
-pub use norm::{Moments, group_norm, group_norm_by, group_norm_gradient, layer_norm, layer_norm_gradient};
+pub use norm::{Moments, group_norm, group_norm_by, group_norm_vjp, layer_norm, layer_norm_vjp};
 pub use resample::upsample_nearest_2x;
+pub use vjp::{Vjp, custom_vjp, vjp};
 
 /// Cross-correlation, see [`Convolution`], which keeps the weights ready for the next time.
 pub fn conv2d(
@@ -78,7 +78,7 @@ mod tests {
         // The gradient of the first input, for a gradient of the result that is the result.
         let back = |x: &Tensor, d: DType, f: &dyn Fn(&Tensor) -> Result<Tensor>| {
             let x = x.to_dtype(d)?;
-            let [Some(dx)] = &pull_back(|x| f(&x[0]), &[x], &[true], Ok)?[..] else { panic!("no gradient") };
+            let [Some(dx)] = &vjp(|x| f(&x[0]), &[x], &[true], Ok)?[..] else { panic!("no gradient") };
             Ok(dx.clone())
         };
         let cases: [Case; 16] = [

@@ -177,6 +177,14 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     &halves[0] * gelu(&halves[1])?
 }
 
+/// A function of each number by itself.
+#[derive(Clone, Copy)]
+pub(super) enum Activation {
+    Gelu,
+    QuickGelu,
+    Silu,
+}
+
 /// GELU, the exact (erf) form.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     x.gelu_erf()

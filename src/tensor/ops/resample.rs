@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::kernel::{Arg, Kernel, apply1, either};
 use super::simd::{Unwritten, written};
-use super::{gradients, plain};
+use super::{plain, plain_vjp};
 
 /// Every pixel twice in both directions: (B, C, H, W) → (B, C, 2H, 2W).
 pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
@@ -30,7 +30,7 @@ pub(super) fn sum_2x2(x: &Tensor) -> Result<Tensor> {
         let y = unsafe { written(x.data.len() / 4, write) };
         Tensor::from_vec(y, (b, c, h / 2, w / 2), &Device::Cpu)
     };
-    either([x], fast, |[x]| gradients::sum_2x2(x))
+    either([x], fast, |[x]| plain_vjp::sum_2x2(x))
 }
 
 struct Double;
@@ -63,7 +63,7 @@ impl Kernel<1> for Double {
         plain::upsample_nearest_2x(x)
     }
 
-    fn gradient(&self, _: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+    fn vjp(&self, _: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
         Ok([Some(sum_2x2(dy)?)])
     }
 }

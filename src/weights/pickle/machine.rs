@@ -1,142 +1,28 @@
 //! A stack machine for the pickles that PyTorch writes. It builds values and runs nothing.
 //!
-//! Knows the opcodes of protocols 2 to 5. Values are numbers and slices of the pickle; containers are places in a
-//! [`Heap`], as Python's may hold each other in circles. A class that is merely named, as Lightning does for the keys
-//! of its callbacks, is a value like any other. A *call* is only understood where it makes a tensor or a container; a
-//! few classes of settings that stand beside tensors ([`is_inert`]) become [`Value::Other`], whose content is dropped;
-//! every other call is an error that names it.
+//! It supports the opcodes of protocols 2 to 5. Values are numbers and slices of the pickle; containers live in a
+//! [`Heap`]. A class that is only named is a value like any other: Lightning uses classes as the keys of its callbacks.
+//! A *call* is supported only where it makes a tensor or a container. Calls of a few classes of settings
+//! ([`is_inert`]) become [`PickleValue::Other`], and their content is dropped. Every other call is an error that names
+//! the class.
 
 use std::collections::HashMap;
 use std::mem::size_of;
 
-use safetensors::Dtype;
+use super::classes::{is_inert, storage_dtype, tensor_dtype, unsupported};
+use super::heap::{Heap, MemoryBudget, PickleStorage, PickleTensor, PickleValue};
+use super::opcodes::*;
+use super::{Outcome, Reader, damaged, refused, text};
 
-use super::{Outcome, Reader, damaged, refused, shown, text};
-
-/// What a pickle builds.
-#[derive(Clone, Copy, Debug)]
-pub enum Value<'a> {
-    /// Nothing that a tensor could be in or be made of: `None`, floats, bytes, sets, settings.
-    Other,
-    Bool(bool),
-    Int(i64),
-    Text(&'a str),
-    /// First item and number of items, in the heap.
-    Tuple(usize, usize),
-    List(usize),
-    Dict(usize),
-    Class(usize),
-    Storage(usize),
-    Tensor(usize),
-}
-
-impl Value<'_> {
-    /// As a size, offset or stride.
-    pub fn size(self) -> Option<usize> {
-        match self {
-            Value::Int(n) => n.try_into().ok(),
-            _ => None,
-        }
-    }
-}
-
-/// A row of numbers that tensors are views of.
-pub struct Storage<'a> {
-    /// `None` for plain bytes, where the tensor tells.
-    pub dtype: Option<Dtype>,
-    pub key: &'a str,
-    /// Elements; bytes for plain bytes.
-    pub count: usize,
-}
-
-impl Storage<'_> {
-    /// Bytes of an element.
-    pub fn element(&self) -> usize {
-        self.dtype.map_or(1, |dtype| dtype.bitsize() / 8)
-    }
-}
-
-/// What the pickle says of a tensor; nothing of it is checked yet.
-pub struct Tensor<'a> {
-    pub storage: usize,
-    /// Where the storage has none.
-    pub dtype: Option<Dtype>,
-    pub offset: Value<'a>,
-    pub shape: Value<'a>,
-    pub strides: Value<'a>,
-}
-
-/// Bytes that reading a file may still set aside, whatever the file claims.
-pub struct Room(usize);
-
-impl Room {
-    /// A file may cost some bytes for each of its own. The honest ones need most where they hold thousands of tensors
-    /// of a single number each.
-    pub fn of(file: &[u8]) -> Self {
-        Room(file.len().saturating_mul(16).saturating_add(1 << 20))
-    }
-
-    fn set_aside(&mut self, bytes: usize) -> Outcome<()> {
-        self.0 = self.0.checked_sub(bytes).ok_or_else(|| damaged("it holds more objects than its size explains"))?;
-        Ok(())
-    }
-}
-
-/// Everything that a pickle made.
-#[derive(Default)]
-pub struct Heap<'a> {
-    items: Vec<Value<'a>>,
-    lists: Vec<Vec<Value<'a>>>,
-    dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
-    /// Module and name.
-    classes: Vec<(&'a str, &'a str)>,
-    storages: Vec<Storage<'a>>,
-    tensors: Vec<Tensor<'a>>,
-}
-
-impl<'a> Heap<'a> {
-    pub fn storages(&self) -> &[Storage<'a>] {
-        &self.storages
-    }
-
-    pub fn tensor(&self, index: usize) -> &Tensor<'a> {
-        &self.tensors[index]
-    }
-
-    /// The items of a tuple or list.
-    pub fn sequence(&self, value: Value) -> Option<&[Value<'a>]> {
-        match value {
-            Value::Tuple(start, length) => Some(&self.items[start..start + length]),
-            Value::List(list) => Some(&self.lists[list]),
-            _ => None,
-        }
-    }
-
-    /// Item `index` of a container, with its key. Lists and tuples count from 0.
-    pub fn item(&self, container: Value, index: usize) -> Option<(Value<'a>, Value<'a>)> {
-        match container {
-            Value::Dict(dict) => self.dicts[dict].get(index).copied(),
-            _ => Some((Value::Int(index as i64), *self.sequence(container)?.get(index)?)),
-        }
-    }
-
-    /// What a dictionary has for a key.
-    pub fn child(&self, value: Value, key: &str) -> Option<Value<'a>> {
-        let Value::Dict(dict) = value else { return None };
-        let pairs = self.dicts[dict].iter().rev();
-        pairs.copied().find_map(|(k, v)| matches!(k, Value::Text(k) if k == key).then_some(v))
-    }
-}
-
-/// Reads one pickle, to its end and no further. The value that it is of, and what that refers to.
-pub fn load<'a>(reader: &mut Reader<'a>, room: &mut Room) -> Outcome<(Heap<'a>, Value<'a>)> {
-    let mut machine =
-        Machine { reader, room, heap: Heap::default(), stack: vec![], highest: 0, marks: vec![], memo: HashMap::new() };
+/// Runs one pickle up to its `STOP`. Returns its value, and the heap that the value refers to.
+pub fn load<'a>(reader: &mut Reader<'a>, budget: &mut MemoryBudget) -> Outcome<(Heap<'a>, PickleValue<'a>)> {
+    let (heap, memo) = (Heap::default(), HashMap::new());
+    let mut machine = Machine { reader, budget, heap, stack: vec![], highest: 0, marks: vec![], memo };
     let start = machine.reader.at;
     loop {
         let at = machine.reader.at - start;
         let opcode = machine.reader.u8()?;
-        if opcode == b'.' {
+        if opcode == STOP {
             let value = machine.pop()?;
             return Ok((machine.heap, value));
         }
@@ -146,241 +32,277 @@ pub fn load<'a>(reader: &mut Reader<'a>, room: &mut Room) -> Outcome<(Heap<'a>, 
 
 struct Machine<'a, 'm> {
     reader: &'m mut Reader<'a>,
-    room: &'m mut Room,
+    budget: &'m mut MemoryBudget,
     heap: Heap<'a>,
-    stack: Vec<Value<'a>>,
-    /// The most that the stack has held.
+    stack: Vec<PickleValue<'a>>,
+    /// The greatest length that the stack has had.
     highest: usize,
-    /// Where on the stack the open containers begin.
+    /// Where on the stack each open mark stands.
     marks: Vec<usize>,
-    memo: HashMap<usize, Value<'a>>,
+    memo: HashMap<usize, PickleValue<'a>>,
 }
 
+/// The opcodes. Each group returns whether the opcode belongs to it.
 impl<'a> Machine<'a, '_> {
-    /// Does what `opcode` says, which was read `at` bytes into the pickle.
+    /// Runs one opcode, which stands `at` bytes into the pickle.
     fn step(&mut self, opcode: u8, at: usize) -> Outcome<()> {
-        let value = match opcode {
-            // Protocol and frames.
-            0x80 => match self.reader.u8()? {
-                0..=5 => return Ok(()),
+        let supported = self.framing(opcode)?
+            || self.stack_and_memo(opcode)?
+            || self.scalar(opcode)?
+            || self.string(opcode)?
+            || self.sequence(opcode)?
+            || self.dict_or_set(opcode)?
+            || self.object(opcode)?;
+        match supported {
+            true => Ok(()),
+            false => Err(damaged(format!("byte {opcode:#04x} at {at} of its pickle is not one that PyTorch writes"))),
+        }
+    }
+
+    fn framing(&mut self, opcode: u8) -> Outcome<bool> {
+        match opcode {
+            PROTO => match self.reader.u8()? {
+                0..=5 => {}
                 protocol => return Err(refused(format!("it is a pickle of protocol {protocol}"))),
             },
-            0x95 => {
-                let length = self.reader.length()?;
-                return if length <= self.reader.left() { Ok(()) } else { Err(damaged("it ends too early")) };
+            FRAME => {
+                if self.reader.length()? > self.reader.left() {
+                    return Err(damaged("it ends too early"));
+                }
             }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 
-            // The stack itself.
-            b'(' => {
-                self.room.set_aside(size_of::<usize>())?;
+    fn stack_and_memo(&mut self, opcode: u8) -> Outcome<bool> {
+        match opcode {
+            MARK => {
+                self.budget.spend(size_of::<usize>())?;
                 self.marks.push(self.stack.len());
-                return Ok(());
             }
-            b'0' => return self.pop().map(drop),
-            b'1' => return self.discard().map(drop),
-            b'2' => self.top()?,
-            b'q' => {
+            POP => drop(self.pop()?),
+            POP_MARK => self.discard()?,
+            DUP => self.push(self.top()?)?,
+            BINPUT => {
                 let index = self.reader.u8()?;
-                return self.remember(index.into());
+                self.remember(index.into())?;
             }
-            b'r' => {
+            LONG_BINPUT => {
                 let index = self.reader.u32()?;
-                return self.remember(index as usize);
+                self.remember(index as usize)?;
             }
-            0x94 => return self.remember(self.memo.len()),
-            b'h' => {
+            MEMOIZE => self.remember(self.memo.len())?,
+            BINGET => {
                 let index = self.reader.u8()?;
-                self.recall(index.into())?
+                self.recall(index.into())?;
             }
-            b'j' => {
+            LONG_BINGET => {
                 let index = self.reader.u32()?;
-                self.recall(index as usize)?
+                self.recall(index as usize)?;
             }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 
-            // Plain values.
-            b'N' => Value::Other,
-            0x88 => Value::Bool(true),
-            0x89 => Value::Bool(false),
-            b'J' => Value::Int(self.reader.u32()?.cast_signed().into()),
-            b'K' => Value::Int(self.reader.u8()?.into()),
-            b'M' => Value::Int(self.reader.u16()?.into()),
-            0x8a => {
+    fn scalar(&mut self, opcode: u8) -> Outcome<bool> {
+        let value = match opcode {
+            NONE => PickleValue::Other,
+            NEWTRUE => PickleValue::Bool(true),
+            NEWFALSE => PickleValue::Bool(false),
+            BININT => PickleValue::Int(self.reader.u32()?.cast_signed().into()),
+            BININT1 => PickleValue::Int(self.reader.u8()?.into()),
+            BININT2 => PickleValue::Int(self.reader.u16()?.into()),
+            LONG1 => {
                 let length = self.reader.u8()?;
                 integer(self.reader.take(length.into())?)
             }
-            0x8b => {
+            LONG4 => {
                 let length = self.reader.u32()?;
                 integer(self.reader.take(length as usize)?)
             }
-            b'G' => {
+            BINFLOAT => {
                 self.reader.take(8)?;
-                Value::Other
+                PickleValue::Other
             }
-            b'X' => {
-                let length = self.reader.u32()?;
-                Value::Text(text(self.reader.take(length as usize)?)?)
-            }
-            0x8c => {
-                let length = self.reader.u8()?;
-                Value::Text(text(self.reader.take(length.into())?)?)
-            }
-            0x8d => {
-                let length = self.reader.length()?;
-                Value::Text(text(self.reader.take(length)?)?)
-            }
-            // Python 2's strings are texts or bytes.
-            b'U' => {
-                let length = self.reader.u8()?;
-                text(self.reader.take(length.into())?).map_or(Value::Other, Value::Text)
-            }
-            b'T' => {
-                let length = self.reader.u32()?;
-                text(self.reader.take(length as usize)?).map_or(Value::Other, Value::Text)
-            }
-            b'C' => {
-                let length = self.reader.u8()?;
-                self.reader.take(length.into())?;
-                Value::Other
-            }
-            b'B' => {
-                let length = self.reader.u32()?;
-                self.reader.take(length as usize)?;
-                Value::Other
-            }
-            0x8e | 0x96 => {
-                let length = self.reader.length()?;
-                self.reader.take(length)?;
-                Value::Other
-            }
+            _ => return Ok(false),
+        };
+        self.push(value)?;
+        Ok(true)
+    }
 
-            // Containers.
-            b']' => self.list()?,
-            b'l' => {
+    fn string(&mut self, opcode: u8) -> Outcome<bool> {
+        let length = match opcode {
+            SHORT_BINUNICODE | SHORT_BINSTRING | SHORT_BINBYTES => self.reader.u8()?.into(),
+            BINUNICODE | BINSTRING | BINBYTES => self.reader.u32()? as usize,
+            BINUNICODE8 | BINBYTES8 | BYTEARRAY8 => self.reader.length()?,
+            _ => return Ok(false),
+        };
+        let bytes = self.reader.take(length)?;
+        let value = match opcode {
+            BINUNICODE | SHORT_BINUNICODE | BINUNICODE8 => PickleValue::Text(text(bytes)?),
+            // A string of Python 2 is text or bytes.
+            SHORT_BINSTRING | BINSTRING => text(bytes).map_or(PickleValue::Other, PickleValue::Text),
+            _ => PickleValue::Other,
+        };
+        self.push(value)?;
+        Ok(true)
+    }
+
+    fn sequence(&mut self, opcode: u8) -> Outcome<bool> {
+        let value = match opcode {
+            EMPTY_LIST => self.heap.add_list(self.budget)?,
+            LIST => {
                 let start = self.close()?;
-                let list = self.list()?;
+                let list = self.heap.add_list(self.budget)?;
                 self.append(list, start)?;
                 list
             }
-            b'a' => {
-                let start = self.last(1)?;
-                return self.extend(start);
+            APPEND | APPENDS => {
+                let start = if opcode == APPEND { self.last(1)? } else { self.close()? };
+                let target = self.below(start)?;
+                self.append(target, start)?;
+                return Ok(true);
             }
-            b'e' => {
+            EMPTY_TUPLE => PickleValue::Tuple(0, 0),
+            TUPLE => {
                 let start = self.close()?;
-                return self.extend(start);
+                self.heap.add_tuple(self.stack.drain(start..), self.budget)?
             }
-            b')' => Value::Tuple(0, 0),
-            b't' => {
+            TUPLE1..=TUPLE3 => {
+                let start = self.last(usize::from(opcode - TUPLE1) + 1)?;
+                self.heap.add_tuple(self.stack.drain(start..), self.budget)?
+            }
+            _ => return Ok(false),
+        };
+        self.push(value)?;
+        Ok(true)
+    }
+
+    fn dict_or_set(&mut self, opcode: u8) -> Outcome<bool> {
+        let value = match opcode {
+            EMPTY_DICT => self.heap.add_dict(self.budget)?,
+            DICT => {
                 let start = self.close()?;
-                self.tuple(start)?
-            }
-            0x85..=0x87 => {
-                let start = self.last(usize::from(opcode - 0x84))?;
-                self.tuple(start)?
-            }
-            b'}' => self.dict()?,
-            b'd' => {
-                let start = self.close()?;
-                let dict = self.dict()?;
+                let dict = self.heap.add_dict(self.budget)?;
                 self.set(dict, start)?;
                 dict
             }
-            b's' => {
-                let start = self.last(2)?;
-                return self.set_items(start);
+            SETITEM | SETITEMS => {
+                let start = if opcode == SETITEM { self.last(2)? } else { self.close()? };
+                let target = self.below(start)?;
+                self.set(target, start)?;
+                return Ok(true);
             }
-            b'u' => {
-                let start = self.close()?;
-                return self.set_items(start);
-            }
-            0x8f => Value::Other,
-            0x90 => return self.discard().map(drop),
-            0x91 => {
+            EMPTY_SET => PickleValue::Other,
+            ADDITEMS => {
                 self.discard()?;
-                Value::Other
+                return Ok(true);
             }
+            FROZENSET => {
+                self.discard()?;
+                PickleValue::Other
+            }
+            _ => return Ok(false),
+        };
+        self.push(value)?;
+        Ok(true)
+    }
 
-            // Classes and what is made of them.
-            b'c' => {
+    fn object(&mut self, opcode: u8) -> Outcome<bool> {
+        let value = match opcode {
+            GLOBAL => {
                 let (module, name) = (self.reader.line()?, self.reader.line()?);
-                self.class(module, name)?
+                self.heap.add_class(module, name, self.budget)?
             }
-            0x93 => match (self.pop()?, self.pop()?) {
-                (Value::Text(name), Value::Text(module)) => self.class(module, name)?,
+            STACK_GLOBAL => match (self.pop()?, self.pop()?) {
+                (PickleValue::Text(name), PickleValue::Text(module)) => {
+                    self.heap.add_class(module, name, self.budget)?
+                }
                 _ => return Err(damaged("the name of a class is not a text")),
             },
-            b'Q' => {
+            BINPERSID => {
                 let id = self.pop()?;
                 self.storage(id)?
             }
-            b'R' | 0x81 => {
+            REDUCE | NEWOBJ => {
                 let (arguments, class) = (self.pop()?, self.pop()?);
                 self.call(class, arguments)?
             }
-            0x92 => {
+            NEWOBJ_EX => {
                 self.pop()?;
                 let (arguments, class) = (self.pop()?, self.pop()?);
                 self.call(class, arguments)?
             }
-            // The state of an object. That of a dictionary is what Python code has attached to it (`_metadata`).
-            b'b' => {
+            // The state of an object. A dictionary's state holds the attributes that Python code gave it (`_metadata`).
+            BUILD => {
                 self.pop()?;
                 return match self.top()? {
-                    Value::Dict(_) | Value::Other => Ok(()),
-                    _ => Err(refused("it sets the state of an object that is no container")),
+                    PickleValue::Dict(_) | PickleValue::Other => Ok(true),
+                    _ => Err(refused("it sets the state of an object that is not a container")),
                 };
             }
-            b'i' => {
+            INST => {
                 let (module, name) = (self.reader.line()?, self.reader.line()?);
-                return Err(unknown(module, name));
+                return Err(unsupported(module, name));
             }
-            b'o' => {
+            OBJ => {
                 let start = self.close()?;
                 return Err(match self.stack.get(start) {
-                    Some(Value::Class(class)) => unknown(self.heap.classes[*class].0, self.heap.classes[*class].1),
-                    _ => damaged("it calls what is no class"),
+                    Some(PickleValue::Class(class)) => {
+                        let (module, name) = self.heap.class(*class);
+                        unsupported(module, name)
+                    }
+                    _ => damaged("it calls a value that is not a class"),
                 });
             }
-            _ => {
-                return Err(damaged(format!(
-                    "byte {opcode:#04x} at {at} of its pickle is nothing that PyTorch writes"
-                )));
-            }
+            _ => return Ok(false),
         };
-        self.push(value)
+        self.push(value)?;
+        Ok(true)
     }
+}
 
-    fn push(&mut self, value: Value<'a>) -> Outcome<()> {
+/// The stack and the memo.
+impl<'a> Machine<'a, '_> {
+    fn push(&mut self, value: PickleValue<'a>) -> Outcome<()> {
         if self.stack.len() == self.highest {
-            self.room.set_aside(size_of::<Value>())?;
+            self.budget.spend(size_of::<PickleValue>())?;
             self.highest += 1;
         }
         self.stack.push(value);
         Ok(())
     }
 
-    /// Where the last `count` values of the stack begin. What is below a mark is not to be had until it is closed.
+    /// Where the last `count` values of the stack begin. Values below an open mark are out of reach.
     fn last(&self, count: usize) -> Outcome<usize> {
         let floor = self.marks.last().copied().unwrap_or(0);
         self.stack.len().checked_sub(count).filter(|start| *start >= floor).ok_or_else(empty)
     }
 
-    fn top(&self) -> Outcome<Value<'a>> {
+    fn top(&self) -> Outcome<PickleValue<'a>> {
         Ok(self.stack[self.last(1)?])
     }
 
-    fn pop(&mut self) -> Outcome<Value<'a>> {
+    fn pop(&mut self) -> Outcome<PickleValue<'a>> {
         let value = self.top()?;
         self.stack.pop();
         Ok(value)
     }
 
-    /// Where the innermost open container begins, which is closed by this.
+    /// The value just below `start`.
+    fn below(&self, start: usize) -> Outcome<PickleValue<'a>> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        start.checked_sub(1).filter(|at| *at >= floor).map(|at| self.stack[at]).ok_or_else(empty)
+    }
+
+    /// Closes the innermost mark. Returns where it stood.
     fn close(&mut self) -> Outcome<usize> {
         self.marks.pop().ok_or_else(empty)
     }
 
-    /// The same; what it holds is dropped.
+    /// Closes the innermost mark and drops everything above it.
     fn discard(&mut self) -> Outcome<()> {
         let start = self.close()?;
         self.stack.truncate(start);
@@ -390,234 +312,140 @@ impl<'a> Machine<'a, '_> {
     fn remember(&mut self, index: usize) -> Outcome<()> {
         let value = self.top()?;
         if self.memo.insert(index, value).is_none() {
-            self.room.set_aside(2 * size_of::<(usize, Value)>())?;
+            self.budget.spend(2 * size_of::<(usize, PickleValue)>())?;
         }
         Ok(())
     }
 
-    fn recall(&self, index: usize) -> Outcome<Value<'a>> {
-        self.memo.get(&index).copied().ok_or_else(|| damaged("it refers to an object that it has not made"))
+    fn recall(&mut self, index: usize) -> Outcome<()> {
+        let value = self.memo.get(&index).copied();
+        self.push(value.ok_or_else(|| damaged("it refers to an object that it has not created"))?)
     }
+}
 
-    /// What is on the stack from `start` on becomes a tuple.
-    fn tuple(&mut self, start: usize) -> Outcome<Value<'a>> {
-        let (first, length) = (self.heap.items.len(), self.stack.len() - start);
-        self.room.set_aside(length * size_of::<Value>())?;
-        self.heap.items.extend(self.stack.drain(start..));
-        Ok(Value::Tuple(first, length))
-    }
-
-    fn list(&mut self) -> Outcome<Value<'a>> {
-        self.room.set_aside(CONTAINER)?;
-        self.heap.lists.push(vec![]);
-        Ok(Value::List(self.heap.lists.len() - 1))
-    }
-
-    fn dict(&mut self) -> Outcome<Value<'a>> {
-        self.room.set_aside(CONTAINER)?;
-        self.heap.dicts.push(vec![]);
-        Ok(Value::Dict(self.heap.dicts.len() - 1))
-    }
-
-    /// What is on the stack from `start` on goes into the list below it.
-    fn extend(&mut self, start: usize) -> Outcome<()> {
-        let target = self.below(start)?;
-        self.append(target, start)
-    }
-
-    fn append(&mut self, target: Value<'a>, start: usize) -> Outcome<()> {
+/// Containers and calls.
+impl<'a> Machine<'a, '_> {
+    /// Moves the stack from `start` on into the list `target`.
+    fn append(&mut self, target: PickleValue<'a>, start: usize) -> Outcome<()> {
         match target {
-            Value::List(list) => {
-                self.room.set_aside((self.stack.len() - start) * size_of::<Value>())?;
-                self.heap.lists[list].extend(self.stack.drain(start..));
-            }
-            Value::Other => self.stack.truncate(start),
-            _ => return Err(damaged("it appends to what is no list")),
-        }
-        Ok(())
-    }
-
-    /// What is on the stack from `start` on, key and value by turns, goes into the dictionary below it.
-    fn set_items(&mut self, start: usize) -> Outcome<()> {
-        let target = self.below(start)?;
-        self.set(target, start)
-    }
-
-    fn set(&mut self, target: Value<'a>, start: usize) -> Outcome<()> {
-        match target {
-            Value::Dict(dict) => {
-                let given = &self.stack[start..];
-                if !given.len().is_multiple_of(2) {
-                    return Err(damaged("a key of a dictionary has no value"));
-                }
-                self.room.set_aside(size_of_val(given))?;
-                self.heap.dicts[dict].extend(given.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+            PickleValue::List(list) => self.heap.append(list, self.stack.drain(start..), self.budget),
+            PickleValue::Other => {
                 self.stack.truncate(start);
+                Ok(())
             }
-            Value::Other => self.stack.truncate(start),
-            _ => return Err(damaged("it sets items of what is no dictionary")),
+            _ => Err(damaged("it appends to a value that is not a list")),
         }
+    }
+
+    /// Moves the stack from `start` on, keys and values by turns, into the dictionary `target`.
+    fn set(&mut self, target: PickleValue<'a>, start: usize) -> Outcome<()> {
+        match target {
+            PickleValue::Dict(dict) => self.heap.set(dict, &self.stack[start..], self.budget)?,
+            PickleValue::Other => {}
+            _ => return Err(damaged("it sets items of a value that is not a dictionary")),
+        }
+        self.stack.truncate(start);
         Ok(())
     }
 
-    /// The value under what begins at `start` of the stack.
-    fn below(&self, start: usize) -> Outcome<Value<'a>> {
-        let floor = self.marks.last().copied().unwrap_or(0);
-        start.checked_sub(1).filter(|at| *at >= floor).map(|at| self.stack[at]).ok_or_else(empty)
-    }
-
-    fn class(&mut self, module: &'a str, name: &'a str) -> Outcome<Value<'a>> {
-        self.room.set_aside(size_of::<(&str, &str)>())?;
-        self.heap.classes.push((module, name));
-        Ok(Value::Class(self.heap.classes.len() - 1))
-    }
-
-    /// The storage that a persistent id is of: `("storage", class, key, device, count)`, and `None` in older files.
-    fn storage(&mut self, id: Value) -> Outcome<Value<'a>> {
-        let no_storage = || damaged("it refers to something outside that is no storage");
-        let Some([Value::Text("storage"), Value::Class(class), Value::Text(key), _, count, view @ ..]) =
-            self.heap.sequence(id)
+    /// The storage of a persistent id: `("storage", class, key, device, count)`, with a further `None` in older files.
+    fn storage(&mut self, id: PickleValue) -> Outcome<PickleValue<'a>> {
+        let no_storage = || damaged("it refers to external data that is not a storage");
+        let Some(
+            [PickleValue::Text("storage"), PickleValue::Class(class), PickleValue::Text(key), _, count, view @ ..],
+        ) = self.heap.sequence(id)
         else {
             return Err(no_storage());
         };
-        if !matches!(view, [] | [Value::Other]) {
+        if !matches!(view, [] | [PickleValue::Other]) {
             return Err(refused("it has storages that are parts of other storages, as PyTorch wrote before 0.4"));
         }
-        let (module, name) = self.heap.classes[*class];
+        let (module, name) = self.heap.class(*class);
         let dtype = match (module, name) {
             ("torch" | "torch.storage", "UntypedStorage") => None,
             ("torch", name) => {
-                Some(name.strip_suffix("Storage").and_then(storage_dtype).ok_or_else(|| unknown(module, name))?)
+                let dtype = name.strip_suffix("Storage").and_then(storage_dtype);
+                Some(dtype.ok_or_else(|| unsupported(module, name))?)
             }
-            _ => return Err(unknown(module, name)),
+            _ => return Err(unsupported(module, name)),
         };
         let count = count.size().ok_or_else(no_storage)?;
-        self.room.set_aside(size_of::<Storage>())?;
-        self.heap.storages.push(Storage { dtype, key, count });
-        Ok(Value::Storage(self.heap.storages.len() - 1))
+        let storage = PickleStorage { dtype, key, count };
+        self.heap.add_storage(storage, self.budget)
     }
 
-    /// What a call makes, where it is one of those that make tensors and containers.
-    fn call(&mut self, class: Value<'a>, arguments: Value<'a>) -> Outcome<Value<'a>> {
-        let Value::Class(index) = class else { return Err(damaged("it calls what is no class")) };
-        let (module, name) = self.heap.classes[index];
-        let Value::Tuple(..) = arguments else { return Err(damaged("the arguments of a call are no tuple")) };
+    /// The result of a call, if it makes a tensor or a container, or is inert.
+    fn call(&mut self, class: PickleValue<'a>, arguments: PickleValue<'a>) -> Outcome<PickleValue<'a>> {
+        let PickleValue::Class(index) = class else { return Err(damaged("it calls a value that is not a class")) };
+        let (module, name) = self.heap.class(index);
+        let PickleValue::Tuple(..) = arguments else { return Err(damaged("the arguments of a call are not a tuple")) };
         let given = self.heap.sequence(arguments).unwrap_or(&[]);
         match (module, name, given) {
             (
                 "torch._utils",
                 "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3",
-                [Value::Storage(storage), offset, shape, strides, rest @ ..],
+                [PickleValue::Storage(storage), offset, shape, strides, rest @ ..],
             ) => {
-                // The third kind is for dtypes that no class of storages is of.
                 let dtype = match rest {
-                    [_, _, Value::Class(dtype), ..] if name.ends_with("v3") => {
-                        let (module, name) = self.heap.classes[*dtype];
-                        let dtype = Some(name).filter(|_| module == "torch").and_then(tensor_dtype);
-                        Some(dtype.ok_or_else(|| unknown(module, name))?)
-                    }
+                    [_, _, PickleValue::Class(dtype), ..] if name.ends_with("v3") => Some(self.dtype(*dtype)?),
                     _ => None,
                 };
-                let tensor = Tensor { storage: *storage, dtype, offset: *offset, shape: *shape, strides: *strides };
-                self.room.set_aside(size_of::<Tensor>())?;
-                self.heap.tensors.push(tensor);
-                Ok(Value::Tensor(self.heap.tensors.len() - 1))
+                let tensor =
+                    PickleTensor { storage: *storage, dtype, offset: *offset, shape: *shape, strides: *strides };
+                self.heap.add_tensor(tensor, self.budget)
             }
             (
                 "torch._utils",
                 "_rebuild_parameter" | "_rebuild_parameter_with_state",
-                [tensor @ Value::Tensor(_), ..],
+                [tensor @ PickleValue::Tensor(_), ..],
             ) => Ok(*tensor),
-            ("collections", "OrderedDict", []) | ("collections", "defaultdict", _) => self.dict(),
-            // Python 2 gives the items at once, in pairs.
+            ("collections", "OrderedDict", []) | ("collections", "defaultdict", _) => self.heap.add_dict(self.budget),
             ("collections", "OrderedDict", [pairs]) => {
                 let pairs = *pairs;
-                let dict = self.dict()?;
-                let start = self.stack.len();
-                let mut index = 0;
-                while let Some((_, pair)) = self.heap.item(pairs, index) {
-                    let Some([key, value]) = self.heap.sequence(pair) else {
-                        return Err(damaged("an item of a dictionary is no pair"));
-                    };
-                    let (key, value) = (*key, *value);
-                    self.push(key)?;
-                    self.push(value)?;
-                    index += 1;
-                }
-                self.set(dict, start)?;
-                Ok(dict)
+                self.ordered_dict(pairs)
             }
-            _ if is_inert(module, name) => Ok(Value::Other),
-            _ => Err(unknown(module, name)),
+            _ if is_inert(module, name) => Ok(PickleValue::Other),
+            _ => Err(unsupported(module, name)),
         }
+    }
+
+    /// The dtype that `_rebuild_tensor_v3` names: one without a storage class.
+    fn dtype(&self, class: usize) -> Outcome<safetensors::Dtype> {
+        let (module, name) = self.heap.class(class);
+        let dtype = Some(name).filter(|_| module == "torch").and_then(tensor_dtype);
+        dtype.ok_or_else(|| unsupported(module, name))
+    }
+
+    /// A dictionary of these pairs: Python 2 passes the items to the constructor.
+    fn ordered_dict(&mut self, pairs: PickleValue<'a>) -> Outcome<PickleValue<'a>> {
+        let dict = self.heap.add_dict(self.budget)?;
+        let start = self.stack.len();
+        let mut index = 0;
+        while let Some((_, pair)) = self.heap.item(pairs, index) {
+            let Some([key, value]) = self.heap.sequence(pair) else {
+                return Err(damaged("an item of a dictionary is not a pair"));
+            };
+            let (key, value) = (*key, *value);
+            self.push(key)?;
+            self.push(value)?;
+            index += 1;
+        }
+        self.set(dict, start)?;
+        Ok(dict)
     }
 }
 
-/// What a container costs beside its items: its place, and the room for the first few that a vector makes at once.
-const CONTAINER: usize = 256;
-
 fn empty() -> String {
-    damaged("its pickle takes more from the stack than it put there")
+    damaged("its pickle takes more from the stack than it has put there")
 }
 
-fn unknown(module: &str, name: &str) -> String {
-    refused(format!("its pickle makes or calls `{}.{}`", shown(module), shown(name)))
-}
-
-/// Little-endian, of any length; what 64 bits do not hold is no number that a tensor is described by.
-fn integer<'a>(bytes: &[u8]) -> Value<'a> {
+/// A little-endian integer of any length. One that needs more than 64 bits cannot describe a tensor.
+fn integer<'a>(bytes: &[u8]) -> PickleValue<'a> {
     if bytes.len() > 8 {
-        return Value::Other;
+        return PickleValue::Other;
     }
     let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
     let mut all = [sign; 8];
     all[..bytes.len()].copy_from_slice(bytes);
-    Value::Int(i64::from_le_bytes(all))
-}
-
-/// The dtype of `torch.…Storage`.
-fn storage_dtype(name: &str) -> Option<Dtype> {
-    Some(match name {
-        "Float" => Dtype::F32,
-        "Half" => Dtype::F16,
-        "BFloat16" => Dtype::BF16,
-        "Double" => Dtype::F64,
-        "Long" => Dtype::I64,
-        "Int" => Dtype::I32,
-        "Short" => Dtype::I16,
-        "Char" => Dtype::I8,
-        "Byte" => Dtype::U8,
-        "Bool" => Dtype::BOOL,
-        "ComplexFloat" => Dtype::C64,
-        _ => return None,
-    })
-}
-
-/// `torch.…`, of dtypes that have no class of storages.
-fn tensor_dtype(name: &str) -> Option<Dtype> {
-    Some(match name {
-        "float8_e4m3fn" => Dtype::F8_E4M3,
-        "float8_e5m2" => Dtype::F8_E5M2,
-        "float8_e4m3fnuz" => Dtype::F8_E4M3FNUZ,
-        "float8_e5m2fnuz" => Dtype::F8_E5M2FNUZ,
-        "float8_e8m0fnu" => Dtype::F8_E8M0,
-        "uint16" => Dtype::U16,
-        "uint32" => Dtype::U32,
-        "uint64" => Dtype::U64,
-        _ => return None,
-    })
-}
-
-/// Settings that trainers keep beside tensors. Their content is dropped, so what they would do in Python matters not.
-fn is_inert(module: &str, name: &str) -> bool {
-    match (module, name) {
-        ("torch", "Size" | "device") => true,
-        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") | ("numpy", "dtype") => true,
-        ("__builtin__" | "builtins", "set" | "frozenset" | "complex" | "bytearray") | ("_codecs", "encode") => true,
-        ("argparse", "Namespace") | ("pathlib", "PosixPath" | "WindowsPath") => true,
-        // The configuration in GLIGEN's own files, and in Lightning's.
-        (module, _) if module.starts_with("omegaconf.") => true,
-        (_, "AttributeDict") => module.starts_with("pytorch_lightning.") || module.starts_with("lightning"),
-        _ => false,
-    }
+    PickleValue::Int(i64::from_le_bytes(all))
 }

@@ -1,4 +1,4 @@
-//! What the tests of this crate share: fixtures and comparison.
+//! What the tests of the numeric crates share: fixtures and comparison.
 #![allow(dead_code)]
 
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
-/// A file or folder beside the fixtures' scripts.
+/// A file or folder among the fixtures of the crate that is tested.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
@@ -14,6 +14,11 @@ pub fn fixture(name: &str) -> PathBuf {
 /// The built-in models' folder.
 pub fn shapes(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes").join(name)
+}
+
+/// Names and shapes of the tensors of real checkpoints, which the tests of lsregen-weights have.
+pub fn keys(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights/tests/fixtures/keys").join(name)
 }
 
 /// All tensors of a fixture.

@@ -1,8 +1,8 @@
-//! Values that come with a gradient of their own, whatever they were computed by, on every device.
+//! Vector–Jacobian products (VJPs): values with a custom VJP, and the VJP of a function, on every device.
 //!
-//! candle builds a graph of whatever touches a tracked tensor, and keeps all of it until the gradient is there. Here a
-//! value is computed from detached inputs, which keeps nothing, and its graph is one node: the inputs and a function
-//! that turns the gradient of the value into theirs.
+//! candle builds a graph of every operation on a tracked tensor, and keeps all of it until the backward pass. A value with
+//! a custom VJP is computed from detached inputs, which keeps nothing. Its graph is one node: the inputs, and a function
+//! that turns the gradient of the value into the gradients of the inputs.
 
 use std::sync::Mutex;
 
@@ -10,27 +10,35 @@ use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, Var,
 };
 
-/// Gradients of inputs from the inputs, which of them are wanted, the value, and its gradient. All are detached.
-pub type Gradient = dyn Fn(&[Tensor], &[bool], &Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync;
+/// A VJP: (inputs, which of their gradients are wanted, value, gradient of the value) → gradients of the inputs. All
+/// tensors are detached.
+pub type Vjp = dyn Fn(&[Tensor], &[bool], &Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync;
 
-/// `value`, which was computed from these one to three inputs, with its gradient. The numbers are copied once if an
-/// input is tracked by autodiff; else it is the value itself.
-pub fn with_gradient(inputs: &[&Tensor], value: Tensor, gradient: Box<Gradient>) -> Result<Tensor> {
+/// Makes `value`, which was computed from one to three detached `inputs`, a function of them with a custom VJP.
+///
+/// Copies the numbers once if autodiff tracks an input; otherwise returns `value` itself.
+///
+/// # Errors
+/// If there are no inputs, or more than three.
+pub fn custom_vjp(inputs: &[&Tensor], value: Tensor, vjp: Box<Vjp>) -> Result<Tensor> {
     if !inputs.iter().any(|t| t.track_op()) {
         return Ok(value);
     }
-    let given = Given { value: Mutex::new(Some(value)), gradient };
+    let op = CustomVjp { value: Mutex::new(Some(value)), vjp };
     match inputs {
-        [a] => a.apply_op1(given),
-        [a, b] => a.apply_op2(b, given),
-        [a, b, c] => a.apply_op3(b, c, given),
-        _ => candle_core::bail!("a value with a gradient has one to three inputs, not {}", inputs.len()),
+        [a] => a.apply_op1(op),
+        [a, b] => a.apply_op2(b, op),
+        [a, b, c] => a.apply_op3(b, c, op),
+        _ => candle_core::bail!("a value with a custom VJP has one to three inputs, not {}", inputs.len()),
     }
 }
 
-/// The gradients of those `inputs` of `f` that are `wanted`, from the gradient of its result, which may depend on that
-/// result: computes `f` again under autodiff.
-pub fn pull_back(
+/// Returns the gradients of those `inputs` of `f` that are `wanted`. Computes `f` under autodiff; `gradient` returns the
+/// gradient of its result, on which it may depend.
+///
+/// # Errors
+/// If `f` or `gradient` fails, or the gradient does not have the shape of the result.
+pub fn vjp(
     f: impl FnOnce(&[Tensor]) -> Result<Tensor>,
     inputs: &[Tensor],
     wanted: &[bool],
@@ -41,31 +49,31 @@ pub fn pull_back(
         tracked.push(if *wanted { Var::from_tensor(input)?.into_inner() } else { input.clone() });
     }
     let y = f(&tracked)?;
-    // candle begins with a gradient of one for a number: this number's is ours.
+    // candle starts from a scalar whose gradient is 1. The VJP of this scalar is the given gradient.
     let dy = gradient(y.detach())?;
     if y.shape() != dy.shape() {
-        candle_core::bail!("a gradient {:?} for a result {:?}", dy.shape(), y.shape());
+        candle_core::bail!("a gradient {:?} does not fit a result {:?}", dy.shape(), y.shape());
     }
-    let number = Tensor::zeros((), y.dtype(), y.device())?;
-    let number = with_gradient(&[&y], number, Box::new(move |_, _, _, _| Ok(vec![Some(dy.clone())])))?;
+    let scalar = Tensor::zeros((), y.dtype(), y.device())?;
+    let scalar = custom_vjp(&[&y], scalar, Box::new(move |_, _, _, _| Ok(vec![Some(dy.clone())])))?;
     drop(y);
-    let mut gradients = number.backward()?;
+    let mut gradients = scalar.backward()?;
     Ok(tracked.iter().zip(wanted).map(|(t, wanted)| gradients.remove(t).filter(|_| *wanted)).collect())
 }
 
-struct Given {
-    /// Until it is taken.
+struct CustomVjp {
+    /// Taken by the forward pass.
     value: Mutex<Option<Tensor>>,
-    gradient: Box<Gradient>,
+    vjp: Box<Vjp>,
 }
 
-const NAME: &str = "given";
+const NAME: &str = "custom VJP";
 
-impl Given {
-    /// The value's numbers alone, in order.
+impl CustomVjp {
+    /// The value's numbers, contiguous.
     fn storage(&self) -> Result<(Storage, Shape)> {
         let value = self.value.lock().unwrap_or_else(|e| e.into_inner()).take();
-        let Some(value) = value else { candle_core::bail!("{NAME}: the value was taken already") };
+        let Some(value) = value else { candle_core::bail!("{NAME}: the forward pass has run already") };
         let in_order = value.is_contiguous() && value.storage_and_layout().1.start_offset() == 0;
         let value = if in_order { value } else { value.force_contiguous()? };
         let (storage, layout) = value.storage_and_layout();
@@ -75,32 +83,32 @@ impl Given {
     fn cpu(&self) -> Result<(CpuStorage, Shape)> {
         match self.storage()? {
             (Storage::Cpu(storage), shape) => Ok((storage, shape)),
-            _ => candle_core::bail!("{NAME}: inputs and value lie on different devices"),
+            _ => candle_core::bail!("{NAME}: inputs and value are on different devices"),
         }
     }
 
     fn cuda(&self) -> Result<(CudaStorage, Shape)> {
         match self.storage()? {
             (Storage::Cuda(storage), shape) => Ok((storage, shape)),
-            _ => candle_core::bail!("{NAME}: inputs and value lie on different devices"),
+            _ => candle_core::bail!("{NAME}: inputs and value are on different devices"),
         }
     }
 
-    fn pull<const N: usize>(&self, inputs: [&Tensor; N], y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; N]> {
+    fn vjp<const N: usize>(&self, inputs: [&Tensor; N], y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; N]> {
         let wanted = inputs.map(Tensor::track_op);
-        let gradients = (self.gradient)(&inputs.map(Tensor::detach), &wanted, &y.detach(), &dy.detach())?;
-        // What is not wanted would stay in candle's store to the end.
+        let gradients = (self.vjp)(&inputs.map(Tensor::detach), &wanted, &y.detach(), &dy.detach())?;
+        // candle would keep unwanted gradients to the end of the backward pass.
         let gradients = std::array::from_fn(|i| gradients.get(i).cloned().flatten().filter(|_| wanted[i]));
         for (input, gradient) in inputs.iter().zip(&gradients) {
             if let Some(gradient) = gradient.as_ref().filter(|g: &&Tensor| g.shape() != input.shape()) {
-                candle_core::bail!("a gradient {:?} of an input {:?}", gradient.shape(), input.shape());
+                candle_core::bail!("a gradient {:?} does not fit an input {:?}", gradient.shape(), input.shape());
             }
         }
         Ok(gradients)
     }
 }
 
-impl CustomOp1 for Given {
+impl CustomOp1 for CustomVjp {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -114,12 +122,12 @@ impl CustomOp1 for Given {
     }
 
     fn bwd(&self, a: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let [a] = self.pull([a], y, dy)?;
+        let [a] = self.vjp([a], y, dy)?;
         Ok(a)
     }
 }
 
-impl CustomOp2 for Given {
+impl CustomOp2 for CustomVjp {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -133,11 +141,11 @@ impl CustomOp2 for Given {
     }
 
     fn bwd(&self, a: &Tensor, b: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok(self.pull([a, b], y, dy)?.into())
+        Ok(self.vjp([a, b], y, dy)?.into())
     }
 }
 
-impl CustomOp3 for Given {
+impl CustomOp3 for CustomVjp {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -174,6 +182,6 @@ impl CustomOp3 for Given {
         y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        Ok(self.pull([a, b, c], y, dy)?.into())
+        Ok(self.vjp([a, b, c], y, dy)?.into())
     }
 }

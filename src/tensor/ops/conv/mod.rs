@@ -6,22 +6,21 @@
 //! dropped). So the convolution is a sum of products of panels of weights with stretches of these planes: see
 //! [`super::tile`]. Panels in half precision are widened where they are used.
 
-use std::ops::Range;
+mod compute;
+mod grid;
 
 use candle_core::{DType, Result, Shape, Tensor};
-use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::kernel::{Arg, Kernel, apply1, apply2, read_numbers, read_some, ready};
 use super::linear::{Layout, linear_between};
 use super::plain;
 use super::resample::{sum_2x2, upsample_nearest_2x};
-use super::simd::{Function, LONGEST, Shared, Unwritten, dispatch, map, store, written};
-use super::tile::{ROWS, Steps, VECTORS, tile};
+use super::simd::{Shared, Unwritten, written};
+use super::tile::ROWS;
 use super::widen::Numbers;
-
-/// Positions of the output that one unit of work covers: whole tiles for vectors of 1, 4, 8 and 16.
-const STRIP: usize = 192;
+use compute::Work;
+use grid::Grid;
 
 /// Multiply-adds below which threads cost more than they bring.
 const WORTH_THREADS: usize = 1 << 20;
@@ -121,7 +120,7 @@ impl Convolution {
     }
 
     /// The gradient of the input, which has (height, width), from that of the result, plus `add`: a convolution too.
-    pub fn input_gradient(&self, (h, w): (usize, usize), dy: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
+    pub fn input_vjp(&self, (h, w): (usize, usize), dy: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
         let ((o, c, k), (before, after)) = (self.dims, self.padding);
         let forward = |convolution: Convolution| match add {
             Some(add) => convolution.forward_add(dy, add),
@@ -129,7 +128,7 @@ impl Convolution {
         };
         if self.stride > 1 || before >= k || after >= k {
             let (full_h, full_w) = if self.upsample { (2 * h, 2 * w) } else { (h, w) };
-            let dx = self.strided_gradient((full_h, full_w), dy)?;
+            let dx = self.strided_vjp((full_h, full_w), dy)?;
             let dx = if self.upsample { sum_2x2(&dx)? } else { dx };
             return if let Some(add) = add { dx + add } else { Ok(dx) };
         }
@@ -149,11 +148,11 @@ impl Convolution {
         forward(Convolution::new(&summed, None, 2, padding)?)
     }
 
-    /// [`Convolution::input_gradient`] for any stride s and padding, not doubled.
+    /// [`Convolution::input_vjp`] for any stride s and padding, not doubled.
     ///
     /// With the padding, pixel s·p + r of the input was seen by entry s·j + r of the window at p − j: for each phase r a
     /// convolution with every s-th entry, whose results are then put side by side.
-    fn strided_gradient(&self, (h, w): (usize, usize), dy: &Tensor) -> Result<Tensor> {
+    fn strided_vjp(&self, (h, w): (usize, usize), dy: &Tensor) -> Result<Tensor> {
         let ((o, c, k), s, (before, _)) = (self.dims, self.stride, self.padding);
         let (b, entries) = (dy.dim(0)?, k.div_ceil(s));
         let room = entries * s - k;
@@ -261,293 +260,6 @@ fn turn<T: Copy + Default + Send + Sync>(panels: &[T], (o, c, k): (usize, usize,
     turned
 }
 
-/// How the input and a band of the output, some of its rows, lie in memory.
-#[derive(Clone)]
-struct Grid {
-    input: (usize, usize),
-    out: (usize, usize),
-    k: usize,
-    stride: usize,
-    padding: (usize, usize),
-    upsample: bool,
-    /// Distance between lines of a phase.
-    line: usize,
-    /// What the last line of a plane lacks of its right margin.
-    over: usize,
-    /// The band's first row.
-    top: usize,
-    /// Lines of a phase.
-    lines: usize,
-    /// Distance between channels.
-    plane: usize,
-    /// From the band's first pixel to past its last, in steps of the planes.
-    positions: usize,
-}
-
-impl Grid {
-    /// Of the whole picture.
-    fn new(input: (usize, usize), k: usize, s: usize, padding: (usize, usize), upsample: bool) -> Result<Grid> {
-        let (before, after) = padding;
-        let scale = if upsample { 2 } else { 1 };
-        let (h, w) = (input.0 * scale, input.1 * scale);
-        let (full_h, full_w) = (h + before + after, w + before + after);
-        if full_h < k || full_w < k {
-            candle_core::bail!("convolution: {w}×{h} is smaller than its {k}×{k} window");
-        }
-        let out = ((full_h - k) / s + 1, (full_w - k) / s + 1);
-        // With stride 1 the margin right of a line is that left of the next.
-        let (line, over) = if s == 1 { (w + before.max(after), before.min(after)) } else { (full_w.div_ceil(s), 0) };
-        let grid =
-            Grid { input, out, k, stride: s, padding, upsample, line, over, top: 0, lines: 0, plane: 0, positions: 0 };
-        Ok(grid.band(0..out.0))
-    }
-
-    /// Of these rows of the output.
-    fn band(&self, rows: Range<usize>) -> Grid {
-        let lines = rows.len() + (self.k - 1) / self.stride;
-        let plane = self.stride * self.stride * lines * self.line + self.over;
-        let positions = (rows.len() - 1) * self.line + self.out.1;
-        Grid { top: rows.start, lines, plane, positions, ..self.clone() }
-    }
-
-    /// How many samples and rows of the output to compute at a time, so that the copy of the input does not grow with
-    /// the picture.
-    fn part(&self, samples: usize, channels: usize, copy: usize) -> (usize, usize) {
-        let rows = self.out.0;
-        if samples * channels * self.plane <= copy {
-            return (samples.max(1), rows);
-        }
-        let margin = (self.k - 1) / self.stride;
-        let line = self.stride * self.stride * channels * self.line;
-        // Lines that two bands share are copied twice.
-        let most = (copy / line).saturating_sub(margin).max(2 * margin + 1);
-        (1, rows.div_ceil(rows.div_ceil(most)))
-    }
-
-    /// The offset of each entry of the window.
-    fn offsets(&self) -> Vec<usize> {
-        let (k, s) = (self.k, self.stride);
-        let entry = |(y, x): (usize, usize)| ((y % s) * s + x % s) * self.lines * self.line + y / s * self.line + x / s;
-        (0..k * k).map(|i| entry((i / k, i % k))).collect()
-    }
-
-    /// Copies the band of `planes` planes into their margins; some room at the end, which the last tile reads and drops.
-    fn pad<'a>(&self, x: &[f32], planes: usize, threaded: bool, copy: &'a mut Vec<f32>) -> &'a [f32] {
-        let (size, len) = (self.input.0 * self.input.1, planes * self.plane + VECTORS * LONGEST);
-        copy.clear();
-        if size == 0 {
-            copy.resize(len, 0.0);
-            return copy;
-        }
-        copy.reserve_exact(len);
-        let (body, room) = copy.spare_capacity_mut()[..len].split_at_mut(planes * self.plane);
-        room.fill(Unwritten::new(0.0));
-        let fill = |(to, from): (&mut [Unwritten], &[f32])| self.fill(to, from);
-        if threaded {
-            body.par_chunks_exact_mut(self.plane).zip(x.par_chunks_exact(size)).with_min_len(4).for_each(fill);
-        } else {
-            body.chunks_exact_mut(self.plane).zip(x.chunks_exact(size)).for_each(fill);
-        }
-        // SAFETY: `fill` writes all of a plane.
-        unsafe { copy.set_len(len) };
-        copy
-    }
-
-    /// Writes one plane of the input and the zeros around it.
-    fn fill(&self, to: &mut [Unwritten], from: &[f32]) {
-        let (s, before, shift, zero) = (self.stride, self.padding.0, usize::from(self.upsample), Unwritten::new(0.0));
-        let (h, w) = (self.input.0 << shift, self.input.1 << shift);
-        let (lines, over) = to.split_at_mut(s * s * self.lines * self.line);
-        over.fill(zero);
-        for (i, line) in lines.chunks_exact_mut(self.line).enumerate() {
-            let (phase, row) = (i / self.lines, i % self.lines);
-            let y = (self.top + row) * s + phase / s;
-            if y < before || y - before >= h {
-                line.fill(zero);
-                continue;
-            }
-            let source = &from[((y - before) >> shift) * self.input.1..][..self.input.1];
-            // The first entry of this phase that lies in the picture, and the column it shows.
-            let first = before.saturating_sub(phase % s).div_ceil(s).min(line.len());
-            let column = first * s + phase % s - before.min(first * s + phase % s);
-            let n = w.saturating_sub(column).div_ceil(s).min(line.len() - first);
-            line[..first].fill(zero);
-            line[first + n..].fill(zero);
-            let target = &mut line[first..][..n];
-            match (s, self.upsample) {
-                (1, false) => target.iter_mut().zip(source).for_each(|(t, v)| *t = Unwritten::new(*v)),
-                (1, true) => target.chunks_exact_mut(2).zip(source).for_each(|(t, v)| t.fill(Unwritten::new(*v))),
-                _ => {
-                    let columns = (column..w).step_by(s);
-                    target.iter_mut().zip(columns).for_each(|(t, x)| *t = Unwritten::new(source[x >> shift]))
-                }
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Sum;
-
-impl Function<2> for Sum {
-    #[inline(always)]
-    fn of<S: Simd>(self, s: S, [a, b]: [S::f32s; 2]) -> S::f32s {
-        s.add_f32s(a, b)
-    }
-}
-
-/// A band of a convolution in the kernel's terms.
-struct Work<'a> {
-    grid: &'a Grid,
-    weight: Numbers<'a>,
-    padded: &'a [f32],
-    offsets: &'a [usize],
-    start: &'a [f32],
-    add: Option<&'a [f32]>,
-    /// The sample that `padded` begins with.
-    first: usize,
-    c: usize,
-    o: usize,
-}
-
-impl Work<'_> {
-    /// Writes the band of each of these samples to its place in `y`.
-    fn run(&self, samples: usize, threads: usize, y: Shared) {
-        let (strips, panels) = (self.grid.positions.div_ceil(STRIP), self.o.div_ceil(ROWS));
-        let wanted = if threads > 1 { 4 * threads } else { 1 };
-        let groups = wanted.div_ceil((samples * strips).max(1)).clamp(1, panels.max(1));
-        let unit = |room: &mut Vec<f32>, u: usize| {
-            let (sample, strip, group) = (u / groups / strips, u / groups % strips, u % groups);
-            let positions = strip * STRIP..((strip + 1) * STRIP).min(self.grid.positions);
-            let panels = group * panels / groups..(group + 1) * panels / groups;
-            dispatch(Unit { work: self, sample, positions, panels, room, y });
-        };
-        let units = 0..samples * strips * groups;
-        if threads > 1 {
-            units.into_par_iter().for_each_init(Vec::new, unit);
-        } else {
-            let mut room = Vec::new();
-            units.for_each(|u| unit(&mut room, u));
-        }
-    }
-}
-
-/// The part of it that one thread does in one go.
-struct Unit<'a> {
-    work: &'a Work<'a>,
-    /// From `work.first` on.
-    sample: usize,
-    positions: Range<usize>,
-    panels: Range<usize>,
-    /// For a panel that is widened.
-    room: &'a mut Vec<f32>,
-    y: Shared,
-}
-
-impl WithSimd for Unit<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, s: S) {
-        let (work, room) = (self.work, self.room);
-        let panel_size = work.c * work.offsets.len() * ROWS;
-        for panel in self.panels {
-            let weight = work.weight.widened(panel * panel_size..(panel + 1) * panel_size, room);
-            let stripe = Stripe { work, sample: self.sample, panel, weight, end: self.positions.end, y: self.y };
-            let mut at = self.positions.start;
-            while at < stripe.end {
-                let n = (stripe.end - at).div_ceil(S::F32_LANES).min(VECTORS);
-                match n {
-                    1 => stripe.tile::<S, 1>(s, at),
-                    2 => stripe.tile::<S, 2>(s, at),
-                    _ => stripe.tile::<S, VECTORS>(s, at),
-                }
-                at += n * S::F32_LANES;
-            }
-        }
-    }
-}
-
-/// What a unit computes with one panel.
-struct Stripe<'a> {
-    work: &'a Work<'a>,
-    sample: usize,
-    panel: usize,
-    /// The panel.
-    weight: &'a [f32],
-    /// Past the last position.
-    end: usize,
-    y: Shared,
-}
-
-impl Stripe<'_> {
-    /// All channels of the panel at the `N` vectors of positions from `at` on.
-    #[inline(always)]
-    fn tile<S: Simd, const N: usize>(&self, s: S, at: usize) {
-        let mut sums = [0f32; ROWS * VECTORS * LONGEST];
-        if S::REGISTER_COUNT >= 32 {
-            self.rows::<S, ROWS, N>(s, 0, at, &mut sums);
-        } else {
-            self.rows::<S, { ROWS / 2 }, N>(s, 0, at, &mut sums);
-            self.rows::<S, { ROWS / 2 }, N>(s, ROWS / 2, at, &mut sums);
-        }
-        self.write(s, at, N * S::F32_LANES, &sums);
-    }
-
-    #[inline(always)]
-    fn rows<S: Simd, const R: usize, const N: usize>(&self, s: S, row: usize, at: usize, sums: &mut [f32]) {
-        let w = self.work;
-        let steps = Steps { planes: w.c, plane: w.grid.plane, offsets: w.offsets };
-        let mut acc = [[s.splat_f32s(0.0); N]; R];
-        let first = ((w.first + self.sample) * w.o.div_ceil(ROWS) + self.panel) * ROWS + row;
-        for (i, acc) in acc.iter_mut().enumerate() {
-            *acc = [s.splat_f32s(w.start[first + i]); N];
-        }
-        // SAFETY: `Grid` lays out planes so that every entry of the window at every position is inside, and leaves room
-        // for the rest of the last tile; the panel has ROWS entries for each of c·k² steps.
-        unsafe {
-            let panel = self.weight.as_ptr().add(row);
-            let columns = w.padded.as_ptr().add(self.sample * w.c * w.grid.plane + at);
-            tile::<S, R, N>(s, &mut acc, panel, columns, steps);
-            for (i, acc) in acc.iter().enumerate() {
-                for (j, v) in acc.iter().enumerate() {
-                    store::<S>(sums.as_mut_ptr().add(((row + i) * N + j) * S::F32_LANES), *v);
-                }
-            }
-        }
-    }
-
-    /// Writes what of a tile lies in the picture.
-    #[inline(always)]
-    fn write<S: Simd>(&self, s: S, at: usize, n: usize, sums: &[f32]) {
-        let w = self.work;
-        let ((ho, wo), line) = (w.grid.out, w.grid.line);
-        let end = (at + n).min(self.end);
-        let first = (w.first + self.sample) * w.o + self.panel * ROWS;
-        let mut p = at;
-        while p < end {
-            let (y, x) = (w.grid.top + p / line, p % line);
-            let run = (line - x).min(end - p);
-            let inside = run.min(wo.saturating_sub(x));
-            for i in 0..ROWS.min(w.o - self.panel * ROWS) {
-                let to = ((first + i) * ho + y) * wo + x;
-                let from = &sums[i * n + p - at..][..inside];
-                // SAFETY: `to..to + inside` is a piece of one line of the output, which no other unit covers.
-                unsafe {
-                    let target = self.y.at(to);
-                    match w.add {
-                        Some(add) => {
-                            map(s, [from, &add[to..]], std::slice::from_raw_parts_mut(target.cast(), inside), Sum)
-                        }
-                        None => target.copy_from_nonoverlapping(from.as_ptr(), inside),
-                    }
-                }
-            }
-            p += run;
-        }
-    }
-}
-
 impl Kernel<1> for Convolution {
     const NAME: &'static str = "convolution";
     const HALF_WEIGHTS: bool = true;
@@ -564,9 +276,9 @@ impl Kernel<1> for Convolution {
         self.plain_form(x)
     }
 
-    fn gradient(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+    fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
         let (_, _, h, w) = x.dims4()?;
-        Ok([Some(self.input_gradient((h, w), dy, None)?)])
+        Ok([Some(self.input_vjp((h, w), dy, None)?)])
     }
 }
 
@@ -587,9 +299,9 @@ impl Kernel<2> for Convolution {
         if add.rank() == 2 { y.broadcast_add(&add.unsqueeze(2)?.unsqueeze(3)?) } else { y + add }
     }
 
-    fn gradient(&self, [x, add]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
+    fn vjp(&self, [x, add]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
         let (_, _, h, w) = x.dims4()?;
-        let dx = wanted[0].then(|| self.input_gradient((h, w), dy, None)).transpose()?;
+        let dx = wanted[0].then(|| self.input_vjp((h, w), dy, None)).transpose()?;
         let to_add = match (wanted[1], add.rank()) {
             (false, _) => None,
             (true, 2) => Some(dy.sum((2, 3))?),

@@ -4,8 +4,7 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::elementwise::Activation;
-use super::plain::{SCORES, at_least_f32, hide_later, softmax};
+use super::plain::{Activation, SCORES, at_least_f32, hide_later, softmax};
 
 /// dx = dy f′(x).
 pub(super) fn activation(kind: Activation, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
@@ -15,13 +14,13 @@ pub(super) fn activation(kind: Activation, x: &Tensor, dy: &Tensor) -> Result<Te
 /// f′(x).
 fn slope(kind: Activation, x: &Tensor) -> Result<Tensor> {
     // Of x σ(x): σ(x) (1 + x (1 − σ(x))).
-    let sigmoid_slope = |x: &Tensor| {
+    let sigmoid_gate_derivative = |x: &Tensor| {
         let gate = candle_nn::ops::sigmoid(x)?;
         &gate * ((x * (1.0 - &gate)?)? + 1.0)?
     };
     match kind {
-        Activation::Silu => sigmoid_slope(x),
-        Activation::QuickGelu => sigmoid_slope(&(x * 1.702)?),
+        Activation::Silu => sigmoid_gate_derivative(x),
+        Activation::QuickGelu => sigmoid_gate_derivative(&(x * 1.702)?),
         Activation::Gelu => {
             let density = ((x.sqr()? * -0.5)?.exp()? * (1.0 / std::f64::consts::TAU.sqrt()))?;
             normal_cdf(x)? + x * density
@@ -61,7 +60,7 @@ pub(super) struct Group<'a> {
 
 impl Group<'_> {
     /// dx, and the gradient of the moments where they are given and not x's own, (B, groups, 2).
-    pub fn gradient(&self, x: &Tensor, moments: Option<&Tensor>, dy: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    pub fn vjp(&self, x: &Tensor, moments: Option<&Tensor>, dy: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let (b, c, h, w) = x.dims4()?;
         let (pixels, grouped) = ((b, c, h, w), (b, self.groups, c / self.groups * h * w));
         let normal = at_least_f32(x)?.reshape(grouped)?;
@@ -202,7 +201,7 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::super::{Layout, Moments, attention, attention_weights, conv2d, geglu, gelu, group_norm, group_norm_by};
-    use super::super::{layer_norm, linear_between, pull_back, quick_gelu, silu, upsample_nearest_2x};
+    use super::super::{layer_norm, linear_between, quick_gelu, silu, upsample_nearest_2x, vjp};
     use super::*;
 
     fn normal(shape: &[usize]) -> Tensor {
@@ -294,7 +293,7 @@ mod tests {
                 let y = f(&inputs)?;
                 let wave: Vec<f64> = (0..y.elem_count()).map(|i| (i as f64 * 1.7).cos()).collect();
                 let dy = Tensor::from_vec(wave, y.shape(), &Device::Cpu)?.to_dtype(dtype)?;
-                pull_back(f, &inputs, &wanted, |_| Ok(dy))
+                vjp(f, &inputs, &wanted, |_| Ok(dy))
             };
             let exact = of(DType::F64).unwrap();
             // candle multiplies no bf16 on the CPU.
