@@ -1,10 +1,10 @@
-//! A guidance before it is known what it guides, and the run that it is then made for.
+//! Guidance specs, and the sampling run that they are bound to.
 
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::{Acting, Distance, Extractor, Guidance, View};
+use super::{BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings};
 use crate::Result;
 use crate::models::Model;
 use crate::models::prompt::Prompt;
@@ -12,11 +12,11 @@ use crate::noise::Generator;
 use crate::sampler::Sampler;
 
 /// Makes the guidances of a run: of one size, one prompt, one model.
-pub trait Guide: Send + Sync {
+pub trait GuidanceSpec: Send + Sync {
     /// One guidance, or a few that belong together and act one after another.
     ///
     /// Errors if it cannot guide this run, saying what of the run does not fit it.
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>>;
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>>;
 
     /// Memory that it holds.
     fn bytes(&self) -> usize {
@@ -25,10 +25,10 @@ pub trait Guide: Send + Sync {
 }
 
 /// What is to be sampled.
-pub struct Run<'a> {
+pub struct SamplingRun<'a> {
     /// The model that samples.
     pub model: &'a Model,
-    /// What is drawn.
+    /// The prompt.
     pub prompt: &'a Prompt,
     /// Timesteps and schedule.
     pub sampler: &'a Sampler,
@@ -40,7 +40,7 @@ pub struct Run<'a> {
     pub seed: u64,
 }
 
-impl Run<'_> {
+impl SamplingRun<'_> {
     /// Height and width of the latent.
     pub fn latent_size(&self) -> (usize, usize) {
         let step = self.model.info.size_step;
@@ -53,8 +53,8 @@ impl Run<'_> {
     }
 
     /// What shows the predicted picture.
-    pub fn picture(&self) -> Result<View> {
-        Ok(View::Picture(self.model.vae()?))
+    pub fn image_space(&self) -> Result<FeatureSpace> {
+        Ok(FeatureSpace::Image(self.model.vae()?))
     }
 
     /// A picture (1, 3, H, W) in [-1, 1] of any size in the run's size, on its device.
@@ -79,27 +79,27 @@ impl Run<'_> {
         generator.randn(&shape, self.device())
     }
 
-    /// A guidance of this run that acts as `acting` says.
-    pub fn guidance(
+    /// Returns a guidance of this run, with the mask of its settings' region.
+    pub fn bound(
         &self,
         extractor: impl Extractor + 'static,
         distance: Arc<dyn Distance>,
-        view: View,
-        acting: &Acting,
-    ) -> Result<Guidance> {
-        self.guidance_by(Arc::new(extractor), distance, view, acting)
+        space: FeatureSpace,
+        settings: &GuidanceSettings,
+    ) -> Result<BoundGuidance> {
+        self.bound_by(Arc::new(extractor), distance, space, settings)
     }
 
-    /// [`Run::guidance`] by an extractor that several share.
-    pub fn guidance_by(
+    /// [`SamplingRun::bound`] by an extractor that several share.
+    pub fn bound_by(
         &self,
         extractor: Arc<dyn Extractor>,
         distance: Arc<dyn Distance>,
-        view: View,
-        acting: &Acting,
-    ) -> Result<Guidance> {
+        space: FeatureSpace,
+        settings: &GuidanceSettings,
+    ) -> Result<BoundGuidance> {
         let (h, w) = self.latent_size();
-        let mask = acting.region.weights(h, w, f32::INFINITY, self.device())?;
-        Ok(Guidance { extractor, distance, view, acting: acting.clone(), mask })
+        let mask = settings.region.weights(h, w, f32::INFINITY, self.device())?;
+        Ok(BoundGuidance { extractor, distance, space, settings: settings.clone(), mask })
     }
 }

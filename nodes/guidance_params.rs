@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::{self, Auto, Guide, Normalise, Region, Schedule, Until, Window};
+use lsregen_diffusion::guidance::{
+    Auto, GuidanceSettings, GuidanceSpec, Normalise, Region, Schedule, StepShare, Until, Window,
+};
 use lsregen_engine::{Links, NodeError, outputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,18 +22,18 @@ outputs! {
 
 impl GuidanceOutputs {
     /// Of a guide that serves pictures of any size.
-    pub fn of(guide: impl Guide + 'static) -> GuidanceOutputs {
-        GuidanceOutputs { guidance: Arc::new(Guidance::new(guide)) }
+    pub fn of(spec: impl GuidanceSpec + 'static) -> GuidanceOutputs {
+        GuidanceOutputs { guidance: Arc::new(Guidance::new(spec)) }
     }
 }
 
 /// How a guidance acts. What is not given is as the node's description says.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
-pub struct Acting {
+pub struct GuidanceParams {
     /// The guided part of the steps: a share from the first step on (at least one step, none with 0), or `[from, to]`.
     #[serde(default)]
-    pub window: Option<Share>,
+    pub window: Option<StepShare>,
     /// In place of `window`: the lowest timestep that is guided, between 0 (clean) and 999 (noise). With 20 steps 900
     /// is the same as `window: 0.1`.
     #[serde(default)]
@@ -43,7 +45,7 @@ pub struct Acting {
     pub to_timestep: Option<f64>,
     /// How the strength changes from step to step.
     #[serde(default)]
-    pub schedule: Option<Course>,
+    pub schedule: Option<Schedule>,
     /// What `schedule: linear` falls or grows to, as a factor.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 100.0))]
@@ -62,7 +64,7 @@ pub struct Acting {
     pub until: Option<f64>,
     /// What the gradient is scaled to.
     #[serde(default)]
-    pub normalise: Option<Scaling>,
+    pub normalise: Option<Normalise>,
     /// Boxes in which the guidance acts, each `[x0, y0, x1, y1]` in fractions of the picture; everywhere without any.
     #[serde(default)]
     pub mask: Option<Vec<[f64; 4]>>,
@@ -76,49 +78,6 @@ pub struct Acting {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub outside: Option<f64>,
-}
-
-/// A part of the steps.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(inline)]
-pub enum Share {
-    /// From the first step on.
-    First(#[schemars(range(min = 0.0, max = 1.0))] f64),
-    /// From and to.
-    Between(#[schemars(inner(range(min = 0.0, max = 1.0)))] [f64; 2]),
-}
-
-/// How a guidance's strength changes over the steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum Course {
-    /// Not at all.
-    Constant,
-    /// Evenly over the window, to `schedule_end`.
-    Linear,
-    /// To nothing over the window, along a cosine.
-    Cosine,
-    /// With the share of noise, 1 − ᾱ: layout-guidance's σ².
-    Noise,
-    /// With the share of the picture, √ᾱ: FreeDoM's.
-    Signal,
-    /// BoxDiff's: √ of what falls from 1 to ½ over the whole run.
-    Boxdiff,
-    /// DemoFusion's: the cube of a cosine over the whole run.
-    Demofusion,
-}
-
-/// What a gradient is scaled to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum Scaling {
-    /// Nothing: it is taken as it is.
-    None,
-    /// The size of what classifier-free guidance adds, as FreeDoM does it: the scale is then a share of that.
-    Freedom,
 }
 
 /// A strength: a number, or one that follows the size of each box.
@@ -142,19 +101,19 @@ pub enum AutoStrength {
 }
 
 /// w, where nothing is said of it.
-const PULL: f64 = 0.75;
+const DEFAULT_STRENGTH: f64 = 0.75;
 
 /// The default of `strength`.
-pub(crate) fn pull() -> Strength {
-    Strength::Number(PULL)
+pub(crate) fn default_strength() -> Strength {
+    Strength::Number(DEFAULT_STRENGTH)
 }
 
 impl Strength {
     /// The number, which is `usual` for `auto`.
-    fn number(self, usual: f64) -> f64 {
+    fn number(self, defaults: f64) -> f64 {
         match self {
             Strength::Number(number) => number,
-            Strength::Named(AutoStrength::Auto) => usual,
+            Strength::Named(AutoStrength::Auto) => defaults,
         }
     }
 
@@ -163,71 +122,63 @@ impl Strength {
     }
 }
 
-impl Acting {
+impl GuidanceParams {
     /// What the diffusion library is told: the node's `usual` way, where the parameters say nothing, with `layout`'s boxes
     /// beside those of the mask.
-    pub fn told(&self, strength: Strength, usual: guidance::Acting, layout: Option<&Layout>) -> guidance::Acting {
+    pub fn resolve(&self, strength: Strength, defaults: GuidanceSettings, layout: Option<&Layout>) -> GuidanceSettings {
         let own = self.mask.iter().flatten().map(|bounds| bounds.map(|v| v as f32));
         let linked = layout.iter().flat_map(|layout| &layout.0).map(|object| object.bounds);
         let auto = strength.auto();
-        guidance::Acting {
-            scale: strength.number(usual.scale),
-            schedule: self.schedule.map_or(usual.schedule, |course| self.schedule(course)),
-            window: self.window(usual.window),
-            repeats: self.repeats.map_or(usual.repeats, |n| n as usize),
-            renoise: self.renoise.unwrap_or(usual.renoise),
-            until: self.until.map_or(usual.until, |enough| match usual.until {
+        GuidanceSettings {
+            scale: strength.number(defaults.scale),
+            schedule: self.schedule.unwrap_or(defaults.schedule),
+            schedule_end: match self.schedule {
+                Some(_) => self.schedule_end.unwrap_or(0.0),
+                None => defaults.schedule_end,
+            },
+            window: self.window(defaults.window),
+            repeats: self.repeats.map_or(defaults.repeats, |n| n as usize),
+            renoise: self.renoise.unwrap_or(defaults.renoise),
+            until: self.until.map_or(defaults.until, |enough| match defaults.until {
                 Until::Settled(_) => Until::Settled(enough),
                 _ => Until::Reached(enough),
             }),
-            normalise: match self.normalise {
-                None => usual.normalise,
-                Some(Scaling::None) => Normalise::None,
-                Some(Scaling::Freedom) => Normalise::Freedom,
-            },
+            normalise: self.normalise.unwrap_or(defaults.normalise),
             region: Region {
                 boxes: (self.mask.is_some() || layout.is_some()).then(|| own.chain(linked).collect()),
                 feather: self.feather as f32,
-                outside: self.outside.map_or(usual.region.outside, |share| share as f32),
+                outside: self.outside.map_or(defaults.region.outside, |share| share as f32),
                 auto,
             },
         }
     }
 
-    /// [`told`](Self::told) for a guidance whose feature is the latent, and whose strength is w = 2γ.
-    pub(crate) fn pull(&self, strength: Strength, layout: Option<&Layout>) -> guidance::Acting {
-        let usual = guidance::Acting { scale: PULL, ..guidance::Acting::default() };
-        let acting = self.told(strength, usual, layout);
-        guidance::Acting { scale: acting.scale / 2.0, ..acting }
+    /// [`resolve`](Self::resolve) for a guidance whose feature is the latent, and whose strength is w = 2γ.
+    pub(crate) fn resolve_weight(&self, strength: Strength, layout: Option<&Layout>) -> GuidanceSettings {
+        let defaults = GuidanceSettings { scale: DEFAULT_STRENGTH, ..GuidanceSettings::default() };
+        let settings = self.resolve(strength, defaults, layout);
+        GuidanceSettings { scale: settings.scale / 2.0, ..settings }
     }
 
-    /// [`told`](Self::told) for a guidance that acts everywhere in any case: `layout`'s boxes say only how strong `auto` is.
-    pub fn within(&self, strength: Strength, usual: guidance::Acting, layout: &Layout) -> guidance::Acting {
-        let mut acting = self.told(strength, usual, strength.auto().map(|_| layout));
+    /// [`resolve`](Self::resolve) for a guidance that acts everywhere in any case: `layout`'s boxes say only how strong `auto` is.
+    pub fn resolve_unmasked(
+        &self,
+        strength: Strength,
+        defaults: GuidanceSettings,
+        layout: &Layout,
+    ) -> GuidanceSettings {
+        let mut settings = self.resolve(strength, defaults, strength.auto().map(|_| layout));
         if self.mask.is_none() && self.outside.is_none() {
-            acting.region.outside = 1.0;
+            settings.region.outside = 1.0;
         }
-        acting
+        settings
     }
 
-    fn window(&self, usual: Window) -> Window {
+    fn window(&self, defaults: Window) -> Window {
         match (self.window, self.from_timestep, self.to_timestep) {
-            (Some(Share::First(share)), ..) => Window::first(share),
-            (Some(Share::Between([from, to])), ..) => Window::Share(from, to),
-            (None, None, None) => usual,
+            (Some(share), ..) => Window::Share(share),
+            (None, None, None) => defaults,
             (None, low, high) => Window::Timesteps(low.unwrap_or(0.0), high.unwrap_or(f64::MAX)),
-        }
-    }
-
-    fn schedule(&self, course: Course) -> Schedule {
-        match course {
-            Course::Constant => Schedule::Constant,
-            Course::Linear => Schedule::Linear(self.schedule_end.unwrap_or(0.0)),
-            Course::Cosine => Schedule::Cosine,
-            Course::Noise => Schedule::Noise,
-            Course::Signal => Schedule::Signal,
-            Course::Boxdiff => Schedule::BoxDiff,
-            Course::Demofusion => Schedule::DemoFusion,
         }
     }
 
@@ -251,7 +202,7 @@ impl Acting {
                     .help("`from_timestep` is the lower one, nearer to the clean picture"),
             );
         }
-        if let Some(Share::Between([from, to])) = self.window
+        if let Some(StepShare::Between([from, to])) = self.window
             && to <= from
         {
             faults.push(
@@ -259,7 +210,7 @@ impl Acting {
                     .help("write [from, to] as shares of the steps, with from < to"),
             );
         }
-        if self.schedule_end.is_some() && self.schedule != Some(Course::Linear) {
+        if self.schedule_end.is_some() && self.schedule != Some(Schedule::Linear) {
             faults.push(
                 NodeError::new("schedule_end", "`schedule_end` is that of `schedule: linear`")
                     .help("write `schedule: linear`, or leave it out"),
