@@ -1,4 +1,4 @@
-//! The arguments that say where models are looked for by name.
+//! The folders in which models are searched by name.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -8,21 +8,26 @@ use clap::Args;
 use lsregen_nodes::search::{Kind, ModelsPath};
 use serde_yaml::Value as Yaml;
 
-use super::{Exit, usage};
+use crate::cli::{Exit, usage};
 
+/// Folders of models.
 #[derive(Args)]
-pub struct ModelDirs {
-    /// Look for models here first: a folder of models, ComfyUI's `models`, or an installation of ComfyUI or A1111's web
-    /// UI; may come several times. LSREGEN_MODELS_DIR names more, separated as in PATH
+pub struct ModelArgs {
+    /// Search models in this folder first: a folder of models, ComfyUI's `models`, or an installation of ComfyUI or of
+    /// A1111's web UI. May be repeated. LSREGEN_MODELS_DIR names more folders, separated as in PATH
     #[arg(long, value_name = "DIR")]
     models_dir: Vec<PathBuf>,
 }
 
-impl ModelDirs {
-    /// Named folders, those of the environment, `models` beside the graph, `models` in the working directory.
+impl ModelArgs {
+    /// The search path: the folders of `--models-dir`, those of LSREGEN_MODELS_DIR, `models` beside the graph, and
+    /// `models` in the working directory.
+    ///
+    /// # Errors
+    /// When a named folder does not exist, or an `extra_model_paths.yaml` is malformed.
     pub fn path(&self, graph_folder: &Path) -> Result<ModelsPath, Exit> {
         if let Some(none) = self.models_dir.iter().find(|folder| !folder.is_dir()) {
-            return Err(usage(format!("--models-dir: `{}` is no folder", none.display())));
+            return Err(usage(format!("--models-dir: `{}` is not a folder", none.display())));
         }
         let variable = std::env::var_os("LSREGEN_MODELS_DIR").unwrap_or_default();
         let variable = std::env::split_paths(&variable).filter(|path| !path.as_os_str().is_empty());
@@ -38,7 +43,7 @@ impl ModelDirs {
     }
 }
 
-/// The folders that ComfyUI's `extra_model_paths.yaml` adds, each relative to its section's `base_path`.
+/// Reads the folders that ComfyUI's `extra_model_paths.yaml` adds, each relative to the `base_path` of its section.
 fn extra(root: &Path) -> Result<Vec<(Kind, PathBuf)>, Exit> {
     let path = root.join("extra_model_paths.yaml");
     let Ok(text) = fs::read_to_string(&path) else { return Ok(Vec::new()) };
@@ -53,7 +58,7 @@ fn extra(root: &Path) -> Result<Vec<(Kind, PathBuf)>, Exit> {
         });
         for (key, value) in &section {
             let Some(kind) = Kind::kept_in(key) else { continue };
-            // Several folders stand a line each.
+            // One folder a line.
             let lines = value.as_str().unwrap_or_default().lines().map(str::trim).filter(|line| !line.is_empty());
             folders.extend(lines.map(|line| (kind, base.join(line))));
         }

@@ -1,7 +1,7 @@
-//! What came of each row of a bulk run, a JSON object a line; a later run goes on from it.
+//! The manifest of a bulk run: the outcome of each row, one JSON object a line. A later run continues from it.
 //!
-//! A line is written whole, when its row is done. A process that is killed may leave a part of a line at the end; it is
-//! dropped when the manifest is opened the next time. One process at a time may have it open.
+//! A line is written in one piece when its row is done. A process that is killed may leave a partial line at the end,
+//! which is dropped when the manifest is opened again. Only one process at a time can open a manifest.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -12,9 +12,9 @@ use lsregen_engine::Key;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::{Exit, console, usage};
+use crate::cli::{Exit, console, usage};
 
-/// Raised when a field changes its meaning or goes; new fields do not raise it.
+/// Version of the format: incremented when a field changes its meaning or is removed, not for new fields.
 pub const VERSION: u32 = 1;
 
 /// A line of the manifest.
@@ -24,22 +24,24 @@ pub struct Line {
     /// From 1.
     pub row: usize,
     pub name: String,
-    /// The values given to the graph's parameters, by the row or by `--set`.
+    /// The values that the row or `--set` gave to parameters of the graph.
     pub params: Map<String, Json>,
     pub status: Status,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    pub files: Vec<Written>,
-    /// Memo keys of the nodes that write something.
+    pub files: Vec<WrittenFile>,
+    /// Memo keys of the nodes that write files, by name.
     pub keys: BTreeMap<String, Key>,
-    /// How many nodes ran, and how many results were known.
+    /// Nodes that ran.
     pub ran: usize,
+    /// Nodes whose results were cached, or came from another node or run.
     pub known: usize,
     pub seconds: f64,
-    /// Seconds since 1970, when the row was done.
+    /// The end of the row, in seconds since 1970.
     pub time: f64,
 }
 
+/// Whether a row succeeded.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -49,39 +51,44 @@ pub enum Status {
 
 /// A file that a row wrote.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Written {
+pub struct WrittenFile {
     /// Relative to the output folder.
     pub path: PathBuf,
     pub bytes: u64,
 }
 
 impl Line {
-    /// Whether the row is done and need not run again: for the same results, and all it wrote is still there.
-    pub fn stands(&self, keys: &BTreeMap<String, Key>, output: &Path) -> bool {
+    /// Whether the row need not run again: it is done, its results have the same `keys`, and its files still exist.
+    pub fn is_done(&self, keys: &BTreeMap<String, Key>, output: &Path) -> bool {
         let sorted = |keys: &BTreeMap<String, Key>| {
             let mut keys: Vec<_> = keys.values().copied().collect();
             keys.sort_unstable();
             keys
         };
-        let there = |file: &Written| {
-            fs::metadata(output.join(&file.path)).is_ok_and(|facts| facts.is_file() && facts.len() == file.bytes)
+        let exists = |file: &WrittenFile| {
+            fs::metadata(output.join(&file.path))
+                .is_ok_and(|metadata| metadata.is_file() && metadata.len() == file.bytes)
         };
-        self.status == Status::Done && sorted(&self.keys) == sorted(keys) && self.files.iter().all(there)
+        self.status == Status::Done && sorted(&self.keys) == sorted(keys) && self.files.iter().all(exists)
     }
 }
 
-/// An open manifest, which no other process has open.
+/// An open manifest. No other process can open it.
 pub struct Manifest {
     path: PathBuf,
     file: Option<File>,
-    /// By name: the last line of each row.
+    /// The last line of each row, by name.
     lines: HashMap<String, Line>,
     /// Held until the process ends.
     _lock: File,
 }
 
 impl Manifest {
-    /// Opens it, and reads what is there. Nothing of it is changed yet.
+    /// Opens a manifest and reads its lines. The file is not changed yet.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, another process has it open, or a line is not one of this version; the reason
+    /// is printed.
     pub fn open(path: PathBuf) -> Result<Manifest, Exit> {
         let shown = path.display().to_string();
         let cannot = |error: std::io::Error| {
@@ -97,7 +104,7 @@ impl Manifest {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let what = "another run has this manifest open; wait for it, or choose another with --manifest";
+                let what = "another run is using this manifest; wait for it, or choose another with --manifest";
                 console::complain(format!("{shown}: {what}"));
                 return Err(Exit::Failed);
             }
@@ -112,11 +119,11 @@ impl Manifest {
         for (i, text) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
             match serde_json::from_slice::<Line>(text) {
                 Ok(line) if line.v == VERSION => drop(lines.insert(line.name.clone(), line)),
-                // The end of a process that was killed.
+                // A partial line of a process that was killed.
                 _ if !text.ends_with(b"\n") && (i > 0 || text.starts_with(b"{\"v\":")) => {}
                 _ if text.trim_ascii().is_empty() => {}
                 _ => {
-                    let what = "is no line of a manifest of this version; remove it, or choose another with --manifest";
+                    let what = "is not a line of a manifest of this version; remove the line, or choose another manifest with --manifest";
                     return Err(usage(format!("{shown}: line {} {what}", i + 1)));
                 }
             }
@@ -124,12 +131,16 @@ impl Manifest {
         Ok(Manifest { path, file: None, lines, _lock: lock })
     }
 
+    /// The last line of the row with this name.
     pub fn get(&self, name: &str) -> Option<&Line> {
         self.lines.get(name)
     }
 
-    /// Writes it anew without the rows of `again`, and with the numbers that rows now have, so that each row stands in
-    /// it once; from now on lines may be added.
+    /// Rewrites the file with one line for each row, without the rows of `again`, and with the current `numbers` of rows.
+    /// Lines can be added from then on.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the reason is printed.
     pub fn compact(
         &mut self,
         again: impl IntoIterator<Item = String>,
@@ -154,10 +165,13 @@ impl Manifest {
         Ok(())
     }
 
-    /// Adds what came of a row.
+    /// Appends the outcome of a row.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the reason is printed.
     pub fn add(&mut self, line: Line) -> Result<(), Exit> {
         let written = text(&line).and_then(|text| match &mut self.file {
-            // In one piece, so that a line is whole or at the end.
+            // One write, so that only the last line can be partial.
             Some(file) => file.write_all(text.as_bytes()),
             None => Ok(()),
         });
@@ -176,7 +190,7 @@ fn text(line: &Line) -> std::io::Result<String> {
     Ok(serde_json::to_string(line)? + "\n")
 }
 
-/// The same path with something after it.
+/// The path with a suffix after its file name.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

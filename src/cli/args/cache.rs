@@ -1,4 +1,4 @@
-//! Where results outlive the process: the options that say so, and the store they mean.
+//! The cache on disk.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,42 +8,42 @@ use clap::Args;
 use etcetera::BaseStrategy;
 use lsregen_engine::{DiskStore, MemoryStore, Store};
 
-use super::{Exit, console, usage};
+use crate::cli::{Exit, console, usage};
 
-/// The folder of the cache, and its bound.
+/// The folder of the cache, and its size limit.
 #[derive(Args)]
-pub struct CacheFolder {
-    /// Folder of the cache; by default `lsregen` in the platform's folder for caches
+pub struct CacheFolderArgs {
+    /// Folder of the cache [default: `lsregen` in the platform's cache folder]
     #[arg(long, value_name = "DIR", env = "LSREGEN_CACHE_DIR")]
     cache_dir: Option<PathBuf>,
 
-    /// Bound of the cache, such as 500MB or 10GiB; what was used longest ago goes first
+    /// Size limit of the cache, such as 500MB or 10GiB. Beyond it the least recently used results are removed
     #[arg(long, value_name = "SIZE", env = "LSREGEN_CACHE_SIZE", default_value = "10GiB")]
     cache_size: ByteSize,
 }
 
-/// Whether results are kept on disk, and where.
+/// Whether results are cached on disk, and where.
 #[derive(Args)]
-pub struct Cache {
+pub struct CacheArgs {
     #[command(flatten)]
-    folder: CacheFolder,
+    folder: CacheFolderArgs,
 
-    /// Neither look results up on disk nor keep them there
+    /// Do not read or write the cache on disk
     #[arg(long)]
     no_cache: bool,
 }
 
-impl CacheFolder {
+impl CacheFolderArgs {
     /// The store on disk.
     ///
     /// # Errors
-    /// When the system names no folder for caches.
+    /// When the platform has no cache folder and none is given.
     pub fn open(&self) -> Result<DiskStore, Exit> {
         let named = self.cache_dir.clone().filter(|folder| !folder.as_os_str().is_empty());
         let folder = match named {
             Some(folder) => folder,
             None => etcetera::choose_base_strategy()
-                .map_err(|error| usage(format!("there is no folder for caches: {error}; give one with --cache-dir")))?
+                .map_err(|error| usage(format!("no cache folder was found: {error}; name one with --cache-dir")))?
                 .cache_dir()
                 .join("lsregen"),
         };
@@ -52,9 +52,9 @@ impl CacheFolder {
     }
 }
 
-impl Cache {
-    /// The results that a process knows: those of `memory`, and those on disk, unless they are not wanted. Without a
-    /// folder the process does without.
+impl CacheArgs {
+    /// The store of a process: `memory`, and the cache on disk unless it is disabled. If no cache folder can be found,
+    /// the process runs without the disk.
     pub fn store(&self, memory: MemoryStore) -> Store {
         let disk = if self.no_cache { None } else { self.folder.open().ok() };
         Store::new(memory, disk)

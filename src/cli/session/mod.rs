@@ -1,4 +1,7 @@
-//! What every verb that runs nodes has in common: the runtime, the executor, who is told, and Ctrl-C.
+//! What the verbs that run graphs share: the runtime, the executor, the subscribers of events, and Ctrl-C.
+
+mod events;
+mod previews;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,59 +13,63 @@ use lsregen_engine::{
 };
 use tokio::runtime::Runtime;
 
-use super::cache_args::Cache;
-use super::events::{Events, Several};
-use super::memory::Memory;
-use super::previews::Previews;
+use self::events::Events;
+pub use self::events::Several;
+use self::previews::Previews;
+use super::args::{CacheArgs, MemoryArgs};
 use super::{Exit, console, open};
 
-/// How nodes are run, and what is told of it.
+/// How graphs are run and what is reported.
 #[derive(Args)]
-pub struct Options {
+pub struct RunArgs {
     #[command(flatten)]
-    cache: Cache,
+    cache: CacheArgs,
 
     #[command(flatten)]
-    memory: Memory,
+    memory: MemoryArgs,
 
-    /// End with the first failure, in place of running all that does not depend on it
+    /// Stop at the first failure. By default everything that does not depend on the failed node still runs
     #[arg(long)]
     fail_fast: bool,
 
-    /// Write small pictures of how each sampling goes into this folder: NODE-STEP.png
+    /// Write small preview images of each sampling into this folder, as NODE-STEP.png
     #[arg(long, value_name = "DIR")]
     pub previews: Option<PathBuf>,
 
-    /// Tell what happens as JSON Lines (docs/events.md): `jsonl` on stdout, anything else is a file
+    /// Write events as JSON Lines (see docs/events.md), to stdout with `jsonl` or else to a file
     #[arg(long, value_name = "jsonl|FILE")]
     events: Option<String>,
 
-    /// Say nothing but what went wrong
+    /// Print only errors
     #[arg(long, short)]
     pub quiet: bool,
 }
 
-/// Runs graphs, one after the other or several at a time; all share results, lanes and work.
+/// Runs graphs, one after the other or several at a time. All runs share results, lanes and tasks.
 pub struct Session {
     pub runtime: Runtime,
     pub executor: Executor,
     pub digests: FileDigests,
-    pub events: Option<Events>,
     pub quiet: bool,
-    previews: Option<Arc<Previews>>,
     pub fail_fast: bool,
+    events: Option<Events>,
+    previews: Option<Arc<Previews>>,
     runs: AtomicUsize,
 }
 
-/// How many runs a session is for.
+/// How many runs a session has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Runs {
-    /// A value is of no use after its last reader, so memory keeps none.
+    /// Memory keeps no results: a value is of no use after its last reader.
     One,
     Many,
 }
 
-impl Options {
+impl RunArgs {
+    /// Starts a session.
+    ///
+    /// # Errors
+    /// When a file or folder of the arguments cannot be written, or the runtime cannot start; the reason is printed.
     pub fn session(&self, runs: Runs) -> Result<Session, Exit> {
         lsregen_nodes::keep_memory();
         let store = Arc::new(self.cache.store(match runs {
@@ -72,7 +79,7 @@ impl Options {
         let events = self.events.as_deref().map(Events::open).transpose()?;
         let previews = self.previews.as_deref().map(Previews::new).transpose()?.map(Arc::new);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-            console::complain(format!("the system gives no thread or timer to run on: {error}"));
+            console::complain(format!("the runtime cannot be started: {error}"));
             Exit::Failed
         })?;
         Ok(Session {
@@ -89,17 +96,12 @@ impl Options {
 }
 
 impl Session {
-    /// Plans a run on what is known; says what is wrong if it cannot be planned.
-    pub fn plan(&self, graph: &Graph, host: &Arc<Host>) -> Result<Plan, Exit> {
-        open::plan(graph, host, self.executor.store(), &self.digests)
-    }
-
-    /// Number of runs started so far; the next one's events go by this number.
+    /// The number of runs started so far, which is the number of the next run in the events.
     pub fn runs(&self) -> usize {
         self.runs.load(Ordering::Relaxed)
     }
 
-    /// Starts a run; to be called within the runtime. The events go to `subscriber` and to `--events`.
+    /// Starts a run; must be called within the runtime. Events go to `subscriber` and to `--events`.
     pub fn start(
         &self,
         graph: &Arc<Graph>,
@@ -127,7 +129,7 @@ impl Session {
         })
     }
 
-    /// Runs one graph to its end, or until Ctrl-C.
+    /// Runs one graph until it ends or Ctrl-C is pressed.
     pub fn run(&self, graph: &Arc<Graph>, plan: Plan, host: &Arc<Host>, subscriber: Arc<dyn Subscriber>) -> Summary {
         let cancel = Cancel::new();
         let summary = self.runtime.block_on(async {
@@ -137,12 +139,19 @@ impl Session {
         self.executor.store().close();
         summary
     }
+
+    /// Writes an event of the command itself, such as a reload, to `--events`.
+    pub fn emit(&self, name: &str, fields: serde_json::Value) {
+        if let Some(events) = &self.events {
+            events.emit(name, fields);
+        }
+    }
 }
 
-/// Ctrl-C asks the run to stop at its next step; once more ends the process at once.
+/// Cancels a run at the first Ctrl-C, which takes effect at the next step. A second Ctrl-C ends the process.
 pub async fn cancel_on_interrupt(cancel: Cancel) {
     if tokio::signal::ctrl_c().await.is_ok() {
-        console::complain("stopping after this step; press Ctrl-C again to end at once");
+        console::complain("stopping after this step; press Ctrl-C again to stop at once");
         cancel.cancel();
         if tokio::signal::ctrl_c().await.is_ok() {
             std::process::exit(130); // 128 + SIGINT, as shells report it

@@ -1,4 +1,4 @@
-//! `--events`: what a run tells, as JSON Lines for programs. The schema is in docs/events.md.
+//! `--events`: the events of runs as JSON Lines. docs/events.md has the schema.
 
 use std::fs::File;
 use std::io::{self, LineWriter, Write};
@@ -9,17 +9,20 @@ use lsregen_engine::{Event, Subscriber};
 use serde_json::{Map, Value as Json, json};
 
 use super::previews::Previews;
-use super::{Exit, usage};
+use crate::cli::{Exit, usage};
 
-/// Raised when a field changes its meaning or goes; new events and new fields do not raise it.
+/// Version of the format: incremented when a field changes its meaning or is removed, not for new events or fields.
 const VERSION: u64 = 1;
 
-/// Where events go, one JSON object a line.
+/// The output of events, one JSON object a line. Clones share it.
 #[derive(Clone)]
 pub struct Events(Arc<Mutex<Box<dyn Write + Send>>>);
 
 impl Events {
-    /// `jsonl` or `-` is stdout; anything else is a file, which is made anew.
+    /// Opens stdout for `jsonl` and `-`, and otherwise a file, which is truncated.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the reason is printed.
     pub fn open(to: &str) -> Result<Events, Exit> {
         let out: Box<dyn Write + Send> = match to {
             "jsonl" | "-" => Box::new(LineWriter::new(io::stdout())),
@@ -32,8 +35,8 @@ impl Events {
         Ok(Events(Arc::new(Mutex::new(out))))
     }
 
-    /// Writes one event of the command's own, such as a reload.
-    pub fn tell(&self, name: &str, fields: Json) {
+    /// Writes one event.
+    pub fn emit(&self, name: &str, fields: Json) {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let mut object = Map::from_iter([("v".into(), json!(VERSION)), ("event".into(), json!(name))]);
         object.insert("time".into(), json!(seconds));
@@ -41,17 +44,17 @@ impl Events {
             object.extend(fields);
         }
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A reader that has gone away does not stop a run.
+        // A closed pipe does not stop a run.
         let _ = writeln!(out, "{}", Json::Object(object));
     }
 
-    /// A subscriber of one run, which its events name by this number. `previews` knows the files of its previews.
+    /// Returns a subscriber for the run with this number. `previews` names the files of its previews.
     pub fn of_run(&self, run: usize, previews: Option<Arc<Previews>>) -> RunEvents {
         RunEvents { events: self.clone(), run, previews }
     }
 }
 
-/// The events of one run.
+/// Writes the events of one run.
 pub struct RunEvents {
     events: Events,
     run: usize,
@@ -62,11 +65,11 @@ impl Subscriber for RunEvents {
     fn event(&self, event: &Event) {
         let (name, mut fields) = fields(event, self.previews.as_deref());
         fields["run"] = json!(self.run);
-        self.events.tell(name, fields);
+        self.events.emit(name, fields);
     }
 }
 
-/// Several subscribers as one; each is told of each event in turn.
+/// Passes every event to several subscribers, in their order.
 pub struct Several(pub Vec<Arc<dyn Subscriber>>);
 
 impl Subscriber for Several {
@@ -75,6 +78,7 @@ impl Subscriber for Several {
     }
 }
 
+/// The name and the fields of an event.
 fn fields(event: &Event, previews: Option<&Previews>) -> (&'static str, Json) {
     match event {
         Event::PlanMade { run, cached, shared, skipped } => {

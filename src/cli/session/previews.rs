@@ -1,28 +1,32 @@
-//! Writes the previews of a run into a folder, one file a preview.
+//! `--previews`: writes the preview images of runs into a folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lsregen_engine::{Event, Subscriber};
 
-use super::{Exit, console, usage};
+use crate::cli::{Exit, console, usage};
 
 /// A folder for previews.
 pub struct Previews {
     folder: PathBuf,
-    /// That one could not be written was told; once is enough.
-    told: AtomicBool,
+    /// A write error was reported; only the first one is.
+    reported: AtomicBool,
 }
 
 impl Previews {
-    /// Makes the folder where it is not there.
+    /// Creates the folder if it does not exist.
+    ///
+    /// # Errors
+    /// When it cannot be created; the reason is printed.
     pub fn new(folder: &Path) -> Result<Previews, Exit> {
-        std::fs::create_dir_all(folder)
-            .map_err(|error| usage(format!("{}: no folder for previews: {error}", folder.display())))?;
-        Ok(Previews { folder: folder.into(), told: AtomicBool::new(false) })
+        std::fs::create_dir_all(folder).map_err(|error| {
+            usage(format!("{}: the folder for previews cannot be created: {error}", folder.display()))
+        })?;
+        Ok(Previews { folder: folder.into(), reported: AtomicBool::new(false) })
     }
 
-    /// The file of a node's preview after `done` steps.
+    /// The file for the preview of a node after `done` steps.
     pub fn path(&self, node: &str, done: usize) -> PathBuf {
         self.folder.join(format!("{}-{done:03}.png", node.replace('/', "_")))
     }
@@ -33,7 +37,7 @@ impl Subscriber for Previews {
         let Event::Preview { node, done, png, .. } = event else { return };
         let path = self.path(node, *done);
         if let Err(error) = std::fs::write(&path, png)
-            && !self.told.swap(true, Ordering::Relaxed)
+            && !self.reported.swap(true, Ordering::Relaxed)
         {
             console::complain(format!("{}: the preview cannot be written: {error}", path.display()));
         }

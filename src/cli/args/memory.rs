@@ -1,4 +1,4 @@
-//! How much memory results may take: what the command line says, or half of what is free when the process starts.
+//! The memory for results: a size from the command line, or half of the memory that is available at the start.
 
 use std::sync::Arc;
 
@@ -7,27 +7,27 @@ use clap::Args;
 use lsregen_engine::MemoryStore;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-/// Where the memory that is available falls below this, or a twentieth of all, results are dropped.
+/// Bytes. Results are dropped while less memory than this, or than a twentieth of the total, is available.
 const RESERVE: u64 = 512 << 20;
 
-/// The memory for results.
+/// The size limit of results in memory.
 #[derive(Args)]
-pub struct Memory {
-    /// Memory for results that may be used again, such as 4GiB; by default half of what is available
+pub struct MemoryArgs {
+    /// Memory for results that may be used again, such as 4GiB [default: half of the available memory]
     #[arg(long, value_name = "SIZE", env = "LSREGEN_MEMORY")]
     memory: Option<ByteSize>,
 }
 
-impl Memory {
-    /// A store of that size, which gives way where the machine runs short.
+impl MemoryArgs {
+    /// A store of this size, which drops results earlier when the machine runs short of memory.
     pub fn store(&self) -> MemoryStore {
         let half = || machine().available / 2;
         let limit = self.memory.map_or_else(half, |memory| memory.as_u64());
-        MemoryStore::with_pressure(bytes(limit), Arc::new(|| machine().wanted().map(bytes)))
+        MemoryStore::with_pressure(bytes(limit), Arc::new(|| machine().shortage().map(bytes)))
     }
 }
 
-/// The memory of the machine, or of the container that this process runs in, in bytes.
+/// Memory of the machine, or of the container that this process runs in, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Machine {
     total: u64,
@@ -35,21 +35,21 @@ struct Machine {
 }
 
 impl Machine {
-    /// What should be freed, if it runs short.
-    fn wanted(self) -> Option<u64> {
+    /// The bytes that should be freed, if memory is short.
+    fn shortage(self) -> Option<u64> {
         let reserve = RESERVE.max(self.total / 20);
-        // Nothing is known of a machine without memory.
+        // A total of 0 means that the system did not report its memory.
         (self.total > 0 && self.available < reserve).then(|| reserve - self.available)
     }
 }
 
-/// Takes some tens of microseconds.
+/// Reads the memory of this machine. Takes tens of microseconds.
 fn machine() -> Machine {
     let memory = MemoryRefreshKind::nothing().with_ram();
     let system = System::new_with_specifics(RefreshKind::nothing().with_memory(memory));
     let machine = Machine { total: system.total_memory(), available: system.available_memory() };
     match system.cgroup_limits() {
-        // What the kernel only keeps in case, such as files read, counts as available, as it does for the machine.
+        // The page cache counts as available, as it does for the machine.
         Some(limits) if limits.total_memory > 0 => Machine {
             total: machine.total.min(limits.total_memory),
             available: machine.available.min(limits.total_memory.saturating_sub(limits.rss)),
@@ -69,13 +69,13 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn memory_is_wanted_below_the_reserve() {
-        let wanted = |total, available| Machine { total, available }.wanted();
-        assert_eq!(wanted(4 * GIB, GIB), None);
-        assert_eq!(wanted(4 * GIB, GIB / 4), Some(GIB / 4));
-        assert_eq!(wanted(100 * GIB, 5 * GIB), None);
-        assert_eq!(wanted(100 * GIB, 4 * GIB), Some(GIB));
-        assert_eq!(wanted(0, 0), None);
+    fn memory_is_short_below_the_reserve() {
+        let shortage = |total, available| Machine { total, available }.shortage();
+        assert_eq!(shortage(4 * GIB, GIB), None);
+        assert_eq!(shortage(4 * GIB, GIB / 4), Some(GIB / 4));
+        assert_eq!(shortage(100 * GIB, 5 * GIB), None);
+        assert_eq!(shortage(100 * GIB, 4 * GIB), Some(GIB));
+        assert_eq!(shortage(0, 0), None);
     }
 
     #[test]
