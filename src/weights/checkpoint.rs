@@ -3,7 +3,6 @@
 //! Files are memory-mapped: opening reads only headers, and the pages of a tensor are read when it is loaded.
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -64,10 +63,11 @@ impl Checkpoint {
     /// # Errors
     /// If the file is corrupt or of another kind, which the message names if it is recognised.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        if begins_as_json(path)? {
-            return Self::open_shards(path);
+        let map = map(path)?;
+        if begins_as_json(&map) {
+            return Self::open_shards(path, &map);
         }
-        let (part, format, texts) = CheckpointFile::open(path)?;
+        let (part, format, texts) = CheckpointFile::of(map, path)?;
         Ok(Checkpoint { label: path.display().to_string(), format, index: None, parts: vec![part], texts })
     }
 
@@ -81,15 +81,15 @@ impl Checkpoint {
         Ok(Checkpoint { label: label.into(), format, index: None, parts, texts })
     }
 
-    fn open_shards(index: &Path) -> Result<Checkpoint> {
+    /// Opens the shards that the `text` of an index names.
+    fn open_shards(index: &Path, text: &[u8]) -> Result<Checkpoint> {
         let label = index.display().to_string();
         let broken = |what: String| Error::Weights(format!("{label}: {what}"));
-        let length = std::fs::metadata(index).map_err(Error::io(index))?.len();
-        if length > LONGEST_INDEX {
+        let length = text.len();
+        if length as u64 > LONGEST_INDEX {
             return Err(broken(format!("{length} bytes are too many for an index")));
         }
-        let text = std::fs::read(index).map_err(Error::io(index))?;
-        let map: Index = serde_json::from_slice(&text)
+        let map: Index = serde_json::from_slice(text)
             .map_err(|e| broken(format!("not an index of a sharded checkpoint ({e}); an index has a `weight_map`")))?;
         let mut names: Vec<&String> = map.weight_map.values().collect();
         names.sort();
@@ -172,15 +172,14 @@ impl Checkpoint {
 
 impl CheckpointFile {
     fn open(path: &Path) -> Result<(CheckpointFile, &'static str, HashMap<String, String>)> {
+        CheckpointFile::of(map(path)?, path)
+    }
+
+    /// Reads the directory of a mapped file.
+    fn of(map: Mmap, path: &Path) -> Result<(CheckpointFile, &'static str, HashMap<String, String>)> {
         let label = path.display().to_string();
-        let file = std::fs::File::open(path).map_err(Error::io(path))?;
-        if file.metadata().map_err(Error::io(path))?.len() == 0 {
-            return Err(Error::Weights(format!("{label}: the file is empty; download or copy it again")));
-        }
-        // SAFETY: the mapping is read-only; as with every memory-mapped checkpoint, another process that truncates the
-        // file while it is mapped can fault this one.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         let (tensors, format, texts) = directory(&map, &label)?;
+        tracing::info!(path = label, format, tensors = tensors.len(), bytes = map.len(), "opened weights");
         Ok((CheckpointFile { bytes: Bytes::Mapped(map), path: Some(path.into()), tensors }, format, texts))
     }
 
@@ -189,12 +188,21 @@ impl CheckpointFile {
     }
 }
 
-/// Whether a file starts like JSON: with a brace, and without a zero, which is in the length that safetensors start with.
-fn begins_as_json(path: &Path) -> Result<bool> {
-    let mut beginning = Vec::new();
+/// Maps a file into memory.
+fn map(path: &Path) -> Result<Mmap> {
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    file.take(8).read_to_end(&mut beginning).map_err(Error::io(path))?;
-    Ok(beginning.first() == Some(&b'{') && !beginning.contains(&0))
+    if file.metadata().map_err(Error::io(path))?.len() == 0 {
+        return Err(Error::Weights(format!("{}: the file is empty; download or copy it again", path.display())));
+    }
+    // SAFETY: the mapping is read-only; as with every memory-mapped checkpoint, another process that truncates the file
+    // while it is mapped can fault this one.
+    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
+}
+
+/// Whether a file starts like JSON: with a brace, and without a zero, which is in the length that safetensors start with.
+fn begins_as_json(file: &[u8]) -> bool {
+    let beginning = &file[..file.len().min(8)];
+    beginning.first() == Some(&b'{') && !beginning.contains(&0)
 }
 
 /// The tensors of a file, its format, and its metadata.

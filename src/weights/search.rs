@@ -98,6 +98,7 @@ pub struct ModelsPath {
 }
 
 impl ModelsPath {
+    /// Searches these roots.
     pub fn new(roots: impl IntoIterator<Item = PathBuf>) -> ModelsPath {
         ModelsPath { roots: roots.into_iter().collect(), folders: Vec::new() }
     }

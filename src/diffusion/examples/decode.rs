@@ -80,8 +80,8 @@ fn main() -> Anyhow<()> {
     };
     let mut work = BandOptions { on_step: &on_step, ..BandOptions::default() };
     match key("numbers") {
-        Some("whole") => work.numbers = usize::MAX,
-        Some(numbers) => work.numbers = numbers.parse()?,
+        Some("whole") => work.elements = usize::MAX,
+        Some(numbers) => work.elements = numbers.parse()?,
         None => {}
     }
     let start = Instant::now();
