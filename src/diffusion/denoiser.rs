@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::models::unet::{AttentionKind, AttentionMap, AttentionLayer};
+use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use crate::models::unet::{Conditioning, UNet};
 use crate::reduce::rms;
 use crate::schedule::PredictionType;

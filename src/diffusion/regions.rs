@@ -11,7 +11,7 @@ use candle_core::Tensor;
 
 use crate::Result;
 use crate::denoiser::{CfgDenoiser, Denoiser};
-use crate::models::unet::{AttentionKind, AttentionMap, AttentionLayer};
+use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use crate::noise::Generator;
 use crate::schedule::NoiseSchedule;
 

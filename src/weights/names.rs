@@ -322,7 +322,7 @@ mod tests {
                 NetworkKind::TextEncoder => "text_encoder",
                 NetworkKind::TextEncoder2 => "text_encoder_2",
             };
-            let found = found.iter().map(|(to, _)| turned(to, 4).unwrap_or(to.clone()));
+            let found = found.iter().map(|(to, _)| reverse_level(to, 4).unwrap_or(to.clone()));
             let found: Vec<_> = found.map(|to| format!("{folder}/{to}")).collect();
             assert_eq!(found.join(" "), places, "{file}: {name}");
             seen += 1;

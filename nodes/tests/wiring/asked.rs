@@ -11,7 +11,7 @@ use lsregen_diffusion::candle_core::{DType, Device, Tensor, safetensors};
 use lsregen_diffusion::image::{RgbImage, png};
 use lsregen_engine::{CheckContext, Context, EdgeValue, FileRef, Host, Lane, RegistryEntry, SocketSpec};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model};
-use lsregen_nodes::{DtypeOption, ComputeOptions};
+use lsregen_nodes::{ComputeOptions, DtypeOption};
 use serde_json::Value as Json;
 use tracing::field::{Field, Visit};
 use tracing::span;

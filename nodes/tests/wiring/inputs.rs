@@ -8,7 +8,7 @@ use lsregen_diffusion::image::RgbImage;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_engine::{Context, EdgeValue, Host, SocketSpec};
 use lsregen_nodes::values::{Image, Latent, Layout};
-use lsregen_nodes::{DtypeOption, ComputeOptions, registry};
+use lsregen_nodes::{ComputeOptions, DtypeOption, registry};
 use serde_json::{Value as Json, json};
 
 pub struct Inputs {

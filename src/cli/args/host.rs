@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use lsregen_engine::Host;
-use lsregen_nodes::{DtypeOption, Metadata, ComputeOptions, device};
+use lsregen_nodes::{ComputeOptions, DtypeOption, Metadata, device};
 
 use super::models::ModelArgs;
 use crate::cli::{Exit, console, usage};

@@ -105,7 +105,8 @@ impl Model {
             self.vae.release();
             self.encoders.release();
         }
-        self.unet.get("unet", || Ok(self.blueprint.load_unet(&self.precision)?.with_gradient_memory(self.gradient_memory)))
+        self.unet
+            .get("unet", || Ok(self.blueprint.load_unet(&self.precision)?.with_gradient_memory(self.gradient_memory)))
     }
 
     /// Pictures to latents and back.

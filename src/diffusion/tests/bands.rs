@@ -20,7 +20,7 @@ fn vae(dtype: DType) -> AutoencoderKl {
 }
 
 fn bands(numbers: usize) -> BandOptions<'static> {
-    BandOptions { numbers, ..BandOptions::default() }
+    BandOptions { elements: numbers, ..BandOptions::default() }
 }
 
 /// Pictures of shapes side by side on the right, and one colour on the left and at the top: no part is like another.

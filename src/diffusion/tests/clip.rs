@@ -16,8 +16,8 @@ use lsregen_diffusion::guidance::{
     BoundGuidance, ClipGoal, ClipGuidance, GuidanceSettings, GuidanceSpec, Metric, SamplingRun, StepContext,
     StyleGuidance,
 };
-use lsregen_diffusion::models::clip::{Clip, ClipBlueprint, normalise};
 use lsregen_diffusion::models::clip::ClipVisionModel;
+use lsregen_diffusion::models::clip::{Clip, ClipBlueprint, normalise};
 use lsregen_diffusion::models::config::ClipConfig;
 use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Model};

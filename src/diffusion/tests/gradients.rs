@@ -257,7 +257,7 @@ fn gradients_of_a_decoder_computed_again_are_the_same() {
             Ok(())
         };
         for (bytes, numbers) in [(0, usize::MAX), (0, 5000), (100_000, 5000)] {
-            let (same, again) = of(bytes, &BandOptions { numbers, on_step: &on_step });
+            let (same, again) = of(bytes, &BandOptions { elements: numbers, on_step: &on_step });
             assert_close(&format!("{bytes} bytes in {numbers}"), &same, &value, AGAIN);
             assert_close(&format!("{bytes} bytes in {numbers}"), &again, &kept, AGAIN);
         }
