@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_engine::{Context, Lane, Links, Node, NodeError, outputs, sockets};
+use lsregen_tensor::candle_core::{DType, Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

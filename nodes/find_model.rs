@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsregen_diffusion::Error;
-use lsregen_diffusion::weights::hub::{self, Hub, HubRef};
-use lsregen_diffusion::weights::search::{ModelKind, ModelsPath};
 use lsregen_engine::{FetchProgress, NodeError};
+use lsregen_weights::hub::{self, Hub, HubRef};
+use lsregen_weights::search::{ModelKind, ModelsPath};
 
 /// Where something is that a parameter names.
 pub(crate) enum Found {
