@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use lsregen_diffusion::candle_core::{DType, Device, Tensor, safetensors};
 use lsregen_diffusion::image::{RgbImage, png};
-use lsregen_engine::{CheckContext, Context, Entry, FileRef, Host, Lane, SocketSpec, Value};
+use lsregen_engine::{CheckContext, Context, EdgeValue, FileRef, Host, Lane, RegistryEntry, SocketSpec};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model};
-use lsregen_nodes::{Numerics, Precision};
+use lsregen_nodes::{DtypeOption, Numerics};
 use serde_json::Value as Json;
 use tracing::field::{Field, Visit};
 use tracing::span;
@@ -69,10 +69,10 @@ impl Bench {
     }
 
     /// Runs a node of this type as the engine does.
-    pub fn ask(&self, entry: &Entry, params: &Params, inputs: Vec<Vec<Value>>) -> Asked {
+    pub fn ask(&self, entry: &RegistryEntry, params: &Params, inputs: Vec<Vec<EdgeValue>>) -> Asked {
         let written = tempfile::tempdir().unwrap();
         let host = Host::new(self.folder.path(), written.path());
-        let host = host.with_service(Numerics::new(Device::Cpu, Precision::Auto, false));
+        let host = host.with_service(Numerics::new(Device::Cpu, DtypeOption::Auto, false));
         let given = params.clone().into_iter().filter(|(_, value)| !value.is_null()).collect();
         let node = match (entry.node_type.decode)(&Json::Object(given)) {
             Ok(node) => node,
@@ -103,13 +103,13 @@ impl Bench {
         for (folder, name) in [(self.folder.path(), "."), (written.path(), "out")] {
             text = text.replace(&*folder.to_string_lossy(), name);
         }
-        let bytes = |(socket, value): (&SocketSpec, &Value)| socket.codec?.encode(value).unwrap();
+        let bytes = |(socket, value): (&SocketSpec, &EdgeValue)| socket.codec?.encode(value).unwrap();
         Asked { text, outputs: entry.node_type.outputs.iter().zip(&outputs).map(bytes).collect(), failed: false }
     }
 }
 
 /// An output in words.
-fn shown(value: &Value, lane: Lane) -> String {
+fn shown(value: &EdgeValue, lane: Lane) -> String {
     if let Some(guidance) = value.get::<Guidance>() {
         return format!("{:#?} for {:?}", guidance.guide, guidance.size);
     }

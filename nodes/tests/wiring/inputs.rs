@@ -6,20 +6,20 @@ use std::sync::Arc;
 use lsregen_diffusion::candle_core::{Device, Tensor};
 use lsregen_diffusion::image::RgbImage;
 use lsregen_diffusion::layout::GroundedPhrase;
-use lsregen_engine::{Context, Host, SocketSpec, Value};
+use lsregen_engine::{Context, EdgeValue, Host, SocketSpec};
 use lsregen_nodes::values::{Image, Latent, Layout};
-use lsregen_nodes::{Numerics, Precision, registry};
+use lsregen_nodes::{DtypeOption, Numerics, registry};
 use serde_json::{Value as Json, json};
 
 pub struct Inputs {
     /// Two that differ in every network that a node may use.
-    any: [Value; 2],
-    gligen: [Value; 2],
-    pub xl: [Value; 2],
-    image: [Value; 2],
-    pub latent: [Value; 2],
-    pub layout: [Value; 2],
-    guidance: [Value; 2],
+    any: [EdgeValue; 2],
+    gligen: [EdgeValue; 2],
+    pub xl: [EdgeValue; 2],
+    image: [EdgeValue; 2],
+    pub latent: [EdgeValue; 2],
+    pub layout: [EdgeValue; 2],
+    guidance: [EdgeValue; 2],
 }
 
 impl Inputs {
@@ -30,7 +30,7 @@ impl Inputs {
             ["epsilon", "v_prediction"].map(|prediction| model(json!({ "model": name, "prediction": prediction })))
         };
         let guidance = |strength| {
-            let image = vec![Value::new(image(16, 16))];
+            let image = vec![EdgeValue::new(image(16, 16))];
             run("ReferenceImage", json!({ "strength": strength }), vec![image, vec![]])
         };
         let object = |phrase: &str, bounds| GroundedPhrase { phrase: phrase.into(), bounds };
@@ -45,15 +45,15 @@ impl Inputs {
             ],
             gligen: models("shapes/gligen"),
             xl: models("shapes/xl"),
-            image: [(32, 24), (24, 32)].map(|(width, height)| Value::new(image(width, height))),
-            latent: [(8, 8), (8, 12)].map(|(height, width)| Value::new(latent(height, width))),
-            layout: layouts.map(|layout| Value::new(Arc::new(Layout(layout.into())))),
+            image: [(32, 24), (24, 32)].map(|(width, height)| EdgeValue::new(image(width, height))),
+            latent: [(8, 8), (8, 12)].map(|(height, width)| EdgeValue::new(latent(height, width))),
+            layout: layouts.map(|layout| EdgeValue::new(Arc::new(Layout(layout.into())))),
             guidance: [0.5, 0.25].map(guidance),
         }
     }
 
     /// Two values that a socket takes.
-    pub fn of(&self, socket: &SocketSpec) -> [Value; 2] {
+    pub fn of(&self, socket: &SocketSpec) -> [EdgeValue; 2] {
         match (socket.type_name, socket.variants) {
             ("Model", []) => self.any.clone(),
             ("Model", families) if families.contains(&"sdxl") => self.xl.clone(),
@@ -68,9 +68,9 @@ impl Inputs {
 }
 
 /// What a node of this type gives.
-pub fn run(name: &str, params: Json, inputs: Vec<Vec<Value>>) -> Value {
+pub fn run(name: &str, params: Json, inputs: Vec<Vec<EdgeValue>>) -> EdgeValue {
     let host = Host::new(Path::new("."), Path::new("."));
-    let cx = Context::detached(Arc::new(host.with_service(Numerics::new(Device::Cpu, Precision::Auto, false))));
+    let cx = Context::detached(Arc::new(host.with_service(Numerics::new(Device::Cpu, DtypeOption::Auto, false))));
     let node = (registry().get(name).unwrap().node_type.decode)(&params).unwrap();
     node.run(inputs, &cx).unwrap().remove(0)
 }

@@ -11,7 +11,7 @@ mod rows;
 
 use asked::{Asked, Bench};
 use inputs::Inputs;
-use lsregen_engine::{Arity, Entry, Value};
+use lsregen_engine::{Arity, EdgeValue, RegistryEntry};
 use lsregen_nodes::registry;
 use rows::{NodeRows, Rows};
 use serde_json::Value as Json;
@@ -49,11 +49,11 @@ fn every_parameter_and_link_reaches_the_library() {
 
 /// What is found out about one node type.
 struct Wiring<'a> {
-    entry: &'a Entry,
+    entry: &'a RegistryEntry,
     rows: NodeRows<'a>,
     bench: &'a Bench,
     /// What is linked to each input socket.
-    usual: Vec<Vec<Value>>,
+    usual: Vec<Vec<EdgeValue>>,
     /// The snapshot.
     text: String,
     problems: Vec<String>,

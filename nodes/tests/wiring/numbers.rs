@@ -1,14 +1,14 @@
 //! Parameters that act on pixels within a node, by numbers.
 
 use lsregen_diffusion::image::{Resampling, resize};
-use lsregen_engine::Value;
+use lsregen_engine::EdgeValue;
 use lsregen_nodes::values::Image;
 use serde_json::json;
 
 use crate::asked::Bench;
 use crate::inputs::{Inputs, image, run};
 
-fn numbers(image: &Value) -> Vec<f32> {
+fn numbers(image: &EdgeValue) -> Vec<f32> {
     image.get::<Image>().unwrap().0.flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -18,7 +18,7 @@ fn attention_maps_are_laid_over_the_image() {
     let inputs = Inputs::new(Bench::new().path());
     let ground = image(48, 32);
     let map = |opacity: f64, is_over: bool| {
-        let over = if is_over { vec![Value::new(ground.clone())] } else { vec![] };
+        let over = if is_over { vec![EdgeValue::new(ground.clone())] } else { vec![] };
         let [latent, _] = inputs.latent.clone();
         let params = json!({ "prompt": "a red circle", "phrase": "red circle", "opacity": opacity });
         numbers(&run("AttentionMap", params, vec![vec![inputs.xl[0].clone()], vec![latent], over]))
@@ -39,9 +39,9 @@ fn labels_are_written_where_they_are_wanted() {
     let picture = image(128, 128);
     let [layout, _] = Inputs::new(Bench::new().path()).layout;
     let drawn = |labels: bool| {
-        let links = vec![vec![Value::new(picture.clone())], vec![layout.clone()]];
+        let links = vec![vec![EdgeValue::new(picture.clone())], vec![layout.clone()]];
         let image = numbers(&run("DrawLayout", json!({ "labels": labels }), links));
-        image.iter().zip(numbers(&Value::new(picture.clone()))).filter(|(a, b)| (*a - b).abs() > 0.05).count()
+        image.iter().zip(numbers(&EdgeValue::new(picture.clone()))).filter(|(a, b)| (*a - b).abs() > 0.05).count()
     };
     assert!(drawn(true) > drawn(false) && drawn(false) > 0);
 }

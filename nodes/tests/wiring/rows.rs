@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lsregen_engine::{Entry, ParamDoc};
+use lsregen_engine::{ParamDoc, RegistryEntry};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -30,7 +30,7 @@ struct Table {
 
 /// The rows of one node type.
 pub struct NodeRows<'a> {
-    entry: &'a Entry,
+    entry: &'a RegistryEntry,
     table: Table,
 }
 
@@ -47,7 +47,7 @@ impl Rows {
 
     /// # Panics
     /// If a row names a parameter that the type does not have.
-    pub fn of<'a>(&self, entry: &'a Entry) -> NodeRows<'a> {
+    pub fn of<'a>(&self, entry: &'a RegistryEntry) -> NodeRows<'a> {
         let table = self.nodes.get(entry.node_type.name).cloned().unwrap_or_default();
         let rows = NodeRows { entry, table };
         let own = |name: &str| entry.params.iter().any(|param| param.name == name);

@@ -114,7 +114,13 @@ impl Extractor for Still {
 /// ∇D = 2z: with γ = ¼ each update halves the latent.
 fn halving(acting: Acting) -> Guidance {
     let acting = Acting { window: Window::first(1.0), ..acting };
-    Guidance { extractor: Arc::new(Still(1.0)), distance: Metric::L2.distance(), view: View::Latent, acting, mask: None }
+    Guidance {
+        extractor: Arc::new(Still(1.0)),
+        distance: Metric::L2.distance(),
+        view: View::Latent,
+        acting,
+        mask: None,
+    }
 }
 
 fn latent(values: [f32; 4]) -> Tensor {
@@ -169,8 +175,7 @@ fn renoising_takes_the_step_again() {
     let [a, b] = [500.0, 0.0].map(|t| sampler.schedule().alpha_bar(t));
     let noise = numbers(&Generator::new(9).randn(&[1, 1, 1, 4], &Device::Cpu).unwrap());
     let expected = [4.0, 8.0, -4.0, 1.0].iter().zip(noise);
-    let expected: Vec<_> =
-        expected.map(|(z, n)| (z / 2.0 + (1.0 - a / b).sqrt() * n) / 2.0 * (b / a).sqrt()).collect();
+    let expected: Vec<_> = expected.map(|(z, n)| (z / 2.0 + (1.0 - a / b).sqrt() * n) / 2.0 * (b / a).sqrt()).collect();
     let scale = expected.iter().fold(1.0, |most: f64, v| most.max(v.abs()));
     let [ours, expected] = [numbers(&ours), expected].map(|x| x.into_iter().map(|v| v / scale).collect::<Vec<_>>());
     assert_near("time travel", &ours, &expected);
@@ -204,9 +209,8 @@ fn masks_weigh_the_gradient() {
 #[test]
 fn weights_of_a_region() {
     let half = Region { boxes: Some(vec![[0.0, 0.0, 0.5, 1.0]]), ..Region::default() };
-    let weights = |region: &Region, most: f32| {
-        region.weights(1, 8, most, &Device::Cpu).unwrap().map(|weights| numbers(&weights))
-    };
+    let weights =
+        |region: &Region, most: f32| region.weights(1, 8, most, &Device::Cpu).unwrap().map(|weights| numbers(&weights));
     let all = f32::INFINITY;
     assert_eq!(weights(&Region::default(), all), None, "everywhere");
     assert_eq!(weights(&Region { boxes: Some(vec![]), ..Region::default() }, all), Some(vec![0.0; 8]));
@@ -242,7 +246,9 @@ fn what_diverges_is_named() {
     let nan = Guidance { extractor: Arc::new(Still(f64::NAN)), ..halving(Acting::default()) };
     let nan = nan.step(&latent([4.0; 4]), &moments()[1]).err().unwrap().to_string();
     for (error, what) in [(&grown, "grew to 4.0e2"), (&nan, "not finite")] {
-        for word in ["`still`", "step 5 of 10", "500", what, "`scale`", "`strength`", "`window`", "`repeats`", "`normalise"] {
+        for word in
+            ["`still`", "step 5 of 10", "500", what, "`scale`", "`strength`", "`window`", "`repeats`", "`normalise"]
+        {
             assert!(error.contains(word), "{word}: {error}");
         }
     }

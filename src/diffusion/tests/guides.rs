@@ -139,7 +139,7 @@ fn guides() -> Vec<(&'static str, &'static str, Option<f64>, Box<dyn Guide>)> {
         ("ONNX feature", "picture", l1, {
             Box::new(OnnxGuide { look: look(), goal: OnnxGoal::Class(1), metric, acting: acting.clone() })
         }),
-        ("boxdiff", "latent", None, {
+        ("BoxDiff", "latent", None, {
             let (refined, refinements) = (vec![(0.5, 0.75)], 7);
             Box::new(BoxDiff { layout: layout(), downscale: None, refined, refinements, acting: acting.clone() })
         }),
@@ -175,9 +175,8 @@ fn guides_hand_on_how_they_act() {
             assert!((f64::from(value[0]) - distance).abs() < 1e-6, "{name}: {value:?}");
         }
         let others: Vec<_> = guidance.iter().map(|g| g.acting.clone()).take(guidance.len() - 1).collect();
-        let refinement =
-            Acting { window: Window::step(0.5), repeats: 7, until: Until::Reached(0.25), ..acting() };
-        assert_eq!(others, if name == "boxdiff" { vec![refinement] } else { vec![] }, "{name}");
+        let refinement = Acting { window: Window::step(0.5), repeats: 7, until: Until::Reached(0.25), ..acting() };
+        assert_eq!(others, if name == "BoxDiff" { vec![refinement] } else { vec![] }, "{name}");
     }
 }
 
@@ -267,12 +266,8 @@ fn references_are_noised_by_the_runs_seed() {
 #[test]
 fn pictures_of_any_size_guide() {
     let target = |side| {
-        let guide = EdgesGuide {
-            picture: halves(side),
-            drawing: Drawing::LightLines,
-            metric: Metric::L2,
-            acting: acting(),
-        };
+        let guide =
+            EdgesGuide { picture: halves(side), drawing: Drawing::LightLines, metric: Metric::L2, acting: acting() };
         prepared(&guide, 7)[0].extractor.target(&first()).unwrap()
     };
     assert_eq!(target(SIDE / 2).dims(), [1, 1, SIDE, SIDE]);
@@ -326,7 +321,8 @@ fn quiet(_: Step) -> Result<()> {
 #[test]
 fn regions_have_their_own_prompts() {
     let settings = Settings { steps: 2, cfg: 2.0, ..settings() };
-    let plain = |prompt: &str| sample(&XL, &Settings { prompt: prompt.into(), ..settings.clone() }, &[], &quiet).unwrap();
+    let plain =
+        |prompt: &str| sample(&XL, &Settings { prompt: prompt.into(), ..settings.clone() }, &[], &quiet).unwrap();
     let regions = |boxes: &[[f32; 4]], bootstrap| {
         let regions = boxes.iter().map(|bounds| ("a green star".into(), *bounds)).collect();
         sample_regions(&XL, &settings, &RegionPrompts { regions, bootstrap }, &[], &quiet).unwrap()
