@@ -111,7 +111,7 @@ impl Bench {
 /// An output in words.
 fn shown(value: &EdgeValue, lane: Lane) -> String {
     if let Some(guidance) = value.get::<Guidance>() {
-        return format!("{:#?} for {:?}", guidance.guide, guidance.size);
+        return format!("{:#?} for {:?}", guidance.spec, guidance.size);
     }
     if let Some(layout) = value.get::<Layout>() {
         return format!("{:#?}", layout.0);

@@ -25,7 +25,7 @@ fn every_parameter_and_link_reaches_the_library() {
     for entry in registry.iter() {
         let name = entry.node_type.name;
         let rows = rows.of(entry);
-        let usual = entry.node_type.inputs.iter().map(|socket| {
+        let defaults = entry.node_type.inputs.iter().map(|socket| {
             let [first, second] = inputs.of(socket);
             match socket.arity {
                 Arity::One => vec![first],
@@ -33,8 +33,8 @@ fn every_parameter_and_link_reaches_the_library() {
                 Arity::Many => vec![first, second],
             }
         });
-        let usual = usual.collect();
-        let mut wiring = Wiring { entry, rows, bench: &bench, usual, text: String::new(), problems: vec![] };
+        let defaults = defaults.collect();
+        let mut wiring = Wiring { entry, rows, bench: &bench, defaults, text: String::new(), problems: vec![] };
         wiring.defaults();
         wiring.params();
         wiring.links(&inputs);
@@ -53,7 +53,7 @@ struct Wiring<'a> {
     rows: NodeRows<'a>,
     bench: &'a Bench,
     /// What is linked to each input socket.
-    usual: Vec<Vec<EdgeValue>>,
+    defaults: Vec<Vec<EdgeValue>>,
     /// The snapshot.
     text: String,
     problems: Vec<String>,
@@ -61,7 +61,7 @@ struct Wiring<'a> {
 
 impl Wiring<'_> {
     fn ask(&self, params: &Params) -> Asked {
-        self.bench.ask(self.entry, params, self.usual.clone())
+        self.bench.ask(self.entry, params, self.defaults.clone())
     }
 
     fn problem(&mut self, what: String) {
@@ -84,7 +84,7 @@ impl Wiring<'_> {
             let mut differs = false;
             for value in values {
                 let mut params = base.clone();
-                params.insert(name.clone(), value.clone());
+                params.insert(name.to_string(), value.clone());
                 let after = self.ask(&params);
                 if after.failed {
                     self.problem(format!("`{name}: {value}` fails: {}", after.text));
@@ -102,7 +102,7 @@ impl Wiring<'_> {
         let before = self.ask(&base);
         for (i, socket) in self.entry.node_type.inputs.iter().enumerate() {
             let [first, second] = inputs.of(socket);
-            let mut links = self.usual.clone();
+            let mut links = self.defaults.clone();
             links[i] = match socket.arity {
                 Arity::One => vec![second],
                 Arity::Optional if links[i].is_empty() => vec![first],
