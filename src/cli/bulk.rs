@@ -178,7 +178,7 @@ impl Bulk {
         let mut checked = self.text.check(&overrides, &self.registry, &host);
         if let Some(graph) = &checked.graph {
             let mut progress = console::Fetches::new(self.quiet);
-            let fetched = graph.fetch(&host, &mut |fetching| progress.show(fetching));
+            let fetched = lsregen_engine::fetch(graph, &host, &mut |fetching| progress.show(fetching));
             // What came has yet to be checked.
             if fetched.map_err(|error| open::unplannable(graph, vec![*error]))? {
                 checked = self.text.check(&overrides, &self.registry, &host);
@@ -495,7 +495,7 @@ impl Work<'_> {
             *left = left.saturating_sub(1);
             if *left == 0 {
                 self.wanted.remove(key);
-                self.session.executor.store().memory().forget(key);
+                self.session.executor.store().memory().remove(key);
             }
         }
     }

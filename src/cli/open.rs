@@ -141,7 +141,7 @@ pub fn open_to_run(path: &Path, params: &Params, host: &Host, quiet: bool) -> Re
 /// Brings the files that `graph` needs to this machine; says whether anything came.
 pub fn fetch(graph: &Graph, host: &Host, quiet: bool) -> Result<bool, Exit> {
     let mut progress = console::Fetches::new(quiet);
-    graph.fetch(host, &mut |fetching| progress.show(fetching)).map_err(|error| {
+    lsregen_engine::fetch(graph, host, &mut |fetching| progress.show(fetching)).map_err(|error| {
         progress.clear();
         console::say(&render(&unplannable(graph, vec![*error]), console::colours()));
         Exit::Failed

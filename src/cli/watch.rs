@@ -227,7 +227,7 @@ impl Watching<'_> {
             };
             let mut checked = check(source.clone(), &self.overrides, &self.registry, &self.host);
             if let Some(graph) = &checked.graph {
-                match graph.fetch(&self.host, &mut |_| {}) {
+                match lsregen_engine::fetch(graph, &self.host, &mut |_| {}) {
                     Ok(false) => {}
                     Ok(true) => checked = check(source, &self.overrides, &self.registry, &self.host),
                     Err(error) => {

@@ -1,84 +1,53 @@
-//! The engine of lsregen: a graph written in YAML is read, checked whole, planned and run.
+//! The engine of lsregen: reads a graph written in YAML, checks all of it, plans it and runs it.
 //!
 //! ```text
 //! YAML text ─► Document ─► Graph ─► Plan ─► Executor ─► Store ─► outputs
 //!              typed,      checked   memo    lanes,      memory,
 //!              spanned     types,    keys,   events,     disk
-//!                          no cycle  hits    cancel
+//!                          acyclic   cached  cancel
 //! ```
 //!
-//! One direction, one type a station, one file a station; the modules below stand in that order. The engine knows no
-//! tensor, no picture and no model: what its nodes do is their own affair.
+//! The modules stand in the order of this flow, and each uses only modules above it. The engine knows no tensor, image
+//! or model: those belong to the node types.
 
-// What a node is, what it may know, and how it is told to a reader.
-mod context;
-mod event;
-mod lane;
-mod node;
-mod links;
-mod socket;
-mod value;
-mod schema;
-mod registry;
-pub mod reference;
-mod workflow_schema;
-
-// Text → Document → Graph, or what is wrong with it.
-mod source;
-mod diagnostic;
-mod sink;
-mod yaml;
-mod source_map;
-mod nearest;
-mod overrides;
-mod document;
-mod resolved;
-mod graph;
-mod check;
-
-// Graph → Plan → Executor → Store.
-mod digest;
-mod files;
+// Texts, locations in them, and what is reported about them.
+mod text;
+// Memo keys.
 mod key;
-mod plan;
-mod live;
-mod panic;
-mod record;
-mod task;
-mod run;
-mod executor;
+// Node types, their sockets and values, and what a node can ask its host.
+mod node;
+// Text → Document.
+mod document;
+// The known node types, and their documentation.
+mod registry;
+// Document → Graph.
+mod graph;
+// Cached results, and digests of files.
 mod store;
-mod explain;
-
-// What the rest is made of may change on disk.
+// Graph → Plan.
+mod plan;
+// Plan → outputs.
+mod run;
+// Changes of files on disk.
 mod watch;
 
-pub use check::{Checked, GraphReader, check, check_with, read_source};
-pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
-pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
-pub use digest::{Digest, ParseDigestError};
-pub use document::Document;
-pub use event::{Event, Subscriber};
-pub use executor::{Executor, RunRequest, Running};
-pub use explain::{Cause, Difference, Explanation, NearestResult};
-pub use files::{FileDigests, FileError, FileState};
-pub use graph::{Cycle, Graph, GraphNode, Included, Link};
-pub use key::{InputMaterial, Key, Material, canonical_json};
-pub use lane::{Lane, Lanes};
-pub use links::{LinkedNode, Links};
-pub use node::{DynNode, Effect, FetchProgress, FileRef, Node, NodeError, NodeType};
-pub use overrides::Override;
-pub use petgraph::graph::NodeIndex;
-pub use plan::{Action, Counts, Plan, PlanError, RunReason, SkipReason, Step};
-pub use record::{GraphRecord, Record, RecordError};
-pub use registry::{ParamDoc, Registry, RegistryEntry};
-pub use run::{Outcome, Summary};
-pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
-pub use source::{Position, Source, Span};
-pub use store::{
-    Blob, CacheFolder, CacheStatus, Damaged, DiskStore, Manifest, MemoryStore, Pressure, Store, SweepReport, TypeUsage,
-    Warn,
+pub use document::{Document, Override};
+pub use graph::{Checked, Cycle, Graph, GraphNode, Included, Link, check, check_with};
+pub use key::{Digest, InputMaterial, Key, Material, ParseDigestError, canonical_json};
+pub use node::{
+    AnyCodec, Arity, Cancel, Cancelled, CheckContext, Codec, Context, DynNode, EdgeValue, Effect, Event, FetchProgress,
+    FileRef, Host, Inputs, Lane, Lanes, LinkedNode, Links, Node, NodeError, NodeType, Outputs, Payload, RunRecord,
+    Socket, SocketError, SocketSpec, Subscriber,
 };
-pub use value::{AnyCodec, Codec, EdgeValue, Payload};
+pub use petgraph::graph::NodeIndex;
+pub use plan::{
+    Action, Cause, Counts, Difference, Explanation, NearestResult, Plan, PlanError, RunReason, SkipReason, Step, fetch,
+};
+pub use registry::{ParamDoc, Registry, RegistryEntry, reference, workflow_schema};
+pub use run::{Executor, GraphRecord, Outcome, Record, RecordError, RunRequest, Running, Summary};
+pub use store::{
+    Blob, CacheFolder, CacheStatus, Damaged, DiskStore, FileDigests, FileError, FileState, Manifest, MemoryStore,
+    Pressure, Store, SweepReport, TypeUsage, Warn,
+};
+pub use text::{Diagnostic, GraphReader, Label, Position, Severity, Source, Span, read_source, render, to_json};
 pub use watch::{Changed, Watcher};
-pub use workflow_schema::workflow_schema;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use lsregen_engine::{
-    Checked, Context, FileDigests, GraphRecord, Node, NodeType, Override, Plan, Record, Registry, Source, Store, check,
+    Checked, Context, FileDigests, GraphRecord, Node, NodeType, Override, Plan, Record, Registry, RunRecord, Source,
+    Store, check,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -193,10 +194,10 @@ fn a_record_holds_graph_and_keys_but_no_folder() {
 }
 
 #[test]
-fn what_is_no_record_is_told() {
+fn what_is_no_record_is_an_error() {
     let fault = |json: &str| GraphRecord::parse(json).unwrap_err().to_string();
-    assert!(fault("{").contains("no record of lsregen"));
-    assert!(fault("[1]").contains("no record of lsregen"));
+    assert!(fault("{").contains("does not carry a record of lsregen"));
+    assert!(fault("[1]").contains("does not carry a record of lsregen"));
     assert!(fault(r#"{ "record": 1 }"#).contains("missing field"));
     assert!(fault(r#"{ "record": 2, "graph": [] }"#).contains("use a newer lsregen"));
 }
