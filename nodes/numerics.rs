@@ -20,7 +20,7 @@ pub struct Numerics {
 
 /// The dtype that a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
+pub enum DtypeOption {
     /// On the CPU f32, with weights kept as their files have them, which gives the same numbers; bf16 on CUDA.
     #[default]
     Auto,
@@ -29,14 +29,14 @@ pub enum Precision {
     F16,
 }
 
-impl Precision {
+impl DtypeOption {
     /// On the CPU everything is computed in f32, whatever the weights are rounded to: it is faster there.
     fn numbers(self, device: Device) -> Numbers {
         let half = match self {
-            Precision::Auto => None,
-            Precision::F32 => Some(DType::F32),
-            Precision::Bf16 => Some(DType::BF16),
-            Precision::F16 => Some(DType::F16),
+            DtypeOption::Auto => None,
+            DtypeOption::F32 => Some(DType::F32),
+            DtypeOption::Bf16 => Some(DType::BF16),
+            DtypeOption::F16 => Some(DType::F16),
         };
         let compute = if device.is_cpu() { DType::F32 } else { half.unwrap_or(DType::BF16) };
         Numbers { device, compute, weights: half }
@@ -45,7 +45,7 @@ impl Precision {
 
 impl Numerics {
     /// On this device, see [`device::open`](crate::device::open).
-    pub fn new(device: Device, precision: Precision, offload: bool) -> Numerics {
+    pub fn new(device: Device, precision: DtypeOption, offload: bool) -> Numerics {
         Numerics { numbers: precision.numbers(device), offload, gradient_memory: GRADIENT_MEMORY }
     }
 
@@ -85,16 +85,16 @@ mod tests {
 
     #[test]
     fn a_device_in_words() {
-        assert_eq!(Numerics::new(Device::Cpu, Precision::Auto, false).device_name(), "cpu");
+        assert_eq!(Numerics::new(Device::Cpu, DtypeOption::Auto, false).device_name(), "cpu");
     }
 
     /// Widening half weights gives the same numbers, rounding to half others.
     #[test]
     fn fingerprint_tells_what_changes_numbers() {
         let of = |precision| Numerics::new(Device::Cpu, precision, false).fingerprint();
-        assert_eq!(of(Precision::Auto), of(Precision::F32));
-        assert_ne!(of(Precision::Auto), of(Precision::Bf16));
-        assert_ne!(of(Precision::F16), of(Precision::Bf16));
+        assert_eq!(of(DtypeOption::Auto), of(DtypeOption::F32));
+        assert_ne!(of(DtypeOption::Auto), of(DtypeOption::Bf16));
+        assert_ne!(of(DtypeOption::F16), of(DtypeOption::Bf16));
     }
 
     /// The keys must change when the tensor library does.

@@ -1,4 +1,4 @@
-//! Who may know whom: the engine knows no tensor, the diffusion library no graph, the root package is the command alone.
+//! Which crate depends on which: the engine on no tensor, the numeric crates on no graph, and everything downwards only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -44,19 +44,43 @@ fn closures() -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
+/// Each crate, and all crates of this workspace that it may be built from: the floors, from the lowest up.
+const FLOORS: [(&str, &[&str]); 7] = [
+    ("lsregen-engine", &[]),
+    ("lsregen-tensor", &[]),
+    ("lsregen-weights", &["lsregen-tensor"]),
+    ("lsregen-onnx", &["lsregen-tensor"]),
+    ("lsregen-diffusion", &["lsregen-tensor", "lsregen-weights", "lsregen-onnx"]),
+    ("lsregen-nodes", &["lsregen-engine", "lsregen-tensor", "lsregen-weights", "lsregen-onnx", "lsregen-diffusion"]),
+    (
+        "lsregen",
+        &["lsregen-engine", "lsregen-tensor", "lsregen-weights", "lsregen-onnx", "lsregen-diffusion", "lsregen-nodes"],
+    ),
+];
+
 #[test]
-fn engine_and_diffusion_never_see_each_other() {
+fn dependencies_lead_downwards_only() {
     let closures = closures();
-    let (engine, diffusion) = (&closures["lsregen-engine"], &closures["lsregen-diffusion"]);
-    for stranger in ["lsregen-diffusion", "lsregen-nodes", "image", "safetensors", "tokenizers"] {
-        assert!(!engine.contains(stranger), "the engine knows {stranger}");
+    for (name, below) in FLOORS {
+        let ours = closures[name].iter().filter(|other| closures.contains_key(*other) && *other != name);
+        let expected: BTreeSet<_> = below.iter().map(|name| name.to_string()).collect();
+        assert_eq!(ours.cloned().collect::<BTreeSet<_>>(), expected, "{name}");
     }
-    let candle: Vec<_> = engine.iter().filter(|name| name.starts_with("candle")).collect();
-    assert!(candle.is_empty(), "the engine knows {candle:?}");
-    for stranger in ["lsregen-engine", "lsregen-nodes", "petgraph", "serde_yaml", "tokio"] {
-        assert!(!diffusion.contains(stranger), "the diffusion library knows {stranger}");
-    }
-    let nodes = &closures["lsregen-nodes"];
-    assert!(nodes.contains("lsregen-engine") && nodes.contains("lsregen-diffusion") && !nodes.contains("lsregen"));
-    assert!(closures["lsregen"].contains("lsregen-nodes"));
+    assert_eq!(closures.len(), FLOORS.len(), "a crate of the workspace has no floor");
+}
+
+/// What a crate must not be built from, beside crates of this workspace.
+#[test]
+fn each_crate_keeps_to_its_subject() {
+    let closures = closures();
+    let never = |name: &str, strangers: &[&str]| {
+        let found: Vec<_> =
+            closures[name].iter().filter(|other| strangers.iter().any(|s| other.starts_with(s))).collect();
+        assert!(found.is_empty(), "{name} is built from {found:?}");
+    };
+    never("lsregen-engine", &["candle", "image", "safetensors", "tokenizers"]);
+    never("lsregen-diffusion", &["petgraph", "serde_yaml", "tokio"]);
+    never("lsregen-weights", &["candle-transformers", "prost", "tokenizers"]);
+    never("lsregen-onnx", &["candle-transformers", "tokenizers", "ureq"]);
+    never("lsregen-tensor", &["candle-transformers", "prost", "tokenizers", "ureq"]);
 }

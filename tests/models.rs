@@ -1,6 +1,6 @@
 //! Where models come from: folders that `lsregen models` lists, and the hub, in whose place stands a server of our own.
 
-#[path = "../src/diffusion/tests/hub/server.rs"]
+#[path = "../src/weights/tests/hub/server.rs"]
 #[allow(dead_code)]
 mod server;
 

@@ -9,7 +9,7 @@ use lsregen_engine::{
     Checked, Diagnostic, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry, Severity, Source,
     Store, check, check_with, read_source, render,
 };
-use lsregen_nodes::{Metadata, Numerics, Precision, device, registry};
+use lsregen_nodes::{DtypeOption, Metadata, Numerics, device, registry};
 
 use super::models_args::ModelDirs;
 use super::{Exit, console, picture, usage};
@@ -49,7 +49,7 @@ pub struct Place {
     #[arg(long, default_value = "auto")]
     device: String,
 
-    /// Precision of the models: on the CPU `auto` keeps weights as their files have them and computes in f32, and the
+    /// DtypeOption of the models: on the CPU `auto` keeps weights as their files have them and computes in f32, and the
     /// others round the weights; on CUDA everything is in it, and `auto` is bf16
     #[arg(long, value_enum, default_value_t)]
     dtype: Dtype,
@@ -82,13 +82,13 @@ enum Dtype {
     F16,
 }
 
-impl From<Dtype> for Precision {
-    fn from(dtype: Dtype) -> Precision {
+impl From<Dtype> for DtypeOption {
+    fn from(dtype: Dtype) -> DtypeOption {
         match dtype {
-            Dtype::Auto => Precision::Auto,
-            Dtype::F32 => Precision::F32,
-            Dtype::Bf16 => Precision::Bf16,
-            Dtype::F16 => Precision::F16,
+            Dtype::Auto => DtypeOption::Auto,
+            Dtype::F32 => DtypeOption::F32,
+            Dtype::Bf16 => DtypeOption::Bf16,
+            Dtype::F16 => DtypeOption::F16,
         }
     }
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lists every symbol of CUDA's libraries that a build with `cuda,cudnn` imports, as src/diffusion/cuda/symbols.s.
-# usage: tools/cuda/symbols.sh [TARGET/PROFILE] > src/diffusion/cuda/symbols.s
+# Lists every symbol of CUDA's libraries that a build with `cuda,cudnn` imports, as src/tensor/cuda/symbols.s.
+# usage: tools/cuda/symbols.sh [TARGET/PROFILE] > src/tensor/cuda/symbols.s
 # Run it after a new candle or cudarc, or where a build brings CUDA's libraries back into `readelf -d`.
 set -euo pipefail
 target=${1:-target/debug}

@@ -1,4 +1,4 @@
-//! Decodes a latent, tells the time and the largest memory of the process. For measurements: see `tests/speed/decode.py`.
+//! Decodes a latent, tells the time and the largest memory of the process. For measurements: see `tools/speed/decode.py`.
 //!
 //!     cargo run --release -p lsregen-diffusion --example decode -- 1920 1440 [key=value …]
 //!
@@ -27,7 +27,7 @@ const SDXL: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_b
 
 /// SDXL's autoencoder with weights that keep the spread of what goes through them.
 fn random(folder: &Path) -> Anyhow<AutoencoderKl> {
-    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys/sd-vae.json");
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights/tests/fixtures/keys/sd-vae.json");
     let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_slice(&std::fs::read(keys)?)?;
     let mut noise = Generator::new(1);
     let mut tensors = HashMap::new();

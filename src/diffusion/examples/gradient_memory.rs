@@ -1,5 +1,5 @@
 //! One gradient through a network, its time and the most memory that it took. For measurements: see
-//! `tests/speed/gradient.py`.
+//! `tools/speed/gradient.py`.
 //!
 //!     cargo run -p lsregen-diffusion --example gradient_memory -- unet|decoder PIXELS kept|again|BYTES [key=value …]
 //!
@@ -41,7 +41,7 @@ const SDXL_VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_p
 
 /// Weights of these names and shapes that keep the spread of what goes through them: noise, over and over.
 fn random(keys: &str, folder: &Path) -> Anyhow<Weights> {
-    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys").join(keys);
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights/tests/fixtures/keys").join(keys);
     let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_slice(&std::fs::read(keys)?)?;
     let most = shapes.values().map(|shape| shape.iter().product::<usize>()).max().unwrap_or(0);
     let noise = Generator::new(1).randn(&[1 << 20], &Device::Cpu)?.repeat(most.div_ceil(1 << 20))?;

@@ -6,7 +6,7 @@
 //! Inputs are read from a safetensors file, where they are there: `unet.latent`, `unet.t`, `unet.context`, `unet.pooled`,
 //! `unet.time_ids`, `gligen.boxes`, `gligen.masks`, `gligen.embeddings`, `vae.latent`, `vae.picture`, `text.ids`,
 //! `text_2.ids`. Outputs: `unet.output`, `vae.decoded`, `vae.encoded`, `text.last`, `text.penultimate`, `text.pooled`,
-//! `text_2.…`, `text_2.projected`. tests/weights/full_size.py drives it.
+//! `text_2.…`, `text_2.projected`. tools/weights/full_size.py drives it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -1,26 +1,20 @@
-//! Edges of the predicted picture, drawn to those of a drawing or of another picture.
+//! Guides the edges of the predicted image towards those of a drawing or of another image.
 //!
 //! The filter is Sobel's, of the grey picture in [0, 1], so that a step from black to white is an edge of 1. It is plain
 //! and differentiable; a trained line extractor can take its place as an ONNX network.
 
 use candle_core::Tensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run};
+use super::{BoundGuidance, Extractor, GuidanceSettings, GuidanceSpec, Metric, SamplingRun, StepContext};
 use crate::Result;
+use crate::image::grey;
 
 /// feat(picture) = the strength of its edges, (1, 1, H, W).
 pub struct Edges {
     /// The edges that it ought to have.
     pub target: Tensor,
-}
-
-/// Luma of red, green and blue (ITU-R BT.601).
-const LUMA: [f64; 3] = [0.299, 0.587, 0.114];
-
-/// A picture (B, 3, H, W) in [-1, 1] as grey in [0, 1], (B, 1, H, W).
-pub fn grey(picture: &Tensor) -> Result<Tensor> {
-    let luma = Tensor::new(&LUMA, picture.device())?.to_dtype(picture.dtype())?.reshape((1, 3, 1, 1))?;
-    Ok((picture.broadcast_mul(&luma)?.sum_keepdim(1)? * 0.5)?.affine(1.0, 0.5)?)
 }
 
 /// √(g_x² + g_y² + ε) of Sobel's two filters over 4: (B, 1, H, W) → (B, 1, H, W). The border is mirrored.
@@ -54,19 +48,22 @@ impl Extractor for Edges {
         "edges"
     }
 
-    fn feat(&self, picture: &Tensor, _: &Moment) -> Result<Tensor> {
+    fn feat(&self, picture: &Tensor, _: &StepContext) -> Result<Tensor> {
         sobel(&grey(picture)?)
     }
 
-    fn target(&self, _: &Moment) -> Result<Tensor> {
+    fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(self.target.clone())
     }
 }
 
-/// What a drawing is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the edges of a drawing are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Drawing {
-    /// A picture whose own edges count.
+    /// The image's own edges, by the same filter.
+    #[default]
     Picture,
     /// Dark lines on a light ground.
     DarkLines,
@@ -75,7 +72,7 @@ pub enum Drawing {
 }
 
 /// Guidance towards the edges of a drawing.
-pub struct EdgesGuide {
+pub struct EdgesGuidance {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,
     /// What it is.
@@ -83,18 +80,18 @@ pub struct EdgesGuide {
     /// By which edges are compared.
     pub metric: Metric,
     /// How it acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl Guide for EdgesGuide {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for EdgesGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let grey = grey(&run.fitted(&self.picture)?)?;
         let target = match self.drawing {
             Drawing::Picture => sobel(&grey)?,
             Drawing::DarkLines => grey.affine(-1.0, 1.0)?,
             Drawing::LightLines => grey,
         };
-        Ok(vec![run.guidance(Edges { target }, self.metric.distance(), run.picture()?, &self.acting)?])
+        Ok(vec![run.bound(Edges { target }, self.metric.distance(), run.image_space()?, &self.settings)?])
     }
 
     fn bytes(&self) -> usize {

@@ -23,19 +23,19 @@ pub(super) trait Block: Send + Sync + 'static {
 
     /// The gradients of the `wanted` inputs from that of the result. By computing the result again under autodiff, unless
     /// the block knows better.
-    fn gradient(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+    fn vjp(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         recomputed(self, inputs, wanted, dy)
     }
 }
 
-/// [`Block::gradient`] of any block.
+/// [`Block::vjp`] of any block.
 pub(super) fn recomputed<B: Block + ?Sized>(
     block: &B,
     inputs: &[Tensor],
     wanted: &[bool],
     dy: &Tensor,
 ) -> Result<Vec<Option<Tensor>>> {
-    Ok(ops::pull_back(|inputs| Ok(block.forward(inputs)?), inputs, wanted, |_| Ok(dy.clone()))?)
+    Ok(ops::vjp(|inputs| Ok(block.forward(inputs)?), inputs, wanted, |_| Ok(dy.clone()))?)
 }
 
 /// What may be kept for a gradient, on one pass through a network.
@@ -68,9 +68,9 @@ impl Memory {
         let value = value(&inputs.iter().map(|t| t.detach()).collect::<Vec<_>>())?;
         let block = block.clone();
         let gradient = move |inputs: &[Tensor], wanted: &[bool], _: &Tensor, dy: &Tensor| {
-            Ok(ops::on_pool_for(dy.device(), || block.gradient(inputs, wanted, dy))?)
+            Ok(ops::on_pool_for(dy.device(), || block.vjp(inputs, wanted, dy))?)
         };
-        Ok(ops::with_gradient(inputs, value, Box::new(gradient))?)
+        Ok(ops::custom_vjp(inputs, value, Box::new(gradient))?)
     }
 
     fn keeps<B: Block>(&self, block: &B, inputs: &[&Tensor]) -> Result<bool> {

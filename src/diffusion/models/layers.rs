@@ -46,8 +46,8 @@ impl Linear {
     }
 
     /// The gradient of [`Linear::forward`]'s input from that of its result.
-    pub fn input_gradient(&self, dy: &Tensor) -> Result<Tensor> {
-        Ok(ops::linear_gradient(&self.weight, dy)?)
+    pub fn input_vjp(&self, dy: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear_vjp(&self.weight, dy)?)
     }
 
     /// From one layout of features to another, see [`ops::linear_between`].
@@ -90,13 +90,13 @@ impl Conv2d {
     }
 
     /// The gradient of an input of (height, width) from that of the result.
-    pub fn input_gradient(&self, size: (usize, usize), dy: &Tensor) -> Result<Tensor> {
-        Ok(self.convolution.input_gradient(size, dy, None)?)
+    pub fn input_vjp(&self, size: (usize, usize), dy: &Tensor) -> Result<Tensor> {
+        Ok(self.convolution.input_vjp(size, dy, None)?)
     }
 
-    /// [`Conv2d::input_gradient`] plus `add`, in the input's shape.
-    pub fn input_gradient_add(&self, size: (usize, usize), dy: &Tensor, add: &Tensor) -> Result<Tensor> {
-        Ok(self.convolution.input_gradient(size, dy, Some(add))?)
+    /// [`Conv2d::input_vjp`] plus `add`, in the input's shape.
+    pub fn input_vjp_add(&self, size: (usize, usize), dy: &Tensor, add: &Tensor) -> Result<Tensor> {
+        Ok(self.convolution.input_vjp(size, dy, Some(add))?)
     }
 
     /// [`Conv2d::forward`] of `x` at twice its size, each pixel four times.
@@ -130,8 +130,8 @@ impl GroupNorm {
     }
 
     /// The gradient of [`GroupNorm::forward_silu`]'s input from that of its result.
-    pub fn silu_gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        Ok(ops::group_norm_gradient(x, self.groups, &self.weight, &self.bias, self.eps, true, dy)?)
+    pub fn silu_vjp(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        Ok(ops::group_norm_vjp(x, self.groups, &self.weight, &self.bias, self.eps, true, dy)?)
     }
 
     /// What the whole of a map, of which `x` is a part, is normalised by: to be joined with those of its other parts.
@@ -164,8 +164,8 @@ impl LayerNorm {
     }
 
     /// The gradient of the input from that of the result.
-    pub fn gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        Ok(ops::layer_norm_gradient(x, &self.weight, &self.bias, self.eps, dy)?)
+    pub fn vjp(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        Ok(ops::layer_norm_vjp(x, &self.weight, &self.bias, self.eps, dy)?)
     }
 }
 
@@ -273,7 +273,7 @@ impl FeedForward {
 
     /// The gradient of `x` for x plus the net of its norm, from that of the result. Tokens know nothing of each other: some
     /// are taken at a time, because the net is eight times as wide as they are.
-    pub fn gradient_add(&self, norm: &LayerNorm, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    pub fn vjp_add(&self, norm: &LayerNorm, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let (b, n, d) = x.dims3()?;
         let (x, dy) = (x.reshape((b * n, d))?, dy.reshape((b * n, d))?);
         let tokens = (FEED / (8 * d)).max(64);
@@ -282,8 +282,8 @@ impl FeedForward {
             let rows = tokens.min(b * n - first);
             let (x, dy) = (x.narrow(0, first, rows)?, dy.narrow(0, first, rows)?);
             let wide = self.proj.forward(&norm.forward(&x)?)?;
-            let dx = ops::geglu_gradient(&wide, &self.out.input_gradient(&dy)?)?;
-            parts.push((norm.gradient(&x, &self.proj.input_gradient(&dx)?)? + dy)?);
+            let dx = ops::geglu_vjp(&wide, &self.out.input_vjp(&dy)?)?;
+            parts.push((norm.vjp(&x, &self.proj.input_vjp(&dx)?)? + dy)?);
         }
         Ok(Tensor::cat(&parts, 0)?.reshape((b, n, d))?)
     }

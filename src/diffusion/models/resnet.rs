@@ -51,14 +51,14 @@ impl ResnetBlock {
     }
 
     /// The gradient of `x` alone: of what lies between, only the second norm's input is computed again.
-    fn input_gradient(&self, x: &Tensor, activated_temb: Option<&Tensor>, dy: &Tensor) -> Result<Tensor> {
+    fn input_vjp(&self, x: &Tensor, activated_temb: Option<&Tensor>, dy: &Tensor) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
-        let mut d = self.conv2.input_gradient((h, w), dy)?;
-        d = self.norm2.silu_gradient(&self.before_norm2(x, activated_temb)?, &d)?;
-        d = self.conv1.input_gradient((h, w), &d)?;
-        d = self.norm1.silu_gradient(x, &d)?;
+        let mut d = self.conv2.input_vjp((h, w), dy)?;
+        d = self.norm2.silu_vjp(&self.before_norm2(x, activated_temb)?, &d)?;
+        d = self.conv1.input_vjp((h, w), &d)?;
+        d = self.norm1.silu_vjp(x, &d)?;
         match &self.shortcut {
-            Some(conv) => conv.input_gradient_add((h, w), dy, &d),
+            Some(conv) => conv.input_vjp_add((h, w), dy, &d),
             None => Ok((d + dy)?),
         }
     }
@@ -100,7 +100,7 @@ impl Block for ResnetBlock {
         }
     }
 
-    fn gradient(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+    fn vjp(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let parts = self.parts(inputs.len());
         let temb = inputs.get(parts);
         if wanted.get(parts) == Some(&true) {
@@ -110,7 +110,7 @@ impl Block for ResnetBlock {
             [x] => x,
             parts_of_x => &Tensor::cat(parts_of_x, 1)?,
         };
-        let dx = self.input_gradient(x, temb, dy)?;
+        let dx = self.input_vjp(x, temb, dy)?;
         let mut gradients = Vec::new();
         let mut first = 0;
         for part in &inputs[..parts] {
@@ -144,9 +144,9 @@ impl Block for Head {
         self.conv.forward(&self.norm.forward_silu(&inputs[0])?)
     }
 
-    fn gradient(&self, inputs: &[Tensor], _: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+    fn vjp(&self, inputs: &[Tensor], _: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let (_, _, h, w) = inputs[0].dims4()?;
-        Ok(vec![Some(self.norm.silu_gradient(&inputs[0], &self.conv.input_gradient((h, w), dy)?)?)])
+        Ok(vec![Some(self.norm.silu_vjp(&inputs[0], &self.conv.input_vjp((h, w), dy)?)?)])
     }
 }
 

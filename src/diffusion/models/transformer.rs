@@ -108,10 +108,10 @@ impl Block for TransformerBlock {
     }
 
     /// Only the attentions are computed again under autodiff.
-    fn gradient(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+    fn vjp(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let attend = |x: &[Tensor]| Ok(self.attend(&x[0], &x[1], x.get(2))?);
-        let feed = |x: Tensor| Ok(self.ff.gradient_add(&self.norm3, &x, dy)?);
-        Ok(ops::pull_back(attend, inputs, wanted, feed)?)
+        let feed = |x: Tensor| Ok(self.ff.vjp_add(&self.norm3, &x, dy)?);
+        Ok(ops::vjp(attend, inputs, wanted, feed)?)
     }
 }
 

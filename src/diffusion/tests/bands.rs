@@ -1,5 +1,6 @@
 //! Large pictures go through the autoencoder in bands: the result is that of the whole picture at once.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

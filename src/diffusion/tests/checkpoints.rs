@@ -1,15 +1,16 @@
 //! Checkpoints in the forms in which people have them: recognised, complete, and told apart.
 //!
-//! Files of full size have real names and shapes (fixtures/keys/original.tsv) and no content: they are sparse and take no
-//! space. That the numbers are right as well is shown by tests/weights/full_size.py.
+//! Files of full size have real names and shapes (those of lsregen-weights) and no content: they are sparse and take no
+//! space. That the numbers are right as well is shown by tools/weights/full_size.py.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::load;
 use candle_core::{DType, Device, Tensor};
-use common::{fixture, shapes};
+use common::{keys, shapes};
 use lsregen_diffusion::models::config::AttentionType;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
 use lsregen_diffusion::models::{Blueprint, Family, Model, ModelSource, Place, Survey};
@@ -18,7 +19,7 @@ use serde_json::json;
 
 /// Name and shape of each tensor of a file in the original layout.
 fn original(file: &str) -> Vec<(String, Vec<usize>)> {
-    let table = std::fs::read_to_string(fixture("keys/original.tsv")).unwrap();
+    let table = std::fs::read_to_string(keys("original.tsv")).unwrap();
     let rows = table.lines().map(|line| line.split('\t').collect::<Vec<_>>());
     let rows = rows.filter(|row| row[0] == file);
     rows.map(|row| (row[1].to_string(), serde_json::from_str(row[3]).unwrap())).collect()

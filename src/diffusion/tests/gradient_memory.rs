@@ -1,5 +1,6 @@
 //! Memory of gradients through networks, counted at the allocator: what is kept, what the budget does, and how it grows.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,6 +1,7 @@
 //! Gradients through whole networks, and attention maps: against diffusers and torch's autograd on the same weights, on
 //! fixtures that `fixtures/gradients.py` made, and against finite differences.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::collections::HashMap;

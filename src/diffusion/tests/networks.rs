@@ -1,11 +1,12 @@
 //! Every network against diffusers and transformers, on fixtures that `fixtures/networks.py` made.
 
+#[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, fixture, shapes, tensors};
+use common::{assert_close, fixture, keys, shapes, tensors};
 use lsregen_diffusion::models::clip::ClipTextModel;
 use lsregen_diffusion::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use lsregen_diffusion::models::gligen::Grounding;
@@ -235,7 +236,7 @@ type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Names and shapes of a real checkpoint, from `fixtures/keys`.
 fn real(name: &str) -> Weights {
-    let text = std::fs::read_to_string(fixture(&format!("keys/{name}.json"))).unwrap();
+    let text = std::fs::read_to_string(keys(&format!("{name}.json"))).unwrap();
     let shapes: Shapes = serde_json::from_str(&text).unwrap();
     Weights::new(TensorMap::declared(name, shapes), &f32s())
 }
@@ -280,7 +281,7 @@ fn real_checkpoints_load_name_by_name() {
 #[test]
 fn faults_of_checkpoints_are_named() {
     let shapes = |edit: &dyn Fn(&mut Shapes)| {
-        let text = std::fs::read_to_string(fixture("keys/sd14-unet.json")).unwrap();
+        let text = std::fs::read_to_string(keys("sd14-unet.json")).unwrap();
         let mut shapes: Shapes = serde_json::from_str(&text).unwrap();
         edit(&mut shapes);
         let w = Weights::new(TensorMap::declared("unet.safetensors", shapes), &f32s());

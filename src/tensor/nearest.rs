@@ -1,0 +1,28 @@
+//! The names that there are, where one that was asked for is not among them.
+
+use std::cmp::Reverse;
+
+/// Names that a message lists.
+const LISTED: usize = 8;
+
+/// Likeness is measured letter by letter: names beyond this length and number are not compared.
+const LONGEST: usize = 200;
+const MOST: usize = 100_000;
+
+/// `a`, `b`, and 7 more: those likest to `name` first.
+pub fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_lowercase();
+    let likeness = |other: &str| match (other.len(), name.len()) {
+        (..=LONGEST, ..=LONGEST) => (strsim::jaro_winkler(&last(name), &last(other)) * 1e6) as u32,
+        _ => 0,
+    };
+    let mut names: Vec<_> = names.into_iter().take(MOST).map(|other| (Reverse(likeness(other)), other)).collect();
+    names.sort();
+    let more = names.len().saturating_sub(LISTED);
+    let shown: Vec<_> = names.iter().take(LISTED).map(|(_, name)| format!("`{name}`")).collect();
+    match (shown.len(), more) {
+        (0, _) => "nothing".into(),
+        (_, 0) => shown.join(", "),
+        _ => format!("{}, and {more} more", shown.join(", ")),
+    }
+}

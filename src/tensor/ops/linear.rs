@@ -1,0 +1,317 @@
+//! Affine maps as matrix products by `gemm`, between token-first and channel-first layouts without transposing either.
+//!
+//! Weights in half precision are widened a block of rows at a time, and each block is multiplied while it is in a cache.
+
+use std::ops::Range;
+
+use candle_core::{Result, Shape, Tensor};
+use gemm::{Parallelism, gemm};
+use rayon::prelude::*;
+
+use super::kernel::{Arg, Kernel, apply1, apply2, read_numbers, read_some};
+use super::plain;
+use super::simd::Shared;
+use super::widen::Numbers;
+
+/// Multiply-adds below which threads cost more than they bring.
+const WORTH_THREADS: usize = 1 << 21;
+
+/// Tokens up to which each thread widens and multiplies blocks of its own. Beyond, all threads work on the same block:
+/// it may then be larger, and the tokens, which are read once a block, are read less often.
+const FEW_TOKENS: usize = 256;
+
+/// Weights of a block that a thread has for itself, and of one that all share: 512 KiB and 4 MiB once they are f32.
+const OWN_BLOCK: usize = 1 << 17;
+const SHARED_BLOCK: usize = 1 << 20;
+
+/// Which of its dimensions a tensor of features has first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// (…, N, C): the features of a token beside each other.
+    Tokens,
+    /// (B, C, …): a plane for each feature.
+    Channels,
+}
+
+/// `x Wᵀ + b`. `x` (…, in), `weight` (out, in), `bias` (out).
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    linear_between(x, weight, bias, None, (Layout::Tokens, Layout::Tokens))
+}
+
+/// `x Wᵀ + b + add` from one layout to another.
+///
+/// From [`Layout::Channels`] the dimensions after the second are one in tokens; to channels, they are those of `add`.
+/// `add` is in the result's shape; without it the result has rank 3, or `x`'s rank where the layout stays. The weight may
+/// be in half precision, to be computed with in `x`'s dtype.
+pub fn linear_between(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    add: Option<&Tensor>,
+    (from, to): (Layout, Layout),
+) -> Result<Tensor> {
+    let linear = Linear { weight: weight.clone(), turned: false, bias: bias.cloned(), from, to };
+    match add {
+        Some(add) => apply2(linear, x, add),
+        None => apply1(linear, x),
+    }
+}
+
+/// The gradient of [`linear`]'s input from that of its result, neither of them tracked by autodiff: `dy W`.
+pub fn linear_vjp(weight: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let (from, to) = (Layout::Tokens, Layout::Tokens);
+    apply1(Linear { weight: weight.clone(), turned: true, bias: None, from, to }, dy)
+}
+
+struct Linear {
+    /// (to, from), or (from, to) if `turned`.
+    weight: Tensor,
+    turned: bool,
+    bias: Option<Tensor>,
+    from: Layout,
+    to: Layout,
+}
+
+/// The sizes of one map: `batch` products of (tokens, from) with (from, to).
+struct Sizes {
+    batch: usize,
+    tokens: usize,
+    from: usize,
+    to: usize,
+    result: Vec<usize>,
+}
+
+impl Linear {
+    fn sizes(&self, x: &[usize], add: Option<&[usize]>) -> Result<Sizes> {
+        let (mut to, mut from) = self.weight.dims2()?;
+        if self.turned {
+            (to, from) = (from, to);
+        }
+        let (batch, tokens, features, result) = match (self.from, self.to, x) {
+            (Layout::Tokens, Layout::Tokens, [rest @ .., c]) => (1, rest.iter().product(), *c, [rest, &[to]].concat()),
+            (Layout::Tokens, Layout::Channels, &[b, n, c]) => (b, n, c, vec![b, to, n]),
+            (Layout::Channels, Layout::Tokens, [b, c, rest @ ..]) => {
+                let n = rest.iter().product();
+                (*b, n, *c, vec![*b, n, to])
+            }
+            (Layout::Channels, Layout::Channels, [b, c, rest @ ..]) => {
+                (*b, rest.iter().product(), *c, [&[*b, to], rest].concat())
+            }
+            _ => candle_core::bail!("linear: cannot take {x:?} from {:?} to {:?}", self.from, self.to),
+        };
+        if features != from || self.bias.as_ref().is_some_and(|b| b.dims() != [to]) {
+            let bias = self.bias.as_ref().map(Tensor::dims);
+            candle_core::bail!("linear: {features} features for weights {from}→{to}, bias {bias:?}");
+        }
+        let result = match add {
+            Some(add) if add == result => result,
+            // What was one dimension of tokens becomes those of a picture.
+            Some([b, c, rest @ ..]) if self.to == Layout::Channels && [*b, *c, rest.iter().product()] == *result => {
+                [&[*b, *c], rest].concat()
+            }
+            Some(add) => candle_core::bail!("linear: cannot add {add:?} to {result:?}"),
+            None => result,
+        };
+        Ok(Sizes { batch, tokens, from, to, result })
+    }
+
+    fn multiply(&self, x: Arg, add: Option<Arg>) -> Result<(Vec<f32>, Shape)> {
+        let z = self.sizes(x.dims, add.map(|a| a.dims))?;
+        let mut y = read_some(self.bias.as_ref(), |bias| self.start(&z, bias, add.map(|a| a.data)))?;
+        let len = z.batch * z.tokens * z.to;
+        // What `start` wrote stays there.
+        y.clear();
+        let room = Shared::new(&mut y.spare_capacity_mut()[..len]);
+        let add = self.bias.is_some() || add.is_some();
+        let product = Product { x: x.data, y: room, add, from: self.from, to: self.to, turned: self.turned, z: &z };
+        read_numbers(&self.weight, |weight| product.all(weight))?;
+        // SAFETY: the products are written.
+        unsafe { y.set_len(len) };
+        Ok((y, Shape::from(z.result)))
+    }
+
+    /// What the products are added to: bias, addend, or their sum; without either, nothing is written to the room for
+    /// the products.
+    fn start(&self, z: &Sizes, bias: Option<&[f32]>, add: Option<&[f32]>) -> Vec<f32> {
+        let (n, o) = (z.tokens, z.to);
+        let len = z.batch * n * o;
+        let Some(bias) = bias else { return add.map_or_else(|| Vec::with_capacity(len), <[f32]>::to_vec) };
+        let mut y = Vec::with_capacity(len);
+        match (self.to, add) {
+            (Layout::Tokens, None) => (0..z.batch * n).for_each(|_| y.extend_from_slice(bias)),
+            (Layout::Tokens, Some(add)) => {
+                add.chunks_exact(o.max(1)).for_each(|row| y.extend(row.iter().zip(bias).map(|(a, b)| a + b)))
+            }
+            (Layout::Channels, None) => (0..z.batch * o).for_each(|i| y.resize(y.len() + n, bias[i % o])),
+            (Layout::Channels, Some(add)) => {
+                let rows = add.chunks_exact(n.max(1)).enumerate();
+                rows.for_each(|(i, row)| y.extend(row.iter().map(|a| a + bias[i % o])))
+            }
+        }
+        y
+    }
+
+    fn plain_form(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
+        let z = self.sizes(x.dims(), add.map(Tensor::dims))?;
+        let x = match self.from {
+            Layout::Tokens => x.clone(),
+            Layout::Channels => x.reshape((z.batch, z.from, z.tokens))?.transpose(1, 2)?,
+        };
+        let weight = if self.turned { &self.weight.t()? } else { &self.weight };
+        let y = plain::linear(&x, weight, self.bias.as_ref())?;
+        match self.to {
+            Layout::Tokens => Ok(y),
+            Layout::Channels => y.transpose(1, 2)?.reshape(z.result),
+        }
+    }
+
+    /// dx = dy W, in x's layout.
+    fn input_vjp(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (weight, turned) = (self.weight.clone(), !self.turned);
+        apply1(Linear { weight, turned, bias: None, from: self.to, to: self.from }, dy)?.reshape(x.shape())
+    }
+}
+
+/// The matrix product of an affine map.
+struct Product<'a> {
+    x: &'a [f32],
+    /// Room for batch·tokens·to numbers; with `add`, they are there and added to.
+    y: Shared,
+    add: bool,
+    from: Layout,
+    to: Layout,
+    turned: bool,
+    z: &'a Sizes,
+}
+
+impl Product<'_> {
+    /// By all of `weight`.
+    fn all(&self, weight: Numbers) {
+        let z = self.z;
+        let threads = match z.batch * z.tokens * z.from * z.to {
+            ..WORTH_THREADS => 1,
+            _ => rayon::current_num_threads(),
+        };
+        // As the weight lies in memory.
+        let (rows, width) = if self.turned { (z.from, z.to) } else { (z.to, z.from) };
+        if let Numbers::F32(weight) = weight {
+            return self.rows(0..rows, weight, threads);
+        }
+        // Blocks of the same size but for one row: `gemm` takes other ways for very small ones. Those of a turned weight
+        // add to the same results, so they are taken in turn.
+        let few = z.batch * z.tokens <= FEW_TOKENS && !self.turned;
+        let most = (if few { OWN_BLOCK } else { SHARED_BLOCK } / width.max(1)).max(1);
+        let blocks = rows.div_ceil(most).max(if few { threads.min(rows) } else { 1 });
+        let block = |i: usize| i * rows / blocks..(i + 1) * rows / blocks;
+        if few && threads > 1 {
+            (0..blocks).into_par_iter().for_each_init(Vec::new, |room, i| {
+                let rows = block(i);
+                let numbers = rows.start * width..rows.end * width;
+                self.rows(rows, weight.widened(numbers, room), 1);
+            });
+            return;
+        }
+        let mut room = vec![0f32; rows.div_ceil(blocks.max(1)) * width];
+        for rows in (0..blocks).map(block) {
+            let (start, room) = (rows.start * width, &mut room[..rows.len() * width]);
+            if threads == 1 {
+                weight.widen(start, room);
+            } else {
+                let part = room.len().div_ceil(threads).max(1);
+                let parts = room.par_chunks_mut(part).enumerate();
+                parts.for_each(|(i, part_of_room)| weight.widen(start + i * part, part_of_room));
+            }
+            self.rows(rows, room, threads);
+        }
+    }
+
+    /// By `weight`, which are some `rows` of the whole as it lies in memory.
+    fn rows(&self, rows: Range<usize>, weight: &[f32], threads: usize) {
+        let (n, c, o) = (self.z.tokens, self.z.from, self.z.to);
+        let (whole, width) = if self.turned { (c, o) } else { (o, c) };
+        assert!(rows.end <= whole && weight.len() == rows.len() * width && self.x.len() == self.z.batch * n * c);
+        // (of a feature, of a token)
+        let strides = |layout, c: usize| match layout {
+            Layout::Tokens => (1, c),
+            Layout::Channels => (n, 1),
+        };
+        let ((x_feature, x_token), (y_feature, y_token)) = (strides(self.from, c), strides(self.to, o));
+        // Some features of the result, or some of the input's part in all of it.
+        let (features, inner) = if self.turned { (o, rows.len()) } else { (rows.len(), c) };
+        let (row, column) = if self.turned { (1, o) } else { (c, 1) };
+        let (x_start, y_start) = if self.turned { (rows.start * x_feature, 0) } else { (0, rows.start * y_feature) };
+        let add = self.add || self.turned && rows.start > 0;
+        let threads = if threads == 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
+        for i in 0..self.z.batch {
+            let x = &self.x[i * n * c..][..n * c];
+            // SAFETY: `y` has room for batch·n·o numbers, `x` holds n·c and `weight` its rows, and the strides walk
+            // exactly these. What `y` holds is only read where it was written. No two calls at a time share results.
+            unsafe {
+                gemm(
+                    features,
+                    n,
+                    inner,
+                    self.y.at(i * n * o + y_start),
+                    y_token as isize,
+                    y_feature as isize,
+                    add,
+                    weight.as_ptr(),
+                    column as isize,
+                    row as isize,
+                    x.as_ptr().add(x_start.min(x.len())),
+                    x_token as isize,
+                    x_feature as isize,
+                    1.0,
+                    1.0,
+                    false,
+                    false,
+                    false,
+                    threads,
+                );
+            }
+        }
+    }
+}
+
+impl Kernel<1> for Linear {
+    const NAME: &'static str = "linear";
+    const HALF_WEIGHTS: bool = true;
+
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [Some(&self.weight), self.bias.as_ref()]
+    }
+
+    fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
+        self.multiply(x, None)
+    }
+
+    fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
+        self.plain_form(x, None)
+    }
+
+    fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(self.input_vjp(x, dy)?)])
+    }
+}
+
+impl Kernel<2> for Linear {
+    const NAME: &'static str = "linear and sum";
+    const HALF_WEIGHTS: bool = true;
+
+    fn constants(&self) -> [Option<&Tensor>; 2] {
+        [Some(&self.weight), self.bias.as_ref()]
+    }
+
+    fn fast(&self, [x, add]: [Arg; 2]) -> Result<(Vec<f32>, Shape)> {
+        self.multiply(x, Some(add))
+    }
+
+    fn plain(&self, [x, add]: [&Tensor; 2]) -> Result<Tensor> {
+        self.plain_form(x, Some(add))? + add
+    }
+
+    fn vjp(&self, [x, _]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let dx = wanted[0].then(|| self.input_vjp(x, dy)).transpose()?;
+        Ok([dx, Some(dy.clone())])
+    }
+}

@@ -1,0 +1,89 @@
+//! The models that every build carries: `shapes/gligen`, `shapes/xl` and `shapes/clip`, about 21 MB.
+//!
+//! They are embedded as they are, so that they are there whatever the working directory, for an installed binary and
+//! without a cache to keep in order. Uncompressed, because f16 weights hardly shrink and because a tensor is then read
+//! straight from the executable's pages, which the system loads when they are touched. Files of equal content (the
+//! common autoencoder, the tokenizers) are kept once: the compiler unites equal constants of a crate.
+
+use crate::ModelFiles;
+
+type Table = &'static [(&'static str, &'static [u8])];
+
+/// Files of `models/shapes/$model`.
+macro_rules! table {
+    ($model:literal: $($path:literal)*) => {
+        &[$((
+            $path,
+            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/shapes/", $model, "/", $path)).as_slice(),
+        )),*]
+    };
+}
+
+const GLIGEN: Table = table!("gligen":
+    "model_index.json"
+    "scheduler/scheduler_config.json"
+    "tokenizer/vocab.json"
+    "tokenizer/merges.txt"
+    "tokenizer/tokenizer_config.json"
+    "tokenizer/special_tokens_map.json"
+    "text_encoder/config.json"
+    "text_encoder/model.safetensors"
+    "unet/config.json"
+    "unet/diffusion_pytorch_model.safetensors"
+    "vae/config.json"
+    "vae/diffusion_pytorch_model.safetensors"
+);
+
+const XL: Table = table!("xl":
+    "model_index.json"
+    "scheduler/scheduler_config.json"
+    "tokenizer/vocab.json"
+    "tokenizer/merges.txt"
+    "tokenizer/tokenizer_config.json"
+    "tokenizer/special_tokens_map.json"
+    "tokenizer_2/vocab.json"
+    "tokenizer_2/merges.txt"
+    "tokenizer_2/tokenizer_config.json"
+    "tokenizer_2/special_tokens_map.json"
+    "text_encoder/config.json"
+    "text_encoder/model.safetensors"
+    "text_encoder_2/config.json"
+    "text_encoder_2/model.safetensors"
+    "unet/config.json"
+    "unet/diffusion_pytorch_model.safetensors"
+    "vae/config.json"
+    "vae/diffusion_pytorch_model.safetensors"
+);
+
+/// The built-in models. A static, not a constant: that would be copied, bytes and all, into every crate that uses it.
+pub static BUILTIN: [ModelFiles; 2] = [
+    ModelFiles::Embedded { name: "shapes/gligen", files: GLIGEN },
+    ModelFiles::Embedded { name: "shapes/xl", files: XL },
+];
+
+const CLIP: Table = table!("clip":
+    "config.json"
+    "model.safetensors"
+    "preprocessor_config.json"
+    "vocab.json"
+    "merges.txt"
+    "tokenizer_config.json"
+    "special_tokens_map.json"
+);
+
+/// The built-in CLIP, of the same world.
+pub static BUILTIN_CLIP: ModelFiles = ModelFiles::Embedded { name: "shapes/clip", files: CLIP };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_files_are_kept_once() {
+        let place = |table: Table, path: &str| table.iter().find(|(p, _)| *p == path).unwrap().1.as_ptr_range();
+        for path in ["vae/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json"] {
+            assert_eq!(place(GLIGEN, path), place(XL, path), "{path}");
+        }
+        assert_eq!(place(GLIGEN, "tokenizer/vocab.json"), place(CLIP, "vocab.json"));
+    }
+}

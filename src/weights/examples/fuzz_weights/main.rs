@@ -1,0 +1,197 @@
+//! Opens weights files that nobody would write, as many as asked for: none may panic, or take more memory than its own
+//! size explains, and every one that is refused must be named.
+//!
+//!     cargo run --release --example fuzz_weights -p lsregen-weights -- COUNT [SEED]
+//!     cargo run --release --example fuzz_weights -p lsregen-weights -- large [BYTES]   files built to take memory
+//!
+//! How much memory a file may cost: [`ALLOWED`] bytes for each of its own, and [`CONSTANT`]. A header costs more in
+//! memory than in the file. Of a pickle, sixteen bytes are kept for each byte of the file; a vector that doubles has the
+//! old half beside the new, hence 48. The safetensors crate takes JSON apart before it knows what a number is for: two
+//! bytes (`1,`) become a value of 32, hence 48 again. What memory must never follow is a *claim*: a length of 2^40 in a file of 100
+//! bytes.
+
+mod files;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use files::{Corpus, LARGE, load, open};
+
+const ALLOWED: usize = 48;
+const CONSTANT: usize = 4 << 20;
+
+/// Longer texts are not read.
+const MESSAGE: usize = 1000;
+
+/// Counts the bytes that are in use.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn grow(bytes: usize) {
+    PEAK.fetch_max(LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes, Ordering::Relaxed);
+}
+
+// SAFETY: all is left to the system's allocator; only numbers are kept beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Old and new may be there at once.
+        grow(size);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static MEMORY: Counting = Counting;
+
+/// What happened to the files of one way of making.
+#[derive(Default)]
+struct Row {
+    cases: usize,
+    panics: usize,
+    errors: usize,
+    opened: usize,
+    loaded: usize,
+    /// Memory beyond the constant, for each byte of the file; and memory.
+    ratio: f64,
+    peak: usize,
+    seconds: f64,
+    faults: usize,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    // A thread has a smaller stack than the program: what is too deep shows sooner.
+    let worker = std::thread::Builder::new().stack_size(1 << 20).spawn(move || work(&arguments));
+    worker.map_or(ExitCode::FAILURE, |worker| worker.join().unwrap_or(ExitCode::FAILURE))
+}
+
+fn work(arguments: &[String]) -> ExitCode {
+    let number = |index: usize| arguments.get(index).and_then(|argument| argument.parse::<u64>().ok());
+    let (large, count) = (arguments.first().is_some_and(|a| a == "large"), number(0));
+    if !large && count.is_none() {
+        eprintln!("usage: fuzz_weights COUNT [SEED] | large [BYTES]");
+        return ExitCode::from(2);
+    }
+    let Ok(folder) = tempfile::tempdir() else {
+        eprintln!("no temporary folder can be made");
+        return ExitCode::from(2);
+    };
+    let mut table: BTreeMap<&str, Row> = BTreeMap::new();
+    let written = if large {
+        LARGE.iter().try_for_each(|(way, make)| {
+            let bytes = make(number(1).unwrap_or(16 << 20) as usize);
+            let path = folder.path().join("case.weights");
+            std::fs::write(&path, &bytes)?;
+            let size = bytes.len();
+            drop(bytes);
+            judge(&path, size, way, table.entry(way).or_default());
+            Ok(())
+        })
+    } else {
+        let corpus = Corpus::read(Path::new(env!("CARGO_MANIFEST_DIR")));
+        let first = number(1).unwrap_or(0);
+        (first..first.saturating_add(count.unwrap_or(0))).try_for_each(|seed| {
+            let (way, path, size) = corpus.write(seed, folder.path())?;
+            judge(&path, size, &format!("seed {seed}, {way}"), table.entry(way).or_default());
+            Ok(())
+        })
+    };
+    if let Err(error) = written.map_err(|error: std::io::Error| error) {
+        eprintln!("{}: {error}", folder.path().display());
+        return ExitCode::from(2);
+    }
+    print(&table)
+}
+
+/// Opens a file and loads what is in it; tells of it what must not be.
+fn judge(path: &Path, size: usize, name: &str, row: &mut Row) {
+    row.cases += 1;
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let begin = Instant::now();
+    let opened = catch_unwind(AssertUnwindSafe(|| open(path)));
+    row.seconds = row.seconds.max(begin.elapsed().as_secs_f64());
+    let peak = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+    row.peak = row.peak.max(peak);
+    row.ratio = row.ratio.max(peak.saturating_sub(CONSTANT) as f64 / size.max(1) as f64);
+    if peak > ALLOWED * size + CONSTANT {
+        println!("{name}: {peak} bytes of memory for a file of {size}");
+        row.faults += 1;
+    }
+    match opened {
+        Err(_) => {
+            println!("{name}: panicked");
+            row.panics += 1;
+        }
+        Ok(Err(error)) => {
+            row.errors += 1;
+            let folder = path.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
+            if !error.contains(&folder) || error.len() > MESSAGE {
+                println!("{name}: an error of {} bytes: {error:.200}", error.len());
+                row.faults += 1;
+            }
+        }
+        Ok(Ok(sorted)) => {
+            row.opened += 1;
+            match catch_unwind(AssertUnwindSafe(|| load(sorted))) {
+                Ok(count) => row.loaded += count,
+                Err(_) => {
+                    println!("{name}: panicked while tensors were loaded");
+                    row.panics += 1;
+                }
+            }
+        }
+    }
+}
+
+fn print(table: &BTreeMap<&str, Row>) -> ExitCode {
+    println!(
+        "{:<42} {:>7} {:>6} {:>7} {:>7} {:>8} {:>10} {:>9} {:>9}",
+        "made by", "cases", "panics", "errors", "opened", "tensors", "peak KiB", "per byte", "slowest s"
+    );
+    let mut good = true;
+    for (way, row) in table {
+        good &= row.panics + row.faults == 0;
+        println!(
+            "{way:<42} {:>7} {:>6} {:>7} {:>7} {:>8} {:>10} {:>9.1} {:>9.4}",
+            row.cases,
+            row.panics,
+            row.errors,
+            row.opened,
+            row.loaded,
+            row.peak >> 10,
+            row.ratio,
+            row.seconds
+        );
+    }
+    let sum = |of: fn(&Row) -> usize| table.values().map(of).sum::<usize>();
+    let (cases, panics, faults) = (sum(|r| r.cases), sum(|r| r.panics), sum(|r| r.faults));
+    println!(
+        "{cases} files: {} opened, {} refused, {panics} panics, {faults} other faults",
+        sum(|r| r.opened),
+        sum(|r| r.errors)
+    );
+    println!("memory allowed: {ALLOWED} bytes for each of the file's, and {} KiB", CONSTANT >> 10);
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,302 @@
+//! Questions to the hub: what is in a repository, and the content of one file. And what its refusals mean.
+
+use std::io;
+use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use ureq::config::RedirectAuthHeaders;
+use ureq::http::{Response, StatusCode};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body};
+
+use super::cache::is_commit;
+use super::reference::is_inside;
+use super::{Hub, HubRef};
+use crate::{Error, Result};
+use lsregen_tensor::nearest;
+
+/// Bytes of the longest answer that is no file: the list of a repository of several hundred thousand files.
+const LONGEST_ANSWER: u64 = 128 << 20;
+
+const SEGMENT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const PATH: AsciiSet = SEGMENT.remove(b'/');
+
+/// A repository at one commit.
+pub(super) struct Listing {
+    pub commit: String,
+    pub files: Vec<RemoteFile>,
+}
+
+/// A file of the hub. What the list does not tell is asked for by [`Client::complete`].
+#[derive(Clone)]
+pub(super) struct RemoteFile {
+    pub path: String,
+    pub size: Option<u64>,
+    /// The SHA-256 of a large file, the git object of a small one.
+    pub etag: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    blob_id: Option<String>,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Deserialize)]
+struct Lfs {
+    sha256: String,
+    size: Option<u64>,
+}
+
+pub(super) struct Client<'a> {
+    hub: &'a Hub,
+    of: &'a HubRef,
+    agent: Agent,
+}
+
+impl<'a> Client<'a> {
+    pub fn new(hub: &'a Hub, of: &'a HubRef) -> Result<Client<'a>> {
+        let mut tls = TlsConfig::builder();
+        if let Some(path) = &hub.certificates {
+            let pem = std::fs::read(path).map_err(Error::io(path))?;
+            let certificates = parse_pem(&pem).filter_map(|item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                _ => None,
+            });
+            let certificates: Vec<_> = certificates.collect();
+            if certificates.is_empty() {
+                return Err(Error::input(format!("{}: holds no certificate in PEM form", path.display())));
+            }
+            tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates)));
+        }
+        let config = Agent::config_builder()
+            .tls_config(tls.build())
+            .http_status_as_error(false)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .timeout_resolve(Some(hub.timeout))
+            .timeout_connect(Some(hub.timeout))
+            .timeout_per_read(Some(hub.timeout))
+            .timeout_per_write(Some(hub.timeout))
+            .user_agent(concat!("lsregen/", env!("CARGO_PKG_VERSION")));
+        Ok(Client { hub, of, agent: config.build().into() })
+    }
+
+    /// The files of the repository at the revision.
+    pub fn list(&self) -> Result<Listing> {
+        let revision = utf8_percent_encode(self.of.revision(), &SEGMENT);
+        let address = format!("{}/revision/{revision}?blobs=true", self.repository());
+        let answer = self.get(&address, None)?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Err(self.not_there());
+        }
+        let info: Info = self.json(answer, &address)?;
+        if !is_commit(&info.sha) {
+            return Err(self.strange(&address, "it names no commit"));
+        }
+        let file = |s: Sibling| match s.lfs {
+            Some(lfs) => RemoteFile { path: s.rfilename, size: lfs.size.or(s.size), etag: tag(&lfs.sha256) },
+            None => RemoteFile { path: s.rfilename, size: s.size, etag: s.blob_id.as_deref().and_then(tag) },
+        };
+        let files = info.siblings.into_iter().filter(|sibling| is_inside(&sibling.rfilename)).map(file).collect();
+        Ok(Listing { commit: info.sha, files })
+    }
+
+    /// Asks for the size and the name of the content, where a mirror's list told not.
+    pub fn complete(&self, file: &RemoteFile, commit: &str) -> Result<(String, u64)> {
+        let address = self.address(&file.path, commit);
+        // The hub answers with where the content lies, and beside it with what it is: not to be followed.
+        let request = self.agent.head(&address).config().max_redirects(0).build();
+        let answer = self.authorized(request).header("Accept-Encoding", "identity").call();
+        let answer = answer.map_err(|error| self.unreachable(error))?;
+        if answer.status().is_client_error() || answer.status().is_server_error() {
+            return Err(self.refused(answer, &address));
+        }
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let etag = header("x-linked-etag").or_else(|| header("etag"));
+        let own_size = header("content-length").filter(|_| answer.status().is_success());
+        let size = header("x-linked-size").or(own_size).and_then(|size| size.parse().ok());
+        let etag = file.etag.clone().or_else(|| tag(etag?.trim_start_matches("W/").trim_matches('"')));
+        let missing = || self.strange(&address, "it tells not the size and the ETag of the file");
+        etag.zip(file.size.or(size)).ok_or_else(missing)
+    }
+
+    /// The content of a file from a byte on; only the answer's status tells whether the server follows `from`.
+    pub fn content(&self, file: &RemoteFile, commit: &str, from: u64) -> Result<Response<Body>, Failure> {
+        let address = self.address(&file.path, commit);
+        let answer = self.get(&address, (from > 0).then_some(from)).map_err(Failure::Passing)?;
+        match answer.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => Ok(answer),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(Failure::Passing(self.refused(answer, &address)))
+            }
+            _ => Err(Failure::Final(self.refused(answer, &address))),
+        }
+    }
+
+    /// Why `path` is not among the files.
+    pub fn no_file(&self, path: &str, listing: &Listing) -> Error {
+        let names = nearest(path, listing.files.iter().map(|file| file.path.as_str()));
+        Error::input(format!("{}: the repository has no `{path}`; it has {names}", self.of))
+    }
+
+    /// Why nothing was chosen of the files.
+    pub fn nothing(&self, files: &[String]) -> Error {
+        let weights = |name: &&str| [".safetensors", ".ckpt", ".bin", ".gguf"].iter().any(|end| name.ends_with(end));
+        let names = nearest("", files.iter().map(String::as_str).filter(weights));
+        Error::input(format!(
+            "{}: no model in diffusers' layout; of files with weights there is {names}: name one, as in hf:{}:FILE",
+            self.of,
+            self.of.id()
+        ))
+    }
+
+    fn repository(&self) -> String {
+        format!("{}/api/models/{}", self.hub.endpoint, self.of.id())
+    }
+
+    fn address(&self, path: &str, commit: &str) -> String {
+        format!("{}/{}/resolve/{commit}/{}", self.hub.endpoint, self.of.id(), utf8_percent_encode(path, &PATH))
+    }
+
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.hub.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    fn get(&self, address: &str, from: Option<u64>) -> Result<Response<Body>> {
+        let mut request = self.authorized(self.agent.get(address)).header("Accept-Encoding", "identity");
+        if let Some(from) = from {
+            request = request.header("Range", format!("bytes={from}-"));
+        }
+        request.call().map_err(|error| self.unreachable(error))
+    }
+
+    fn json<T: DeserializeOwned>(&self, mut answer: Response<Body>, address: &str) -> Result<T> {
+        if !answer.status().is_success() {
+            return Err(self.refused(answer, address));
+        }
+        let text = answer.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec();
+        let text = text.map_err(|error| self.unreachable(error))?;
+        serde_json::from_slice(&text).map_err(|error| self.strange(address, &error.to_string()))
+    }
+
+    /// Which of repository and revision is not there, and what is.
+    fn not_there(&self) -> Error {
+        #[derive(Deserialize)]
+        struct Named {
+            #[serde(alias = "id")]
+            name: String,
+        }
+        #[derive(Deserialize)]
+        struct Refs {
+            #[serde(default)]
+            branches: Vec<Named>,
+            #[serde(default)]
+            tags: Vec<Named>,
+        }
+        let ask = |address: &str| self.get(address, None).ok();
+        let refs = format!("{}/refs", self.repository());
+        if let Some(refs) = ask(&refs).and_then(|answer| self.json::<Refs>(answer, &refs).ok()) {
+            let names = refs.branches.iter().chain(&refs.tags).map(|named| named.name.as_str());
+            let names = nearest(self.of.revision(), names);
+            return Error::input(format!("{}: no branch, tag or commit of this name; there is {names}", self.of));
+        }
+        let others = format!("{}/api/models?author={}&limit=500", self.hub.endpoint, self.of.owner);
+        let others = ask(&others).and_then(|answer| self.json::<Vec<Named>>(answer, &others).ok()).unwrap_or_default();
+        let hint = match nearest(&self.of.id(), others.iter().map(|named| named.name.as_str())) {
+            names if others.is_empty() => format!("{} has {names} there; check the name", self.of.owner),
+            names => format!("{} has {names}", self.of.owner),
+        };
+        Error::input(format!("{}: {} has no such repository; {hint}", self.of, self.hub.endpoint))
+    }
+
+    fn refused(&self, mut answer: Response<Body>, address: &str) -> Error {
+        let status = answer.status();
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_string);
+        let (code, message) = (header("x-error-code"), header("x-error-message"));
+        let message = message.or_else(|| {
+            #[derive(Deserialize)]
+            struct Said {
+                error: String,
+            }
+            let text = answer.body_mut().with_config().limit(1 << 16).read_to_vec().ok()?;
+            Some(serde_json::from_slice::<Said>(&text).ok()?.error)
+        });
+        let said =
+            message.map(|m| format!(" (\"{}\")", m.chars().filter(|c| !c.is_control()).take(300).collect::<String>()));
+        let said = format!("the hub answers {}{}", status.as_u16(), said.unwrap_or_default());
+        let page = format!("{}/{}", self.hub.endpoint, self.of.id());
+        let advice = match (status.as_u16(), &self.hub.token) {
+            (401, Some(_)) if code.as_deref() != Some("GatedRepo") => format!(
+                "it does not know the token, or shows it no such repository: check the name, and set HF_TOKEN to a \
+                 valid token, or unset it; a gated model's licence is accepted at {page}"
+            ),
+            (401, _) => format!(
+                "there is no such repository, or it is private or gated: check the name; accept the licence at {page} \
+                 and set HF_TOKEN to a token of your account"
+            ),
+            (403, _) => format!(
+                "access is not granted: accept the licence at {page} with the account whose token HF_TOKEN is, and \
+                 see that the token may read gated repositories"
+            ),
+            (429, _) => "too many requests: try again later, or set HF_TOKEN".into(),
+            (500.., _) => "try again later".into(),
+            _ => format!("asked for {address}"),
+        };
+        Error::input(format!("{}: {said}: {advice}", self.of))
+    }
+
+    fn unreachable(&self, error: ureq::Error) -> Error {
+        let why = match &error {
+            ureq::Error::HostNotFound => "its name is not known here".to_string(),
+            ureq::Error::Timeout(_) => format!("no answer for {} s", self.hub.timeout.as_secs()),
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => "connection refused".into(),
+            error => error.to_string(),
+        };
+        let advice = if why.contains("certificate") {
+            "set SSL_CERT_FILE to the certificates of your proxy or mirror"
+        } else {
+            "check the network, set HTTPS_PROXY or a mirror as HF_ENDPOINT"
+        };
+        let kept = if self.hub.cached(self.of).is_some() { " (some of it is kept here)" } else { "" };
+        Error::input(format!(
+            "{}: {} cannot be reached: {why}; {advice}, or set HF_HUB_OFFLINE=1 to use only what was downloaded \
+             before{kept}",
+            self.of, self.hub.endpoint
+        ))
+    }
+
+    fn strange(&self, address: &str, what: &str) -> Error {
+        Error::input(format!(
+            "{}: {address} answers not as the hub does: {what}; is HF_ENDPOINT a mirror of it?",
+            self.of
+        ))
+    }
+}
+
+/// Why there is no content.
+pub(super) enum Failure {
+    /// It may be there a little later.
+    Passing(Error),
+    Final(Error),
+}
+
+/// The name of a content, if it can be a file's name.
+fn tag(etag: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (!etag.is_empty() && etag.len() <= 128 && etag.chars().all(plain)).then(|| etag.to_string())
+}
