@@ -10,6 +10,8 @@
 //! The modules stand in the order of this flow, and each uses only modules above it. The engine knows no tensor, image
 //! or model: those belong to the node types.
 
+#![warn(missing_docs)]
+
 // Texts, locations in them, and what is reported about them.
 mod text;
 // Memo keys.

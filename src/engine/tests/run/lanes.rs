@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
-use lsregen_engine::{Cancel, Event, Executor, Graph, Lanes, Outcome, RunRequest, Store};
+use lsregen_engine::{Cancel, Event, Executor, Graph, Lanes, Outcome, RunRequest, Store, Summary};
+use tokio::task::JoinHandle;
 
 use crate::fake::*;
 
@@ -89,16 +90,17 @@ fn nodes_never_share_the_device_and_go_on_beside_it() {
 #[derive(Clone)]
 struct Starter {
     executor: Executor,
-    orders: Arc<Mutex<Vec<RunRequest>>>,
-    summaries: Arc<Mutex<Vec<tokio::task::JoinHandle<lsregen_engine::Summary>>>>,
+    /// The runs that are to start, each with its number; the next one comes last.
+    requests: Arc<Mutex<Vec<(usize, RunRequest)>>>,
+    summaries: Arc<Mutex<Vec<(usize, JoinHandle<Summary>)>>>,
 }
 
 impl Starter {
     fn start(&self) {
-        let Some(order) = self.orders.lock().unwrap().pop() else { return };
-        let running = self.executor.start(order);
+        let Some((number, request)) = self.requests.lock().unwrap().pop() else { return };
+        let running = self.executor.start(request);
         let summary = tokio::runtime::Handle::current().spawn(running.finished());
-        self.summaries.lock().unwrap().push(summary);
+        self.summaries.lock().unwrap().push((number, summary));
     }
 }
 
@@ -117,8 +119,8 @@ fn two_runs(
     let (mut second, second_log) = world.order(&second, world.plan(&second).unwrap());
     second.cancel = Cancel::new();
     let executor = Executor::new(Lanes { cpu: 2, ..Lanes::NARROW }, world.store.clone());
-    let orders = Arc::new(Mutex::new(vec![second, first]));
-    let _ = starter.set(Starter { executor, orders, summaries: Arc::default() });
+    let requests = Arc::new(Mutex::new(vec![(1, second), (0, first)]));
+    let _ = starter.set(Starter { executor, requests, summaries: Arc::default() });
     let summaries = runtime().block_on(async {
         let starter = starter.get().unwrap();
         starter.start();
@@ -126,11 +128,11 @@ fn two_runs(
         while summaries.len() < 2 {
             let next = starter.summaries.lock().unwrap().pop();
             match next {
-                Some(summary) => summaries.push((summary.id(), summary.await.unwrap())),
+                Some((number, summary)) => summaries.push((number, summary.await.unwrap())),
                 None => tokio::task::yield_now().await,
             }
         }
-        summaries.sort_by_key(|(id, _)| *id);
+        summaries.sort_by_key(|(number, _)| *number);
         summaries
     });
     let mut summaries = summaries.into_iter().map(|(_, summary)| summary);

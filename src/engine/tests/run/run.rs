@@ -157,7 +157,7 @@ fn outputs_that_are_not_as_declared_are_a_bug_of_the_node() {
     let graph = Sketch::default().typed("liar", lying, make("x"), &[]).node("save", save("out"), &["liar.1"]).graph();
     assert_eq!(
         world.run(&graph).log()[2],
-        "fail liar: it gave [Text], but declares [Text, Text] (this is a bug of the node type `Make`)"
+        "fail liar: it returned [Text], but declares [Text, Text] (this is a bug of the node type `Make`)"
     );
 }
 
@@ -166,7 +166,7 @@ fn a_link_to_no_output_is_an_error_of_the_plan() {
     let world = World::new();
     let graph = Sketch::default().node("a", make("x"), &[]).node("save", save("out"), &["a.7"]).graph();
     let errors = world.plan(&graph).err().unwrap();
-    assert_eq!(errors[0].to_string(), "node `save`: it is linked to output 7 of `a`, which has none");
+    assert_eq!(errors[0].to_string(), "node `save`: it is linked to output 7 of `a`, which does not exist");
 }
 
 #[test]
