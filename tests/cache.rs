@@ -155,7 +155,10 @@ fn explain_names_the_ingredient() {
     assert!(text.contains("`cfg` was 2.0, is 3.0") && text.lines().count() == 3, "{text}");
     // Further up, once for each way down.
     let text = case.explain("image", "boxes=[{phrase: a star, box: [0, 0, 0.5, 0.5]}]");
-    assert!(text.contains("`guidance`, from guide (Invert):") && text.contains("from layout (GLIGENLayout):"), "{text}");
+    assert!(
+        text.contains("`guidance`, from guide (Invert):") && text.contains("from layout (GLIGENLayout):"),
+        "{text}"
+    );
     assert!(text.contains("`boxes` was [{") && text.contains("a star"), "{text}");
     let arguments = ["cache", "explain", "graphs/sdxl.yaml", "smaple"];
     let (_, stderr, code) = outcome(case.lsregen(&arguments).output().unwrap());

@@ -117,6 +117,7 @@ impl Plan {
     /// Returns the error of every node that cannot be planned, because a file cannot be read or the node's own code fails.
     /// Nodes that depend on such a node are not mentioned.
     pub fn new(graph: &Graph, host: &Arc<Host>, store: &Store, digests: &FileDigests) -> Result<Plan, Vec<PlanError>> {
+        let _span = tracing::info_span!("plan", nodes = graph.order().len()).entered();
         let mut steps = decide::decide(graph, host, store, keys::identify(graph, host, digests)?)?;
         decide::share(&mut steps);
         Ok(Plan { steps })
@@ -147,7 +148,7 @@ impl Plan {
 }
 
 impl Step {
-    /// Says what is done and why: `runs: no result is cached; needed by image, sheet`.
+    /// Describes what is done and why: `runs: no result is cached; needed by image, sheet`.
     pub fn describe(&self, graph: &Graph) -> String {
         let mut text = match &self.action {
             Action::Run { reason } => format!("runs: {reason}"),

@@ -49,6 +49,7 @@ impl Job {
         let Job { id, lane, graph, node, cx, work } = self;
         let node = graph.node(node);
         let name = node.node_type.name;
+        let _span = tracing::info_span!("node", name = &*node.name, node_type = name).entered();
         let start = Instant::now();
         let result = match work {
             Work::Restore { outputs } => {

@@ -65,7 +65,7 @@ impl Scheduler {
         self.runs.is_empty()
     }
 
-    /// Forgets all runs: nobody is told how they end.
+    /// Forgets all runs without reporting how they end.
     pub fn abandon_runs(&mut self) {
         self.runs.clear();
         self.tasks.clear();
@@ -92,7 +92,7 @@ impl Scheduler {
             let (step, graph_node) = run.step(node);
             let (key, kind) = (step.key, if restore { TaskKind::Restore } else { TaskKind::Run });
             // Another run may have stored the result since the plan was made. An output node runs all the same: its
-            // result does not bring its effect.
+            // cached outputs do not restore its effect.
             if kind == TaskKind::Run
                 && !graph_node.node_type.output
                 && let Some(outputs) = self.store.memory().get(&key)

@@ -58,6 +58,7 @@ pub fn check_with(
     host: &Host,
     read: &GraphReader,
 ) -> Checked {
+    let _span = tracing::info_span!("check", graph = source.name()).entered();
     let names = NameFinder::new();
     let Unfolded { scopes, mut sources, mut diagnostics, included, paths: includes, whole } =
         unfold(source.clone(), overrides, host, &names, read);

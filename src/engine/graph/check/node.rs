@@ -273,7 +273,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// Finds as [`find`] does; of large mappings it remembers where each key stands, for there may be as many diagnostics as keys.
+/// Finds values as [`YamlValue::find`] does. Indexes the keys of large mappings, because there may be as many errors as keys.
 #[derive(Default)]
 struct LocationIndex<'a> {
     large: HashMap<*const YamlValue, HashMap<&'a str, usize>>,
@@ -307,25 +307,25 @@ impl<'a> LocationIndex<'a> {
     }
 }
 
-/// LocationIndex of faulty values, and all that they lie in.
+/// The paths of invalid values, and of the values that contain them.
 struct Poisoned<'p> {
-    locations: HashSet<&'p str>,
+    paths: HashSet<&'p str>,
     around: HashSet<&'p str>,
 }
 
 impl<'p> Poisoned<'p> {
-    fn new(locations: &'p [String]) -> Poisoned<'p> {
-        let around = locations.iter().flat_map(|location| outward(location));
-        Poisoned { locations: locations.iter().map(String::as_str).collect(), around: around.collect() }
+    fn new(paths: &'p [String]) -> Poisoned<'p> {
+        let around = paths.iter().flat_map(|path| outward(path));
+        Poisoned { paths: paths.iter().map(String::as_str).collect(), around: around.collect() }
     }
 
-    /// Whether the path is one of the locations, or lies in one, or holds one.
+    /// Whether a path is one of an invalid value, of a part of one, or of a value that contains one.
     fn touch(&self, path: &str) -> bool {
-        self.around.contains(path) || outward(path).any(|outer| self.locations.contains(outer))
+        self.around.contains(path) || outward(path).any(|outer| self.paths.contains(outer))
     }
 }
 
-/// `a/b/c`, `a/b`, `a`.
+/// A path and those of the values that contain it: `a/b/c`, `a/b`, `a`.
 fn outward(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(outer, _)| outer))
 }
