@@ -153,5 +153,7 @@ pub use store::{
     Blob, CacheFolder, CacheStatus, Damaged, DiskStore, FileDigests, FileError, FileState, Manifest, MemoryStore,
     Pressure, Store, SweepReport, TypeUsage, Warn,
 };
-pub use text::{Diagnostic, GraphReader, Label, Position, Severity, Source, Span, read_source, render, to_json};
+pub use text::{
+    Diagnostic, GraphReader, Label, Position, Severity, Source, Span, nearest, read_source, render, to_json,
+};
 pub use watch::{Changed, Watcher};

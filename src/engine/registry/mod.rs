@@ -13,7 +13,7 @@ pub use self::schema::ParamDoc;
 pub(crate) use self::schema::{readable, stand_in, violations};
 pub use self::workflow_schema::workflow_schema;
 use crate::node::NodeType;
-use crate::text::NameFinder;
+use crate::text::nearest;
 
 /// The node types that a document may use.
 pub struct Registry {
@@ -57,7 +57,7 @@ impl Registry {
 
     /// The name of a type that is similar to `name`.
     pub fn nearest(&self, name: &str) -> Option<&'static str> {
-        NameFinder::new().nearest(name, self.iter().map(|entry| entry.node_type.name))
+        nearest(name, self.iter().map(|entry| entry.node_type.name))
     }
 
     /// All types, in the order in which they were registered.

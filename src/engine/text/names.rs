@@ -13,6 +13,12 @@ pub(crate) struct NameFinder {
     left: Cell<usize>,
 }
 
+/// Returns the candidate that is most similar to `name`, if one is similar enough: at most a third of the letters differ,
+/// not counting case, `-`, `_` and spaces.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    NameFinder::new().nearest(name, candidates)
+}
+
 impl NameFinder {
     pub fn new() -> NameFinder {
         NameFinder { left: Cell::new(COMPARISONS) }
