@@ -19,7 +19,7 @@ use lsregen_diffusion::guidance::{
 };
 use lsregen_diffusion::image::{decode, load as load_image};
 use lsregen_diffusion::layout::GroundedPhrase;
-use lsregen_diffusion::models::clip_pair::Clip;
+use lsregen_diffusion::models::clip::Clip;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
@@ -29,7 +29,7 @@ use lsregen_diffusion::pipeline::{
 };
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Precision};
 use lsregen_diffusion::{Result, inversion};
 
 static XL: LazyLock<Model> = LazyLock::new(|| {
@@ -37,8 +37,8 @@ static XL: LazyLock<Model> = LazyLock::new(|| {
     Model::new(blueprint, numbers_of(), false)
 });
 
-fn numbers_of() -> Numbers {
-    Numbers::new(DType::F32, &Device::Cpu)
+fn numbers_of() -> Precision {
+    Precision::new(DType::F32, &Device::Cpu)
 }
 
 const PROMPT: &str = "a red circle and a blue square on sand";

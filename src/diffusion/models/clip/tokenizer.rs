@@ -150,7 +150,7 @@ impl ClipTokenizer {
 
     /// CLIP's own tokenizer, whose merges are built in, padded with `pad`: for checkpoints that carry none.
     pub fn clip(pad: &str, longest: usize) -> Result<Self> {
-        const MERGES: &str = include_str!("../../../models/clip/merges.txt");
+        const MERGES: &str = include_str!("../../../../models/clip/merges.txt");
         let merges = MERGES.lines().skip(1).filter_map(|l| l.split_once(' '));
         let merges: Vec<(String, String)> = merges.map(|(a, b)| (a.into(), b.into())).collect();
         // The vocabulary: a symbol for each byte, the printable ones first; the same at a word's end; what is merged.

@@ -1,19 +1,17 @@
-//! CLIP's picture encoder, as transformers' `CLIPVisionModelWithProjection` computes it, differentiable in the picture.
+//! CLIP's image encoder, equal to transformers' `CLIPVisionModelWithProjection`, differentiable with respect to the image.
 //!
-//! Takes pictures of the one size that it was trained on, normalised: how they come to be so is [`clip_picture`]'s affair.
-//!
-//! [`clip_picture`]: super::clip_picture
+//! It takes normalised images of the one size that it was trained on; [`ClipProcessor`](super::ClipProcessor) prepares them.
 
 use candle_core::{IndexOp, Tensor};
 
-use crate::models::clip::Layer;
+use super::layer::ClipLayer;
 use crate::models::config::{ClipConfig, ClipVisionConfig};
 use crate::models::layers::{LayerNorm, Linear};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
 /// What the encoder gives for B pictures of n patches.
-pub struct ClipPicture {
+pub struct ClipImage {
     /// What goes into the first layer, then what each layer gives: (B, 1 + n, d), the class token first.
     pub hidden_states: Vec<Tensor>,
     /// The class token of the last layer after the final layer norm, (B, d).
@@ -28,7 +26,7 @@ pub struct ClipVisionModel {
     class: Tensor,
     positions: Tensor,
     pre_norm: LayerNorm,
-    layers: Vec<Layer>,
+    layers: Vec<ClipLayer>,
     post_norm: LayerNorm,
     projection: Linear,
     config: ClipVisionConfig,
@@ -45,7 +43,7 @@ impl ClipVisionModel {
             positions: e.get((c.patches() * c.patches() + 1, d), "position_embedding.weight")?,
             // Misspelt by the files.
             pre_norm: LayerNorm::new(d, c.layer_norm_eps, &v.at("pre_layrnorm"))?,
-            layers: Layer::all(&c.layer(), c.num_hidden_layers, &v.at("encoder"))?,
+            layers: ClipLayer::all(&c.layer(), c.num_hidden_layers, &v.at("encoder"))?,
             post_norm: LayerNorm::new(d, c.layer_norm_eps, &v.at("post_layernorm"))?,
             projection: Linear::no_bias(d, config.projection_dim, &w.at("visual_projection"))?,
             config: c.clone(),
@@ -79,7 +77,7 @@ impl ClipVisionModel {
     }
 
     /// Encodes pictures (B, 3, s, s) of the encoder's own size, normalised.
-    pub fn forward(&self, pixels: &Tensor) -> Result<ClipPicture> {
+    pub fn forward(&self, pixels: &Tensor) -> Result<ClipImage> {
         let mut hidden_states = vec![self.embed(pixels)?];
         for layer in &self.layers {
             let next = layer.forward(&hidden_states[hidden_states.len() - 1])?;
@@ -88,7 +86,7 @@ impl ClipVisionModel {
         let class = hidden_states[hidden_states.len() - 1].i((.., 0))?;
         let pooled = self.post_norm.forward(&class)?;
         let image_embeds = self.projection.forward(&pooled)?;
-        Ok(ClipPicture { hidden_states, pooled, image_embeds })
+        Ok(ClipImage { hidden_states, pooled, image_embeds })
     }
 
     /// What the layer number `layer` gives, from 1; 0 is what goes into the first. (B, 1 + n, d), the class token first.

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use candle_core::{D, DType, Tensor};
 
-use super::clip::ClipTextModel;
-use super::clip_picture::ClipProcessor;
-use super::clip_vision::ClipVisionModel;
-use super::config::ClipConfig;
+use super::processor::ClipProcessor;
+use super::text::ClipTextModel;
 use super::tokenizer::{self, ClipTokenizer};
-use crate::weights::{ModelFiles, Numbers, TensorMap, Weights};
+use super::vision::ClipVisionModel;
+use crate::models::config::ClipConfig;
+use crate::weights::{ModelFiles, Precision, TensorMap, Weights};
 use crate::{Error, Result};
 
 /// What a CLIP is made of, before any of it is loaded.
@@ -47,8 +47,8 @@ impl ClipBlueprint {
         let spare = |name: &str| name == "logit_scale" || name.ends_with(".position_ids");
         let blueprint =
             ClipBlueprint { config, tensors: TensorMap::of(&checkpoint, spare), processor, folder: folder.clone() };
-        let numbers = Numbers::new(DType::F32, &candle_core::Device::Cpu);
-        blueprint.build(&Weights::new(blueprint.tensors.shapes_only(), &numbers))?;
+        let precision = Precision::new(DType::F32, &candle_core::Device::Cpu);
+        blueprint.build(&Weights::new(blueprint.tensors.shapes_only(), &precision))?;
         Ok(blueprint)
     }
 
@@ -70,13 +70,13 @@ impl ClipBlueprint {
     }
 
     /// Bytes of memory that the weights take.
-    pub fn bytes(&self, numbers: &Numbers) -> usize {
-        self.tensors.bytes(numbers)
+    pub fn bytes(&self, precision: &Precision) -> usize {
+        self.tensors.bytes(precision)
     }
 
     /// Loads it.
-    pub fn load(&self, numbers: &Numbers) -> Result<Clip> {
-        let (text, vision) = self.build(&Weights::new(self.tensors.clone(), numbers))?;
+    pub fn load(&self, precision: &Precision) -> Result<Clip> {
+        let (text, vision) = self.build(&Weights::new(self.tensors.clone(), precision))?;
         let tokenizer = ClipTokenizer::load(&self.folder, "", self.config.text.max_position_embeddings)?;
         if tokenizer.size() > self.config.text.vocab_size {
             return Err(Error::Config(format!(
@@ -86,8 +86,8 @@ impl ClipBlueprint {
                 self.config.text.vocab_size
             )));
         }
-        let (processor, numbers, bytes) = (self.processor.clone(), numbers.clone(), self.bytes(numbers));
-        Ok(Clip { label: self.folder.label(""), tokenizer, text, vision, processor, numbers, bytes })
+        let (processor, precision, bytes) = (self.processor.clone(), precision.clone(), self.bytes(precision));
+        Ok(Clip { label: self.folder.label(""), tokenizer, text, vision, processor, precision, bytes })
     }
 }
 
@@ -99,7 +99,7 @@ pub struct Clip {
     text: ClipTextModel,
     vision: ClipVisionModel,
     processor: ClipProcessor,
-    numbers: Numbers,
+    precision: Precision,
     bytes: usize,
 }
 
@@ -111,8 +111,8 @@ impl fmt::Debug for Clip {
 
 impl Clip {
     /// Opens and loads a folder in transformers' layout, or its like inside the program.
-    pub fn open(folder: &ModelFiles, numbers: &Numbers) -> Result<Self> {
-        ClipBlueprint::open(folder)?.load(numbers)
+    pub fn open(folder: &ModelFiles, precision: &Precision) -> Result<Self> {
+        ClipBlueprint::open(folder)?.load(precision)
     }
 
     /// The embedding of a text, (1, p), not normalised. What is longer than the encoder takes is cut off.
@@ -134,7 +134,7 @@ impl Clip {
 
     /// Pictures (B, 3, H, W) in [-1, 1] as the encoder takes them, see [`ClipProcessor::prepare`].
     pub fn prepare(&self, picture: &Tensor) -> Result<Tensor> {
-        let picture = picture.to_device(&self.numbers.device)?.to_dtype(self.numbers.compute)?;
+        let picture = picture.to_device(&self.precision.device)?.to_dtype(self.precision.compute)?;
         self.processor.prepare(&picture)
     }
 
