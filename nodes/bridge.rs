@@ -1,5 +1,6 @@
 //! What the two crates say differently: progress, cancellation, errors.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -36,6 +37,12 @@ pub(crate) fn unless_cancelled(cx: &Context) -> impl Fn(usize, usize) -> lsregen
 pub(crate) struct Cancellable {
     pub spec: Arc<dyn GuidanceSpec>,
     pub cancel: Cancel,
+}
+
+impl fmt::Debug for Cancellable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spec.fmt(f)
+    }
 }
 
 impl GuidanceSpec for Cancellable {

@@ -4,6 +4,7 @@
 //! nodes is in [`values`]; what a host must offer them is [`Numerics`]. The mathematics is all in `lsregen-diffusion`.
 
 mod guidance_params;
+mod blueprints;
 mod boxes;
 mod bridge;
 mod codecs;
@@ -54,6 +55,7 @@ mod vae_encode;
 use lsregen_engine::{NodeType, Registry};
 
 pub use attention_map::AttentionMap;
+pub use blueprints::Blueprints;
 pub use bounded_attention::BoundedAttention;
 pub use box_diff::BoxDiff;
 pub use boxes::PhraseBox;
@@ -136,3 +138,8 @@ pub fn registry() -> Registry {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guidance.md")]
 struct GuidanceGuide;
+
+/// The guide for contributors, whose example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../CONTRIBUTING.md")]
+struct ContributorsGuide;

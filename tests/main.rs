@@ -11,6 +11,8 @@ mod guidances;
 mod kill;
 mod layers;
 mod models;
+#[cfg(target_os = "linux")]
+mod opens;
 mod pictures;
 mod watch;
 

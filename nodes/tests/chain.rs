@@ -1,5 +1,6 @@
 //! The nodes by themselves, on the built-in models: what the engine would call, without the engine's graph.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -201,6 +202,12 @@ fn sdxl_sample_is_guided_sample_without_guidance() {
 struct Counted {
     cancel: Cancel,
     updates: Arc<Mutex<usize>>,
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counted")
+    }
 }
 
 impl Extractor for Counted {

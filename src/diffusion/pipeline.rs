@@ -1,10 +1,12 @@
 //! Whole runs: a prompt and a layout to a latent, by the models and samplers of this crate.
 //!
-//! Knows what a run is made of and how its parts fit. Knows no graph.
+//! Each run logs what it is asked for, at the level `debug`. Knows what a run is made of and how its parts fit. Knows no
+//! graph.
 
 use std::sync::Arc;
 
 use candle_core::{D, Tensor};
+use tracing::debug;
 
 use crate::denoiser::{CfgDenoiser, Denoiser};
 use crate::guidance::attention::{self, Layers};
@@ -83,6 +85,7 @@ pub fn gligen(
     beta: f64,
     on_step: OnStep,
 ) -> Result<Tensor> {
+    debug!(?settings, ?layout, slots, beta, "GLIGEN");
     if model.info.family != Family::Gligen {
         return Err(Error::input(format!(
             "a layout needs a GLIGEN model, and this one is of the family {}",
@@ -113,6 +116,7 @@ pub fn sample(
     specs: &[Arc<dyn GuidanceSpec>],
     on_step: OnStep,
 ) -> Result<Tensor> {
+    debug!(?settings, ?specs, "sampling");
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
@@ -141,6 +145,7 @@ pub fn sample_regions(
     specs: &[Arc<dyn GuidanceSpec>],
     on_step: OnStep,
 ) -> Result<Tensor> {
+    debug!(?settings, ?prompts, ?specs, "sampling by regions");
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
@@ -229,6 +234,7 @@ pub fn attention_map(
     t: f64,
     downscale: usize,
 ) -> Result<Tensor> {
+    debug!(latent = ?z0, ?settings, phrase, timestep = t, downscale, "attention map");
     let sampler = settings.sampler(model)?;
     let positions = model.positions(&settings.prompt, phrase)?;
     let denoiser = denoiser(model, &SamplingSettings { cfg: 1.0, ..settings.clone() })?;
@@ -268,6 +274,7 @@ pub fn invert(
     window: Window,
     on_step: OnStep,
 ) -> Result<Arc<Trajectory>> {
+    debug!(latent = ?z0, ?settings, ?mode, ?window, "inversion");
     let sampler = settings.sampler(model)?;
     let keep = window.steps(sampler.timesteps()).end;
     let trajectory = match mode {

@@ -73,6 +73,7 @@ impl Distance for BoundedLoss {
 }
 
 /// Bounded guidance.
+#[derive(Debug)]
 pub struct BoundedAttentionGuidance {
     /// Phrases that the prompt has too, in boxes.
     pub layout: Vec<GroundedPhrase>,

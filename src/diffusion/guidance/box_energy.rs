@@ -72,6 +72,7 @@ impl Distance for BoxEnergy {
 }
 
 /// Layout-guidance's guidance.
+#[derive(Debug)]
 pub struct LayoutGuidance {
     /// Phrases that the prompt has too, in boxes.
     pub layout: Vec<GroundedPhrase>,

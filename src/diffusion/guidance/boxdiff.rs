@@ -151,6 +151,7 @@ impl Distance for BoxLoss {
 }
 
 /// BoxDiff's guidance.
+#[derive(Debug)]
 pub struct BoxDiffGuidance {
     /// Phrases that the prompt has too, in boxes.
     pub layout: Vec<GroundedPhrase>,

@@ -57,6 +57,7 @@ pub enum ClipGoal {
 }
 
 /// Guidance by CLIP's embeddings.
+#[derive(Debug)]
 pub struct ClipGuidance {
     /// The network.
     pub clip: Arc<Clip>,

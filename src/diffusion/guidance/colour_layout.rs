@@ -53,6 +53,7 @@ impl Extractor for ColourLayout {
 }
 
 /// Guidance towards colours in boxes.
+#[derive(Debug)]
 pub struct ColourLayoutGuidance {
     /// Each box and its colour, red, green and blue in [0, 1].
     pub colours: Vec<(Bounds, [f32; 3])>,

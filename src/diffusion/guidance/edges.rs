@@ -72,6 +72,7 @@ pub enum Drawing {
 }
 
 /// Guidance towards the edges of a drawing.
+#[derive(Debug)]
 pub struct EdgesGuidance {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,

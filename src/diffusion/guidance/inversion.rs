@@ -48,6 +48,7 @@ impl Extractor for Inversion {
 }
 
 /// Guidance towards a reference whose noisy latents are known.
+#[derive(Debug)]
 pub struct InversionGuidance {
     /// z̄_t.
     pub trajectory: Arc<Trajectory>,

@@ -53,6 +53,7 @@ impl Extractor for LowPass {
 }
 
 /// Guidance towards the coarse part of a picture.
+#[derive(Debug)]
 pub struct LowPassGuidance {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,

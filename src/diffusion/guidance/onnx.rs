@@ -4,6 +4,7 @@
 //! The picture is resized to what the network takes and normalised as it was trained, on the tape. The network's gradient
 //! is tested by finite differences at that size before it guides.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +24,17 @@ pub struct Look {
     size: Option<(usize, usize)>,
     normalisation: Normalisation,
     tested: OnceLock<f64>,
+}
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Look")
+            .field("network", &self.network.info().label)
+            .field("output", &self.output)
+            .field("size", &self.size)
+            .field("normalisation", &self.normalisation)
+            .finish()
+    }
 }
 
 impl Look {
@@ -168,6 +180,7 @@ impl OnnxGoal {
 }
 
 /// Guidance by the user's own network.
+#[derive(Debug)]
 pub struct OnnxGuidance {
     /// The network.
     pub look: Arc<Look>,

@@ -11,6 +11,7 @@ use super::{BoundGuidance, GuidanceSettings, GuidanceSpec, InversionGuidance, Sa
 use crate::{Result, inversion};
 
 /// Guidance towards a picture.
+#[derive(Debug)]
 pub struct ReferenceGuidance {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,

@@ -51,6 +51,7 @@ pub struct ColouredPhrase {
 }
 
 /// Guidance by a colour-coded map.
+#[derive(Debug)]
 pub struct SegmentationGuidance {
     /// The map, (1, 3, H, W) in [-1, 1], of any size.
     pub map: Tensor,

@@ -1,5 +1,6 @@
 //! Guidance specs, and the sampling run that they are bound to.
 
+use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -12,7 +13,9 @@ use crate::noise::Generator;
 use crate::sampler::Sampler;
 
 /// Makes the guidances of a run: of one size, one prompt, one model.
-pub trait GuidanceSpec: Send + Sync {
+///
+/// `Debug` shows its parameters: the pipeline logs them with each sampling.
+pub trait GuidanceSpec: fmt::Debug + Send + Sync {
     /// One guidance, or a few that belong together and act one after another.
     ///
     /// Errors if it cannot guide this run, saying what of the run does not fit it.

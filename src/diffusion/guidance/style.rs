@@ -55,6 +55,7 @@ impl Extractor for ClipPatches {
 }
 
 /// Guidance towards the style of a picture.
+#[derive(Debug)]
 pub struct StyleGuidance {
     /// The network.
     pub clip: Arc<Clip>,

@@ -22,7 +22,7 @@ use crate::weights::{Checkpoint, ModelFiles, Numbers, Part, Sorted, TensorMap, W
 use crate::{Error, Result};
 
 /// Where a model's parts come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelSource {
     /// The model.
     pub model: Place,
@@ -35,7 +35,7 @@ pub struct ModelSource {
 }
 
 /// Where a model is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Place {
     /// A folder in diffusers' layout, or its like inside the program.
     Files(ModelFiles),

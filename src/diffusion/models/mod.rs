@@ -220,7 +220,7 @@ pub struct Model {
     pub info: ModelInfo,
     /// The sampler's settings.
     pub scheduler: SchedulerConfig,
-    blueprint: Blueprint,
+    blueprint: Arc<Blueprint>,
     numbers: Numbers,
     offload: bool,
     gradient_memory: u64,
@@ -232,7 +232,8 @@ pub struct Model {
 impl Model {
     /// A model whose networks are loaded when they are wanted. With `offload` only one of text encoders, U-Net and
     /// autoencoder is in memory at a time: the others are read from their files again when they are wanted again.
-    pub fn new(blueprint: Blueprint, numbers: Numbers, offload: bool) -> Self {
+    pub fn new(blueprint: impl Into<Arc<Blueprint>>, numbers: Numbers, offload: bool) -> Self {
+        let blueprint = blueprint.into();
         Model {
             info: blueprint.info,
             scheduler: blueprint.scheduler.clone(),

@@ -259,7 +259,7 @@ impl<'a> Checker<'a> {
             let problem = match self.files.get(&file.path) {
                 Some(problem) => problem.clone(),
                 None => {
-                    let problem = unusable(&file.path);
+                    let problem = if file.is_readable { None } else { unusable(&file.path) };
                     self.files.insert(file.path.clone(), problem.clone());
                     problem
                 }
