@@ -6,10 +6,10 @@ use std::path::Path;
 
 use inotify::{EventMask, Inotify, WatchMask};
 
-use crate::{lsregen, outcome, repository};
+use crate::{copy_folder, lsregen, outcome, repository};
 
-/// Files of a model. The kernel may report two equal events in a row as one, so several files are watched: whoever opens
-/// the model again opens all of them.
+/// Files of a model. The kernel may merge two equal events in a row, so several files are watched: a second opening of the
+/// model opens all of them.
 const FILES: [&str; 4] = [
     "model_index.json",
     "unet/config.json",
@@ -46,7 +46,7 @@ fn opens(folder: &Path, arguments: &[&str]) -> [usize; FILES.len()] {
 #[test]
 fn a_model_is_opened_once_in_a_check_and_at_most_twice_in_a_run() {
     let folder = tempfile::tempdir().unwrap();
-    copy(&repository("models/shapes/gligen"), &folder.path().join("model"));
+    copy_folder(&repository("models/shapes/gligen"), &folder.path().join("model"));
     let graph = "lsregen: 1\nparams: { prompt: a circle }\nnodes:\n\
         \x20 model: { type: LoadModel, model: ./model }\n\
         \x20 again: { type: LoadModel, model: ./model }\n\
@@ -60,15 +60,4 @@ fn a_model_is_opened_once_in_a_check_and_at_most_twice_in_a_run() {
     // Once for the blueprint, and once for the digest of its content.
     let counts = opens(folder.path(), &["run", "--no-cache", "--device", "cpu"]);
     assert!(counts.iter().all(|count| (1..=2).contains(count)), "{counts:?}");
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(fs::copy(entry.path(), to).unwrap()),
-        }
-    }
 }
