@@ -11,7 +11,7 @@ use crate::{copy_folder, lsregen, outcome, repository};
 /// Files of a model. The kernel may merge two equal events in a row, so several files are watched: a second opening of the
 /// model opens all of them.
 const FILES: [&str; 4] = [
-    "model_index.json",
+    "vae/config.json",
     "unet/config.json",
     "unet/diffusion_pytorch_model.safetensors",
     "vae/diffusion_pytorch_model.safetensors",

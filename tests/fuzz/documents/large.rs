@@ -1,5 +1,7 @@
 //! Large documents, built to be slow to check.
 
+use std::fmt::Write;
+
 /// Makes a document of about this many bytes.
 pub type Make = fn(usize) -> String;
 
