@@ -10,6 +10,8 @@ use lsregen_engine::{FetchProgress, NodeError};
 use lsregen_weights::hub::{self, Hub, HubRef};
 use lsregen_weights::search::{ModelKind, ModelsPath};
 
+use crate::Blueprints;
+
 /// Where something is that a parameter names.
 pub(crate) enum Found {
     Here(PathBuf),
@@ -22,6 +24,7 @@ pub(crate) enum Found {
 pub(crate) struct Look<'a> {
     pub resolve: &'a dyn Fn(&Path) -> PathBuf,
     pub models: Option<Arc<ModelsPath>>,
+    pub blueprints: Arc<Blueprints>,
 }
 
 impl Look<'_> {
@@ -60,7 +63,7 @@ impl Look<'_> {
 /// There is no such thing, or it could not be fetched.
 pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf, NodeError> {
     let here = |path: &Path| path.to_path_buf();
-    let look = Look { resolve: &here, models: Some(Arc::new(models)) };
+    let look = Look { resolve: &here, models: Some(Arc::new(models)), blueprints: Arc::default() };
     let found = ModelKind::ALL.into_iter().map(|kind| look.find("model", kind, name));
     // Of several misses the first is told: that of a whole model.
     let found = found.reduce(|first, next| match (&first, &next) {

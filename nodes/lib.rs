@@ -4,6 +4,7 @@
 //! nodes is in [`values`]; what a host must offer them is [`ComputeOptions`]. The mathematics is all in `lsregen-diffusion`.
 
 mod guidance_params;
+mod blueprints;
 mod boxes;
 mod bridge;
 mod codecs;
@@ -54,6 +55,7 @@ mod vae_encode;
 use lsregen_engine::{NodeType, Registry};
 
 pub use attention_map::AttentionMap;
+pub use blueprints::Blueprints;
 pub use bounded_attention::BoundedAttention;
 pub use box_diff::BoxDiff;
 pub use boxes::PhraseBox;

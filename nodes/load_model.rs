@@ -101,9 +101,9 @@ impl LoadModel {
     }
 
     /// What the model is made of; nothing where part of it has to be fetched first, or may be.
-    fn blueprint(&self, look: &Look) -> Result<Option<Blueprint>, Vec<NodeError>> {
+    fn blueprint(&self, look: &Look) -> Result<Option<Arc<Blueprint>>, Vec<NodeError>> {
         let Some(source) = self.source(look)? else { return Ok(None) };
-        match Blueprint::open(&source) {
+        match look.blueprints.model(&source) {
             Ok(blueprint) => Ok(Some(blueprint)),
             // Of a repository only some files may have come so far: `fetch` will tell.
             Err(_) if self.is_of_hub() => Ok(None),
@@ -133,7 +133,13 @@ impl Node for LoadModel {
         if self.is_builtin() {
             return vec![];
         }
-        self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() }).err().unwrap_or_default()
+        self.blueprint(&Look {
+            resolve: &|path| cx.resolve(path),
+            models: cx.service(),
+            blueprints: cx.service().unwrap_or_default(),
+        })
+        .err()
+        .unwrap_or_default()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
@@ -141,14 +147,24 @@ impl Node for LoadModel {
             return vec![];
         }
         // What cannot be opened is told by `check`.
-        let blueprint =
-            self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() }).ok().flatten();
-        blueprint.iter().flat_map(Blueprint::files).map(|path| FileRef::new("model", path)).collect()
+        let blueprint = self
+            .blueprint(&Look {
+                resolve: &|path| cx.resolve(path),
+                models: cx.service(),
+                blueprints: cx.service().unwrap_or_default(),
+            })
+            .ok()
+            .flatten();
+        blueprint
+            .iter()
+            .flat_map(|blueprint| blueprint.files())
+            .map(|path| FileRef::new("model", path).readable())
+            .collect()
     }
 
     fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         let resolve = |path: &Path| cx.resolve(path);
-        let look = Look { resolve: &resolve, models: cx.service() };
+        let look = Look { resolve: &resolve, models: cx.service(), blueprints: cx.service().unwrap_or_default() };
         let first =
             |faults: Vec<NodeError>| faults.into_iter().next().unwrap_or_else(|| NodeError::new("model", "unknown"));
         if !self.is_of_hub() || self.blueprint(&look).map_err(first)?.is_some() {
@@ -160,7 +176,7 @@ impl Node for LoadModel {
                 fetch_model(param, name, half, progress)?;
             }
         }
-        match self.source(&look).map_err(first)?.map(|source| Blueprint::open(&source)) {
+        match self.source(&look).map_err(first)?.map(|source| look.blueprints.model(&source)) {
             Some(Ok(_)) => Ok(true),
             Some(Err(problems)) => Err(first(faults(problems))),
             None => Err(NodeError::new("model", format!("{}: nothing of it could be fetched", self.model))
@@ -178,8 +194,14 @@ impl Node for LoadModel {
         let family = match self.builtin() {
             Some(index) if self.is_builtin() => FAMILIES[index].clone(),
             _ => {
-                let blueprint =
-                    self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() }).ok().flatten();
+                let blueprint = self
+                    .blueprint(&Look {
+                        resolve: &|path| cx.resolve(path),
+                        models: cx.service(),
+                        blueprints: cx.service().unwrap_or_default(),
+                    })
+                    .ok()
+                    .flatten();
                 blueprint.map(|blueprint| blueprint.info.family.name().to_string())
             }
         };
@@ -190,10 +212,12 @@ impl Node for LoadModel {
         cx.cancel().check()?;
         let numerics = cx.service::<ComputeOptions>()?;
         let models = cx.service::<ModelsPath>().ok();
-        let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models }).map_err(|faults| {
-            let faults: Vec<_> = faults.into_iter().map(|fault| fault.message).collect();
-            anyhow::anyhow!(faults.join("; "))
-        })?;
+        let blueprints = cx.service().unwrap_or_default();
+        let blueprint =
+            self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints }).map_err(|faults| {
+                let faults: Vec<_> = faults.into_iter().map(|fault| fault.message).collect();
+                anyhow::anyhow!(faults.join("; "))
+            })?;
         let blueprint = blueprint.with_context(|| format!("{}: is not on this machine (any more)", self.model))?;
         blueprint.notes.iter().for_each(|note| cx.note(format!("{}: {note}", self.model)));
         let model = models::Model::new(blueprint, numerics.precision.clone(), numerics.offload);

@@ -30,7 +30,7 @@ impl NamedClip<'_> {
     }
 
     /// What it is made of; nothing where it has to be fetched first, or may be.
-    fn blueprint(&self, look: &Look) -> Result<Option<ClipBlueprint>, NodeError> {
+    fn blueprint(&self, look: &Look) -> Result<Option<Arc<ClipBlueprint>>, NodeError> {
         let folder = match self.is_builtin() {
             true => BUILTIN_CLIP.clone(),
             false => match look.find(PARAM, ModelKind::Clip, self.0) {
@@ -46,7 +46,7 @@ impl NamedClip<'_> {
                 Found::Nowhere(fault) => return Err(fault),
             },
         };
-        match ClipBlueprint::open(&folder) {
+        match look.blueprints.clip(&folder) {
             Ok(blueprint) => Ok(Some(blueprint)),
             // Of a repository only some files may have come so far: `fetch` will tell.
             Err(_) if self.is_of_hub() => Ok(None),
@@ -54,14 +54,18 @@ impl NamedClip<'_> {
         }
     }
 
-    fn checked(&self, cx: &CheckContext) -> Result<Option<ClipBlueprint>, NodeError> {
-        self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() })
+    fn checked(&self, cx: &CheckContext) -> Result<Option<Arc<ClipBlueprint>>, NodeError> {
+        self.blueprint(&Look {
+            resolve: &|path| cx.resolve(path),
+            models: cx.service(),
+            blueprints: cx.service().unwrap_or_default(),
+        })
     }
 
     /// What keeps it from being loaded; or, where it can be looked into, what `f` finds wrong with it.
     pub fn faults(&self, cx: &CheckContext, f: impl FnOnce(&ClipBlueprint) -> Vec<NodeError>) -> Vec<NodeError> {
         match self.checked(cx) {
-            Ok(blueprint) => blueprint.as_ref().map(f).unwrap_or_default(),
+            Ok(blueprint) => blueprint.as_deref().map(f).unwrap_or_default(),
             Err(fault) => vec![fault],
         }
     }
@@ -70,18 +74,22 @@ impl NamedClip<'_> {
     pub fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
         // What cannot be opened is told by `check`.
         let blueprint = self.checked(cx).ok().flatten();
-        blueprint.iter().flat_map(ClipBlueprint::files).map(|path| FileRef::new(PARAM, path)).collect()
+        blueprint
+            .iter()
+            .flat_map(|blueprint| blueprint.files())
+            .map(|path| FileRef::new(PARAM, path).readable())
+            .collect()
     }
 
     /// Fetches what is on the hub.
     pub fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         let resolve = |path: &Path| cx.resolve(path);
-        let look = Look { resolve: &resolve, models: cx.service() };
+        let look = Look { resolve: &resolve, models: cx.service(), blueprints: cx.service().unwrap_or_default() };
         if !self.is_of_hub() || self.blueprint(&look)?.is_some() {
             return Ok(false);
         }
         let folder = fetch_model(PARAM, self.0, false, progress)?;
-        ClipBlueprint::open(&ModelFiles::Folder(folder)).map_err(|error| at(PARAM, error))?;
+        look.blueprints.clip(&ModelFiles::Folder(folder)).map_err(|error| at(PARAM, error))?;
         Ok(true)
     }
 
@@ -96,7 +104,8 @@ impl NamedClip<'_> {
         cx.cancel().check()?;
         let numerics = cx.service::<ComputeOptions>()?;
         let models = cx.service::<ModelsPath>().ok();
-        let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models });
+        let blueprints = cx.service().unwrap_or_default();
+        let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints });
         let blueprint = blueprint.map_err(|fault| anyhow::anyhow!(fault.message))?;
         let blueprint = blueprint.with_context(|| format!("{}: is not on this machine (any more)", self.0))?;
         Ok(Arc::new(blueprint.load(&Precision { compute: DType::F32, ..numerics.precision.clone() })?))

@@ -86,7 +86,7 @@ impl Bench {
         for (what, files) in [("reads", node.files(&cx)), ("writes", node.writes(&cx))] {
             files
                 .iter()
-                .for_each(|FileRef { param, path }| writeln!(text, "{what} {param}: {}", path.display()).unwrap());
+                .for_each(|FileRef { param, path, .. }| writeln!(text, "{what} {param}: {}", path.display()).unwrap());
         }
         let log = Log::default();
         let cx = Context::detached(Arc::new(host));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use lsregen_engine::Host;
-use lsregen_nodes::{ComputeOptions, DtypeOption, Metadata, device};
+use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, Metadata, device};
 
 use super::models::ModelArgs;
 use crate::cli::{Exit, console, usage};
@@ -97,5 +97,7 @@ impl HostArgs {
 /// When a folder of models cannot be searched; the reason is printed.
 pub fn host(path: &Path, output: Option<&Path>, models: &ModelArgs) -> Result<Host, Exit> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    Ok(Host::new(folder, output.unwrap_or(Path::new(""))).with_service(models.path(folder)?))
+    Ok(Host::new(folder, output.unwrap_or(Path::new("")))
+        .with_service(models.path(folder)?)
+        .with_service(Blueprints::default()))
 }

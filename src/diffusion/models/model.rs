@@ -61,7 +61,7 @@ pub struct Model {
     pub info: ModelInfo,
     /// The settings of the sampler.
     pub scheduler: SchedulerConfig,
-    blueprint: Blueprint,
+    blueprint: Arc<Blueprint>,
     precision: Precision,
     offload: bool,
     gradient_memory: u64,
@@ -73,7 +73,8 @@ pub struct Model {
 impl Model {
     /// Makes a model whose networks are loaded on first use. With `offload` only one of text encoders, U-Net and autoencoder
     /// is in memory at a time; the others are loaded again when they are used again.
-    pub fn new(blueprint: Blueprint, precision: Precision, offload: bool) -> Self {
+    pub fn new(blueprint: impl Into<Arc<Blueprint>>, precision: Precision, offload: bool) -> Self {
+        let blueprint = blueprint.into();
         Model {
             info: blueprint.info,
             scheduler: blueprint.scheduler.clone(),

@@ -61,6 +61,7 @@ pub(super) struct Shared(*mut f32);
 
 // SAFETY: whoever makes a `Shared` promises that no place is written by two threads, nor read while written.
 unsafe impl Send for Shared {}
+// SAFETY: as for `Send`.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -77,6 +78,7 @@ impl Shared {
     /// `i` must be in bounds, and no other thread may access it.
     #[inline(always)]
     pub unsafe fn at(self, i: usize) -> *mut f32 {
+        // SAFETY: the caller keeps `i` in bounds.
         unsafe { self.0.add(i) }
     }
 }
@@ -85,6 +87,7 @@ impl Shared {
 /// A whole vector must be readable at `p`.
 #[inline(always)]
 pub(super) unsafe fn load<S: Simd>(p: *const f32) -> S::f32s {
+    // SAFETY: the caller's pointer may be read, aligned or not.
     unsafe { (p as *const S::f32s).read_unaligned() }
 }
 
@@ -92,6 +95,7 @@ pub(super) unsafe fn load<S: Simd>(p: *const f32) -> S::f32s {
 /// A whole vector must be writable at `p`.
 #[inline(always)]
 pub(super) unsafe fn store<S: Simd>(p: *mut f32, v: S::f32s) {
+    // SAFETY: the caller's pointer may be written, aligned or not.
     unsafe { (p as *mut S::f32s).write_unaligned(v) }
 }
 
