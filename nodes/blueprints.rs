@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsregen_diffusion::Result;
-use lsregen_diffusion::models::clip_pair::ClipBlueprint;
+use lsregen_diffusion::models::clip::ClipBlueprint;
 use lsregen_diffusion::models::{Blueprint, ModelSource, Problem};
 use lsregen_diffusion::weights::{FileCache, ModelFiles};
 

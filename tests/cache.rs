@@ -141,21 +141,24 @@ fn plan_shows_what_is_cached() {
     let (stdout, stderr, code) = outcome(command.arg(case.path("other")).arg(case.graph()).output().unwrap());
     assert_eq!(code, 0, "{stderr}");
     let line = |name: &str| stdout.lines().find(|line| line.starts_with(name)).unwrap().to_string();
-    assert!(line("sample").contains("not needed"), "{stdout}");
-    assert!(line("image").contains("known") || line("save").contains("known"), "{stdout}");
+    assert!(line("sample").contains("skipped"), "{stdout}");
+    assert!(line("image").contains("cached") || line("save").contains("cached"), "{stdout}");
 }
 
 #[test]
 fn explain_names_the_difference() {
     let case = Case::new();
     case.run("out", &[]);
-    assert!(case.explain("sample", "cfg=2").contains("its result is known"));
-    assert!(case.explain("small", "cfg=2").contains("values of type Model live in memory only"));
+    assert!(case.explain("sample", "cfg=2").contains("its result is cached"));
+    assert!(case.explain("small", "cfg=2").contains("values of type Model are kept only in memory"));
     let text = case.explain("sample", "cfg=3");
     assert!(text.contains("`cfg` was 2.0, is 3.0") && text.lines().count() == 3, "{text}");
     // A node further upstream: once for each path to the node.
     let text = case.explain("image", "boxes=[{phrase: a star, box: [0, 0, 0.5, 0.5]}]");
-    assert!(text.contains("`guidance`, by guide (Invert):") && text.contains("by layout (GLIGENLayout):"), "{text}");
+    assert!(
+        text.contains("`guidance`, from guide (Invert):") && text.contains("from layout (GLIGENLayout):"),
+        "{text}"
+    );
     assert!(text.contains("`boxes` was [{") && text.contains("a star"), "{text}");
     let arguments = ["cache", "explain", "graphs/sdxl.yaml", "smaple"];
     let (_, stderr, code) = outcome(case.lsregen(&arguments).output().unwrap());
@@ -179,7 +182,7 @@ fn a_corrupt_value_is_computed_again() {
     }
     // Other parameters, so that a corrupt result is needed although the file of the image is cached.
     let (_, stderr) = case.run("again", &["cfg=3"]);
-    assert!(stderr.contains("warning: the result") && stderr.contains("is removed from the cache"), "{stderr}");
+    assert!(stderr.contains("warning: the result") && stderr.contains("was removed from the cache"), "{stderr}");
     let (_, stderr) = case.run("out", &[]);
     assert_eq!(case.picture("out"), picture, "{stderr}");
 }
@@ -229,7 +232,7 @@ fn a_run_succeeds_without_a_writable_cache() {
     fs::write(case.path("cache"), "a file where a folder is wanted").unwrap();
     let (ran, stderr) = case.run("out", &[]);
     assert!(ran.len() >= 7, "{stderr}");
-    assert_eq!(stderr.matches("results cannot be kept in the cache").count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("results cannot be stored in the cache").count(), 1, "{stderr}");
 }
 
 /// Limits files to 256 kB, which acts on large values as a full disk does.
@@ -244,7 +247,7 @@ fn a_run_succeeds_on_a_full_disk() {
     shell.current_dir(repository("")).env("NO_COLOR", "1").env("LSREGEN_CACHE_DIR", case.path("cache"));
     let (ran, stderr) = said(&mut shell);
     assert!(ran.len() >= 7, "{stderr}");
-    assert_eq!(stderr.matches("results cannot be kept in the cache").count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("results cannot be stored in the cache").count(), 1, "{stderr}");
     assert_eq!(fs::read_dir(case.path("cache/v1/tmp")).unwrap().count(), 0);
     assert!(!case.picture("out").is_empty());
     let (stdout, _, code) = outcome(case.lsregen(&["cache", "verify"]).output().unwrap());

@@ -19,7 +19,7 @@ use lsregen_diffusion::guidance::{
 };
 use lsregen_diffusion::image::{decode, load as load_image};
 use lsregen_diffusion::layout::GroundedPhrase;
-use lsregen_diffusion::models::clip_pair::Clip;
+use lsregen_diffusion::models::clip::Clip;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
@@ -29,7 +29,7 @@ use lsregen_diffusion::pipeline::{
 };
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Precision};
 use lsregen_diffusion::{Result, inversion};
 
 static XL: LazyLock<Model> = LazyLock::new(|| {
@@ -37,8 +37,8 @@ static XL: LazyLock<Model> = LazyLock::new(|| {
     Model::new(blueprint, numbers_of(), false)
 });
 
-fn numbers_of() -> Numbers {
-    Numbers::new(DType::F32, &Device::Cpu)
+fn numbers_of() -> Precision {
+    Precision::new(DType::F32, &Device::Cpu)
 }
 
 const PROMPT: &str = "a red circle and a blue square on sand";
@@ -150,7 +150,7 @@ fn specs() -> Vec<(&'static str, &'static str, Option<f64>, Box<dyn GuidanceSpec
         ("ONNX feature", "picture", l1, {
             Box::new(OnnxGuidance { look: look(), goal: OnnxGoal::Class(1), metric, settings: settings.clone() })
         }),
-        ("boxdiff", "latent", None, {
+        ("BoxDiff", "latent", None, {
             let (refined, refinements) = (vec![(0.5, 0.75)], 7);
             Box::new(BoxDiffGuidance {
                 layout: layout(),
@@ -194,7 +194,7 @@ fn guides_hand_on_how_they_act() {
         let others: Vec<_> = guidance.iter().map(|g| g.settings.clone()).take(guidance.len() - 1).collect();
         let refinement =
             GuidanceSettings { window: Window::step(0.5), repeats: 7, until: Until::Reached(0.25), ..settings() };
-        assert_eq!(others, if name == "boxdiff" { vec![refinement] } else { vec![] }, "{name}");
+        assert_eq!(others, if name == "BoxDiff" { vec![refinement] } else { vec![] }, "{name}");
     }
 }
 
