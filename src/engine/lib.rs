@@ -65,7 +65,7 @@ pub use files::{FileDigests, FileError, FileState};
 pub use graph::{Cycle, Graph, GraphNode, Included, Link};
 pub use key::{InputMaterial, Key, Material, canonical_json};
 pub use lane::{Lane, Lanes};
-pub use links::{LinkedNode, Links};
+pub use links::{Declaration, LinkedNode, Links};
 pub use node::{DynNode, Effect, FetchProgress, FileRef, Node, NodeError, NodeType};
 pub use overrides::Override;
 pub use petgraph::graph::NodeIndex;

@@ -1,45 +1,52 @@
-//! What a node is linked to, as far as it is known before a run: for checks that one node alone cannot make.
+//! What a node is linked to, as far as it is known before a run: for checks that need more than one node.
 
-use crate::node::{DynNode, Node};
+use std::any::Any;
+
+/// What a node declares of an output: a value of a type on which nodes agree.
+pub type Declaration = Box<dyn Any>;
 
 /// The links of a node, socket by socket.
 pub struct Links<'a> {
     links: Vec<LinkedNode<'a>>,
 }
 
-/// One link: where it leads.
+/// A link, and what is known of the value at its other end.
 pub struct LinkedNode<'a> {
     /// The socket that takes the link.
     pub socket: &'static str,
-    /// Its number among the socket's links.
+    /// The position of the link among those of its socket.
     pub index: usize,
     /// The producer's name in the document.
     pub name: &'a str,
-    /// The producer, where its parameters are sound.
-    pub node: Option<&'a dyn DynNode>,
-    /// The variant (model family) of the value, where it is known.
+    /// The variant (model family) of the value, if it is known.
     pub variant: Option<&'a str>,
-    /// The producer's own links, when they are asked for.
-    pub upstream: Box<dyn Fn() -> Links<'a> + 'a>,
+    /// What the producer declares of the value: see [`Node::declare`](crate::Node::declare).
+    pub declaration: Option<&'a dyn Any>,
 }
 
 impl<'a> Links<'a> {
+    /// The given links.
     pub fn new(links: Vec<LinkedNode<'a>>) -> Links<'a> {
         Links { links }
     }
 
-    /// The links of `socket` that lead to nodes of the type `N`.
-    pub fn to<N: Node>(&self, socket: &str) -> impl Iterator<Item = (&LinkedNode<'a>, &'a N)> {
+    /// The links of `socket` whose values have a declaration of the type `D`.
+    pub fn declared<D: 'static>(&self, socket: &str) -> impl Iterator<Item = (&LinkedNode<'a>, &'a D)> {
         let links = self.links.iter().filter(move |link| link.socket == socket);
-        links.filter_map(|link| Some((link, link.node?.as_any().downcast_ref::<N>()?)))
+        links.filter_map(|link| Some((link, link.declaration?.downcast_ref::<D>()?)))
     }
 
-    /// Whether anything is linked to `socket`.
+    /// The declaration of the type `D` of the value at the first link of `socket`.
+    pub fn declaration<D: 'static>(&self, socket: &str) -> Option<&'a D> {
+        self.links.iter().find(|link| link.socket == socket)?.declaration?.downcast_ref()
+    }
+
+    /// Whether `socket` has a link.
     pub fn has(&self, socket: &str) -> bool {
         self.links.iter().any(|link| link.socket == socket)
     }
 
-    /// The variant (model family) of what the first link of `socket` gives.
+    /// The variant (model family) of the value at the first link of `socket`.
     pub fn variant(&self, socket: &str) -> Option<&'a str> {
         self.links.iter().find(|link| link.socket == socket)?.variant
     }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::context::{CheckContext, Context};
 use crate::lane::Lane;
-use crate::links::Links;
+use crate::links::{Declaration, Links};
 use crate::socket::{Inputs, Outputs, SocketSpec};
 use crate::value::EdgeValue;
 
@@ -70,6 +70,13 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
 
     /// The variant (model family) of outputs where the node itself knows it before the run: `("model", "sdxl")`.
     fn variants(&self, _cx: &CheckContext) -> Vec<(&'static str, String)> {
+        vec![]
+    }
+
+    /// What the node declares of its outputs before a run, for the [`check_links`](Node::check_links) of the nodes that link
+    /// to them: at most one value of any type for each output, such as `("image", Box::new(ImageSize { … }))`. The engine
+    /// carries declarations and does not look into them.
+    fn declare(&self, _links: &Links, _cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
         vec![]
     }
 
@@ -155,6 +162,7 @@ pub trait DynNode: Send + Sync {
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef>;
     fn fingerprint(&self) -> Option<String>;
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)>;
+    fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)>;
     fn effect(&self, outputs: &[EdgeValue], cx: &Context) -> Effect;
     fn restore(&self, outputs: &[EdgeValue], cx: &Context) -> anyhow::Result<()>;
     /// `inputs`: the values of each socket, in the order of the type's input sockets.
@@ -191,6 +199,10 @@ impl<N: Node> DynNode for N {
 
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)> {
         Node::variants(self, cx)
+    }
+
+    fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        Node::declare(self, links, cx)
     }
 
     fn effect(&self, outputs: &[EdgeValue], cx: &Context) -> Effect {
