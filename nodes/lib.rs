@@ -76,3 +76,8 @@ pub fn registry() -> Registry {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guidance.md")]
 struct GuidanceGuide;
+
+/// The guide for contributors, whose example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../CONTRIBUTING.md")]
+struct ContributorsGuide;

@@ -79,6 +79,7 @@ pub fn ddim(
         if timesteps.len() - i <= keep {
             points.push((t, z.clone()));
         }
+        tracing::debug!(number = i + 1, of = timesteps.len(), timestep = t, "inverted");
         on_step(Step { done: i + 1, of: timesteps.len(), predicted_x0: &x0 })?;
     }
     points.reverse();

@@ -38,6 +38,7 @@ impl Sampler {
         let mut previous = None;
         for i in first..steps {
             let (t, alpha_bar) = (self.timesteps()[i], self.alpha_bar(i));
+            let _span = tracing::debug_span!("step", number = i + 1, of = steps, timestep = t).entered();
             let at = StepContext { step: i, steps, t, alpha_bar, prediction_type, denoiser };
             let passes = session.passes(&at);
             let mut pass = 0;
@@ -52,6 +53,7 @@ impl Sampler {
                 }
                 z = self.undo(i, &z, generator)?;
             };
+            tracing::debug!(passes, "sampled");
             on_step(Step { done: i + 1 - first, of: steps - first, predicted_x0: &x0 })?;
             previous = Some(PreviousStep { x0, alpha_bar });
         }

@@ -27,7 +27,7 @@ impl<'a> Session<'a> {
     /// z̃_t: the latent after all guidances that act now, one after another. `pass` counts the passes of the step from 0.
     pub fn update(&mut self, z: &Tensor, at: &StepContext, pass: usize) -> Result<Tensor> {
         let mut z = z.clone();
-        for (guidance, settled) in self.guidance.iter().zip(&mut self.settled) {
+        for (number, (guidance, settled)) in self.guidance.iter().zip(&mut self.settled).enumerate() {
             let settings = &guidance.settings;
             if !settings.acts(at) {
                 continue;
@@ -36,11 +36,12 @@ impl<'a> Session<'a> {
                 true => usize::from(pass < settings.repeats),
                 false => settings.repeats,
             };
-            for _ in 0..updates {
+            for update in 0..updates {
                 if *settled {
                     break;
                 }
                 let (value, updated) = guidance.step(&z, at)?;
+                tracing::debug!(guidance = number, update, distance = value, "guided");
                 match settings.until {
                     Until::Reached(enough) if value.is_some_and(|d| d <= enough) => break,
                     Until::Settled(enough) => *settled = value.is_some_and(|d| d <= enough),

@@ -19,7 +19,7 @@ use lsregen_diffusion::guidance::{
 };
 use lsregen_diffusion::image::{decode, load as load_image};
 use lsregen_diffusion::layout::GroundedPhrase;
-use lsregen_diffusion::models::clip::Clip;
+use lsregen_diffusion::models::clip_pair::Clip;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
@@ -29,7 +29,7 @@ use lsregen_diffusion::pipeline::{
 };
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::{ModelFiles, Precision};
+use lsregen_diffusion::weights::{ModelFiles, Numbers};
 use lsregen_diffusion::{Result, inversion};
 
 static XL: LazyLock<Model> = LazyLock::new(|| {
@@ -37,8 +37,8 @@ static XL: LazyLock<Model> = LazyLock::new(|| {
     Model::new(blueprint, numbers_of(), false)
 });
 
-fn numbers_of() -> Precision {
-    Precision::new(DType::F32, &Device::Cpu)
+fn numbers_of() -> Numbers {
+    Numbers::new(DType::F32, &Device::Cpu)
 }
 
 const PROMPT: &str = "a red circle and a blue square on sand";
@@ -150,7 +150,7 @@ fn specs() -> Vec<(&'static str, &'static str, Option<f64>, Box<dyn GuidanceSpec
         ("ONNX feature", "picture", l1, {
             Box::new(OnnxGuidance { look: look(), goal: OnnxGoal::Class(1), metric, settings: settings.clone() })
         }),
-        ("boxdiff", "latent", None, {
+        ("BoxDiff", "latent", None, {
             let (refined, refinements) = (vec![(0.5, 0.75)], 7);
             Box::new(BoxDiffGuidance {
                 layout: layout(),
@@ -179,9 +179,9 @@ fn guides_hand_on_how_they_act() {
     for (name, view, distance, spec) in specs() {
         let guidance = prepared(&*spec, 7);
         let last = guidance.last().unwrap();
-        assert_eq!((last.extractor.name(), &last.settings), (name, &settings()), "{guide:?}");
+        assert_eq!((last.extractor.name(), &last.settings), (name, &settings()), "{spec:?}");
         assert_eq!(numbers(last.mask.as_ref().unwrap()), numbers(&mask), "{name}");
-        let ours = match last.view {
+        let ours = match last.space {
             FeatureSpace::Latent => "latent",
             FeatureSpace::PredictedX0 => "clean",
             FeatureSpace::Image(_) => "picture",
@@ -194,7 +194,7 @@ fn guides_hand_on_how_they_act() {
         let others: Vec<_> = guidance.iter().map(|g| g.settings.clone()).take(guidance.len() - 1).collect();
         let refinement =
             GuidanceSettings { window: Window::step(0.5), repeats: 7, until: Until::Reached(0.25), ..settings() };
-        assert_eq!(others, if name == "boxdiff" { vec![refinement] } else { vec![] }, "{name}");
+        assert_eq!(others, if name == "BoxDiff" { vec![refinement] } else { vec![] }, "{name}");
     }
 }
 
@@ -264,7 +264,7 @@ fn references_are_noised_by_the_runs_seed() {
             let spec = ReferenceGuidance { picture: picture.clone(), shared_noise, settings: settings() };
             let target = prepared(&spec, seed)[0].extractor.target(&first()).unwrap();
             assert_close("reference", &target, &noised(seed, shared_noise), 1e-5);
-            let settings = SamplingSettings { seed, ..settings() };
+            let settings = SamplingSettings { seed, ..sampling() };
             let mode = InversionMode::Noise { shared: shared_noise };
             let inverted = invert(&XL, &z0, &settings, mode, Window::between(0.1, 0.2), &quiet).unwrap();
             assert_close("inversion", inverted.at(first().t).unwrap(), &noised(seed, shared_noise), 1e-5);
@@ -320,7 +320,7 @@ fn regions_of_a_map() {
     assert!(shares(&[[1.0, 1.0, 1.0]], 0.1).unwrap_err().to_string().contains("#ffffff"));
 }
 
-fn settings() -> SamplingSettings {
+fn sampling() -> SamplingSettings {
     SamplingSettings {
         prompt: PROMPT.into(),
         negative: None,
@@ -342,7 +342,7 @@ fn quiet(_: Step) -> Result<()> {
 /// A region that is the whole picture is sampled as the picture of its prompt; none leaves the picture's own.
 #[test]
 fn regions_have_their_own_prompts() {
-    let settings = SamplingSettings { steps: 2, cfg: 2.0, ..settings() };
+    let settings = SamplingSettings { steps: 2, cfg: 2.0, ..sampling() };
     let plain = |prompt: &str| {
         sample(&XL, &SamplingSettings { prompt: prompt.into(), ..settings.clone() }, &[], &quiet).unwrap()
     };
@@ -364,7 +364,7 @@ fn regions_have_their_own_prompts() {
 fn attention_maps_depend_on_what_is_asked() {
     let z0 = XL.vae().unwrap().encode(&halves(SIDE)).unwrap();
     let map = |seed, phrase: &str, t, downscale| {
-        attention_map(&XL, &z0, &SamplingSettings { seed, ..settings() }, phrase, t, downscale).unwrap()
+        attention_map(&XL, &z0, &SamplingSettings { seed, ..sampling() }, phrase, t, downscale).unwrap()
     };
     let usual = map(7, "red circle", 501.0, 2);
     assert_eq!(usual.dims(), [1, 1, 4, 4]);
