@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsregen_diffusion::Error;
-use lsregen_diffusion::candle_core::Tensor;
 use lsregen_diffusion::guidance::{BoundGuidance, Extractor, GuidanceSpec, SamplingRun, StepContext};
 use lsregen_diffusion::sampler::Step;
 use lsregen_engine::{Cancel, Cancelled, Context};
+use lsregen_tensor::candle_core::Tensor;
 
 use super::device;
 
@@ -127,7 +127,7 @@ fn no_memory(memory: Option<(usize, usize)>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lsregen_diffusion::candle_core;
+    use lsregen_tensor::candle_core;
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! Where the numbers are made: the device and the dtype, a service of the host.
 
-use lsregen_diffusion::candle_core::{DType, Device, DeviceLocation};
 use lsregen_diffusion::models::remat::GRADIENT_MEMORY;
-use lsregen_diffusion::weights::Precision;
+use lsregen_tensor::candle_core::{DType, Device, DeviceLocation};
+use lsregen_weights::Precision;
 
 /// The tensor library, as the memo keys know it: other versions may give other last bits.
 const BACKEND: &str = "candle 0.11.1";

@@ -2,11 +2,11 @@
 //!
 //! No failure in here is one of the node.
 
-use lsregen_diffusion::candle_core::Tensor;
-use lsregen_diffusion::image;
 use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::sampler::Step;
 use lsregen_engine::Context;
+use lsregen_tensor::candle_core::Tensor;
+use lsregen_tensor::image;
 
 use super::bridge::on_step;
 use crate::values::{Image, Model};

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
-use lsregen_diffusion::candle_core::DType;
 use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelLocation, ModelSource, Problem};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::search::{ModelKind, ModelsPath};
-use lsregen_diffusion::weights::{BUILTIN, ModelFiles};
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Node, NodeError, outputs};
+use lsregen_tensor::candle_core::DType;
+use lsregen_weights::search::{ModelKind, ModelsPath};
+use lsregen_weights::{BUILTIN, ModelFiles};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
-use lsregen_diffusion::candle_core::DType;
 use lsregen_diffusion::models::clip::{Clip, ClipBlueprint};
-use lsregen_diffusion::weights::search::{ModelKind, ModelsPath};
-use lsregen_diffusion::weights::{BUILTIN_CLIP, ModelFiles, Precision};
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, NodeError};
+use lsregen_tensor::candle_core::DType;
+use lsregen_weights::search::{ModelKind, ModelsPath};
+use lsregen_weights::{BUILTIN_CLIP, ModelFiles, Precision};
 
 use super::model_path::{Found, Look, at, digest, fetch_model};
 use crate::host::numerics::ComputeOptions;

@@ -4,13 +4,13 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use lsregen_diffusion::candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::guidance::{self, Extractor, FeatureSpace, GuidanceSpec, Metric, SamplingRun, StepContext};
-use lsregen_diffusion::image::{self, RgbImage};
 use lsregen_diffusion::models::Family;
 use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Host, Node, NodeError, Payload};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model, SavedFile};
 use lsregen_nodes::*;
+use lsregen_tensor::candle_core::{DType, Device, Tensor};
+use lsregen_tensor::image::{self, RgbImage};
 use serde_json::{Value as Json, json};
 
 static GLIGEN: LazyLock<Arc<Model>> = LazyLock::new(|| load("shapes/gligen"));

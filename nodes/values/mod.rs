@@ -5,13 +5,13 @@ mod declared;
 
 use std::sync::Arc;
 
-use lsregen_diffusion::candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::guidance::{GuidanceSpec, InversionGuidance};
-use lsregen_diffusion::image::{RgbImage, from_tensor, to_tensor};
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::{self, Family};
 use lsregen_engine::{Codec, Links, NodeError, Payload};
+use lsregen_tensor::candle_core::{DType, Device, Tensor};
+use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
 
 pub use self::declared::{Conditioning, ImageSize, Phrases, SamplingNeeds, declared};
 

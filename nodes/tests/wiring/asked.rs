@@ -7,11 +7,11 @@ use std::fmt::{Debug, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use lsregen_diffusion::candle_core::{DType, Device, Tensor, safetensors};
-use lsregen_diffusion::image::{RgbImage, png};
 use lsregen_engine::{CheckContext, Context, EdgeValue, FileRef, Host, Lane, RegistryEntry, SocketSpec};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model};
 use lsregen_nodes::{ComputeOptions, DtypeOption};
+use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
+use lsregen_tensor::image::{RgbImage, png};
 use serde_json::Value as Json;
 use tracing::field::{Field, Visit};
 use tracing::span;
