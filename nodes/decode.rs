@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::candle_core::{DType, Device, Tensor};
-use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_engine::{Context, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,14 +51,14 @@ impl Node for Decode {
     fn run(&self, inputs: DecodeInputs, cx: &Context) -> anyhow::Result<DecodeOutputs> {
         cx.cancel().check()?;
         let z = inputs.latent.of(&inputs.model)?;
-        let work = Work { on_step: &on_layer(cx), ..Work::default() };
+        let work = BandOptions { on_step: &on_layer(cx), ..BandOptions::default() };
         Ok(DecodeOutputs { image: Arc::new(Image::decoded(&inputs.model, z, &work).map_err(raise)?) })
     }
 }
 
 impl Image {
     /// The picture of a latent (1, C, h, w).
-    pub(crate) fn decoded(model: &Model, z: &Tensor, work: &Work) -> lsregen_diffusion::Result<Image> {
+    pub(crate) fn decoded(model: &Model, z: &Tensor, work: &BandOptions) -> lsregen_diffusion::Result<Image> {
         let z = z.to_device(model.0.device())?;
         let x = model.0.vae()?.decode_with(&z, work)?.clamp(-1f64, 1f64)?;
         Ok(Image(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?))

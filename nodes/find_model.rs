@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lsregen_diffusion::Error;
 use lsregen_diffusion::weights::hub::{self, Hub, HubRef};
-use lsregen_diffusion::weights::search::{Kind, ModelsPath};
+use lsregen_diffusion::weights::search::{ModelKind, ModelsPath};
 use lsregen_engine::{FetchProgress, NodeError};
 
 /// Where something is that a parameter names.
@@ -25,7 +25,7 @@ pub(crate) struct Look<'a> {
 }
 
 impl Look<'_> {
-    pub fn find(&self, param: &'static str, kind: Kind, name: &str) -> Found {
+    pub fn find(&self, param: &'static str, kind: ModelKind, name: &str) -> Found {
         match hub_of(name) {
             Err(fault) => return Found::Nowhere(at(param, fault)),
             Ok(Some((hub, reference))) => {
@@ -41,9 +41,9 @@ impl Look<'_> {
             return Found::Here(path);
         }
         let builtin = match kind {
-            Kind::Model => "built in are shapes/gligen and shapes/xl; ",
-            Kind::Clip => "built in is shapes/clip, which knows coloured shapes alone; ",
-            Kind::Vae | Kind::Gligen => "",
+            ModelKind::Model => "built in are shapes/gligen and shapes/xl; ",
+            ModelKind::Clip => "built in is shapes/clip, which knows coloured shapes alone; ",
+            ModelKind::Vae | ModelKind::Gligen => "",
         };
         let searched = self.models.as_ref().map(|models| format!("; {}", models.missing(kind, name)));
         Found::Nowhere(NodeError::new(param, format!("there is no {} `{name}`", kind.name())).help(format!(
@@ -61,7 +61,7 @@ impl Look<'_> {
 pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf, NodeError> {
     let here = |path: &Path| path.to_path_buf();
     let look = Look { resolve: &here, models: Some(Arc::new(models)) };
-    let found = Kind::ALL.into_iter().map(|kind| look.find("model", kind, name));
+    let found = ModelKind::ALL.into_iter().map(|kind| look.find("model", kind, name));
     // Of several misses the first is told: that of a whole model.
     let found = found.reduce(|first, next| match (&first, &next) {
         (Found::Nowhere(_), Found::Here(_)) => next,

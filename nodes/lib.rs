@@ -1,7 +1,7 @@
 //! The nodes of lsregen: thin adapters of the diffusion library for the engine, one file a node.
 //!
 //! A node's struct is its parameters, and their doc comments are the reference that users read. What travels between
-//! nodes is in [`values`]; what a host must offer them is [`Numerics`]. The mathematics is all in `lsregen-diffusion`.
+//! nodes is in [`values`]; what a host must offer them is [`ComputeOptions`]. The mathematics is all in `lsregen-diffusion`.
 
 mod guidance_params;
 mod boxes;
@@ -81,7 +81,7 @@ pub use lsregen_diffusion::ops::keep_memory;
 pub use lsregen_diffusion::weights::{hub, search};
 pub use metadata::Metadata;
 pub use multi_diffusion_sample::MultiDiffusionSample;
-pub use numerics::{DtypeOption, Numerics};
+pub use numerics::{ComputeOptions, DtypeOption};
 pub use onnx_feature::OnnxFeature;
 pub use reference_image::ReferenceImage;
 pub use sampling::{Sampling, SdxlSampling};

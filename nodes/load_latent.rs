@@ -8,7 +8,7 @@ use lsregen_engine::{CheckContext, Context, FileRef, Lane, Node, outputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Numerics;
+use crate::ComputeOptions;
 use crate::bridge::raise;
 use crate::values::Latent;
 
@@ -40,9 +40,9 @@ impl Node for LoadLatent {
     }
 
     fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadLatentOutputs> {
-        let numerics = cx.service::<Numerics>()?;
+        let numerics = cx.service::<ComputeOptions>()?;
         let (z, family) = latent::read(&cx.resolve(&self.path)).map_err(raise)?;
-        let z = z.to_device(&numerics.numbers.device)?;
+        let z = z.to_device(&numerics.precision.device)?;
         Ok(LoadLatentOutputs { latent: Arc::new(Latent { z, family }) })
     }
 }

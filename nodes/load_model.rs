@@ -5,15 +5,15 @@ use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
 use lsregen_diffusion::candle_core::DType;
-use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelSource, Place, Problem};
+use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelLocation, ModelSource, Problem};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::search::{Kind, ModelsPath};
+use lsregen_diffusion::weights::search::{ModelKind, ModelsPath};
 use lsregen_diffusion::weights::{BUILTIN, ModelFiles};
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Node, NodeError, outputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Numerics;
+use crate::ComputeOptions;
 use crate::find_model::{Found, Look, at, fetch_model};
 use crate::values::Model;
 
@@ -68,10 +68,10 @@ impl LoadModel {
     }
 
     /// What is named, with the parameter that names it.
-    fn named(&self) -> impl Iterator<Item = (&'static str, Kind, &str)> {
-        let model = self.builtin().is_none().then_some(("model", Kind::Model, self.model.as_str()));
-        let vae = self.vae.as_deref().map(|vae| ("vae", Kind::Vae, vae));
-        let gligen = self.gligen.as_deref().map(|gligen| ("gligen", Kind::Gligen, gligen));
+    fn named(&self) -> impl Iterator<Item = (&'static str, ModelKind, &str)> {
+        let model = self.builtin().is_none().then_some(("model", ModelKind::Model, self.model.as_str()));
+        let vae = self.vae.as_deref().map(|vae| ("vae", ModelKind::Vae, vae));
+        let gligen = self.gligen.as_deref().map(|gligen| ("gligen", ModelKind::Gligen, gligen));
         model.into_iter().chain(vae).chain(gligen)
     }
 
@@ -92,9 +92,9 @@ impl LoadModel {
         }
         let [model, vae, gligen] = places;
         let model = match (self.builtin(), model) {
-            (Some(index), _) => Place::Files(BUILTIN[index].clone()),
-            (None, Some(path)) if path.is_dir() => Place::Files(ModelFiles::Folder(path)),
-            (None, Some(path)) => Place::File(path),
+            (Some(index), _) => ModelLocation::Files(BUILTIN[index].clone()),
+            (None, Some(path)) if path.is_dir() => ModelLocation::Files(ModelFiles::Folder(path)),
+            (None, Some(path)) => ModelLocation::File(path),
             (None, None) => return Ok(None),
         };
         Ok(whole.then_some(ModelSource { model, vae, gligen, prediction: self.prediction }))
@@ -154,7 +154,7 @@ impl Node for LoadModel {
         if !self.is_of_hub() || self.blueprint(&look).map_err(first)?.is_some() {
             return Ok(false);
         }
-        let half = cx.service::<Numerics>().is_none_or(|numerics| numerics.numbers.weights != Some(DType::F32));
+        let half = cx.service::<ComputeOptions>().is_none_or(|numerics| numerics.precision.weights != Some(DType::F32));
         for (param, _, name) in self.named() {
             if name.starts_with("hf:") {
                 fetch_model(param, name, half, progress)?;
@@ -188,7 +188,7 @@ impl Node for LoadModel {
 
     fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadModelOutputs> {
         cx.cancel().check()?;
-        let numerics = cx.service::<Numerics>()?;
+        let numerics = cx.service::<ComputeOptions>()?;
         let models = cx.service::<ModelsPath>().ok();
         let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models }).map_err(|faults| {
             let faults: Vec<_> = faults.into_iter().map(|fault| fault.message).collect();
@@ -196,7 +196,7 @@ impl Node for LoadModel {
         })?;
         let blueprint = blueprint.with_context(|| format!("{}: is not on this machine (any more)", self.model))?;
         blueprint.notes.iter().for_each(|note| cx.note(format!("{}: {note}", self.model)));
-        let model = models::Model::new(blueprint, numerics.numbers.clone(), numerics.offload);
+        let model = models::Model::new(blueprint, numerics.precision.clone(), numerics.offload);
         let model = model.with_gradient_memory(numerics.gradient_memory);
         Ok(LoadModelOutputs { model: Arc::new(Model(model)) })
     }

@@ -5,12 +5,12 @@ use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
 use lsregen_diffusion::candle_core::DType;
-use lsregen_diffusion::models::clip_pair::{Clip, ClipBlueprint};
-use lsregen_diffusion::weights::search::{Kind, ModelsPath};
-use lsregen_diffusion::weights::{BUILTIN_CLIP, ModelFiles, Numbers};
+use lsregen_diffusion::models::clip::{Clip, ClipBlueprint};
+use lsregen_diffusion::weights::search::{ModelKind, ModelsPath};
+use lsregen_diffusion::weights::{BUILTIN_CLIP, ModelFiles, Precision};
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, NodeError};
 
-use crate::Numerics;
+use crate::ComputeOptions;
 use crate::find_model::{Found, Look, at, fetch_model};
 use crate::load_model::digest;
 
@@ -33,7 +33,7 @@ impl NamedClip<'_> {
     fn blueprint(&self, look: &Look) -> Result<Option<ClipBlueprint>, NodeError> {
         let folder = match self.is_builtin() {
             true => BUILTIN_CLIP.clone(),
-            false => match look.find(PARAM, Kind::Clip, self.0) {
+            false => match look.find(PARAM, ModelKind::Clip, self.0) {
                 Found::Here(path) if path.is_dir() => ModelFiles::Folder(path),
                 Found::Here(path) => {
                     return Err(NodeError::new(PARAM, format!("{}: a CLIP is a folder, not a file", path.display()))
@@ -94,11 +94,11 @@ impl NamedClip<'_> {
     /// Loads it, computed in f32 at least: its gradients are small, and it is small beside what it guides.
     pub fn load(&self, cx: &Context) -> anyhow::Result<Arc<Clip>> {
         cx.cancel().check()?;
-        let numerics = cx.service::<Numerics>()?;
+        let numerics = cx.service::<ComputeOptions>()?;
         let models = cx.service::<ModelsPath>().ok();
         let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models });
         let blueprint = blueprint.map_err(|fault| anyhow::anyhow!(fault.message))?;
         let blueprint = blueprint.with_context(|| format!("{}: is not on this machine (any more)", self.0))?;
-        Ok(Arc::new(blueprint.load(&Numbers { compute: DType::F32, ..numerics.numbers.clone() })?))
+        Ok(Arc::new(blueprint.load(&Precision { compute: DType::F32, ..numerics.precision.clone() })?))
     }
 }

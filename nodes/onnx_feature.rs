@@ -10,7 +10,7 @@ use lsregen_engine::{CheckContext, Context, FileRef, Lane, Links, Node, NodeErro
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Numerics;
+use crate::ComputeOptions;
 use crate::bridge::raise;
 use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::values::{Image, Layout};
@@ -181,14 +181,14 @@ impl Node for OnnxFeature {
     }
 
     fn run(&self, inputs: OnnxFeatureInputs, cx: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let numerics = cx.service::<Numerics>()?;
+        let numerics = cx.service::<ComputeOptions>()?;
         let goal = match (&inputs.image, &self.target_file, self.class) {
             (Some(image), ..) => OnnxGoal::Picture(image.0.clone()),
             (None, Some(path), _) => OnnxGoal::read(&cx.resolve(path)).map_err(raise)?,
             (None, None, Some(class)) => OnnxGoal::Class(class as usize),
             (None, None, None) => anyhow::bail!("nothing says what to be drawn to"),
         };
-        let network = OnnxNetwork::open(&cx.resolve(&self.path), &numerics.numbers.device).map_err(raise)?;
+        let network = OnnxNetwork::open(&cx.resolve(&self.path), &numerics.precision.device).map_err(raise)?;
         cx.cancel().check()?;
         let size = self.size.map(|[width, height]| (height as usize, width as usize));
         let normalisation = Normalisation { mean: self.mean, std: self.std };

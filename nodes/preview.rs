@@ -4,7 +4,7 @@
 
 use lsregen_diffusion::candle_core::Tensor;
 use lsregen_diffusion::image;
-use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::sampler::Step;
 use lsregen_engine::Context;
 
@@ -41,5 +41,5 @@ fn preview(z: &Tensor, model: &Model) -> lsregen_diffusion::Result<Vec<u8>> {
     let (_, _, h, w) = z.dims4()?;
     let shrink = h.max(w).div_ceil(SIDE);
     let small = z.avg_pool2d((shrink.min(h), shrink.min(w)))?;
-    image::png(&Image::decoded(model, &small, &Work::default())?.to_rgb()?, &[])
+    image::png(&Image::decoded(model, &small, &BandOptions::default())?.to_rgb()?, &[])
 }

@@ -141,21 +141,24 @@ fn plan_knows_what_is_on_disk() {
     let (stdout, stderr, code) = outcome(command.arg(case.path("other")).arg(case.graph()).output().unwrap());
     assert_eq!(code, 0, "{stderr}");
     let line = |name: &str| stdout.lines().find(|line| line.starts_with(name)).unwrap().to_string();
-    assert!(line("sample").contains("not needed"), "{stdout}");
-    assert!(line("image").contains("known") || line("save").contains("known"), "{stdout}");
+    assert!(line("sample").contains("skipped"), "{stdout}");
+    assert!(line("image").contains("cached") || line("save").contains("cached"), "{stdout}");
 }
 
 #[test]
 fn explain_names_the_ingredient() {
     let case = Case::new();
     case.run("out", &[]);
-    assert!(case.explain("sample", "cfg=2").contains("its result is known"));
-    assert!(case.explain("small", "cfg=2").contains("values of type Model live in memory only"));
+    assert!(case.explain("sample", "cfg=2").contains("its result is cached"));
+    assert!(case.explain("small", "cfg=2").contains("values of type Model are kept only in memory"));
     let text = case.explain("sample", "cfg=3");
     assert!(text.contains("`cfg` was 2.0, is 3.0") && text.lines().count() == 3, "{text}");
     // Further up, once for each way down.
     let text = case.explain("image", "boxes=[{phrase: a star, box: [0, 0, 0.5, 0.5]}]");
-    assert!(text.contains("`guidance`, by guide (Invert):") && text.contains("by layout (GLIGENLayout):"), "{text}");
+    assert!(
+        text.contains("`guidance`, from guide (Invert):") && text.contains("from layout (GLIGENLayout):"),
+        "{text}"
+    );
     assert!(text.contains("`boxes` was [{") && text.contains("a star"), "{text}");
     let arguments = ["cache", "explain", "graphs/sdxl.yaml", "smaple"];
     let (_, stderr, code) = outcome(case.lsregen(&arguments).output().unwrap());
@@ -179,7 +182,7 @@ fn a_damaged_value_is_computed_again() {
     }
     // Other values of the method's, so that something damaged is needed whatever is known of the picture's file.
     let (_, stderr) = case.run("again", &["cfg=3"]);
-    assert!(stderr.contains("warning: the result") && stderr.contains("is removed from the cache"), "{stderr}");
+    assert!(stderr.contains("warning: the result") && stderr.contains("was removed from the cache"), "{stderr}");
     let (_, stderr) = case.run("out", &[]);
     assert_eq!(case.picture("out"), picture, "{stderr}");
 }
@@ -229,7 +232,7 @@ fn a_folder_that_cannot_be_made_stops_nothing() {
     fs::write(case.path("cache"), "a file where a folder is wanted").unwrap();
     let (ran, stderr) = case.run("out", &[]);
     assert!(ran.len() >= 7, "{stderr}");
-    assert_eq!(stderr.matches("results cannot be kept in the cache").count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("results cannot be stored in the cache").count(), 1, "{stderr}");
 }
 
 /// No file may become larger than 256 kB, which is what a full disk looks like to large values alone.
@@ -244,7 +247,7 @@ fn a_full_disk_stops_nothing() {
     shell.current_dir(repository("")).env("NO_COLOR", "1").env("LSREGEN_CACHE_DIR", case.path("cache"));
     let (ran, stderr) = said(&mut shell);
     assert!(ran.len() >= 7, "{stderr}");
-    assert_eq!(stderr.matches("results cannot be kept in the cache").count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("results cannot be stored in the cache").count(), 1, "{stderr}");
     assert_eq!(fs::read_dir(case.path("cache/v1/tmp")).unwrap().count(), 0);
     assert!(!case.picture("out").is_empty());
     let (stdout, _, code) = outcome(case.lsregen(&["cache", "verify"]).output().unwrap());

@@ -141,7 +141,7 @@ fn pictures_that_carry_no_graph_are_told() {
     for (bytes, words, code) in [
         (with_text("Comment", "hello"), "holds no graph", 2),
         (with_text("prompt", r#"{"3": {"class_type": "KSampler"}}"#), "ComfyUI", 2),
-        (with_text("lsregen", "hello"), "no record of lsregen", 78),
+        (with_text("lsregen", "hello"), "does not carry a record of lsregen", 78),
         (with_text("lsregen", newer), "newer lsregen", 78),
         (damaged, "cannot be read", 78),
         (b"\x89PNG\r\n\x1a\n".to_vec(), "ends too early", 78),

@@ -19,7 +19,7 @@ static XL: LazyLock<Arc<Model>> = LazyLock::new(|| load("shapes/xl"));
 const PROMPT: &str = "a red circle and a blue square on sand";
 
 fn host(folder: &Path) -> Arc<Host> {
-    let numerics = Numerics::new(Device::Cpu, DtypeOption::Auto, false);
+    let numerics = ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false);
     Arc::new(Host::new(folder, folder).with_fingerprint(numerics.fingerprint()).with_service(numerics))
 }
 
@@ -478,7 +478,7 @@ fn broken_model_folders_are_told_before_the_run() {
         assert!(all.contains(words), "{words}: {all}");
     }
     assert!(told("none").contains("built in are shapes/gligen and shapes/xl"));
-    assert!(told("one.safetensors").contains("an empty file"));
+    assert!(told("one.safetensors").contains("the file is empty"));
 }
 
 #[test]

@@ -9,10 +9,10 @@ use lsregen_engine::{
     Source, Store, check,
 };
 use lsregen_nodes::metadata::{Carried, carried};
-use lsregen_nodes::{DtypeOption, Metadata, Numerics, registry};
+use lsregen_nodes::{ComputeOptions, DtypeOption, Metadata, registry};
 
 fn host(graphs: &Path, outputs: &Path) -> Host {
-    let numerics = Numerics::new(Device::Cpu, DtypeOption::Auto, false);
+    let numerics = ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false);
     Host::new(graphs, outputs).with_fingerprint(numerics.fingerprint()).with_service(numerics)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use lsregen_engine::Host;
-use lsregen_nodes::{DtypeOption, Metadata, Numerics, device};
+use lsregen_nodes::{ComputeOptions, DtypeOption, Metadata, device};
 
 use super::models::ModelArgs;
 use crate::cli::{Exit, console, usage};
@@ -82,7 +82,7 @@ impl HostArgs {
         if let Some(warning) = opened.warning {
             console::complain(format!("warning: {warning}"));
         }
-        let numerics = Numerics::new(opened.device, self.dtype.into(), self.offload);
+        let numerics = ComputeOptions::new(opened.device, self.dtype.into(), self.offload);
         let numerics = numerics.with_gradient_memory(self.gradient_memory.as_u64());
         let host = host(path, self.output_dir.as_deref(), models)?;
         let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);

@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use lsregen_weights::{Checkpoint, Numbers, Sorted, Weights};
+use lsregen_weights::{Checkpoint, Precision, SortedTensors, Weights};
 
 /// Opens a weights file as a program does that loads a model: its directory, then the networks in it.
-pub fn open(path: &Path) -> Result<Sorted, String> {
+pub fn open(path: &Path) -> Result<SortedTensors, String> {
     let checkpoint = Checkpoint::open(path).map_err(|e| e.to_string())?;
-    Ok(Sorted::of(&Arc::new(checkpoint)))
+    Ok(SortedTensors::of(&Arc::new(checkpoint)))
 }
 
 /// Loads every tensor that was found. How many could be.
-pub fn load(sorted: Sorted) -> usize {
-    let numbers = Numbers::new(DType::F32, &Device::Cpu);
+pub fn load(sorted: SortedTensors) -> usize {
+    let numbers = Precision::new(DType::F32, &Device::Cpu);
     let mut loaded = 0;
-    for map in sorted.parts.into_values() {
+    for map in sorted.networks.into_values() {
         let shapes: Vec<_> = map.names().map(|n| (n.to_string(), map.shape(n).unwrap_or_default().to_vec())).collect();
         let weights = Weights::new(map, &numbers);
         loaded += shapes.into_iter().filter(|(name, shape)| weights.get(shape.as_slice(), name).is_ok()).count();
