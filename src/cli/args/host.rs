@@ -82,10 +82,10 @@ impl HostArgs {
         if let Some(warning) = opened.warning {
             console::complain(format!("warning: {warning}"));
         }
-        let numerics = ComputeOptions::new(opened.device, self.dtype.into(), self.offload);
-        let numerics = numerics.with_gradient_memory(self.gradient_memory.as_u64());
+        let options = ComputeOptions::new(opened.device, self.dtype.into(), self.offload);
+        let options = options.with_gradient_memory(self.gradient_memory.as_u64());
         let host = host(path, self.output_dir.as_deref(), models)?;
-        let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);
+        let host = host.with_fingerprint(options.fingerprint()).with_service(options);
         Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))
     }
 }
