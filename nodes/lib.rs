@@ -25,8 +25,8 @@ pub use latent::*;
 pub use layout::*;
 pub use lsregen_diffusion::models::Survey;
 <<<<<<< HEAD
-pub use lsregen_diffusion::ops::keep_memory;
-pub use lsregen_diffusion::weights::{hub, search};
+pub use lsregen_tensor::ops::keep_memory;
+pub use lsregen_weights::{hub, search};
 pub use model::*;
 pub use params::boxes::PhraseBox;
 pub use params::clip::ClipPath;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 <<<<<<< HEAD:nodes/image/upsample.rs
-use lsregen_diffusion::image::{Resampling, resize};
+use lsregen_tensor::image::{Resampling, resize};
 use lsregen_engine::{CheckContext, Context, Declaration, Links, Node, NodeError, outputs, sockets};
 =======
 use lsregen_engine::{CheckContext, Context, Node, NodeError, outputs, sockets};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use lsregen_diffusion::Error;
 <<<<<<< HEAD:nodes/params/model_path.rs
-use lsregen_diffusion::weights::ModelFiles;
-use lsregen_diffusion::weights::hub::{self, Hub, HubRef};
-use lsregen_diffusion::weights::search::{ModelKind, ModelsPath};
+use lsregen_weights::ModelFiles;
+use lsregen_weights::hub::{self, Hub, HubRef};
+use lsregen_weights::search::{ModelKind, ModelsPath};
 =======
 >>>>>>> floors:nodes/find_model.rs
 use lsregen_engine::{FetchProgress, NodeError};
