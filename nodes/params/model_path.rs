@@ -6,14 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsregen_diffusion::Error;
-<<<<<<< HEAD:nodes/params/model_path.rs
+use lsregen_engine::{FetchProgress, NodeError};
 use lsregen_weights::ModelFiles;
 use lsregen_weights::hub::{self, Hub, HubRef};
-use lsregen_weights::search::{ModelKind, ModelsPath};
-=======
->>>>>>> floors:nodes/find_model.rs
-use lsregen_engine::{FetchProgress, NodeError};
 use lsregen_weights::hub::{self, Hub, HubRef};
+use lsregen_weights::search::{ModelKind, ModelsPath};
 use lsregen_weights::search::{ModelKind, ModelsPath};
 
 use crate::host::blueprints::Blueprints;
