@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
-use lsregen_tensor::candle_core::{DType, Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -9,8 +9,6 @@ use lsregen_diffusion::Error;
 use lsregen_engine::{FetchProgress, NodeError};
 use lsregen_weights::ModelFiles;
 use lsregen_weights::hub::{self, Hub, HubRef};
-use lsregen_weights::hub::{self, Hub, HubRef};
-use lsregen_weights::search::{ModelKind, ModelsPath};
 use lsregen_weights::search::{ModelKind, ModelsPath};
 
 use crate::host::blueprints::Blueprints;
