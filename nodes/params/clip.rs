@@ -42,7 +42,7 @@ impl ClipPath<'_> {
                         ));
                 }
                 Found::Elsewhere => return Ok(None),
-                Found::Nowhere(fault) => return Err(fault),
+                Found::Nowhere(error) => return Err(error),
             },
         };
         match ClipBlueprint::open(&folder) {
@@ -98,7 +98,7 @@ impl ClipPath<'_> {
         let numerics = cx.service::<Numerics>()?;
         let models = cx.service::<ModelsPath>().ok();
         let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models });
-        let blueprint = blueprint.map_err(|fault| anyhow::anyhow!(fault.message))?;
+        let blueprint = blueprint.map_err(|error| anyhow::anyhow!(error.message))?;
         let blueprint = blueprint.with_context(|| format!("{}: is no longer on this machine", self.0))?;
         Ok(Arc::new(blueprint.load(&Numbers { compute: DType::F32, ..numerics.numbers.clone() })?))
     }

@@ -28,7 +28,7 @@ pub(crate) struct Look<'a> {
 impl Look<'_> {
     pub fn find(&self, param: &'static str, kind: Kind, name: &str) -> Found {
         match hub_of(name) {
-            Err(fault) => return Found::Nowhere(at(param, fault)),
+            Err(error) => return Found::Nowhere(at(param, error)),
             Ok(Some((hub, reference))) => {
                 return hub.cached(&reference).map_or(Found::Elsewhere, Found::Here);
             }
@@ -70,7 +70,7 @@ pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgr
     });
     match found {
         Some(Found::Here(path)) => Ok(path),
-        Some(Found::Nowhere(fault)) => Err(fault),
+        Some(Found::Nowhere(error)) => Err(error),
         _ => fetch_model("model", name, true, progress),
     }
 }

@@ -589,5 +589,11 @@ fn every_type_is_complete() {
         let closed = entry.schema.get("additionalProperties") == Some(&json!(false));
         assert!(closed || (entry.node_type.decode)(&unknown).is_err(), "{name} takes unknown keys");
     }
-    assert!(registry.get("SDXLSample").unwrap().doc.starts_with("Generates an image from a prompt with an SDXL model: Guided"));
+    assert!(
+        registry
+            .get("SDXLSample")
+            .unwrap()
+            .doc
+            .starts_with("Generates an image from a prompt with an SDXL model: Guided")
+    );
 }

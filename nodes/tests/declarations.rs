@@ -115,7 +115,10 @@ fn phrases_of_an_unknown_guidance_must_be_in_the_prompt() {
         let with = |prompt: &str| errors(&[layout, follow, &sample("GuidedSDXLSample", prompt)].concat());
         assert_eq!(with("prompt: \"The RED circle, the blue square\""), [""; 0]);
         let errors = with("prompt: a blue square");
-        assert!(errors[0].contains("guides the phrase `a red circle`, but the prompt does not contain it"), "{errors:?}");
+        assert!(
+            errors[0].contains("guides the phrase `a red circle`, but the prompt does not contain it"),
+            "{errors:?}"
+        );
     }
 }
 
@@ -141,7 +144,10 @@ fn a_guidance_for_one_sampling_is_compared_with_it() {
         for (params, message) in [
             ("prompt: x, sampler: euler", "is for 7 steps of euler, but this sampling has 20 steps of euler"),
             ("prompt: x, steps: 7", "is for 7 steps of euler, but this sampling has 7 steps of ddim"),
-            ("prompt: x, steps: 7, sampler: euler, width: 128", "is for images of 64×96, but this sampling generates 128×96"),
+            (
+                "prompt: x, steps: 7, sampler: euler, width: 128",
+                "is for images of 64×96, but this sampling generates 128×96",
+            ),
         ] {
             let errors = with(params);
             assert!(errors.iter().any(|e| e.contains(message)), "{kind} {params}: {errors:?}");
@@ -149,7 +155,8 @@ fn a_guidance_for_one_sampling_is_compared_with_it() {
     }
     let errors = with("GuidedSDSample", fitting).join("; ");
     assert!(errors.contains("sdxl"), "{errors}");
-    let small = "  sample: { type: GuidedSDSample, model: small, guidance: [follow], prompt: x, steps: 7, sampler: euler }\n";
+    let small =
+        "  sample: { type: GuidedSDSample, model: small, guidance: [follow], prompt: x, steps: 7, sampler: euler }\n";
     let errors = self::errors(&[follow, small].concat()).join("; ");
     assert!(errors.contains("is for a model of the family `sdxl`, but this sampling's is `gligen`"), "{errors}");
 }
@@ -185,7 +192,10 @@ fn an_inversion_declares_its_size_and_timesteps() {
     for (params, message) in [
         ("prompt: x, steps: 9", "is for 20 steps of ddim, but this sampling has 9 steps of ddim"),
         ("prompt: x, height: 128", "is for images of 64×64, but this sampling generates 64×128"),
-        ("prompt: x, prompt_2: y, crop: [8, 8]", "was inverted with another `prompt_2` and `crop` than this sampling has"),
+        (
+            "prompt: x, prompt_2: y, crop: [8, 8]",
+            "was inverted with another `prompt_2` and `crop` than this sampling has",
+        ),
     ] {
         let errors = errors(&nodes(params));
         assert!(errors.len() == 1 && errors[0].contains(message), "{params}: {errors:?}");

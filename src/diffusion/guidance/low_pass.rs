@@ -59,7 +59,7 @@ pub struct LowPassGuidance {
     pub picture: Tensor,
     /// N, in latent pixels.
     pub factor: usize,
-    /// By which the coarse parts are compared.
+    /// The distance between the coarse parts.
     pub metric: Metric,
     /// How it acts.
     pub settings: GuidanceSettings,
