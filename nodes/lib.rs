@@ -1,7 +1,7 @@
 //! The nodes of lsregen: adapters of the diffusion library for the engine, one file for each node, in rooms by topic.
 //!
 //! A node's struct is its parameters, and their doc comments are the reference for users. [`values`] are what nodes exchange;
-//! [`Numerics`] is the service that a host must offer them. The mathematics is all in `lsregen-diffusion`.
+//! [`ComputeOptions`] is the service that a host must offer them. The mathematics is all in `lsregen-diffusion`.
 
 mod guidance;
 mod host;
@@ -16,15 +16,16 @@ pub mod values;
 use lsregen_engine::{NodeType, Registry};
 
 pub use guidance::*;
+pub use host::blueprints::Blueprints;
 pub use host::metadata::Metadata;
-pub use host::numerics::{DtypeOption, Numerics};
+pub use host::numerics::{ComputeOptions, DtypeOption};
 pub use host::{device, metadata, sheet};
 pub use image::*;
 pub use latent::*;
 pub use layout::*;
 pub use lsregen_diffusion::models::Survey;
-pub use lsregen_diffusion::ops::keep_memory;
-pub use lsregen_diffusion::weights::{hub, search};
+pub use lsregen_tensor::ops::keep_memory;
+pub use lsregen_weights::{hub, search};
 pub use model::*;
 pub use params::boxes::PhraseBox;
 pub use params::clip::ClipPath;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use lsregen_diffusion::guidance::onnx::Look;
 use lsregen_diffusion::guidance::{Metric, OnnxGoal, OnnxGuidance};
-use lsregen_diffusion::onnx::{Normalisation, OnnxInfo, OnnxNetwork};
 use lsregen_engine::{CheckContext, Context, FileRef, Lane, Links, NodeError, sockets};
+use lsregen_onnx::{Normalisation, OnnxInfo, OnnxNetwork};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::as_node::GuidanceNode;
 use crate::host::bridge::raise;
-use crate::host::numerics::Numerics;
+use crate::host::numerics::ComputeOptions;
 use crate::params::guidance::{GuidanceParams, Strength};
 use crate::values::{Guidance, Image, Layout};
 
@@ -183,7 +183,7 @@ impl GuidanceNode for OnnxFeature {
     }
 
     fn guidance(&self, inputs: OnnxFeatureInputs, cx: &Context) -> anyhow::Result<Guidance> {
-        let numerics = cx.service::<Numerics>()?;
+        let numerics = cx.service::<ComputeOptions>()?;
         let goal = match (&inputs.image, &self.target_file, self.class) {
             (Some(image), ..) => OnnxGoal::Picture(image.0.clone()),
             (None, Some(path), _) => OnnxGoal::read(&cx.resolve(path)).map_err(raise)?,
@@ -192,7 +192,7 @@ impl GuidanceNode for OnnxFeature {
                 anyhow::bail!("the target is missing: link `image`, or give `target_file` or `class`")
             }
         };
-        let network = OnnxNetwork::open(&cx.resolve(&self.path), &numerics.numbers.device).map_err(raise)?;
+        let network = OnnxNetwork::open(&cx.resolve(&self.path), &numerics.precision.device).map_err(raise)?;
         cx.cancel().check()?;
         let size = self.size.map(|[width, height]| (height as usize, width as usize));
         let normalisation = Normalisation { mean: self.mean, std: self.std };

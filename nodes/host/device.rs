@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 
 use anyhow::Context as _;
-use lsregen_diffusion::candle_core::Device;
+use lsregen_tensor::candle_core::Device;
 
 /// A device that was requested by name.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(crate) fn memory() -> Option<(usize, usize)> {
     #[cfg(feature = "cuda")]
     {
         let device = LAST.lock().unwrap_or_else(|e| e.into_inner()).clone()?;
-        lsregen_diffusion::cuda::memory(&device)
+        lsregen_tensor::cuda::memory(&device)
     }
     #[cfg(not(feature = "cuda"))]
     None
@@ -66,7 +66,7 @@ fn cuda(_: usize) -> anyhow::Result<Device> {
 
 #[cfg(feature = "cuda")]
 fn cuda(number: usize) -> anyhow::Result<Device> {
-    let count = lsregen_diffusion::cuda::devices()?;
+    let count = lsregen_tensor::cuda::devices()?;
     match count {
         _ if number < count => {}
         1 => anyhow::bail!("the only CUDA device here is `cuda:0`"),

@@ -2,8 +2,8 @@
 //!
 //! Knows the texts of a PNG file. Does not know the content of a record: see [`GraphRecord`](lsregen_engine::GraphRecord).
 
-use lsregen_diffusion::image::{PNG_SIGNATURE, read_texts};
 use lsregen_engine::Context;
+use lsregen_tensor::image::{PNG_SIGNATURE, read_texts};
 
 use super::bridge::raise;
 

@@ -1,16 +1,16 @@
 //! The device and the dtypes of models: a service of the host.
 
-use lsregen_diffusion::candle_core::{DType, Device, DeviceLocation};
-use lsregen_diffusion::models::checkpoint::GRADIENT_MEMORY;
-use lsregen_diffusion::weights::Numbers;
+use lsregen_diffusion::models::remat::GRADIENT_MEMORY;
+use lsregen_tensor::candle_core::{DType, Device, DeviceLocation};
+use lsregen_weights::Precision;
 
 /// The tensor library in memo keys: other versions may give other last bits.
 const BACKEND: &str = "candle 0.11.1";
 
 /// The device and dtypes of every model that nodes load; see [`Host::with_service`](lsregen_engine::Host::with_service).
 #[derive(Clone, Debug)]
-pub struct Numerics {
-    pub numbers: Numbers,
+pub struct ComputeOptions {
+    pub precision: Precision,
     /// Whether a model's networks make room for each other.
     pub offload: bool,
     /// Bytes that each network may keep for a gradient through it; what does not fit is computed again, to
@@ -31,7 +31,7 @@ pub enum DtypeOption {
 
 impl DtypeOption {
     /// On the CPU everything is computed in f32, whatever the weights are rounded to: it is faster there.
-    fn numbers(self, device: Device) -> Numbers {
+    fn precision(self, device: Device) -> Precision {
         let half = match self {
             DtypeOption::Auto => None,
             DtypeOption::F32 => Some(DType::F32),
@@ -39,24 +39,24 @@ impl DtypeOption {
             DtypeOption::F16 => Some(DType::F16),
         };
         let compute = if device.is_cpu() { DType::F32 } else { half.unwrap_or(DType::BF16) };
-        Numbers { device, compute, weights: half }
+        Precision { device, compute, weights: half }
     }
 }
 
-impl Numerics {
+impl ComputeOptions {
     /// On this device, see [`device::open`](crate::device::open).
-    pub fn new(device: Device, precision: DtypeOption, offload: bool) -> Numerics {
-        Numerics { numbers: precision.numbers(device), offload, gradient_memory: GRADIENT_MEMORY }
+    pub fn new(device: Device, dtype: DtypeOption, offload: bool) -> ComputeOptions {
+        ComputeOptions { precision: dtype.precision(device), offload, gradient_memory: GRADIENT_MEMORY }
     }
 
     /// The same with so many bytes for gradients.
-    pub fn with_gradient_memory(self, bytes: u64) -> Numerics {
-        Numerics { gradient_memory: bytes, ..self }
+    pub fn with_gradient_memory(self, bytes: u64) -> ComputeOptions {
+        ComputeOptions { gradient_memory: bytes, ..self }
     }
 
     /// The device in words, such as `cpu` or `cuda:0`.
     pub fn device_name(&self) -> String {
-        match self.numbers.device.location() {
+        match self.precision.device.location() {
             DeviceLocation::Cpu => "cpu".into(),
             DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
             DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
@@ -66,12 +66,12 @@ impl Numerics {
     /// What decides the numbers beside the nodes: kind of device, dtypes, and versions of the code that computes. For
     /// [`Host::with_fingerprint`](lsregen_engine::Host::with_fingerprint).
     pub fn fingerprint(&self) -> String {
-        let kind = match self.numbers.device {
+        let kind = match self.precision.device {
             Device::Cpu => std::env::consts::ARCH,
             Device::Cuda(_) => "cuda",
             Device::Metal(_) => "metal",
         };
-        let dtype = match (self.numbers.compute, self.numbers.weights) {
+        let dtype = match (self.precision.compute, self.precision.weights) {
             (compute, Some(weights)) if weights != compute => format!("{} of {}", compute.as_str(), weights.as_str()),
             (compute, _) => compute.as_str().to_string(),
         };
@@ -85,13 +85,13 @@ mod tests {
 
     #[test]
     fn a_device_in_words() {
-        assert_eq!(Numerics::new(Device::Cpu, DtypeOption::Auto, false).device_name(), "cpu");
+        assert_eq!(ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false).device_name(), "cpu");
     }
 
     /// Widening half weights gives the same numbers, rounding to half others.
     #[test]
     fn fingerprint_tells_what_changes_numbers() {
-        let of = |precision| Numerics::new(Device::Cpu, precision, false).fingerprint();
+        let of = |precision| ComputeOptions::new(Device::Cpu, precision, false).fingerprint();
         assert_eq!(of(DtypeOption::Auto), of(DtypeOption::F32));
         assert_ne!(of(DtypeOption::Auto), of(DtypeOption::Bf16));
         assert_ne!(of(DtypeOption::F16), of(DtypeOption::Bf16));

@@ -2,11 +2,11 @@
 //!
 //! A failed preview does not fail the node.
 
-use lsregen_diffusion::candle_core::Tensor;
-use lsregen_diffusion::image;
-use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::sampler::Step;
 use lsregen_engine::Context;
+use lsregen_tensor::candle_core::Tensor;
+use lsregen_tensor::image;
 
 use super::bridge::on_step;
 use crate::values::{Image, Model};
@@ -21,7 +21,7 @@ const COUNT: usize = 10;
 pub(crate) fn on_step_with_previews<'a>(
     cx: &'a Context,
     model: &'a Model,
-) -> impl Fn(Step) -> lsregen_diffusion::Result<()> + 'a {
+) -> impl Fn(Step) -> lsregen_tensor::Result<()> + 'a {
     let report = on_step(cx);
     move |step| {
         report(step)?;
@@ -37,9 +37,9 @@ pub(crate) fn on_step_with_previews<'a>(
 }
 
 /// Decodes a shrunk latent, which takes an autoencoder only a moment.
-fn preview(z: &Tensor, model: &Model) -> lsregen_diffusion::Result<Vec<u8>> {
+fn preview(z: &Tensor, model: &Model) -> lsregen_tensor::Result<Vec<u8>> {
     let (_, _, h, w) = z.dims4()?;
     let shrink = h.max(w).div_ceil(SIDE);
     let small = z.avg_pool2d((shrink.min(h), shrink.min(w)))?;
-    image::png(&Image::decoded(model, &small, &Work::default())?.to_rgb()?, &[])
+    image::png(&Image::decoded(model, &small, &BandOptions::default())?.to_rgb()?, &[])
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use lsregen_diffusion::{draw, image};
+use lsregen_diffusion::draw;
+use lsregen_tensor::image;
 
 /// Cells in a row of a sheet without columns.
 const COLUMNS: usize = 8;

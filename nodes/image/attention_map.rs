@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::image::{Resampling, heat, resize};
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
+use lsregen_tensor::image::{Resampling, heat, resize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -109,7 +109,7 @@ impl Node for AttentionMap {
         let downscale = self.downscale as usize;
         let map = pipeline::attention_map(model, &z0, &settings, &self.phrase, self.timestep, downscale);
         let map = map.and_then(|map| resize(&map, height, width, Resampling::Bicubic)).and_then(|map| heat(&map));
-        let mut picture = map.map_err(raise)?.to_device(&lsregen_diffusion::candle_core::Device::Cpu)?;
+        let mut picture = map.map_err(raise)?.to_device(&lsregen_tensor::candle_core::Device::Cpu)?;
         if let Some(image) = &inputs.image {
             let ground = resize(&image.0, height, width, Resampling::Bicubic).map_err(raise)?;
             picture = ((picture * self.opacity)? + (ground * (1.0 - self.opacity))?)?;

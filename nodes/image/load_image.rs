@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsregen_diffusion::image;
 use lsregen_engine::{CheckContext, Context, FileRef, Lane, Node, outputs};
+use lsregen_tensor::image;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsregen_diffusion::image;
 use lsregen_engine::{CheckContext, Context, Effect, FileRef, Lane, Node, NodeError, outputs, sockets};
+use lsregen_tensor::image;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

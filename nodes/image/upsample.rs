@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_engine::{CheckContext, Context, Declaration, Links, Node, NodeError, outputs, sockets};
+use lsregen_tensor::image::{Resampling, resize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,7 @@ impl Node for Decode {
     fn run(&self, inputs: DecodeInputs, cx: &Context) -> anyhow::Result<DecodeOutputs> {
         cx.cancel().check()?;
         let z = inputs.latent.of(&inputs.model)?;
-        let work = Work { on_step: &on_layer(cx), ..Work::default() };
+        let work = BandOptions { on_step: &on_layer(cx), ..BandOptions::default() };
         Ok(DecodeOutputs { image: Arc::new(Image::decoded(&inputs.model, z, &work).map_err(raise)?) })
     }
 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
-use crate::host::numerics::Numerics;
+use crate::host::numerics::ComputeOptions;
 use crate::values::Latent;
 
 /// Reads a latent from a safetensors file, such as one of SaveLatent.
@@ -40,9 +40,9 @@ impl Node for LoadLatent {
     }
 
     fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadLatentOutputs> {
-        let numerics = cx.service::<Numerics>()?;
+        let numerics = cx.service::<ComputeOptions>()?;
         let (z, family) = latent::read(&cx.resolve(&self.path)).map_err(raise)?;
-        let z = z.to_device(&numerics.numbers.device)?;
+        let z = z.to_device(&numerics.precision.device)?;
         Ok(LoadLatentOutputs { latent: Arc::new(Latent { z, family }) })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,7 @@ impl Node for VaeEncode {
              first"
         );
         let x = inputs.image.0.to_device(model.device()).map_err(|error| raise(error.into()))?;
-        let work = Work { on_step: &on_layer(cx), ..Work::default() };
+        let work = BandOptions { on_step: &on_layer(cx), ..BandOptions::default() };
         let z = model.vae().and_then(|vae| vae.encode_with(&x, &work)).map_err(raise)?;
         Ok(VaeEncodeOutputs { latent: Arc::new(Latent { z, family: Some(model.info.family) }) })
     }

@@ -4,16 +4,16 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
-use lsregen_diffusion::candle_core::DType;
-use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelSource, Place, Problem};
+use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelLocation, ModelSource, Problem};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::search::{Kind, ModelsPath};
-use lsregen_diffusion::weights::{BUILTIN, ModelFiles};
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Node, NodeError, outputs};
+use lsregen_tensor::candle_core::DType;
+use lsregen_weights::search::{ModelKind, ModelsPath};
+use lsregen_weights::{BUILTIN, ModelFiles};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::host::numerics::Numerics;
+use crate::host::numerics::ComputeOptions;
 use crate::params::model_path::{Found, Look, at, digest, fetch_model};
 use crate::values::Model;
 
@@ -67,10 +67,10 @@ impl LoadModel {
     }
 
     /// Returns the names of files, each with its parameter; built-in models have none.
-    fn named(&self) -> impl Iterator<Item = (&'static str, Kind, &str)> {
-        let model = self.builtin().is_none().then_some(("model", Kind::Model, self.model.as_str()));
-        let vae = self.vae.as_deref().map(|vae| ("vae", Kind::Vae, vae));
-        let gligen = self.gligen.as_deref().map(|gligen| ("gligen", Kind::Gligen, gligen));
+    fn named(&self) -> impl Iterator<Item = (&'static str, ModelKind, &str)> {
+        let model = self.builtin().is_none().then_some(("model", ModelKind::Model, self.model.as_str()));
+        let vae = self.vae.as_deref().map(|vae| ("vae", ModelKind::Vae, vae));
+        let gligen = self.gligen.as_deref().map(|gligen| ("gligen", ModelKind::Gligen, gligen));
         model.into_iter().chain(vae).chain(gligen)
     }
 
@@ -91,18 +91,18 @@ impl LoadModel {
         }
         let [model, vae, gligen] = places;
         let model = match (self.builtin(), model) {
-            (Some(index), _) => Place::Files(BUILTIN[index].clone()),
-            (None, Some(path)) if path.is_dir() => Place::Files(ModelFiles::Folder(path)),
-            (None, Some(path)) => Place::File(path),
+            (Some(index), _) => ModelLocation::Files(BUILTIN[index].clone()),
+            (None, Some(path)) if path.is_dir() => ModelLocation::Files(ModelFiles::Folder(path)),
+            (None, Some(path)) => ModelLocation::File(path),
             (None, None) => return Ok(None),
         };
         Ok(whole.then_some(ModelSource { model, vae, gligen, prediction: self.prediction }))
     }
 
     /// Opens the model's files. `None` if a part has to be downloaded first.
-    fn blueprint(&self, look: &Look) -> Result<Option<Blueprint>, Vec<NodeError>> {
+    fn blueprint(&self, look: &Look) -> Result<Option<Arc<Blueprint>>, Vec<NodeError>> {
         let Some(source) = self.source(look)? else { return Ok(None) };
-        match Blueprint::open(&source) {
+        match look.blueprints.model(&source) {
             Ok(blueprint) => Ok(Some(blueprint)),
             // A repository may be downloaded only in part: `fetch` reports what is missing.
             Err(_) if self.is_of_hub() => Ok(None),
@@ -132,7 +132,13 @@ impl Node for LoadModel {
         if self.is_builtin() {
             return vec![];
         }
-        self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() }).err().unwrap_or_default()
+        self.blueprint(&Look {
+            resolve: &|path| cx.resolve(path),
+            models: cx.service(),
+            blueprints: cx.service().unwrap_or_default(),
+        })
+        .err()
+        .unwrap_or_default()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
@@ -140,26 +146,36 @@ impl Node for LoadModel {
             return vec![];
         }
         // `check` reports files that cannot be opened.
-        let blueprint =
-            self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() }).ok().flatten();
-        blueprint.iter().flat_map(Blueprint::files).map(|path| FileRef::new("model", path)).collect()
+        let blueprint = self
+            .blueprint(&Look {
+                resolve: &|path| cx.resolve(path),
+                models: cx.service(),
+                blueprints: cx.service().unwrap_or_default(),
+            })
+            .ok()
+            .flatten();
+        blueprint
+            .iter()
+            .flat_map(|blueprint| blueprint.files())
+            .map(|path| FileRef::new("model", path).readable())
+            .collect()
     }
 
     fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         let resolve = |path: &Path| cx.resolve(path);
-        let look = Look { resolve: &resolve, models: cx.service() };
+        let look = Look { resolve: &resolve, models: cx.service(), blueprints: cx.service().unwrap_or_default() };
         let first =
             |errors: Vec<NodeError>| errors.into_iter().next().unwrap_or_else(|| NodeError::new("model", "unknown"));
         if !self.is_of_hub() || self.blueprint(&look).map_err(first)?.is_some() {
             return Ok(false);
         }
-        let half = cx.service::<Numerics>().is_none_or(|numerics| numerics.numbers.weights != Some(DType::F32));
+        let half = cx.service::<ComputeOptions>().is_none_or(|numerics| numerics.precision.weights != Some(DType::F32));
         for (param, _, name) in self.named() {
             if name.starts_with("hf:") {
                 fetch_model(param, name, half, progress)?;
             }
         }
-        match self.source(&look).map_err(first)?.map(|source| Blueprint::open(&source)) {
+        match self.source(&look).map_err(first)?.map(|source| look.blueprints.model(&source)) {
             Some(Ok(_)) => Ok(true),
             Some(Err(problems)) => Err(first(errors(problems))),
             None => Err(NodeError::new("model", format!("{}: no file of it could be downloaded", self.model))
@@ -177,8 +193,14 @@ impl Node for LoadModel {
         let family = match self.builtin() {
             Some(index) if self.is_builtin() => FAMILIES[index].clone(),
             _ => {
-                let blueprint =
-                    self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() }).ok().flatten();
+                let blueprint = self
+                    .blueprint(&Look {
+                        resolve: &|path| cx.resolve(path),
+                        models: cx.service(),
+                        blueprints: cx.service().unwrap_or_default(),
+                    })
+                    .ok()
+                    .flatten();
                 blueprint.map(|blueprint| blueprint.info.family.name().to_string())
             }
         };
@@ -187,15 +209,17 @@ impl Node for LoadModel {
 
     fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadModelOutputs> {
         cx.cancel().check()?;
-        let numerics = cx.service::<Numerics>()?;
+        let numerics = cx.service::<ComputeOptions>()?;
         let models = cx.service::<ModelsPath>().ok();
-        let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models }).map_err(|errors| {
-            let errors: Vec<_> = errors.into_iter().map(|error| error.message).collect();
-            anyhow::anyhow!(errors.join("; "))
-        })?;
+        let blueprints = cx.service().unwrap_or_default();
+        let blueprint =
+            self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints }).map_err(|errors| {
+                let errors: Vec<_> = errors.into_iter().map(|error| error.message).collect();
+                anyhow::anyhow!(errors.join("; "))
+            })?;
         let blueprint = blueprint.with_context(|| format!("{}: is no longer on this machine", self.model))?;
         blueprint.notes.iter().for_each(|note| cx.note(format!("{}: {note}", self.model)));
-        let model = models::Model::new(blueprint, numerics.numbers.clone(), numerics.offload);
+        let model = models::Model::new(blueprint, numerics.precision.clone(), numerics.offload);
         let model = model.with_gradient_memory(numerics.gradient_memory);
         Ok(LoadModelOutputs { model: Arc::new(Model(model)) })
     }

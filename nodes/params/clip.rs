@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
-use lsregen_diffusion::candle_core::DType;
-use lsregen_diffusion::models::clip_pair::{Clip, ClipBlueprint};
-use lsregen_diffusion::weights::search::{Kind, ModelsPath};
-use lsregen_diffusion::weights::{BUILTIN_CLIP, ModelFiles, Numbers};
+use lsregen_diffusion::models::clip::{Clip, ClipBlueprint};
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, NodeError};
+use lsregen_tensor::candle_core::DType;
+use lsregen_weights::search::{ModelKind, ModelsPath};
+use lsregen_weights::{BUILTIN_CLIP, ModelFiles, Precision};
 
 use super::model_path::{Found, Look, at, digest, fetch_model};
-use crate::host::numerics::Numerics;
+use crate::host::numerics::ComputeOptions;
 
 /// The name of the parameter.
 const PARAM: &str = "clip";
@@ -29,10 +29,10 @@ impl ClipPath<'_> {
     }
 
     /// Opens the model's files. `None` if they have to be downloaded first.
-    fn blueprint(&self, look: &Look) -> Result<Option<ClipBlueprint>, NodeError> {
+    fn blueprint(&self, look: &Look) -> Result<Option<Arc<ClipBlueprint>>, NodeError> {
         let folder = match self.is_builtin() {
             true => BUILTIN_CLIP.clone(),
-            false => match look.find(PARAM, Kind::Clip, self.0) {
+            false => match look.find(PARAM, ModelKind::Clip, self.0) {
                 Found::Here(path) if path.is_dir() => ModelFiles::Folder(path),
                 Found::Here(path) => {
                     return Err(NodeError::new(PARAM, format!("{}: a CLIP is a folder, not a file", path.display()))
@@ -45,7 +45,7 @@ impl ClipPath<'_> {
                 Found::Nowhere(error) => return Err(error),
             },
         };
-        match ClipBlueprint::open(&folder) {
+        match look.blueprints.clip(&folder) {
             Ok(blueprint) => Ok(Some(blueprint)),
             // A repository may be downloaded only in part: `fetch` reports what is missing.
             Err(_) if self.is_of_hub() => Ok(None),
@@ -53,8 +53,12 @@ impl ClipPath<'_> {
         }
     }
 
-    fn checked(&self, cx: &CheckContext) -> Result<Option<ClipBlueprint>, NodeError> {
-        self.blueprint(&Look { resolve: &|path| cx.resolve(path), models: cx.service() })
+    fn checked(&self, cx: &CheckContext) -> Result<Option<Arc<ClipBlueprint>>, NodeError> {
+        self.blueprint(&Look {
+            resolve: &|path| cx.resolve(path),
+            models: cx.service(),
+            blueprints: cx.service().unwrap_or_default(),
+        })
     }
 
     /// Returns why the model cannot be loaded, if it cannot.
@@ -71,18 +75,22 @@ impl ClipPath<'_> {
     pub fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
         // `check` reports files that cannot be opened.
         let blueprint = self.checked(cx).ok().flatten();
-        blueprint.iter().flat_map(ClipBlueprint::files).map(|path| FileRef::new(PARAM, path)).collect()
+        blueprint
+            .iter()
+            .flat_map(|blueprint| blueprint.files())
+            .map(|path| FileRef::new(PARAM, path).readable())
+            .collect()
     }
 
     /// Downloads the model from the hub, if it is there and not yet here.
     pub fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         let resolve = |path: &Path| cx.resolve(path);
-        let look = Look { resolve: &resolve, models: cx.service() };
+        let look = Look { resolve: &resolve, models: cx.service(), blueprints: cx.service().unwrap_or_default() };
         if !self.is_of_hub() || self.blueprint(&look)?.is_some() {
             return Ok(false);
         }
         let folder = fetch_model(PARAM, self.0, false, progress)?;
-        ClipBlueprint::open(&ModelFiles::Folder(folder)).map_err(|error| at(PARAM, error))?;
+        look.blueprints.clip(&ModelFiles::Folder(folder)).map_err(|error| at(PARAM, error))?;
         Ok(true)
     }
 
@@ -95,11 +103,12 @@ impl ClipPath<'_> {
     /// Loads the model in f32, since its gradients are small, and so is the model beside those that it guides.
     pub fn load(&self, cx: &Context) -> anyhow::Result<Arc<Clip>> {
         cx.cancel().check()?;
-        let numerics = cx.service::<Numerics>()?;
+        let numerics = cx.service::<ComputeOptions>()?;
         let models = cx.service::<ModelsPath>().ok();
-        let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models });
+        let blueprints = cx.service().unwrap_or_default();
+        let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints });
         let blueprint = blueprint.map_err(|error| anyhow::anyhow!(error.message))?;
         let blueprint = blueprint.with_context(|| format!("{}: is no longer on this machine", self.0))?;
-        Ok(Arc::new(blueprint.load(&Numbers { compute: DType::F32, ..numerics.numbers.clone() })?))
+        Ok(Arc::new(blueprint.load(&Precision { compute: DType::F32, ..numerics.precision.clone() })?))
     }
 }

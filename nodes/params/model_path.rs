@@ -5,11 +5,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lsregen_diffusion::Error;
-use lsregen_diffusion::weights::ModelFiles;
-use lsregen_diffusion::weights::hub::{self, Hub, HubRef};
-use lsregen_diffusion::weights::search::{Kind, ModelsPath};
 use lsregen_engine::{FetchProgress, NodeError};
+use lsregen_tensor::Error;
+use lsregen_weights::ModelFiles;
+use lsregen_weights::hub::{self, Hub, HubRef};
+use lsregen_weights::search::{ModelKind, ModelsPath};
+
+use crate::host::blueprints::Blueprints;
 
 /// The place of a model that a parameter names.
 pub(crate) enum Found {
@@ -23,10 +25,11 @@ pub(crate) enum Found {
 pub(crate) struct Look<'a> {
     pub resolve: &'a dyn Fn(&Path) -> PathBuf,
     pub models: Option<Arc<ModelsPath>>,
+    pub blueprints: Arc<Blueprints>,
 }
 
 impl Look<'_> {
-    pub fn find(&self, param: &'static str, kind: Kind, name: &str) -> Found {
+    pub fn find(&self, param: &'static str, kind: ModelKind, name: &str) -> Found {
         match hub_of(name) {
             Err(error) => return Found::Nowhere(at(param, error)),
             Ok(Some((hub, reference))) => {
@@ -42,9 +45,9 @@ impl Look<'_> {
             return Found::Here(path);
         }
         let builtin = match kind {
-            Kind::Model => "the built-in models are shapes/gligen and shapes/xl; ",
-            Kind::Clip => "the built-in CLIP is shapes/clip, which knows coloured shapes only; ",
-            Kind::Vae | Kind::Gligen => "",
+            ModelKind::Model => "the built-in models are shapes/gligen and shapes/xl; ",
+            ModelKind::Clip => "the built-in CLIP is shapes/clip, which knows coloured shapes only; ",
+            ModelKind::Vae | ModelKind::Gligen => "",
         };
         let searched = self.models.as_ref().map(|models| format!("; {}", models.missing(kind, name)));
         Found::Nowhere(NodeError::new(param, format!("there is no {} `{name}`", kind.name())).help(format!(
@@ -61,8 +64,8 @@ impl Look<'_> {
 /// If no model has this name, or if it cannot be downloaded.
 pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf, NodeError> {
     let here = |path: &Path| path.to_path_buf();
-    let look = Look { resolve: &here, models: Some(Arc::new(models)) };
-    let found = Kind::ALL.into_iter().map(|kind| look.find("model", kind, name));
+    let look = Look { resolve: &here, models: Some(Arc::new(models)), blueprints: Arc::default() };
+    let found = ModelKind::ALL.into_iter().map(|kind| look.find("model", kind, name));
     // If nothing is found, report the first miss: that of a whole model.
     let found = found.reduce(|first, next| match (&first, &next) {
         (Found::Nowhere(_), Found::Here(_)) => next,

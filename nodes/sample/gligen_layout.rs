@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
 use lsregen_diffusion::sampler::SamplerKind;
@@ -155,7 +155,7 @@ impl Node for GligenLayout {
         let slots = self.slots as usize;
         let on_step = on_step_with_previews(cx, &inputs.model);
         let z = pipeline::gligen(model, &settings, &layout, slots, self.beta, &on_step).map_err(raise)?;
-        let work = Work { on_step: &unless_cancelled(cx), ..Work::default() };
+        let work = BandOptions { on_step: &unless_cancelled(cx), ..BandOptions::default() };
         Ok(GligenLayoutOutputs {
             image: Arc::new(Image::decoded(&inputs.model, &z, &work).map_err(raise)?),
             latent: Arc::new(Latent { z, family: Some(model.info.family) }),

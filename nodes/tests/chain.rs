@@ -4,13 +4,13 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use lsregen_diffusion::candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::guidance::{self, Extractor, FeatureSpace, GuidanceSpec, Metric, SamplingRun, StepContext};
-use lsregen_diffusion::image::{self, RgbImage};
 use lsregen_diffusion::models::Family;
 use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Host, Node, NodeError, Payload};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model, SavedFile};
 use lsregen_nodes::*;
+use lsregen_tensor::candle_core::{DType, Device, Tensor};
+use lsregen_tensor::image::{self, RgbImage};
 use serde_json::{Value as Json, json};
 
 static GLIGEN: LazyLock<Arc<Model>> = LazyLock::new(|| load("shapes/gligen"));
@@ -19,7 +19,7 @@ static XL: LazyLock<Arc<Model>> = LazyLock::new(|| load("shapes/xl"));
 const PROMPT: &str = "a red circle and a blue square on sand";
 
 fn host(folder: &Path) -> Arc<Host> {
-    let numerics = Numerics::new(Device::Cpu, DtypeOption::Auto, false);
+    let numerics = ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false);
     Arc::new(Host::new(folder, folder).with_fingerprint(numerics.fingerprint()).with_service(numerics))
 }
 
@@ -215,7 +215,7 @@ impl Extractor for Counted {
         "counted"
     }
 
-    fn feat(&self, z: &Tensor, _: &StepContext) -> lsregen_diffusion::Result<Tensor> {
+    fn feat(&self, z: &Tensor, _: &StepContext) -> lsregen_tensor::Result<Tensor> {
         let mut updates = self.updates.lock().unwrap();
         *updates += 1;
         if *updates == 3 {
@@ -224,13 +224,13 @@ impl Extractor for Counted {
         Ok(z.clone())
     }
 
-    fn target(&self, _: &StepContext) -> lsregen_diffusion::Result<Tensor> {
+    fn target(&self, _: &StepContext) -> lsregen_tensor::Result<Tensor> {
         Ok(Tensor::zeros((1, 4, 8, 8), DType::F32, &Device::Cpu)?)
     }
 }
 
 impl GuidanceSpec for Counted {
-    fn bind(&self, run: &SamplingRun) -> lsregen_diffusion::Result<Vec<guidance::BoundGuidance>> {
+    fn bind(&self, run: &SamplingRun) -> lsregen_tensor::Result<Vec<guidance::BoundGuidance>> {
         let counted = Counted { cancel: self.cancel.clone(), updates: self.updates.clone() };
         let settings =
             guidance::GuidanceSettings { repeats: 1000, scale: 1e-6, ..guidance::GuidanceSettings::default() };
@@ -478,7 +478,7 @@ fn broken_model_folders_are_told_before_the_run() {
         assert!(all.contains(words), "{words}: {all}");
     }
     assert!(told("none").contains("built in are shapes/gligen and shapes/xl"));
-    assert!(told("one.safetensors").contains("an empty file"));
+    assert!(told("one.safetensors").contains("the file is empty"));
 }
 
 #[test]

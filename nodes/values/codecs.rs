@@ -9,8 +9,8 @@ use lsregen_diffusion::guidance::{GuidanceSettings, InversionGuidance};
 use lsregen_diffusion::inversion::Trajectory;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::Family;
-use lsregen_diffusion::tensors::Tensors;
 use lsregen_engine::Codec;
+use lsregen_tensor::tensors::Tensors;
 use serde::{Deserialize, Serialize};
 
 use super::{Guidance, Image, Latent, Layout};
@@ -98,9 +98,9 @@ fn decode_layout(bytes: &[u8]) -> anyhow::Result<Layout> {
 
 #[cfg(test)]
 mod tests {
-    use lsregen_diffusion::candle_core::{Device, Tensor};
     use lsregen_diffusion::guidance::{Auto, Region, Schedule, Until, Window};
     use lsregen_engine::Payload;
+    use lsregen_tensor::candle_core::{Device, Tensor};
 
     use super::*;
 

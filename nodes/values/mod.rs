@@ -5,13 +5,13 @@ mod declared;
 
 use std::sync::Arc;
 
-use lsregen_diffusion::candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::guidance::{GuidanceSpec, InversionGuidance};
-use lsregen_diffusion::image::{RgbImage, from_tensor, to_tensor};
 use lsregen_diffusion::layout::GroundedPhrase;
-use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::{self, Family};
 use lsregen_engine::{Codec, Links, NodeError, Payload};
+use lsregen_tensor::candle_core::{DType, Device, Tensor};
+use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
 
 pub use self::declared::{Conditioning, ImageSize, Phrases, SamplingNeeds, declared};
 
@@ -54,19 +54,19 @@ impl Image {
     }
 
     /// Converts an image of 8 bits per channel.
-    pub fn from_rgb(image: &RgbImage) -> lsregen_diffusion::Result<Image> {
+    pub fn from_rgb(image: &RgbImage) -> lsregen_tensor::Result<Image> {
         Ok(Image(to_tensor(image, DType::F32, &Device::Cpu)?))
     }
 
     /// Decodes a latent (1, C, h, w).
-    pub(crate) fn decoded(model: &Model, z: &Tensor, work: &Work) -> lsregen_diffusion::Result<Image> {
+    pub(crate) fn decoded(model: &Model, z: &Tensor, work: &BandOptions) -> lsregen_tensor::Result<Image> {
         let z = z.to_device(model.0.device())?;
         let x = model.0.vae()?.decode_with(&z, work)?.clamp(-1f64, 1f64)?;
         Ok(Image(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?))
     }
 
     /// Converts to 8 bits per channel.
-    pub fn to_rgb(&self) -> lsregen_diffusion::Result<RgbImage> {
+    pub fn to_rgb(&self) -> lsregen_tensor::Result<RgbImage> {
         from_tensor(&self.0)
     }
 }

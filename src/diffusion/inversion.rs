@@ -37,8 +37,8 @@ impl Trajectory {
         self.points.iter().find(|(s, _)| (s - t).abs() < 1e-3).map(|(_, z)| z).ok_or_else(|| {
             let known: Vec<String> = self.points.iter().map(|(t, _)| format!("{t}")).collect();
             Error::input(format!(
-                "the inversion has no latent at timestep {t}, only at {}; invert with the steps, the sampler and the \
-                 window of the sampling that it specs",
+                "the inversion has no latent at timestep {t}, only at {}; invert with the steps, the sampler and the window \
+                 of the guided sampling",
                 known.join(", ")
             ))
         })

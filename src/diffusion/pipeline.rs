@@ -1,7 +1,6 @@
-//! Whole runs: a prompt and a layout to a latent, by the models and samplers of this crate.
+//! Complete samplings: from a prompt and a layout to a latent, with the models and samplers of this crate.
 //!
-//! Each run logs what it is asked for, at the level `debug`. Knows what a run is made of and how its parts fit. Knows no
-//! graph.
+//! Each sampling logs its settings at the level `debug`. Knows the parts of a sampling and how they fit. Knows no graph.
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use super::{
     Window,
 };
 use crate::Result;
-use crate::models::clip_pair::{Clip, normalise};
+use crate::models::clip::{Clip, normalise};
 
 /// feat(image) = its CLIP embedding, of length 1, (1, p).
 pub struct ClipEmbedding {

@@ -12,7 +12,7 @@ use super::{
     StepContext, Window,
 };
 use crate::Result;
-use crate::models::clip_pair::Clip;
+use crate::models::clip::Clip;
 
 /// feat(image) = its patches after a layer of CLIP, (1, d, n).
 pub struct ClipPatches {

@@ -160,12 +160,19 @@ pub struct FileRef {
     pub param: String,
     /// The resolved path.
     pub path: PathBuf,
+    /// The node has read the file, so that the check need not try to.
+    pub is_readable: bool,
 }
 
 impl FileRef {
     /// A file that the parameter `param` names.
     pub fn new(param: impl Into<String>, path: impl Into<PathBuf>) -> FileRef {
-        FileRef { param: param.into(), path: path.into() }
+        FileRef { param: param.into(), path: path.into(), is_readable: false }
+    }
+
+    /// The same file, of which the node knows that it can be read.
+    pub fn readable(self) -> FileRef {
+        FileRef { is_readable: true, ..self }
     }
 }
 

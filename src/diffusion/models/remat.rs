@@ -1,7 +1,7 @@
-//! Gradient checkpointing: what a network keeps of its blocks for the gradient, and what it computes again.
+//! Rematerialisation: a network keeps the activations of some blocks for the backward pass, and recomputes the others.
 //!
-//! Under autodiff every layer keeps its input until the gradient is there, and a transformer's block has two dozen
-//! layers. A block that is computed again keeps its own inputs alone. Knows blocks and bytes. Knows no network.
+//! Under autodiff every layer keeps its input until the backward pass, and a transformer block has two dozen layers. A
+//! block that is recomputed keeps only its own inputs.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use candle_core::Tensor;
 
 use crate::{Result, ops};
 
-/// Bytes that a network may keep for its gradient unless it is told otherwise.
+/// The default limit of the bytes of activations that a network keeps for its backward pass: 2 GiB.
 pub const GRADIENT_MEMORY: u64 = 2 << 30;
 
-/// A part of a network that can be computed again: a function of one to three tensors.
+/// A part of a network that can be recomputed: a function of one to three tensors.
 pub(super) trait Block: Send + Sync + 'static {
-    /// Numbers that autodiff keeps of it, beside its inputs and its result.
+    /// How many numbers autodiff keeps for it, beside its inputs and its result.
     fn kept(&self, inputs: &[&Tensor]) -> Result<usize>;
 
-    /// Its result.
+    /// Computes the result.
     fn forward(&self, inputs: &[Tensor]) -> Result<Tensor>;
 
-    /// The gradients of the `wanted` inputs from that of the result. By computing the result again under autodiff, unless
-    /// the block knows better.
+    /// The VJP: gradients of the `wanted` inputs from the gradient of the result. By default recomputes the result under
+    /// autodiff.
     fn vjp(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         recomputed(self, inputs, wanted, dy)
     }
 }
 
-/// [`Block::vjp`] of any block.
+/// The default [`Block::vjp`].
 pub(super) fn recomputed<B: Block + ?Sized>(
     block: &B,
     inputs: &[Tensor],
@@ -38,24 +38,24 @@ pub(super) fn recomputed<B: Block + ?Sized>(
     Ok(ops::vjp(|inputs| Ok(block.forward(inputs)?), inputs, wanted, |_| Ok(dy.clone()))?)
 }
 
-/// What may be kept for a gradient, on one pass through a network.
-pub(super) struct Memory {
+/// The bytes of activations that one pass through a network may still keep.
+pub(super) struct RematBudget {
     left: Cell<u64>,
 }
 
-impl Memory {
-    /// Of that many bytes.
+impl RematBudget {
+    /// A budget of that many bytes.
     pub fn new(bytes: u64) -> Self {
-        Memory { left: Cell::new(bytes) }
+        RematBudget { left: Cell::new(bytes) }
     }
 
-    /// Runs a block. In the order of the pass each block for which there is room is kept; others are computed again.
-    /// Where autodiff tracks no input, nothing is kept.
+    /// Runs a block. Keeps its activations if the budget allows, otherwise recomputes them in the backward pass. Keeps
+    /// nothing if autodiff tracks no input.
     pub fn run<B: Block>(&self, block: &Arc<B>, inputs: &[&Tensor]) -> Result<Tensor> {
         self.run_by(block, inputs, |inputs| block.forward(inputs))
     }
 
-    /// [`Memory::run`], with another way to the value of a block that is not kept.
+    /// [`RematBudget::run`], where `value` computes the result of a block that is recomputed.
     pub fn run_by<B: Block>(
         &self,
         block: &Arc<B>,
@@ -67,10 +67,10 @@ impl Memory {
         }
         let value = value(&inputs.iter().map(|t| t.detach()).collect::<Vec<_>>())?;
         let block = block.clone();
-        let gradient = move |inputs: &[Tensor], wanted: &[bool], _: &Tensor, dy: &Tensor| {
+        let vjp = move |inputs: &[Tensor], wanted: &[bool], _: &Tensor, dy: &Tensor| {
             Ok(ops::on_pool_for(dy.device(), || block.vjp(inputs, wanted, dy))?)
         };
-        Ok(ops::custom_vjp(inputs, value, Box::new(gradient))?)
+        Ok(ops::custom_vjp(inputs, value, Box::new(vjp))?)
     }
 
     fn keeps<B: Block>(&self, block: &B, inputs: &[&Tensor]) -> Result<bool> {

@@ -1,20 +1,17 @@
-//! The transformers inside a U-Net's levels (diffusers' `Transformer2DModel`).
-
-use std::sync::Arc;
+//! The block of a U-Net's transformers (diffusers' `BasicTransformerBlock`).
 
 use candle_core::Tensor;
 
+use super::attention_maps::AttentionKind;
 use crate::Result;
-use crate::models::attention_maps::{AttentionKind, AttentionPlace};
-use crate::models::checkpoint::Block;
 use crate::models::config::{AttentionType, UNetConfig};
 use crate::models::gligen::Fuser;
-use crate::models::layers::{Attention, FeedForward, GroupNorm, LayerNorm, Linear};
-use crate::models::pass::Pass;
-use crate::ops::{self, Layout};
+use crate::models::layers::{Attention, FeedForward, LayerNorm};
+use crate::models::remat::Block;
+use crate::ops;
 use crate::weights::Weights;
 
-/// Self-attention, GLIGEN's fuser where the model has one, cross-attention, feed-forward.
+/// Self-attention, GLIGEN's fuser if the model has one, cross-attention, feed-forward net.
 pub(super) struct TransformerBlock {
     norm1: LayerNorm,
     attn1: Attention,
@@ -26,7 +23,7 @@ pub(super) struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    fn new(d: usize, heads: usize, c: &UNetConfig, w: &Weights) -> Result<Self> {
+    pub fn new(d: usize, heads: usize, c: &UNetConfig, w: &Weights) -> Result<Self> {
         let context = c.cross_attention_dim;
         Ok(TransformerBlock {
             norm1: LayerNorm::new(d, 1e-5, &w.at("norm1"))?,
@@ -53,8 +50,9 @@ impl TransformerBlock {
         self.attn2.forward_add(&self.norm2.forward(&x)?, context, &x)
     }
 
-    /// The weights of one of its attentions and, unless they are the `last` thing wanted, what [`TransformerBlock::forward`] gives.
-    pub fn look(
+    /// Returns the weights of one of its attentions and, unless they are the `last` to be recorded, the result of
+    /// [`TransformerBlock::forward`].
+    pub fn record(
         &self,
         x: &Tensor,
         context: &Tensor,
@@ -78,7 +76,7 @@ impl TransformerBlock {
         Ok((weights, y))
     }
 
-    /// Lets the layout in.
+    /// Applies GLIGEN's fuser, if there is one and it is on.
     fn fuse(&self, x: Tensor, objs: Option<&Tensor>) -> Result<Tensor> {
         match (&self.fuser, objs) {
             (Some(fuser), Some(objs)) => fuser.forward(&x, objs),
@@ -95,7 +93,7 @@ impl Block for TransformerBlock {
     fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
         let ((b, n, d), (_, l, _)) = (inputs[0].dims3()?, inputs[1].dims3()?);
         // Self-attention: its norm, three projections, result, sum; cross-attention: norm, queries, result, sum; the
-        // feed-forward net: norm, 8 to be gated, 4 gated. The sum that the block gives is not among them.
+        // feed-forward net: norm, 8 to be gated, 4 gated. The sum that the block returns is not among them.
         let mut numbers = (6 + 4 + 13) * n * d + 2 * l * d;
         if let (Some(_), Some(objs)) = (&self.fuser, inputs.get(2)) {
             numbers += Fuser::kept(n, objs.dim(1)?, d);
@@ -107,63 +105,10 @@ impl Block for TransformerBlock {
         self.forward(&inputs[0], &inputs[1], inputs.get(2))
     }
 
-    /// Only the attentions are computed again under autodiff.
+    /// Recomputes only the attentions under autodiff.
     fn vjp(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let attend = |x: &[Tensor]| Ok(self.attend(&x[0], &x[1], x.get(2))?);
         let feed = |x: Tensor| Ok(self.ff.vjp_add(&self.norm3, &x, dy)?);
         Ok(ops::vjp(attend, inputs, wanted, feed)?)
-    }
-}
-
-/// What a transformer begins with: pixels become tokens.
-struct Entry {
-    norm: GroupNorm,
-    proj_in: Linear,
-}
-
-impl Block for Entry {
-    fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
-        Ok(inputs[0].elem_count())
-    }
-
-    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
-        self.proj_in.forward_between(&self.norm.forward(&inputs[0])?, None, (Layout::Channels, Layout::Tokens))
-    }
-}
-
-/// Transformer blocks over the pixels of a feature map, with a residual around them.
-pub struct Transformer {
-    entry: Arc<Entry>,
-    proj_out: Linear,
-    blocks: Vec<Arc<TransformerBlock>>,
-}
-
-impl Transformer {
-    /// `d` channels, `depth` blocks.
-    pub fn new(d: usize, heads: usize, depth: usize, c: &UNetConfig, w: &Weights) -> Result<Self> {
-        let projection = if c.use_linear_projection { Linear::new } else { Linear::pointwise };
-        Ok(Transformer {
-            entry: Arc::new(Entry {
-                norm: GroupNorm::new(c.norm_num_groups, d, 1e-6, &w.at("norm"))?,
-                proj_in: projection(d, d, &w.at("proj_in"))?,
-            }),
-            proj_out: projection(d, d, &w.at("proj_out"))?,
-            blocks: (0..depth)
-                .map(|j| TransformerBlock::new(d, heads, c, &w.at("transformer_blocks").at(j)).map(Arc::new))
-                .collect::<Result<_>>()?,
-        })
-    }
-
-    /// `x` (B, d, H, W) → (B, d, H, W). `at` is the place of its first block. None if the pass ends in it.
-    pub(super) fn forward(&self, x: &Tensor, at: AttentionPlace, pass: &mut Pass) -> Result<Option<Tensor>> {
-        let (_, _, h, w) = x.dims4()?;
-        let mut y = pass.memory.run(&self.entry, &[x])?;
-        for (i, block) in self.blocks.iter().enumerate() {
-            match pass.transformer(block, &y, (h, w), &AttentionPlace { block: i, ..at })? {
-                Some(next) => y = next,
-                None => return Ok(None),
-            }
-        }
-        self.proj_out.forward_between(&y, Some(x), (Layout::Tokens, Layout::Channels)).map(Some)
     }
 }

@@ -1,16 +1,14 @@
-//! One pass through a U-Net: what every block of it gets, and what is looked at on the way.
-//!
-//! Knows how blocks are run. Does not know in which order.
+//! One pass through a U-Net: the inputs that all blocks share, and the attention that is recorded on the way.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use super::attention_maps::{AttentionLayer, Recorder};
+use super::block::TransformerBlock;
 use crate::Result;
-use crate::models::attention_maps::{AttentionPlace, Look};
-use crate::models::checkpoint::Memory;
+use crate::models::remat::RematBudget;
 use crate::models::resnet::ResnetBlock;
-use crate::models::transformer::TransformerBlock;
 
 /// One pass through the network.
 pub(super) struct Pass<'a> {
@@ -20,14 +18,14 @@ pub(super) struct Pass<'a> {
     pub context: &'a Tensor,
     /// Grounding tokens (B, M, c), absent where the fusers are off.
     pub objs: Option<&'a Tensor>,
-    /// What may be kept for a gradient.
-    pub memory: Memory,
-    /// What is to be seen. Nothing: the network's result is what is wanted.
-    pub look: Option<Look>,
+    /// What may be kept for the backward pass.
+    pub memory: RematBudget,
+    /// Records attention maps, if the pass is for them and not for the network's result.
+    pub recorder: Option<Recorder>,
 }
 
 impl Pass<'_> {
-    /// Runs a residual block, on `x` and on what the way down left, if it takes it.
+    /// Runs a residual block on `x` and, on the way up, on a skip connection.
     pub fn resnet(&self, block: &Arc<ResnetBlock>, x: &Tensor, skip: Option<&Tensor>) -> Result<Tensor> {
         match skip {
             Some(skip) => self.memory.run(block, &[x, skip, self.temb]),
@@ -35,19 +33,20 @@ impl Pass<'_> {
         }
     }
 
-    /// Runs a block of a transformer over a feature map of that `size`. None if all has been seen: the pass ends here.
+    /// Runs a block of a transformer over a feature map of that `size`. `None` if all maps have been recorded: the pass ends
+    /// here.
     pub fn transformer(
         &mut self,
         block: &Arc<TransformerBlock>,
         x: &Tensor,
         size: (usize, usize),
-        place: &AttentionPlace,
+        place: &AttentionLayer,
     ) -> Result<Option<Tensor>> {
-        if let Some(look) = &mut self.look
-            && let Some((kind, last)) = look.at(place)
+        if let Some(recorder) = &mut self.recorder
+            && let Some((kind, last)) = recorder.at(place)
         {
-            let (weights, y) = block.look(x, self.context, self.objs, kind, last)?;
-            look.saw(size, weights);
+            let (weights, y) = block.record(x, self.context, self.objs, kind, last)?;
+            recorder.record(size, weights);
             return Ok(y);
         }
         let y = match self.objs {

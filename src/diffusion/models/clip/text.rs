@@ -1,78 +1,22 @@
-//! CLIP's text encoder, as transformers' `CLIPTextModel` and `CLIPTextModelWithProjection` compute it.
+//! CLIP's text encoder, equal to transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
 use candle_core::{Device, IndexOp, Tensor};
 
-use crate::models::config::{ClipActivation, ClipLayerConfig, ClipTextConfig};
+use super::layer::ClipLayer;
+use crate::models::config::ClipTextConfig;
 use crate::models::layers::{LayerNorm, Linear};
-use crate::ops::{self, Layout};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
-/// A transformer's layer, the same in CLIP's encoders of texts and of pictures.
-pub(super) struct Layer {
-    norm1: LayerNorm,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
-    norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    heads: usize,
-    activation: ClipActivation,
-    causal: bool,
-}
-
-impl Layer {
-    /// The layers of an encoder, which has them at `{w}.layers`.
-    pub(super) fn all(c: &ClipLayerConfig, count: usize, w: &Weights) -> Result<Vec<Self>> {
-        let layers = w.at("layers");
-        (0..count).map(|i| Self::new(c, &layers.at(i))).collect()
-    }
-
-    fn new(c: &ClipLayerConfig, w: &Weights) -> Result<Self> {
-        let (d, a) = (c.width, w.at("self_attn"));
-        Ok(Layer {
-            norm1: LayerNorm::new(d, c.eps, &w.at("layer_norm1"))?,
-            q: Linear::new(d, d, &a.at("q_proj"))?,
-            k: Linear::new(d, d, &a.at("k_proj"))?,
-            v: Linear::new(d, d, &a.at("v_proj"))?,
-            out: Linear::new(d, d, &a.at("out_proj"))?,
-            norm2: LayerNorm::new(d, c.eps, &w.at("layer_norm2"))?,
-            fc1: Linear::new(d, c.inner, &w.at("mlp.fc1"))?,
-            fc2: Linear::new(c.inner, d, &w.at("mlp.fc2"))?,
-            heads: c.heads,
-            activation: c.activation,
-            causal: c.causal,
-        })
-    }
-
-    /// (B, N, d) → (B, N, d).
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.norm1.forward(x)?;
-        let channels_first = (Layout::Tokens, Layout::Channels);
-        let q = self.q.forward_between(&h, None, channels_first)?;
-        let k = self.k.forward_between(&h, None, channels_first)?;
-        let attended = ops::attention(&q, &k, &self.v.forward(&h)?, self.heads, self.causal)?;
-        let x = self.out.forward_between(&attended, Some(x), (Layout::Channels, Layout::Tokens))?;
-        let h = self.fc1.forward(&self.norm2.forward(&x)?)?;
-        let h = match self.activation {
-            ClipActivation::QuickGelu => ops::quick_gelu(&h)?,
-            ClipActivation::Gelu => ops::gelu(&h)?,
-        };
-        self.fc2.forward_add(&h, &x)
-    }
-}
-
-/// What a text encoder gives for (B, L) tokens.
+/// The results of a text encoder for (B, L) tokens.
 pub struct ClipText {
     /// Output of the last layer after the final layer norm, (B, L, d).
     pub last_hidden_state: Tensor,
-    /// Output of the last layer but one, without the final layer norm, (B, L, d): what SDXL is conditioned on.
+    /// Output of the last layer but one, without the final layer norm, (B, L, d), on which SDXL is conditioned.
     pub penultimate: Tensor,
     /// Last hidden state at the end-of-text token, (B, d), unprojected: GLIGEN's embedding of a phrase.
     pub pooled: Tensor,
-    /// The pooled text projected, (B, p), where the model has a projection.
+    /// The projected pooled text, (B, p), if the model has a projection.
     pub text_embeds: Option<Tensor>,
 }
 
@@ -80,7 +24,7 @@ pub struct ClipText {
 pub struct ClipTextModel {
     token_embedding: Tensor,
     position_embedding: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<ClipLayer>,
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
     eos_token_id: u32,
@@ -88,7 +32,10 @@ pub struct ClipTextModel {
 }
 
 impl ClipTextModel {
-    /// Builds the model from `w`, which must hold its tensors and no others.
+    /// Builds the model from `w`.
+    ///
+    /// # Errors
+    /// If a tensor is missing, has another shape, or belongs to another network.
     pub fn build(config: &ClipTextConfig, w: &Weights) -> Result<Self> {
         let model = Self::new(config, w)?;
         w.finish()?;
@@ -96,24 +43,30 @@ impl ClipTextModel {
     }
 
     /// Builds the model from the tensors of `w`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(c: &ClipTextConfig, w: &Weights) -> Result<Self> {
         let t = w.at("text_model");
         Ok(ClipTextModel {
             token_embedding: t.matrix((c.vocab_size, c.hidden_size), "embeddings.token_embedding.weight")?,
             position_embedding: t
                 .get((c.max_position_embeddings, c.hidden_size), "embeddings.position_embedding.weight")?,
-            layers: Layer::all(&c.layer(), c.num_hidden_layers, &t.at("encoder"))?,
+            layers: ClipLayer::all(&c.layer(), c.num_hidden_layers, &t.at("encoder"))?,
             final_layer_norm: LayerNorm::new(c.hidden_size, c.layer_norm_eps, &t.at("final_layer_norm"))?,
             text_projection: c
                 .has_projection()
                 .then(|| Linear::no_bias(c.hidden_size, c.projection_dim, &w.at("text_projection")))
                 .transpose()?,
             eos_token_id: c.eos_token_id,
-            device: w.numbers().device.clone(),
+            device: w.precision().device.clone(),
         })
     }
 
-    /// Encodes texts of equal length in tokens.
+    /// Encodes texts of the same number of tokens.
+    ///
+    /// # Errors
+    /// If there are no texts, or their lengths differ or are too great.
     pub fn forward(&self, ids: &[Vec<u32>]) -> Result<ClipText> {
         let (b, l) = (ids.len(), ids.first().map_or(0, Vec::len));
         let longest = self.position_embedding.dim(0)?;
@@ -136,7 +89,8 @@ impl ClipTextModel {
         Ok(ClipText { last_hidden_state, penultimate, pooled, text_embeds })
     }
 
-    /// First end-of-text token; with the early configurations' `eos_token_id: 2`, the first greatest id (transformers).
+    /// The index of the first end-of-text token; with `eos_token_id: 2` of early configurations, of the first greatest id, as
+    /// in transformers.
     fn end_of_text(&self, ids: &[u32]) -> usize {
         let eos = if self.eos_token_id == 2 { ids.iter().copied().max().unwrap_or(0) } else { self.eos_token_id };
         ids.iter().position(|&id| id == eos).unwrap_or(0)

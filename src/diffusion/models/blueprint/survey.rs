@@ -1,40 +1,45 @@
-//! What is in a checkpoint, for a person: networks, sizes, dtypes, what is missing and what is not used.
+//! A description of a checkpoint for a person: networks, sizes, dtypes, missing and unused tensors.
 //!
-//! Tells of whole models and of files that are part of one. Reads headers only.
+//! Describes whole models, and files that are part of one. Reads headers only.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::blueprint::{Blueprint, ModelSource, Place};
+use super::{Blueprint, ModelLocation, ModelSource};
 use crate::schedule::PredictionType;
-use crate::weights::{Checkpoint, ModelFiles, Part, Sorted, TensorMap};
+use crate::weights::{Checkpoint, ModelFiles, NetworkKind, SortedTensors, TensorMap};
 
-/// What is in a checkpoint.
+/// A description of a checkpoint.
 #[derive(Debug, Serialize)]
 pub struct Survey {
-    /// `sd1`, `gligen` or `sdxl`; none where it is no whole model.
+    /// `sd1`, `gligen` or `sdxl`; `None` if it is not a whole model.
     pub family: Option<&'static str>,
     /// What it is, in words.
     pub form: String,
+    /// Its networks.
     pub networks: Vec<NetworkSurvey>,
     /// What the U-Net predicts: `epsilon` or `v_prediction`.
     pub prediction: Option<&'static str>,
-    /// What keeps it from being loaded as a model.
+    /// Problems that keep it from being loaded as a model.
     pub problems: Vec<String>,
-    /// Tensors for which no network has a place.
+    /// Names of tensors that belong to no network.
     pub unused: Vec<String>,
+    /// Remarks for the user.
     pub notes: Vec<String>,
 }
 
 /// One network of a checkpoint.
 #[derive(Debug, Serialize)]
 pub struct NetworkSurvey {
+    /// What it is.
     pub name: &'static str,
+    /// Number of its tensors.
     pub tensors: usize,
+    /// Number of its parameters.
     pub parameters: usize,
-    /// The dtype of most of its numbers, as the file has them.
+    /// The dtype of most of its parameters in the file.
     pub dtype: String,
     /// Bytes in the file.
     pub bytes: usize,
@@ -54,11 +59,11 @@ impl NetworkSurvey {
 }
 
 impl Survey {
-    /// Looks at a folder or file.
+    /// Describes a folder or file.
     pub fn of(path: &Path) -> Survey {
         let model = match path.is_dir() {
-            true => Place::Files(ModelFiles::Folder(path.into())),
-            false => Place::File(path.into()),
+            true => ModelLocation::Files(ModelFiles::Folder(path.into())),
+            false => ModelLocation::File(path.into()),
         };
         let source = ModelSource { model, vae: None, gligen: None, prediction: None };
         match Blueprint::open(&source) {
@@ -70,7 +75,7 @@ impl Survey {
         }
     }
 
-    /// A whole model.
+    /// Describes a whole model.
     pub fn of_model(blueprint: &Blueprint) -> Survey {
         let names = ["text encoder", "second text encoder"];
         let encoders = blueprint.encoders.iter().zip(names);
@@ -90,11 +95,11 @@ impl Survey {
         }
     }
 
-    /// What can be said of something that is no whole model.
+    /// Describes what is not a whole model.
     fn of_parts(path: &Path, problems: Vec<String>) -> Survey {
         let mut survey = Survey {
             family: None,
-            form: if path.is_dir() { "a folder, but no whole model" } else { "no weights" }.into(),
+            form: if path.is_dir() { "a folder, but not a whole model" } else { "no weights" }.into(),
             networks: vec![],
             prediction: None,
             problems,
@@ -111,24 +116,24 @@ impl Survey {
         };
         let Some(checkpoint) = file.and_then(|file| Checkpoint::open(&file).ok()) else { return survey };
         let checkpoint = Arc::new(checkpoint);
-        let sorted = Sorted::of(&checkpoint);
+        let sorted = SortedTensors::of(&checkpoint);
         let mut fusers = false;
-        for (part, map) in &sorted.parts {
-            let alone = *part == Part::UNet && !map.has("conv_in.weight");
+        for (part, map) in &sorted.networks {
+            let alone = *part == NetworkKind::UNet && !map.has("conv_in.weight");
             fusers |= alone && map.names().any(|name| name.contains(".fuser."));
             let name = match part {
-                Part::UNet if fusers => "GLIGEN's fusers",
-                Part::UNet => "U-Net",
-                Part::Vae => "autoencoder",
-                Part::TextEncoder => "text encoder",
-                Part::TextEncoder2 => "second text encoder",
+                NetworkKind::UNet if fusers => "GLIGEN's fusers",
+                NetworkKind::UNet => "U-Net",
+                NetworkKind::Vae => "autoencoder",
+                NetworkKind::TextEncoder => "text encoder",
+                NetworkKind::TextEncoder2 => "second text encoder",
             };
             survey.networks.push(NetworkSurvey::of(name, map));
         }
-        let kinds: Vec<Part> = sorted.parts.keys().copied().collect();
+        let kinds: Vec<NetworkKind> = sorted.networks.keys().copied().collect();
         let what = match kinds.as_slice() {
-            [Part::UNet] if fusers => Some("to be given as `gligen` beside a Stable Diffusion 1.x model"),
-            [Part::Vae] => Some("to be given as `vae` beside a model"),
+            [NetworkKind::UNet] if fusers => Some("for `gligen` beside a Stable Diffusion 1.x model"),
+            [NetworkKind::Vae] => Some("for `vae` beside a model"),
             _ => None,
         };
         survey.form = format!("part of a model ({})", checkpoint.format());

@@ -1,15 +1,15 @@
-//! The autoencoder between pictures and latents (diffusers' `AutoencoderKL`).
+//! The autoencoder between images and latents (diffusers' `AutoencoderKL`).
 //!
-//! Large pictures go through it band by band, see [`crate::models::bands`].
+//! Large images are processed in bands, see [`crate::models::bands`].
 
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use crate::models::bands::{Map, Reach, Walk, Work};
-use crate::models::checkpoint::{Block, GRADIENT_MEMORY, Memory};
+use crate::models::bands::{BandOptions, BandedPass, FeatureMap, ReceptiveField};
 use crate::models::config::VaeConfig;
 use crate::models::layers::{Attention, Conv2d, GroupNorm};
+use crate::models::remat::{Block, GRADIENT_MEMORY, RematBudget};
 use crate::models::resnet::{Head, ResnetBlock};
 use crate::weights::Weights;
 use crate::{Error, Result, ops};
@@ -31,7 +31,7 @@ impl PixelAttention {
 
 impl Block for PixelAttention {
     fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
-        // Its norm, three projections, the attention's result.
+        // The results of the norm, of three projections and of the attention.
         Ok(5 * inputs[0].elem_count())
     }
 
@@ -64,26 +64,26 @@ impl Mid {
 
     const LAYERS: usize = 2 * ResnetBlock::LAYERS;
 
-    fn forward(&self, x: Map, walk: &Walk) -> Result<Map> {
-        let mut h = self.first.forward_bands(x, walk)?;
+    fn forward(&self, x: FeatureMap, pass: &BandedPass) -> Result<FeatureMap> {
+        let mut h = self.first.forward_bands(x, pass)?;
         if let Some(attention) = &self.attention {
-            h = Map::of(attention.forward(&h.join()?)?)?;
+            h = FeatureMap::of(attention.forward(&h.join()?)?)?;
         }
-        self.second.forward_bands(h, walk)
+        self.second.forward_bands(h, pass)
     }
 }
 
-/// One level: residual blocks, then perhaps a change of resolution.
+/// One level: residual blocks, then an optional change of resolution.
 struct Level {
     resnets: Vec<Arc<ResnetBlock>>,
     resample: Option<Conv2d>,
 }
 
 impl Level {
-    fn forward(&self, x: Map, resample: Reach, walk: &Walk) -> Result<Map> {
-        let h = self.resnets.iter().try_fold(x, |h, resnet| resnet.forward_bands(h, walk))?;
+    fn forward(&self, x: FeatureMap, resample: ReceptiveField, pass: &BandedPass) -> Result<FeatureMap> {
+        let h = self.resnets.iter().try_fold(x, |h, resnet| resnet.forward_bands(h, pass))?;
         match &self.resample {
-            Some(conv) => walk.convolve(conv, resample, None, h, None),
+            Some(conv) => pass.convolve(conv, resample, None, h, None),
             None => Ok(h),
         }
     }
@@ -93,7 +93,7 @@ impl Level {
     }
 }
 
-/// Layers of a half of the autoencoder: first and last convolution, the middle, the levels.
+/// Number of layers of the encoder or decoder: first and last convolution, the middle block, the levels.
 fn layers(levels: &[Level]) -> usize {
     2 + Mid::LAYERS + levels.iter().map(Level::layers).sum::<usize>()
 }
@@ -118,7 +118,7 @@ impl Encoder {
             });
             levels.push(Level {
                 resnets: resnets.collect::<Result<_>>()?,
-                // It pads below and to the right only.
+                // Pads below and to the right only.
                 resample: (i + 1 < channels.len())
                     .then(|| Conv2d::new(to, to, 3, 2, (0, 1), &b.at("downsamplers.0.conv")))
                     .transpose()?,
@@ -136,14 +136,14 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, x: Tensor, work: &Work) -> Result<Tensor> {
-        let walk = Walk::new(work, layers(&self.levels));
-        let mut h = walk.convolve(&self.conv_in, Reach::Around, None, Map::of(x)?, None)?;
+    fn forward(&self, x: Tensor, options: &BandOptions) -> Result<Tensor> {
+        let pass = BandedPass::new(options, layers(&self.levels));
+        let mut h = pass.convolve(&self.conv_in, ReceptiveField::Around, None, FeatureMap::of(x)?, None)?;
         for level in &self.levels {
-            h = level.forward(h, Reach::Halved, &walk)?;
+            h = level.forward(h, ReceptiveField::Halved, &pass)?;
         }
-        let h = self.mid.forward(h, &walk)?;
-        walk.convolve(&self.head.conv, Reach::Around, Some(&self.head.norm), h, None)?.join()
+        let h = self.mid.forward(h, &pass)?;
+        pass.convolve(&self.head.conv, ReceptiveField::Around, Some(&self.head.norm), h, None)?.join()
     }
 }
 
@@ -185,23 +185,23 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, z: Tensor, work: &Work) -> Result<Tensor> {
-        let walk = Walk::new(work, layers(&self.levels));
-        let h = walk.convolve(&self.conv_in, Reach::Around, None, Map::of(z)?, None)?;
-        let mut h = self.mid.forward(h, &walk)?;
+    fn forward(&self, z: Tensor, options: &BandOptions) -> Result<Tensor> {
+        let pass = BandedPass::new(options, layers(&self.levels));
+        let h = pass.convolve(&self.conv_in, ReceptiveField::Around, None, FeatureMap::of(z)?, None)?;
+        let mut h = self.mid.forward(h, &pass)?;
         for level in &self.levels {
-            h = level.forward(h, Reach::Doubled, &walk)?;
+            h = level.forward(h, ReceptiveField::Doubled, &pass)?;
         }
-        walk.convolve(&self.head.conv, Reach::Around, Some(&self.head.norm), h, None)?.join()
+        pass.convolve(&self.head.conv, ReceptiveField::Around, Some(&self.head.norm), h, None)?.join()
     }
 }
 
 impl Decoder {
     /// [`Decoder::forward`] of a latent that autodiff tracks: what is kept, whole; what is not, band by band.
-    fn forward_tracked(&self, z: &Tensor, work: &Work, memory: &Memory) -> Result<Tensor> {
-        let walk = Walk::new(work, layers(&self.levels));
+    fn forward_tracked(&self, z: &Tensor, options: &BandOptions, memory: &RematBudget) -> Result<Tensor> {
+        let pass = BandedPass::new(options, layers(&self.levels));
         let resnet = |block: &Arc<ResnetBlock>, x: &Tensor| {
-            memory.run_by(block, &[x], |x| block.forward_bands(Map::of(x[0].clone())?, &walk)?.join())
+            memory.run_by(block, &[x], |x| block.forward_bands(FeatureMap::of(x[0].clone())?, &pass)?.join())
         };
         let mut h = resnet(&self.mid.first, &self.conv_in.forward(z)?)?;
         if let Some(attention) = &self.mid.attention {
@@ -217,26 +217,29 @@ impl Decoder {
             }
         }
         memory.run_by(&self.head, &[&h], |h| {
-            let h = Map::of(h[0].clone())?;
-            walk.convolve(&self.head.conv, Reach::Around, Some(&self.head.norm), h, None)?.join()
+            let h = FeatureMap::of(h[0].clone())?;
+            pass.convolve(&self.head.conv, ReceptiveField::Around, Some(&self.head.norm), h, None)?.join()
         })
     }
 }
 
-/// The autoencoder. Latents outside it are scaled, as the denoisers know them.
+/// The autoencoder. Latents are scaled as the denoisers expect them.
 pub struct AutoencoderKl {
     encoder: Encoder,
     decoder: Decoder,
     quant_conv: Option<Conv2d>,
     post_quant_conv: Option<Conv2d>,
     config: VaeConfig,
-    /// Bytes that may be kept for a gradient.
+    /// Bytes that may be kept for the backward pass.
     gradient_memory: u64,
     dtype: DType,
 }
 
 impl AutoencoderKl {
-    /// Builds the autoencoder from `w`, which must hold its tensors and no others.
+    /// Builds the autoencoder from `w`.
+    ///
+    /// # Errors
+    /// If a tensor is missing, has another shape, or belongs to another network.
     pub fn build(config: VaeConfig, w: &Weights) -> Result<Self> {
         let vae = Self::new(config, w)?;
         w.finish()?;
@@ -244,6 +247,9 @@ impl AutoencoderKl {
     }
 
     /// Builds the autoencoder from the tensors of `w`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(c: VaeConfig, w: &Weights) -> Result<Self> {
         let l = c.latent_channels;
         Ok(AutoencoderKl {
@@ -259,41 +265,45 @@ impl AutoencoderKl {
                 .transpose()?,
             config: c,
             gradient_memory: GRADIENT_MEMORY,
-            dtype: w.numbers().compute,
+            dtype: w.precision().compute,
         })
     }
 
-    /// With so many bytes for what is kept for a gradient through [`AutoencoderKl::decode`], by default
+    /// Sets how many bytes of activations [`AutoencoderKl::decode`] keeps for its backward pass, by default
     /// [`GRADIENT_MEMORY`]: see [`UNet`](crate::models::unet::UNet::with_gradient_memory).
     pub fn with_gradient_memory(mut self, bytes: u64) -> Self {
         self.gradient_memory = bytes;
         self
     }
 
-    /// What the configuration says.
+    /// The configuration.
     pub fn config(&self) -> &VaeConfig {
         &self.config
     }
 
-    /// The *mean* of the posterior, shifted and scaled: (B, 3, H, W) in [-1, 1] → (B, 4, H/8, W/8), in f32 at least,
-    /// whatever the autoencoder works in.
+    /// Encodes images (B, 3, H, W) in [-1, 1] to the shifted and scaled *mean* of the posterior, (B, 4, H/8, W/8), in f32 or
+    /// f64 whatever the precision of the autoencoder.
     ///
-    /// Errors if a side of the picture is no multiple of the downscale (8).
-    pub fn encode(&self, picture: &Tensor) -> Result<Tensor> {
-        self.encode_with(picture, &Work::default())
+    /// # Errors
+    /// If a side of the image is not a multiple of the downscale (8).
+    pub fn encode(&self, image: &Tensor) -> Result<Tensor> {
+        self.encode_with(image, &BandOptions::default())
     }
 
-    /// [`AutoencoderKl::encode`], with a say in how it is worked through.
-    pub fn encode_with(&self, picture: &Tensor, work: &Work) -> Result<Tensor> {
-        let (_, c, h, w) = picture.dims4()?;
+    /// [`AutoencoderKl::encode`] with these options of banding.
+    ///
+    /// # Errors
+    /// As [`AutoencoderKl::encode`], or the error of `on_step`.
+    pub fn encode_with(&self, image: &Tensor, options: &BandOptions) -> Result<Tensor> {
+        let (_, c, h, w) = image.dims4()?;
         let f = self.config.downscale();
         if c != self.config.in_channels || h % f != 0 || w % f != 0 || h == 0 || w == 0 {
             return Err(Error::input(format!(
-                "autoencoder: cannot encode a picture of {c} channels, {w}×{h}; width and height must be multiples of {f}"
+                "autoencoder: cannot encode an image of {c} channels and {w}×{h} pixels; width and height must be multiples of {f}"
             )));
         }
-        let x = picture.to_dtype(self.dtype)?;
-        let mut moments = ops::on_pool_for(picture.device(), || self.encoder.forward(x, work))?;
+        let x = image.to_dtype(self.dtype)?;
+        let mut moments = ops::on_pool_for(image.device(), || self.encoder.forward(x, options))?;
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
@@ -301,15 +311,21 @@ impl AutoencoderKl {
         Ok(((mean - self.config.shift_factor.unwrap_or(0.0))? * self.config.scaling_factor)?)
     }
 
-    /// (B, 4, h, w) → (B, 3, 8h, 8w), nominally in [-1, 1], not clamped, in f32 at least, whatever the autoencoder works
-    /// in.
+    /// Decodes latents (B, 4, h, w) to images (B, 3, 8h, 8w), nominally in [-1, 1] but not clamped, in f32 or f64 whatever
+    /// the precision of the autoencoder.
+    ///
+    /// # Errors
+    /// If the latents have another number of channels.
     pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
-        self.decode_with(z, &Work::default())
+        self.decode_with(z, &BandOptions::default())
     }
 
-    /// [`AutoencoderKl::decode`], with a say in how it is worked through. Of a latent that autodiff tracks, only what is
-    /// computed again for the gradient is worked through in parts.
-    pub fn decode_with(&self, z: &Tensor, work: &Work) -> Result<Tensor> {
+    /// [`AutoencoderKl::decode`] with these options of banding. If autodiff tracks the latent, only rematerialised blocks are
+    /// computed in bands.
+    ///
+    /// # Errors
+    /// As [`AutoencoderKl::decode`], or the error of `on_step`.
+    pub fn decode_with(&self, z: &Tensor, options: &BandOptions) -> Result<Tensor> {
         let z = ((at_least_f32(z.clone())? / self.config.scaling_factor)? + self.config.shift_factor.unwrap_or(0.0))?;
         let mut z = z.to_dtype(self.dtype)?;
         if let Some(conv) = &self.post_quant_conv {
@@ -317,8 +333,8 @@ impl AutoencoderKl {
         }
         let device = z.device().clone();
         at_least_f32(ops::on_pool_for(&device, || match z.track_op() {
-            true => self.decoder.forward_tracked(&z, work, &Memory::new(self.gradient_memory)),
-            false => self.decoder.forward(z, work),
+            true => self.decoder.forward_tracked(&z, options, &RematBudget::new(self.gradient_memory)),
+            false => self.decoder.forward(z, options),
         })?)
     }
 }
