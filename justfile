@@ -59,7 +59,7 @@ bench *args:
 compare *args:
     tools/bench/compare "$@"
 
-# plants bugs and reports those that no test sees: `just mutants run --only bugs`
+# plants bugs and reports those that tests miss (tools/mutants): `just mutants plant`, then `just mutants run --only bugs`
 mutants *args:
     cargo run --quiet --manifest-path tools/mutants/Cargo.toml -- "$@"
 
