@@ -3,13 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-<<<<<<< HEAD:nodes/image/upsample.rs
-use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_engine::{CheckContext, Context, Declaration, Links, Node, NodeError, outputs, sockets};
-=======
-use lsregen_engine::{CheckContext, Context, Node, NodeError, outputs, sockets};
 use lsregen_tensor::image::{Resampling, resize};
->>>>>>> floors:nodes/upsample.rs
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -6,13 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsregen_diffusion::Error;
-<<<<<<< HEAD:nodes/params/model_path.rs
-use lsregen_diffusion::weights::ModelFiles;
-use lsregen_diffusion::weights::hub::{self, Hub, HubRef};
-use lsregen_diffusion::weights::search::{ModelKind, ModelsPath};
-=======
->>>>>>> floors:nodes/find_model.rs
 use lsregen_engine::{FetchProgress, NodeError};
+use lsregen_weights::ModelFiles;
 use lsregen_weights::hub::{self, Hub, HubRef};
 use lsregen_weights::search::{ModelKind, ModelsPath};
 
