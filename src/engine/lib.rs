@@ -139,9 +139,9 @@ pub use document::{Document, Override};
 pub use graph::{Checked, Cycle, Graph, GraphNode, Included, Link, check, check_with};
 pub use key::{Digest, InputMaterial, Key, Material, ParseDigestError, canonical_json};
 pub use node::{
-    AnyCodec, Arity, Cancel, Cancelled, CheckContext, Codec, Context, DynNode, EdgeValue, Effect, Event, FetchProgress,
-    FileRef, Host, Inputs, Lane, Lanes, LinkedNode, Links, Node, NodeError, NodeType, Outputs, Payload, RunRecord,
-    Socket, SocketError, SocketSpec, Subscriber,
+    AnyCodec, Arity, Cancel, Cancelled, CheckContext, Codec, Context, Declaration, DynNode, EdgeValue, Effect, Event,
+    FetchProgress, FileRef, Host, Inputs, Lane, Lanes, LinkedNode, Links, Node, NodeError, NodeType, Outputs, Payload,
+    RunRecord, Socket, SocketError, SocketSpec, Subscriber,
 };
 pub use petgraph::graph::NodeIndex;
 pub use plan::{

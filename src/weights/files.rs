@@ -22,6 +22,17 @@ pub enum ModelFiles {
     },
 }
 
+/// Embedded files are equal if their names are.
+impl PartialEq for ModelFiles {
+    fn eq(&self, other: &ModelFiles) -> bool {
+        match (self, other) {
+            (ModelFiles::Folder(one), ModelFiles::Folder(other)) => one == other,
+            (ModelFiles::Embedded { name: one, .. }, ModelFiles::Embedded { name: other, .. }) => one == other,
+            _ => false,
+        }
+    }
+}
+
 impl ModelFiles {
     /// The name of a file of this model in messages.
     pub fn label(&self, path: &str) -> String {

@@ -24,6 +24,7 @@
 mod builtin;
 mod checkpoint;
 mod entry;
+mod file_cache;
 mod files;
 pub mod hub;
 mod names;
@@ -34,6 +35,7 @@ mod tensors;
 pub use builtin::{BUILTIN, BUILTIN_CLIP};
 pub use checkpoint::Checkpoint;
 pub use entry::{Directory, TensorEntry};
+pub use file_cache::FileCache;
 pub use files::ModelFiles;
 pub use lsregen_tensor::{Error, Result};
 pub use names::NetworkKind;

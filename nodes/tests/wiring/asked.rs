@@ -7,11 +7,11 @@ use std::fmt::{Debug, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use lsregen_diffusion::candle_core::{DType, Device, Tensor, safetensors};
-use lsregen_diffusion::image::{RgbImage, png};
 use lsregen_engine::{CheckContext, Context, EdgeValue, FileRef, Host, Lane, RegistryEntry, SocketSpec};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model};
 use lsregen_nodes::{ComputeOptions, DtypeOption};
+use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
+use lsregen_tensor::image::{RgbImage, png};
 use serde_json::Value as Json;
 use tracing::field::{Field, Visit};
 use tracing::span;
@@ -86,7 +86,7 @@ impl Bench {
         for (what, files) in [("reads", node.files(&cx)), ("writes", node.writes(&cx))] {
             files
                 .iter()
-                .for_each(|FileRef { param, path }| writeln!(text, "{what} {param}: {}", path.display()).unwrap());
+                .for_each(|FileRef { param, path, .. }| writeln!(text, "{what} {param}: {}", path.display()).unwrap());
         }
         let log = Log::default();
         let cx = Context::detached(Arc::new(host));

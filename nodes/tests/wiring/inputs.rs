@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lsregen_diffusion::candle_core::{Device, Tensor};
-use lsregen_diffusion::image::RgbImage;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_engine::{Context, EdgeValue, Host, SocketSpec};
 use lsregen_nodes::values::{Image, Latent, Layout};
 use lsregen_nodes::{ComputeOptions, DtypeOption, registry};
+use lsregen_tensor::candle_core::{Device, Tensor};
+use lsregen_tensor::image::RgbImage;
 use serde_json::{Value as Json, json};
 
 pub struct Inputs {

@@ -1,4 +1,4 @@
-//! A model whose networks are loaded on first use, and what a prompt and a layout become for it.
+//! A model whose networks are loaded on first use, and the conditioning that it makes of prompts and layouts.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -18,16 +18,16 @@ use crate::schedule::SchedulerConfig;
 use crate::weights::Precision;
 use crate::{Error, Result};
 
-/// A prompt, encoded: (1, L, d), and for SDXL the pooled text (1, p).
+/// An encoded prompt.
 #[derive(Clone, Debug)]
 pub struct Text {
-    /// Hidden states.
+    /// Hidden states, (1, L, d).
     pub context: Tensor,
-    /// Pooled and projected text.
+    /// Pooled and projected text of SDXL, (1, p).
     pub pooled: Option<Tensor>,
 }
 
-/// One of a model's networks, loaded when it is first wanted.
+/// One of a model's networks, loaded on first use.
 struct Network<T>(Mutex<Option<Arc<T>>>);
 
 impl<T> Network<T> {
@@ -55,13 +55,13 @@ impl<T> Default for Network<T> {
     }
 }
 
-/// A model: everything between a prompt and a picture but the sampling itself.
+/// A model: text encoders, U-Net and autoencoder.
 pub struct Model {
-    /// Kind and sizes.
+    /// Family and sizes.
     pub info: ModelInfo,
-    /// The sampler's settings.
+    /// The settings of the sampler.
     pub scheduler: SchedulerConfig,
-    blueprint: Blueprint,
+    blueprint: Arc<Blueprint>,
     precision: Precision,
     offload: bool,
     gradient_memory: u64,
@@ -71,9 +71,10 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model whose networks are loaded when they are wanted. With `offload` only one of text encoders, U-Net and
-    /// autoencoder is in memory at a time: the others are read from their files again when they are wanted again.
-    pub fn new(blueprint: Blueprint, precision: Precision, offload: bool) -> Self {
+    /// Makes a model whose networks are loaded on first use. With `offload` only one of text encoders, U-Net and autoencoder
+    /// is in memory at a time; the others are loaded again when they are used again.
+    pub fn new(blueprint: impl Into<Arc<Blueprint>>, precision: Precision, offload: bool) -> Self {
+        let blueprint = blueprint.into();
         Model {
             info: blueprint.info,
             scheduler: blueprint.scheduler.clone(),
@@ -87,19 +88,22 @@ impl Model {
         }
     }
 
-    /// With so many bytes for what each of U-Net and autoencoder keeps for a gradient through it, by default
-    /// [`GRADIENT_MEMORY`]: what does not fit is computed again, see [`UNet::with_gradient_memory`].
+    /// Sets how many bytes of activations U-Net and autoencoder each keep for a backward pass, by default
+    /// [`GRADIENT_MEMORY`]. The others are rematerialised, see [`UNet::with_gradient_memory`].
     pub fn with_gradient_memory(mut self, bytes: u64) -> Self {
         self.gradient_memory = bytes;
         self
     }
 
-    /// What it is made of.
+    /// The blueprint.
     pub fn blueprint(&self) -> &Blueprint {
         &self.blueprint
     }
 
-    /// The denoiser's network.
+    /// The U-Net, loaded if necessary.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
     pub fn unet(&self) -> Result<Arc<UNet>> {
         if self.offload {
             self.vae.release();
@@ -109,7 +113,10 @@ impl Model {
             .get("unet", || Ok(self.blueprint.load_unet(&self.precision)?.with_gradient_memory(self.gradient_memory)))
     }
 
-    /// Pictures to latents and back.
+    /// The autoencoder, loaded if necessary.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
     pub fn vae(&self) -> Result<Arc<AutoencoderKl>> {
         if self.offload {
             self.unet.release();
@@ -129,27 +136,30 @@ impl Model {
         self.encoders.get("text encoders", || self.blueprint.encoders.iter().map(load).collect())
     }
 
-    /// Memory of the weights, all networks together.
+    /// The bytes of memory that the weights of all networks take.
     pub fn bytes(&self) -> usize {
         self.blueprint.bytes(&self.precision)
     }
 
-    /// Where everything is computed.
+    /// The device of weights and activations.
     pub fn device(&self) -> &Device {
         &self.precision.device
     }
 
-    /// The dtype in which everything is computed.
+    /// The dtype of activations.
     pub fn dtype(&self) -> DType {
         self.precision.compute
     }
 
-    /// Encodes a prompt. SD1: the last hidden state. SDXL: both penultimate hidden states side by side, and the second
-    /// encoder's pooled, projected text.
+    /// Encodes a prompt. For SD1 the context is the last hidden state. For SDXL it is the penultimate hidden states of both
+    /// encoders side by side, with the pooled, projected text of the second encoder.
     ///
-    /// A prompt longer than the encoder is encoded in chunks, joined along the tokens: (1, n L, d). Weights draw each
-    /// token's state away from that of the empty text, or towards it. The pooled text is that of the first chunk and
-    /// knows no weights.
+    /// A prompt longer than the encoder accepts is encoded in chunks, joined along the tokens: (1, n L, d). A weight scales
+    /// the difference of a token's state from that of the empty text. The pooled text is that of the first chunk, without
+    /// weights.
+    ///
+    /// # Errors
+    /// If weights are too large, or the encoders cannot be loaded.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Text> {
         let encoders = self.encoders()?;
         let chunks = encoders.iter().enumerate().map(|(i, encoder)| encoder.chunks(prompt.of_encoder(i)));
@@ -169,10 +179,10 @@ impl Model {
         Ok(Text { context: Tensor::cat(&states, D::Minus1)?, pooled })
     }
 
-    /// Where the words of `phrase` stand among the tokens of a prompt's context, without a leading article. Where they
-    /// stand several times, the first counts.
+    /// The indices in the context of the words of `phrase` without a leading article, at their first occurrence.
     ///
-    /// Errors if the prompt has no such words.
+    /// # Errors
+    /// If the prompt does not have these words.
     pub fn positions(&self, prompt: &Prompt, phrase: &str) -> Result<Vec<usize>> {
         let encoders = self.encoders()?;
         let encoder = &encoders[0];
@@ -191,7 +201,10 @@ impl Model {
         }
     }
 
-    /// Where all of a prompt's words stand among the tokens of its context, and where the first end of text stands.
+    /// The indices in the context of all words of a prompt, and of the first end of text.
+    ///
+    /// # Errors
+    /// If the encoders cannot be loaded.
     pub fn words(&self, prompt: &Prompt) -> Result<Vec<usize>> {
         let encoders = self.encoders()?;
         let places = encoders[0].places(prompt.of_encoder(0))?;
@@ -199,7 +212,10 @@ impl Model {
         Ok(places.into_iter().map(|(_, place)| place).chain([end]).collect())
     }
 
-    /// Encodes a negative prompt. Where none is given, SDXL's is zero if the model asks for it, else the empty text.
+    /// Encodes a negative prompt. The default is zeros if the configuration of an SDXL model says so, otherwise the empty text.
+    ///
+    /// # Errors
+    /// As [`Model::encode_prompt`].
     pub fn encode_negative(&self, negative: Option<&Prompt>) -> Result<Text> {
         let text = self.encode_prompt(negative.unwrap_or(&Prompt::default()))?;
         if negative.is_some() || !self.blueprint.force_zeros {
@@ -209,8 +225,11 @@ impl Model {
         Ok(Text { context: text.context.zeros_like()?, pooled })
     }
 
-    /// A prompt's conditioning for pictures of this many pixels. SDXL is told their size as original and as target size,
-    /// and no crop, unless `sizes` says otherwise.
+    /// The conditioning of a prompt for images of this size in pixels. By default SDXL's original and target size are this
+    /// size, without crop.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
     pub fn condition(&self, text: &Text, width: usize, height: usize, sizes: Sizes) -> Result<Conditioning> {
         let pair = |size: (usize, usize)| [size.1 as f32, size.0 as f32];
         let ([h0, w0], [top, left]) = (pair(sizes.original.unwrap_or((width, height))), pair(sizes.crop));
@@ -222,8 +241,11 @@ impl Model {
         Ok(Conditioning { context: text.context.clone(), added: added.transpose()?, objs: None })
     }
 
-    /// Grounding tokens (1, M, d) of a layout in `slots` slots, the unused ones null. All-null without objects, which
-    /// is what the unconditional half of classifier-free guidance sees.
+    /// Computes the grounding tokens (1, M, d) of a layout in `slots` slots, of which the unused ones are null. Without objects
+    /// all are null, as in the unconditional half of classifier-free guidance.
+    ///
+    /// # Errors
+    /// If there are more objects than slots, or the model accepts no layout.
     pub fn ground(&self, objects: &[GroundedPhrase], slots: usize) -> Result<Tensor> {
         if objects.len() > slots {
             return Err(Error::input(format!("{} boxes do not fit in {slots} grounding slots", objects.len())));

@@ -12,7 +12,7 @@ pub(super) struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// A prompt's weighted tokens in chunks that the encoder takes; at least one.
+    /// Splits a prompt's weighted tokens into chunks for the encoder; at least one.
     pub fn chunks(&self, prompt: &str) -> Result<Vec<Chunk>> {
         let groups = prompt::parse(prompt).into_iter().map(|segment| {
             let weight = segment.weight as f32;
@@ -27,7 +27,7 @@ impl TextEncoder {
         Ok(prompt::chunks(&groups.collect::<Result<Vec<_>>>()?, self.tokenizer.room()))
     }
 
-    /// A prompt's tokens, each with its place among those of the context.
+    /// A prompt's tokens, each with its index in the context.
     pub fn places(&self, prompt: &str) -> Result<Vec<(u32, usize)>> {
         let length = self.tokenizer.max_length();
         let chunks = self.chunks(prompt)?;
@@ -37,7 +37,8 @@ impl TextEncoder {
         Ok(chunks.iter().enumerate().flat_map(placed).collect())
     }
 
-    /// Weighted hidden states (1, n L, d) of n chunks of L tokens, and the pooled, projected text (1, p) of the first.
+    /// Encodes n chunks of L tokens: weighted hidden states (1, n L, d), and the pooled, projected text (1, p) of the first
+    /// chunk.
     pub fn encode(&self, chunks: &[Chunk], penultimate: bool) -> Result<(Tensor, Option<Tensor>)> {
         let weighted = chunks.iter().flatten().any(|(_, weight)| *weight != 1.0);
         let mut ids: Vec<_> = chunks.iter().map(|c| self.tokenizer.frame(c.iter().map(|(id, _)| *id))).collect();
@@ -56,13 +57,13 @@ impl TextEncoder {
     }
 }
 
-/// z w + z_empty (1 − w), with each token's weight w: exactly z where w = 1. `states` (n, L, d) of n chunks, `empty`
-/// (1, L, d) of the empty text.
+/// Computes z w + z_empty (1 − w) with each token's weight w, exactly z where w = 1, from `states` (n, L, d) of n chunks and
+/// `empty` (1, L, d) of the empty text.
 fn weigh(states: &Tensor, empty: &Tensor, chunks: &[Chunk]) -> Result<Tensor> {
     let (n, l, _) = states.dims3()?;
     let mut weights = vec![1f32; n * l];
     for (row, chunk) in weights.chunks_exact_mut(l).zip(chunks) {
-        // Begin of text comes first, and weighs 1 as end and padding do.
+        // Begin of text comes first. Its weight is 1, like that of end and padding.
         row.iter_mut().skip(1).zip(chunk).for_each(|(weight, token)| *weight = token.1);
     }
     let weights = Tensor::from_vec(weights, (n, l, 1), states.device())?;

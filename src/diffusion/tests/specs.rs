@@ -102,8 +102,10 @@ fn look() -> Arc<Look> {
     Arc::new(Look::new(Arc::new(network), Some("colours"), Some((32, 32)), Normalisation::default()).unwrap())
 }
 
-/// Every guide by the name of its extractor, what it looks at, and its distance on small numbers.
-fn specs() -> Vec<(&'static str, &'static str, Option<f64>, Box<dyn GuidanceSpec>)> {
+/// A guidance spec, with the name of its extractor, its feature space, and its distance on small numbers.
+type ExpectedSpec = (&'static str, &'static str, Option<f64>, Box<dyn GuidanceSpec>);
+
+fn specs() -> Vec<ExpectedSpec> {
     let clip = Arc::new(Clip::open(&ModelFiles::Folder(shapes("clip")), &numbers_of()).unwrap());
     let (picture, settings, metric) = (halves(SIDE), settings(), Metric::L1);
     let z0 = Tensor::zeros((1, 4, 8, 8), DType::F32, &Device::Cpu).unwrap();

@@ -2,12 +2,15 @@
 
 use std::any::Any;
 
+/// What a node declares of an output: a value of a type on which nodes agree.
+pub type Declaration = Box<dyn Any>;
+
 /// The links of a node, socket by socket.
 pub struct Links<'a> {
     links: Vec<LinkedNode<'a>>,
 }
 
-/// A link, and the node at its other end.
+/// A link, and what is known of the value at its other end.
 pub struct LinkedNode<'a> {
     /// The socket that takes the link.
     pub socket: &'static str,
@@ -15,12 +18,10 @@ pub struct LinkedNode<'a> {
     pub index: usize,
     /// The producer's name in the document.
     pub name: &'a str,
-    /// The producer's parameters, a struct that implements [`Node`](crate::Node); `None` if they are invalid.
-    pub node: Option<&'a dyn Any>,
     /// The variant (model family) of the value, if it is known.
     pub variant: Option<&'a str>,
-    /// Returns the producer's own links.
-    pub upstream: Box<dyn Fn() -> Links<'a> + 'a>,
+    /// What the producer declares of the value: see [`Node::declare`](crate::Node::declare).
+    pub declaration: Option<&'a dyn Any>,
 }
 
 impl<'a> Links<'a> {
@@ -29,10 +30,15 @@ impl<'a> Links<'a> {
         Links { links }
     }
 
-    /// The links of `socket` to nodes of the type `N`.
-    pub fn to<N: 'static>(&self, socket: &str) -> impl Iterator<Item = (&LinkedNode<'a>, &'a N)> {
+    /// The links of `socket` whose values have a declaration of the type `D`.
+    pub fn declared<D: 'static>(&self, socket: &str) -> impl Iterator<Item = (&LinkedNode<'a>, &'a D)> {
         let links = self.links.iter().filter(move |link| link.socket == socket);
-        links.filter_map(|link| Some((link, link.node?.downcast_ref::<N>()?)))
+        links.filter_map(|link| Some((link, link.declaration?.downcast_ref::<D>()?)))
+    }
+
+    /// The declaration of the type `D` of the value at the first link of `socket`.
+    pub fn declaration<D: 'static>(&self, socket: &str) -> Option<&'a D> {
+        self.links.iter().find(|link| link.socket == socket)?.declaration?.downcast_ref()
     }
 
     /// Whether `socket` has a link.

@@ -12,7 +12,6 @@ mod panic;
 mod socket;
 mod value;
 
-use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,7 +24,7 @@ pub use self::context::{Cancel, Cancelled, CheckContext, Context, RunRecord};
 pub use self::event::{Event, Subscriber};
 pub use self::host::Host;
 pub use self::lane::{Lane, Lanes};
-pub use self::links::{LinkedNode, Links};
+pub use self::links::{Declaration, LinkedNode, Links};
 pub(crate) use self::panic::guarded;
 pub use self::socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use self::value::{AnyCodec, Codec, EdgeValue, Payload};
@@ -92,6 +91,13 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
         vec![]
     }
 
+    /// What the node declares of its outputs before a run, for the [`check_links`](Node::check_links) of the nodes that link
+    /// to them: at most one value of any type for each output, such as `("image", Box::new(ImageSize { … }))`. The engine
+    /// carries declarations and does not look into them.
+    fn declare(&self, _links: &Links, _cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        vec![]
+    }
+
     /// Whether the effect of a run with these outputs, such as a file that it wrote, is still there.
     fn effect(&self, _outputs: &Self::Outputs, _cx: &Context) -> Effect {
         Effect::Intact
@@ -154,12 +160,19 @@ pub struct FileRef {
     pub param: String,
     /// The resolved path.
     pub path: PathBuf,
+    /// The node has read the file, so that the check need not try to.
+    pub is_readable: bool,
 }
 
 impl FileRef {
     /// A file that the parameter `param` names.
     pub fn new(param: impl Into<String>, path: impl Into<PathBuf>) -> FileRef {
-        FileRef { param: param.into(), path: path.into() }
+        FileRef { param: param.into(), path: path.into(), is_readable: false }
+    }
+
+    /// The same file, of which the node knows that it can be read.
+    pub fn readable(self) -> FileRef {
+        FileRef { is_readable: true, ..self }
     }
 }
 
@@ -184,13 +197,13 @@ pub trait DynNode: Send + Sync {
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef>;
     fn fingerprint(&self) -> Option<String>;
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)>;
+    fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)>;
     fn effect(&self, outputs: &[EdgeValue], cx: &Context) -> Effect;
     fn restore(&self, outputs: &[EdgeValue], cx: &Context) -> anyhow::Result<()>;
     /// Runs the node with the values of each socket, in the order of the type's input sockets.
     fn run(&self, inputs: Vec<Vec<EdgeValue>>, cx: &Context) -> anyhow::Result<Vec<EdgeValue>>;
     /// The parameters, including those that have their default.
     fn params(&self) -> Result<serde_json::Value, serde_json::Error>;
-    fn as_any(&self) -> &dyn Any;
 }
 
 impl<N: Node> DynNode for N {
@@ -222,6 +235,10 @@ impl<N: Node> DynNode for N {
         Node::variants(self, cx)
     }
 
+    fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        Node::declare(self, links, cx)
+    }
+
     fn effect(&self, outputs: &[EdgeValue], cx: &Context) -> Effect {
         N::Outputs::from_values(outputs).map_or(Effect::Gone, |outputs| Node::effect(self, &outputs, cx))
     }
@@ -236,10 +253,6 @@ impl<N: Node> DynNode for N {
 
     fn params(&self) -> Result<serde_json::Value, serde_json::Error> {
         serde_json::to_value(self)
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }
 

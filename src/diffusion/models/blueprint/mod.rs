@@ -25,7 +25,7 @@ use crate::weights::{ModelFiles, Precision, TensorMap, Weights};
 use crate::{Error, Result};
 
 /// Where the parts of a model come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelSource {
     /// The model.
     pub model: ModelLocation,
@@ -38,7 +38,7 @@ pub struct ModelSource {
 }
 
 /// Where a model is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ModelLocation {
     /// A folder in diffusers' layout, on disk or embedded in the program.
     Files(ModelFiles),

@@ -8,7 +8,7 @@ use crate::models::layers::{LayerNorm, Linear};
 use crate::ops::{self, Layout};
 use crate::weights::Weights;
 
-/// A transformer's layer, the same in CLIP's encoders of texts and of pictures.
+/// A transformer layer of CLIP.
 pub(super) struct ClipLayer {
     norm1: LayerNorm,
     q: Linear,
@@ -24,7 +24,7 @@ pub(super) struct ClipLayer {
 }
 
 impl ClipLayer {
-    /// The layers of an encoder, which has them at `{w}.layers`.
+    /// Builds the layers of an encoder from `{w}.layers`.
     pub(super) fn all(c: &ClipLayerConfig, count: usize, w: &Weights) -> Result<Vec<Self>> {
         let layers = w.at("layers");
         (0..count).map(|i| Self::new(c, &layers.at(i))).collect()

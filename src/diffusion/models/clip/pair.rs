@@ -1,7 +1,7 @@
-//! A whole CLIP: texts and pictures in one space, so that how well they fit is the cosine of two vectors.
+//! A whole CLIP: texts and images in one embedding space, where the cosine of two vectors says how well they match.
 //!
-//! A folder in transformers' layout: `config.json` of a `CLIPModel`, its weights, the tokenizer's files,
-//! `preprocessor_config.json`. Knows no guidance and no diffusion model.
+//! It is a folder in transformers' layout: `config.json` of a `CLIPModel`, its weights, the files of the tokenizer,
+//! `preprocessor_config.json`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,21 +18,22 @@ use crate::models::config::ClipConfig;
 use crate::weights::{ModelFiles, Precision, TensorMap, Weights};
 use crate::{Error, Result};
 
-/// What a CLIP is made of, before any of it is loaded.
+/// The configurations of a CLIP and the places of its tensors, before any weights are loaded.
 #[derive(Clone)]
 pub struct ClipBlueprint {
-    /// Both encoders.
+    /// The configurations of both encoders.
     pub config: ClipConfig,
-    /// Where their tensors are.
+    /// The tensors of both encoders.
     pub tensors: TensorMap,
     processor: ClipProcessor,
     folder: ModelFiles,
 }
 
 impl ClipBlueprint {
-    /// Reads configurations and the weights' header, and holds them against each other. Reads no weights.
+    /// Reads the configurations and the header of the weights, and checks them against each other.
     ///
-    /// Errors with the first thing that keeps it from being loaded.
+    /// # Errors
+    /// Returns the first problem that keeps it from being loaded.
     pub fn open(folder: &ModelFiles) -> Result<Self> {
         let config = ClipConfig::parse(&folder.read("config.json")?, &folder.label("config.json"))?;
         let processor = ClipProcessor::read(folder, config.vision.image_size)?;
@@ -43,7 +44,7 @@ impl ClipBlueprint {
             )));
         }
         let checkpoint = Arc::new(folder.checkpoint(&folder.weights("", "model")?)?);
-        // A temperature for training, and what is counted anew.
+        // The temperature of training, and indices that are computed here.
         let spare = |name: &str| name == "logit_scale" || name.ends_with(".position_ids");
         let blueprint =
             ClipBlueprint { config, tensors: TensorMap::of(&checkpoint, spare), processor, folder: folder.clone() };
@@ -58,7 +59,7 @@ impl ClipBlueprint {
         Ok(encoders)
     }
 
-    /// Every file that loading reads.
+    /// All files that loading reads.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = self.tensors.paths();
         if let ModelFiles::Folder(root) = &self.folder {
@@ -69,12 +70,15 @@ impl ClipBlueprint {
         files
     }
 
-    /// Bytes of memory that the weights take.
+    /// The bytes of memory that the weights take.
     pub fn bytes(&self, precision: &Precision) -> usize {
         self.tensors.bytes(precision)
     }
 
-    /// Loads it.
+    /// Loads the weights.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or the tokenizer does not match the text encoder.
     pub fn load(&self, precision: &Precision) -> Result<Clip> {
         let (text, vision) = self.build(&Weights::new(self.tensors.clone(), precision))?;
         let tokenizer = ClipTokenizer::load(&self.folder, "", self.config.text.max_position_embeddings)?;
@@ -91,7 +95,7 @@ impl ClipBlueprint {
     }
 }
 
-/// A CLIP, loaded.
+/// A loaded CLIP.
 pub struct Clip {
     /// Its folder, for messages.
     label: String,
@@ -110,49 +114,67 @@ impl fmt::Debug for Clip {
 }
 
 impl Clip {
-    /// Opens and loads a folder in transformers' layout, or its like inside the program.
+    /// Opens and loads a folder in transformers' layout, on disk or embedded in the program.
+    ///
+    /// # Errors
+    /// As [`ClipBlueprint::open`] and [`ClipBlueprint::load`].
     pub fn open(folder: &ModelFiles, precision: &Precision) -> Result<Self> {
         ClipBlueprint::open(folder)?.load(precision)
     }
 
-    /// The embedding of a text, (1, p), not normalised. What is longer than the encoder takes is cut off.
+    /// Computes the embedding of a text, (1, p), not normalised. Longer texts than the encoder accepts are truncated.
+    ///
+    /// # Errors
+    /// If the text encoder has no projection.
     pub fn text_embeds(&self, text: &str) -> Result<Tensor> {
         let text = self.text.forward(&[self.tokenizer.encode(text)?])?;
         text.text_embeds.ok_or_else(|| Error::Config("CLIP: its text encoder has no projection".into()))
     }
 
-    /// The embeddings of pictures (B, 3, H, W) in [-1, 1], (B, p), not normalised; differentiable in the pictures.
+    /// Computes the embeddings of images (B, 3, H, W) in [-1, 1], (B, p), not normalised. Differentiable.
+    ///
+    /// # Errors
+    /// If the images do not have three channels.
     pub fn image_embeds(&self, picture: &Tensor) -> Result<Tensor> {
         Ok(self.vision.forward(&self.prepare(picture)?)?.image_embeds)
     }
 
-    /// What a layer of the picture encoder gives for pictures (B, 3, H, W) in [-1, 1]: see
+    /// Computes a hidden state of the image encoder for images (B, 3, H, W) in [-1, 1], see
     /// [`ClipVisionModel::hidden_state`].
+    ///
+    /// # Errors
+    /// If the images do not have three channels, or there is no such layer.
     pub fn hidden_state(&self, picture: &Tensor, layer: usize) -> Result<Tensor> {
         self.vision.hidden_state(&self.prepare(picture)?, layer)
     }
 
-    /// Pictures (B, 3, H, W) in [-1, 1] as the encoder takes them, see [`ClipProcessor::prepare`].
+    /// Prepares images (B, 3, H, W) in [-1, 1] for the encoder, see [`ClipProcessor::prepare`].
+    ///
+    /// # Errors
+    /// If the images do not have three channels.
     pub fn prepare(&self, picture: &Tensor) -> Result<Tensor> {
         let picture = picture.to_device(&self.precision.device)?.to_dtype(self.precision.compute)?;
         self.processor.prepare(&picture)
     }
 
-    /// Memory of the weights.
+    /// The bytes of memory that the weights take.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Layers of the picture encoder.
+    /// The number of layers of the image encoder.
     pub fn layers(&self) -> usize {
         self.vision.layers()
     }
 }
 
-/// Vectors (…, p) of length 1, in f32 at least; differentiable.
+/// Scales vectors (…, p) to length 1, in f32 or f64. Differentiable.
+///
+/// # Errors
+/// If `x` is a scalar.
 pub fn normalise(x: &Tensor) -> Result<Tensor> {
     let x = if x.dtype() == DType::F64 { x.clone() } else { x.to_dtype(DType::F32)? };
-    // What is zero stays zero.
+    // Zero vectors stay zero.
     let length = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-24)?.sqrt()?;
     Ok(x.broadcast_div(&length)?)
 }

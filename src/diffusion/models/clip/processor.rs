@@ -1,8 +1,8 @@
-//! How a picture becomes what CLIP's encoder takes: resized, cut in the middle, normalised, as `preprocessor_config.json`
-//! says; differentiable in the picture.
+//! Prepares images for CLIP's image encoder as `preprocessor_config.json` says: resizes, crops the centre, normalises.
+//! Differentiable.
 //!
-//! transformers' `CLIPImageProcessor` resizes 8-bit pictures and rounds twice; here nothing is rounded, so that a gradient
-//! comes through.
+//! transformers' `CLIPImageProcessor` resizes 8-bit images and rounds twice. Here nothing is rounded, so that gradients
+//! flow.
 
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -13,28 +13,28 @@ use crate::{Error, Result};
 
 const FILE: &str = "preprocessor_config.json";
 
-/// What a picture is resized to.
+/// The size after resizing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Resize {
-    /// The shorter side, in pixels; the other follows.
+    /// The shorter side, in pixels; the aspect ratio is kept.
     Shortest(usize),
-    /// Height and width, whatever they were.
+    /// Height and width.
     To(usize, usize),
 }
 
-/// How pictures are made ready.
+/// The preparation of images for CLIP's image encoder.
 #[derive(Clone, Debug)]
 pub struct ClipProcessor {
     resize: Option<Resize>,
     resampling: Resampling,
-    /// Height and width of what is cut out of the middle.
+    /// Height and width of the centre crop.
     crop: Option<(usize, usize)>,
-    /// Of each channel, for values from 0 to 1.
+    /// Mean of each channel, for values in [0, 1].
     mean: [f64; 3],
     std: [f64; 3],
 }
 
-/// A size as files have it.
+/// A size in the forms that files have.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(untagged)]
 enum Size {
@@ -61,7 +61,7 @@ struct Raw {
     #[serde(default = "yes")]
     do_resize: bool,
     size: Option<Size>,
-    /// PIL's number.
+    /// The number of PIL's resampling kernel.
     #[serde(default = "bicubic")]
     resample: u8,
     #[serde(default = "yes")]
@@ -76,7 +76,7 @@ struct Raw {
 }
 
 impl ClipProcessor {
-    /// As CLIP's own for an encoder of pictures of `side` pixels: for folders that do not say.
+    /// The preparation of CLIP itself for images of `side` pixels, for folders without a `preprocessor_config.json`.
     pub fn clip(side: usize) -> Self {
         ClipProcessor {
             resize: Some(Resize::Shortest(side)),
@@ -87,8 +87,11 @@ impl ClipProcessor {
         }
     }
 
-    /// Reads a folder's `preprocessor_config.json`, and holds it against the encoder's `side`; without such a file,
+    /// Reads a folder's `preprocessor_config.json` and checks it against the encoder's `side`. Without such a file returns
     /// [`ClipProcessor::clip`].
+    ///
+    /// # Errors
+    /// If the file is malformed or not supported, or does not fit the encoder.
     pub fn read(files: &ModelFiles, side: usize) -> Result<Self> {
         if !files.has(FILE) {
             return Ok(Self::clip(side));
@@ -96,7 +99,10 @@ impl ClipProcessor {
         Self::parse(&files.read(FILE)?, &files.label(FILE), side)
     }
 
-    /// Decodes the JSON text of a file that messages call `file`.
+    /// Parses the JSON text of a file, which messages call `file`.
+    ///
+    /// # Errors
+    /// If it is malformed or not supported, or does not fit the encoder.
     pub fn parse(json: &[u8], file: &str, side: usize) -> Result<Self> {
         let raw: Raw = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
         let resampling = match raw.resample {
@@ -122,7 +128,7 @@ impl ClipProcessor {
         if std.iter().any(|s| *s <= 0.0) || std.iter().chain(&mean).any(|v| !v.is_finite()) {
             return Err(Error::Config(format!("{file}: `image_std` must be above 0, and `image_mean` finite")));
         }
-        // What every picture comes to, whatever its size was; otherwise only some pictures could be taken.
+        // Every image must come out with the encoder's size, whatever its own size.
         let comes_to = match (crop, resize) {
             (Some(crop), Some(Resize::Shortest(n))) if crop.0 <= n && crop.1 <= n => Some(crop),
             (Some(crop), Some(Resize::To(h, w))) if crop.0 <= h && crop.1 <= w => Some(crop),
@@ -138,7 +144,10 @@ impl ClipProcessor {
         Ok(ClipProcessor { resize, resampling, crop, mean, std })
     }
 
-    /// (B, 3, H, W) in [-1, 1] → (B, 3, s, s), normalised.
+    /// Prepares images: (B, 3, H, W) in [-1, 1] → (B, 3, s, s), normalised.
+    ///
+    /// # Errors
+    /// If the images do not have three channels.
     pub fn prepare(&self, picture: &Tensor) -> Result<Tensor> {
         let (_, channels, h, w) = picture.dims4()?;
         if channels != 3 {
@@ -148,7 +157,7 @@ impl ClipProcessor {
         if let Some(resize) = self.resize {
             let (height, width) = match resize {
                 Resize::To(height, width) => (height, width),
-                // The other side is rounded down, as transformers has it.
+                // The other side is rounded down, as in transformers.
                 Resize::Shortest(n) if h <= w => (n, n * w / h.max(1)),
                 Resize::Shortest(n) => (n * h / w.max(1), n),
             };

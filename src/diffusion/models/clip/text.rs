@@ -8,15 +8,15 @@ use crate::models::layers::{LayerNorm, Linear};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
-/// What a text encoder gives for (B, L) tokens.
+/// The results of a text encoder for (B, L) tokens.
 pub struct ClipText {
     /// Output of the last layer after the final layer norm, (B, L, d).
     pub last_hidden_state: Tensor,
-    /// Output of the last layer but one, without the final layer norm, (B, L, d): what SDXL is conditioned on.
+    /// Output of the last layer but one, without the final layer norm, (B, L, d), on which SDXL is conditioned.
     pub penultimate: Tensor,
     /// Last hidden state at the end-of-text token, (B, d), unprojected: GLIGEN's embedding of a phrase.
     pub pooled: Tensor,
-    /// The pooled text projected, (B, p), where the model has a projection.
+    /// The projected pooled text, (B, p), if the model has a projection.
     pub text_embeds: Option<Tensor>,
 }
 
@@ -32,7 +32,10 @@ pub struct ClipTextModel {
 }
 
 impl ClipTextModel {
-    /// Builds the model from `w`, which must hold its tensors and no others.
+    /// Builds the model from `w`.
+    ///
+    /// # Errors
+    /// If a tensor is missing, has another shape, or belongs to another network.
     pub fn build(config: &ClipTextConfig, w: &Weights) -> Result<Self> {
         let model = Self::new(config, w)?;
         w.finish()?;
@@ -40,6 +43,9 @@ impl ClipTextModel {
     }
 
     /// Builds the model from the tensors of `w`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(c: &ClipTextConfig, w: &Weights) -> Result<Self> {
         let t = w.at("text_model");
         Ok(ClipTextModel {
@@ -57,7 +63,10 @@ impl ClipTextModel {
         })
     }
 
-    /// Encodes texts of equal length in tokens.
+    /// Encodes texts of the same number of tokens.
+    ///
+    /// # Errors
+    /// If there are no texts, or their lengths differ or are too great.
     pub fn forward(&self, ids: &[Vec<u32>]) -> Result<ClipText> {
         let (b, l) = (ids.len(), ids.first().map_or(0, Vec::len));
         let longest = self.position_embedding.dim(0)?;
@@ -80,7 +89,8 @@ impl ClipTextModel {
         Ok(ClipText { last_hidden_state, penultimate, pooled, text_embeds })
     }
 
-    /// First end-of-text token; with the early configurations' `eos_token_id: 2`, the first greatest id (transformers).
+    /// The index of the first end-of-text token; with `eos_token_id: 2` of early configurations, of the first greatest id, as
+    /// in transformers.
     fn end_of_text(&self, ids: &[u32]) -> usize {
         let eos = if self.eos_token_id == 2 { ids.iter().copied().max().unwrap_or(0) } else { self.eos_token_id };
         ids.iter().position(|&id| id == eos).unwrap_or(0)

@@ -1,8 +1,8 @@
-//! CLIP's tokenizer from `vocab.json` and `merges.txt`, or from the `tokenizer.json` that holds the same; padded and cut
-//! as `tokenizer_config.json` says.
+//! CLIP's tokenizer, from `vocab.json` and `merges.txt` or from the equivalent `tokenizer.json`. Pads and truncates as
+//! `tokenizer_config.json` says.
 //!
-//! The byte-pair encoding is the `tokenizers` crate's; what is here are CLIP's rules: NFC, one space for any white
-//! space, lower case, its split into words, and `</w>` at a word's end.
+//! The byte-pair encoding is that of the `tokenizers` crate. This module has CLIP's rules: NFC, one space for any white
+//! space, lower case, the split into words, and `</w>` at the end of a word.
 
 use std::collections::HashMap;
 
@@ -22,20 +22,20 @@ const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 const END: &str = "<|endoftext|>";
 
-/// What a tokenizer's folder must hold.
+/// The required files of a tokenizer's folder.
 pub const NEEDED: [&str; 2] = ["vocab.json", "merges.txt"];
 
-/// All that is read of a tokenizer's folder where it is there.
+/// The files of a tokenizer's folder that are read if they exist.
 pub const FILES: [&str; 4] = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
 
-/// The same in one file, where the needed ones are not there.
+/// One file in place of the required ones.
 const JOINED: &str = "tokenizer.json";
 
 fn inside(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.into() } else { format!("{folder}/{name}") }
 }
 
-/// All that is read of the tokenizer in `folder` of a model (`""`: at the top); nothing where there is none.
+/// The files that are read of the tokenizer in `folder` of a model (`""` for its root); none if it has no tokenizer.
 pub fn files_of(files: &ModelFiles, folder: &str) -> Vec<String> {
     let has = |name: &&str| files.has(&inside(folder, name));
     let joined = !NEEDED.iter().all(has);
@@ -47,7 +47,7 @@ pub fn files_of(files: &ModelFiles, folder: &str) -> Vec<String> {
     main.iter().chain(settings).filter(|name| has(name)).map(|name| inside(folder, name)).collect()
 }
 
-/// What of `tokenizer.json` is read: the rest is CLIP's own rules.
+/// The part of `tokenizer.json` that is read; the rest is CLIP's rules.
 #[derive(Deserialize)]
 struct Joined {
     model: JoinedModel,
@@ -59,7 +59,7 @@ struct JoinedModel {
     merges: Vec<Merge>,
 }
 
-/// A merge as older and as newer files have it.
+/// A merge in the form of older and of newer files.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Merge {
@@ -92,7 +92,7 @@ struct Config {
     pad_token: Option<Special>,
 }
 
-/// The two tokens of `a b`.
+/// Splits `a b` into its two tokens.
 fn merge_of(line: &str, label: &str) -> Result<(String, String)> {
     match line.split_once(' ') {
         Some((a, b)) => Ok((a.to_string(), b.to_string())),
@@ -100,7 +100,7 @@ fn merge_of(line: &str, label: &str) -> Result<(String, String)> {
     }
 }
 
-/// Text to token ids of one length.
+/// Converts texts to token ids of one length.
 pub struct ClipTokenizer {
     inner: Tokenizer,
     bos: u32,
@@ -110,7 +110,10 @@ pub struct ClipTokenizer {
 }
 
 impl ClipTokenizer {
-    /// Loads `{folder}/` of a model. `longest`: tokens that the text encoder takes at most.
+    /// Loads the tokenizer in `folder` of a model. `longest` is the maximum number of tokens of the text encoder.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed.
     pub fn load(files: &ModelFiles, folder: &str, longest: usize) -> Result<Self> {
         let path = |name: &str| inside(folder, name);
         let mut config: Config = match files.has(&path("tokenizer_config.json")) {
@@ -148,12 +151,15 @@ impl ClipTokenizer {
         lines.map(|l| merge_of(l, &label)).collect()
     }
 
-    /// CLIP's own tokenizer, whose merges are built in, padded with `pad`: for checkpoints that carry none.
+    /// CLIP's own tokenizer, which is built in, with the padding token `pad`, for checkpoints without a tokenizer.
+    ///
+    /// # Errors
+    /// If `pad` is not a token, or `longest` is less than 3.
     pub fn clip(pad: &str, longest: usize) -> Result<Self> {
         const MERGES: &str = include_str!("../../../../models/clip/merges.txt");
         let merges = MERGES.lines().skip(1).filter_map(|l| l.split_once(' '));
         let merges: Vec<(String, String)> = merges.map(|(a, b)| (a.into(), b.into())).collect();
-        // The vocabulary: a symbol for each byte, the printable ones first; the same at a word's end; what is merged.
+        // The vocabulary: a symbol for each byte, printable ones first; the same at the end of a word; the merged tokens.
         let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
         let others = (0u32..).map(|n| char::from_u32(256 + n)).take((0..=u8::MAX).filter(|b| !printable(b)).count());
         let symbols = (0..=u8::MAX).filter(printable).map(|b| Some(char::from(b))).chain(others).flatten();
@@ -167,7 +173,7 @@ impl ClipTokenizer {
         Self::build(vocab, merges, special, longest, "CLIP's tokenizer")
     }
 
-    /// `special`: begin and end of text, what stands for the unknown, padding.
+    /// Builds the tokenizer. The special tokens are begin and end of text, unknown token and padding.
     fn build(
         vocab: HashMap<String, u32>,
         merges: Vec<(String, String)>,
@@ -207,28 +213,31 @@ impl ClipTokenizer {
         Ok(ClipTokenizer { inner, bos: bos_id, eos: eos_id, pad: pad_id, max_length })
     }
 
-    /// Tokens known: every id is below.
+    /// The size of the vocabulary: one more than the greatest id.
     pub fn size(&self) -> usize {
         self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
     }
 
-    /// Tokens in every encoded text.
+    /// The number of tokens of every encoded text.
     pub fn max_length(&self) -> usize {
         self.max_length
     }
 
-    /// Tokens that fit between begin and end of text.
+    /// The number of tokens that fit between begin and end of text.
     pub fn room(&self) -> usize {
         self.max_length - 2
     }
 
-    /// The text's tokens, however many, without begin and end of text.
+    /// Tokenizes a text of any length, without begin and end of text.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::input(format!("tokenizer: {e}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Begin-of-text, the tokens cut to fit, end-of-text, padding: always [`Self::max_length`] ids.
+    /// Frames tokens: begin of text, the tokens (truncated), end of text, padding. Always [`Self::max_length`] ids.
     pub fn frame(&self, tokens: impl IntoIterator<Item = u32>) -> Vec<u32> {
         let mut ids = Vec::with_capacity(self.max_length);
         ids.push(self.bos);
@@ -238,7 +247,10 @@ impl ClipTokenizer {
         ids
     }
 
-    /// The text's tokens, [framed](Self::frame).
+    /// Tokenizes and [frames](Self::frame) a text.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         Ok(self.frame(self.tokens(text)?))
     }

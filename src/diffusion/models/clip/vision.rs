@@ -10,17 +10,17 @@ use crate::models::layers::{LayerNorm, Linear};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
-/// What the encoder gives for B pictures of n patches.
+/// The results of the encoder for B images of n patches.
 pub struct ClipImage {
-    /// What goes into the first layer, then what each layer gives: (B, 1 + n, d), the class token first.
+    /// The input of the first layer, then the output of each layer: (B, 1 + n, d), the class token first.
     pub hidden_states: Vec<Tensor>,
     /// The class token of the last layer after the final layer norm, (B, d).
     pub pooled: Tensor,
-    /// The same projected, (B, p): what lies beside the embeddings of texts. Not normalised.
+    /// The projected class token, (B, p), in the space of text embeddings. Not normalised.
     pub image_embeds: Tensor,
 }
 
-/// A CLIP picture encoder.
+/// A CLIP image encoder.
 pub struct ClipVisionModel {
     patches: Linear,
     class: Tensor,
@@ -33,7 +33,10 @@ pub struct ClipVisionModel {
 }
 
 impl ClipVisionModel {
-    /// Builds the model from the tensors of `w`, which has them under `vision_model` and `visual_projection`.
+    /// Builds the model from `vision_model` and `visual_projection` of `w`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(config: &ClipConfig, w: &Weights) -> Result<Self> {
         let (c, v) = (&config.vision, w.at("vision_model"));
         let (d, e) = (c.hidden_size, v.at("embeddings"));
@@ -41,7 +44,7 @@ impl ClipVisionModel {
             patches: Linear::windows(c.num_channels, c.patch_size, d, &e.at("patch_embedding"))?,
             class: e.get(d, "class_embedding")?,
             positions: e.get((c.patches() * c.patches() + 1, d), "position_embedding.weight")?,
-            // Misspelt by the files.
+            // The files misspell the name.
             pre_norm: LayerNorm::new(d, c.layer_norm_eps, &v.at("pre_layrnorm"))?,
             layers: ClipLayer::all(&c.layer(), c.num_hidden_layers, &v.at("encoder"))?,
             post_norm: LayerNorm::new(d, c.layer_norm_eps, &v.at("post_layernorm"))?,
@@ -50,23 +53,23 @@ impl ClipVisionModel {
         })
     }
 
-    /// Layers, of which [`hidden_state`](Self::hidden_state) can give what comes out.
+    /// The number of layers.
     pub fn layers(&self) -> usize {
         self.layers.len()
     }
 
-    /// What goes into the first layer.
+    /// Computes the input of the first layer.
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
         let c = &self.config;
         let (b, channels, height, width) = pixels.dims4()?;
         if (channels, height, width) != (c.num_channels, c.image_size, c.image_size) {
             return Err(Error::input(format!(
-                "CLIP: takes pictures of {0} channels and {1}×{1} pixels, not {channels} and {width}×{height}",
+                "CLIP: its images have {0} channels and {1}×{1} pixels, not {channels} and {width}×{height}",
                 c.num_channels, c.image_size
             )));
         }
-        // A convolution in windows that do not overlap is a linear map of each window. What is left over at the right and
-        // below is not looked at.
+        // A convolution with windows that do not overlap is a linear map of each window. Pixels at the right and lower edge
+        // that fill no window are dropped.
         let (n, p) = (c.patches(), c.patch_size);
         let windows = pixels.narrow(2, 0, n * p)?.narrow(3, 0, n * p)?.contiguous()?;
         let windows = windows.reshape(&[b, channels, n, p, n, p])?.permute(vec![0, 2, 4, 1, 3, 5])?;
@@ -76,7 +79,10 @@ impl ClipVisionModel {
         self.pre_norm.forward(&x)
     }
 
-    /// Encodes pictures (B, 3, s, s) of the encoder's own size, normalised.
+    /// Encodes normalised images (B, 3, s, s) of the encoder's size.
+    ///
+    /// # Errors
+    /// If the images have another size.
     pub fn forward(&self, pixels: &Tensor) -> Result<ClipImage> {
         let mut hidden_states = vec![self.embed(pixels)?];
         for layer in &self.layers {
@@ -89,8 +95,11 @@ impl ClipVisionModel {
         Ok(ClipImage { hidden_states, pooled, image_embeds })
     }
 
-    /// What the layer number `layer` gives, from 1; 0 is what goes into the first. (B, 1 + n, d), the class token first.
-    /// Later layers are not computed.
+    /// Computes the output of layer number `layer`, counted from 1; 0 is the input of the first layer. (B, 1 + n, d), the
+    /// class token first. Later layers are not computed.
+    ///
+    /// # Errors
+    /// If the images have another size, or there is no such layer.
     pub fn hidden_state(&self, pixels: &Tensor, layer: usize) -> Result<Tensor> {
         if layer > self.layers.len() {
             return Err(Error::input(format!(

@@ -256,7 +256,7 @@ impl<'a> Checker<'a> {
             let problem = match self.files.get(&file.path) {
                 Some(problem) => problem.clone(),
                 None => {
-                    let problem = why_unreadable(&file.path);
+                    let problem = if file.is_readable { None } else { why_unreadable(&file.path) };
                     self.files.insert(file.path.clone(), problem.clone());
                     problem
                 }

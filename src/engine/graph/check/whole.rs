@@ -8,7 +8,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use super::Checker;
 use super::draft::{Draft, DraftLink};
 use crate::graph::cycles::cycles;
-use crate::node::{LinkedNode, Links, SocketSpec};
+use crate::node::{Declaration, LinkedNode, Links, SocketSpec};
 use crate::registry::RegistryEntry;
 use crate::text::yaml::Location;
 use crate::text::{either, listed};
@@ -94,10 +94,31 @@ impl Checker<'_> {
                     self.wrong_variant(index, socket, (location, named), origin, &variant, &known);
                 }
             }
-            if let Some(node) = self.drafts[index].node.clone() {
-                let diagnostics = node.check_links(&self.links_of_node(index, entry, &known));
-                diagnostics.into_iter().for_each(|error| self.node_error(index, "invalid", error));
-            }
+        }
+        self.check_links(&known);
+    }
+
+    /// Reports the errors that nodes find in their links, by the variants of all outputs and what nodes declare of them.
+    fn check_links(&mut self, variants: &[Vec<Option<(usize, String)>>]) {
+        // A node declares by what its producers have declared, so that no check walks the graph again.
+        let mut declared: Vec<Vec<Option<Declaration>>> = Vec::new();
+        declared.resize_with(self.drafts.len(), Vec::new);
+        for index in self.producers_first() {
+            let draft = &self.drafts[index];
+            let (Some(entry), Some(node)) = (draft.entry, &draft.node) else { continue };
+            let mut own = node.declare(&self.links_of_node(index, entry, variants, &declared), &self.cx(index));
+            let outputs = entry.node_type.outputs.iter().map(|output| {
+                let at = own.iter().position(|(name, _)| *name == output.name)?;
+                Some(own.swap_remove(at).1)
+            });
+            declared[index] = outputs.collect();
+        }
+        for index in 0..self.drafts.len() {
+            let (Some(entry), Some(node)) = (self.drafts[index].entry, self.drafts[index].node.clone()) else {
+                continue;
+            };
+            let errors = node.check_links(&self.links_of_node(index, entry, variants, &declared));
+            errors.into_iter().for_each(|error| self.node_error(index, "invalid", error));
         }
     }
 
@@ -105,23 +126,20 @@ impl Checker<'_> {
         &'b self,
         index: usize,
         entry: &RegistryEntry,
-        known: &'b [Vec<Option<(usize, String)>>],
+        variants: &'b [Vec<Option<(usize, String)>>],
+        declared: &'b [Vec<Option<Declaration>>],
     ) -> Links<'b> {
         let sockets = entry.node_type.inputs.iter().zip(&self.drafts[index].links);
         let links = sockets.flat_map(|(socket, links)| {
             links.iter().enumerate().map(|(index, link)| {
-                let producer = &self.drafts[link.producer];
-                let variant = link.output.and_then(|output| known[link.producer].get(output)?.as_ref());
+                let variant = link.output.and_then(|output| variants[link.producer].get(output)?.as_ref());
+                let declaration = link.output.and_then(|output| declared[link.producer].get(output)?.as_deref());
                 LinkedNode {
                     socket: socket.name,
                     index,
                     name: &self.drafts[link.named].key.name,
-                    node: producer.node.as_deref().map(|node| node.as_any()),
                     variant: variant.map(|(_, variant)| variant.as_str()),
-                    upstream: Box::new(move || match self.drafts[link.producer].entry {
-                        Some(entry) => self.links_of_node(link.producer, entry, known),
-                        None => Links::new(vec![]),
-                    }),
+                    declaration,
                 }
             })
         });
