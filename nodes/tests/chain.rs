@@ -215,7 +215,7 @@ impl Extractor for Counted {
         "counted"
     }
 
-    fn feat(&self, z: &Tensor, _: &StepContext) -> lsregen_diffusion::Result<Tensor> {
+    fn feat(&self, z: &Tensor, _: &StepContext) -> lsregen_tensor::Result<Tensor> {
         let mut updates = self.updates.lock().unwrap();
         *updates += 1;
         if *updates == 3 {
@@ -224,13 +224,13 @@ impl Extractor for Counted {
         Ok(z.clone())
     }
 
-    fn target(&self, _: &StepContext) -> lsregen_diffusion::Result<Tensor> {
+    fn target(&self, _: &StepContext) -> lsregen_tensor::Result<Tensor> {
         Ok(Tensor::zeros((1, 4, 8, 8), DType::F32, &Device::Cpu)?)
     }
 }
 
 impl GuidanceSpec for Counted {
-    fn bind(&self, run: &SamplingRun) -> lsregen_diffusion::Result<Vec<guidance::BoundGuidance>> {
+    fn bind(&self, run: &SamplingRun) -> lsregen_tensor::Result<Vec<guidance::BoundGuidance>> {
         let counted = Counted { cancel: self.cancel.clone(), updates: self.updates.clone() };
         let settings =
             guidance::GuidanceSettings { repeats: 1000, scale: 1e-6, ..guidance::GuidanceSettings::default() };
