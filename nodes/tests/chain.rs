@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use lsregen_diffusion::guidance::{self, Extractor, FeatureSpace, GuidanceSpec, Metric, SamplingRun, StepContext};
 use lsregen_diffusion::models::Family;
-use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Host, Node, NodeError, Payload};
+use lsregen_engine::{Cancel, Cancelled, Context, Effect, Event, Host, Node, Payload};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model, SavedFile};
 use lsregen_nodes::*;
 use lsregen_tensor::candle_core::{DType, Device, Tensor};

@@ -11,8 +11,8 @@ use candle_core::{Device, Tensor, Var};
 use common::assert_close;
 use lsregen_diffusion::guidance::onnx::{Look, OnnxFeature};
 use lsregen_diffusion::guidance::{Metric, OnnxGoal};
-use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::onnx::{Normalisation, OnnxNetwork};
+use lsregen_onnx::{Normalisation, OnnxNetwork};
+use lsregen_tensor::noise::Generator;
 
 const CPU: &Device = &Device::Cpu;
 
