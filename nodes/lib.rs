@@ -24,9 +24,8 @@ pub use image::*;
 pub use latent::*;
 pub use layout::*;
 pub use lsregen_diffusion::models::Survey;
-<<<<<<< HEAD
-pub use lsregen_diffusion::ops::keep_memory;
-pub use lsregen_diffusion::weights::{hub, search};
+pub use lsregen_tensor::ops::keep_memory;
+pub use lsregen_weights::{hub, search};
 pub use model::*;
 pub use params::boxes::PhraseBox;
 pub use params::clip::ClipPath;
@@ -34,23 +33,6 @@ pub use params::guidance::{AutoStrength, GuidanceParams, Strength};
 pub use params::model_path::{bring, fetch_model};
 pub use params::sampling::{Sampling, SdxlSampling};
 pub use sample::*;
-=======
-pub use lsregen_tensor::ops::keep_memory;
-pub use lsregen_weights::{hub, search};
-pub use metadata::Metadata;
-pub use multi_diffusion_sample::MultiDiffusionSample;
-pub use numerics::{ComputeOptions, DtypeOption};
-pub use onnx_feature::OnnxFeature;
-pub use reference_image::ReferenceImage;
-pub use sampling::{Sampling, SdxlSampling};
-pub use save_image::*;
-pub use save_latent::*;
-pub use sdxl_sample::*;
-pub use segmentation::{Region, Segmentation};
-pub use style::Style;
-pub use upsample::*;
-pub use vae_encode::*;
->>>>>>> floors
 
 /// Every node type, in the order in which the reference lists them.
 pub const ALL: &[NodeType] = &[

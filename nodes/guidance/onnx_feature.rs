@@ -5,13 +5,8 @@ use std::sync::Arc;
 
 use lsregen_diffusion::guidance::onnx::Look;
 use lsregen_diffusion::guidance::{Metric, OnnxGoal, OnnxGuidance};
-<<<<<<< HEAD:nodes/guidance/onnx_feature.rs
-use lsregen_diffusion::onnx::{Normalisation, OnnxInfo, OnnxNetwork};
 use lsregen_engine::{CheckContext, Context, FileRef, Lane, Links, NodeError, sockets};
-=======
-use lsregen_engine::{CheckContext, Context, FileRef, Lane, Links, Node, NodeError, sockets};
 use lsregen_onnx::{Normalisation, OnnxInfo, OnnxNetwork};
->>>>>>> floors:nodes/onnx_feature.rs
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -4,12 +4,8 @@ use std::sync::Arc;
 
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
-<<<<<<< HEAD:nodes/image/attention_map.rs
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
-=======
-use lsregen_engine::{Context, Lane, Links, Node, NodeError, outputs, sockets};
 use lsregen_tensor::image::{Resampling, heat, resize};
->>>>>>> floors:nodes/attention_map.rs
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

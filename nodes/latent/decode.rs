@@ -3,12 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::models::bands::BandOptions;
-<<<<<<< HEAD:nodes/latent/decode.rs
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
-=======
-use lsregen_engine::{Context, Lane, Links, Node, NodeError, outputs, sockets};
-use lsregen_tensor::candle_core::{DType, Device, Tensor};
->>>>>>> floors:nodes/decode.rs
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
