@@ -208,7 +208,7 @@ nodes:
   check("without a type only `type` is offered", items.has("type") && !items.has("prompt"), [...items.keys()]);
   items = await completion(`${HEAD}  x:\n    type: SDXLSample\n    sampler: |\n`);
   check("words of a parameter are offered", ["ddim", "euler", "dpmpp_2m"].every((word) => items.has(word)), [...items.keys()]);
-  check("… each with its doc", items.get("ddim")?.includes("DDIM, the paper's"), [...items]);
+  check("… each with its doc", items.get("ddim")?.includes("DDIM (Song"), [...items]);
   items = await completion(`${HEAD}  x:\n    type: GLIGENLayout\n    boxes:\n      - phrase: a star\n        |\n`);
   check("keys inside a list of mappings are offered", items.has("box") && !items.has("steps"), [...items.keys()]);
 
@@ -224,7 +224,7 @@ nodes:
   text = await hover(`${HEAD}  x: { type: GuidedSDXLSample, guid|ance: [], model: m, prompt: x }\n`);
   check("… over one that takes a list too", text.includes("What nudges the latent") && text.includes("list of"), text);
   text = await hover(`${HEAD}  x: { type: SDXLSample, model: m, prompt: x, samp|ler: ddim }\n`);
-  check("hovering over a choice lists its words", text.includes("dpmpp_2m") && text.includes("DDIM, the paper's"), text);
+  check("hovering over a choice lists its words", text.includes("dpmpp_2m") && text.includes("DDIM (Song"), text);
   text = await hover(`${HEAD}  x: { type: Load|Image, path: a.png }\n`);
   check("hovering over a type shows its doc", text.includes("Reads a picture from a file"), text);
   check("… its outputs, and no other type's doc", text.includes("`image` (Image)") && !text.includes("Loads a diffusion"), text);
