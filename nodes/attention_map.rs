@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lsregen_diffusion::image::{Resampling, heat, resize};
 use lsregen_diffusion::models::prompt::Sizes;
-use lsregen_diffusion::pipeline::{self, Settings};
+use lsregen_diffusion::pipeline::{self, SamplingSettings};
 use lsregen_engine::{Context, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl Node for AttentionMap {
         let z0 = inputs.latent.of(&inputs.model)?.to_device(model.device()).map_err(|error| raise(error.into()))?;
         let (_, _, h, w) = z0.dims4()?;
         let (height, width) = (h * model.info.size_step, w * model.info.size_step);
-        let settings = Settings {
+        let settings = SamplingSettings {
             prompt: prompt(&self.prompt, &None),
             negative: None,
             width,

@@ -7,7 +7,7 @@ use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::values::Layout;
 
 /// Draws each object's words, and the pixels of its box, to be seen from inside its box (Bounded Attention's guidance).
@@ -29,11 +29,11 @@ pub struct BoundedAttention {
     pub scale: Strength,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
 fn scale() -> Strength {
-    Strength::Number(guidance::BoundedGuide::usual().scale)
+    Strength::Number(guidance::BoundedAttentionGuidance::defaults().scale)
 }
 
 sockets! {
@@ -51,19 +51,23 @@ impl Node for BoundedAttention {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.acting.faults()
+        self.params.faults()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+        self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
     fn run(&self, inputs: BoundedAttentionInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let guide = guidance::BoundedGuide {
+        let spec = guidance::BoundedAttentionGuidance {
             layout: inputs.layout.0.clone(),
             downscale: self.downscale.map(|n| n as usize),
-            acting: self.acting.within(self.scale, guidance::BoundedGuide::usual(), &inputs.layout),
+            settings: self.params.resolve_unmasked(
+                self.scale,
+                guidance::BoundedAttentionGuidance::defaults(),
+                &inputs.layout,
+            ),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

@@ -7,8 +7,8 @@ use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::defaults;
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::values::Layout;
 
 /// Draws the attention of each object's words into its box (BoxDiff).
@@ -34,11 +34,11 @@ pub struct BoxDiff {
     pub scale: Strength,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
 fn scale() -> Strength {
-    Strength::Number(guidance::BoxDiff::usual().scale)
+    Strength::Number(guidance::BoxDiffGuidance::defaults().scale)
 }
 
 sockets! {
@@ -56,21 +56,21 @@ impl Node for BoxDiff {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.acting.faults()
+        self.params.faults()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+        self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
     fn run(&self, inputs: BoxDiffInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let guide = guidance::BoxDiff {
+        let spec = guidance::BoxDiffGuidance {
             layout: inputs.layout.0.clone(),
             downscale: self.downscale.map(|n| n as usize),
-            refined: if self.refine { guidance::BoxDiff::REFINED.to_vec() } else { vec![] },
-            refinements: guidance::BoxDiff::REFINEMENTS,
-            acting: self.acting.within(self.scale, guidance::BoxDiff::usual(), &inputs.layout),
+            refined: if self.refine { guidance::BoxDiffGuidance::REFINED.to_vec() } else { vec![] },
+            refinements: guidance::BoxDiffGuidance::REFINEMENTS,
+            settings: self.params.resolve_unmasked(self.scale, guidance::BoxDiffGuidance::defaults(), &inputs.layout),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

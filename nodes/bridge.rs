@@ -1,11 +1,12 @@
 //! What the two crates say differently: progress, cancellation, errors.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsregen_diffusion::Error;
 use lsregen_diffusion::candle_core::Tensor;
-use lsregen_diffusion::guidance::{Extractor, Guidance, Guide, Moment, Run};
+use lsregen_diffusion::guidance::{BoundGuidance, Extractor, GuidanceSpec, SamplingRun, StepContext};
 use lsregen_diffusion::sampler::Step;
 use lsregen_engine::{Cancel, Cancelled, Context};
 
@@ -34,22 +35,28 @@ pub(crate) fn unless_cancelled(cx: &Context) -> impl Fn(usize, usize) -> lsregen
 /// A guide whose guidances end where the run is cancelled: not only between steps, for one step may be many updates through
 /// a network.
 pub(crate) struct Cancellable {
-    pub guide: Arc<dyn Guide>,
+    pub spec: Arc<dyn GuidanceSpec>,
     pub cancel: Cancel,
 }
 
-impl Guide for Cancellable {
-    fn prepare(&self, run: &Run) -> lsregen_diffusion::Result<Vec<Guidance>> {
-        let guidance = self.guide.prepare(run)?.into_iter();
+impl fmt::Debug for Cancellable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spec.fmt(f)
+    }
+}
+
+impl GuidanceSpec for Cancellable {
+    fn bind(&self, run: &SamplingRun) -> lsregen_diffusion::Result<Vec<BoundGuidance>> {
+        let guidance = self.spec.bind(run)?.into_iter();
         let watched = guidance.map(|guidance| {
             let extractor = Arc::new(Watched { extractor: guidance.extractor.clone(), cancel: self.cancel.clone() });
-            Guidance { extractor, ..guidance }
+            BoundGuidance { extractor, ..guidance }
         });
         Ok(watched.collect())
     }
 
     fn bytes(&self) -> usize {
-        self.guide.bytes()
+        self.spec.bytes()
     }
 }
 
@@ -63,12 +70,12 @@ impl Extractor for Watched {
         self.extractor.name()
     }
 
-    fn feat(&self, x: &Tensor, at: &Moment) -> lsregen_diffusion::Result<Tensor> {
+    fn feat(&self, x: &Tensor, at: &StepContext) -> lsregen_diffusion::Result<Tensor> {
         self.cancel.check().map_err(|Cancelled| Error::Cancelled)?;
         self.extractor.feat(x, at)
     }
 
-    fn target(&self, at: &Moment) -> lsregen_diffusion::Result<Tensor> {
+    fn target(&self, at: &StepContext) -> lsregen_diffusion::Result<Tensor> {
         self.extractor.target(at)
     }
 

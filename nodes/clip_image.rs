@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::{ClipGoal, ClipGuide};
+use lsregen_diffusion::guidance::{ClipGoal, ClipGuidance, Metric};
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::named_clip::NamedClip;
-use crate::options::Distance;
 use crate::values::{Image, Layout};
 
 /// Draws the predicted picture to what another one shows, as a CLIP sees both: what it is of, not where it is.
@@ -27,7 +26,7 @@ pub struct ClipImage {
     pub clip: String,
     /// By what both embeddings, of length 1, are compared.
     #[serde(default = "distance")]
-    pub distance: Distance,
+    pub distance: Metric,
     /// γ: how strongly. With `normalise: freedom` the share of what classifier-free guidance adds. `auto` follows the size of
     /// each box.
     #[serde(default = "scale")]
@@ -35,15 +34,15 @@ pub struct ClipImage {
     pub scale: Strength,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
-fn distance() -> Distance {
-    Distance::Cosine
+fn distance() -> Metric {
+    Metric::Cosine
 }
 
 fn scale() -> Strength {
-    Strength::Number(ClipGuide::usual().scale)
+    Strength::Number(ClipGuidance::defaults().scale)
 }
 
 sockets! {
@@ -64,13 +63,13 @@ impl Node for ClipImage {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        let mut faults = self.acting.faults();
+        let mut faults = self.params.faults();
         faults.extend(NamedClip(&self.clip).faults(cx, |_| vec![]));
         faults
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+        self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
@@ -86,12 +85,12 @@ impl Node for ClipImage {
     }
 
     fn run(&self, inputs: ClipImageInputs, cx: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let guide = ClipGuide {
+        let spec = ClipGuidance {
             clip: NamedClip(&self.clip).load(cx)?,
             goal: ClipGoal::Picture(inputs.image.0.clone()),
-            metric: self.distance.into(),
-            acting: self.acting.told(self.scale, ClipGuide::usual(), inputs.layout.as_deref()),
+            metric: self.distance,
+            settings: self.params.resolve(self.scale, ClipGuidance::defaults(), inputs.layout.as_deref()),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::{ClipGoal, ClipGuide};
+use lsregen_diffusion::guidance::{ClipGoal, ClipGuidance, Metric};
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::named_clip::NamedClip;
-use crate::options::Distance;
 use crate::values::Layout;
 
 /// Draws the predicted picture to what a text says, as a CLIP understands both.
@@ -30,7 +29,7 @@ pub struct ClipText {
     pub clip: String,
     /// By what both embeddings, of length 1, are compared.
     #[serde(default = "distance")]
-    pub distance: Distance,
+    pub distance: Metric,
     /// γ: how strongly. With `normalise: freedom` the share of what classifier-free guidance adds. `auto` follows the size of
     /// each box.
     #[serde(default = "scale")]
@@ -38,15 +37,15 @@ pub struct ClipText {
     pub scale: Strength,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
-fn distance() -> Distance {
-    Distance::Cosine
+fn distance() -> Metric {
+    Metric::Cosine
 }
 
 fn scale() -> Strength {
-    Strength::Number(ClipGuide::usual().scale)
+    Strength::Number(ClipGuidance::defaults().scale)
 }
 
 sockets! {
@@ -65,13 +64,13 @@ impl Node for ClipText {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        let mut faults = self.acting.faults();
+        let mut faults = self.params.faults();
         faults.extend(NamedClip(&self.clip).faults(cx, |_| vec![]));
         faults
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+        self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
@@ -87,12 +86,12 @@ impl Node for ClipText {
     }
 
     fn run(&self, inputs: ClipTextInputs, cx: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let guide = ClipGuide {
+        let spec = ClipGuidance {
             clip: NamedClip(&self.clip).load(cx)?,
             goal: ClipGoal::Text(self.text.clone()),
-            metric: self.distance.into(),
-            acting: self.acting.told(self.scale, ClipGuide::usual(), inputs.layout.as_deref()),
+            metric: self.distance,
+            settings: self.params.resolve(self.scale, ClipGuidance::defaults(), inputs.layout.as_deref()),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use lsregen_diffusion::guidance::{Acting, Inverted};
+use lsregen_diffusion::guidance::{GuidanceSettings, InversionGuidance};
 use lsregen_diffusion::inversion::Trajectory;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::Family;
@@ -42,19 +42,19 @@ pub(crate) const LATENT: Codec<Latent> = Codec {
 pub(crate) const GUIDANCE: Codec<Guidance> =
     Codec { format: "safetensors", version: 3, encode: encode_guidance, decode: decode_guidance };
 
-/// What of it is no tensor. Numbers are written and read exactly.
+/// The part of a guidance that is no tensor. Numbers are written and read exactly.
 #[derive(Serialize, Deserialize)]
-struct Told {
-    acting: Acting,
+struct GuidanceHeader {
+    settings: GuidanceSettings,
     size: (usize, usize),
     timesteps: Vec<f64>,
 }
 
 fn encode_guidance(guidance: &Guidance) -> anyhow::Result<Option<Vec<u8>>> {
     let (Some(inverted), Some(size)) = (&guidance.inverted, guidance.size) else { return Ok(None) };
-    let Inverted { trajectory, acting } = &**inverted;
-    let told = Told { acting: acting.clone(), size, timesteps: trajectory.timesteps().collect() };
-    let mut file = Tensors::default().text("told", serde_yaml::to_string(&told)?);
+    let InversionGuidance { trajectory, settings } = &**inverted;
+    let header = GuidanceHeader { settings: settings.clone(), size, timesteps: trajectory.timesteps().collect() };
+    let mut file = Tensors::default().text("guidance", serde_yaml::to_string(&header)?);
     for (i, (_, z)) in trajectory.points().iter().enumerate() {
         file = file.tensor(format!("latent.{i}"), z);
     }
@@ -63,11 +63,11 @@ fn encode_guidance(guidance: &Guidance) -> anyhow::Result<Option<Vec<u8>>> {
 
 fn decode_guidance(bytes: &[u8]) -> anyhow::Result<Guidance> {
     let mut file = Tensors::decode(bytes)?;
-    let Told { acting, size, timesteps } = serde_yaml::from_str(&file.parse::<String>("told")?)?;
+    let GuidanceHeader { settings, size, timesteps } = serde_yaml::from_str(&file.parse::<String>("guidance")?)?;
     let points = timesteps.into_iter().enumerate();
     let points = points.map(|(i, t)| anyhow::Ok((t, file.take(&format!("latent.{i}"))?)));
     let trajectory = Arc::new(Trajectory::new(points.collect::<anyhow::Result<_>>()?));
-    Ok(Guidance::inverted(Inverted { trajectory, acting }, size))
+    Ok(Guidance::inverted(InversionGuidance { trajectory, settings }, size))
 }
 
 pub(crate) const LAYOUT: Codec<Layout> =
@@ -141,26 +141,27 @@ mod tests {
 
     #[test]
     fn guidances_come_back_whole() {
-        let windows = [Window::Share(0.0, 0.1 + 0.2), Window::from_timestep(900.0), Window::first(f64::MIN_POSITIVE)];
+        let windows = [Window::between(0.0, 0.1 + 0.2), Window::from_timestep(900.0), Window::first(f64::MIN_POSITIVE)];
         let boxes = [None, Some(vec![[0.1, 1.0 / 3.0, f32::MIN_POSITIVE, 1.0]]), Some(vec![])];
         for (window, boxes) in windows.into_iter().zip(boxes) {
             let trajectory = Arc::new(Trajectory::new(vec![(999.0, odd(1)), (0.1 + 0.2, odd(2))]));
             let scale = 0.1f64.next_up();
             let region = Region { boxes, feather: 0.1, outside: 0.7, auto: Some(Auto::default()) };
-            let acting = Acting {
+            let settings = GuidanceSettings {
                 scale,
-                schedule: Schedule::Linear(0.1 + 0.2),
+                schedule: Schedule::Linear,
+                schedule_end: 0.1 + 0.2,
                 window,
                 until: Until::Reached(1e-300),
                 region,
-                ..Acting::default()
+                ..GuidanceSettings::default()
             };
-            let guidance = Guidance::inverted(Inverted { trajectory, acting: acting.clone() }, (96, 64));
+            let guidance = Guidance::inverted(InversionGuidance { trajectory, settings: settings.clone() }, (96, 64));
             let back = round_trip(&guidance);
             assert_eq!((back.size, back.bytes()), (Some((96, 64)), guidance.bytes()));
             let (inverted, original) = (back.inverted.unwrap(), guidance.inverted.unwrap());
-            assert_eq!((inverted.acting.scale.to_bits(), &inverted.acting), (scale.to_bits(), &acting));
-            let points = |inverted: &Inverted| {
+            assert_eq!((inverted.settings.scale.to_bits(), &inverted.settings), (scale.to_bits(), &settings));
+            let points = |inverted: &InversionGuidance| {
                 inverted.trajectory.points().iter().map(|(t, z)| (t.to_bits(), bits(z))).collect::<Vec<_>>()
             };
             assert_eq!(points(&inverted), points(&original));

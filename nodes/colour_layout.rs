@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::{self, ColourLayoutGuide, Normalise, Window};
+use lsregen_diffusion::guidance::{ColourLayoutGuidance, GuidanceSettings, Metric, Normalise, Window};
 use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::boxes;
-use crate::options::{self, Distance};
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
+use crate::options;
 use crate::values::Layout;
 
 /// Draws the mean colour of the predicted picture in each box to a given colour.
@@ -23,7 +23,7 @@ pub struct ColourLayout {
     pub colours: Vec<ColouredBox>,
     /// By what colours are compared.
     #[serde(default)]
-    pub distance: Distance,
+    pub distance: Metric,
     /// γ: how strongly. With `normalise: freedom` the share of what classifier-free guidance adds. `auto` follows the size of
     /// each box.
     #[serde(default = "scale")]
@@ -31,7 +31,7 @@ pub struct ColourLayout {
     pub scale: Strength,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
 /// A colour in a box.
@@ -46,19 +46,19 @@ pub struct ColouredBox {
     pub bounds: [f64; 4],
 }
 
-fn usual() -> guidance::Acting {
-    guidance::Acting {
+fn defaults() -> GuidanceSettings {
+    GuidanceSettings {
         scale: 0.6,
         window: Window::first(0.6),
         repeats: 3,
         renoise: true,
         normalise: Normalise::Freedom,
-        ..guidance::Acting::default()
+        ..GuidanceSettings::default()
     }
 }
 
 fn scale() -> Strength {
-    Strength::Number(usual().scale)
+    Strength::Number(defaults().scale)
 }
 
 sockets! {
@@ -76,7 +76,7 @@ impl Node for ColourLayout {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        let mut faults = self.acting.faults();
+        let mut faults = self.params.faults();
         if self.colours.is_empty() {
             faults.push(NodeError::new("colours", "there is no box").help("give at least one colour and its box"));
         }
@@ -88,16 +88,16 @@ impl Node for ColourLayout {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+        self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
     fn run(&self, inputs: ColourLayoutInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
         let colour = |c: &ColouredBox| Ok((c.bounds.map(|v| v as f32), options::colour(&c.colour)?));
-        let guide = ColourLayoutGuide {
+        let spec = ColourLayoutGuidance {
             colours: self.colours.iter().map(colour).collect::<anyhow::Result<_>>()?,
-            metric: self.distance.into(),
-            acting: self.acting.told(self.scale, usual(), inputs.layout.as_deref()),
+            metric: self.distance,
+            settings: self.params.resolve(self.scale, defaults(), inputs.layout.as_deref()),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::edges::{self, EdgesGuide};
-use lsregen_diffusion::guidance::{self, Normalise, Window};
+use lsregen_diffusion::guidance::edges::{Drawing, EdgesGuidance};
+use lsregen_diffusion::guidance::{GuidanceSettings, Metric, Normalise, Window};
 use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
-use crate::options::Distance;
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::values::{Image, Layout};
 
 /// Draws the edges of the predicted picture to those of a drawing or of another picture.
@@ -24,7 +23,7 @@ pub struct Edges {
     pub drawing: Drawing,
     /// By what edges are compared.
     #[serde(default = "distance")]
-    pub distance: Distance,
+    pub distance: Metric,
     /// γ: how strongly. With `normalise: freedom` the share of what classifier-free guidance adds. `auto` follows the size of
     /// each box.
     #[serde(default = "scale")]
@@ -32,40 +31,26 @@ pub struct Edges {
     pub scale: Strength,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
-/// What a drawing is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum Drawing {
-    /// A picture whose own edges count.
-    #[default]
-    Picture,
-    /// Dark lines on a light ground.
-    DarkLines,
-    /// Light lines on a dark ground.
-    LightLines,
+fn distance() -> Metric {
+    Metric::L2Mean
 }
 
-fn distance() -> Distance {
-    Distance::L2Mean
-}
-
-fn usual() -> guidance::Acting {
-    guidance::Acting {
+fn defaults() -> GuidanceSettings {
+    GuidanceSettings {
         scale: 1.0,
         window: Window::first(0.5),
         repeats: 3,
         renoise: true,
         normalise: Normalise::Freedom,
-        ..guidance::Acting::default()
+        ..GuidanceSettings::default()
     }
 }
 
 fn scale() -> Strength {
-    Strength::Number(usual().scale)
+    Strength::Number(defaults().scale)
 }
 
 sockets! {
@@ -85,24 +70,20 @@ impl Node for Edges {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.acting.faults()
+        self.params.faults()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+        self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
     fn run(&self, inputs: EdgesInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let guide = EdgesGuide {
+        let spec = EdgesGuidance {
             picture: inputs.image.0.clone(),
-            drawing: match self.drawing {
-                Drawing::Picture => edges::Drawing::Picture,
-                Drawing::DarkLines => edges::Drawing::DarkLines,
-                Drawing::LightLines => edges::Drawing::LightLines,
-            },
-            metric: self.distance.into(),
-            acting: self.acting.told(self.scale, usual(), inputs.layout.as_deref()),
+            drawing: self.drawing,
+            metric: self.distance,
+            settings: self.params.resolve(self.scale, defaults(), inputs.layout.as_deref()),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use lsregen_diffusion::models::bands::Work;
 use lsregen_diffusion::models::prompt::Sizes;
-use lsregen_diffusion::pipeline::{self, Settings};
+use lsregen_diffusion::pipeline::{self, SamplingSettings};
+use lsregen_diffusion::sampler::SamplerKind;
 use lsregen_engine::{CheckContext, Context, FileRef, Lane, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::boxes::{self, PhraseBox};
 use crate::bridge::{raise, unless_cancelled};
 use crate::defaults;
-use crate::options::{Sampler, eta_faults, negative, prompt, size_faults};
+use crate::options::{eta_faults, negative, prompt, size_faults};
 use crate::preview::on_step_with_previews;
 use crate::values::{Image, Latent, Layout, Model};
 
@@ -71,7 +72,7 @@ pub struct GligenLayout {
     pub beta: f64,
     /// How the latent is sampled.
     #[serde(default)]
-    pub sampler: Sampler,
+    pub sampler: SamplerKind,
     /// η of DDIM: the share of fresh noise in each step. 0 is deterministic; 1 is DDPM.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -132,7 +133,7 @@ impl Node for GligenLayout {
         let model = &inputs.model.0;
         let layout = boxes::layout(self.boxes.as_deref(), self.layout_file.as_deref(), cx).map_err(raise)?;
         let side = |given: Option<u32>| given.map_or(model.info.picture_size, |side| side as usize);
-        let settings = Settings {
+        let settings = SamplingSettings {
             prompt: prompt(&self.prompt, &None),
             negative: negative(&self.negative, &None),
             width: side(self.width),
@@ -140,7 +141,7 @@ impl Node for GligenLayout {
             seed: self.seed,
             steps: self.steps as usize,
             cfg: self.cfg,
-            sampler: self.sampler.into(),
+            sampler: self.sampler,
             eta: self.eta,
             sizes: Sizes::default(),
         };

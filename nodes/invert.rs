@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::Inverted;
-use lsregen_diffusion::pipeline::{self, InversionMode, Settings};
+use lsregen_diffusion::guidance::InversionGuidance;
+use lsregen_diffusion::pipeline::{self, InversionMode, SamplingSettings};
+use lsregen_diffusion::sampler::SamplerKind;
 use lsregen_engine::{CheckContext, Context, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{self, Acting, Strength};
 use crate::bridge::{on_step, raise};
 use crate::defaults;
-use crate::options::{Sampler, negative, prompt, sizes};
+use crate::guidance_params::{self, GuidanceParams, Strength};
+use crate::options::{negative, prompt, sizes};
 use crate::values::{Guidance, Latent, Layout, Model, latent_faults};
 
 /// LSReGen's guidance: draws a sampling towards a reference, here the layout picture at its large size.
@@ -53,7 +54,7 @@ pub struct Invert {
     /// reference in its place, which is image-to-image. Raise it where shapes leave their boxes, lower it where the
     /// picture looks like the small one enlarged. `auto`, with boxes, is that number in a box of a usual size, more in
     /// smaller boxes, less in larger ones.
-    #[serde(default = "acting::pull")]
+    #[serde(default = "guidance_params::default_strength")]
     #[schemars(extend("minimum" = 0.0, "maximum" = 1.0))]
     pub strength: Strength,
     /// Steps of the inversion; those of the sampling.
@@ -62,7 +63,7 @@ pub struct Invert {
     pub steps: u32,
     /// The sampling's sampler, which decides the timesteps.
     #[serde(default)]
-    pub sampler: Sampler,
+    pub sampler: SamplerKind,
     /// Scale of classifier-free guidance during the inversion. 1, none, is the paper's, the fastest, and the most
     /// faithful to the reference.
     #[serde(default = "cfg")]
@@ -78,7 +79,7 @@ pub struct Invert {
     pub shared_noise: bool,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
 /// How a reference gets its noise.
@@ -124,11 +125,11 @@ impl Node for Invert {
     type Outputs = InvertOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.acting.faults()
+        self.params.faults()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        let auto = self.acting.auto_fault("strength", self.strength, links);
+        let auto = self.params.auto_fault("strength", self.strength, links);
         latent_faults(links).into_iter().chain(auto).collect()
     }
 
@@ -138,7 +139,7 @@ impl Node for Invert {
         let z0 = inputs.latent.of(&inputs.model)?.to_device(model.device()).map_err(|error| raise(error.into()))?;
         let (_, _, h, w) = z0.dims4()?;
         let (width, height) = (w * model.info.size_step, h * model.info.size_step);
-        let settings = Settings {
+        let sampling = SamplingSettings {
             prompt: prompt(&self.prompt, &self.prompt_2),
             negative: negative(&self.negative, &self.negative_2),
             width,
@@ -146,7 +147,7 @@ impl Node for Invert {
             seed: self.seed,
             steps: self.steps as usize,
             cfg: self.cfg,
-            sampler: self.sampler.into(),
+            sampler: self.sampler,
             eta: 0.0,
             sizes: sizes(self.original_size, self.target_size, self.crop),
         };
@@ -154,12 +155,12 @@ impl Node for Invert {
             Mode::Ddim => InversionMode::Ddim,
             Mode::Noise => InversionMode::Noise { shared: self.shared_noise },
         };
-        let acting = self.acting.pull(self.strength, inputs.layout.as_deref());
-        let trajectory = pipeline::invert(model, &z0, &settings, mode, acting.window, &on_step(cx)).map_err(raise)?;
-        if let (Some(t), None) = (self.acting.from_timestep, trajectory.timesteps().next()) {
+        let settings = self.params.resolve_weight(self.strength, inputs.layout.as_deref());
+        let trajectory = pipeline::invert(model, &z0, &sampling, mode, settings.window, &on_step(cx)).map_err(raise)?;
+        if let (Some(t), None) = (self.params.from_timestep, trajectory.timesteps().next()) {
             anyhow::bail!("no step of {} has a timestep from {t} on: lower `from_timestep`", self.steps);
         }
-        let inverted = Inverted { trajectory, acting };
+        let inverted = InversionGuidance { trajectory, settings };
         let guidance = Guidance::inverted(inverted, (width, height));
         Ok(InvertOutputs { guidance: Arc::new(guidance) })
     }

@@ -7,7 +7,7 @@ use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::values::Layout;
 
 /// Draws most of the attention of each object's words into its box (layout-guidance).
@@ -24,11 +24,11 @@ pub struct LayoutGuidance {
     pub scale: Strength,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
 fn scale() -> Strength {
-    Strength::Number(guidance::LayoutGuidance::usual().scale)
+    Strength::Number(guidance::LayoutGuidance::defaults().scale)
 }
 
 sockets! {
@@ -46,18 +46,18 @@ impl Node for LayoutGuidance {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.acting.faults()
+        self.params.faults()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+        self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
     fn run(&self, inputs: LayoutGuidanceInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let guide = guidance::LayoutGuidance {
+        let spec = guidance::LayoutGuidance {
             layout: inputs.layout.0.clone(),
-            acting: self.acting.within(self.scale, guidance::LayoutGuidance::usual(), &inputs.layout),
+            settings: self.params.resolve_unmasked(self.scale, guidance::LayoutGuidance::defaults(), &inputs.layout),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

@@ -3,7 +3,7 @@
 //! A node's struct is its parameters, and their doc comments are the reference that users read. What travels between
 //! nodes is in [`values`]; what a host must offer them is [`Numerics`]. The mathematics is all in `lsregen-diffusion`.
 
-mod acting;
+mod guidance_params;
 mod boxes;
 mod bridge;
 mod codecs;
@@ -53,7 +53,6 @@ mod vae_encode;
 
 use lsregen_engine::{NodeType, Registry};
 
-pub use acting::{Acting, AutoStrength, Course, GuidanceOutputs, Scaling, Share, Strength};
 pub use attention_map::AttentionMap;
 pub use bounded_attention::BoundedAttention;
 pub use box_diff::BoxDiff;
@@ -63,9 +62,10 @@ pub use clip_text::{ClipText, ClipTextInputs};
 pub use colour_layout::{ColourLayout, ColouredBox};
 pub use decode::*;
 pub use draw_layout::*;
-pub use edges::{Drawing, Edges};
+pub use edges::Edges;
 pub use find_model::{bring, fetch_model};
 pub use gligen_layout::*;
+pub use guidance_params::{AutoStrength, GuidanceOutputs, GuidanceParams, Strength};
 pub use guided_sd_sample::*;
 pub use guided_sdxl_sample::*;
 pub use image_grid::*;
@@ -83,7 +83,6 @@ pub use metadata::Metadata;
 pub use multi_diffusion_sample::MultiDiffusionSample;
 pub use numerics::{DtypeOption, Numerics};
 pub use onnx_feature::OnnxFeature;
-pub use options::*;
 pub use reference_image::ReferenceImage;
 pub use sampling::{Sampling, SdxlSampling};
 pub use save_image::*;
@@ -137,3 +136,8 @@ pub fn registry() -> Registry {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guidance.md")]
 struct GuidanceGuide;
+
+/// The guide for contributors, whose example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../CONTRIBUTING.md")]
+struct ContributorsGuide;

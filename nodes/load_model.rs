@@ -46,27 +46,7 @@ pub struct LoadModel {
     /// What the U-Net predicts, where the files do not say it or say it wrong. By default what they say, and the noise
     /// where they say nothing.
     #[serde(default)]
-    pub prediction: Option<Prediction>,
-}
-
-/// What a U-Net predicts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum Prediction {
-    /// The noise ε.
-    Epsilon,
-    /// v = √ᾱ ε − √(1−ᾱ) x₀.
-    VPrediction,
-}
-
-impl From<Prediction> for PredictionType {
-    fn from(prediction: Prediction) -> Self {
-        match prediction {
-            Prediction::Epsilon => PredictionType::Epsilon,
-            Prediction::VPrediction => PredictionType::VPrediction,
-        }
-    }
+    pub prediction: Option<PredictionType>,
 }
 
 outputs! {
@@ -117,8 +97,7 @@ impl LoadModel {
             (None, Some(path)) => Place::File(path),
             (None, None) => return Ok(None),
         };
-        let prediction = self.prediction.map(PredictionType::from);
-        Ok(whole.then_some(ModelSource { model, vae, gligen, prediction }))
+        Ok(whole.then_some(ModelSource { model, vae, gligen, prediction: self.prediction }))
     }
 
     /// What the model is made of; nothing where part of it has to be fetched first, or may be.

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::{self, LowPassGuide, Window};
+use lsregen_diffusion::guidance::{GuidanceSettings, LowPassGuidance, Metric, Window};
 use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
-use crate::options::Distance;
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::values::{Image, Layout};
 
 /// Draws the coarse part of a sampling to that of a picture, and leaves the fine part free (ILVR).
@@ -29,22 +28,22 @@ pub struct LowPass {
     pub scale: Strength,
     /// By what the coarse parts are compared.
     #[serde(default)]
-    pub distance: Distance,
+    pub distance: Metric,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
 fn factor() -> u32 {
     4
 }
 
-fn usual() -> guidance::Acting {
-    guidance::Acting { scale: 0.5, window: Window::first(0.5), ..guidance::Acting::default() }
+fn defaults() -> GuidanceSettings {
+    GuidanceSettings { scale: 0.5, window: Window::first(0.5), ..GuidanceSettings::default() }
 }
 
 fn scale() -> Strength {
-    Strength::Number(usual().scale)
+    Strength::Number(defaults().scale)
 }
 
 sockets! {
@@ -64,20 +63,20 @@ impl Node for LowPass {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.acting.faults()
+        self.params.faults()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+        self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
     fn run(&self, inputs: LowPassInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let guide = LowPassGuide {
+        let spec = LowPassGuidance {
             picture: inputs.image.0.clone(),
             factor: self.factor as usize,
-            metric: self.distance.into(),
-            acting: self.acting.told(self.scale, usual(), inputs.layout.as_deref()),
+            metric: self.distance,
+            settings: self.params.resolve(self.scale, defaults(), inputs.layout.as_deref()),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

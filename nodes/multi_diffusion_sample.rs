@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::bridge::raise;
 use crate::defaults;
 use crate::preview::on_step_with_previews;
-use crate::sampling::{Sampling, guides, phrase_faults};
+use crate::sampling::{Sampling, phrase_faults, specs};
 use crate::values::{Guidance, Latent, Layout, Model};
 
 /// Draws each box of a layout by its own phrase, and the rest by the prompt, all at once (MultiDiffusion).
@@ -86,9 +86,9 @@ impl Node for MultiDiffusionSample {
         let prompt = |phrase: &str| Prompt { text: self.region_prompt.replace("{phrase}", phrase), text_2: None };
         let regions = inputs.layout.0.iter().map(|object| (prompt(&object.phrase), object.bounds)).collect();
         let prompts = RegionPrompts { regions, bootstrap: self.bootstrap };
-        let guides = guides(&inputs.guidance, cx);
+        let specs = specs(&inputs.guidance, cx);
         let on_step = on_step_with_previews(cx, &inputs.model);
-        let z = pipeline::sample_regions(model, &settings, &prompts, &guides, &on_step).map_err(raise)?;
+        let z = pipeline::sample_regions(model, &settings, &prompts, &specs, &on_step).map_err(raise)?;
         Ok(MultiDiffusionSampleOutputs { latent: Arc::new(Latent { z, family: Some(model.info.family) }) })
     }
 }

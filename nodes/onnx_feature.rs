@@ -4,16 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::onnx::Look;
-use lsregen_diffusion::guidance::{Metric, OnnxGoal, OnnxGuide};
+use lsregen_diffusion::guidance::{Metric, OnnxGoal, OnnxGuidance};
 use lsregen_diffusion::onnx::{Normalisation, OnnxInfo, OnnxNetwork};
 use lsregen_engine::{CheckContext, Context, FileRef, Lane, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Numerics;
-use crate::acting::{Acting, GuidanceOutputs, Strength};
 use crate::bridge::raise;
-use crate::options::Distance;
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::values::{Image, Layout};
 
 /// Draws what your own network sees in the predicted picture to what it sees in another one, to a given feature, or to a
@@ -51,7 +50,7 @@ pub struct OnnxFeature {
     pub class: Option<u32>,
     /// By what features are compared: `l2_mean` unless told, `cross_entropy` with a class.
     #[serde(default)]
-    pub distance: Option<Distance>,
+    pub distance: Option<Metric>,
     /// γ: how strongly. With `normalise: freedom` the share of what classifier-free guidance adds. `auto` follows the size of
     /// each box.
     #[serde(default = "scale")]
@@ -59,7 +58,7 @@ pub struct OnnxFeature {
     pub scale: Strength,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
 fn mean() -> [f64; 3] {
@@ -71,7 +70,7 @@ fn std() -> [f64; 3] {
 }
 
 fn scale() -> Strength {
-    Strength::Number(OnnxGuide::usual().scale)
+    Strength::Number(OnnxGuidance::defaults().scale)
 }
 
 sockets! {
@@ -86,7 +85,7 @@ sockets! {
 impl OnnxFeature {
     fn metric(&self) -> Metric {
         match self.distance {
-            Some(distance) => distance.into(),
+            Some(distance) => distance,
             None if self.class.is_some() => Metric::CrossEntropy,
             None => Metric::L2Mean,
         }
@@ -128,11 +127,11 @@ impl Node for OnnxFeature {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        let mut faults = self.acting.faults();
+        let mut faults = self.params.faults();
         if let Some(i) = self.std.iter().position(|s| *s <= 0.0 || !s.is_finite()) {
             faults.push(NodeError::new(format!("std/{i}"), "a standard deviation is above 0"));
         }
-        if self.class.is_some() && self.distance.is_some_and(|d| d != Distance::CrossEntropy) {
+        if self.class.is_some() && self.distance.is_some_and(|d| d != Metric::CrossEntropy) {
             faults.push(
                 NodeError::new("distance", "a class is compared by `cross_entropy`")
                     .help("leave `distance` out, or give `image` or `target_file` in place of `class`"),
@@ -150,7 +149,7 @@ impl Node for OnnxFeature {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        let mut faults: Vec<NodeError> = self.acting.auto_fault("scale", self.scale, links).into_iter().collect();
+        let mut faults: Vec<NodeError> = self.params.auto_fault("scale", self.scale, links).into_iter().collect();
         let goals = [
             ("image", links.has("image")),
             ("target_file", self.target_file.is_some()),
@@ -194,12 +193,12 @@ impl Node for OnnxFeature {
         let size = self.size.map(|[width, height]| (height as usize, width as usize));
         let normalisation = Normalisation { mean: self.mean, std: self.std };
         let look = Look::new(Arc::new(network), self.output.as_deref(), size, normalisation).map_err(raise)?;
-        let guide = OnnxGuide {
+        let spec = OnnxGuidance {
             look: Arc::new(look),
             goal,
             metric: self.metric(),
-            acting: self.acting.told(self.scale, OnnxGuide::usual(), inputs.layout.as_deref()),
+            settings: self.params.resolve(self.scale, OnnxGuidance::defaults(), inputs.layout.as_deref()),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

@@ -1,47 +1,8 @@
 //! Choices that several nodes offer by name, and the checks on parameters that several nodes have.
 
-use lsregen_diffusion::guidance::Metric;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes};
-use lsregen_diffusion::sampler;
+use lsregen_diffusion::sampler::SamplerKind;
 use lsregen_engine::NodeError;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-/// How a latent is sampled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum Sampler {
-    /// DDIM, the paper's.
-    #[default]
-    Ddim,
-    /// Euler.
-    Euler,
-    /// DPM-Solver++ 2M.
-    #[serde(rename = "dpmpp_2m")]
-    DpmSolverPp2M,
-}
-
-impl Sampler {
-    /// As the graph writes it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Sampler::Ddim => "ddim",
-            Sampler::Euler => "euler",
-            Sampler::DpmSolverPp2M => "dpmpp_2m",
-        }
-    }
-}
-
-impl From<Sampler> for sampler::Method {
-    fn from(sampler: Sampler) -> Self {
-        match sampler {
-            Sampler::Ddim => Self::Ddim,
-            Sampler::Euler => Self::Euler,
-            Sampler::DpmSolverPp2M => Self::DpmSolverPp2M,
-        }
-    }
-}
 
 /// What to draw, with the text of the second encoder.
 pub(crate) fn prompt(text: &str, text_2: &Option<String>) -> Prompt {
@@ -79,51 +40,15 @@ pub(crate) fn size_faults(width: Option<u32>, height: Option<u32>) -> Vec<NodeEr
 }
 
 /// Faults of η under a sampler.
-pub(crate) fn eta_faults(sampler: Sampler, eta: f64) -> Vec<NodeError> {
+pub(crate) fn eta_faults(sampler: SamplerKind, eta: f64) -> Vec<NodeError> {
     match sampler {
-        Sampler::Euler | Sampler::DpmSolverPp2M if eta != 0.0 => {
+        SamplerKind::Euler | SamplerKind::DpmSolverPp2M if eta != 0.0 => {
             vec![
                 NodeError::new("eta", "eta is DDIM's: the other samplers add no noise")
                     .help("leave eta out, or sample with ddim"),
             ]
         }
         _ => vec![],
-    }
-}
-
-/// By what a feature and its ideal are compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum Distance {
-    /// The sum of squared differences.
-    #[default]
-    L2,
-    /// Their mean.
-    L2Mean,
-    /// The sum of differences.
-    L1,
-    /// The sum of squared differences where they are small, of differences where they are large.
-    Huber,
-    /// 1 − cos of the angle between both.
-    Cosine,
-    /// Frobenius norm of the difference of both Gram matrices: texture, wherever it is.
-    Gram,
-    /// Cross-entropy: the feature is logits of classes, the ideal their probabilities.
-    CrossEntropy,
-}
-
-impl From<Distance> for Metric {
-    fn from(distance: Distance) -> Self {
-        match distance {
-            Distance::L2 => Metric::L2,
-            Distance::L2Mean => Metric::L2Mean,
-            Distance::L1 => Metric::L1,
-            Distance::Huber => Metric::Huber,
-            Distance::Cosine => Metric::Cosine,
-            Distance::Gram => Metric::Gram,
-            Distance::CrossEntropy => Metric::CrossEntropy,
-        }
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn on_step_with_previews<'a>(
         tell(step)?;
         let is_shown = step.done.is_multiple_of(step.of.div_ceil(COUNT)) || step.done == step.of;
         if is_shown && cx.previews_enabled() {
-            match preview(step.clean, model) {
+            match preview(step.predicted_x0, model) {
                 Ok(png) => cx.preview(step.done, step.of, png),
                 Err(error) => cx.note(format!("no preview of step {}: {error}", step.done)),
             }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::Reference;
+use lsregen_diffusion::guidance::ReferenceGuidance;
 use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{self, Acting, GuidanceOutputs, Strength};
+use crate::guidance_params::{self, GuidanceOutputs, GuidanceParams, Strength};
 use crate::values::{Image, Layout};
 
 /// Draws a sampling towards a picture, which gets its noise by chance and not by an inversion (SDEdit).
@@ -19,7 +19,7 @@ use crate::values::{Image, Layout};
 pub struct ReferenceImage {
     /// How far the latent moves to the reference in a guided step: 0 is no guidance, 1 puts the reference in its place.
     /// `auto`, with boxes, is 0.75 in a box of a usual size, more in smaller boxes, less in larger ones.
-    #[serde(default = "acting::pull")]
+    #[serde(default = "guidance_params::default_strength")]
     #[schemars(extend("minimum" = 0.0, "maximum" = 1.0))]
     pub strength: Strength,
     /// Whether the picture gets the noise that the sampling starts from; else another, made from the same seed. Mixing two
@@ -28,7 +28,7 @@ pub struct ReferenceImage {
     pub shared_noise: bool,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
 sockets! {
@@ -48,19 +48,19 @@ impl Node for ReferenceImage {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.acting.faults()
+        self.params.faults()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("strength", self.strength, links).into_iter().collect()
+        self.params.auto_fault("strength", self.strength, links).into_iter().collect()
     }
 
     fn run(&self, inputs: ReferenceImageInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let guide = Reference {
+        let spec = ReferenceGuidance {
             picture: inputs.image.0.clone(),
             shared_noise: self.shared_noise,
-            acting: self.acting.pull(self.strength, inputs.layout.as_deref()),
+            settings: self.params.resolve_weight(self.strength, inputs.layout.as_deref()),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-use lsregen_diffusion::guidance::Guide;
+use lsregen_diffusion::guidance::GuidanceSpec;
 use lsregen_diffusion::models::prompt::Sizes;
-use lsregen_diffusion::pipeline::{self, Settings};
+use lsregen_diffusion::pipeline::{self, SamplingSettings};
+use lsregen_diffusion::sampler::SamplerKind;
 use lsregen_engine::{Context, LinkedNode, Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::{Cancellable, raise};
 use crate::defaults;
-use crate::options::{Sampler, eta_faults, negative, prompt, size_faults, sizes};
+use crate::options::{eta_faults, negative, prompt, size_faults, sizes};
 use crate::preview::on_step_with_previews;
 use crate::values::{Guidance, Latent, Model};
 use crate::{BoundedAttention, BoxDiff, GligenLayout, LayoutGuidance, Segmentation, layout};
@@ -48,7 +49,7 @@ pub struct Sampling {
     pub steps: u32,
     /// How the latent is sampled.
     #[serde(default)]
-    pub sampler: Sampler,
+    pub sampler: SamplerKind,
     /// η of DDIM: the share of fresh noise in each step. 0 is deterministic; 1 is DDPM.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -104,23 +105,23 @@ impl SdxlSampling {
 /// Samples under any number of guidances.
 pub(crate) fn sample(
     model: &Model,
-    settings: &Settings,
+    settings: &SamplingSettings,
     guidance: &[Arc<Guidance>],
     cx: &Context,
 ) -> anyhow::Result<Latent> {
     cx.cancel().check()?;
     let on_step = on_step_with_previews(cx, model);
-    let guides = guides(guidance, cx);
-    let z = pipeline::sample(&model.0, settings, &guides, &on_step).map_err(raise)?;
+    let specs = specs(guidance, cx);
+    let z = pipeline::sample(&model.0, settings, &specs, &on_step).map_err(raise)?;
     Ok(Latent { z, family: Some(model.0.info.family) })
 }
 
 /// What guides a run, until that is cancelled.
-pub(crate) fn guides(guidance: &[Arc<Guidance>], cx: &Context) -> Vec<Arc<dyn Guide>> {
-    let guide = |g: &Arc<Guidance>| -> Arc<dyn Guide> {
-        Arc::new(Cancellable { guide: g.guide.clone(), cancel: cx.cancel().clone() })
+pub(crate) fn specs(guidance: &[Arc<Guidance>], cx: &Context) -> Vec<Arc<dyn GuidanceSpec>> {
+    let spec = |g: &Arc<Guidance>| -> Arc<dyn GuidanceSpec> {
+        Arc::new(Cancellable { spec: g.spec.clone(), cancel: cx.cancel().clone() })
     };
-    guidance.iter().map(guide).collect()
+    guidance.iter().map(spec).collect()
 }
 
 /// Faults of guidances that move words which the prompt does not have.
@@ -174,7 +175,12 @@ impl Sampling {
     ///
     /// # Errors
     /// When guidances are for pictures of another size than is drawn.
-    pub(crate) fn settings(&self, model: &Model, cfg: f64, guidance: &[Arc<Guidance>]) -> anyhow::Result<Settings> {
+    pub(crate) fn settings(
+        &self,
+        model: &Model,
+        cfg: f64,
+        guidance: &[Arc<Guidance>],
+    ) -> anyhow::Result<SamplingSettings> {
         let own = model.0.info.picture_size;
         let (usual_width, usual_height) = guidance.iter().find_map(|g| g.size).unwrap_or((own, own));
         let width = self.width.map_or(usual_width, |side| side as usize);
@@ -189,7 +195,7 @@ impl Sampling {
                 guidance.len(),
             );
         }
-        Ok(Settings {
+        Ok(SamplingSettings {
             prompt: prompt(&self.prompt, &None),
             negative: negative(&self.negative, &None),
             width,
@@ -197,7 +203,7 @@ impl Sampling {
             seed: self.seed,
             steps: self.steps as usize,
             cfg,
-            sampler: self.sampler.into(),
+            sampler: self.sampler,
             eta: self.eta,
             sizes: Sizes::default(),
         })

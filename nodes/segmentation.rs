@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::segmentation::{ColouredPhrase, SegmentationGuide};
+use lsregen_diffusion::guidance::segmentation::{ColouredPhrase, SegmentationGuidance};
 use lsregen_engine::{CheckContext, Context, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::options;
 use crate::values::{Image, Layout};
 
@@ -37,7 +37,7 @@ pub struct Segmentation {
     pub scale: Strength,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
 /// A region of a map.
@@ -57,7 +57,7 @@ fn tolerance() -> f64 {
 }
 
 fn scale() -> Strength {
-    Strength::Number(SegmentationGuide::usual().scale)
+    Strength::Number(SegmentationGuidance::defaults().scale)
 }
 
 sockets! {
@@ -77,7 +77,7 @@ impl Node for Segmentation {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        let mut faults = self.acting.faults();
+        let mut faults = self.params.faults();
         if self.regions.is_empty() {
             faults
                 .push(NodeError::new("regions", "there is no region").help("give at least one phrase and its colour"));
@@ -95,18 +95,18 @@ impl Node for Segmentation {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+        self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
     fn run(&self, inputs: SegmentationInputs, _: &Context) -> anyhow::Result<GuidanceOutputs> {
         let region = |r: &Region| Ok(ColouredPhrase { phrase: r.phrase.clone(), colour: options::colour(&r.colour)? });
-        let guide = SegmentationGuide {
+        let spec = SegmentationGuidance {
             map: inputs.image.0.clone(),
             regions: self.regions.iter().map(region).collect::<anyhow::Result<_>>()?,
             tolerance: self.tolerance as f32,
             downscale: self.downscale.map(|n| n as usize),
-            acting: self.acting.told(self.scale, SegmentationGuide::usual(), inputs.layout.as_deref()),
+            settings: self.params.resolve(self.scale, SegmentationGuidance::defaults(), inputs.layout.as_deref()),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::StyleGuide;
+use lsregen_diffusion::guidance::StyleGuidance;
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Links, Node, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::acting::{Acting, GuidanceOutputs, Strength};
+use crate::guidance_params::{GuidanceOutputs, GuidanceParams, Strength};
 use crate::named_clip::NamedClip;
 
 use crate::values::{Image, Layout};
@@ -39,15 +39,15 @@ pub struct Style {
     pub scale: Strength,
     /// How the guidance acts.
     #[serde(flatten)]
-    pub acting: Acting,
+    pub params: GuidanceParams,
 }
 
 fn layer() -> u32 {
-    StyleGuide::LAYER as u32
+    StyleGuidance::LAYER as u32
 }
 
 fn scale() -> Strength {
-    Strength::Number(StyleGuide::usual().scale)
+    Strength::Number(StyleGuidance::defaults().scale)
 }
 
 sockets! {
@@ -68,7 +68,7 @@ impl Node for Style {
     type Outputs = GuidanceOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        let mut faults = self.acting.faults();
+        let mut faults = self.params.faults();
         faults.extend(NamedClip(&self.clip).faults(cx, |clip| {
             let layers = clip.config.vision.num_hidden_layers;
             if self.layer as usize <= layers {
@@ -81,7 +81,7 @@ impl Node for Style {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.acting.auto_fault("scale", self.scale, links).into_iter().collect()
+        self.params.auto_fault("scale", self.scale, links).into_iter().collect()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
@@ -97,12 +97,12 @@ impl Node for Style {
     }
 
     fn run(&self, inputs: StyleInputs, cx: &Context) -> anyhow::Result<GuidanceOutputs> {
-        let guide = StyleGuide {
+        let spec = StyleGuidance {
             clip: NamedClip(&self.clip).load(cx)?,
             layer: self.layer as usize,
             picture: inputs.image.0.clone(),
-            acting: self.acting.told(self.scale, StyleGuide::usual(), inputs.layout.as_deref()),
+            settings: self.params.resolve(self.scale, StyleGuidance::defaults(), inputs.layout.as_deref()),
         };
-        Ok(GuidanceOutputs::of(guide))
+        Ok(GuidanceOutputs::of(spec))
     }
 }

@@ -33,34 +33,7 @@ pub struct Upsample {
     /// The kernel. `bicubic` is the reference's; `lanczos` is a little sharper, `bilinear` softer; `nearest` repeats
     /// pixels.
     #[serde(default)]
-    pub method: Kernel,
-}
-
-/// A resampling kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum Kernel {
-    /// The nearest pixel.
-    Nearest,
-    /// Linear in both directions.
-    Bilinear,
-    /// Keys' cubic, PyTorch's bicubic with antialias.
-    #[default]
-    Bicubic,
-    /// Lanczos with three lobes.
-    Lanczos,
-}
-
-impl From<Kernel> for Resampling {
-    fn from(kernel: Kernel) -> Self {
-        match kernel {
-            Kernel::Nearest => Self::Nearest,
-            Kernel::Bilinear => Self::Bilinear,
-            Kernel::Bicubic => Self::Bicubic,
-            Kernel::Lanczos => Self::Lanczos,
-        }
-    }
+    pub method: Resampling,
 }
 
 sockets! {
@@ -114,7 +87,7 @@ impl Node for Upsample {
             "{w}×{h} times {} is {width}×{height}, and {LONGEST} pixels is the most a side may have: lower `factor`",
             self.factor.unwrap_or(1.0)
         );
-        let resized = resize(&inputs.image.0, height, width, self.method.into()).map_err(raise)?;
+        let resized = resize(&inputs.image.0, height, width, self.method).map_err(raise)?;
         // Bicubic and Lanczos overshoot at edges.
         Ok(UpsampleOutputs { image: Arc::new(Image(resized.clamp(-1f32, 1f32)?)) })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::candle_core::{DType, Device, Tensor};
-use lsregen_diffusion::guidance::{Guide, Inverted};
+use lsregen_diffusion::guidance::{GuidanceSpec, InversionGuidance};
 use lsregen_diffusion::image::{RgbImage, from_tensor, to_tensor};
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::{self, Family};
@@ -27,11 +27,11 @@ pub struct Model(pub models::Model);
 
 /// A backward guidance: what it draws a sampling to, and how it acts.
 pub struct Guidance {
-    pub guide: Arc<dyn Guide>,
+    pub spec: Arc<dyn GuidanceSpec>,
     /// Width and height in pixels of the pictures that it is for, if it is not for all.
     pub size: Option<(usize, usize)>,
     /// LSReGen's guidance, which alone is kept on disk: the others cost nothing to make.
-    pub(crate) inverted: Option<Arc<Inverted>>,
+    pub(crate) inverted: Option<Arc<InversionGuidance>>,
 }
 
 /// Phrases in boxes.
@@ -61,14 +61,14 @@ impl Image {
 
 impl Guidance {
     /// For pictures of any size.
-    pub fn new(guide: impl Guide + 'static) -> Guidance {
-        Guidance { guide: Arc::new(guide), size: None, inverted: None }
+    pub fn new(spec: impl GuidanceSpec + 'static) -> Guidance {
+        Guidance { spec: Arc::new(spec), size: None, inverted: None }
     }
 
     /// LSReGen's guidance, for pictures of that width and height.
-    pub(crate) fn inverted(inverted: Inverted, size: (usize, usize)) -> Guidance {
+    pub(crate) fn inverted(inverted: InversionGuidance, size: (usize, usize)) -> Guidance {
         let inverted = Arc::new(inverted);
-        Guidance { guide: inverted.clone(), size: Some(size), inverted: Some(inverted) }
+        Guidance { spec: inverted.clone(), size: Some(size), inverted: Some(inverted) }
     }
 }
 
@@ -148,7 +148,7 @@ impl Payload for Guidance {
     const CODEC: Option<Codec<Guidance>> = Some(codecs::GUIDANCE);
 
     fn bytes(&self) -> usize {
-        self.guide.bytes()
+        self.spec.bytes()
     }
 }
 

@@ -135,7 +135,7 @@ fn faults_of_rows_are_told_with_their_lines_and_nothing_runs() {
     );
     let (code, twice) = case.run(&["--inputs", "twice.jsonl"]);
     assert!(code == 78 && twice.contains("twice.jsonl:1:13") && twice.contains("twice.jsonl:2:1"), "{twice}");
-    assert!(stderr.contains("4 of 5 rows have faults; nothing ran") && !case.path("out").exists(), "{stderr}");
+    assert!(stderr.contains("4 of 5 rows have errors; nothing was run") && !case.path("out").exists(), "{stderr}");
     for (arguments, code, words) in [
         (&["--inputs", "no.jsonl"][..], 2, "no.jsonl"),
         (&["--inputs", "rows.jsonl", "--shard", "3/2"], 2, "I/N"),
@@ -156,14 +156,14 @@ fn a_row_that_fails_is_reported_and_the_rest_go_on() {
     let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
     assert_eq!(code, 1, "{stderr}");
     assert!(
-        stderr.contains("] b failed: save: ") && stderr.contains("2 done, 0 done already, 1 failed (b)"),
+        stderr.contains("] b failed: save: ") && stderr.contains("2 done, 0 already done, 1 failed (b)"),
         "{stderr}"
     );
     assert_eq!(case.status()[1], ("b".into(), "failed".into()));
     // Only what failed is tried again.
     fs::remove_file(case.path("out/b")).unwrap();
     let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
-    assert!(code == 0 && stderr.contains("1 done, 2 done already, 0 failed"), "{stderr}");
+    assert!(code == 0 && stderr.contains("1 done, 2 already done, 0 failed"), "{stderr}");
     assert_eq!(case.status(), done(&["a", "b", "c"]));
 }
 
@@ -175,7 +175,7 @@ fn an_edit_runs_again_what_it_touches_and_a_lost_picture_comes_back() {
     // A seed that only one of them takes from the graph.
     case.write("graph.yaml", &GRAPH.replace("seed: 7", "seed: 8"));
     let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
-    assert!(code == 0 && stderr.contains("1 done, 1 done already"), "{stderr}");
+    assert!(code == 0 && stderr.contains("1 done, 1 already done"), "{stderr}");
     assert!(case.picture("a") != before[0] && case.picture("b") == before[1]);
     fs::remove_file(case.path("out/b/picture.png")).unwrap();
     let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);

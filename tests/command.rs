@@ -9,7 +9,7 @@ use crate::{lsregen, outcome, repository};
 #[test]
 fn a_good_graph_checks() {
     let (stdout, stderr, code) = outcome(lsregen().args(["check", "graphs/lsregen.yaml"]).output().unwrap());
-    assert_eq!((stdout.as_str(), stderr.as_str(), code), ("", "graphs/lsregen.yaml: good\n", 0));
+    assert_eq!((stdout.as_str(), stderr.as_str(), code), ("", "graphs/lsregen.yaml: no errors\n", 0));
 }
 
 #[test]
@@ -28,6 +28,36 @@ fn a_bad_graph_ends_with_78_everywhere_and_nothing_runs() {
         assert!(stderr.contains("bad.yaml:3:") && stderr.contains("1 error"), "{verb}: {stderr}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn the_log_names_nodes_weights_and_steps_and_is_off_by_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.yaml");
+    let text = "lsregen: 1\nnodes:\n\
+        \x20 small: { type: LoadModel, model: shapes/gligen }\n\
+        \x20 layout: { type: GLIGENLayout, model: small, prompt: a red circle, boxes: [], steps: 2, slots: 1, cfg: 1,\n\
+        \x20   width: 64, height: 64 }\n\
+        \x20 save: { type: SaveImage, image: layout.image, path: out.png }\n";
+    fs::write(&graph, text).unwrap();
+    let run = |arguments: &[&str], directives: Option<&str>| {
+        let mut command = lsregen();
+        command.arg("run").arg(&graph).args(["--no-cache", "--quiet", "--device", "cpu", "--output-dir"]);
+        command.arg(folder.path()).args(arguments).envs(directives.map(|directives| ("RUST_LOG", directives)));
+        let (stdout, stderr, code) = outcome(command.output().unwrap());
+        assert!(stdout.is_empty(), "{stdout}");
+        (stderr, code)
+    };
+    assert_eq!(run(&[], None), (String::new(), 0));
+    let (info, _) = run(&["-v"], None);
+    assert!(info.contains("node{node=layout") && info.contains("network=\"unet\""), "{info}");
+    assert!(!info.contains("step{"), "{info}");
+    let (debug, _) = run(&["-vv"], None);
+    assert!(debug.contains("node=layout") && debug.contains("step{number=2 of=2"), "{debug}");
+    let (engine, _) = run(&["-vv"], Some("lsregen_engine=info"));
+    assert!(engine.contains("node{node=save") && !engine.contains("unet"), "{engine}");
+    let (malformed, code) = run(&[], Some("lsregen=loud"));
+    assert!(code == 2 && malformed.contains("RUST_LOG=lsregen=loud"), "{malformed}");
 }
 
 #[test]
@@ -69,7 +99,7 @@ fn a_graph_that_only_others_can_use_is_good_but_does_not_run() {
     fs::write(&graph, "lsregen: 1\nnodes: { m: { type: LoadModel, model: shapes/xl } }\noutputs: { model: m }\n")
         .unwrap();
     let (_, stderr, code) = outcome(lsregen().arg("check").arg(&graph).output().unwrap());
-    assert!(stderr.ends_with("good\n") && code == 0, "{stderr}");
+    assert!(stderr.ends_with("no errors\n") && code == 0, "{stderr}");
     let (_, stderr, code) = outcome(lsregen().args(["run", "--device", "cpu"]).arg(&graph).output().unwrap());
     assert!(stderr.contains("this graph writes nothing") && code == 2, "{stderr}");
 }

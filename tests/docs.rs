@@ -1,4 +1,4 @@
-//! Documents that are made from the code are as the code makes them.
+//! Documents that are generated from the code are up to date.
 
 use std::fs;
 
@@ -10,6 +10,29 @@ fn the_reference_of_nodes_is_fresh() {
     assert_eq!(code, 0, "{stderr}");
     let stands = fs::read_to_string(repository("docs/nodes.md")).unwrap_or_default();
     assert!(made == stands, "docs/nodes.md is stale: cargo run -- nodes --markdown > docs/nodes.md");
+}
+
+#[test]
+fn the_reference_of_codes_is_fresh() {
+    let (generated, stderr, code) = outcome(lsregen().args(["explain", "--markdown"]).output().unwrap());
+    assert_eq!(code, 0, "{stderr}");
+    let committed = fs::read_to_string(repository("docs/errors.md")).unwrap_or_default();
+    assert!(generated == committed, "docs/errors.md is stale: cargo run -- explain --markdown > docs/errors.md");
+}
+
+#[test]
+fn every_listed_code_is_explained_and_an_unknown_code_names_the_nearest() {
+    let (list, _, _) = outcome(lsregen().arg("explain").output().unwrap());
+    let codes = list.lines().filter(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next());
+    let codes: Vec<_> = codes.collect();
+    assert!(codes.len() > 40, "{list}");
+    for name in ["unknown-type", codes[codes.len() - 1]] {
+        let (text, stderr, code) = outcome(lsregen().args(["explain", name]).output().unwrap());
+        assert!(code == 0 && text.starts_with(&format!("{name}: ")), "{name}: {text}{stderr}");
+        assert!(text.contains("\nWrong:\n") && text.contains("\nRight:\n"), "{text}");
+    }
+    let (text, stderr, code) = outcome(lsregen().args(["explain", "unknwon-type"]).output().unwrap());
+    assert!(code == 2 && text.is_empty() && stderr.contains("did you mean unknown-type?"), "{stderr}");
 }
 
 #[test]

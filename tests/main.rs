@@ -28,7 +28,9 @@ fn repository(path: &str) -> PathBuf {
 fn lsregen() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
     command.current_dir(repository("")).env("NO_COLOR", "1").env("LSREGEN_CACHE_DIR", &*CACHE);
-    command.env_remove("LSREGEN_CACHE_SIZE").env_remove("LSREGEN_MODELS_DIR");
+    for variable in ["LSREGEN_CACHE_SIZE", "LSREGEN_MODELS_DIR", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
     command
 }
 

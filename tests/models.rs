@@ -56,7 +56,7 @@ fn no_models_and_wrong_folders_are_told() {
     assert!(stdout.is_empty() && stderr.contains("no models in") && code == 0, "{stderr}");
     let (_, stderr, code) =
         outcome(lsregen().args(["check", "graphs/sdxl.yaml", "--models-dir", "nowhere"]).output().unwrap());
-    assert!(stderr.contains("--models-dir: `nowhere` is no folder") && code == 2, "{stderr}");
+    assert!(stderr.contains("--models-dir: `nowhere` is not a folder") && code == 2, "{stderr}");
     fs::write(folder.path().join("extra_model_paths.yaml"), "a: [").unwrap();
     let mut command = lsregen();
     let (_, stderr, code) = outcome(command.args(["models", "--models-dir"]).arg(folder.path()).output().unwrap());

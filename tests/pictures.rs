@@ -139,7 +139,7 @@ fn pictures_that_carry_no_graph_are_told() {
     let newer = r#"{ "record": 99, "graphs": [] }"#;
     let bad_graph = r#"{ "record": 1, "program": "lsregen 0.1.0", "file": "a.yaml", "graph": "lsregen: 1" }"#;
     for (bytes, words, code) in [
-        (with_text("Comment", "hello"), "carries no graph", 2),
+        (with_text("Comment", "hello"), "holds no graph", 2),
         (with_text("prompt", r#"{"3": {"class_type": "KSampler"}}"#), "ComfyUI", 2),
         (with_text("lsregen", "hello"), "no record of lsregen", 78),
         (with_text("lsregen", newer), "newer lsregen", 78),
@@ -154,7 +154,7 @@ fn pictures_that_carry_no_graph_are_told() {
     let (stderr, code) = refused("run", &with_text("lsregen", bad_graph));
     assert!(code == 78 && stderr.contains("no `nodes`") && stderr.contains("picture.png:1:1"), "{stderr}");
     let (stderr, code) = refused("show", b"lsregen: 1");
-    assert!(code == 2 && stderr.contains("no PNG"), "{stderr}");
+    assert!(code == 2 && stderr.contains("not a PNG file"), "{stderr}");
 }
 
 #[test]
@@ -184,5 +184,5 @@ fn previews_show_how_a_sampling_goes() {
             .output()
             .unwrap(),
     );
-    assert!(code == 2 && stderr.contains("no folder for previews"), "{code} {stderr}");
+    assert!(code == 2 && stderr.contains("the folder for previews cannot be created"), "{code} {stderr}");
 }

@@ -350,7 +350,7 @@ fn each_edit_starts_what_it_must_and_nothing_else() {
     let stderr = live.stderr();
     assert!(stderr.contains("watching graph.yaml and 2 files that it names"), "{stderr}");
     assert!(
-        stderr.contains("graph.yaml changed\n  known      picture, save2\n  runs       small, big, save\n"),
+        stderr.contains("graph.yaml changed\n  cached     picture, save2\n  runs       small, big, save\n"),
         "{stderr}"
     );
     assert!(stderr.contains("there is no node type `Nope`") && stderr.contains("graph.yaml: 1 error"), "{stderr}");

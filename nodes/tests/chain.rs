@@ -1,10 +1,11 @@
 //! The nodes by themselves, on the built-in models: what the engine would call, without the engine's graph.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use lsregen_diffusion::candle_core::{DType, Device, Tensor};
-use lsregen_diffusion::guidance::{self, Extractor, Guide, Metric, Moment, Run, View};
+use lsregen_diffusion::guidance::{self, Extractor, FeatureSpace, GuidanceSpec, Metric, SamplingRun, StepContext};
 use lsregen_diffusion::image::{self, RgbImage};
 use lsregen_diffusion::models::Family;
 use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Host, Node, NodeError, Payload};
@@ -203,12 +204,18 @@ struct Counted {
     updates: Arc<Mutex<usize>>,
 }
 
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counted")
+    }
+}
+
 impl Extractor for Counted {
     fn name(&self) -> &str {
         "counted"
     }
 
-    fn feat(&self, z: &Tensor, _: &Moment) -> lsregen_diffusion::Result<Tensor> {
+    fn feat(&self, z: &Tensor, _: &StepContext) -> lsregen_diffusion::Result<Tensor> {
         let mut updates = self.updates.lock().unwrap();
         *updates += 1;
         if *updates == 3 {
@@ -217,16 +224,17 @@ impl Extractor for Counted {
         Ok(z.clone())
     }
 
-    fn target(&self, _: &Moment) -> lsregen_diffusion::Result<Tensor> {
+    fn target(&self, _: &StepContext) -> lsregen_diffusion::Result<Tensor> {
         Ok(Tensor::zeros((1, 4, 8, 8), DType::F32, &Device::Cpu)?)
     }
 }
 
-impl Guide for Counted {
-    fn prepare(&self, run: &Run) -> lsregen_diffusion::Result<Vec<guidance::Guidance>> {
+impl GuidanceSpec for Counted {
+    fn bind(&self, run: &SamplingRun) -> lsregen_diffusion::Result<Vec<guidance::BoundGuidance>> {
         let counted = Counted { cancel: self.cancel.clone(), updates: self.updates.clone() };
-        let acting = guidance::Acting { repeats: 1000, scale: 1e-6, ..guidance::Acting::default() };
-        Ok(vec![run.guidance(counted, Metric::L2.distance(), View::Latent, &acting)?])
+        let settings =
+            guidance::GuidanceSettings { repeats: 1000, scale: 1e-6, ..guidance::GuidanceSettings::default() };
+        Ok(vec![run.bound(counted, Metric::L2.distance(), FeatureSpace::Latent, &settings)?])
     }
 }
 

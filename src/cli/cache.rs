@@ -1,4 +1,4 @@
-//! `lsregen cache`: what is kept on disk, why something is not, and keeping house there.
+//! `lsregen cache`: the results on disk.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,11 +8,10 @@ use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use lsregen_engine::{DiskStore, Explanation, FileDigests, Store, SweepReport};
 
-use super::cache_args::CacheFolder;
-use super::open::{self, Params, Place};
-use super::{Exit, console, print, usage};
+use super::args::{CacheFolderArgs, HostArgs, ParamArgs};
+use super::{Exit, console, open, print, usage};
 
-/// Look after the results that are kept on disk
+/// Inspect and clean the cache of results on disk
 #[derive(Args)]
 pub struct Cache {
     #[command(subcommand)]
@@ -21,12 +20,12 @@ pub struct Cache {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Where the cache is, and what it holds
+    /// Print the folder, the size and the contents of the cache
     Status(Folder),
     Explain(Explain),
-    /// Remove what is over the bound, what nothing names, and what dead processes left
+    /// Remove results beyond the size limit, unreferenced values, and temporary files of dead processes
     Gc(Folder),
-    /// Read everything, and remove what is damaged; ends with 1 if anything was
+    /// Read everything and remove what is corrupt; exits with 1 if anything was
     Verify(Folder),
     /// Remove everything
     Clear(Folder),
@@ -35,10 +34,10 @@ enum Verb {
 #[derive(Args)]
 struct Folder {
     #[command(flatten)]
-    folder: CacheFolder,
+    folder: CacheFolderArgs,
 }
 
-/// Tell whether a node's result is known, and if not, what differs from the nearest that is
+/// Explain whether the result of a node is cached, and if not, how it differs from the nearest cached result
 #[derive(Args)]
 struct Explain {
     /// Graph file
@@ -48,13 +47,13 @@ struct Explain {
     node: String,
 
     #[command(flatten)]
-    params: Params,
+    params: ParamArgs,
 
     #[command(flatten)]
-    place: Place,
+    host: HostArgs,
 
     #[command(flatten)]
-    folder: CacheFolder,
+    folder: CacheFolderArgs,
 }
 
 impl Cache {
@@ -62,9 +61,9 @@ impl Cache {
         match self.verb {
             Verb::Status(verb) => status(&verb.folder.open()?),
             Verb::Explain(verb) => verb.main(),
-            Verb::Gc(verb) => swept(&verb.folder.open()?, DiskStore::gc),
+            Verb::Gc(verb) => sweep(&verb.folder.open()?, DiskStore::gc),
             Verb::Verify(verb) => verify(&verb.folder.open()?),
-            Verb::Clear(verb) => swept(&verb.folder.open()?, DiskStore::clear),
+            Verb::Clear(verb) => sweep(&verb.folder.open()?, DiskStore::clear),
         }
     }
 }
@@ -79,32 +78,32 @@ fn status(store: &DiskStore) -> Result<Exit, Exit> {
     let records: usize = status.by_type.values().map(|kind| kind.records).sum();
     print(&format!("folder     {}\n", store.folder().path().display()));
     print(&format!("size       {} of {}\n", size(status.bytes), size(store.limit())));
-    print(&format!("results    {results}, and records of {records} that are not kept on disk\n"));
+    print(&format!("results    {results}, and the keys of {records} that are not stored on disk\n"));
     print(&format!("files      digests of {}\n", status.files));
     if status.temporary > 0 {
-        let who = if status.busy { "" } else { "; no one is writing: `lsregen cache gc` removes them" };
-        print(&format!("half done  {} files, {}{who}\n", status.temporary, size(status.temporary_bytes)));
+        let help = if status.busy { "" } else { "; no process is writing: `lsregen cache gc` removes them" };
+        print(&format!("temporary  {} files, {}{help}\n", status.temporary, size(status.temporary_bytes)));
     }
     if status.damaged > 0 {
-        print(&format!("damaged    {} at least: `lsregen cache verify` removes them\n", status.damaged));
+        print(&format!("corrupt    at least {}: `lsregen cache verify` removes them\n", status.damaged));
     }
     let width = status.by_type.keys().map(|name| name.len()).max().unwrap_or(0);
     for (name, kind) in &status.by_type {
-        let records = if kind.records > 0 { format!("  {} not kept", kind.records) } else { String::new() };
+        let records = if kind.records > 0 { format!("  {} not stored", kind.records) } else { String::new() };
         print(&format!("  {name:width$}  {:6}  {:>10}{records}\n", kind.results, size(kind.bytes)));
     }
     Ok(Exit::Done)
 }
 
-/// Sweeps, and tells what went.
-fn swept(store: &DiskStore, sweep: fn(&DiskStore) -> io::Result<SweepReport>) -> Result<Exit, Exit> {
+/// Removes results and prints what was removed.
+fn sweep(store: &DiskStore, sweep: fn(&DiskStore) -> io::Result<SweepReport>) -> Result<Exit, Exit> {
     let SweepReport { entries, blobs, temporary, bytes, left } = sweep(store).map_err(|error| {
-        console::complain(format_args!("{}: cannot be swept: {error}", store.folder().path().display()));
+        console::complain(format_args!("{}: cannot be cleaned: {error}", store.folder().path().display()));
         Exit::Failed
     })?;
     let (bytes, left) = (size(bytes), size(left));
     print(&format!(
-        "removed {entries} results, {blobs} values, {temporary} half done files: {bytes}; {left} are left\n"
+        "removed {entries} results, {blobs} values and {temporary} temporary files: {bytes}; {left} remain\n"
     ));
     Ok(Exit::Done)
 }
@@ -118,24 +117,24 @@ fn verify(store: &DiskStore) -> Result<Exit, Exit> {
         print(&format!("{}: {}\n", damaged.path.display(), damaged.what));
     }
     if damaged.is_empty() {
-        print("all is as it was written\n");
+        print("the cache is intact\n");
         return Ok(Exit::Done);
     }
-    print(&format!("{} damaged, and removed\n", damaged.len()));
+    print(&format!("removed {} corrupt files\n", damaged.len()));
     Ok(Exit::Failed)
 }
 
 impl Explain {
     fn main(self) -> Result<Exit, Exit> {
-        let host = self.place.host(&self.graph, &self.params.models)?;
+        let host = self.host.host(&self.graph, &self.params.models)?;
         let graph = open::open(&self.graph, &self.params, &host)?;
         let disk = self.folder.open()?;
         let named = graph.order().iter().find(|&&index| *graph.node(index).name == *self.node);
         let Some(&node) = named else {
             let names: Vec<_> = graph.order().iter().map(|&index| &*graph.node(index).name).collect();
-            return Err(usage(format!("the graph has no node {}; it has {}", self.node, names.join(", "))));
+            return Err(usage(format!("the graph has no node {}; its nodes are {}", self.node, names.join(", "))));
         };
-        // Only keys are wanted of the plan, not what is known under them.
+        // Only the keys of the plan are used, not the results under them.
         let plan = open::plan(&graph, &host, &Store::in_memory(0), &FileDigests::kept_in(disk.folder().clone()))?;
         if let Some(explanation) = Explanation::new(&graph, &plan, node, &disk) {
             print(&explanation.describe(&graph));

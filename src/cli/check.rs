@@ -1,25 +1,25 @@
-//! `lsregen check`: every fault of graphs, without running them.
+//! `lsregen check`: the errors and warnings of graphs.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use lsregen_engine::{Severity, render, to_json};
+use lsregen_engine::{Diagnostic, render, to_json};
 use serde_json::Value as Json;
 
-use super::open::{self, Params};
-use super::{Exit, console, print};
+use super::args::{ParamArgs, host};
+use super::{Exit, console, open, print};
 
-/// Check graphs: all their faults, each with its place and what to do; nothing runs
+/// Check graphs without running them: report every error and warning with its place and a remedy
 #[derive(Args)]
 pub struct Check {
-    /// Graph files, or pictures that carry their graph
+    /// Graph files, or PNG files that hold their graph
     #[arg(required = true, value_name = "GRAPH")]
     graphs: Vec<PathBuf>,
 
     #[command(flatten)]
-    params: Params,
+    params: ParamArgs,
 
-    /// Print the faults of all graphs as one JSON array on stdout
+    /// Print the diagnostics of all graphs as one JSON array on stdout
     #[arg(long)]
     json: bool,
 }
@@ -27,24 +27,19 @@ pub struct Check {
 impl Check {
     pub fn main(self) -> Result<Exit, Exit> {
         let registry = lsregen_nodes::registry();
-        let mut worst = Exit::Done;
-        let mut found = Vec::new();
+        let mut diagnostics = vec![];
         for path in &self.graphs {
-            let checked =
-                open::check_file(path, &self.params, &registry, &open::host(path, None, &self.params.models)?)?;
-            if checked.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
-                worst = Exit::BadGraph;
-            }
+            let checked = open::check_file(path, &self.params, &registry, &host(path, None, &self.params.models)?)?;
             if !self.json {
                 console::say(&render(&checked.diagnostics, console::colours()));
                 console::say(&format!("{}\n", open::verdict(path, &checked.diagnostics)));
             }
-            found.extend(checked.diagnostics);
+            diagnostics.extend(checked.diagnostics);
         }
         if self.json {
-            let json: Json = to_json(&found);
+            let json: Json = to_json(&diagnostics);
             print(&format!("{json:#}\n"));
         }
-        Ok(worst)
+        Ok(if diagnostics.iter().any(Diagnostic::is_error) { Exit::BadGraph } else { Exit::Done })
     }
 }

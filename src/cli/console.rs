@@ -1,4 +1,4 @@
-//! What the command says to a person, all of it on stderr: complaints, progress, the summary of a run.
+//! Messages for a person, all on stderr: errors, progress, and the summary of a run.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr};
@@ -7,23 +7,29 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use lsregen_engine::{Event, FetchProgress, Graph, Outcome, Subscriber, Summary};
+use tracing::level_filters::LevelFilter;
 
-/// Writes text as it is. Where nobody can read it, that is no fault.
+/// Writes text as it is. A closed stderr is not an error.
 pub fn say(text: &str) {
     let _ = stderr().lock().write_all(text.as_bytes());
 }
 
-/// One line about what went wrong.
+/// Writes an error in one line.
 pub fn complain(message: impl Display) {
     say(&format!("lsregen: {message}\n"));
 }
 
-/// Whether colours are wanted: on a terminal, unless NO_COLOR says otherwise (no-color.org).
+/// Whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org).
 pub fn colours() -> bool {
     stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Shows what is fetched before a run: a bar on a terminal, a line a file elsewhere.
+/// Whether to draw progress bars: on a terminal, unless the log is written there too.
+pub fn bars() -> bool {
+    stderr().is_terminal() && LevelFilter::current() == LevelFilter::OFF
+}
+
+/// Shows the progress of downloads: a bar on a terminal, otherwise one line a file.
 pub struct Fetches {
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -40,7 +46,7 @@ impl Fetches {
         if new {
             self.file = fetching.file.into();
         }
-        if self.quiet || !stderr().is_terminal() {
+        if self.quiet || !bars() {
             if new && !self.quiet {
                 say(&format!("fetching {}\n", self.file));
             }
@@ -69,7 +75,7 @@ impl Drop for Fetches {
     }
 }
 
-/// Shows a run while it goes on: bars on a terminal, plain lines elsewhere.
+/// Shows the progress of a run: bars on a terminal, otherwise lines.
 pub struct Progress {
     style: Style,
     run: Mutex<Counts>,
@@ -85,15 +91,15 @@ enum Style {
 struct Counts {
     started: usize,
     of: usize,
-    /// Bars of the nodes that run now.
+    /// Bars of the nodes that are running, by name.
     bars: Vec<(String, ProgressBar)>,
-    /// The run is no longer of interest.
+    /// The run is no longer shown.
     left: bool,
 }
 
 impl Progress {
     pub fn new(quiet: bool) -> Progress {
-        let style = match (quiet, stderr().is_terminal()) {
+        let style = match (quiet, bars()) {
             (true, _) => Style::Quiet,
             (false, true) => Style::Bars(MultiProgress::new()),
             (false, false) => Style::Lines,
@@ -101,7 +107,7 @@ impl Progress {
         Progress { style, run: Mutex::default() }
     }
 
-    /// Shows another run on the same screen.
+    /// A progress for another run on the same screen.
     pub fn beside(&self) -> Progress {
         let style = match &self.style {
             Style::Quiet => Style::Quiet,
@@ -111,14 +117,14 @@ impl Progress {
         Progress { style, run: Mutex::default() }
     }
 
-    /// Shows nothing more of the run, which another has taken the place of.
+    /// Stops showing the run, because another has replaced it.
     pub fn leave(&self) {
         let mut run = self.run.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         run.left = true;
         run.bars.drain(..).for_each(|(_, bar)| bar.finish_and_clear());
     }
 
-    /// A line above the bars.
+    /// Writes text above the bars.
     pub fn line(&self, text: &str) {
         match &self.style {
             Style::Bars(bars) => bars.suspend(|| say(text)),
@@ -126,7 +132,7 @@ impl Progress {
         }
     }
 
-    /// What each node did, and how long it took.
+    /// Writes the outcome and the duration of each node.
     pub fn summary(&self, graph: &Graph, summary: &Summary) {
         let quiet = matches!(self.style, Style::Quiet);
         if quiet && summary.succeeded() {
@@ -137,12 +143,12 @@ impl Progress {
             let node = graph.node(index);
             let what = match outcome {
                 Outcome::Ran { duration, .. } => seconds(*duration),
-                Outcome::Cached => "known already".into(),
-                Outcome::Joined => "the result of another run".into(),
-                Outcome::Shared { with } => format!("the same as {with}"),
-                Outcome::Skipped => "not needed".into(),
+                Outcome::Cached => "cached".into(),
+                Outcome::Joined => "result of another run".into(),
+                Outcome::Shared { with } => format!("same as {with}"),
+                Outcome::Skipped => "skipped: no output needs it".into(),
                 Outcome::Failed { .. } => "failed".into(),
-                Outcome::Blocked { because } => format!("did not run, for {because} failed"),
+                Outcome::Blocked { because } => format!("skipped: {because} failed"),
                 Outcome::Cancelled => "cancelled".into(),
             };
             let failed = matches!(outcome, Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Cancelled);
@@ -156,7 +162,7 @@ impl Progress {
     }
 }
 
-/// Columns that hold every node's name, and every node's type.
+/// The widths of the columns for the names and the types of nodes.
 pub fn widths(graph: &Graph) -> (usize, usize) {
     let nodes = || graph.order().iter().map(|&index| graph.node(index));
     let names = nodes().map(|node| node.name.chars().count()).max();
@@ -196,7 +202,7 @@ impl Subscriber for Progress {
                 run.bars.push((node.to_string(), bar));
             }
             (Style::Lines, Event::Step { node, done, of }) => {
-                // Four lines a node at most, however many steps it has.
+                // At most four lines a node.
                 let quarter = |step: usize| 4 * step / (*of).max(1);
                 if *of >= 4 && *done > 0 && quarter(*done) > quarter(done - 1) {
                     say(&format!("[{}/{}] {node}: step {done} of {of}\n", run.started, run.of));

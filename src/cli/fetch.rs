@@ -1,52 +1,63 @@
-//! `lsregen fetch`: models from the Hugging Face hub, before a run needs them.
+//! `lsregen fetch`: downloads models from the Hugging Face hub before a run needs them.
 
 use std::path::Path;
 
 use clap::Args;
+use lsregen_engine::render;
 use lsregen_nodes::fetch_model;
 use lsregen_nodes::hub::HubRef;
 
-use super::open::{self, Params, Place};
-use super::{Exit, console, print, usage};
+use super::args::{HostArgs, ParamArgs};
+use super::{Exit, console, open, print, usage};
 
-/// Download models from the Hugging Face hub; what is there already is left alone
+/// Download models from the Hugging Face hub; files that are already on this machine are not downloaded again
 #[derive(Args)]
 pub struct Fetch {
     /// hf:owner/name, hf:owner/name:file or hf:owner/name@revision:file; or a graph file, for all models that it names
     #[arg(required = true, value_name = "MODEL|GRAPH")]
     what: Vec<String>,
 
-    /// Print nothing but the places of what was downloaded
+    /// Print only the paths of the downloaded models
     #[arg(long, short)]
     quiet: bool,
 
     #[command(flatten)]
-    params: Params,
+    params: ParamArgs,
 
     #[command(flatten)]
-    place: Place,
+    host: HostArgs,
 }
 
 impl Fetch {
     pub fn main(self) -> Result<Exit, Exit> {
         for what in &self.what {
-            if HubRef::parse(what).map_err(usage)?.is_some() {
-                let mut progress = console::Fetches::new(self.quiet);
-                let place =
-                    fetch_model("model", what, self.place.wants_half(), &mut |fetching| progress.show(fetching));
-                drop(progress);
-                let place = place.map_err(|fault| {
-                    console::complain(fault.message);
-                    Exit::Failed
-                })?;
-                print(&format!("{}\n", place.display()));
-            } else {
-                let path = Path::new(what);
-                let host = self.place.host(path, &self.params.models)?;
-                let graph = open::open(path, &self.params, &host)?;
-                open::fetch(&graph, &host, self.quiet)?;
-            }
+            let is_model = HubRef::parse(what).map_err(usage)?.is_some();
+            if is_model { self.model(what)? } else { self.graph(Path::new(what))? }
         }
         Ok(Exit::Done)
+    }
+
+    fn model(&self, name: &str) -> Result<(), Exit> {
+        let mut progress = console::Fetches::new(self.quiet);
+        let path = fetch_model("model", name, self.host.accepts_half(), &mut |fetching| progress.show(fetching));
+        drop(progress);
+        let path = path.map_err(|error| {
+            console::complain(error.message);
+            Exit::Failed
+        })?;
+        print(&format!("{}\n", path.display()));
+        Ok(())
+    }
+
+    fn graph(&self, path: &Path) -> Result<(), Exit> {
+        let host = self.host.host(path, &self.params.models)?;
+        let graph = open::open(path, &self.params, &host)?;
+        let mut progress = console::Fetches::new(self.quiet);
+        let fetched = open::fetch(&graph, &host, &mut |fetching| progress.show(fetching));
+        drop(progress);
+        fetched.map(drop).map_err(|error| {
+            console::say(&render(&[*error], console::colours()));
+            Exit::Failed
+        })
     }
 }

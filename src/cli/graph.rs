@@ -1,4 +1,4 @@
-//! `lsregen graph`: a picture of the graph itself.
+//! `lsregen graph`: the nodes and links of a graph, as a diagram.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -8,36 +8,36 @@ use layout::backends::svg::SVGWriter;
 use layout::gv::{DotParser, GraphBuilder};
 use lsregen_engine::NodeIndex;
 
-use super::open::{self, Params};
-use super::{Exit, console, print};
+use super::args::{ParamArgs, host};
+use super::{Exit, console, open, print};
 
-/// Draw the graph itself: its nodes and links
+/// Draw the nodes and links of a graph
 #[derive(Args)]
 pub struct Graph {
-    /// Graph file, or a picture that carries its graph
+    /// Graph file, or a PNG file that holds its graph
     graph: PathBuf,
 
-    /// What to write on stdout
+    /// Format of the diagram, which is written to stdout
     #[arg(long, default_value = "dot")]
     format: Format,
 
     #[command(flatten)]
-    params: Params,
+    params: ParamArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     /// Graphviz
     Dot,
-    /// Mermaid, as Markdown renderers draw it
+    /// Mermaid, for Markdown
     Mermaid,
-    /// A picture
+    /// SVG image
     Svg,
 }
 
 impl Graph {
     pub fn main(self) -> Result<Exit, Exit> {
-        let graph = open::open(&self.graph, &self.params, &open::host(&self.graph, None, &self.params.models)?)?;
+        let graph = open::open(&self.graph, &self.params, &host(&self.graph, None, &self.params.models)?)?;
         print(&match self.format {
             Format::Dot => dot(&graph),
             Format::Mermaid => mermaid(&graph),
@@ -47,11 +47,11 @@ impl Graph {
     }
 }
 
-/// One link as it is drawn.
+/// A link between two nodes.
 struct Edge {
     from: NodeIndex,
     to: NodeIndex,
-    /// `output → socket`, or one name where they are called alike.
+    /// `output → input`, or one name if both are the same.
     label: String,
 }
 
@@ -70,7 +70,7 @@ fn edges(graph: &lsregen_engine::Graph) -> impl Iterator<Item = Edge> {
 }
 
 fn dot(graph: &lsregen_engine::Graph) -> String {
-    // Names are plain identifiers, with `/` between those of graphs and what is in them: the check vouches for it.
+    // Names need no escaping: the check allows only letters, digits, `_`, `-` and `/`.
     let mut text = String::from("digraph lsregen {\n    rankdir=LR;\n    node [shape=box];\n");
     for &index in graph.order() {
         let node = graph.node(index);
@@ -84,7 +84,7 @@ fn dot(graph: &lsregen_engine::Graph) -> String {
 }
 
 fn mermaid(graph: &lsregen_engine::Graph) -> String {
-    // Nodes go by their numbers: names such as `end` are words of Mermaid's own.
+    // Nodes are identified by number: names such as `end` are keywords of Mermaid.
     let mut text = String::from("flowchart LR\n");
     for &index in graph.order() {
         let node = graph.node(index);
@@ -98,7 +98,7 @@ fn mermaid(graph: &lsregen_engine::Graph) -> String {
 
 fn svg(graph: &lsregen_engine::Graph) -> Result<String, Exit> {
     let parsed = DotParser::new(&dot(graph)).process().map_err(|error| {
-        console::complain(format!("cannot lay the graph out: {error}; try --format dot with Graphviz"));
+        console::complain(format!("the graph cannot be laid out: {error}; write --format dot and use Graphviz"));
         Exit::Failed
     })?;
     let mut builder = GraphBuilder::new();

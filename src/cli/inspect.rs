@@ -1,4 +1,4 @@
-//! `lsregen inspect`: what is in a checkpoint.
+//! `lsregen inspect`: the contents of a model.
 
 use std::path::Path;
 
@@ -6,20 +6,21 @@ use bytesize::ByteSize;
 use clap::Args;
 use lsregen_nodes::{Survey, bring};
 
-use super::{Exit, console, models_args::ModelDirs, print, usage};
+use super::args::ModelArgs;
+use super::{Exit, console, print, usage};
 
-/// Say what a model's files hold: family, networks, dtypes, sizes, what is missing or not used
+/// Print what the files of a model contain: family, networks, dtypes, sizes, and tensors that are missing or unused
 #[derive(Args)]
 pub struct Inspect {
-    /// A folder in diffusers' layout, a weights file, a name in a folder of models, or `hf:owner/name`, which is fetched
+    /// Folder in diffusers' layout, weights file, name in a folder of models, or `hf:owner/name`, which is downloaded
     /// first
     #[arg(value_name = "MODEL")]
     model: String,
 
     #[command(flatten)]
-    models: ModelDirs,
+    models: ModelArgs,
 
-    /// Print it as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -28,9 +29,9 @@ impl Inspect {
     pub fn main(self) -> Result<Exit, Exit> {
         let mut progress = console::Fetches::new(false);
         let models = self.models.path(Path::new(""))?;
-        let path = bring(&self.model, models, &mut |fetching| progress.show(fetching)).map_err(|fault| {
-            let help = fault.help.map(|help| format!("; {help}")).unwrap_or_default();
-            usage(format!("{}{help}", fault.message))
+        let path = bring(&self.model, models, &mut |fetching| progress.show(fetching)).map_err(|error| {
+            let help = error.help.map(|help| format!("; {help}")).unwrap_or_default();
+            usage(format!("{}{help}", error.message))
         })?;
         let survey = Survey::of(&path);
         if self.json {
@@ -57,7 +58,7 @@ fn text(survey: &Survey, shown: &str) -> String {
     if let Some(first) = survey.unused.first() {
         let more = survey.unused.len() - 1;
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        lines.push(format!("  not used: `{first}`{more}"));
+        lines.push(format!("  unused: `{first}`{more}"));
     }
     lines.extend(survey.problems.iter().map(|problem| format!("  cannot be loaded: {problem}")));
     lines.join("\n") + "\n"

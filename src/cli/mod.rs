@@ -1,41 +1,39 @@
-//! The verbs of the command, one file each, and what they share: arguments, exit codes.
+//! The verbs of the command, one module each, and the exit codes.
 //!
-//! Data goes to stdout, everything said to a person to stderr.
+//! Data goes to stdout, messages for a person to stderr.
 
-mod bulk;
+mod args;
 mod cache;
-mod cache_args;
 mod check;
 mod console;
-mod events;
+mod explain;
 mod fetch;
 mod graph;
 mod inspect;
-mod manifest;
-mod memory;
+mod log;
 mod models;
-mod models_args;
 mod nodes;
 mod open;
-mod picture;
 mod plan;
-mod previews;
-mod rows;
+mod record;
 mod run;
 mod schema;
 mod session;
 mod show;
-mod sweep;
 mod watch;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 
-/// Pictures at large scale that follow a layout of boxes: runs node graphs written in YAML.
+/// Generate large images that follow a layout of boxes, by running node graphs written in YAML.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]
 struct Arguments {
+    /// Log nodes and the loading of weights to stderr; with -vv also every sampling step. RUST_LOG takes precedence
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
     #[command(subcommand)]
     verb: Verb,
 }
@@ -52,19 +50,21 @@ enum Verb {
     Graph(graph::Graph),
     Cache(cache::Cache),
     Inspect(inspect::Inspect),
+    Explain(explain::Explain),
     Schema(schema::Schema),
     Show(show::Show),
 }
 
-/// How a command ended.
+/// The outcome of a command, as its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
+    /// Success.
     Done = 0,
-    /// The graph was good, but a run of it failed or was cancelled.
+    /// The graph is valid, but the run failed or was cancelled.
     Failed = 1,
-    /// The command line asks for what is not there. (clap's own code for unknown arguments too.)
+    /// The command line is invalid. clap uses the same code for unknown arguments.
     Usage = 2,
-    /// The graph has faults: EX_CONFIG of sysexits.h.
+    /// The graph has errors: EX_CONFIG of sysexits.h.
     BadGraph = 78,
 }
 
@@ -74,9 +74,13 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Reads the arguments and does what they say.
+/// Parses the arguments and runs the verb.
 pub fn main() -> Exit {
-    let done = match Arguments::parse().verb {
+    let Arguments { verbose, verb } = Arguments::parse();
+    if let Err(exit) = log::start(verbose) {
+        return exit;
+    }
+    let result = match verb {
         Verb::Run(verb) => verb.main(),
         Verb::Watch(verb) => verb.main(),
         Verb::Check(verb) => verb.main(),
@@ -87,19 +91,20 @@ pub fn main() -> Exit {
         Verb::Graph(verb) => verb.main(),
         Verb::Cache(verb) => verb.main(),
         Verb::Inspect(verb) => verb.main(),
+        Verb::Explain(verb) => verb.main(),
         Verb::Schema(verb) => verb.main(),
         Verb::Show(verb) => verb.main(),
     };
-    done.unwrap_or_else(|exit| exit)
+    result.unwrap_or_else(|exit| exit)
 }
 
-/// Says what is wrong with the command line.
+/// Prints an error of the command line.
 fn usage(message: impl std::fmt::Display) -> Exit {
     console::complain(message);
     Exit::Usage
 }
 
-/// Writes to stdout. A reader that has gone away, as `head` does, is no fault.
+/// Writes to stdout. A closed pipe, as `head` leaves it, is not an error.
 fn print(text: &str) {
     use std::io::Write;
     let _ = std::io::stdout().lock().write_all(text.as_bytes());

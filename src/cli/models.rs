@@ -1,4 +1,4 @@
-//! `lsregen models`: what is found where models are looked for by name.
+//! `lsregen models`: the models that a graph can name.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,19 +8,19 @@ use bytesize::ByteSize;
 use clap::Args;
 use lsregen_nodes::search::Kind;
 
-use super::models_args::ModelDirs;
+use super::args::ModelArgs;
 use super::{Exit, console, print};
 
-/// List the models that a graph may name, with their sizes and places
+/// List the models that a graph can name, with their sizes and paths
 #[derive(Args)]
 pub struct Models {
     #[command(flatten)]
-    dirs: ModelDirs,
+    models: ModelArgs,
 }
 
 impl Models {
     pub fn main(self) -> Result<Exit, Exit> {
-        let path = self.dirs.path(Path::new(""))?;
+        let path = self.models.path(Path::new(""))?;
         let mut found: BTreeMap<(String, PathBuf), Vec<&str>> = BTreeMap::new();
         for kind in Kind::ALL {
             for entry in path.entries(kind) {
@@ -29,20 +29,23 @@ impl Models {
         }
         let width = found.keys().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for ((name, place), kinds) in &found {
-            // In a folder that is not sorted it may be anything.
+            // A folder that is not sorted by kind may hold any.
             let kind = if kinds.len() == Kind::FILES.len() { "any".into() } else { kinds.join("/") };
             let size = ByteSize(size(place, 0)).to_string();
             print(&format!("{name:width$}  {kind:6}  {size:>10}  {}\n", place.display()));
         }
         if found.is_empty() {
             let roots: Vec<_> = path.roots.iter().map(|root| format!("  {}\n", root.display())).collect();
-            console::say(&format!("no models in\n{}name a folder of models by --models-dir\n", roots.concat()));
+            console::say(&format!(
+                "there are no models in\n{}name a folder of models with --models-dir\n",
+                roots.concat()
+            ));
         }
         Ok(Exit::Done)
     }
 }
 
-/// Bytes of a file, or of all files in a model's folder. Links are followed; none leads deeper than a model is.
+/// Bytes of a file, or of all files of a model's folder, at most four levels deep. Symbolic links are followed.
 fn size(path: &Path, depth: usize) -> u64 {
     match fs::metadata(path) {
         Ok(file) if file.is_file() => file.len(),

@@ -1,14 +1,14 @@
-//! `lsregen nodes`: the reference of node types, from the doc comments of their structs.
+//! `lsregen nodes`: the reference of node types.
 
 use clap::Args;
 use lsregen_engine::reference;
 
 use super::{Exit, print, usage};
 
-/// List the node types, or tell all about one
+/// List the node types, or document one of them
 #[derive(Args)]
 pub struct Nodes {
-    /// A node type
+    /// Name of a node type
     #[arg(value_name = "TYPE", conflicts_with = "markdown")]
     node_type: Option<String>,
 
@@ -33,7 +33,7 @@ impl Nodes {
         };
         let Some(entry) = registry.get(&name) else {
             let help = registry.nearest(&name).map_or_else(
-                || "`lsregen nodes` lists them all".to_string(),
+                || "`lsregen nodes` lists all types".to_string(),
                 |nearest| format!("did you mean {nearest}?"),
             );
             return Err(usage(format!("there is no node type {name}; {help}")));

@@ -1,33 +1,32 @@
-//! `lsregen plan`: what a run would do, node by node, and why.
+//! `lsregen plan`: what a run would do with each node, and why.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use lsregen_engine::MemoryStore;
 
-use super::cache_args::Cache;
-use super::open::{self, Params, Place};
-use super::{Exit, console, print};
+use super::args::{CacheArgs, HostArgs, ParamArgs};
+use super::{Exit, console, open, print};
 
-/// Show what would run, and why; nothing runs
+/// Print which nodes a run would execute, and why, without running them
 #[derive(Args)]
 pub struct Plan {
-    /// Graph file, or a picture that carries its graph
+    /// Graph file, or a PNG file that holds its graph
     graph: PathBuf,
 
     #[command(flatten)]
-    params: Params,
+    params: ParamArgs,
 
     #[command(flatten)]
-    place: Place,
+    host: HostArgs,
 
     #[command(flatten)]
-    cache: Cache,
+    cache: CacheArgs,
 }
 
 impl Plan {
     pub fn main(self) -> Result<Exit, Exit> {
-        let host = self.place.host(&self.graph, &self.params.models)?;
+        let host = self.host.host(&self.graph, &self.params.models)?;
         let graph = open::open(&self.graph, &self.params, &host)?;
         let store = self.cache.store(MemoryStore::new(0));
         let plan = open::plan(&graph, &host, &store, &open::digests(&store))?;

@@ -1,11 +1,11 @@
-//! `lsregen schema`: the JSON Schema of workflow files, for editors.
+//! `lsregen schema`: the JSON Schema of graph files, for editors.
 
 use clap::Args;
 use lsregen_engine::workflow_schema;
 
 use super::{Exit, print};
 
-/// Print the JSON Schema of workflow files, by which editors complete, explain and check them
+/// Print the JSON Schema of graph files, with which editors complete, document and check them
 #[derive(Args)]
 pub struct Schema {}
 

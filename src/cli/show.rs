@@ -1,33 +1,34 @@
-//! `lsregen show`: what a picture says of its making.
+//! `lsregen show`: the record of a run that a PNG file holds.
 
+use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Exit, picture, print, usage};
+use super::{Exit, print, record, usage};
 
-/// Print the graph that a picture carries, as it was run
+/// Print the graph that a PNG file holds, with the parameters of its run
 #[derive(Args)]
 pub struct Show {
-    /// A picture that SaveImage has written
+    /// PNG file that SaveImage wrote
     #[arg(value_name = "PNG")]
-    picture: PathBuf,
+    image: PathBuf,
 
     /// Print the memo key of each node instead
     #[arg(long, conflicts_with = "json")]
     keys: bool,
 
-    /// Print all that it carries, as JSON
+    /// Print the whole record as JSON
     #[arg(long)]
     json: bool,
 }
 
 impl Show {
     pub fn main(self) -> Result<Exit, Exit> {
-        let shown = self.picture.display();
-        let Some(record) = picture::record(&self.picture)? else {
-            return Err(match std::fs::metadata(&self.picture) {
-                Ok(_) => usage(format!("{shown}: this is no PNG picture")),
+        let shown = self.image.display();
+        let Some(record) = record::read(&self.image)? else {
+            return Err(match fs::metadata(&self.image) {
+                Ok(_) => usage(format!("{shown}: this is not a PNG file")),
                 Err(error) => usage(format!("{shown}: {error}")),
             });
         };

@@ -1,31 +1,31 @@
-//! What a sampler sees of a model: a prediction for a noisy latent, under classifier-free guidance.
+//! Denoisers: the prediction for a noisy latent, under classifier-free guidance. Samplers see nothing else of a model.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::guidance::rms;
 use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace};
 use crate::models::unet::{Conditioning, UNet};
+use crate::reduce::rms;
 use crate::schedule::PredictionType;
 use crate::{Error, Result};
 
-/// Predicts ε (or v) for the latent z_t at t.
+/// A network that predicts ε (or v) for the latent z_t at t.
 pub trait Denoiser: Sync {
-    /// `z` (B, C, h, w) in the variance-preserving space, `t` in timesteps of training.
+    /// Predicts for `z` (B, C, h, w) in the variance-preserving space and the training timestep `t`.
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor>;
 
-    /// The size (RMS) of what classifier-free guidance adds, s (ε_c − ε_u); that of the prediction where there is none.
+    /// Returns the RMS of classifier-free guidance's correction, s (ε_c − ε_u); without such guidance, that of the prediction.
     fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
         rms(&self.predict(z, t)?)
     }
 
-    /// Where its network attends, in the order in which it walks; nowhere that it shows, if there is nothing.
+    /// Returns the attention layers of its network in the order of the forward pass; empty if it exposes none.
     fn attention_places(&self) -> Vec<AttentionPlace> {
         vec![]
     }
 
-    /// The attention of the conditional half in these places, for `z` of one sample; differentiable.
+    /// Computes the attention of the conditional half in these layers for `z` of one sample; differentiable.
     fn attention_maps(
         &self,
         _z: &Tensor,
@@ -33,7 +33,7 @@ pub trait Denoiser: Sync {
         _kind: AttentionKind,
         _places: &[AttentionPlace],
     ) -> Result<Vec<AttentionMap>> {
-        Err(Error::input("this denoiser does not show where it attends"))
+        Err(Error::input("this denoiser does not expose its attention"))
     }
 }
 
@@ -43,22 +43,23 @@ impl<F: Fn(&Tensor, f64) -> Result<Tensor> + Sync> Denoiser for F {
     }
 }
 
-/// Classifier-free guidance (Ho and Salimans): ε = ε_u + s (ε_c − ε_u), both halves in one batch.
-pub struct Guided {
+/// A U-Net under classifier-free guidance (Ho and Salimans): ε = ε_u + s (ε_c − ε_u), both halves in one batch.
+pub struct CfgDenoiser {
     unet: Arc<UNet>,
+    /// The unconditional and the conditional half, stacked; the conditional half alone where `scale` is `None`.
     conditioning: Conditioning,
-    /// Its conditional half.
     conditional: Conditioning,
+    /// s.
     scale: Option<f64>,
 }
 
-impl Guided {
-    /// With `scale` 1 the unconditional half is not computed.
+impl CfgDenoiser {
+    /// Combines both halves with s = `scale`. At `scale` 1 the unconditional half is skipped.
     pub fn new(unet: Arc<UNet>, conditional: &Conditioning, unconditional: &Conditioning, scale: f64) -> Result<Self> {
         if scale == 1.0 {
             return Ok(Self::plain(unet, conditional));
         }
-        Ok(Guided {
+        Ok(CfgDenoiser {
             unet,
             conditioning: unconditional.stack(conditional)?,
             conditional: conditional.clone(),
@@ -66,15 +67,15 @@ impl Guided {
         })
     }
 
-    /// The conditional prediction alone.
+    /// Predicts with the conditional half alone.
     pub fn plain(unet: Arc<UNet>, conditional: &Conditioning) -> Self {
-        Guided { unet, conditioning: conditional.clone(), conditional: conditional.clone(), scale: None }
+        CfgDenoiser { unet, conditioning: conditional.clone(), conditional: conditional.clone(), scale: None }
     }
 
-    /// The same without grounding: GLIGEN's fusers off.
+    /// Returns the same denoiser with GLIGEN's fusers off.
     pub fn ungrounded(&self) -> Self {
         let ungrounded = |c: &Conditioning| Conditioning { objs: None, ..c.clone() };
-        Guided {
+        CfgDenoiser {
             unet: self.unet.clone(),
             conditioning: ungrounded(&self.conditioning),
             conditional: ungrounded(&self.conditional),
@@ -82,7 +83,7 @@ impl Guided {
         }
     }
 
-    /// ε_u and ε_c.
+    /// Computes ε_u and ε_c.
     fn halves(&self, z: &Tensor, t: f64) -> Result<(Tensor, Tensor)> {
         let both = self.unet.forward(&Tensor::cat(&[z, z], 0)?, t, &self.conditioning)?;
         let halves = both.chunk(2, 0)?;
@@ -90,7 +91,7 @@ impl Guided {
     }
 }
 
-impl Denoiser for Guided {
+impl Denoiser for CfgDenoiser {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
         let Some(s) = self.scale else { return self.unet.forward(z, t, &self.conditioning) };
         let (u, c) = self.halves(z, t)?;
@@ -118,15 +119,15 @@ impl Denoiser for Guided {
     }
 }
 
-/// ε from the prediction at ᾱ.
-pub fn epsilon(kind: PredictionType, prediction: &Tensor, z: &Tensor, alpha_bar: f64) -> Result<Tensor> {
-    match kind {
+/// Converts a prediction at ᾱ to ε; from v it is ε = √ᾱ v + √(1−ᾱ) z (Salimans and Ho).
+pub fn epsilon(prediction_type: PredictionType, prediction: &Tensor, z: &Tensor, alpha_bar: f64) -> Result<Tensor> {
+    match prediction_type {
         PredictionType::Epsilon => Ok(prediction.clone()),
         PredictionType::VPrediction => Ok(((prediction * alpha_bar.sqrt())? + (z * (1.0 - alpha_bar).sqrt())?)?),
     }
 }
 
-/// x̂₀ from ε: (z − √(1−ᾱ) ε) / √ᾱ.
-pub fn predicted(z: &Tensor, epsilon: &Tensor, alpha_bar: f64) -> Result<Tensor> {
+/// Returns x̂₀ = (z − √(1−ᾱ) ε) / √ᾱ.
+pub fn predicted_x0(z: &Tensor, epsilon: &Tensor, alpha_bar: f64) -> Result<Tensor> {
     Ok(((z - (epsilon * (1.0 - alpha_bar).sqrt())?)? / alpha_bar.sqrt())?)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::denoiser::{Denoiser, epsilon, predicted};
+use crate::denoiser::{Denoiser, epsilon, predicted_x0};
 use crate::sampler::{OnStep, Sampler, Step};
 use crate::{Error, Result};
 
@@ -35,7 +35,7 @@ impl Trajectory {
             let known: Vec<String> = self.points.iter().map(|(t, _)| format!("{t}")).collect();
             Error::input(format!(
                 "the inversion has no latent at timestep {t}, only at {}; invert with the steps, the sampler and the \
-                 window of the sampling that it guides",
+                 window of the sampling that it specs",
                 known.join(", ")
             ))
         })
@@ -73,13 +73,14 @@ pub fn ddim(
     for (i, &t) in timesteps.iter().rev().enumerate() {
         let e = epsilon(kind, &denoiser.predict(&z, t)?, &z, below)?;
         let above = schedule.alpha_bar(t);
-        let x0 = predicted(&z, &e, below)?;
+        let x0 = predicted_x0(&z, &e, below)?;
         z = ((&x0 * above.sqrt())? + (e * (1.0 - above).sqrt())?)?;
         below = above;
         if timesteps.len() - i <= keep {
             points.push((t, z.clone()));
         }
-        on_step(Step { done: i + 1, of: timesteps.len(), clean: &x0 })?;
+        tracing::debug!(number = i + 1, of = timesteps.len(), timestep = t, "inverted");
+        on_step(Step { done: i + 1, of: timesteps.len(), predicted_x0: &x0 })?;
     }
     points.reverse();
     Ok(Trajectory { points })

@@ -13,8 +13,10 @@ pub mod latent;
 pub mod layout;
 pub mod models;
 pub mod pipeline;
+mod reduce;
 pub mod regions;
 pub mod sampler;
+mod sampling;
 pub mod schedule;
 
 #[cfg(feature = "cuda")]

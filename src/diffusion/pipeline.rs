@@ -1,14 +1,16 @@
 //! Whole runs: a prompt and a layout to a latent, by the models and samplers of this crate.
 //!
-//! Knows what a run is made of and how its parts fit. Knows no graph.
+//! Each run logs what it is asked for, at the level `debug`. Knows what a run is made of and how its parts fit. Knows no
+//! graph.
 
 use std::sync::Arc;
 
 use candle_core::{D, Tensor};
+use tracing::debug;
 
-use crate::denoiser::{Denoiser, Guided};
+use crate::denoiser::{CfgDenoiser, Denoiser};
 use crate::guidance::attention::{self, Layers};
-use crate::guidance::{Guidance, Guide, Moment, Run, Window};
+use crate::guidance::{BoundGuidance, GuidanceSpec, SamplingRun, StepContext, Window};
 use crate::inversion::{self, Trajectory};
 use crate::layout::{self, Bounds, GroundedPhrase};
 use crate::models::prompt::{Prompt, Sizes};
@@ -16,12 +18,12 @@ use crate::models::unet::Conditioning;
 use crate::models::{Family, Model};
 use crate::noise::Generator;
 use crate::regions::{Part, Regions};
-use crate::sampler::{Method, OnStep, Sampler};
+use crate::sampler::{OnStep, Sampler, SamplerKind};
 use crate::{Error, Result};
 
 /// What every run is told.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SamplingSettings {
     /// What to draw.
     pub prompt: Prompt,
     /// What not to draw; without one SDXL's may be zero, as the model's configuration says.
@@ -37,14 +39,14 @@ pub struct Settings {
     /// Scale of classifier-free guidance; 1 is none.
     pub cfg: f64,
     /// Sampler.
-    pub sampler: Method,
+    pub sampler: SamplerKind,
     /// η of DDIM.
     pub eta: f64,
     /// What SDXL is told of sizes; other families have no use for it.
     pub sizes: Sizes,
 }
 
-impl Settings {
+impl SamplingSettings {
     fn conditional(&self, model: &Model) -> Result<Conditioning> {
         model.condition(&model.encode_prompt(&self.prompt)?, self.width, self.height, self.sizes)
     }
@@ -77,12 +79,13 @@ impl Settings {
 /// steps the fusers are off (the paper's scheduled sampling, β = `beta`).
 pub fn gligen(
     model: &Model,
-    settings: &Settings,
+    settings: &SamplingSettings,
     layout: &[GroundedPhrase],
     slots: usize,
     beta: f64,
     on_step: OnStep,
 ) -> Result<Tensor> {
+    debug!(?settings, ?layout, slots, beta, "GLIGEN");
     if model.info.family != Family::Gligen {
         return Err(Error::input(format!(
             "a layout needs a GLIGEN model, and this one is of the family {}",
@@ -95,7 +98,7 @@ pub fn gligen(
     let (mut conditional, mut unconditional) = (settings.conditional(model)?, settings.unconditional(model)?);
     conditional.objs = Some(model.ground(layout, slots)?);
     unconditional.objs = Some(model.ground(&[], slots)?);
-    let grounded = Guided::new(model.unet()?, &conditional, &unconditional, settings.cfg)?;
+    let grounded = CfgDenoiser::new(model.unet()?, &conditional, &unconditional, settings.cfg)?;
     let ungrounded = grounded.ungrounded();
     let grounded_steps = (beta * settings.steps as f64) as usize;
     let last_grounded = sampler.timesteps().iter().take(grounded_steps).next_back().copied();
@@ -107,11 +110,17 @@ pub fn gligen(
 }
 
 /// Sampling under backward guidance, as a latent (1, 4, h, w). Without guidance: plain sampling.
-pub fn sample(model: &Model, settings: &Settings, guides: &[Arc<dyn Guide>], on_step: OnStep) -> Result<Tensor> {
+pub fn sample(
+    model: &Model,
+    settings: &SamplingSettings,
+    specs: &[Arc<dyn GuidanceSpec>],
+    on_step: OnStep,
+) -> Result<Tensor> {
+    debug!(?settings, ?specs, "sampling");
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
-    let guidance = prepared(model, settings, &sampler, guides)?;
+    let guidance = prepared(model, settings, &sampler, specs)?;
     let denoiser = denoiser(model, settings)?;
     sampler.run(&noise, &denoiser, &guidance, &mut generator, on_step)
 }
@@ -131,15 +140,16 @@ const GROUNDS: usize = 4;
 /// MultiDiffusion: [`sample`] with a prompt for each region, that of `settings` for what is in none.
 pub fn sample_regions(
     model: &Model,
-    settings: &Settings,
+    settings: &SamplingSettings,
     prompts: &RegionPrompts,
-    guides: &[Arc<dyn Guide>],
+    specs: &[Arc<dyn GuidanceSpec>],
     on_step: OnStep,
 ) -> Result<Tensor> {
+    debug!(?settings, ?prompts, ?specs, "sampling by regions");
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
-    let guidance = prepared(model, settings, &sampler, guides)?;
+    let guidance = prepared(model, settings, &sampler, specs)?;
     let bootstrapped = Window::first(prompts.bootstrap).steps(sampler.timesteps()).end;
     let bootstrap = bootstrapped.checked_sub(1).map_or(f64::INFINITY, |last| sampler.timesteps()[last]);
     let grounds = match bootstrapped {
@@ -147,7 +157,7 @@ pub fn sample_regions(
         _ => plain_grounds(model, settings, &mut Generator::new(settings.seed.wrapping_add(1)))?,
     };
 
-    let text = |prompt: &Prompt| Settings { prompt: prompt.clone(), ..settings.clone() }.conditional(model);
+    let text = |prompt: &Prompt| SamplingSettings { prompt: prompt.clone(), ..settings.clone() }.conditional(model);
     let whole = [&settings.prompt].into_iter().chain(prompts.regions.iter().map(|(prompt, _)| prompt));
     let denoisers = denoisers(model, settings, whole.map(text).collect::<Result<_>>()?)?;
     let (_, _, h, w) = noise.dims4()?;
@@ -166,7 +176,7 @@ pub fn sample_regions(
 }
 
 /// The latents of pictures of one colour each, chosen by chance.
-fn plain_grounds(model: &Model, settings: &Settings, generator: &mut Generator) -> Result<Vec<Tensor>> {
+fn plain_grounds(model: &Model, settings: &SamplingSettings, generator: &mut Generator) -> Result<Vec<Tensor>> {
     let vae = model.vae()?;
     let ground = |_| {
         let colour = generator.randn(&[1, 3, 1, 1], model.device())?.tanh()?;
@@ -176,32 +186,37 @@ fn plain_grounds(model: &Model, settings: &Settings, generator: &mut Generator) 
 }
 
 /// The guidances of this run.
-fn prepared(model: &Model, settings: &Settings, sampler: &Sampler, guides: &[Arc<dyn Guide>]) -> Result<Vec<Guidance>> {
-    let Settings { width, height, seed, .. } = *settings;
-    let run = Run { model, prompt: &settings.prompt, sampler, width, height, seed };
-    let guidance: Vec<_> = guides.iter().map(|guide| guide.prepare(&run)).collect::<Result<_>>()?;
+fn prepared(
+    model: &Model,
+    settings: &SamplingSettings,
+    sampler: &Sampler,
+    specs: &[Arc<dyn GuidanceSpec>],
+) -> Result<Vec<BoundGuidance>> {
+    let SamplingSettings { width, height, seed, .. } = *settings;
+    let run = SamplingRun { model, prompt: &settings.prompt, sampler, width, height, seed };
+    let guidance: Vec<_> = specs.iter().map(|spec| spec.bind(&run)).collect::<Result<_>>()?;
     Ok(guidance.concat())
 }
 
 /// Slots of a GLIGEN model that is given no layout: as many as it was trained with, all null.
 const NULL_SLOTS: usize = 30;
 
-fn denoiser(model: &Model, settings: &Settings) -> Result<Guided> {
+fn denoiser(model: &Model, settings: &SamplingSettings) -> Result<CfgDenoiser> {
     let conditional = settings.conditional(model)?;
     Ok(denoisers(model, settings, vec![conditional])?.remove(0))
 }
 
 /// A denoiser for each of these texts, away from the same one. The network is wanted last, and once, so that a model that
 /// makes room for it does not load it again.
-fn denoisers(model: &Model, settings: &Settings, conditional: Vec<Conditioning>) -> Result<Vec<Guided>> {
+fn denoisers(model: &Model, settings: &SamplingSettings, conditional: Vec<Conditioning>) -> Result<Vec<CfgDenoiser>> {
     let unconditional = (settings.cfg != 1.0).then(|| settings.unconditional(model)).transpose()?;
     let objs = (model.info.family == Family::Gligen).then(|| model.ground(&[], NULL_SLOTS)).transpose()?;
     let grounded = |conditioning: Conditioning| Conditioning { objs: objs.clone(), ..conditioning };
     let unconditional = unconditional.map(grounded);
     let unet = model.unet()?;
     let guided = |conditional| match &unconditional {
-        Some(unconditional) => Guided::new(unet.clone(), &grounded(conditional), unconditional, settings.cfg),
-        None => Ok(Guided::plain(unet.clone(), &grounded(conditional))),
+        Some(unconditional) => CfgDenoiser::new(unet.clone(), &grounded(conditional), unconditional, settings.cfg),
+        None => Ok(CfgDenoiser::plain(unet.clone(), &grounded(conditional))),
     };
     conditional.into_iter().map(guided).collect()
 }
@@ -214,19 +229,20 @@ fn denoisers(model: &Model, settings: &Settings, conditional: Vec<Conditioning>)
 pub fn attention_map(
     model: &Model,
     z0: &Tensor,
-    settings: &Settings,
+    settings: &SamplingSettings,
     phrase: &str,
     t: f64,
     downscale: usize,
 ) -> Result<Tensor> {
+    debug!(latent = ?z0, ?settings, phrase, timestep = t, downscale, "attention map");
     let sampler = settings.sampler(model)?;
     let positions = model.positions(&settings.prompt, phrase)?;
-    let denoiser = denoiser(model, &Settings { cfg: 1.0, ..settings.clone() })?;
+    let denoiser = denoiser(model, &SamplingSettings { cfg: 1.0, ..settings.clone() })?;
     let a = sampler.schedule().alpha_bar(t);
     let epsilon = Generator::new(settings.seed).randn(z0.dims(), z0.device())?.to_dtype(z0.dtype())?;
     let z = ((z0 * a.sqrt())? + (epsilon * (1.0 - a).sqrt())?)?;
     let kind = sampler.schedule().config.prediction_type;
-    let at = Moment { step: 0, steps: 1, t, alpha_bar: a, kind, denoiser: &denoiser };
+    let at = StepContext { step: 0, steps: 1, t, alpha_bar: a, prediction_type: kind, denoiser: &denoiser };
     let maps = Layers::Downscale(downscale).maps(&z, &at)?;
     let (h, w) = maps.first().map_or((0, 0), |map| map.size);
     let map = attention::columns(&attention::mean_map(&maps)?, &positions)?.mean(D::Minus1)?;
@@ -253,11 +269,12 @@ pub enum InversionMode {
 pub fn invert(
     model: &Model,
     z0: &Tensor,
-    settings: &Settings,
+    settings: &SamplingSettings,
     mode: InversionMode,
     window: Window,
     on_step: OnStep,
 ) -> Result<Arc<Trajectory>> {
+    debug!(latent = ?z0, ?settings, ?mode, ?window, "inversion");
     let sampler = settings.sampler(model)?;
     let keep = window.steps(sampler.timesteps()).end;
     let trajectory = match mode {

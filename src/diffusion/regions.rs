@@ -10,7 +10,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::denoiser::{Denoiser, Guided};
+use crate::denoiser::{CfgDenoiser, Denoiser};
 use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace};
 use crate::noise::Generator;
 use crate::schedule::NoiseSchedule;
@@ -18,7 +18,7 @@ use crate::schedule::NoiseSchedule;
 /// A region: its prompt's denoiser, and where it is.
 pub struct Part {
     /// Predicts by the region's prompt.
-    pub denoiser: Guided,
+    pub denoiser: CfgDenoiser,
     /// (1, 1, h, w): 1 inside, 0 outside.
     pub mask: Tensor,
     /// Whether bootstrapping shields it from what is around it: all but the ground.

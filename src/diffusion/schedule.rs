@@ -2,7 +2,8 @@
 //!
 //! Knows `scheduler_config.json` and the arithmetic of diffusers' schedulers. Knows no latent.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
@@ -32,9 +33,10 @@ pub enum TimestepSpacing {
     Trailing,
 }
 
-/// What the network predicts.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+/// What a U-Net predicts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum PredictionType {
     /// The noise ε.
     #[default]

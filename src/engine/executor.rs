@@ -349,6 +349,7 @@ impl Job {
         let Job { id, lane, key, graph, node, cx, work } = self;
         let node = graph.node(node);
         let name = node.node_type.name;
+        let _span = tracing::info_span!("node", node = %node.name, r#type = name, %key).entered();
         let start = Instant::now();
         let result = match work {
             Work::Restore { outputs } => {
@@ -361,7 +362,12 @@ impl Job {
                 outputs
             }),
         };
-        Completion { id, lane, result, duration: start.elapsed() }
+        let duration = start.elapsed();
+        match &result {
+            Ok(_) => tracing::info!(?duration, "done"),
+            Err(error) => tracing::info!(?duration, error = format_args!("{error:#}"), "failed"),
+        }
+        Completion { id, lane, result, duration }
     }
 }
 

@@ -66,6 +66,7 @@ pub use graph::{Cycle, Graph, GraphNode, Included, Link};
 pub use key::{InputMaterial, Key, Material, canonical_json};
 pub use lane::{Lane, Lanes};
 pub use links::{LinkedNode, Links};
+pub use nearest::nearest;
 pub use node::{DynNode, Effect, FetchProgress, FileRef, Node, NodeError, NodeType};
 pub use overrides::Override;
 pub use petgraph::graph::NodeIndex;

@@ -15,6 +15,11 @@ pub(crate) struct NameFinder {
     left: Cell<usize>,
 }
 
+/// Returns the candidate nearest to `name`, if one is near: see [`NameFinder::nearest`].
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    NameFinder::new().nearest(name, candidates)
+}
+
 impl NameFinder {
     pub fn new() -> NameFinder {
         NameFinder { left: Cell::new(COMPARISONS) }

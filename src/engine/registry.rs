@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use schemars::Schema;
 use serde_json::Value as Json;
 
-use crate::nearest::NameFinder;
+use crate::nearest::nearest;
 use crate::node::NodeType;
 
 /// The node types a document may use.
@@ -61,7 +61,7 @@ impl Registry {
 
     /// The type whose name was surely meant by `name`, which is none.
     pub fn nearest(&self, name: &str) -> Option<&'static str> {
-        NameFinder::new().nearest(name, self.iter().map(|entry| entry.node_type.name))
+        nearest(name, self.iter().map(|entry| entry.node_type.name))
     }
 
     /// In the order of the list.

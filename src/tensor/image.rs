@@ -7,22 +7,24 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 pub use image::RgbImage;
 use image::{ImageError, imageops};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How a picture is resized.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A resampling kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Resampling {
-    /// Nearest pixel.
+    /// The nearest pixel.
     Nearest,
-    /// Triangle kernel, widened when shrinking.
+    /// A triangle, widened when the image shrinks.
     Bilinear,
-    /// Keys' cubic (a = −0.5), widened when shrinking: PyTorch's bicubic with antialias.
+    /// Keys' cubic (a = −0.5), widened when the image shrinks: PyTorch's bicubic with antialias.
     #[default]
     Bicubic,
-    /// Lanczos with three lobes, widened when shrinking.
+    /// Lanczos with three lobes, widened when the image shrinks.
     Lanczos,
 }
 

@@ -4,7 +4,6 @@
 //! formats. Does not know what the tensors are.
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -64,10 +63,11 @@ impl Checkpoint {
     ///
     /// Errors if the file is not whole, or of another kind; what it is instead is said where it can be seen.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        if begins_as_json(path)? {
-            return Self::open_shards(path);
+        let map = map(path)?;
+        if begins_as_json(&map) {
+            return Self::open_shards(path, &map);
         }
-        let (part, format, texts) = Part::open(path)?;
+        let (part, format, texts) = Part::of(map, path)?;
         Ok(Checkpoint { label: path.display().to_string(), format, index: None, parts: vec![part], texts })
     }
 
@@ -78,15 +78,15 @@ impl Checkpoint {
         Ok(Checkpoint { label: label.into(), format, index: None, parts, texts })
     }
 
-    fn open_shards(index: &Path) -> Result<Checkpoint> {
+    /// Opens the shards that the `text` of an index names.
+    fn open_shards(index: &Path, text: &[u8]) -> Result<Checkpoint> {
         let label = index.display().to_string();
         let broken = |what: String| Error::Weights(format!("{label}: {what}"));
-        let length = std::fs::metadata(index).map_err(Error::io(index))?.len();
-        if length > LONGEST_INDEX {
+        let length = text.len();
+        if length as u64 > LONGEST_INDEX {
             return Err(broken(format!("an index of {length} bytes is none")));
         }
-        let text = std::fs::read(index).map_err(Error::io(index))?;
-        let map: Index = serde_json::from_slice(&text)
+        let map: Index = serde_json::from_slice(text)
             .map_err(|e| broken(format!("no index of a sharded checkpoint ({e}): it needs a `weight_map`")))?;
         let mut names: Vec<&String> = map.weight_map.values().collect();
         names.sort();
@@ -169,15 +169,14 @@ impl Checkpoint {
 
 impl Part {
     fn open(path: &Path) -> Result<(Part, &'static str, HashMap<String, String>)> {
+        Part::of(map(path)?, path)
+    }
+
+    /// The part that this mapped file is.
+    fn of(map: Mmap, path: &Path) -> Result<(Part, &'static str, HashMap<String, String>)> {
         let label = path.display().to_string();
-        let file = std::fs::File::open(path).map_err(Error::io(path))?;
-        if file.metadata().map_err(Error::io(path))?.len() == 0 {
-            return Err(Error::Weights(format!("{label}: an empty file; fetch or copy it again")));
-        }
-        // SAFETY: the mapping is read-only; as with every memory-mapped checkpoint, another process that truncates the
-        // file while it is mapped can fault this one.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         let (tensors, format, texts) = directory(&map, &label)?;
+        tracing::info!(path = label, format, tensors = tensors.len(), bytes = map.len(), "opened weights");
         Ok((Part { bytes: Bytes::Mapped(map), path: Some(path.into()), tensors }, format, texts))
     }
 
@@ -186,12 +185,21 @@ impl Part {
     }
 }
 
-/// Whether a file is JSON by its beginning: a brace, and no zero as in the number that a safetensors file begins with.
-fn begins_as_json(path: &Path) -> Result<bool> {
-    let mut beginning = Vec::new();
+/// Maps a file into memory.
+fn map(path: &Path) -> Result<Mmap> {
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    file.take(8).read_to_end(&mut beginning).map_err(Error::io(path))?;
-    Ok(beginning.first() == Some(&b'{') && !beginning.contains(&0))
+    if file.metadata().map_err(Error::io(path))?.len() == 0 {
+        return Err(Error::Weights(format!("{}: an empty file; fetch or copy it again", path.display())));
+    }
+    // SAFETY: the mapping is read-only; as with every memory-mapped checkpoint, another process that truncates the file
+    // while it is mapped can fault this one.
+    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
+}
+
+/// Whether a file is JSON, by its first bytes: a brace, and no zero as in the length that a safetensors file begins with.
+fn begins_as_json(file: &[u8]) -> bool {
+    let beginning = &file[..file.len().min(8)];
+    beginning.first() == Some(&b'{') && !beginning.contains(&0)
 }
 
 /// The directory of a file's content, its format, and the texts that it carries.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lays out a CUDA toolkit in a folder, from Python packages: no GPU, no driver and no root needed.
-# usage: tools/cuda/home.sh DIR [VERSION]       VERSION of the toolkit, 13.0.2 unless told
+# Sets up a CUDA toolkit in a folder from Python packages. Needs no GPU, no driver and no root.
+# usage: tools/cuda/home.sh DIR [VERSION]       VERSION of the toolkit, by default 13.0.2
 # Then: . DIR/env.sh && cargo build --release --features cuda,cudnn        (see docs/cuda.md)
 set -euo pipefail
 
@@ -13,7 +13,7 @@ done
 mkdir -p "$home"
 home=$(cd "$home" && pwd)
 
-# 1. NVIDIA's packages, in an environment of their own. The compiler, its headers, the libraries to link with.
+# 1. NVIDIA's packages, in a virtual environment: the compiler, its headers, and the libraries to link with.
 if [ ! -x "$home/packages/bin/python" ]; then
     python3 -m venv "$home/packages"
 fi
@@ -21,9 +21,9 @@ fi
     "cuda-toolkit[nvcc,cudart,cccl,cublas,curand,nvrtc,crt,nvvm]==$version" "nvidia-cudnn-cu$major"
 nvidia=$(echo "$home"/packages/lib/python3*/site-packages/nvidia)
 toolkit=$nvidia/cu$major
-[ -x "$toolkit/bin/nvcc" ] || { echo "home.sh: no nvcc in $toolkit: the packages of $version lie elsewhere" >&2; exit 1; }
+[ -x "$toolkit/bin/nvcc" ] || { echo "home.sh: no nvcc in $toolkit: the packages of $version have another layout" >&2; exit 1; }
 
-# 2. The folders under which builds look for them, and the names without a version that linkers ask for.
+# 2. The folders in which builds look for them, and the unversioned library names that linkers need.
 rm -rf "$home"/{bin,include,nvvm,lib,lib64}
 mkdir -p "$home/include" "$home/lib/stubs"
 ln -s "$toolkit/bin" "$toolkit/nvvm" "$home/"
@@ -35,7 +35,7 @@ for library in cudart cublas cublasLt curand nvrtc cudnn; do
     ln -sfn "$versioned" "$home/lib/lib$library.so"
 done
 
-# 3. The packages have no driver. One to link with: every function that cuda.h names, each of which fails.
+# 3. The packages contain no driver. This makes a stub to link with: every function of cuda.h, each of which fails.
 "$home/packages/bin/python" - "$toolkit/include/cuda.h" > "$home/lib/stubs/cuda.c" <<'PYTHON'
 import re, sys
 
@@ -49,7 +49,7 @@ for name in sorted(names):
 PYTHON
 gcc -shared -fPIC -w -fno-builtin -Wl,-soname,libcuda.so.1 -o "$home/lib/stubs/libcuda.so" "$home/lib/stubs/cuda.c"
 
-# 4. What a build has to know.
+# 4. The environment variables of a build.
 cat > "$home/env.sh" <<ENV
 export CUDA_HOME='$home' CUDA_PATH='$home'
 export PATH="\$CUDA_HOME/bin:\$PATH"

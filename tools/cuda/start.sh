@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A program built with CUDA, on a machine without: it starts, falls back, and says what is missing. Drivers and libraries
-# that are not there are made up. Needs gcc and readelf; no GPU.
+# Tests a program built with CUDA on a machine without: it starts, falls back to the CPU, and reports what is missing.
+# Missing drivers and libraries are replaced by stubs. Needs gcc and readelf; no GPU.
 # usage: tools/cuda/start.sh PROGRAM
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -9,7 +9,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 faults=0
 
-# expect WHAT CODE TEXT COMMAND…: its exit code, and a text that its stderr has (or, after !, has not)
+# expect WHAT CODE TEXT COMMAND…: expects an exit code, and a text that stderr contains (or, after !, does not contain)
 expect() {
     local what=$1 code=$2 text=$3 said got fine=1
     shift 3
@@ -24,7 +24,7 @@ expect() {
     faults=$((faults + 1))
 }
 
-# Made-up libraries in $folder/NAME: a driver of a version with a number of devices, and the rest, empty.
+# Writes stub libraries to $folder/NAME: a driver with a version and a number of devices; the others are empty.
 driver() {
     mkdir -p "$folder/$1"
     gcc -shared -fPIC -o "$folder/$1/libcuda.so.1" -x c - <<C

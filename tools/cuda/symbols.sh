@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lists every symbol of CUDA's libraries that a build with `cuda,cudnn` imports, as src/tensor/cuda/symbols.s.
 # usage: tools/cuda/symbols.sh [TARGET/PROFILE] > src/tensor/cuda/symbols.s
-# Run it after a new candle or cudarc, or where a build brings CUDA's libraries back into `readelf -d`.
+# Run it after an update of candle or cudarc, or if `readelf -d` shows CUDA's libraries again.
 set -euo pipefail
 target=${1:-target/debug}
 shopt -s nullglob

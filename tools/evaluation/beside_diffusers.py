@@ -1,8 +1,10 @@
-"""Layout accuracy of every method through the lsregen binary, beside diffusers' reference run on the same layouts and seeds.
+"""Layout accuracy of every method with the lsregen binary, compared with a reference run on diffusers' networks.
 
-For each random layout of the shapes world, `lsregen run beside_diffusers.yaml` draws all methods' pictures in one go; the detector
-of models/shapes/recipe scores them. Without --ours-only the reference run (models/shapes/recipe/reference.py) draws the
-same layouts, is scored the same way, and the differences are printed: of the scores, and of the pictures in levels of 255.
+For each random layout of the shapes world, `lsregen run beside_diffusers.yaml` generates the images of all methods in one run,
+and the detector of models/shapes/recipe scores them. Without --ours-only, the reference run
+(models/shapes/recipe/reference.py) generates images for the same layouts and seeds and is scored in the same way. The
+differences of the scores, and of the images in levels of 255, are printed.
+
 
 Made with torch 2.15, diffusers 0.39, transformers 4.57, scipy.
 usage: beside_diffusers.py --out DIR [--binary target/release/lsregen] [--count 100] [--world-seed 21] [--ours-only]
@@ -26,7 +28,7 @@ from score import line, read, score, truth
 
 
 def draw(binary, layout, out, settings):
-    """All methods' pictures of one layout."""
+    """Generates the images of all methods for one layout."""
     values = settings | {"prompt": layout["prompt"], "boxes": layout["boxes"], "seed_small": layout["seed_small"],
               "seed_large": layout["seed_large"], "id": f"{layout['id']:04}"}
     sets = [x for name, value in values.items() for x in ("--set", f"{name}={json.dumps(value)}")]

@@ -1,10 +1,12 @@
-"""Layout accuracy and picture quality of LSReGen, of its settings, and of its rivals, on the built-in world.
+"""Layout accuracy and image quality of LSReGen, its settings and other methods, on the built-in world.
 
-For each layout `lsregen run` draws one graph that holds all methods (methods.py), so that what they share is made once. Half
-of the layouts have one object, half two or three. Pictures are scored by the detector of models/shapes/recipe, and by their
-distance in look to the renderer's own (quality.py). Pictures that are there are neither drawn nor looked at again.
+For each layout, `lsregen run` runs one graph that contains all methods (methods.py), so that shared results are computed
+once. Half of the layouts have one object, the other half two or three. Images are scored by the detector of
+models/shapes/recipe and by their distance to the renderer's own images (quality.py). Existing images are neither generated
+nor scored again.
 
-Defaults are chosen on the set `tune`, and reported on the set `test`, whose layouts and seeds are others.
+Defaults are chosen on the set `tune` and reported on the set `test`, which has other layouts and seeds.
+
 
 Made with torch 2.15, numpy 2.4, scipy, pillow.
 usage: evaluate.py --out DIR [--set test] [--count 100] [--methods rivals grid around others further] [--around .5 .2 ddim]
@@ -36,12 +38,12 @@ from quality import SIZE, Quality
 from score import truth
 from world import caption, render, sample_scene
 
-WORLDS = {"test": 21, "tune": 77}  # their seeds; that of the reference pictures is 5
+WORLDS = {"test": 21, "tune": 77}  # their seeds; the seed of the reference images is 5
 REFERENCES = 400
 
 
 def scenes(count, seed):
-    """Scenes of the world's own distribution, every other one of those with one object, the rest of those with more."""
+    """Returns scenes of the world's own distribution, alternately with one object and with more."""
     rng, kept = random.Random(seed), ([], [])
     while min(map(len, kept)) < (count + 1) // 2:
         ground, objs = sample_scene(rng)
@@ -50,7 +52,7 @@ def scenes(count, seed):
 
 
 def layouts(count, seed):
-    """As models/shapes/recipe/reference.py writes them, of these scenes. Each has seeds of its own."""
+    """Returns the layouts of these scenes in the form of models/shapes/recipe/reference.py, each with its own seeds."""
     out = []
     for i, (ground, objs) in enumerate(scenes(count, seed)):
         boxes = [{"phrase": f"a {color} {shape}", "box": list(box)} for color, shape, box in objs]
@@ -59,11 +61,11 @@ def layouts(count, seed):
     return out
 
 
-# ---- Drawing ----
+# ---- Generating ----
 
 
 def usable(binary, wanted):
-    """The methods whose nodes the binary has, tried on a graph each."""
+    """Returns the methods whose nodes the binary has, by checking a graph of each."""
     boxes = [{"phrase": "a red circle", "box": [0.2, 0.2, 0.6, 0.6]}]
     layout = {"id": 0, "prompt": "a red circle on sand", "seed_small": 0, "seed_large": 0, "boxes": boxes}
 
@@ -83,7 +85,7 @@ def usable(binary, wanted):
 
 
 def draw(binary, layout, wanted, folder):
-    """Draws the pictures of a layout that are not there. A method that fails leaves its error in `<id>.failed`."""
+    """Generates the missing images of a layout. A method that fails leaves its error in `<id>.failed`."""
     place = lambda name, kind: folder / "pictures" / name / f"{layout['id']:04}.{kind}"
     done = lambda name: place(name, "png").exists() or place(name, "failed").exists()
     missing = {name: nodes for name, nodes in wanted.items() if not done(name)}
@@ -127,18 +129,18 @@ def draw_all(binary, batch, wanted, folder, workers):
 
 
 def read(path):
-    """(3, H, W) in [-1, 1], in the picture's own size: what the detector sees."""
+    """Returns the input of the detector: (3, H, W) in [-1, 1], at the image's own size."""
     return np.asarray(Image.open(path).convert("RGB"), np.float32).transpose(2, 0, 1) / 127.5 - 1
 
 
 def enlarged(path):
-    """(3, 256, 256): small pictures are enlarged before their quality is looked at."""
+    """Returns (3, 256, 256): small images are enlarged before their quality is measured."""
     image = Image.open(path).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     return np.asarray(image, np.float32).transpose(2, 0, 1) / 127.5 - 1
 
 
 def look(folder, batch, measure):
-    """What is seen in a method's pictures: {"found": {id: detections}, "quality": figures a level, of the pictures counted}."""
+    """Scores a method's images: {"found": {id: detections}, "quality": a value per level, over the counted images}."""
     kept = folder / "seen.json"
     seen = json.loads(kept.read_text()) if kept.exists() else {"found": {}, "counted": [], "quality": []}
     paths = {layout["id"]: path for layout in batch if (path := folder / f"{layout['id']:04}.png").exists()}
@@ -155,7 +157,7 @@ PARTS = {"one": lambda n: n == 1, "more": lambda n: n > 1, "all": lambda n: True
 
 
 def accuracy(found, asked):
-    """Figures of one set, and mAP@.5 of it drawn anew, whose draws are the same for all methods: so differences can be judged."""
+    """Returns the scores of one set, and the mAP@.5 of its bootstrap samples. All methods share the same samples, so that differences can be judged."""
     rng, draws = random.Random(0), []
     for _ in range(100):
         at = [rng.randrange(len(asked)) for _ in asked]
@@ -165,7 +167,7 @@ def accuracy(found, asked):
 
 
 def judge(folder, batch, measure):
-    """All figures of a method; a picture that could not be drawn has no objects."""
+    """Returns all scores of a method. A failed image counts as one without objects."""
     seen = look(folder, batch, measure)
     found = {i: [(c, s, tuple(box), score) for c, s, box, score in dets] for i, dets in seen["found"].items()}
     out = {"pictures": len(seen["counted"]), "quality": None, "quality_by_level": seen["quality"]}
@@ -191,7 +193,7 @@ def judge_one(job):
 
 
 def judge_all(folder, batch, names, workers):
-    """Figures of each method, after those of the renderer's own pictures of the same layouts."""
+    """Returns the scores of each method, after those of the renderer's own images of the same layouts."""
     renderer = folder / "pictures" / "renderer"
     renderer.mkdir(parents=True, exist_ok=True)
     for layout in batch:
@@ -205,7 +207,7 @@ def judge_all(folder, batch, names, workers):
 
 
 def seconds(folder):
-    """Median seconds of a picture by method, with all that it needs but the loading of models, on one core."""
+    """Returns the median seconds per image of each method on one core, including everything that it needs except loading models."""
     path, times = folder / "seconds.jsonl", {}
     for line in path.read_text().splitlines() if path.exists() else []:
         for name, value in json.loads(line)["seconds"].items():
@@ -214,7 +216,7 @@ def seconds(folder):
 
 
 def compare(results):
-    """Standard errors, and by how much each method is behind LSReGen's best in mAP@.5 over all layouts."""
+    """Adds standard errors, and how far each method is behind the best LSReGen in mAP@.5 over all layouts."""
     best = max((name for name in results if name.startswith("lsregen")), key=lambda name: results[name]["all"]["map50"], default=None)
     draws = {name: {part: np.array(r[part].pop("draws")) for part in PARTS if part in r} for name, r in results.items()}
     for name, r in results.items():
@@ -227,7 +229,7 @@ def compare(results):
 
 
 def table(results):
-    """Markdown, a line a method."""
+    """Returns a Markdown table with one line per method."""
     lines = ["| method | mAP@.5, one object | mAP@.5, two or three | found / asked | quality ↓ | seconds |", "|---|--:|--:|--:|--:|--:|"]
     for name, r in results.items():
         cell = lambda part: f"{r[part]['map50']:.3f} ± {r[part]['error50']:.3f}" if part in r else ""

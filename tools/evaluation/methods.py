@@ -1,26 +1,27 @@
-"""The methods that are compared, as nodes of one graph a layout. What several methods share, GLIGEN's picture above all,
-stands in the graph once. Knows node types and settings; runs nothing.
+"""The compared methods, as nodes of one graph per layout.
 
-A method is a function of a `Graph` that adds its nodes and gives the name of the node whose picture counts. Some methods
-make sense around one setting of LSReGen only, such as masks and `auto`.
+A result that several methods share, such as GLIGEN's image, is one node of the graph. This module knows node types and
+settings; it runs nothing. A method is a function of a `Graph` that adds its nodes and returns the name of the node whose
+image counts. Some methods, such as masks and `auto`, only make sense around one setting of LSReGen.
+
 """
 import json
 
-CFG_SMALL, CFG_LARGE = 3.0, 2.0  # what each built-in model draws best with; see docs/evaluation.md
-MAPS = 2  # the built-in models' maps of 8² and 16² take the place of the published 16² of 64²: half of the latent's side
+CFG_SMALL, CFG_LARGE = 3.0, 2.0  # the best scale for each built-in model; see docs/evaluation.md
+MAPS = 2  # selects maps of half the latent's side (8² and 16² in the built-in models) instead of the published 16² of 64²
 BEST = (0.5, 0.4, "ddim")  # LSReGen's setting that won on the set `tune`: see docs/evaluation.md
 STRENGTHS, FRACTIONS, INVERSIONS = (0.1, 0.25, 0.5, 0.75, 1.0), (0.05, 0.1, 0.2, 0.4), ("ddim", "noise")
 
 
 class Graph:
-    """Nodes of one layout. A node that is added twice is there once."""
+    """The nodes of one layout. A node that is added twice is kept once."""
 
     def __init__(self, layout):
         self.layout, self.nodes = layout, {}
         self.prompt, self.ground = layout["prompt"], layout["prompt"].rsplit(" on ", 1)[1]
 
     def add(self, type, **fields):
-        """The name of the node of this type and these fields."""
+        """Adds a node of this type with these fields, unless it exists, and returns its name."""
         node = {"type": type, **fields}
         for name, known in self.nodes.items():
             if known == node:
@@ -62,7 +63,7 @@ class Graph:
         self.add("SaveImage", image=image, path=f"{name}/{self.layout['id']:04}.png")
 
     def needed(self, name):
-        """The nodes that a saved method's picture needs, save the models."""
+        """Returns the nodes that the saved image of a method needs, except models."""
         path = f"{name}/{self.layout['id']:04}.png"
         out, look = set(), [n for n, node in self.nodes.items() if node.get("path") == path]
         while look:
@@ -75,12 +76,12 @@ class Graph:
         return out
 
     def text(self):
-        """The graph as a file; JSON is YAML too."""
+        """Returns the text of the graph as JSON, which is YAML too."""
         return json.dumps({"lsregen": 1, "about": f"layout {self.layout['id']}: {self.prompt}", "nodes": self.nodes}, indent=1) + "\n"
 
 
 def lsregen(w, fraction, mode, cfg=CFG_LARGE, boxes=False, **fields):
-    """LSReGen, of strength w or "auto". With `boxes` the layout's boxes are told to the guidance."""
+    """LSReGen with strength w or "auto". With `boxes`, the guidance gets the layout's boxes."""
     sampling = {"cfg": cfg} | ({"eta": fields.pop("eta")} if "eta" in fields else {})
 
     def nodes(g):
@@ -93,8 +94,8 @@ def lsregen(w, fraction, mode, cfg=CFG_LARGE, boxes=False, **fields):
 
 
 def attention(type, large, sampling={}, **fields):
-    """BoxDiff or layout-guidance, on the model that it was made for (Stable Diffusion, here `small` without boxes) or on the
-    large one."""
+    """BoxDiff or layout-guidance, on the kind of model that it was made for (Stable Diffusion, here `small` without boxes) or
+    on the large one."""
 
     def nodes(g):
         guidance = g.add(type, layout=g.boxes(), **fields)
@@ -104,7 +105,7 @@ def attention(type, large, sampling={}, **fields):
 
 
 def multidiffusion(whole=False, **fields):
-    """The rest is drawn by the ground's name alone, or by the whole prompt."""
+    """MultiDiffusion. The prompt outside the boxes names the background only or, with `whole`, is the whole prompt."""
 
     def nodes(g):
         words = {"prompt": g.prompt if whole else f"on {g.ground}", "region_prompt": f"{{phrase}} on {g.ground}"}
@@ -114,11 +115,11 @@ def multidiffusion(whole=False, **fields):
 
 
 def reference(type="ReferenceImage", **fields):
-    """Guidance by GLIGEN's enlarged picture through another node than Invert."""
+    """Guidance by GLIGEN's enlarged image through another node than Invert."""
     return lambda g: g.sample_large(g.add(type, image=g.enlarged(), **fields), width=256, height=256)
 
 
-# DemoFusion's skip residual on the enlarged picture. Its dilated sampling and its renormalisation are left out.
+# DemoFusion's skip residual on the enlarged image, without its dilated sampling and its renormalisation.
 demofusion = reference(strength=1.0, window=1.0, schedule="demofusion", shared_noise=True)
 
 
@@ -145,9 +146,9 @@ GRID = {name_of(w, f, m): lsregen(w, f, m) for w in STRENGTHS for f in FRACTIONS
 
 
 def around(w, fraction, mode):
-    """Variations of one strength and inversion, in several shares of the steps: in the boxes alone, with hard and with soft edges,
-    and of a strength that follows the boxes, everywhere and in them alone; with chance noise in the share given: that which
-    the sampling starts from."""
+    """Variations of one strength and inversion with several shares of guided steps: masked to the boxes, with hard and with soft
+    edges; `auto` strength, with and without a mask. With `mode: noise` in the given share: the noise that the sampling starts
+    from."""
     out = {}
     for f in sorted({0.1, 0.2, fraction}):
         out[name_of(w, f, mode, " boxes")] = lsregen(w, f, mode, boxes=True)
@@ -159,8 +160,8 @@ def around(w, fraction, mode):
 
 
 def others(w, fraction, mode):
-    """One setting of LSReGen, and the rivals, with other scales of classifier-free guidance than the usual ones, and
-    MultiDiffusion's choices."""
+    """One setting of LSReGen, and the other methods, with other scales of classifier-free guidance than the default ones; and
+    MultiDiffusion's settings."""
     out = {name_of(w, fraction, mode, f" cfg={c:g}"): lsregen(w, fraction, mode, cfg=c) for c in (1.0, 3.0, 4.0, 5.0)}
     out |= {f"xl cfg={c:g}": lambda g, c=c: g.sample_large(cfg=c) for c in (1.0, 3.0, 4.0, 5.0)}
     out |= {f"sd cfg={c:g}": lambda g, c=c: g.sample_small(cfg=c) for c in (2.0, 7.5)}
@@ -179,8 +180,7 @@ def others(w, fraction, mode):
 
 
 def further():
-    """What else the framework offers for the same end: other extractors of the same picture, and LSReGen's strength spread
-    otherwise over the steps."""
+    """Alternatives within the framework: other extractors of the same image, and other schedules of LSReGen's strength."""
     out = {"xl eta=1": lambda g: g.sample_large(eta=1.0)}
     for n in (2, 4, 8):
         for f in (0.2, 0.4, 0.6):
@@ -204,7 +204,7 @@ def further():
 
 
 def graph(layout, methods):
-    """The graph that draws these methods' pictures of a layout."""
+    """Returns the graph that generates the images of these methods for a layout."""
     g = Graph(layout)
     for name, nodes in methods.items():
         g.save(name, nodes(g))

@@ -1,14 +1,16 @@
-"""How far pictures are from the renderer's own in look: the sliced Wasserstein distance of patches at several scales.
+"""Image quality: the distance of images to the renderer's own, as the sliced Wasserstein distance of patches at several scales.
 
-It needs no trained network. As published (Karras et al. 2018, "Progressive Growing of GANs", section 5): 7 × 7 patches of
-each level of a Laplacian pyramid, projected on random directions, the two sets' projections sorted and compared. Two
-things are done otherwise. Patches are normalised by the mean and spread of each channel of the *renderer's* pictures alone,
-where the published code normalises each set by its own, and so sees neither a change of colour nor one of contrast. And the
-number of patches is the same for every set, however many pictures it has.
+The measure needs no trained network. It follows Karras et al. 2018, "Progressive Growing of GANs", section 5: 7 × 7 patches
+of each level of a Laplacian pyramid are projected on random directions, and the sorted projections of the two sets are
+compared. There are two differences. Patches are normalised by the mean and standard deviation of each channel of the
+*renderer's* images only; the published code normalises each set by its own, and therefore sees neither a change of colour
+nor one of contrast. And the number of patches is the same for every set, however many images it has.
 
-Figures are a thousand times the distance; lower is better; the floor is what the renderer's own pictures get. Numpy alone.
+Values are 1000 times the distance. Lower is better, and the renderer's own images set the floor. The module itself needs
+numpy only.
 
-usage: quality.py      what it makes of pictures that are spoilt in known ways (needs torch for the renderer and autoencoder)
+usage: quality.py      prints the values of images that are degraded in known ways (needs torch for renderer and autoencoder)
+
 """
 import numpy as np
 
@@ -18,7 +20,7 @@ KERNEL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
 def blur(x, axis, gain=1.0):
-    """The binomial kernel along one axis, with the border reflected."""
+    """Applies the binomial kernel along one axis, with a reflected border."""
     pad = [(0, 0)] * x.ndim
     pad[axis] = (2, 2)
     padded, n = np.pad(x, pad, mode="reflect"), x.shape[axis]
@@ -37,7 +39,7 @@ def up(x):
 
 
 def pyramid(x):
-    """The Laplacian levels of pictures (n, 3, SIZE, SIZE), finest first; the last holds what remains."""
+    """Returns the Laplacian levels of images (n, 3, SIZE, SIZE), finest first; the last level is the low-pass residual."""
     out = []
     for _ in range(LEVELS - 1):
         smaller = down(x)
@@ -47,7 +49,7 @@ def pyramid(x):
 
 
 def patches(pictures, seed):
-    """A level's random patches each, (PATCHES, 3, 7, 7), taken from the pictures in turn."""
+    """Returns random patches of each level, (PATCHES, 3, 7, 7), distributed evenly over the images."""
     rng = np.random.default_rng(seed)
     levels = [[] for _ in range(LEVELS)]
     for i, picture in enumerate(pictures):
@@ -60,7 +62,7 @@ def patches(pictures, seed):
 
 
 class Quality:
-    """The distance to a set of reference pictures (n, 3, 256, 256) in [-1, 1]."""
+    """The distance to a set of reference images (n, 3, 256, 256) in [-1, 1]."""
 
     def __init__(self, reference):
         rng = np.random.default_rng(1)
@@ -77,7 +79,7 @@ class Quality:
         return np.sort(((p - mean) / spread).reshape(len(p), -1) @ directions, axis=0)
 
     def __call__(self, pictures):
-        """The distance at each level, finest first."""
+        """Returns the distance at each level, finest first."""
         found = patches(pictures, 3)
         return [1e3 * float(np.abs(self.project(p, level) - known).mean()) for p, (level, known) in zip(found, self.levels)]
 

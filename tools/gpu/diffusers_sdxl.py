@@ -1,8 +1,9 @@
-"""diffusers' SDXL pipeline on the pictures of sdxl.yaml, and what the device can do: the rival of measure.py.
+"""Times diffusers' SDXL pipeline on the images of sdxl.yaml, and the peak throughput of the device, for measure.py.
 
 usage: diffusers_sdxl.py MODEL --device cuda|cpu --dtype bf16|f32 --sizes 1024x1024,… --steps 4,24 [--ceiling N]
-Prints one JSON line: for each size the seconds of each number of steps, peak bytes, FLOPs of a step; the ceilings.
-`seconds` are sampling and decoding, after a warm-up, with the device's work waited for. TF32 is off.
+Prints one JSON line: for each size, the seconds of each number of steps, the peak bytes and the FLOPs of a step; and the
+peak throughput. `seconds` cover sampling and decoding, after a warm-up and with the device synchronised. TF32 is off.
+
 """
 import argparse
 import json
@@ -29,7 +30,7 @@ def timed(device, f):
 
 
 def ceilings(device, dtype, n):
-    """FLOP/s of a square matrix product and bytes/s of a copy (read and written), the best of five each."""
+    """Measures the FLOP/s of a square matrix product and the bytes/s of a copy (reads and writes), the best of five each."""
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     c = torch.empty_like(a)
     rounds = 10
@@ -40,7 +41,7 @@ def ceilings(device, dtype, n):
 
 
 def flops(unet, width, height):
-    """Of the U-Net for both halves of classifier-free guidance, counted on shapes alone."""
+    """Counts the FLOPs of the U-Net for both halves of classifier-free guidance, from shapes alone."""
     with torch.device("meta"):
         net = type(unet).from_config(unet.config)
         c = net.config
@@ -60,7 +61,7 @@ def main():
     p.add_argument("--variant")
     p.add_argument("--sizes", required=True)
     p.add_argument("--steps", required=True)
-    p.add_argument("--ceiling", type=int, default=8192, help="side of the matrices whose product is timed")
+    p.add_argument("--ceiling", type=int, default=8192, help="size of the square matrices whose product is timed")
     a = p.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     dtype = DTYPES[a.dtype]
@@ -68,7 +69,7 @@ def main():
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(a.device)
-    # A VAE that overflows is decoded in f32, as ours is.
+    # An autoencoder that overflows decodes in f32, as in lsregen.
     result = {"torch": torch.__version__, "sizes": {}, "weights": sum(w.nbytes for w in pipe.unet.parameters())}
     result["ceilings"] = ceilings(a.device, dtype, a.ceiling)
     for size in a.sizes.split(","):

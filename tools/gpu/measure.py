@@ -1,9 +1,11 @@
-"""The GPU's measurements, as one table: see run.sh, which calls this. Needs nothing but Python itself.
+"""Measures on a GPU and prints one table; called by run.sh. Needs only Python's standard library.
 
-1. graphs/lsregen.yaml on the CPU and on CUDA, both in f32: relative differences of the two latents that are sampled.
-2. SDXL at each size on the device: seconds a step (the difference of a long and a short run, over the steps between, so
-   that loading, text and decoding fall out), peak memory of the device (nvidia-smi, less what was in use before).
-3. The same by diffusers where PyTorch is installed, with what a matrix product and a copy reach on this device.
+1. graphs/lsregen.yaml on the CPU and on CUDA, both in f32: the relative differences of the two sampled latents.
+2. SDXL at each size on the device: seconds per step (the difference of a long and a short run divided by the difference of
+   their steps, which cancels loading, text encoding and decoding), and the peak memory of the device (by nvidia-smi, minus
+   the memory in use before).
+3. The same with diffusers if PyTorch is installed, and the throughput of a matrix product and of a copy on this device.
+
 """
 import argparse
 import array
@@ -35,7 +37,7 @@ def run(command, what):
 
 
 def used():
-    """Bytes in use on the first device, or None where nvidia-smi is not."""
+    """Returns the bytes in use on the first device, or None without nvidia-smi."""
     try:
         text = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"],
                               capture_output=True, text=True, check=True).stdout
@@ -45,7 +47,7 @@ def used():
 
 
 class Peak:
-    """The most memory of the device in use within a `with`, above what was in use before."""
+    """The peak memory of the device within a `with`, above what was in use before."""
 
     def __enter__(self):
         self.before, self.most, self.over = used(), 0, threading.Event()
@@ -66,14 +68,14 @@ class Peak:
 
 
 class Program:
-    """lsregen, run by its command."""
+    """The lsregen binary."""
 
     def __init__(self, binary):
         self.binary = binary
         self.options = {option for option in TOOLS if option in run([binary, "run", "--help"], "lsregen")}
 
     def run(self, graph, device, out, dtype=None, values=()):
-        """Seconds of each node."""
+        """Runs a graph and returns the seconds of each node."""
         command = [self.binary, "run", graph, "--device", device, "--no-cache", "--quiet", "--events", "jsonl",
                    "--output-dir", out]
         if dtype and "--dtype" in self.options:
@@ -85,7 +87,7 @@ class Program:
 
 
 def latent(path):
-    """The numbers of a latent's file: one f32 tensor."""
+    """Returns the values of a latent file, which holds one f32 tensor."""
     data = Path(path).read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     entry = json.loads(data[8:8 + length])["latent"]
@@ -102,7 +104,7 @@ def difference(a, b):
 
 
 def same_everywhere(program, device, folder):
-    """Rows of the first part: relative difference of each latent."""
+    """Returns the rows of the first part: the relative difference of each latent."""
     text = (ROOT / "graphs/lsregen.yaml").read_text()
     extra = ("  gpu_small: { type: SaveLatent, latent: layout.latent, path: small.safetensors }\n"
              "  gpu_large: { type: SaveLatent, latent: sample, path: large.safetensors }\n")
@@ -127,13 +129,13 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bin", required=True)
     p.add_argument("--model", required=True, help="a diffusers folder of SDXL")
-    p.add_argument("--variant", help="of the folder's files, for diffusers: fp16")
+    p.add_argument("--variant", help="variant of the folder's files, for diffusers, such as fp16")
     p.add_argument("--device", default="cuda")
     p.add_argument("--dtype", default="bf16")
     p.add_argument("--sizes", default="1024x1024,1920x1440")
     p.add_argument("--steps", default="4,24")
     p.add_argument("--ceiling", default="8192")
-    p.add_argument("--python", default=sys.executable, help="the Python that has torch and diffusers")
+    p.add_argument("--python", default=sys.executable, help="a Python with torch and diffusers")
     a = p.parse_args()
     start = time.time()
     program = Program(a.bin)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go, as one table; under 10 minutes where the program is built.
+# Runs everything that needs a GPU and prints one table; takes under 10 minutes if the program is already built.
 # usage: tools/gpu/run.sh            on a machine with an NVIDIA GPU
 #        tools/gpu/run.sh --dry      the same steps on the CPU with the built-in models, to test this script
 # Settings, from the environment:
-#   LSREGEN_BIN   a program built with --features cuda,cudnn; else it is built here (see docs/cuda.md)
-#   SDXL          a diffusers folder of SDXL; else one of full size with random weights is made (7 GB)
-#   PYTHON        a Python with numpy, and with torch and diffusers for the comparison; python3 unless told
+#   LSREGEN_BIN   a program built with --features cuda,cudnn; without it, the script builds one (see docs/cuda.md)
+#   SDXL          a diffusers folder of SDXL; without it, the script makes one of full size with random weights (7 GB)
+#   PYTHON        a Python with numpy, and with torch and diffusers for the comparison; by default python3
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -39,7 +39,7 @@ if [ -z "$program" ]; then
         program=target/release/lsregen
     fi
 fi
-[ -x "$program" ] || die "$program is no program"
+[ -x "$program" ] || die "$program is not executable"
 "$program" --version
 
 measure=("$python" tools/gpu/measure.py --bin "$program" --python "$python")
@@ -48,17 +48,17 @@ if [ -n "$dry" ]; then
     exit
 fi
 
-# Says at once what is wrong with the device, before gigabytes are written.
+# Reports problems with the device before gigabytes are written.
 "$program" run tools/gpu/sdxl.yaml --device cuda --no-cache --quiet --output-dir "$scratch" || die "CUDA cannot be used"
 
 model=${SDXL:-}
 variant=()
 if [ -z "$model" ]; then
-    [ -f tools/weights/full_size.py ] || die "no tools/weights/full_size.py to make a model with: name one in SDXL"
+    [ -f tools/weights/full_size.py ] || die "tools/weights/full_size.py, which makes the model, is missing: name a model in SDXL"
     "$python" -c 'import numpy' 2> /dev/null || die "making a model needs numpy in $python"
     model=$scratch/sdxl-fp16
     "$python" tools/weights/full_size.py --make sdxl-fp16 "$model" || die "the model could not be made"
 fi
-[ -d "$model/unet" ] || die "$model is no diffusers folder: it has no unet/"
+[ -d "$model/unet" ] || die "$model is not a diffusers folder: it has no unet/"
 [ ! -f "$model/unet/diffusion_pytorch_model.fp16.safetensors" ] || variant=(--variant fp16)
 "${measure[@]}" --model "$model" --device cuda --dtype bf16 "${variant[@]}"

@@ -1,4 +1,4 @@
-"""Time of `lsregen check` on each faulty graph of tests/faults, from process start to exit: the best of some runs each.
+"""Times `lsregen check` on each erroneous graph of tests/faults, from process start to exit; the best of several runs each.
 
 usage: check.py [--binary target/release/lsregen] [--runs 5]
 """

@@ -1,8 +1,10 @@
-"""Decoding a large picture: lsregen's autoencoder beside diffusers', whole and tiled. Prints two tables.
+"""Decodes a large image with lsregen's autoencoder and with diffusers', whole and tiled. Prints two tables.
 
-The first: seconds of the decoding and largest memory of the process, SDXL's autoencoder at full size with random
-weights in f32, each side in a process of its own, in turns. The second: how far a decoding in parts is from that of the
-whole latent, in steps of 8-bit pictures, on the built-in autoencoder and a picture of which no part is like another.
+The first table gives the seconds of the decoding and the peak memory of the process, for SDXL's autoencoder at full size
+with random weights in f32; each side runs in a process of its own, alternately. The second gives the difference between
+decoding in parts and decoding the whole latent, in levels of 8-bit images, for the built-in autoencoder and an image whose
+parts all differ.
+
 
 Made with torch 2.15, diffusers 0.39. The binary: cargo build --release -p lsregen-diffusion --example decode
 usage: decode.py [--binary target/release/examples/decode] [--size 1920 1440] [--whole] [--only ours|theirs|differences]
@@ -24,7 +26,7 @@ SDXL = dict(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_
 
 
 def rival(mode, width, height):
-    """In a process of its own: decodes noise by diffusers, whole or tiled, and prints the seconds."""
+    """Decodes noise with diffusers, whole or tiled, and prints the seconds. Runs in a process of its own."""
     import torch
     from diffusers import AutoencoderKL
     torch.manual_seed(0)
@@ -83,7 +85,7 @@ def differences(a):
             timed([a.binary, f"model={ROOT / 'models/shapes/xl'}", f"latent={folder}/z.safetensors",
                    f"save={folder}/picture.safetensors", f"numbers={numbers}"])
             return load_file(f"{folder}/picture.safetensors")["picture"]
-        # Bands of 64 rows at full size, as many as a picture of 1920×1440 gets.
+        # Bands of 64 rows at full size, as for an image of 1920×1440.
         mine, bands = ours("whole"), ours(1024 * 32 * 64)
     print("| 1024×768 in parts, of 255 | mean | largest |\n|---|--:|--:|")
     for name, d in [("lsregen, bands", bands - mine), ("diffusers, tiles of 256", tiled - whole),
@@ -96,7 +98,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--binary", type=Path, default=ROOT / "target/release/examples/decode")
     p.add_argument("--size", type=int, nargs=2, default=(1920, 1440))
-    p.add_argument("--whole", action="store_true", help="also without parts; some 12 GB each at 1920×1440")
+    p.add_argument("--whole", action="store_true", help="also decode the whole at once; some 12 GB each at 1920×1440")
     p.add_argument("--only", choices=("ours", "theirs", "differences"))
     p.add_argument("--rival", choices=("tiled", "whole"), help=argparse.SUPPRESS)
     a = p.parse_args()

@@ -1,4 +1,4 @@
-"""The default graph (graphs/lsregen.yaml) on diffusers' own networks, as lean as it can be written: the rival of speed.py.
+"""The default graph (graphs/lsregen.yaml) on diffusers' own networks, as lean as possible: the other side of speed.py.
 
 Imports only what it uses, loads the same weights as f32, batches both halves of classifier-free guidance, and makes the
 same network calls as lsregen: GLIGEN 20 steps, decode, bicubic upsampling, encode, DDIM inversion 20 steps, 20 guided

@@ -1,11 +1,13 @@
-"""Gradients through a U-Net and an autoencoder's decoder at growing picture sizes: memory with everything kept, and with
-every block computed again; time beside torch's autograd through diffusers. Prints two tables and draws a plot.
+"""Memory and time of gradients through a U-Net and an autoencoder's decoder at growing image sizes, with all activations kept
+and with every block recomputed (rematerialisation), beside torch's autograd through diffusers. Prints two tables and a plot.
 
-Every measurement is a process of its own: the built-in SDXL-like model in f32, the gradient of the sum of the result with
-respect to the latent; the most memory over that before the first gradient. torch's weights are frozen, too. Times are
-the least of some rounds, of the processor (all threads together: that bears neighbours) and by the clock.
+Every measurement is a process of its own. It takes the gradient of the sum of the output with respect to the latent, through
+the built-in SDXL-like model in f32; torch's weights are frozen too. Memory is the peak above what was in use before the first
+gradient. Times are the smallest of several rounds, as CPU time (of all threads, which other processes disturb less) and as
+wall-clock time.
 
-Fails if the memory of checkpointed gradients grows by more than half of what that of kept ones grows by.
+Fails if the memory of recomputed gradients grows by more than half as much as that of kept ones.
+
 
 Made with torch 2.15, diffusers 0.39, matplotlib 3.  The binary: cargo build --release -p lsregen-diffusion --example gradient_memory
 usage: gradient.py [--binary PATH] [--unet 256 … 1536] [--decoder 256 …] [--rounds 2] [--threads N] [--plot docs/gradient-memory.svg] [--only ours]
@@ -22,11 +24,11 @@ from speed import timed
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-MODES = {"kept": "everything kept", "again": "every block computed again"}
+MODES = {"kept": "everything kept", "again": "every block recomputed"}
 
 
 def rival(part, pixels, mode, rounds):
-    """In a process of its own: the same gradient by torch."""
+    """Takes the same gradient with torch. Runs in a process of its own."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -42,7 +44,7 @@ def rival(part, pixels, mode, rounds):
     net = cls.from_pretrained(ROOT / "models/shapes/xl" / folder).float().requires_grad_(False)
     if mode == "again":
         net.enable_gradient_checkpointing()
-        net.train()  # it checkpoints only then; there is no dropout
+        net.train()  # checkpointing is active in training mode only; there is no dropout
     side = pixels // 8
     z = torch.randn(1, 4, side, side, requires_grad=True)
     added = {"text_embeds": torch.randn(1, 64), "time_ids": torch.full((1, 6), float(pixels))}
@@ -64,7 +66,7 @@ def rival(part, pixels, mode, rounds):
 
 
 def measured(text):
-    """(seconds, seconds of the processor, MiB)"""
+    """Returns (wall-clock seconds, CPU seconds, MiB)."""
     return tuple(float(re.search(rf"\b{key} ([\d.]+)", text)[1]) for key in ("seconds", "cpu_seconds", "peak_mib"))
 
 
@@ -94,7 +96,7 @@ def main():
     p.add_argument("--decoder", type=int, nargs="*", default=(256, 512, 768, 1024))
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--plot", type=Path, default=ROOT / "docs/gradient-memory.svg")
-    p.add_argument("--threads", type=int, help="of both sides; all cores by default. One bears neighbours best")
+    p.add_argument("--threads", type=int, help="threads of both sides; all cores by default. With 1, other processes disturb least")
     p.add_argument("--only", choices=("ours",))
     p.add_argument("--rival", nargs=3, help=argparse.SUPPRESS)
     a = p.parse_args()

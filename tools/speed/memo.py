@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What a second process costs: a cold run against one that finds everything known.
+"""Compares a cold run with a second process that finds everything cached.
 
     cargo build --release && python tools/speed/memo.py [--rounds 7]
 
-Times whole processes, start to exit, on graphs/lsregen.yaml with an empty cache, and again with the cache that this run
-left: in the same place; from another working directory; with the nodes renamed; with the picture deleted. No node may run
-in any of these: it is checked by the events.
+Times whole processes, start to exit, on graphs/lsregen.yaml: with an empty cache, and again with the cache of that run, in
+the same folder, from another working directory, with the nodes renamed, and with the PNG file deleted. No node may run again;
+the events are checked for this.
+
 """
 
 import argparse
@@ -21,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def run(graph, cache, folder, cwd):
-    """Seconds that the process took, and the nodes that it ran."""
+    """Returns the seconds of the process and the nodes that it ran."""
     events = cache.parent / "events.jsonl"
     command = [ROOT / "target/release/lsregen", "run", graph, "--device", "cpu", "--quiet", "--cache-dir", cache]
     command += ["--output-dir", folder, "--events", events]
@@ -46,7 +47,7 @@ def main():
             renamed = place / "renamed.yaml"
             text = graph.read_text().split("\noutputs:")[0] + "\n"
             for name in ("small", "large", "layout", "up", "z0", "invert", "sample", "image", "save"):
-                # Where the node is declared, and where it is linked to.
+                # The declaration of the node, and the links to it.
                 text = re.sub(rf"^  {name}:", f"  {name}_2:", text, flags=re.M)
                 text = re.sub(rf"((?:model|image|latent|layout|small): |\[){name}(?=[\s,.\]}}])", rf"\1{name}_2", text)
             renamed.write_text(text)

@@ -1,7 +1,7 @@
-"""Single operations beside PyTorch's: the same shapes, the same machine, all cores, in turns; prints a table of ratios.
+"""Times single operations beside PyTorch's, alternately, with the same shapes and all cores. Prints a table of ratios.
 
 Runs src/tensor/benches/ops.rs (criterion) and, in this process, the same operations in torch, round by round, and
-compares the least medians. With --plain candle's own form of each operation is timed too, which takes a while.
+compares the smallest medians. --plain also times candle's own form of each operation, which takes a while.
 
 Made with torch 2.15.  usage: ops.py [--rounds 3] [--threads N] [--plain] [FILTER]   (FILTER: a regular expression over names)
 """
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def torch_form(name):
-    """The operation that a benchmark's name stands for; beside weights in half precision, torch's in f32."""
+    """Returns torch's form of the operation that a benchmark's name describes; for half-precision weights, torch's in f32."""
     kind, *rest = re.sub("^(half|brain)_", "", name).split(" ")
     ints = [int(i) for i in re.findall(r"\d+", " ".join(rest))]
     if kind == "conv":
@@ -44,7 +44,7 @@ def torch_form(name):
 
 
 def time_torch(f):
-    """Median seconds of a call, over 0.6 s of calls after 0.2 s of them."""
+    """Returns the median seconds of a call, over 0.6 s of calls after 0.2 s of warm-up."""
     with torch.inference_mode():
         end, times = time.perf_counter() + .2, []
         while not times or time.perf_counter() < end:
@@ -59,7 +59,7 @@ def time_torch(f):
 
 
 def cargo_bench(pattern):
-    """Median seconds by name of the benchmarks that match."""
+    """Returns the median seconds of the matching benchmarks, by name."""
     out = subprocess.run(["cargo", "bench", "-q", "-p", "lsregen-tensor", "--bench", "ops", "--",
                           "--output-format", "bencher", pattern], cwd=ROOT, capture_output=True, text=True)
     if out.returncode:

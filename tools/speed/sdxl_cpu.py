@@ -1,16 +1,17 @@
-"""SDXL at full size on the CPU, lsregen beside diffusers in one run: memory and time.
+"""Memory and time of SDXL at full size on the CPU: lsregen and diffusers in one run.
 
     sdxl_cpu.py --model FOLDER [--binary target/release/lsregen] [--dtype bf16] [--only step,decode] [--small]
 
-`step`: one guided step (classifier-free guidance, both halves) of 1024×1024 and its decode, prompt to PNG. Bound: 16 GiB.
-`decode`: a latent of 1920×1440 to PNG. Bound: 6 GiB. Ours is `lsregen run --dtype bf16 --no-cache` on a graph written
-here; theirs is diffusers' pipeline in bf16, with its autoencoder as the pipeline has it (bf16 stays bf16; only f16 is
-upcast), and once more tiled (`enable_tiling`). Prints seconds from process start to exit, the largest resident memory as the
-system accounts for the finished process (mapped pages of the weights included), ratios, and how far the pictures are apart,
-in levels of 255: the same weights and the same noise must give nearly the same picture.
+`step`: one step at 1024×1024 with both halves of classifier-free guidance, and its decoding; from prompt to PNG. Limit:
+16 GiB. `decode`: a latent of 1920×1440 to PNG. Limit: 6 GiB. Our side is `lsregen run --dtype bf16 --no-cache` on a graph
+written here. The other side is diffusers' pipeline in bf16, with its autoencoder as the pipeline has it (bf16 stays bf16; only
+f16 is upcast), and once more tiled (`enable_tiling`). Prints the seconds from process start to exit, the peak resident memory
+as the system accounts for the finished process (including mapped pages of the weights), ratios, and the difference of the
+images in levels of 255: the same weights and the same noise must give nearly the same image.
 
-FOLDER is SDXL base in diffusers' layout, f32, f16 or bf16; without a download, random weights do:
-`python tools/weights/full_size.py --make sdxl-fp16 FOLDER` (7 GB). `--small` runs all of it on the built-in shapes/xl.
+FOLDER is SDXL base in diffusers' layout, in f32, f16 or bf16. Random weights work too, without a download:
+`python tools/weights/full_size.py --make sdxl-fp16 FOLDER` (7 GB). `--small` runs everything on the built-in shapes/xl.
+
 
 Needs torch 2.15, diffusers 0.39, transformers 4.57; 16 GiB of memory.
 """
@@ -30,7 +31,7 @@ BOUNDS = {"step": 16.0, "decode": 6.0}
 
 
 def graph(case, folder, latent, size):
-    """Our side of a case, as YAML (which JSON is)."""
+    """Returns the graph of a case as JSON, which is YAML too."""
     nodes = {"xl": {"type": "LoadModel", "model": str(folder)}}
     if case == "step":
         nodes["latent"] = {"type": "SDXLSample", "model": "xl", "prompt": PROMPT, "seed": SEED, "steps": 1, "cfg": CFG,
@@ -43,7 +44,7 @@ def graph(case, folder, latent, size):
 
 
 def child(case, folder, latent, size, out):
-    """diffusers' side of a case. Prints one JSON line of seconds."""
+    """Runs a case with diffusers. Prints one JSON line of seconds."""
     import numpy as np, torch
     from PIL import Image
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline
@@ -68,7 +69,7 @@ def child(case, folder, latent, size, out):
             pipe.set_progress_bar_config(disable=True)
             done("load")
             width, height = size
-            # The noise that lsregen draws: f32, then scaled by the scheduler as the pipeline does.
+            # The same noise as lsregen: f32, then scaled by the scheduler as in the pipeline.
             noise = torch.randn(1, 4, height // 8, width // 8, generator=torch.Generator().manual_seed(SEED))
             z = pipe(PROMPT, num_inference_steps=1, guidance_scale=CFG, width=width, height=height, latents=noise.bfloat16(),
                      output_type="latent").images
@@ -85,7 +86,7 @@ def child(case, folder, latent, size, out):
     print(json.dumps(stages))
 
 
-# A process starts with its parent's memory in its account: so a small parent starts it, not this script, which has torch.
+# A child inherits its parent's peak memory in the system's accounting, so a small launcher starts it, not this script with torch.
 LAUNCHER = """
 import os, sys, time
 start = time.perf_counter()
@@ -95,7 +96,7 @@ print(os.waitstatus_to_exitcode(status), time.perf_counter() - start, usage.ru_m
 
 
 def timed(command):
-    """(wall seconds, peak GiB, what it printed) of a command that must succeed."""
+    """Returns (wall-clock seconds, peak GiB, output) of a command that must succeed."""
     with tempfile.TemporaryFile("w+") as log, tempfile.NamedTemporaryFile("r") as result:
         subprocess.run([sys.executable, "-I", "-S", "-c", LAUNCHER, result.name, *map(str, command)], stdout=log, stderr=log, check=True)
         status, seconds, memory = result.read().split()
@@ -107,7 +108,7 @@ def timed(command):
 
 
 def distance(a, b):
-    """Mean and largest difference of two pictures in levels."""
+    """Returns the mean and the largest difference of two images, in levels."""
     import numpy as np
     from PIL import Image
     a, b = (np.asarray(Image.open(p).convert("RGB"), np.int32) for p in (a, b))
@@ -125,10 +126,10 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", type=Path)
     p.add_argument("--binary", type=Path, default=ROOT / "target/release/lsregen")
-    p.add_argument("--dtype", default="bf16", help="lsregen's; empty to leave the option out")
+    p.add_argument("--dtype", default="bf16", help="lsregen's --dtype; an empty value omits the option")
     p.add_argument("--only", default="step,decode")
     p.add_argument("--small", action="store_true")
-    p.add_argument("--keep", type=Path, help="a folder for the pictures")
+    p.add_argument("--keep", type=Path, help="a folder in which to keep the images")
     p.add_argument("--child", nargs=6, help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.child:
@@ -159,7 +160,7 @@ def main():
                 mean, most = distance(work / f"{case}-ours.png", out)
                 print(f"  {'diffusers' + (', tiled' if form == 'tiled' else ''):18}{other:9.1f} s{their_memory:8.2f} GiB"
                       f"{'':13}{stages}\n  {'ratio':18}{seconds / other:9.2f}  {memory / their_memory:8.2f}"
-                      f"      pictures apart by {mean:.2f} levels on average, {most} at most", flush=True)
+                      f"      images differ by {mean:.2f} levels on average, {most} at most", flush=True)
 
 
 if __name__ == "__main__":

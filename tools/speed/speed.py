@@ -1,7 +1,8 @@
-"""The default graph: lsregen beside diffusers, in turns, on the same weights in f32 with all cores. Prints the ratios.
+"""Times the default graph with lsregen and diffusers, alternately, on the same weights in f32 with all cores. Prints ratios.
 
-Whole: wall time from process start to PNG, and the largest resident memory, as the system accounts for the finished
-process. Sampling: the network calls alone (GLIGEN, inversion, guided sampling), by each side's own clock.
+Whole: wall-clock time from process start to PNG, and the peak resident memory as the system accounts for the finished
+process. Sampling: the network calls alone (GLIGEN, inversion, guided sampling), as timed by each side itself.
+
 
 Made with torch 2.15, diffusers 0.39, transformers 4.57.
 usage: speed.py [--binary target/release/lsregen] [--rounds 5]
@@ -23,7 +24,7 @@ GRAPH = ROOT / "graphs/lsregen.yaml"
 
 
 def timed(command):
-    """(wall seconds, peak MiB, what it printed on both streams) of a command that must succeed."""
+    """Returns (wall-clock seconds, peak MiB, output of both streams) of a command that must succeed."""
     with tempfile.TemporaryFile("w+") as log:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -46,7 +47,7 @@ def ours(binary, folder):
 def theirs(folder):
     seconds, memory, text = timed([sys.executable, HERE / "diffusers_run.py", GRAPH, f"{folder}/theirs.png"])
     stages = json.loads(text.splitlines()[-1])
-    # GLIGENLayout decodes its picture as well; the last decoding is another node's.
+    # GLIGENLayout includes the decoding of its image; the last decoding is another node's.
     return seconds, memory, stages["gligen"] + stages["invert"] + stages["sample"]
 
 
@@ -56,7 +57,7 @@ def main():
     p.add_argument("--rounds", type=int, default=5)
     a = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        ours(a.binary, folder), theirs(folder)  # files into the page cache
+        ours(a.binary, folder), theirs(folder)  # loads the files into the page cache
         rounds = [(ours(a.binary, folder), theirs(folder)) for _ in range(a.rounds)]
     print(f"{'medians of ' + str(a.rounds) + ' rounds':24}{'lsregen':>10}{'diffusers':>12}{'ratio':>9}")
     for i, (name, unit) in enumerate([("whole", "s"), ("peak memory", "MiB"), ("sampling", "s")]):

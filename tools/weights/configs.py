@@ -1,7 +1,8 @@
-"""The repositories around the weights: configurations as the public ones have them, and a tokenizer of CLIP's full size.
+"""The configurations of the public repositories, and a tokenizer of CLIP's full size.
 
-Knows the configurations of Stable Diffusion 1.4, GLIGEN on top of it, and SDXL base; asks diffusers and transformers for
-the names and shapes that follow (modules on the meta device: no memory). Knows nothing of tensors' values or file forms.
+Has the configurations of Stable Diffusion 1.4, of GLIGEN on top of it, and of SDXL base. The names and shapes that follow come
+from diffusers and transformers (modules on the meta device, which need no memory). Values and file formats are elsewhere.
+
 """
 import itertools
 import json
@@ -32,12 +33,12 @@ VAE = {
     "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "latent_channels": 4,
     "layers_per_block": 2, "norm_num_groups": 32, "out_channels": 3,
 }
-# Stable Diffusion 1.4 names no scaling factor: 0.18215 is the default.
+# Stable Diffusion 1.4 has no scaling factor in its config; 0.18215 is the default.
 SD1_VAE = VAE | {"_diffusers_version": "0.2.2", "sample_size": 512}
 SDXL_VAE = VAE | {"_diffusers_version": "0.20.0.dev0", "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True}
 FIX_VAE = SDXL_VAE | {"_diffusers_version": "0.18.0.dev0", "sample_size": 512, "force_upcast": False}
 
-# `eos_token_id: 2` is a mistake that the public files carry; transformers then takes the largest id, 49407, as the end.
+# `eos_token_id: 2` is a mistake in the public files; transformers then uses the largest id, 49407, as the end.
 TEXT = {
     "architectures": ["CLIPTextModel"], "attention_dropout": 0.0, "bos_token_id": 0, "dropout": 0.0, "eos_token_id": 2,
     "hidden_act": "quick_gelu", "hidden_size": 768, "initializer_factor": 1.0, "initializer_range": 0.02,
@@ -73,11 +74,11 @@ SDXL_INDEX = {
 SD1 = {"unet": SD1_UNET, "vae": SD1_VAE, "text_encoder": TEXT, "scheduler": PNDM}
 FAMILIES = {
     "sd1": SD1,
-    # The public GLIGEN repository says StableDiffusionPipeline and PNDM: what it is stands in the U-Net's attention_type.
+    # The public GLIGEN repository declares StableDiffusionPipeline and PNDM; only the U-Net's attention_type shows GLIGEN.
     "gligen": SD1 | {"unet": SD1_UNET | {"attention_type": "gated"}},
     "sdxl": {"unet": SDXL_UNET, "vae": SDXL_VAE, "text_encoder": TEXT, "text_encoder_2": TEXT_2, "scheduler": EULER},
 }
-# Which list of public names and shapes each component must match.
+# The list of public names and shapes that each component must match.
 KEYS = {
     "sd1": {"unet": "sd14-unet", "vae": "sd-vae", "text_encoder": "clip-l-text"},
     "gligen": {"unet": "sd14-gligen-unet", "vae": "sd-vae", "text_encoder": "clip-l-text"},
@@ -86,12 +87,12 @@ KEYS = {
 
 
 def components(family):
-    """The parts of a family that have weights."""
+    """Returns the components of a family that have weights."""
     return [c for c in FAMILIES[family] if c != "scheduler"]
 
 
 def shapes(family, component):
-    """{name: shape} of a component's tensors, in the order in which its module registers them."""
+    """Returns {name: shape} of a component's tensors, in the order in which its module registers them."""
     import torch, diffusers, transformers
     config = FAMILIES[family][component]
     with torch.device("meta"):
@@ -103,10 +104,10 @@ def shapes(family, component):
 
 
 def vocabulary():
-    """49408 tokens in CLIP's order (bytes, bytes that end a word, merges, two special ones) and their 48894 merges.
+    """Returns 49408 tokens in CLIP's order (bytes, bytes at the end of a word, merges, two special ones) and their 48894 merges.
 
-    The public vocabulary is not to be had without a download: here every pair and triple of letters is a token, with and
-    without the end of a word, and as many fours as it takes.
+    The public vocabulary would need a download. Here, every pair and triple of letters is a token, within and at the end of a
+    word, and as many groups of four as are needed.
     """
     from transformers.models.clip.tokenization_clip import bytes_to_unicode
     letters = "etaoinshrdlcumwfgypbvkjxqz"
@@ -134,7 +135,7 @@ def write_tokenizer(folder, pad):
 
 
 def write_configs(folder, family):
-    """All of a diffusers folder but the weights."""
+    """Writes everything of a diffusers folder except the weights."""
     folder = Path(folder)
     parts = FAMILIES[family]
     for name, config in parts.items():

@@ -1,11 +1,13 @@
-"""What diffusers makes of fixed inputs with a model of any form that it reads: the rival of `examples/probe.rs`, with its interface.
+"""Computes the outputs of fixed inputs with diffusers, for a model in any format that diffusers reads. Has the interface of `examples/probe.rs`.
 
     diffusers_probe.py --inputs IN.safetensors --outputs OUT.safetensors --model PATH
         [--vae PATH] [--gligen PATH] [--config FOLDER] --dtype f32|bf16|f16
 
-PATH is a diffusers folder (safetensors, fp16 variant, sharded, .bin) or, with `--config` naming a folder of the same
-configurations, a single file in the original layout; `--gligen` puts the pruned file's grounding on top of a folder. One network is in memory at a time. Inputs that are absent are left
-out, and so are networks that the folder lacks. The inputs, all of batch 1:
+PATH is a diffusers folder (safetensors, fp16 variant, sharded, .bin) or a single file in the original layout; for a file,
+`--config` names a folder with the same configurations. `--gligen` adds the grounding of the pruned file to a folder. One
+network is in memory at a time. Missing inputs are skipped, and so are networks that the folder lacks. The inputs, all with
+batch size 1:
+
 
     unet.latent unet.t unet.context [unet.pooled unet.time_ids] [gligen.boxes gligen.masks gligen.embeddings]  ->  unet.output
     vae.latent (scaled)  ->  vae.decoded           vae.picture (-1 to 1)  ->  vae.encoded (the mean, scaled)
@@ -22,7 +24,7 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 def stored_half(path):
-    """Whether a file, or the first of a folder, is safetensors of half precision."""
+    """Returns whether a file, or the first file of a folder, is safetensors in half precision."""
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     if not files or files[0].suffix != ".safetensors":
         return False
@@ -32,7 +34,7 @@ def stored_half(path):
 
 
 def widen(net, dtype):
-    """Computes in `dtype` with weights that stay as they are: each layer's are cast while it runs. Values are the same."""
+    """Lets a network compute in `dtype` with its weights as they are: each layer casts its own while it runs. The values are the same."""
     def before(layer, _):
         layer.kept = dict(layer._parameters)
         layer._parameters.update({n: p.to(dtype) for n, p in layer.kept.items() if p is not None})
@@ -48,7 +50,7 @@ def widen(net, dtype):
 
 
 def load(cls, a, part):
-    """A network that computes in the asked dtype. In f32, weights of half precision are not doubled in memory."""
+    """Loads a network that computes in the requested dtype. In f32, half-precision weights are not widened in memory."""
     path = Path(a.vae if part == "vae" and a.vae else a.model)
     if a.dtype == "f32" and stored_half(path / part if (path / part).is_dir() else path):
         return widen(load_as(cls, a, part, torch.float16), torch.float32)
@@ -56,7 +58,7 @@ def load(cls, a, part):
 
 
 def load_as(cls, a, part, dtype):
-    """A network from a folder, a single file, or the file of one network in either form."""
+    """Loads a network from a folder, a single file, or the file of one network in either layout."""
     path, options = Path(a.model), {"torch_dtype": dtype}
     if part == "vae" and a.vae:
         path = Path(a.vae)
@@ -75,7 +77,7 @@ def load_as(cls, a, part, dtype):
 
 
 def with_grounding(cls, a):
-    """A folder's U-Net with the tensors of the pruned GLIGEN file, which has the original's names."""
+    """Loads a folder's U-Net with the tensors of the pruned GLIGEN file, which has the names of the original layout."""
     import configs, original
     bare = load_as(cls, a, "unet", DTYPES[a.dtype]).state_dict()
     with torch.device("meta"):

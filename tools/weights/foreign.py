@@ -1,8 +1,9 @@
-"""What public pickles hold beside tensors: objects of other packages, under those packages' names, without the packages.
+"""The objects of other packages that public pickles contain beside tensors, made without those packages.
 
-Stable Diffusion's first .ckpt files carry the trainer's state: a class of pytorch_lightning as a key, and a number of numpy's.
-GLIGEN's carry the variables of an omegaconf object (its own loader reads `config_dict["_content"]`). A reader that is to be of
-use must get past them without running them.
+Stable Diffusion's first .ckpt files contain the state of the trainer: a class of pytorch_lightning as a key, and a numpy
+scalar. GLIGEN's contain the variables of an omegaconf object (its own loader reads `config_dict["_content"]`). A useful reader
+must skip them without executing anything.
+
 """
 import sys
 import types
@@ -13,7 +14,7 @@ import numpy as np
 
 
 def named(module, name):
-    """An empty class that pickle writes as `module.name`."""
+    """Returns an empty class that pickle writes as `module.name`."""
     made = type(name, (), {"__module__": module})
     parts = module.split(".")
     for i in range(1, len(parts) + 1):
@@ -29,7 +30,7 @@ def instance(cls, **state):
 
 
 def lightning():
-    """The training state beside `state_dict`."""
+    """Returns the training state beside `state_dict`."""
     checkpoint = named("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")
     return {"epoch": 23, "global_step": 470000, "pytorch-lightning_version": "1.4.2",
             "callbacks": {checkpoint: {"monitor": "val/loss_simple_ema", "best_model_score": np.float64(0.15), "best_model_path": "", "dirpath": ""}},
@@ -37,7 +38,7 @@ def lightning():
 
 
 def omegaconf(content):
-    """`vars()` of an omegaconf object of plain dictionaries and values."""
+    """Returns the `vars()` of an omegaconf object of plain dictionaries and values."""
     config, leaf = named("omegaconf.dictconfig", "DictConfig"), named("omegaconf.nodes", "AnyNode")
     inner, outer = named("omegaconf.base", "Metadata"), named("omegaconf.base", "ContainerMetadata")
 

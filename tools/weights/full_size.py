@@ -1,23 +1,24 @@
-"""Checkpoints of full size with random weights, in each form in which people own them; and our program beside diffusers on each.
+"""Makes checkpoints of full size with random weights in each common format, and compares lsregen with diffusers on them.
 
-    full_size.py --make KIND DIR            writes one kind into DIR, or all of a family (sd1, gligen, sdxl) into DIR/KIND
-    full_size.py --check KIND DIR           has diffusers load what was made, and compares every tensor bit for bit
+    full_size.py --make KIND DIR            writes one kind to DIR, or all of a family (sd1, gligen, sdxl) to DIR/KIND
+    full_size.py --check KIND DIR           loads the files with diffusers and compares every tensor bit for bit
     full_size.py --compare [KIND…] --bin COMMAND --dir DIR [--dtypes f32,bf16]
     full_size.py --list
 
-Making checks every name and shape against ../shared/reference/keys (`--keys`), lists of the public checkpoints.
+--make compares every name and shape with ../shared/reference/keys (`--keys`), lists of the public checkpoints.
 
-Comparing takes one kind after the other: makes it, has diffusers check it, computes U-Net, autoencoder and text encoders of
-fixed random inputs with diffusers (on the diffusers folder of the same weights) and with COMMAND, prints errors, size, time
-and peak memory, and deletes it. COMMAND is our probe, as a binary (`cargo build --release -p lsregen-diffusion --example probe`
-makes target/release/examples/probe; memory is that of the process started), or `diffusers_probe.py` in its place, to test this
-script. Errors are ‖ours − theirs‖ / ‖theirs‖ with theirs
-in f32; the largest over all outputs, and the U-Net's. Aims: 1e-4 for f32, 2e-2 for bf16 and f16. `by itself` is diffusers' own
-error in that dtype. `to folder` is the error against our own output on the folder.
+--compare takes one kind after the other. It makes the files; checks them with diffusers; computes the outputs of U-Net,
+autoencoder and text encoders on fixed random inputs, with diffusers (on the diffusers folder of the same weights) and with
+COMMAND; prints errors, size, time and peak memory; and deletes the files. COMMAND is our probe
+(`cargo build --release -p lsregen-diffusion --example probe` builds target/release/examples/probe; the memory is that of the
+started process), or `diffusers_probe.py`, to test this script. Errors are ‖ours − theirs‖ / ‖theirs‖ with theirs in f32: the
+largest over all outputs, and that of the U-Net. Aims: 1e-4 for f32, 2e-2 for bf16 and f16. `by itself` is diffusers' own error
+in that dtype. `to folder` is the error relative to our own output on the folder.
 
-`equal` is how many tensors diffusers found as they were meant: it loads each kind by itself where it can. Where it cannot,
-parts of it do: its conversions are run on GLIGEN's own pickle and on the pruned file, whose forms it does not read; and pickles
-with classes of other packages (foreign.py), which it refuses, are read by torch.
+`equal` is the number of tensors that diffusers loads with the intended values. Where diffusers cannot load a kind itself, its
+parts are used: its conversions run on GLIGEN's own pickle and on the pruned file, whose formats it does not read; pickles with
+classes of other packages (foreign.py), which it refuses, are read by torch.
+
 
 Needs torch 2.15, diffusers 0.39, transformers 4.57; no network. Disk: 14 GB for SDXL in f32, 7 GB in f16, at most 5 GB for the
 others. Memory: 8 GiB to check SDXL, 11 GiB to compute with it in f32 (its weights are mapped), at most 6 GiB for the others.
@@ -49,14 +50,14 @@ AIMS = {"f32": 1e-4, "bf16": 2e-2, "f16": 2e-2}
 
 @dataclass
 class Kind:
-    """A form of a checkpoint. `base` is the diffusers folder of the same weights."""
+    """A format of a checkpoint. `base` is the diffusers folder of the same weights."""
     name: str
     family: str
     half: bool
     base: str
     form: str
-    refused: str = ""  # why our program should refuse it, where it should
-    foreign: bool = False  # whether a pickle has what public ones have beside tensors
+    refused: str = ""  # why our program should refuse it, if it should
+    foreign: bool = False  # whether a pickle contains objects of other packages, as public ones do
 
     def dtype(self):
         return F16 if self.half else F32
@@ -87,7 +88,7 @@ KINDS = {k.name: k for k in [
 ]}
 
 
-# ---- what is in a file
+# ---- the contents of a file
 
 @cache
 def shapes(family, component):
@@ -95,17 +96,17 @@ def shapes(family, component):
 
 
 def source(family, component):
-    """The name under which a component's weights are drawn: GLIGEN is Stable Diffusion 1.4 and more."""
+    """Returns the name that seeds a component's weights. GLIGEN contains those of Stable Diffusion 1.4."""
     return f"{'sd1' if family == 'gligen' else family}/{component}"
 
 
 def renamed(family, component, names, dtype, prefix="", drawn=None):
-    """Entries of a component under the names that `names` (of original.py) gives them."""
+    """Yields the entries of a component under the names that `names` (of original.py) maps them to."""
     of = shapes(family, component)
     drawn = drawn or source(family, component)
     for name, parts, join in names(list(of)):
         make = lambda parts=parts, join=join: join(*(tensor(drawn, p, of[p]) for p in parts))
-        # The shape after joining, without making anything: on arrays that hold no numbers of their own.
+        # The shape after joining, computed on broadcast arrays that need no memory.
         shape = join(*(np.broadcast_to(np.float32(0), of[p]) for p in parts)).shape
         yield Entry(prefix + name, shape, make, dtype)
 
@@ -124,12 +125,12 @@ def positions(prefix):
 
 
 def is_grounding(name):
-    """Whether a tensor is one of those that GLIGEN adds."""
+    """Returns whether a tensor is one of those that GLIGEN adds."""
     return ".fuser." in name or name.startswith("position_net.")
 
 
 def single_file(family, dtype):
-    """All entries of a checkpoint in its original layout."""
+    """Returns all entries of a checkpoint in the original layout."""
     def part(component, names, prefix):
         return list(renamed(family, component, names, dtype, prefix))
     entries = part("unet", original.unet, "model.diffusion_model.") + part("vae", original.vae, "first_stage_model.")
@@ -146,7 +147,7 @@ def single_file(family, dtype):
 # ---- writing
 
 def make(kind, folder):
-    """Writes a kind; returns the options by which a program is told of it."""
+    """Writes a kind; returns the options with which a program loads it."""
     folder.mkdir(parents=True, exist_ok=True)
     family, dtype = kind.family, kind.dtype()
     if kind.form in ("folder", "sharded", "bin"):
@@ -190,7 +191,7 @@ def make(kind, folder):
 
 
 def make_component(kind, component, folder):
-    """The weights of one folder of a diffusers repository."""
+    """Writes the weights of one folder of a diffusers repository."""
     text = component.startswith("text_encoder")
     stem = ("pytorch_model" if kind.form == "bin" else "model") if text else "diffusion_pytorch_model"
     entries = plain(kind.family, component, kind.dtype())
@@ -198,7 +199,7 @@ def make_component(kind, component, folder):
         entries = [e for e in entries if not is_grounding(e.name)]
     if kind.form == "bin":
         import torch
-        if component == "vae":  # as old as these repositories
+        if component == "vae":  # the layout of these old repositories
             entries = list(renamed(kind.family, component, original.vae_of_old_folder, kind.dtype()))
         torch.save(state_dict(entries + ([positions("")] if text else [])), folder / f"{stem}.bin")
     elif kind.form == "sharded" and component == "unet":
@@ -208,7 +209,7 @@ def make_component(kind, component, folder):
 
 
 def check_keys(family, keys):
-    """Compares names and shapes with the lists of the public checkpoints. Returns what to print."""
+    """Compares names and shapes with the lists of the public checkpoints. Returns the lines to print."""
     lines = []
     for component, file in configs.KEYS[family].items():
         listed = {n: tuple(s) for n, s in json.loads((keys / f"{file}.json").read_text()).items()}
@@ -220,16 +221,16 @@ def check_keys(family, keys):
     return lines
 
 
-# ---- diffusers reads what was made
+# ---- checking with diffusers
 
 def check(kind, folder):
-    """Has diffusers load a kind, and compares each tensor with what it was made of. Returns how many were equal."""
+    """Loads a kind with diffusers and compares each tensor with its intended values. Returns how many were equal."""
     import torch
     folder, family = Path(folder), kind.family
     known = lambda component, drawn=None: {n: (drawn or source(family, component), n, s) for n, s in shapes(family, component).items()}
 
     def equal(state, expected):
-        """Counts equal tensors; any other ends the script. Non-parameters such as positions may be left."""
+        """Counts equal tensors; exits at a different one. Buffers such as positions may be missing."""
         for name, (drawn, original_name, shape) in expected.items():
             want = torch.from_numpy(np.ascontiguousarray(tensor(drawn, original_name, shape), dtype=kind.dtype()).reshape(shape))
             got = state.get(name)
@@ -247,7 +248,7 @@ def check(kind, folder):
         configs.write_configs(config, family)
         if kind.form == "pruned":
             return check_pruned(folder, equal, known("unet"))
-        if kind.foreign:  # torch must find the packages, or stand-ins
+        if kind.foreign:  # torch must find the packages, or substitutes
             foreign.lightning(), foreign.omegaconf({})
         if kind.form == "gligen-original":
             return check_gligen_original(folder, equal, known, kind.foreign)
@@ -275,7 +276,7 @@ def check(kind, folder):
 
 
 def back(state, family, component):
-    """Original names to diffusers' by diffusers' own conversion of the rest of a U-Net; grounding's tensors keep their suffix."""
+    """Maps original names to diffusers' with diffusers' own conversion of a U-Net; the grounding tensors keep their suffix."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
     config = configs.UNET | configs.FAMILIES[family][component] | {"class_embed_type": None, "addition_embed_type": None}
     return convert_ldm_unet_checkpoint({f"model.diffusion_model.{n}": t for n, t in state.items()}, config)
@@ -294,7 +295,7 @@ def check_gligen_original(folder, equal, known, is_foreign):
 
 
 def check_pruned(folder, equal, known):
-    """The file on top of a made-up Stable Diffusion must become what the folder of GLIGEN has."""
+    """Checks that the file on top of Stable Diffusion gives the tensors of the GLIGEN folder."""
     import torch
     from safetensors.torch import load_file
     state = load_file(next(folder.glob("*.safetensors")))
@@ -307,7 +308,7 @@ def check_pruned(folder, equal, known):
 # ---- comparing
 
 def write_inputs(path, family):
-    """Fixed random inputs: latents as the sampler has them, text states of unit variance, two boxes."""
+    """Writes fixed random inputs: latents as in a sampler, text states of unit variance, two boxes."""
     import torch
     from safetensors.torch import save_file
     g = torch.Generator().manual_seed(11)
@@ -327,7 +328,7 @@ def write_inputs(path, family):
     save_file(x, path)
 
 
-# A process starts with its parent's memory in its account: so a small parent starts it, not this script, which has torch.
+# A child inherits its parent's peak memory in the system's accounting, so a small launcher starts it, not this script with torch.
 LAUNCHER = """
 import os, sys, time
 start = time.perf_counter()
@@ -337,7 +338,7 @@ print(os.waitstatus_to_exitcode(status), time.perf_counter() - start, usage.ru_m
 
 
 def timed(command):
-    """(exit status, wall seconds, peak MiB, what it printed) of a command."""
+    """Returns (exit status, wall-clock seconds, peak MiB, output) of a command."""
     with tempfile.TemporaryFile("w+") as log, tempfile.NamedTemporaryFile("r") as result:
         subprocess.run([sys.executable, "-I", "-S", "-c", LAUNCHER, result.name, *map(str, command)], stdout=log, stderr=log, check=True)
         status, seconds, memory = result.read().split()
@@ -347,7 +348,7 @@ def timed(command):
 
 
 def error(a, b, only=None):
-    """The largest relative error over the outputs of two files, or that of one output."""
+    """Returns the largest relative error over the outputs of two files, or that of one output."""
     from safetensors.torch import load_file
     a, b = load_file(a), load_file(b)
     missing = set(b) - set(a) if only is None else {only} - set(a)
@@ -363,7 +364,7 @@ def size(folder):
 
 
 class Comparison:
-    """One row a kind and dtype. Outputs stay in DIR and are used again; weights do not stay."""
+    """One row per kind and dtype. Outputs are kept in DIR and reused; weights are deleted."""
 
     def __init__(self, a):
         self.a, self.dir, self.bad, self.done = a, a.dir, [], set()
@@ -383,7 +384,7 @@ class Comparison:
         return self.dir / f"outputs-{kind.name}{suffix}-{who}-{dtype}.safetensors"
 
     def expected(self, base, options):
-        """diffusers' outputs with a base folder that is there."""
+        """Returns diffusers' outputs with an existing base folder."""
         for dtype in dict.fromkeys(["f32", *self.dtypes(base)]):
             path = self.outputs("diffusers", base, dtype)
             if not path.exists():
@@ -420,7 +421,7 @@ class Comparison:
                     shutil.rmtree(beside or folder, ignore_errors=True)
 
     def run_vae(self, kind):
-        """The replacement VAE, as folder and as file, in a model whose other parts do not count."""
+        """Runs the replacement autoencoder, as a folder and as a file, in a model whose other parts are irrelevant."""
         folder, model = self.dir / kind.name, self.dir / "sdxl-fp16"
         try:
             _, *forms = make(kind, folder)
@@ -472,7 +473,7 @@ HEAD = f"{'kind':26}{'dtype':>5}{'GB':>8}{'equal':>7}{'GiB':>8}{'s':>8}{'U-Net':
 
 
 def checked(kind, folder):
-    """check() in a process of its own, so that its memory is given back."""
+    """Runs check() in a process of its own, so that its memory is freed."""
     done = subprocess.run([sys.executable, __file__, "--check", kind.name, folder], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{kind.name}: diffusers does not find what was made:\n{done.stderr[-2000:]}")
@@ -480,7 +481,7 @@ def checked(kind, folder):
 
 
 def chosen(names):
-    """Kinds by their names and families."""
+    """Returns the kinds with these names or families."""
     out = []
     for name in names:
         found = [k for k in KINDS.values() if name in (k.name, k.family, "all")]
@@ -496,12 +497,12 @@ def main():
     p.add_argument("--check", nargs=2, metavar=("KIND", "DIR"))
     p.add_argument("--compare", nargs="*", metavar="KIND")
     p.add_argument("--list", action="store_true")
-    p.add_argument("--bin", help="our program, with its first arguments if it has any")
-    p.add_argument("--dir", type=Path, help="where kinds are made and outputs stay")
-    p.add_argument("--dtypes", default="f32,bf16", help="of these f32 for full files, all for half ones")
+    p.add_argument("--bin", help="our program, with leading arguments if any")
+    p.add_argument("--dir", type=Path, help="folder for the files and the outputs")
+    p.add_argument("--dtypes", default="f32,bf16", help="dtypes to compare; files in f32 use f32 only, files in half precision all of them")
     p.add_argument("--keys", type=Path, default=ROOT.parent / "shared/reference/keys")
-    p.add_argument("--no-check", action="store_true", help="without diffusers' own loading of each kind")
-    p.add_argument("--keep", action="store_true", help="do not delete what was made")
+    p.add_argument("--no-check", action="store_true", help="skip loading each kind with diffusers")
+    p.add_argument("--keep", action="store_true", help="keep the files")
     a = p.parse_args()
     if a.list:
         for k in KINDS.values():

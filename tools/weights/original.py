@@ -1,7 +1,8 @@
-"""diffusers' names to those of the original checkpoints: latent-diffusion's U-Net and autoencoder, CLIP, OpenCLIP.
+"""Maps diffusers' names to those of the original checkpoints: latent-diffusion's U-Net and autoencoder, CLIP, OpenCLIP.
 
-Each function yields (original name, its diffusers names, how their arrays become the original's). Written from what the
-files hold, with no look at the program under test.
+Each function yields (original name, its diffusers names, a function that converts their arrays to the original). Written from
+the contents of the files, independently of the program under test.
+
 """
 import re
 
@@ -23,12 +24,12 @@ def same(x):
 
 
 def split(name):
-    """`a.b.weight` as (`a.b`, `weight`)."""
+    """Splits `a.b.weight` into (`a.b`, `weight`)."""
     return name.rsplit(".", 1)
 
 
 def unet(names):
-    """The U-Net of both families. A level of the original is `layers` numbered blocks and then one that resizes."""
+    """The U-Net of both families. A level of the original has `layers` numbered blocks, then one that resizes."""
     layers = 2
     attending = {n.split(".")[1] for n in names if n.startswith("up_blocks.") and ".attentions." in n}
     for name in names:
@@ -49,7 +50,7 @@ def unet(names):
             first = int(i) * (layers + 1) + (1 if side == "down" else 0)
             if kind == "downsamplers":
                 place, inner = f"{blocks}.{first + layers}.0", inner.replace("conv.", "op.")
-            elif kind == "upsamplers":  # shares the last block's number, after resnet and attention
+            elif kind == "upsamplers":  # has the number of the last block, after resnet and attention
                 place = f"{blocks}.{first + layers}.{2 if i in attending else 1}"
             else:
                 place = f"{blocks}.{first + int(j)}.{1 if kind == 'attentions' else 0}"
@@ -60,7 +61,7 @@ def unet(names):
 
 
 def vae(names):
-    """The autoencoder: the decoder counts its levels from the other end, and attention is 1×1 convolutions."""
+    """The autoencoder. The decoder numbers its levels from the other end, and attention uses 1×1 convolutions."""
     for name in names:
         if m := re.fullmatch(r"(\w+)\.mid_block\.(resnets|attentions)\.(\d)\.(.+)\.(weight|bias)", name):
             side, kind, j, part, leaf = m.groups()
@@ -80,7 +81,7 @@ def vae(names):
 
 
 def vae_of_old_folder(names):
-    """The autoencoder as folders of diffusers before 0.17 name its attention, Stable Diffusion 1.4's among them."""
+    """The autoencoder with the attention names of diffusers before 0.17, as in Stable Diffusion 1.4."""
     for name in names:
         module, leaf = split(name)
         for new, old in OLD_ATTENTION.items():
@@ -90,13 +91,13 @@ def vae_of_old_folder(names):
 
 
 def clip(names):
-    """transformers' CLIP is the same in both."""
+    """transformers' CLIP, which is the same in both."""
     for name in names:
         yield name, [name], same
 
 
 def open_clip(names):
-    """OpenCLIP: queries, keys and values in one matrix, the projection applied from the right."""
+    """OpenCLIP. Queries, keys and values are one matrix, and the projection is applied from the right."""
     for name in names:
         inner = name.removeprefix("text_model.").removeprefix("encoder.")
         if m := re.fullmatch(r"layers\.(\d+)\.(.+)\.(weight|bias)", inner):
@@ -117,7 +118,7 @@ def open_clip(names):
 
 
 def schedule_buffers():
-    """The diffusion's constants, which Stable Diffusion 1.x files carry beside the weights."""
+    """Returns the constants of the noise schedule, which Stable Diffusion 1.x files contain beside the weights."""
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     alphas, kept = 1 - betas, np.cumprod(1 - betas)
     before = np.append(1.0, kept[:-1])

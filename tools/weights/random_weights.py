@@ -1,10 +1,11 @@
-"""Random weights that are the same wherever they are made, and safetensors files written one tensor at a time.
+"""Reproducible random weights, and safetensors files that are written one tensor at a time.
 
-A tensor follows from a seed, its component and its name in diffusers' layout alone, so that files of every form hold the
-same numbers without one being read to write the other, and no more than one tensor is in memory.
+A tensor depends only on a seed, its component and its name in diffusers' layout. Files of every format therefore contain the
+same values without being converted from one another, and at most one tensor is in memory.
 
-The numbers are scaled so that activations keep their order of magnitude through the depth: matrices by their fan-in, half
-that where a residual branch ends; norms near 1; biases small. Half precision then neither overflows nor drowns.
+The values are scaled so that activations keep their order of magnitude through the network: matrices by their fan-in, with
+half the gain at the end of a residual branch; norms near 1; small biases. Half precision then neither overflows nor underflows.
+
 """
 import hashlib
 import json
@@ -15,12 +16,12 @@ from typing import Callable
 import numpy as np
 
 SEED = 4
-# Where a branch is added to what it came from: a smaller gain keeps the sum from growing with the depth.
+# The ends of residual branches: a smaller gain keeps the sum from growing with the depth.
 BRANCH_ENDS = ("conv2.weight", "to_out.0.weight", "ff.net.2.weight", "proj_out.weight", "out_proj.weight", "fc2.weight")
 
 
 def tensor(component, name, shape):
-    """The tensor of that name, f32. `component` is such as `sd1/unet`."""
+    """Returns the tensor of that name in f32. `component` is for example `sd1/unet`."""
     digest = hashlib.blake2b(f"{SEED}/{component}/{name}".encode(), digest_size=8).digest()
     rng = np.random.Generator(np.random.SFC64(int.from_bytes(digest, "little")))
     x = rng.standard_normal(shape, dtype=np.float32) if shape else np.asarray(rng.standard_normal(), np.float32)
@@ -30,7 +31,7 @@ def tensor(component, name, shape):
         return np.float32(0.05) * x
     if len(shape) == 1:
         return x if ".null_" in name else 1 + np.float32(0.1) * x
-    if "embedding.weight" in name:  # of tokens and of positions; they are looked up, not multiplied
+    if "embedding.weight" in name:  # embeddings of tokens and positions are looked up, not multiplied
         return x if "token" in name else np.float32(0.5) * x
     gain = 0.5 if name.endswith(BRANCH_ENDS) else 1.0
     x *= np.float32(gain / np.sqrt(np.prod(shape[1:])))
@@ -39,7 +40,7 @@ def tensor(component, name, shape):
 
 @dataclass
 class Entry:
-    """A tensor of a file: its name and shape there, and what makes it (f32, or integers that stay what they are)."""
+    """A tensor of a file: its name and shape in the file, and the function that makes it (f32, or integers that are kept)."""
     name: str
     shape: tuple
     make: Callable
@@ -57,7 +58,7 @@ NAMES = {"f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32"}
 
 
 def write_safetensors(path, entries):
-    """Writes the entries as they come, one in memory at a time."""
+    """Writes the entries in order, with one in memory at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for e in entries:
@@ -72,7 +73,7 @@ def write_safetensors(path, entries):
 
 
 def write_sharded(folder, stem, entries, largest):
-    """Writes shards of at most `largest` bytes and the index that says which tensor is where."""
+    """Writes shards of at most `largest` bytes and their index."""
     shards = [[]]
     for e in entries:
         if shards[-1] and sum(x.bytes() for x in shards[-1]) + e.bytes() > largest:
@@ -87,6 +88,6 @@ def write_sharded(folder, stem, entries, largest):
 
 
 def state_dict(entries):
-    """The entries as torch tensors, all in memory: for pickles."""
+    """Returns the entries as torch tensors, all in memory, for pickles."""
     import torch
     return {e.name: torch.from_numpy(e.value()) for e in entries}

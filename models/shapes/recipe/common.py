@@ -1,19 +1,19 @@
-"""What both trainings share: the learning rate's course, and the running mean of the weights."""
+"""Shared by all trainings: the schedule of the learning rate, and the running mean of the weights."""
 import math
 import time
 
 import torch
 
 
-class Course:
-    """A cosine from `lr` down to 2 %, over `steps` steps or `minutes` by the clock, whichever ends first."""
+class LrSchedule:
+    """A cosine decay from `lr` to 2 % of it, over `steps` steps or `minutes` of wall-clock time, whichever ends first."""
 
     def __init__(self, optimizer, lr, steps, minutes, warmup=100):
         self.optimizer, self.lr, self.steps, self.warmup = optimizer, lr, steps, warmup
         self.budget, self.start, self.step = 60 * minutes, time.time(), 0
 
     def __iter__(self):
-        """Yields the fraction of the course that is done, having set the learning rate for the step to come."""
+        """Sets the learning rate of each step and yields the fraction of the training that is done."""
         while (done := max(self.step / self.steps, (time.time() - self.start) / self.budget)) < 1:
             rate = self.lr * min(1, (self.step + 1) / self.warmup) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
             for group in self.optimizer.param_groups:
@@ -23,7 +23,7 @@ class Course:
 
 
 class Mean:
-    """Exponential mean of the parameters: what is saved in place of the parameters themselves."""
+    """Exponential moving average of the parameters, which is saved instead of the parameters themselves."""
 
     def __init__(self, params, keep=0.998):
         self.params, self.keep, self.steps = list(params), keep, 0
@@ -38,7 +38,7 @@ class Mean:
 
     @torch.no_grad()
     def swap(self):
-        """Exchanges the parameters and their mean; once more puts them back."""
+        """Exchanges the parameters and their mean. A second call restores them."""
         for m, p in zip(self.mean, self.params):
             held = p.detach().clone()
             p.copy_(m)
@@ -46,7 +46,7 @@ class Mean:
 
 
 class Report:
-    """Running means of named figures, printed every so often."""
+    """Running means of named values, printed every `every` steps."""
 
     def __init__(self, every=50):
         self.every, self.figures, self.steps, self.start = every, {}, 0, time.time()

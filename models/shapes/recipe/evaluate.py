@@ -1,4 +1,4 @@
-"""mAP of each method on random layouts of the shapes world, without pictures on disk, and what the autoencoder alone allows.
+"""Computes the mAP of each method on random layouts of the shapes world without writing images, and that of the autoencoder alone.
 
 usage: evaluate.py --models models/shapes [--count 100] [--world-seed 21] [--methods ...]
                    and the settings of reference.py
@@ -17,7 +17,7 @@ from world import render, sample_scene
 
 @torch.inference_mode()
 def ceiling(vae, count, size):
-    """mAP@.5 of the renderer's own pictures after the autoencoder: no model above it can be scored much higher."""
+    """Returns the mAP@.5 of the renderer's own images after the autoencoder. No model that uses it can score much higher."""
     rng = random.Random(9)
     scenes = [sample_scene(rng) for _ in range(count)]
     pictures = (render(ground, objs, size, i)[None] for i, (ground, objs) in enumerate(scenes))
@@ -26,7 +26,7 @@ def ceiling(vae, count, size):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--models", required=True, help="folder that holds gligen/ and xl/")
+    p.add_argument("--models", required=True, help="folder with gligen/ and xl/")
     p.add_argument("--count", type=int, default=100)
     p.add_argument("--world-seed", type=int, default=21)
     p.add_argument("--methods", nargs="+", default=USUAL, choices=list(METHODS))

@@ -1,7 +1,8 @@
-"""A tiny network that looks at colours and edges, as an example of an extractor of one's own: onnx/look.onnx.
+"""Writes onnx/look.onnx: a tiny network for colours and edges, as an example of your own feature extractor.
 
-It is made, not trained, and takes pictures in [0, 1] of any size. Outputs: `colours`, the mean colour of each of 4 x 4
-fields, (B, 3, 4, 4); `edges`, the mean strength of horizontal and vertical edges in each of 8 x 8 fields, (B, 2, 8, 8).
+The network is constructed, not trained, and takes images in [0, 1] of any size. Outputs: `colours`, the mean colour of each
+cell of a 4 x 4 grid, (B, 3, 4, 4); `edges`, the mean strength of horizontal and vertical edges in each cell of an 8 x 8 grid,
+(B, 2, 8, 8).
 
 Made with torch 2.15, onnx 1.23, onnxscript 0.7.  usage: make_onnx.py   (from any folder)
 """

@@ -1,4 +1,4 @@
-"""Writes a CLIP-format byte-pair tokenizer whose merges make one token of every word of the shapes world.
+"""Writes a byte-pair tokenizer in CLIP's format in which every word of the shapes world is one token.
 
 usage: make_tokenizer.py FOLDER
 """
@@ -27,7 +27,7 @@ def merge(parts, pair):
 
 
 def build():
-    """Vocabulary and merges: bytes, bytes that end a word, and what it takes to join the letters of each word."""
+    """Returns the vocabulary and the merges: bytes, bytes at the end of a word, and the merges that join the letters of each word."""
     chars = list(bytes_to_unicode().values())
     vocab, merges = chars + [c + "</w>" for c in chars], []
     for word in WORDS:

@@ -1,4 +1,4 @@
-"""Puts trained networks into a model folder as f16, beside the tokenizer, scheduler and index that are there.
+"""Writes trained networks into a model folder as f16, beside its tokenizer, scheduler and index.
 
 usage: pack.py FOLDER [--vae VAE] [--nets TRAINED]
 """
@@ -16,7 +16,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder", type=Path)
     p.add_argument("--vae", type=Path)
-    p.add_argument("--nets", type=Path, help="what train_unet.py wrote")
+    p.add_argument("--nets", type=Path, help="output folder of train_unet.py")
     a = p.parse_args()
     sources = {"vae": (AutoencoderKL, a.vae)} if a.vae else {}
     if a.nets:

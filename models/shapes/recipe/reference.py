@@ -1,12 +1,12 @@
-"""LSReGen and its rivals on the shapes world with diffusers' own networks: the run that the Rust engine is held against.
+"""LSReGen and other methods on the shapes world with diffusers' own networks: the reference for the Rust engine.
 
-Each method takes a list of layouts and gives pictures (n, 3, H, W) in [-1, 1]. Everything is batched over the layouts,
-but the noise is drawn a layout at a time from `torch.Generator().manual_seed(seed)`, so that a picture depends on its
-own seed alone.
+Each method takes a list of layouts and returns images (n, 3, H, W) in [-1, 1]. Everything is batched over the layouts
+except the noise, which each layout draws from its own `torch.Generator().manual_seed(seed)`, so that an image depends only
+on its own seed.
 
 usage: reference.py --models models/shapes --out DIR [--count 100] [--world-seed 21] [--layouts FILE] [--methods ...]
                     [--cfg-small 3] [--cfg-large 4] [--w .5] [--fraction .1]
-Writes DIR/layouts.json and DIR/<method>/<id>.png; score.py turns them into figures.
+Writes DIR/layouts.json and DIR/<method>/<id>.png; score.py scores them.
 """
 import argparse
 import json
@@ -29,12 +29,12 @@ SMALL, LARGE = 128, 256
 
 @dataclass
 class Settings:
-    """What a run may vary, and its usual values."""
+    """The settings of a run, with their defaults."""
 
-    cfg_small: float = 3.0  # classifier-free guidance of GLIGEN
+    cfg_small: float = 3.0  # scale of classifier-free guidance of GLIGEN
     cfg_large: float = 4.0  # and of the large model
-    w: float = 0.5  # how far LSReGen draws the latents to the layout
-    fraction: float = 0.1  # in which share of the steps
+    w: float = 0.5  # w of LSReGen: how far a guided step moves the latents towards the layout
+    fraction: float = 0.1  # guided share of the steps
 
     @staticmethod
     def options(parser):
@@ -47,7 +47,7 @@ class Settings:
 
 
 def layouts(count, world_seed):
-    """`count` random layouts of the world, with the seeds of the small and of the large picture."""
+    """Returns `count` random layouts, with the seeds of the small and of the large image."""
     rng = random.Random(world_seed)
     out = []
     for i in range(count):
@@ -58,7 +58,7 @@ def layouts(count, world_seed):
 
 
 class Models:
-    """The networks of both folders, in f32."""
+    """The networks of both model folders, in f32."""
 
     def __init__(self, root):
         root, f32 = Path(root), {"torch_dtype": torch.float32}
@@ -84,7 +84,7 @@ class Models:
 
 
 def noise(seeds, size, draws=1):
-    """(draws, n, 4, size/8, size/8): consecutive draws from each seed's own generator."""
+    """Returns (draws, n, 4, size/8, size/8): consecutive draws from the generator of each seed."""
     out = []
     for seed in seeds:
         g = torch.Generator().manual_seed(seed)
@@ -93,7 +93,7 @@ def noise(seeds, size, draws=1):
 
 
 def guided(unet, z, t, cfg, **cond):
-    """Classifier-free guidance; `cond` holds the unconditional half first."""
+    """Returns the prediction under classifier-free guidance; `cond` holds the unconditional half first."""
     u, c = unet(torch.cat([z, z]), t, **cond).sample.chunk(2)
     return u + cfg * (c - u)
 
@@ -111,7 +111,7 @@ def upsample(x, size=LARGE):
 
 
 def gligen(m, batch, cfg, size=SMALL):
-    """GLIGEN with all its steps grounded; at LARGE it is the paper's "GLIGEN at large scale"."""
+    """Samples with GLIGEN, grounded at all steps; at LARGE it is the paper's "GLIGEN at large scale"."""
     n = len(batch)
     boxes, embeddings, masks = torch.zeros(2, n, SLOTS, 4), torch.zeros(2, n, SLOTS, 64), torch.zeros(2, n, SLOTS)
     for i, layout in enumerate(batch):
@@ -137,7 +137,7 @@ def xl_condition(m, texts, size=LARGE):
 
 
 def invert(m, z, prompts):
-    """DDIM inversion of the latents under `prompts`, without guidance: timestep -> latents."""
+    """Inverts the latents by DDIM under `prompts`, without guidance. Returns timestep -> latents."""
     s, cond, track = m.schedule(DDIMInverseScheduler), xl_condition(m, prompts), {}
     for t in s.timesteps:
         z = s.step(m.xl_unet(z, t, **cond).sample, t, z).prev_sample
@@ -146,9 +146,9 @@ def invert(m, z, prompts):
 
 
 def xl(m, batch, cfg, reference=None, mode="ddim", w=1.0, fraction=0.0):
-    """The large model. With `reference` pictures (n, 3, LARGE, LARGE) the first steps are drawn to them before the network is
-    called: z <- (1 - w) z + w z_t, with z_t from DDIM inversion under the prompt or, mode "noise", from noise. w = 1 with
-    noise is img2img."""
+    """Samples with the large model. With `reference` images (n, 3, LARGE, LARGE), the first steps are guided towards them
+    before the network is called: z <- (1 - w) z + w z_t, with z_t from DDIM inversion under the prompt or, in mode "noise",
+    from noise. w = 1 with noise is img2img."""
     prompts = [l["prompt"] for l in batch]
     cond = xl_condition(m, [""] * len(batch) + prompts)
     z, eps = noise([l["seed_large"] for l in batch], LARGE, 2)
@@ -166,7 +166,7 @@ def xl(m, batch, cfg, reference=None, mode="ddim", w=1.0, fraction=0.0):
     return decode(m.xl_vae, z)
 
 
-# Each takes the models, the layouts, a function that gives GLIGEN's small pictures of them, and the settings.
+# Each takes the models, the layouts, a function that returns GLIGEN's small images of them, and the settings.
 METHODS = {
     "gligen": lambda m, batch, small, s: small(),
     "gligen-large": lambda m, batch, small, s: gligen(m, batch, s.cfg_small, LARGE),
@@ -180,7 +180,7 @@ USUAL = ["gligen", "gligen-large", "xl", "img2img", "lsregen"]
 
 @torch.inference_mode()
 def run(m, batch, methods=USUAL, settings=Settings(), chunk=10):
-    """Yields (method, layouts, pictures), `chunk` layouts at a time; the small pictures are made once."""
+    """Yields (method, layouts, images), `chunk` layouts at a time; the small images are sampled once."""
     for k in range(0, len(batch), chunk):
         part, made = batch[k : k + chunk], []
 
@@ -200,9 +200,9 @@ def save(picture, path):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--models", required=True, help="folder that holds gligen/ and xl/")
+    p.add_argument("--models", required=True, help="folder with gligen/ and xl/")
     p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--layouts", type=Path, help="take the layouts of this file in place of random ones")
+    p.add_argument("--layouts", type=Path, help="use the layouts of this file instead of random ones")
     p.add_argument("--count", type=int, default=100)
     p.add_argument("--world-seed", type=int, default=21)
     p.add_argument("--methods", nargs="+", default=USUAL, choices=list(METHODS))

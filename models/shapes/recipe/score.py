@@ -1,6 +1,6 @@
-"""Scores pictures against their layouts with the detector of the shapes world.
+"""Scores images against their layouts with the detector of the shapes world.
 
-usage: score.py layouts.json FOLDER...       one line a folder of <id>.png: mAP at IoU .5 and .75, objects found / asked
+usage: score.py layouts.json FOLDER...       prints a line per folder of <id>.png: mAP at IoU .5 and .75, objects found / asked
 """
 import argparse
 import json
@@ -13,12 +13,12 @@ from detect import detect, mean_ap
 
 
 def truth(layout):
-    """(color, shape, box) of each object asked for; phrases are "a <color> <shape>"."""
+    """Returns (color, shape, box) of each object in the layout; phrases are "a <color> <shape>"."""
     return [(*b["phrase"].split()[1:3], tuple(b["box"])) for b in layout["boxes"]]
 
 
 def score(found, asked):
-    """mAP@.5, mAP@.75 and the ratio of objects found to objects asked for."""
+    """Returns mAP@.5, mAP@.75 and the ratio of objects found to objects asked for."""
     return mean_ap(found, asked), mean_ap(found, asked, 0.75), sum(map(len, found)) / sum(map(len, asked))
 
 
@@ -41,7 +41,7 @@ def main():
         paths = {l["id"]: next((f for f in (folder / f"{l['id']:04}.png", folder / f"{l['id']}.png") if f.exists()), None) for l in batch}
         missing = [i for i, f in paths.items() if f is None]
         if missing:
-            raise SystemExit(f"{folder}: no picture for layouts {missing[:10]}{'…' if len(missing) > 10 else ''}")
+            raise SystemExit(f"{folder}: no image for layouts {missing[:10]}{'…' if len(missing) > 10 else ''}")
         print(line(folder.name, [detect(read(paths[l["id"]])) for l in batch], [truth(l) for l in batch]))
 
 

@@ -1,13 +1,13 @@
-"""Trains the autoencoder that both models share, on whole pictures of both sizes (its group norms see their statistics).
+"""Trains the autoencoder that both models share, on whole images of both sizes (because its group norms use their statistics).
 
 Three ways to call it:
 
-    train_autoencoder.py --out VAE                             from nothing; sets the scaling factor at the end
-    train_autoencoder.py --out VAE --start OLD                 goes on, its latents held near OLD's by a distillation term,
-                                                               so that U-Nets trained on OLD need only adapt
-    train_autoencoder.py --out VAE --start OLD --decoder-only  the encoder frozen: U-Nets stay valid as they are
+    train_autoencoder.py --out VAE                             from scratch; sets the scaling factor at the end
+    train_autoencoder.py --out VAE --start OLD                 continues; a distillation term keeps the latents close to
+                                                               OLD's, so that U-Nets trained on OLD only have to adapt
+    train_autoencoder.py --out VAE --start OLD --decoder-only  freezes the encoder, so that existing U-Nets stay valid
 
-Stars are what suffers first at 128 pixels (their arms are thinner than a latent cell), so `--stars` draws them more often.
+Stars are the first to suffer at 128 pixels (their arms are thinner than a latent cell), so `--stars` makes them more frequent.
 """
 import argparse
 import copy
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from common import Course, Mean, Report
+from common import LrSchedule, Mean, Report
 from world import _sdf, render, sample_scene
 
 CONFIG = dict(in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -25,7 +25,7 @@ CONFIG = dict(in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock
 
 
 def weights(objs, size):
-    """(1, size, size): how much a pixel counts, 1 on the ground, more on objects and their rims, most on stars."""
+    """Returns the weight of each pixel, (1, size, size): 1 on the background, more on objects and their edges, most on stars."""
     ys, xs = torch.meshgrid(*[(torch.arange(size) + 0.5) / size] * 2, indexing="ij")
     out = torch.ones(size, size)
     for _, shape, (x0, y0, x1, y1) in objs:
@@ -36,7 +36,7 @@ def weights(objs, size):
 
 
 def draw(rng, size, count, stars):
-    """Fresh pictures and their weights."""
+    """Renders new images and returns them with their weights."""
     pictures, maps = [], []
     for _ in range(count):
         ground, objs = sample_scene(rng, sizes=(0.2, 0.45))
@@ -47,7 +47,7 @@ def draw(rng, size, count, stars):
 
 
 def loss_of(y, x, w):
-    """Weighted error of values, of colour apart from lightness, and of edges."""
+    """Returns the weighted error of values, of chroma, and of edges."""
     d = y - x
     chroma = d - d.mean(1, keepdim=True)
     edges = (d[..., 1:] - d[..., :-1]).abs().mul(w[..., 1:]).mean() + (d[..., 1:, :] - d[..., :-1, :]).abs().mul(w[..., 1:, :]).mean()
@@ -57,12 +57,12 @@ def loss_of(y, x, w):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", required=True)
-    p.add_argument("--start", help="autoencoder to go on from")
+    p.add_argument("--start", help="autoencoder to continue from")
     p.add_argument("--decoder-only", action="store_true")
-    p.add_argument("--hold", type=float, default=0.05, help="weight of the distance from the latents of --start")
-    p.add_argument("--stars", type=float, default=0.45, help="share of objects that are turned into stars")
+    p.add_argument("--hold", type=float, default=0.05, help="weight of the distance to the latents of --start")
+    p.add_argument("--stars", type=float, default=0.45, help="share of objects that become stars")
     p.add_argument("--steps", type=int, default=4000)
-    p.add_argument("--minutes", type=float, default=1e9, help="minutes by the clock after which the course ends")
+    p.add_argument("--minutes", type=float, default=1e9, help="wall-clock minutes after which the training ends")
     p.add_argument("--lr", type=float, default=8e-4)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--seed", type=int, default=0)
@@ -79,9 +79,9 @@ def main():
         vae.quant_conv.requires_grad_(False)
     params = [q for q in vae.parameters() if q.requires_grad]
     optimizer, mean, report = torch.optim.AdamW(params, a.lr, weight_decay=1e-4, betas=(0.9, 0.98)), Mean(params), Report()
-    course = Course(optimizer, a.lr, a.steps, a.minutes)
-    for done in course:
-        size, count = (256, 2) if course.step % 3 == 2 else (128, 8)
+    schedule = LrSchedule(optimizer, a.lr, a.steps, a.minutes)
+    for done in schedule:
+        size, count = (256, 2) if schedule.step % 3 == 2 else (128, 8)
         x, w = draw(rng, size, count, a.stars)
         z = vae.encode(x).latent_dist.mean
         y = vae.decode(z + torch.randn_like(z) * 0.05 * rng.random()).sample

@@ -1,11 +1,11 @@
-"""Trains the world's CLIP, pictures of 64 × 64 and captions, and says how well it tells them apart.
+"""Trains the CLIP of the shapes world on 64 × 64 images and captions, and measures its retrieval accuracy.
 
 usage: train_clip.py --out ../clip            see --help
 
-Scenes are rendered ahead; every picture that is learned from is blurred or covered with noise now and then, and some
-have been through the autoencoder with noise on their latent: what a sampler predicts half-way looks like that. Beside the
-contrastive loss, patches learn to tell which object they show, by a head that is thrown away: that is what makes so short
-a training enough.
+Scenes are rendered in advance. Some training images are blurred, some get noise, and some have passed through the
+autoencoder with noise on their latent, because predictions from the middle of a sampling look like that. Beside the
+contrastive loss, an auxiliary head, discarded afterwards, teaches each patch which object it shows. This makes such a short
+training sufficient.
 """
 import argparse
 import json
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from common import Course, Mean, Report
+from common import LrSchedule, Mean, Report
 from world import COLORS, GROUNDS, SHAPES, _sdf, render, sample_scene
 
 SIDE, PATCH = 64, 8
@@ -38,10 +38,10 @@ def model_of(tokenizer):
 
 
 class Scene:
-    """A scene and what can be said of it."""
+    """A scene and the captions that are true of it."""
 
     def __init__(self, rng):
-        if rng.random() < 0.25:  # one object, near: what a crop shows
+        if rng.random() < 0.25:  # one large object, as in a crop
             s = rng.uniform(0.5, 0.95)
             x, y = (rng.uniform(0, 1 - s) for _ in "xy")
             self.ground, self.objs = rng.choice(list(GROUNDS)), [(*rng.choice(THINGS), (x, y, x + s, y + s))]
@@ -52,7 +52,7 @@ class Scene:
         return render(self.ground, self.objs, size, rng.randrange(1 << 40))
 
     def patches(self):
-        """(8, 8): which thing each patch's centre shows, counted from 1; 0 for the ground."""
+        """Returns (8, 8): the object class at the centre of each patch, counted from 1; 0 for the background."""
         n = SIDE // PATCH
         ys, xs = torch.meshgrid(*[(torch.arange(n) + 0.5) / n] * 2, indexing="ij")
         out = torch.zeros(n, n, dtype=torch.uint8)
@@ -62,7 +62,7 @@ class Scene:
         return out
 
     def say(self, rng, whole=False):
-        """A caption, what it names, and the ground if it names that."""
+        """Returns a caption, the objects that it names, and the ground if it names that."""
         things = [(c, s) for c, s, _ in self.objs]
         if not whole and len(things) > 1 and rng.random() < 0.1:
             things = rng.sample(things, len(things) - 1)
@@ -78,7 +78,7 @@ class Scene:
 
 
 def pool_of(count, rng, vae):
-    """Scenes with their pictures in 8 bits, a third of them through the autoencoder, and their patches' contents."""
+    """Returns scenes, their images in 8 bits (a third of them passed through the autoencoder), and the classes of their patches."""
     scenes = [Scene(rng) for _ in range(count)]
     pictures = torch.empty(count, 3, SIDE, SIDE, dtype=torch.uint8)
     keep = lambda x: ((x.clamp(-1, 1) + 1) * 127.5).round().byte()
@@ -98,7 +98,7 @@ def pool_of(count, rng, vae):
 
 
 def disturb(x, much=1.0):
-    """Noise of up to 0.6 on every other picture, a blur on every third; both stronger for few."""
+    """Adds noise of up to 0.6 to half of the images and blurs a third of them; strong noise is rare."""
     n = len(x)
     sigma = (torch.rand(n, 1, 1, 1) ** 2 * 0.6 * much) * (torch.rand(n, 1, 1, 1) < 0.5)
     side = random.choice([16, 24, 32, 48])
@@ -114,7 +114,7 @@ def tokens(tokenizer, texts):
 
 @torch.no_grad()
 def measure(model, tokenizer, rng, count=600):
-    """Fresh scenes: the right one of 100 captions, and colour and shape of single objects cut out."""
+    """Measures on new scenes: the right caption among 100, the right image among 100, and colour and shape of cropped objects."""
     model.eval()
     scenes = [Scene(rng) for _ in range(count)]
     clean = torch.stack([s.picture(SIDE, rng) for s in scenes])
@@ -152,7 +152,7 @@ def measure(model, tokenizer, rng, count=600):
 
 
 def save(model, tokenizer_folder, out):
-    """In transformers' layout, f16, with the tokenizer and what its image processor is to do."""
+    """Writes the model in transformers' layout, in f16, with its tokenizer and the configuration of its image processor."""
     out.mkdir(parents=True, exist_ok=True)
     half = CLIPModel(model.config)
     half.load_state_dict(model.state_dict())
@@ -166,9 +166,9 @@ def save(model, tokenizer_folder, out):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--start", type=Path, help="a trained one to go on from, or with --steps 0 to measure")
-    p.add_argument("--models", type=Path, default=Path(__file__).parent.parent, help="where gligen's tokenizer and autoencoder are")
-    p.add_argument("--steps", type=int, default=2600, help="0: only measures --start")
+    p.add_argument("--start", type=Path, help="trained model to continue from or, with --steps 0, to measure")
+    p.add_argument("--models", type=Path, default=Path(__file__).parent.parent, help="folder with gligen/, whose tokenizer and autoencoder are used")
+    p.add_argument("--steps", type=int, default=2600, help="0 only measures --start")
     p.add_argument("--scenes", type=int, default=10000)
     p.add_argument("--batch", type=int, default=128)
     p.add_argument("--lr", type=float, default=1.5e-3)
@@ -190,13 +190,13 @@ def main():
 def train(model, tokenizer, words, rng, a):
     vae = AutoencoderKL.from_pretrained(a.models / "gligen" / "vae", torch_dtype=torch.float32)
     scenes, pictures, patches = pool_of(a.scenes, rng, vae)
-    print(f"{len(scenes)} scenes; {sum(q.numel() for q in model.parameters())} numbers to learn", flush=True)
+    print(f"{len(scenes)} scenes; {sum(q.numel() for q in model.parameters())} parameters", flush=True)
     head = torch.nn.Linear(VISION["hidden_size"], 1 + len(THINGS))
     params = [*model.parameters(), *head.parameters()]
     heavy = [q for q in params if q.ndim >= 2]
     groups = [dict(params=heavy, weight_decay=0.05), dict(params=[q for q in params if q.ndim < 2], weight_decay=0.0)]
     optimizer, mean, report = torch.optim.AdamW(groups, a.lr, betas=(0.9, 0.98)), Mean(model.parameters()), Report()
-    for done in Course(optimizer, a.lr, a.steps, 1e9):
+    for done in LrSchedule(optimizer, a.lr, a.steps, 1e9):
         chosen = [rng.randrange(len(scenes)) for _ in range(a.batch)]
         x, labels = pictures[chosen].float() / 127.5 - 1, patches[chosen].long()
         flipped = torch.rand(a.batch) < 0.5
@@ -204,7 +204,7 @@ def train(model, tokenizer, words, rng, a):
         x = disturb(x, min(1, 2 * done))
         said = [scenes[i].say(rng) for i in chosen]
         true = torch.tensor([[scenes[i].shows(s) for s in said] for i in chosen])
-        also = true & ~torch.eye(a.batch, dtype=torch.bool)  # true as well, so no example of what is wrong
+        also = true & ~torch.eye(a.batch, dtype=torch.bool)  # these captions are true too, so they are not negative examples
         out = model.vision_model(pixel_values=x)
         images = F.normalize(model.visual_projection(out.pooler_output), dim=-1)
         texts = F.normalize(model.get_text_features(input_ids=tokens(tokenizer, [t for t, _, _ in said])), dim=-1)

@@ -1,18 +1,19 @@
-"""Trains the U-Net and text encoder(s) of one of the two models, from nothing or from weights that are there.
+"""Trains the U-Net and the text encoder(s) of one of the two models, from scratch or from existing weights.
 
     train_unet.py gligen --tokenizer TOK --vae VAE --out DIR [--start models/shapes/gligen]
     train_unet.py xl     --tokenizer TOK --vae VAE --out DIR [--start models/shapes/xl]
 
-Scenes are drawn afresh all the time (no flips: light falls from the left). What makes the models learn layout and keep
-colours with their objects in affordable time:
+New scenes are rendered throughout the training (without flips, because the light comes from the left). Three things make
+the models learn layouts, and bind colours to objects, in affordable time:
 
-- the loss weighted by (1 - a)/a, between .5 and --clip: where layout is decided the plain noise loss hardly sees it;
-- heads, in training only, that read from each grounding layer (gligen) or transformer block (xl) which colour and which
-  shape the place belongs to, and from its input where the place is;
-- for gligen: gates that start at .8, boxes that stay while the caption is dropped, and all 30 slots as in use.
+- The loss is weighted by (1 - a)/a, clamped to [.5, --clip]: at the timesteps that decide the layout, the plain noise loss
+  is almost zero.
+- Auxiliary heads, used in training only, predict the colour and shape at each position from the output of each grounding
+  layer (gligen) or transformer block (xl), and the position itself from its input.
+- For gligen: the gates start at .8, boxes are kept when the caption is dropped, and all 30 slots are used.
 
-From nothing, gligen is trained in three courses, each with --start on the last: `--above 500 --clip 300 300 --aux 1 1`,
-`--above 250 --clip 60 60 --aux .7 .7`, `--clip 8 8 --aux .3 .3`; the defaults are for going on after that.
+From scratch, gligen is trained in three runs, each with --start on the previous one: `--above 500 --clip 300 300 --aux 1 1`,
+`--above 250 --clip 60 60 --aux .7 .7`, `--clip 8 8 --aux .3 .3`. The defaults are for continuing after that.
 """
 import argparse
 import math
@@ -26,7 +27,7 @@ from diffusers.models.attention import BasicTransformerBlock, GatedSelfAttention
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from common import Course, Mean, Report
+from common import LrSchedule, Mean, Report
 from world import COLORS, SHAPES, caption, render, sample_scene
 
 SLOTS, WIDTH = 30, 64
@@ -44,7 +45,7 @@ UNETS = {
 
 
 def networks(model, start, tokenizer):
-    """(U-Net, text encoders by folder name), from `start` or fresh."""
+    """Returns (U-Net, text encoders by folder name), loaded from `start` or newly initialised."""
     kinds = {"text_encoder": (CLIPTextModel, "quick_gelu")} | ({"text_encoder_2": (CLIPTextModelWithProjection, "gelu")} if model == "xl" else {})
     if start:
         f32 = {"torch_dtype": torch.float32}
@@ -61,7 +62,7 @@ def networks(model, start, tokenizer):
 
 
 class Pool:
-    """Scenes and their latents: `first` of them to begin with, then a few fresh ones a step until `size`."""
+    """Scenes and their latents: `first` of them at the start, then a few new ones per step, up to `size`."""
 
     def __init__(self, vae, picture, rng, size, first):
         self.vae, self.picture, self.rng, self.size, self.scenes = vae, picture, rng, size, []
@@ -80,7 +81,7 @@ class Pool:
 
 
 class Heads(nn.Module):
-    """The auxiliary heads: hooks on every layer of `kind`, a linear read-out of class from its output and of place from its input."""
+    """The auxiliary heads on every layer of `kind`: linear predictions of the class from its output and of the position from its input."""
 
     def __init__(self, unet, kind, side):
         super().__init__()
@@ -92,7 +93,7 @@ class Heads(nn.Module):
                 layer.register_forward_hook(lambda _, args, out, key=key: self.seen.__setitem__(key, (args[0].float(), out.float())))
 
     def forward(self, colors, shapes, known):
-        """colors, shapes: (B, side, side) class maps, 0 on the ground; `known` marks the samples whose map the network can know."""
+        """colors, shapes: (B, side, side) class maps, 0 for the background; `known` marks the samples whose map the network can infer."""
         total = 0.0
         for key, (before, after) in self.seen.items():
             batch, n = before.shape[0], math.isqrt(before.shape[1])
@@ -109,7 +110,7 @@ class Heads(nn.Module):
 
 
 def batch_of(rng, scenes, side, grounded, bare):
-    """Captions (empty for a share `bare`), class maps, grounding slots, and which samples are told their boxes (a share `grounded`)."""
+    """Returns captions (a share `bare` of them empty), class maps, grounding slots, and which samples have boxes (a share `grounded`)."""
     n = len(scenes)
     colors, shapes = torch.zeros(2, n, side, side, dtype=torch.long)
     boxes, which, masks = torch.zeros(n, SLOTS, 4), torch.zeros(n, SLOTS, dtype=torch.long), torch.zeros(n, SLOTS)
@@ -131,19 +132,19 @@ def main():
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--vae", required=True)
     p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--start", type=Path, help="model folder to go on from")
+    p.add_argument("--start", type=Path, help="model folder to continue from")
     p.add_argument("--steps", type=int, default=7000)
-    p.add_argument("--minutes", type=float, default=1e9, help="minutes by the clock after which the course ends")
+    p.add_argument("--minutes", type=float, default=1e9, help="wall-clock minutes after which the training ends")
     p.add_argument("--batch", type=int, default=32)
-    p.add_argument("--pool", type=int, default=12000, help="scenes kept")
-    p.add_argument("--first", type=int, default=1000, help="scenes made before the first step")
+    p.add_argument("--pool", type=int, default=12000, help="number of scenes in the pool")
+    p.add_argument("--first", type=int, default=1000, help="scenes rendered before the first step")
     p.add_argument("--fresh", type=int, default=4, help="scenes added at each step until the pool is full")
     p.add_argument("--lr", type=float, default=6e-4)
-    p.add_argument("--above", type=int, default=0, help="lowest timestep trained")
+    p.add_argument("--above", type=int, default=0, help="lowest timestep to train")
     p.add_argument("--clip", type=float, nargs=2, help="largest loss weight at the start and at the end")
     p.add_argument("--aux", type=float, nargs=2, default=(0.5, 0.1), help="weight of the heads' loss at the start and at the end")
     p.add_argument("--bare", type=float, help="share of captions dropped")
-    p.add_argument("--bf16", action="store_true", help="U-Net in bfloat16 where that is safe (faster on a CPU that has it, xl above all)")
+    p.add_argument("--bf16", action="store_true", help="U-Net in bfloat16 where that is safe (faster on CPUs with bfloat16 instructions, for xl in particular)")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
@@ -188,7 +189,7 @@ def main():
             net.save_pretrained(a.out / name)
         mean.swap()
 
-    for done in Course(optimizer, a.lr, a.steps, a.minutes):
+    for done in LrSchedule(optimizer, a.lr, a.steps, a.minutes):
         pool.grow(a.fresh)
         index = [rng.randrange(len(pool.scenes)) for _ in range(a.batch)]
         captions, colors, shapes, slots, told = batch_of(rng, [pool.scenes[k] for k in index], picture // 8, 0.87 if grounding else 0.0, bare)
@@ -197,7 +198,7 @@ def main():
         error = (predict(alpha.sqrt() * z + (1 - alpha).sqrt() * eps, t, captions, slots) - eps).pow(2)
         highest = clip[0] * (clip[1] / clip[0]) ** done
         weighted = (((1 - alpha) / alpha).clamp(0.5, highest) * error).mean() / math.sqrt(max(1, highest / 8))
-        # xl is told no boxes: its latent holds the layout once most of the noise is gone
+        # xl has no boxes as input; its latent shows the layout once most of the noise is gone
         aux = heads(colors, shapes, told if grounding else t < 850)
         (weighted + (a.aux[0] + (a.aux[1] - a.aux[0]) * done) * aux).backward()
         nn.utils.clip_grad_norm_(params, 1.0)

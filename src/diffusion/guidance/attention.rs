@@ -4,7 +4,7 @@
 
 use candle_core::{D, Tensor};
 
-use super::{Moment, Run};
+use super::{SamplingRun, StepContext};
 use crate::layout::{Bounds, GroundedPhrase};
 use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace, Part};
 use crate::{Error, Result};
@@ -43,12 +43,12 @@ impl Layers {
     }
 
     /// Their cross-attention for z_t, under the run's own prompt.
-    pub fn maps(self, z: &Tensor, at: &Moment) -> Result<Vec<AttentionMap>> {
+    pub fn maps(self, z: &Tensor, at: &StepContext) -> Result<Vec<AttentionMap>> {
         self.maps_of(z, at, AttentionKind::Cross)
     }
 
     /// Their attention of this kind for z_t.
-    pub fn maps_of(self, z: &Tensor, at: &Moment, kind: AttentionKind) -> Result<Vec<AttentionMap>> {
+    pub fn maps_of(self, z: &Tensor, at: &StepContext, kind: AttentionKind) -> Result<Vec<AttentionMap>> {
         let wanted = self.of(&at.denoiser.attention_places())?;
         at.denoiser.attention_maps(z, at.t, kind, &wanted)
     }
@@ -60,7 +60,7 @@ const SIDE: f64 = 16.0;
 /// The resolution that counts in this run: the given one, or else that whose maps are nearest to the published 16 × 16.
 ///
 /// Errors if the run's model has no attention of it.
-pub fn resolution(downscale: Option<usize>, run: &Run) -> Result<usize> {
+pub fn resolution(downscale: Option<usize>, run: &SamplingRun) -> Result<usize> {
     let places = AttentionPlace::all(&run.model.blueprint().unet.0);
     if let Some(downscale) = downscale {
         Layers::Downscale(downscale).of(&places)?;
@@ -96,7 +96,7 @@ pub struct Spoken {
 /// The objects of a layout, found in the run's prompt.
 ///
 /// Errors if there are none, or if a phrase is not in the prompt.
-pub fn spoken(layout: &[GroundedPhrase], run: &Run) -> Result<Vec<Spoken>> {
+pub fn spoken(layout: &[GroundedPhrase], run: &SamplingRun) -> Result<Vec<Spoken>> {
     if layout.is_empty() {
         return Err(Error::input("a guidance by attention needs at least one phrase in a box"));
     }

@@ -17,7 +17,10 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 
 use super::attention::{Layers, cell_mask, columns, mean_map, resolution, spoken};
-use super::{Acting, Distance, Extractor, Guidance, Guide, Moment, Run, Schedule, Until, View, Window};
+use super::{
+    BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, Schedule,
+    StepContext, Until, Window,
+};
 use crate::Result;
 use crate::layout::GroundedPhrase;
 use crate::models::attention_maps::AttentionKind;
@@ -36,7 +39,7 @@ impl Extractor for BoundedAttention {
         "bounded attention"
     }
 
-    fn feat(&self, z: &Tensor, at: &Moment) -> Result<Tensor> {
+    fn feat(&self, z: &Tensor, at: &StepContext) -> Result<Tensor> {
         let words = mean_map(&self.layers.maps(z, at)?)?;
         let word = |positions: &Vec<usize>| Ok(columns(&words, positions)?.sum(D::Minus1)?);
         let to_words = Tensor::stack(&self.positions.iter().map(word).collect::<Result<Vec<_>>>()?, 0)?;
@@ -45,7 +48,7 @@ impl Extractor for BoundedAttention {
         Ok(Tensor::cat(&[to_words, to_boxes], 0)?)
     }
 
-    fn target(&self, _: &Moment) -> Result<Tensor> {
+    fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(Tensor::cat(&[&self.masks, &self.masks], 0)?)
     }
 }
@@ -70,35 +73,37 @@ impl Distance for BoundedLoss {
 }
 
 /// Bounded guidance.
-pub struct BoundedGuide {
+#[derive(Debug)]
+pub struct BoundedAttentionGuidance {
     /// Phrases that the prompt has too, in boxes.
     pub layout: Vec<GroundedPhrase>,
     /// The resolution whose attention counts, in latent pixels a side of one pixel of the map.
     /// By default that nearest to the published maps of 16 × 16.
     pub downscale: Option<usize>,
     /// How it acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl BoundedGuide {
+impl BoundedAttentionGuidance {
     /// The published weights of cross-attention and self-attention.
     pub const WEIGHTS: [f64; 2] = [1.5, 0.5];
 
     /// The published way.
-    pub fn usual() -> Acting {
-        Acting {
+    pub fn defaults() -> GuidanceSettings {
+        GuidanceSettings {
             scale: 18.0,
-            schedule: Schedule::Linear(5.0 / 18.0),
+            schedule: Schedule::Linear,
+            schedule_end: 5.0 / 18.0,
             window: Window::first(0.3),
             repeats: 5,
             until: Until::Reached(0.2),
-            ..Acting::default()
+            ..GuidanceSettings::default()
         }
     }
 }
 
-impl Guide for BoundedGuide {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for BoundedAttentionGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let objects = spoken(&self.layout, run)?;
         let (h, w) = run.latent_size();
         let downscale = resolution(self.downscale, run)?;
@@ -110,6 +115,6 @@ impl Guide for BoundedGuide {
             positions: objects.into_iter().map(|o| o.positions).collect(),
         };
         let loss = Arc::new(BoundedLoss { weights: Self::WEIGHTS });
-        Ok(vec![run.guidance(extractor, loss, View::Latent, &self.acting)?])
+        Ok(vec![run.bound(extractor, loss, FeatureSpace::Latent, &self.settings)?])
     }
 }

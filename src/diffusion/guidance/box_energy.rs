@@ -13,7 +13,10 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 
 use super::attention::{Layers, cell_mask, columns, spoken};
-use super::{Acting, Distance, Extractor, Guidance, Guide, Moment, Run, Schedule, Until, View, Window};
+use super::{
+    BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, Schedule,
+    StepContext, Until, Window,
+};
 use crate::Result;
 use crate::layout::GroundedPhrase;
 use crate::models::attention_maps::AttentionPlace;
@@ -33,7 +36,7 @@ impl Extractor for BoxAttention {
         "layout-guidance"
     }
 
-    fn feat(&self, z: &Tensor, at: &Moment) -> Result<Tensor> {
+    fn feat(&self, z: &Tensor, at: &StepContext) -> Result<Tensor> {
         let most = self.masks.dim(1)?;
         let mut rows = Vec::new();
         for map in self.layers.maps(z, at)? {
@@ -49,7 +52,7 @@ impl Extractor for BoxAttention {
         Ok(Tensor::cat(&rows, 0)?)
     }
 
-    fn target(&self, _: &Moment) -> Result<Tensor> {
+    fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(self.masks.clone())
     }
 }
@@ -69,28 +72,29 @@ impl Distance for BoxEnergy {
 }
 
 /// Layout-guidance's guidance.
+#[derive(Debug)]
 pub struct LayoutGuidance {
     /// Phrases that the prompt has too, in boxes.
     pub layout: Vec<GroundedPhrase>,
     /// How it acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
 impl LayoutGuidance {
     /// The published way: γ = 30 (1−ᾱ), up to five times in each of the first fifth of the steps, until E ≤ 0.2.
-    pub fn usual() -> Acting {
-        Acting {
+    pub fn defaults() -> GuidanceSettings {
+        GuidanceSettings {
             scale: 30.0,
             schedule: Schedule::Noise,
             window: Window::first(0.2),
             repeats: 5,
             until: Until::Settled(0.2),
-            ..Acting::default()
+            ..GuidanceSettings::default()
         }
     }
 
     /// What is seen, and by what it is measured.
-    pub fn parts(&self, run: &Run) -> Result<(BoxAttention, BoxEnergy)> {
+    pub fn parts(&self, run: &SamplingRun) -> Result<(BoxAttention, BoxEnergy)> {
         let objects = spoken(&self.layout, run)?;
         let layers = Layers::MidAndUp;
         let config = &run.model.blueprint().unet.0;
@@ -119,9 +123,9 @@ impl LayoutGuidance {
     }
 }
 
-impl Guide for LayoutGuidance {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for LayoutGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let (extractor, energy) = self.parts(run)?;
-        Ok(vec![run.guidance(extractor, Arc::new(energy), View::Latent, &self.acting)?])
+        Ok(vec![run.bound(extractor, Arc::new(energy), FeatureSpace::Latent, &self.settings)?])
     }
 }

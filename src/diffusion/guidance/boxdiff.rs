@@ -1,4 +1,4 @@
-//! BoxDiff: the cross-attention of each object's words is drawn into its box (Xie et al., ICCV 2023).
+//! BoxDiff: guides the cross-attention of each object's words into its box (Xie et al., ICCV 2023).
 //!
 //! A is the mean of all cross-attention of one resolution, without the begin and the last token, × 100, softmax over what
 //! is left, smoothed; an object of several words has the sum of theirs, which is the share of the phrase. With the box's mask M, P the share of cells that
@@ -17,8 +17,12 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 
 use super::attention::{Layers, cell_mask, cells, columns, mean_map, resolution, spoken};
-use super::{Acting, Distance, Extractor, Guidance, Guide, Moment, Run, Until, View, Window};
+use super::{
+    BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, StepContext, Until,
+    Window,
+};
 use crate::layout::GroundedPhrase;
+use crate::reduce::scalar;
 use crate::{Error, Result};
 
 /// feat(z_t) = the smoothed attention of each object, (objects, h, w).
@@ -54,11 +58,11 @@ impl Extractor for ObjectAttention {
         "BoxDiff"
     }
 
-    fn feat(&self, z: &Tensor, at: &Moment) -> Result<Tensor> {
+    fn feat(&self, z: &Tensor, at: &StepContext) -> Result<Tensor> {
         let maps = self.layers.maps(z, at)?;
         let (h, w) = maps.first().map_or((0, 0), |map| map.size);
         let map = mean_map(&maps)?;
-        // Begin of text draws most of the attention, and says nothing of where.
+        // The begin-of-text token takes most of the attention and carries no position.
         let tokens = map.dim(1)?.saturating_sub(2);
         let share = candle_nn::ops::softmax(&(map.narrow(1, 1, tokens)? * 100.0)?, D::Minus1)?;
         let object = |positions: &Vec<usize>| -> Result<Tensor> {
@@ -69,7 +73,7 @@ impl Extractor for ObjectAttention {
         Ok(Tensor::stack(&self.positions.iter().map(object).collect::<Result<Vec<_>>>()?, 0)?)
     }
 
-    fn target(&self, _: &Moment) -> Result<Tensor> {
+    fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(self.masks.clone())
     }
 }
@@ -95,7 +99,7 @@ pub struct BoxLoss {
 
 impl BoxLoss {
     /// The published ones: P = 0.2, a reach of one cell.
-    pub fn usual(terms: Terms) -> Self {
+    pub fn published(terms: Terms) -> Self {
         BoxLoss { share: 0.2, reach: 1, terms }
     }
 
@@ -129,7 +133,7 @@ impl Distance for BoxLoss {
         let mut rest = Vec::new();
         for i in 0..objects {
             let (a, m) = (feature.get(i)?, target.get(i)?);
-            let within = super::scalar(&m.sum_all()?)?;
+            let within = scalar(&m.sum_all()?)?;
             let outside = m.elem_count() as f64 - within;
             inside.push(self.top(&(&a * &m)?, within)?.affine(-1.0, 1.0)?.relu()?);
             if self.terms == Terms::All {
@@ -147,7 +151,8 @@ impl Distance for BoxLoss {
 }
 
 /// BoxDiff's guidance.
-pub struct BoxDiff {
+#[derive(Debug)]
+pub struct BoxDiffGuidance {
     /// Phrases that the prompt has too, in boxes.
     pub layout: Vec<GroundedPhrase>,
     /// The resolution whose attention counts, in latent pixels a side of one pixel of the map: 4 for 16² of 64².
@@ -158,13 +163,18 @@ pub struct BoxDiff {
     /// Updates of such a step, at most.
     pub refinements: usize,
     /// How the full loss acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl BoxDiff {
+impl BoxDiffGuidance {
     /// The published way: γ = 20, falling, in the first half of the steps.
-    pub fn usual() -> Acting {
-        Acting { scale: 20.0, schedule: super::Schedule::BoxDiff, window: Window::first(0.5), ..Acting::default() }
+    pub fn defaults() -> GuidanceSettings {
+        GuidanceSettings {
+            scale: 20.0,
+            schedule: super::Schedule::BoxDiff,
+            window: Window::first(0.5),
+            ..GuidanceSettings::default()
+        }
     }
 
     /// The published steps of refinement: the first, the 11th and the 21st of 50.
@@ -173,7 +183,7 @@ impl BoxDiff {
     pub const REFINEMENTS: usize = 20;
 
     /// Sees the attention of the run's objects.
-    pub fn extractor(&self, run: &Run) -> Result<ObjectAttention> {
+    pub fn extractor(&self, run: &SamplingRun) -> Result<ObjectAttention> {
         let objects = spoken(&self.layout, run)?;
         let (h, w) = run.latent_size();
         let downscale = resolution(self.downscale, run)?;
@@ -193,19 +203,28 @@ impl BoxDiff {
     }
 }
 
-impl Guide for BoxDiff {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for BoxDiffGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let extractor = Arc::new(self.extractor(run)?);
-        let whole =
-            run.guidance_by(extractor.clone(), Arc::new(BoxLoss::usual(Terms::All)), View::Latent, &self.acting)?;
-        let refinement = |&(share, inside): &(f64, f64)| -> Result<Guidance> {
-            let acting = Acting {
+        let whole = run.bound_by(
+            extractor.clone(),
+            Arc::new(BoxLoss::published(Terms::All)),
+            FeatureSpace::Latent,
+            &self.settings,
+        )?;
+        let refinement = |&(share, inside): &(f64, f64)| -> Result<BoundGuidance> {
+            let settings = GuidanceSettings {
                 window: Window::step(share),
                 repeats: self.refinements,
                 until: Until::Reached(1.0 - inside),
-                ..self.acting.clone()
+                ..self.settings.clone()
             };
-            run.guidance_by(extractor.clone(), Arc::new(BoxLoss::usual(Terms::WorstInside)), View::Latent, &acting)
+            run.bound_by(
+                extractor.clone(),
+                Arc::new(BoxLoss::published(Terms::WorstInside)),
+                FeatureSpace::Latent,
+                &settings,
+            )
         };
         self.refined.iter().map(refinement).chain([Ok(whole)]).collect()
     }

@@ -1,4 +1,4 @@
-//! CLIP: the predicted picture's embedding is drawn to that of a text, or of another picture.
+//! Guides the CLIP embedding of the predicted image towards that of a text or of another image.
 //!
 //! Embeddings have length 1 here, so that ‖f̄ − f‖² = 2 (1 − cos) and every distance sees the angle alone. CLIP looks at
 //! the middle of a picture that is no square, as its own preprocessing has it. (FreeDoM, Yu et al., ICCV 2023, and others
@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Normalise, Run, Schedule, Window};
+use super::{
+    BoundGuidance, Extractor, GuidanceSettings, GuidanceSpec, Metric, Normalise, SamplingRun, Schedule, StepContext,
+    Window,
+};
 use crate::Result;
 use crate::models::clip_pair::{Clip, normalise};
 
@@ -20,7 +23,7 @@ pub struct ClipEmbedding {
 }
 
 impl ClipEmbedding {
-    /// Drawn to what `goal` shows or says.
+    /// Extracts embeddings, with the embedding of `goal` as the target.
     pub fn new(clip: Arc<Clip>, goal: &ClipGoal) -> Result<Self> {
         let (name, target) = match goal {
             ClipGoal::Text(text) => ("CLIP text", clip.text_embeds(text)?),
@@ -35,11 +38,11 @@ impl Extractor for ClipEmbedding {
         self.name
     }
 
-    fn feat(&self, picture: &Tensor, _: &Moment) -> Result<Tensor> {
+    fn feat(&self, picture: &Tensor, _: &StepContext) -> Result<Tensor> {
         normalise(&self.clip.image_embeds(picture)?)
     }
 
-    fn target(&self, _: &Moment) -> Result<Tensor> {
+    fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(self.target.clone())
     }
 }
@@ -54,35 +57,36 @@ pub enum ClipGoal {
 }
 
 /// Guidance by CLIP's embeddings.
-pub struct ClipGuide {
+#[derive(Debug)]
+pub struct ClipGuidance {
     /// The network.
     pub clip: Arc<Clip>,
-    /// What the picture is drawn to.
+    /// The text or image whose embedding is the target.
     pub goal: ClipGoal,
     /// By which embeddings are compared.
     pub metric: Metric,
     /// How it acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl ClipGuide {
+impl ClipGuidance {
     /// After FreeDoM, whose step has the size of a share of the predicted noise, growing with √(1−ᾱ)/√ᾱ; here of what
     /// classifier-free guidance adds, and constant.
-    pub fn usual() -> Acting {
-        Acting {
+    pub fn defaults() -> GuidanceSettings {
+        GuidanceSettings {
             scale: 0.3,
             schedule: Schedule::Constant,
             window: Window::first(0.6),
             normalise: Normalise::Freedom,
-            ..Acting::default()
+            ..GuidanceSettings::default()
         }
     }
 }
 
-impl Guide for ClipGuide {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for ClipGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let extractor = ClipEmbedding::new(self.clip.clone(), &self.goal)?;
-        Ok(vec![run.guidance(extractor, self.metric.distance(), run.picture()?, &self.acting)?])
+        Ok(vec![run.bound(extractor, self.metric.distance(), run.image_space()?, &self.settings)?])
     }
 
     fn bytes(&self) -> usize {

@@ -1,8 +1,8 @@
-//! Colours in boxes: the mean colour of the predicted picture in each box, drawn to a given one.
+//! Guides the mean colour of the predicted image in each box towards a given colour.
 
 use candle_core::{Device, Tensor};
 
-use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run};
+use super::{BoundGuidance, Extractor, GuidanceSettings, GuidanceSpec, Metric, SamplingRun, StepContext};
 use crate::layout::{self, Bounds};
 use crate::{Error, Result};
 
@@ -41,30 +41,31 @@ impl Extractor for ColourLayout {
         "colour layout"
     }
 
-    fn feat(&self, picture: &Tensor, _: &Moment) -> Result<Tensor> {
+    fn feat(&self, picture: &Tensor, _: &StepContext) -> Result<Tensor> {
         let pixels = picture.squeeze(0)?.flatten_from(1)?.t()?.contiguous()?;
         let means = self.weights.to_dtype(pixels.dtype())?.matmul(&pixels)?;
         Ok(means.affine(0.5, 0.5)?)
     }
 
-    fn target(&self, _: &Moment) -> Result<Tensor> {
+    fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(self.target.clone())
     }
 }
 
 /// Guidance towards colours in boxes.
-pub struct ColourLayoutGuide {
+#[derive(Debug)]
+pub struct ColourLayoutGuidance {
     /// Each box and its colour, red, green and blue in [0, 1].
     pub colours: Vec<(Bounds, [f32; 3])>,
     /// By which colours are compared.
     pub metric: Metric,
     /// How it acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl Guide for ColourLayoutGuide {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for ColourLayoutGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let extractor = ColourLayout::new(&self.colours, run.height, run.width, run.device())?;
-        Ok(vec![run.guidance(extractor, self.metric.distance(), run.picture()?, &self.acting)?])
+        Ok(vec![run.bound(extractor, self.metric.distance(), run.image_space()?, &self.settings)?])
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use candle_core::{D, Tensor, Var};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -23,27 +24,30 @@ pub trait Distance: Send + Sync {
     }
 }
 
-/// The distances that fit any feature, by name.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// The distances that any feature can be compared by, by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Metric {
-    /// [`SquaredL2`].
+    /// The sum of squared differences.
+    #[default]
     L2,
-    /// [`MeanSquaredL2`].
+    /// The mean of squared differences.
     L2Mean,
-    /// [`L1`].
+    /// The sum of absolute differences.
     L1,
-    /// [`Huber`] with δ = 1.
+    /// The sum of ½d² where |d| ≤ 1 and of |d| − ½ elsewhere.
     Huber,
-    /// [`Cosine`].
+    /// 1 − cos of the angle between the two, summed over samples.
     Cosine,
-    /// [`GramFrobenius`].
+    /// The Frobenius norm of the difference of the two Gram matrices: texture, independent of position.
     Gram,
-    /// [`CrossEntropy`].
+    /// Cross-entropy. The feature is the logits of classes, the target their probabilities.
     CrossEntropy,
 }
 
 impl Metric {
-    /// The distance of this name.
+    /// Returns the distance of this name.
     pub fn distance(self) -> Arc<dyn Distance> {
         match self {
             Metric::L2 => Arc::new(SquaredL2),

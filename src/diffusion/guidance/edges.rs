@@ -1,11 +1,13 @@
-//! Edges of the predicted picture, drawn to those of a drawing or of another picture.
+//! Guides the edges of the predicted image towards those of a drawing or of another image.
 //!
 //! The filter is Sobel's, of the grey picture in [0, 1], so that a step from black to white is an edge of 1. It is plain
 //! and differentiable; a trained line extractor can take its place as an ONNX network.
 
 use candle_core::Tensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run};
+use super::{BoundGuidance, Extractor, GuidanceSettings, GuidanceSpec, Metric, SamplingRun, StepContext};
 use crate::Result;
 use crate::image::grey;
 
@@ -46,19 +48,22 @@ impl Extractor for Edges {
         "edges"
     }
 
-    fn feat(&self, picture: &Tensor, _: &Moment) -> Result<Tensor> {
+    fn feat(&self, picture: &Tensor, _: &StepContext) -> Result<Tensor> {
         sobel(&grey(picture)?)
     }
 
-    fn target(&self, _: &Moment) -> Result<Tensor> {
+    fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(self.target.clone())
     }
 }
 
-/// What a drawing is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the edges of a drawing are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Drawing {
-    /// A picture whose own edges count.
+    /// The image's own edges, by the same filter.
+    #[default]
     Picture,
     /// Dark lines on a light ground.
     DarkLines,
@@ -67,7 +72,8 @@ pub enum Drawing {
 }
 
 /// Guidance towards the edges of a drawing.
-pub struct EdgesGuide {
+#[derive(Debug)]
+pub struct EdgesGuidance {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,
     /// What it is.
@@ -75,18 +81,18 @@ pub struct EdgesGuide {
     /// By which edges are compared.
     pub metric: Metric,
     /// How it acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl Guide for EdgesGuide {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for EdgesGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let grey = grey(&run.fitted(&self.picture)?)?;
         let target = match self.drawing {
             Drawing::Picture => sobel(&grey)?,
             Drawing::DarkLines => grey.affine(-1.0, 1.0)?,
             Drawing::LightLines => grey,
         };
-        Ok(vec![run.guidance(Edges { target }, self.metric.distance(), run.picture()?, &self.acting)?])
+        Ok(vec![run.bound(Edges { target }, self.metric.distance(), run.image_space()?, &self.settings)?])
     }
 
     fn bytes(&self) -> usize {

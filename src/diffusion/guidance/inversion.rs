@@ -1,10 +1,12 @@
-//! LSReGen's extractor: the latent itself, drawn to the inverted latent of a reference picture.
+//! LSReGen's extractor: guides the latent itself towards the inverted latent of a reference image.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::{Acting, Extractor, Guidance, Guide, Moment, Run, SquaredL2, View};
+use super::{
+    BoundGuidance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, SquaredL2, StepContext,
+};
 use crate::Result;
 use crate::inversion::Trajectory;
 
@@ -16,12 +18,12 @@ pub struct Inversion {
 
 impl Inversion {
     /// LSReGen's guidance: z ← (1−w) z + w z̄_t with the strength w = 2γ.
-    pub fn guidance(trajectory: Arc<Trajectory>, acting: Acting, mask: Option<Tensor>) -> Guidance {
-        Guidance {
+    pub fn bound(trajectory: Arc<Trajectory>, settings: GuidanceSettings, mask: Option<Tensor>) -> BoundGuidance {
+        BoundGuidance {
             extractor: Arc::new(Inversion { trajectory }),
             distance: Arc::new(SquaredL2),
-            view: View::Latent,
-            acting,
+            space: FeatureSpace::Latent,
+            settings,
             mask,
         }
     }
@@ -32,11 +34,11 @@ impl Extractor for Inversion {
         "inversion"
     }
 
-    fn feat(&self, z: &Tensor, _: &Moment) -> Result<Tensor> {
+    fn feat(&self, z: &Tensor, _: &StepContext) -> Result<Tensor> {
         Ok(z.clone())
     }
 
-    fn target(&self, at: &Moment) -> Result<Tensor> {
+    fn target(&self, at: &StepContext) -> Result<Tensor> {
         Ok(self.trajectory.at(at.t)?.clone())
     }
 
@@ -46,22 +48,23 @@ impl Extractor for Inversion {
 }
 
 /// Guidance towards a reference whose noisy latents are known.
-pub struct Inverted {
+#[derive(Debug)]
+pub struct InversionGuidance {
     /// z̄_t.
     pub trajectory: Arc<Trajectory>,
     /// How it acts; its strength is w = 2γ.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl Guide for Inverted {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for InversionGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let (h, w) = run.latent_size();
         // No cell is moved past its target.
-        let strength = 2.0 * self.acting.scale as f32;
+        let strength = 2.0 * self.settings.scale as f32;
         let most = if strength > 0.0 { 1.0 / strength } else { f32::INFINITY };
-        let mask = self.acting.region.weights(h, w, most, run.device())?;
+        let mask = self.settings.region.weights(h, w, most, run.device())?;
         let trajectory = Arc::new(self.trajectory.to_device(run.device())?);
-        Ok(vec![Inversion::guidance(trajectory, self.acting.clone(), mask)])
+        Ok(vec![Inversion::bound(trajectory, self.settings.clone(), mask)])
     }
 
     fn bytes(&self) -> usize {

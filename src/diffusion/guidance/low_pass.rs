@@ -1,11 +1,11 @@
-//! The coarse part of the latent, drawn to that of a reference picture.
+//! Guides the coarse part of the latent towards that of a reference image.
 //!
 //! Choi et al., ILVR: z' = z − φ(z) + φ(z̄_t), where φ leaves only what is coarser than N. With an orthogonal projection
 //! for φ, here the mean of each N × N block, that is the update of D = ‖φ(z) − φ(z̄_t)‖² with γ = ½.
 
 use candle_core::{Device, Tensor};
 
-use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run, View};
+use super::{BoundGuidance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, Metric, SamplingRun, StepContext};
 use crate::inversion::Trajectory;
 use crate::{Result, inversion};
 
@@ -43,17 +43,18 @@ impl Extractor for LowPass {
         "low pass"
     }
 
-    fn feat(&self, z: &Tensor, _: &Moment) -> Result<Tensor> {
+    fn feat(&self, z: &Tensor, _: &StepContext) -> Result<Tensor> {
         Self::filter(z, self.factor)
     }
 
-    fn target(&self, at: &Moment) -> Result<Tensor> {
+    fn target(&self, at: &StepContext) -> Result<Tensor> {
         Self::filter(self.trajectory.at(at.t)?, self.factor)
     }
 }
 
 /// Guidance towards the coarse part of a picture.
-pub struct LowPassGuide {
+#[derive(Debug)]
+pub struct LowPassGuidance {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,
     /// N, in latent pixels.
@@ -61,16 +62,16 @@ pub struct LowPassGuide {
     /// By which the coarse parts are compared.
     pub metric: Metric,
     /// How it acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl Guide for LowPassGuide {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for LowPassGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let z0 = run.model.vae()?.encode(&run.fitted(&self.picture)?)?;
-        let keep = self.acting.window.steps(run.sampler.timesteps()).end;
+        let keep = self.settings.window.steps(run.sampler.timesteps()).end;
         let trajectory = inversion::noise(&z0, run.sampler, &run.noise(false)?, keep)?;
         let extractor = LowPass { trajectory, factor: self.factor };
-        Ok(vec![run.guidance(extractor, self.metric.distance(), View::Latent, &self.acting)?])
+        Ok(vec![run.bound(extractor, self.metric.distance(), FeatureSpace::Latent, &self.settings)?])
     }
 
     fn bytes(&self) -> usize {

@@ -1,13 +1,13 @@
 //! The backward guidance framework: z̃_t = z_t − γ ∇D, D = distance(feat(z_t), target_t) (the paper, §3.2).
 //!
-//! An [`Extractor`] supplies the feature and its ideal value, a [`Distance`] how far apart they are; a [`Guidance`] says
-//! what the feature is taken of (its [`View`]) and how, when and where it acts ([`Acting`]). The update comes before the
-//! network is called. A [`Guide`] is a guidance before it is known what run it guides: it makes [`Guidance`]s for a
-//! [`Run`]. A [`Session`] keeps what guidances remember from step to step of one run.
+//! An [`Extractor`] computes the feature and its target; a [`Distance`] compares the two. The [`GuidanceSettings`] say how
+//! strongly, when, how often and where the guidance acts; the [`FeatureSpace`] says what the feature is computed from. The
+//! update is applied before the network is called. A [`GuidanceSpec`] is a guidance that is not yet bound to a run: for a
+//! [`SamplingRun`] it returns [`BoundGuidance`]s. A [`Session`] keeps their state from step to step of one run.
 //!
-//! Each extractor has a file here. Knows latents and what a run's networks show of them; knows no graph.
+//! Each extractor has a file here. Knows latents and the networks of a run; knows no graph.
 
-mod acting;
+mod settings;
 pub mod attention;
 pub mod box_energy;
 pub mod bounded;
@@ -16,7 +16,7 @@ pub mod clip;
 pub mod colour_layout;
 mod distance;
 pub mod edges;
-mod guide;
+mod spec;
 mod inversion;
 mod low_pass;
 pub mod onnx;
@@ -25,125 +25,127 @@ pub mod segmentation;
 mod session;
 pub mod style;
 
-pub use acting::{Acting, Auto, Normalise, Region, Schedule, Until, Window};
-pub use bounded::BoundedGuide;
+pub use bounded::BoundedAttentionGuidance;
 pub use box_energy::LayoutGuidance;
-pub use boxdiff::BoxDiff;
-pub use clip::{ClipGoal, ClipGuide};
-pub use colour_layout::ColourLayoutGuide;
+pub use boxdiff::BoxDiffGuidance;
+pub use clip::{ClipGoal, ClipGuidance};
+pub use colour_layout::ColourLayoutGuidance;
 pub use distance::{Cosine, CrossEntropy, Distance, GramFrobenius, Huber, L1, MeanSquaredL2, Metric, SquaredL2};
-pub use edges::EdgesGuide;
-pub use guide::{Guide, Run};
-pub use inversion::{Inversion, Inverted};
-pub use low_pass::{LowPass, LowPassGuide};
-pub use onnx::{OnnxGoal, OnnxGuide};
-pub use reference::Reference;
-pub use segmentation::SegmentationGuide;
+pub use edges::EdgesGuidance;
+pub use inversion::{Inversion, InversionGuidance};
+pub use low_pass::{LowPass, LowPassGuidance};
+pub use onnx::{OnnxGoal, OnnxGuidance};
+pub use reference::ReferenceGuidance;
+pub use segmentation::SegmentationGuidance;
 pub use session::Session;
-pub use style::StyleGuide;
+pub use settings::{Auto, GuidanceSettings, Normalise, Region, Schedule, StepShare, Until, Window};
+pub use spec::{GuidanceSpec, SamplingRun};
+pub use style::StyleGuidance;
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 
-use crate::denoiser::{Denoiser, epsilon, predicted};
+use crate::denoiser::{Denoiser, epsilon, predicted_x0};
 use crate::models::vae::AutoencoderKl;
+use crate::reduce::{rms, scalar};
 use crate::schedule::PredictionType;
 use crate::{Error, Result, ops};
 
-/// Where a sampling run stands, and the network that it samples with.
+/// A step of a sampling run, and the network that it calls.
 #[derive(Clone, Copy)]
-pub struct Moment<'a> {
+pub struct StepContext<'a> {
     /// Number of the step, from 0.
     pub step: usize,
-    /// Steps of the run.
+    /// Number of steps of the run.
     pub steps: usize,
-    /// Timestep.
+    /// The timestep t.
     pub t: f64,
     /// ᾱ_t.
     pub alpha_bar: f64,
     /// What the network predicts.
-    pub kind: PredictionType,
+    pub prediction_type: PredictionType,
     /// The network, under the run's conditioning.
     pub denoiser: &'a dyn Denoiser,
 }
 
-impl Moment<'_> {
-    /// x̂₀ = (z − √(1−ᾱ) ε_θ(z, t)) / √ᾱ: the clean latent as the run's own prediction for z has it, differentiable
+impl StepContext<'_> {
+    /// Returns x̂₀ = (z − √(1−ᾱ) ε_θ(z, t)) / √ᾱ: the clean latent that the run's own prediction implies, differentiable
     /// through the network.
-    pub fn clean(&self, z: &Tensor) -> Result<Tensor> {
-        let e = epsilon(self.kind, &self.denoiser.predict(z, self.t)?, z, self.alpha_bar)?;
-        predicted(z, &e, self.alpha_bar)
+    pub fn predicted_x0(&self, z: &Tensor) -> Result<Tensor> {
+        let e = epsilon(self.prediction_type, &self.denoiser.predict(z, self.t)?, z, self.alpha_bar)?;
+        predicted_x0(z, &e, self.alpha_bar)
     }
 }
 
-/// What a feature is taken of. Gradients go back from there to z_t.
+/// What a feature is computed from. The gradient goes back from there to z_t.
 #[derive(Clone)]
-pub enum View {
-    /// The noisy latent z_t (B, C, h, w), and what the network shows of it.
+pub enum FeatureSpace {
+    /// The noisy latent z_t (B, C, h, w), and the network's attention at z_t.
     Latent,
-    /// The predicted clean latent x̂₀ (B, C, h, w): the gradient goes through the network.
-    Clean,
-    /// The predicted picture (B, 3, H, W), nominally in [-1, 1]: through the network and the decoder.
-    Picture(Arc<AutoencoderKl>),
+    /// The predicted clean latent x̂₀ (B, C, h, w); the gradient goes through the network.
+    PredictedX0,
+    /// The predicted image (B, 3, H, W), nominally in [-1, 1]; the gradient goes through the network and the decoder.
+    Image(Arc<AutoencoderKl>),
 }
 
-impl View {
-    fn of(&self, z: &Tensor, at: &Moment) -> Result<Tensor> {
+impl FeatureSpace {
+    /// Maps z_t into this space.
+    fn map(&self, z: &Tensor, at: &StepContext) -> Result<Tensor> {
         match self {
-            View::Latent => Ok(z.clone()),
-            View::Clean => at.clean(z),
-            View::Picture(vae) => vae.decode(&at.clean(z)?),
+            FeatureSpace::Latent => Ok(z.clone()),
+            FeatureSpace::PredictedX0 => at.predicted_x0(z),
+            FeatureSpace::Image(vae) => vae.decode(&at.predicted_x0(z)?),
         }
     }
 }
 
-/// A feature of the intermediate variable, and the value that it ought to have.
+/// A feature, and the target that it is compared with.
 pub trait Extractor: Send + Sync {
-    /// Short name, for messages.
+    /// Returns a short name for messages.
     fn name(&self) -> &str;
 
-    /// The feature of `x`, which is what the guidance's [`View`] shows; differentiable.
-    fn feat(&self, x: &Tensor, at: &Moment) -> Result<Tensor>;
+    /// Computes the feature of `x`, a point of the guidance's [`FeatureSpace`]; differentiable.
+    fn feat(&self, x: &Tensor, at: &StepContext) -> Result<Tensor>;
 
-    /// The ideal feature at t.
-    fn target(&self, at: &Moment) -> Result<Tensor>;
+    /// Returns the target of the feature at t.
+    fn target(&self, at: &StepContext) -> Result<Tensor>;
 
-    /// Whether the feature is `x` itself, so that the distance's own gradient is that of the latent.
+    /// Whether the feature is `x` itself, so that the gradient of the distance is also that of the latent.
     fn is_identity(&self) -> bool {
         false
     }
 }
 
-/// One guidance: what, by which measure, and how it acts. Clones share what is heavy.
+/// A guidance bound to one sampling run. Clones share its tensors and networks.
 #[derive(Clone)]
-pub struct Guidance {
-    /// The feature and its ideal.
+pub struct BoundGuidance {
+    /// The feature and its target.
     pub extractor: Arc<dyn Extractor>,
-    /// How far they are apart.
+    /// The distance between the two.
     pub distance: Arc<dyn Distance>,
-    /// What the feature is taken of.
-    pub view: View,
-    /// How strongly and when it acts.
-    pub acting: Acting,
-    /// Where it acts: (1, 1, h, w), multiplied to the gradient. Everywhere alike if absent.
+    /// What the feature is computed from.
+    pub space: FeatureSpace,
+    /// How strongly, when and how often the guidance acts.
+    pub settings: GuidanceSettings,
+    /// Where it acts: (1, 1, h, w), multiplied with the gradient. `None`: everywhere alike.
     pub mask: Option<Tensor>,
 }
 
-impl Guidance {
-    /// ∇_z D, and D where it is `wanted` or falls off by the way.
+impl BoundGuidance {
+    /// Returns ∇_z D. Returns D too if it is `wanted`, or if the gradient needs it anyway.
     ///
-    /// In closed form where the feature is the latent itself; else by automatic differentiation, through the network
-    /// where the view asks for it.
-    pub fn gradient(&self, z: &Tensor, at: &Moment, wanted: bool) -> Result<(Option<f64>, Tensor)> {
+    /// The gradient has a closed form where the feature is the latent itself; otherwise it comes from automatic
+    /// differentiation, through the network where the feature space is beyond it.
+    pub fn gradient(&self, z: &Tensor, at: &StepContext, wanted: bool) -> Result<(Option<f64>, Tensor)> {
         ops::on_pool_for(z.device(), || {
             let target = self.extractor.target(at)?.detach();
-            if self.extractor.is_identity() && matches!(self.view, View::Latent) {
-                let value = wanted.then(|| scalar(&self.distance.value(z, &target)?)).transpose()?;
-                return Ok((value, self.distance.gradient(z, &target)?));
+            if self.extractor.is_identity() && matches!(self.space, FeatureSpace::Latent) {
+                let d = wanted.then(|| scalar(&self.distance.value(z, &target)?)).transpose()?;
+                return Ok((d, self.distance.gradient(z, &target)?));
             }
             let var = Var::from_tensor(&z.detach())?;
-            let feature = self.extractor.feat(&self.view.of(&var, at)?, at)?;
+            let feature = self.extractor.feat(&self.space.map(&var, at)?, at)?;
             let d = self.distance.value(&feature, &target)?;
             let gradient = d.backward()?.remove(&var).ok_or_else(|| {
                 let name = self.extractor.name();
@@ -153,58 +155,49 @@ impl Guidance {
         })
     }
 
-    /// D at z_t.
-    pub fn value(&self, z: &Tensor, at: &Moment) -> Result<f64> {
-        let feature = self.extractor.feat(&self.view.of(z, at)?, at)?;
+    /// Returns D at z_t.
+    pub fn value(&self, z: &Tensor, at: &StepContext) -> Result<f64> {
+        let feature = self.extractor.feat(&self.space.map(z, at)?, at)?;
         scalar(&self.distance.value(&feature, &self.extractor.target(at)?)?)
     }
 
-    /// z − γ(t) M ⊙ ∇D, and D before it. D is not computed where nothing asks for it.
+    /// Returns z̃_t = z_t − γ(t) M ⊙ ∇D (the paper, §3.2), and D at z_t if [`GuidanceSettings::until`] needs it.
     ///
-    /// Errors if the result is not finite or has exploded, naming the guidance, the step and what to lower.
-    pub fn step(&self, z: &Tensor, at: &Moment) -> Result<(Option<f64>, Tensor)> {
-        let wanted = self.acting.until != Until::Spent;
-        let (value, mut gradient) = self.gradient(z, at, wanted)?;
+    /// # Errors
+    /// If z̃_t is not finite or has exploded. The error names the guidance, the step and the settings to lower.
+    pub fn step(&self, z: &Tensor, at: &StepContext) -> Result<(Option<f64>, Tensor)> {
+        let wanted = self.settings.until != Until::Never;
+        let (d, mut gradient) = self.gradient(z, at, wanted)?;
         if let Some(mask) = &self.mask {
             gradient = gradient.broadcast_mul(mask)?;
         }
-        let mut scale = self.acting.scale_at(at);
-        if self.acting.normalise == Normalise::Freedom {
-            let (size, wanted) = (rms(&gradient)?, at.denoiser.correction(z, at.t)?);
-            scale *= if size > 0.0 { wanted / size } else { 0.0 };
+        let mut gamma = self.settings.scale_at(at);
+        if self.settings.normalise == Normalise::Freedom {
+            let (size, correction) = (rms(&gradient)?, at.denoiser.correction(z, at.t)?);
+            gamma *= if size > 0.0 { correction / size } else { 0.0 };
         }
-        let updated = (z - (gradient * scale)?)?;
+        let updated = (z - (gradient * gamma)?)?;
         let size = rms(&updated)?;
         // A latent's numbers are near 1 at every t.
         if !size.is_finite() || size > EXPLODED * rms(z)?.max(1.0) {
             return Err(self.diverged(at, size));
         }
-        Ok((value, updated))
+        Ok((d, updated))
     }
 
-    fn diverged(&self, at: &Moment, size: f64) -> Error {
+    fn diverged(&self, at: &StepContext, size: f64) -> Error {
         let how = if size.is_finite() { format!("the latent grew to {size:.1e}") } else { "it is not finite".into() };
         Error::input(format!(
             "guidance `{}` diverged at step {} of {} (t = {}): {how}. Lower its `scale` or `strength` (γ is {:.3e} there), \
-             let it act in fewer steps (`window`), repeat it less (`repeats`), or bound it (`normalise: freedom`)",
+             spec fewer steps (`window`), repeat it less (`repeats`), or normalise it (`normalise: freedom`)",
             self.extractor.name(),
             at.step + 1,
             at.steps,
             at.t,
-            self.acting.scale_at(at),
+            self.settings.scale_at(at),
         ))
     }
 }
 
-/// How many times its size a latent may grow in one update.
+/// The largest factor by which one update may enlarge a latent.
 const EXPLODED: f64 = 100.0;
-
-/// A tensor's one number.
-pub(crate) fn scalar(x: &Tensor) -> Result<f64> {
-    Ok(x.to_dtype(DType::F64)?.to_scalar::<f64>()?)
-}
-
-/// √ of the mean square.
-pub(crate) fn rms(x: &Tensor) -> Result<f64> {
-    Ok(scalar(&x.to_dtype(DType::F32)?.sqr()?.mean_all()?)?.sqrt())
-}

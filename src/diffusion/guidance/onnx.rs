@@ -1,15 +1,18 @@
-//! The user's own network as the extractor: the predicted picture's feature by an ONNX file, drawn to that of another
-//! picture, to a given one, or to a class.
+//! Guides a feature of the predicted image, computed by the user's own ONNX network, towards that of another image, a
+//! given feature, or a class.
 //!
 //! The picture is resized to what the network takes and normalised as it was trained, on the tape. The network's gradient
 //! is tested by finite differences at that size before it guides.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Normalise, Run, Window};
+use super::{
+    BoundGuidance, Extractor, GuidanceSettings, GuidanceSpec, Metric, Normalise, SamplingRun, StepContext, Window,
+};
 use crate::onnx::{ImageInput, Normalisation, OnnxNetwork};
 use crate::{Error, Result};
 
@@ -21,6 +24,17 @@ pub struct Look {
     size: Option<(usize, usize)>,
     normalisation: Normalisation,
     tested: OnceLock<f64>,
+}
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Look")
+            .field("network", &self.network.info().label)
+            .field("output", &self.output)
+            .field("size", &self.size)
+            .field("normalisation", &self.normalisation)
+            .finish()
+    }
 }
 
 impl Look {
@@ -71,7 +85,7 @@ pub struct OnnxFeature {
 }
 
 impl OnnxFeature {
-    /// Drawn to what `goal` is, of a predicted picture like `picture`.
+    /// Extracts from images of the size of `picture`, with the target that `goal` gives.
     pub fn new(look: Arc<Look>, goal: &OnnxGoal, metric: Metric, picture: &Tensor) -> Result<Self> {
         let flat = metric == Metric::Gram;
         let shown = |x: &Tensor| shaped(look.feature(x)?, flat);
@@ -127,16 +141,16 @@ impl Extractor for OnnxFeature {
         "ONNX feature"
     }
 
-    fn feat(&self, picture: &Tensor, _: &Moment) -> Result<Tensor> {
+    fn feat(&self, picture: &Tensor, _: &StepContext) -> Result<Tensor> {
         shaped(self.look.feature(picture)?, self.flat)
     }
 
-    fn target(&self, _: &Moment) -> Result<Tensor> {
+    fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(self.target.clone())
     }
 }
 
-/// What a network's feature is drawn to.
+/// The target of a network's feature.
 #[derive(Clone, Debug)]
 pub enum OnnxGoal {
     /// That of another picture, (1, 3, H, W) in [-1, 1], of any size; its class probabilities with
@@ -166,26 +180,32 @@ impl OnnxGoal {
 }
 
 /// Guidance by the user's own network.
-pub struct OnnxGuide {
+#[derive(Debug)]
+pub struct OnnxGuidance {
     /// The network.
     pub look: Arc<Look>,
-    /// What its feature is drawn to.
+    /// The target of its feature.
     pub goal: OnnxGoal,
     /// By which features are compared.
     pub metric: Metric,
     /// How it acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl OnnxGuide {
+impl OnnxGuidance {
     /// As for CLIP.
-    pub fn usual() -> Acting {
-        Acting { scale: 0.3, window: Window::first(0.6), normalise: Normalise::Freedom, ..Acting::default() }
+    pub fn defaults() -> GuidanceSettings {
+        GuidanceSettings {
+            scale: 0.3,
+            window: Window::first(0.6),
+            normalise: Normalise::Freedom,
+            ..GuidanceSettings::default()
+        }
     }
 }
 
-impl Guide for OnnxGuide {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for OnnxGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         self.look.test(run.height, run.width)?;
         let goal = match &self.goal {
             OnnxGoal::Picture(picture) => OnnxGoal::Picture(run.fitted(picture)?),
@@ -193,7 +213,7 @@ impl Guide for OnnxGuide {
         };
         let picture = Tensor::zeros((1, 3, run.height, run.width), DType::F32, run.device())?;
         let extractor = OnnxFeature::new(self.look.clone(), &goal, self.metric, &picture)?;
-        Ok(vec![run.guidance(extractor, self.metric.distance(), run.picture()?, &self.acting)?])
+        Ok(vec![run.bound(extractor, self.metric.distance(), run.image_space()?, &self.settings)?])
     }
 
     fn bytes(&self) -> usize {

@@ -1,4 +1,4 @@
-//! A reference picture: the latent is drawn to the reference's own noisy latent, without an inversion.
+//! Guides the latent towards the noised latent of a reference image, without an inversion.
 //!
 //! Meng et al., SDEdit: z̄_t = √ᾱ_t z̄_0 + √(1−ᾱ_t) ε with one ε for all t. With w = 1 up to a step it is image-to-image
 //! started there; with DemoFusion's schedule over the whole run it is its skip residual (Du et al.).
@@ -7,25 +7,26 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::{Acting, Guidance, Guide, Inverted, Run};
+use super::{BoundGuidance, GuidanceSettings, GuidanceSpec, InversionGuidance, SamplingRun};
 use crate::{Result, inversion};
 
 /// Guidance towards a picture.
-pub struct Reference {
+#[derive(Debug)]
+pub struct ReferenceGuidance {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,
     /// Whether ε is the noise that the run starts from; else the next one of its seed.
     pub shared_noise: bool,
     /// How it acts; its strength is w = 2γ.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl Guide for Reference {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for ReferenceGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let z0 = run.model.vae()?.encode(&run.fitted(&self.picture)?)?;
-        let keep = self.acting.window.steps(run.sampler.timesteps()).end;
+        let keep = self.settings.window.steps(run.sampler.timesteps()).end;
         let trajectory = Arc::new(inversion::noise(&z0, run.sampler, &run.noise(self.shared_noise)?, keep)?);
-        Inverted { trajectory, acting: self.acting.clone() }.prepare(run)
+        InversionGuidance { trajectory, settings: self.settings.clone() }.bind(run)
     }
 
     fn bytes(&self) -> usize {

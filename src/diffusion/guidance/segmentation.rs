@@ -1,4 +1,4 @@
-//! A segmentation map: each pixel's attention is drawn to the words of its region.
+//! Guides each pixel's attention towards the words of its region in a segmentation map.
 //!
 //! The network's own cross-attention segments the picture: among the words of a prompt, p(word | pixel). A region's
 //! probability is that of its phrase; what is in no region belongs to the remaining words and the end of the text. The
@@ -8,7 +8,10 @@
 use candle_core::{D, Tensor};
 
 use super::attention::{Layers, columns, mean_map, resolution};
-use super::{Acting, Extractor, Guidance, Guide, Metric, Moment, Run, Schedule, View, Window};
+use super::{
+    BoundGuidance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, Metric, SamplingRun, Schedule, StepContext,
+    Window,
+};
 use crate::{Error, Result};
 
 /// feat(z_t) = ln p(region | pixel), (1, regions + 1, cells); the last is none of them.
@@ -25,7 +28,7 @@ impl Extractor for WordSegmentation {
         "segmentation"
     }
 
-    fn feat(&self, z: &Tensor, at: &Moment) -> Result<Tensor> {
+    fn feat(&self, z: &Tensor, at: &StepContext) -> Result<Tensor> {
         let map = mean_map(&self.layers.maps(z, at)?)?;
         let region = |positions: &Vec<usize>| Ok(columns(&map, positions)?.sum(D::Minus1)?);
         let attention = Tensor::stack(&self.positions.iter().map(region).collect::<Result<Vec<_>>>()?, 0)?;
@@ -33,7 +36,7 @@ impl Extractor for WordSegmentation {
         Ok((share + 1e-12)?.log()?.unsqueeze(0)?)
     }
 
-    fn target(&self, _: &Moment) -> Result<Tensor> {
+    fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(self.target.clone())
     }
 }
@@ -48,7 +51,8 @@ pub struct ColouredPhrase {
 }
 
 /// Guidance by a colour-coded map.
-pub struct SegmentationGuide {
+#[derive(Debug)]
+pub struct SegmentationGuidance {
     /// The map, (1, 3, H, W) in [-1, 1], of any size.
     pub map: Tensor,
     /// Its regions.
@@ -59,13 +63,19 @@ pub struct SegmentationGuide {
     /// By default that nearest to the published maps of 16 × 16.
     pub downscale: Option<usize>,
     /// How it acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl SegmentationGuide {
+impl SegmentationGuidance {
     /// As layout-guidance: in the first part of the steps, by the share of noise.
-    pub fn usual() -> Acting {
-        Acting { scale: 30.0, schedule: Schedule::Noise, window: Window::first(0.4), repeats: 3, ..Acting::default() }
+    pub fn defaults() -> GuidanceSettings {
+        GuidanceSettings {
+            scale: 30.0,
+            schedule: Schedule::Noise,
+            window: Window::first(0.4),
+            repeats: 3,
+            ..GuidanceSettings::default()
+        }
     }
 
     /// The share of each region, and at last of none, in each cell of `height` × `width`: (1, regions + 1, cells).
@@ -100,8 +110,8 @@ impl SegmentationGuide {
     }
 }
 
-impl Guide for SegmentationGuide {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for SegmentationGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let words = run.model.words(run.prompt)?;
         let phrases = self.regions.iter().map(|region| run.model.positions(run.prompt, &region.phrase));
         let mut positions = phrases.collect::<Result<Vec<_>>>()?;
@@ -111,7 +121,7 @@ impl Guide for SegmentationGuide {
         let downscale = resolution(self.downscale, run)?;
         let target = self.shares(h.div_ceil(downscale), w.div_ceil(downscale))?.to_device(run.device())?;
         let extractor = WordSegmentation { layers: Layers::Downscale(downscale), positions, target };
-        Ok(vec![run.guidance(extractor, Metric::CrossEntropy.distance(), View::Latent, &self.acting)?])
+        Ok(vec![run.bound(extractor, Metric::CrossEntropy.distance(), FeatureSpace::Latent, &self.settings)?])
     }
 
     fn bytes(&self) -> usize {

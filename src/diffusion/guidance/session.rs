@@ -2,46 +2,47 @@
 
 use candle_core::Tensor;
 
-use super::{Guidance, Moment, Until};
+use super::{BoundGuidance, StepContext, Until};
 use crate::Result;
 
 /// Guidances during a run.
 pub struct Session<'a> {
-    guidance: &'a [Guidance],
+    guidance: &'a [BoundGuidance],
     /// Which have settled, and rest for what remains of the run.
     settled: Vec<bool>,
 }
 
 impl<'a> Session<'a> {
     /// At the start of a run.
-    pub fn new(guidance: &'a [Guidance]) -> Self {
+    pub fn new(guidance: &'a [BoundGuidance]) -> Self {
         Session { guidance, settled: vec![false; guidance.len()] }
     }
 
     /// How often the sampler's step is taken: more than once where a guidance re-noises between its repeats.
-    pub fn passes(&self, at: &Moment) -> usize {
-        let acting = self.guidance.iter().zip(&self.settled).filter(|(g, settled)| !**settled && g.acting.acts(at));
-        acting.filter(|(g, _)| g.acting.renoise).map(|(g, _)| g.acting.repeats).max().unwrap_or(1)
+    pub fn passes(&self, at: &StepContext) -> usize {
+        let settings = self.guidance.iter().zip(&self.settled).filter(|(g, settled)| !**settled && g.settings.acts(at));
+        settings.filter(|(g, _)| g.settings.renoise).map(|(g, _)| g.settings.repeats).max().unwrap_or(1)
     }
 
     /// z̃_t: the latent after all guidances that act now, one after another. `pass` counts the passes of the step from 0.
-    pub fn update(&mut self, z: &Tensor, at: &Moment, pass: usize) -> Result<Tensor> {
+    pub fn update(&mut self, z: &Tensor, at: &StepContext, pass: usize) -> Result<Tensor> {
         let mut z = z.clone();
-        for (guidance, settled) in self.guidance.iter().zip(&mut self.settled) {
-            let acting = &guidance.acting;
-            if !acting.acts(at) {
+        for (number, (guidance, settled)) in self.guidance.iter().zip(&mut self.settled).enumerate() {
+            let settings = &guidance.settings;
+            if !settings.acts(at) {
                 continue;
             }
-            let updates = match acting.renoise {
-                true => usize::from(pass < acting.repeats),
-                false => acting.repeats,
+            let updates = match settings.renoise {
+                true => usize::from(pass < settings.repeats),
+                false => settings.repeats,
             };
-            for _ in 0..updates {
+            for update in 0..updates {
                 if *settled {
                     break;
                 }
                 let (value, updated) = guidance.step(&z, at)?;
-                match acting.until {
+                tracing::debug!(guidance = number, update, distance = value, "guided");
+                match settings.until {
                     Until::Reached(enough) if value.is_some_and(|d| d <= enough) => break,
                     Until::Settled(enough) => *settled = value.is_some_and(|d| d <= enough),
                     _ => {}

@@ -1,4 +1,4 @@
-//! Style: the textures of the predicted picture are drawn to those of another, wherever they are.
+//! Guides the textures of the predicted image towards those of another image, independent of position.
 //!
 //! Textures are the Gram matrix of what CLIP's picture encoder makes of the patches in one of its first layers (Gatys et
 //! al. with CLIP in place of VGG, as FreeDoM has it: the third layer, and the Frobenius norm).
@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::{Acting, Extractor, GramFrobenius, Guidance, Guide, Moment, Normalise, Run, Schedule, Window};
+use super::{
+    BoundGuidance, Extractor, GramFrobenius, GuidanceSettings, GuidanceSpec, Normalise, SamplingRun, Schedule,
+    StepContext, Window,
+};
 use crate::Result;
 use crate::models::clip_pair::Clip;
 
@@ -19,7 +22,8 @@ pub struct ClipPatches {
 }
 
 impl ClipPatches {
-    /// After layer number `layer`, from 1; drawn to those of `picture` (1, 3, H, W) in [-1, 1], of any size.
+    /// Extracts the patches after layer `layer` (from 1), with those of `picture` (1, 3, H, W) in [-1, 1], of any size, as
+    /// the target.
     ///
     /// Errors if the encoder has fewer layers.
     pub fn new(clip: Arc<Clip>, layer: usize, picture: &Tensor) -> Result<Self> {
@@ -41,17 +45,18 @@ impl Extractor for ClipPatches {
         "style"
     }
 
-    fn feat(&self, picture: &Tensor, _: &Moment) -> Result<Tensor> {
+    fn feat(&self, picture: &Tensor, _: &StepContext) -> Result<Tensor> {
         patches(&self.clip, self.layer, picture)
     }
 
-    fn target(&self, _: &Moment) -> Result<Tensor> {
+    fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(self.target.clone())
     }
 }
 
 /// Guidance towards the style of a picture.
-pub struct StyleGuide {
+#[derive(Debug)]
+pub struct StyleGuidance {
     /// The network.
     pub clip: Arc<Clip>,
     /// The layer whose textures count, from 1.
@@ -59,32 +64,32 @@ pub struct StyleGuide {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,
     /// How it acts.
-    pub acting: Acting,
+    pub settings: GuidanceSettings,
 }
 
-impl StyleGuide {
+impl StyleGuidance {
     /// The layer that FreeDoM takes.
     pub const LAYER: usize = 3;
 
     /// FreeDoM's: in the middle of the run, three times a step with fresh noise between, a fifth of what classifier-free
     /// guidance adds.
-    pub fn usual() -> Acting {
-        Acting {
+    pub fn defaults() -> GuidanceSettings {
+        GuidanceSettings {
             scale: 0.2,
             schedule: Schedule::Constant,
-            window: Window::Share(0.3, 0.7),
+            window: Window::between(0.3, 0.7),
             repeats: 3,
             renoise: true,
             normalise: Normalise::Freedom,
-            ..Acting::default()
+            ..GuidanceSettings::default()
         }
     }
 }
 
-impl Guide for StyleGuide {
-    fn prepare(&self, run: &Run) -> Result<Vec<Guidance>> {
+impl GuidanceSpec for StyleGuidance {
+    fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let extractor = ClipPatches::new(self.clip.clone(), self.layer, &self.picture)?;
-        Ok(vec![run.guidance(extractor, Arc::new(GramFrobenius), run.picture()?, &self.acting)?])
+        Ok(vec![run.bound(extractor, Arc::new(GramFrobenius), run.image_space()?, &self.settings)?])
     }
 
     fn bytes(&self) -> usize {

@@ -4,6 +4,7 @@
 //! `preprocessor_config.json`. Knows no guidance and no diffusion model.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -86,18 +87,26 @@ impl ClipBlueprint {
             )));
         }
         let (processor, numbers, bytes) = (self.processor.clone(), numbers.clone(), self.bytes(numbers));
-        Ok(Clip { tokenizer, text, vision, processor, numbers, bytes })
+        Ok(Clip { label: self.folder.label(""), tokenizer, text, vision, processor, numbers, bytes })
     }
 }
 
 /// A CLIP, loaded.
 pub struct Clip {
+    /// Its folder, for messages.
+    label: String,
     tokenizer: ClipTokenizer,
     text: ClipTextModel,
     vision: ClipVisionModel,
     processor: ClipProcessor,
     numbers: Numbers,
     bytes: usize,
+}
+
+impl fmt::Debug for Clip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clip({})", self.label)
+    }
 }
 
 impl Clip {

@@ -24,6 +24,7 @@ pub mod unet;
 pub mod vae;
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use candle_core::{D, DType, Device, Tensor};
 
@@ -189,12 +190,15 @@ fn weigh(states: &Tensor, empty: &Tensor, chunks: &[Chunk]) -> Result<Tensor> {
 struct Network<T>(Mutex<Option<Arc<T>>>);
 
 impl<T> Network<T> {
-    fn get(&self, load: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+    /// The network, which `load` loads if it is not in memory; `name` is for the log.
+    fn get(&self, name: &str, load: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         let mut network = self.0.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(network) = &*network {
             return Ok(network.clone());
         }
+        let start = Instant::now();
         let loaded = Arc::new(load()?);
+        tracing::info!(network = name, duration = ?start.elapsed(), "loaded weights");
         *network = Some(loaded.clone());
         Ok(loaded)
     }
@@ -260,7 +264,8 @@ impl Model {
             self.vae.release();
             self.encoders.release();
         }
-        self.unet.get(|| Ok(self.blueprint.load_unet(&self.numbers)?.with_gradient_memory(self.gradient_memory)))
+        self.unet
+            .get("unet", || Ok(self.blueprint.load_unet(&self.numbers)?.with_gradient_memory(self.gradient_memory)))
     }
 
     /// Pictures to latents and back.
@@ -269,7 +274,7 @@ impl Model {
             self.unet.release();
             self.encoders.release();
         }
-        self.vae.get(|| Ok(self.blueprint.load_vae(&self.numbers)?.with_gradient_memory(self.gradient_memory)))
+        self.vae.get("vae", || Ok(self.blueprint.load_vae(&self.numbers)?.with_gradient_memory(self.gradient_memory)))
     }
 
     fn encoders(&self) -> Result<Arc<Vec<TextEncoder>>> {
@@ -280,7 +285,7 @@ impl Model {
         let load = |encoder: &EncoderBlueprint| {
             Ok(TextEncoder { tokenizer: encoder.tokenizer()?, model: encoder.load(&self.numbers)? })
         };
-        self.encoders.get(|| self.blueprint.encoders.iter().map(load).collect())
+        self.encoders.get("text encoders", || self.blueprint.encoders.iter().map(load).collect())
     }
 
     /// Memory of the weights, all networks together.

@@ -11,14 +11,17 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 use common::{assert_close, fixture, relative, shapes, tensors};
 use lsregen_diffusion::Result;
-use lsregen_diffusion::denoiser::Guided;
-use lsregen_diffusion::guidance::{Acting, ClipGoal, ClipGuide, Guidance, Guide, Metric, Moment, Run, StyleGuide};
+use lsregen_diffusion::denoiser::CfgDenoiser;
+use lsregen_diffusion::guidance::{
+    BoundGuidance, ClipGoal, ClipGuidance, GuidanceSettings, GuidanceSpec, Metric, SamplingRun, StepContext,
+    StyleGuidance,
+};
 use lsregen_diffusion::models::clip_pair::{Clip, ClipBlueprint, normalise};
 use lsregen_diffusion::models::clip_vision::ClipVisionModel;
 use lsregen_diffusion::models::config::ClipConfig;
 use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::sampler::{Method, Sampler};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind};
 use lsregen_diffusion::schedule::PredictionType;
 use lsregen_diffusion::weights::{BUILTIN_CLIP, ModelFiles, Numbers, TensorMap, Weights};
 
@@ -265,32 +268,32 @@ fn the_built_in_clip_equals_transformers() {
 
 /// The built-in gligen and CLIP in a dtype, and what the guidances by CLIP are for a run of 128×96 pixels; each with what
 /// the fixtures call it.
-fn guidances(dtype: DType, io: &HashMap<String, Tensor>) -> (Model, Vec<(&'static str, Guidance)>) {
+fn guidances(dtype: DType, io: &HashMap<String, Tensor>) -> (Model, Vec<(&'static str, BoundGuidance)>) {
     let numbers = Numbers::new(dtype, &Device::Cpu);
     let blueprint = Blueprint::open(&ModelFiles::Folder(shapes("gligen")).into()).unwrap();
     let model = Model::new(blueprint, numbers.clone(), false);
     let clip = Arc::new(Clip::open(&BUILTIN_CLIP, &numbers).unwrap());
-    let (acting, picture) = (Acting::default(), io["other"].to_dtype(dtype).unwrap());
-    let by_clip = |goal, metric| ClipGuide { clip: clip.clone(), goal, metric, acting: acting.clone() };
-    let guides: [(&str, Box<dyn Guide>); 4] = [
+    let (settings, picture) = (GuidanceSettings::default(), io["other"].to_dtype(dtype).unwrap());
+    let by_clip = |goal, metric| ClipGuidance { clip: clip.clone(), goal, metric, settings: settings.clone() };
+    let specs: [(&str, Box<dyn GuidanceSpec>); 4] = [
         ("cos", Box::new(by_clip(ClipGoal::Text(TEXTS[0].into()), Metric::Cosine))),
         ("l2", Box::new(by_clip(ClipGoal::Text(TEXTS[0].into()), Metric::L2))),
         ("image", Box::new(by_clip(ClipGoal::Picture(picture.clone()), Metric::Cosine))),
-        ("gram", Box::new(StyleGuide { clip: clip.clone(), layer: 3, picture, acting: acting.clone() })),
+        ("gram", Box::new(StyleGuidance { clip: clip.clone(), layer: 3, picture, settings: settings.clone() })),
     ];
-    let sampler = Sampler::new(Method::Ddim, &model.scheduler, 20, 0.0).unwrap();
+    let sampler = Sampler::new(SamplerKind::Ddim, &model.scheduler, 20, 0.0).unwrap();
     let prompt = "a white square on moss".into();
-    let run = Run { model: &model, prompt: &prompt, sampler: &sampler, width: 128, height: 96, seed: 0 };
-    let one = |guide: &dyn Guide| guide.prepare(&run).unwrap().remove(0);
-    let guidances = guides.iter().map(|(name, guide)| (*name, one(&**guide))).collect();
+    let run = SamplingRun { model: &model, prompt: &prompt, sampler: &sampler, width: 128, height: 96, seed: 0 };
+    let one = |spec: &dyn GuidanceSpec| spec.bind(&run).unwrap().remove(0);
+    let guidances = specs.iter().map(|(name, spec)| (*name, one(&**spec))).collect();
     (model, guidances)
 }
 
-fn with_moment<R>(model: &Model, context: &Tensor, f: impl FnOnce(&Moment) -> R) -> R {
+fn with_moment<R>(model: &Model, context: &Tensor, f: impl FnOnce(&StepContext) -> R) -> R {
     let c = Conditioning { context: context.clone(), added: None, objs: None };
-    let denoiser = Guided::new(model.unet().unwrap(), &c, &c, 1.0).unwrap();
+    let denoiser = CfgDenoiser::new(model.unet().unwrap(), &c, &c, 1.0).unwrap();
     let kind = PredictionType::Epsilon;
-    f(&Moment { step: 0, steps: 20, t: 501.0, alpha_bar: 0.3, kind, denoiser: &denoiser })
+    f(&StepContext { step: 0, steps: 20, t: 501.0, alpha_bar: 0.3, prediction_type: kind, denoiser: &denoiser })
 }
 
 /// Through CLIP, the decoder and the U-Net.

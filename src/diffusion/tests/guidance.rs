@@ -10,20 +10,20 @@ use std::sync::{Arc, LazyLock, Mutex};
 use candle_core::{DType, Device, Tensor, Var};
 use common::{assert_close, shapes, tensors};
 use lsregen_diffusion::Result;
-use lsregen_diffusion::denoiser::{Denoiser, Guided};
+use lsregen_diffusion::denoiser::{CfgDenoiser, Denoiser};
 use lsregen_diffusion::guidance::boxdiff::{BoxLoss, Terms};
 use lsregen_diffusion::guidance::colour_layout::ColourLayout;
 use lsregen_diffusion::guidance::segmentation::ColouredPhrase;
 use lsregen_diffusion::guidance::{
-    Acting, BoundedGuide, BoxDiff, EdgesGuide, Extractor, Guidance, Guide, LayoutGuidance, LowPass, Metric, Moment,
-    Run, SegmentationGuide, Until, edges,
+    BoundGuidance, BoundedAttentionGuidance, BoxDiffGuidance, EdgesGuidance, Extractor, GuidanceSettings, GuidanceSpec,
+    LayoutGuidance, LowPass, Metric, SamplingRun, SegmentationGuidance, StepContext, Until, edges,
 };
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace};
 use lsregen_diffusion::models::unet::{Added, Conditioning};
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::sampler::{Method, Sampler, Step};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::PredictionType;
 use lsregen_diffusion::weights::{ModelFiles, Numbers};
 
@@ -138,8 +138,8 @@ fn no_network(_: &Tensor, _: f64) -> Result<Tensor> {
     panic!("this feature needs no network")
 }
 
-fn moment(denoiser: &dyn Denoiser, t: f64) -> Moment<'_> {
-    Moment { step: 0, steps: 20, t, alpha_bar: 0.1, kind: PredictionType::Epsilon, denoiser }
+fn moment(denoiser: &dyn Denoiser, t: f64) -> StepContext<'_> {
+    StepContext { step: 0, steps: 20, t, alpha_bar: 0.1, prediction_type: PredictionType::Epsilon, denoiser }
 }
 
 #[test]
@@ -197,31 +197,37 @@ fn layout(phrases: [&str; 2]) -> Vec<GroundedPhrase> {
     objects.map(|(phrase, bounds)| GroundedPhrase { phrase: phrase.into(), bounds }).collect()
 }
 
-fn boxdiff(phrases: [&str; 2], refined: &[(f64, f64)], refinements: usize) -> BoxDiff {
+fn boxdiff(phrases: [&str; 2], refined: &[(f64, f64)], refinements: usize) -> BoxDiffGuidance {
     let refined = refined.to_vec();
-    BoxDiff { layout: layout(phrases), downscale: Some(2), refined, refinements, acting: BoxDiff::usual() }
+    BoxDiffGuidance {
+        layout: layout(phrases),
+        downscale: Some(2),
+        refined,
+        refinements,
+        settings: BoxDiffGuidance::defaults(),
+    }
 }
 
 fn layout_guidance(phrases: [&str; 2], enough: f64) -> LayoutGuidance {
-    let acting = Acting { until: Until::Settled(enough), ..LayoutGuidance::usual() };
-    LayoutGuidance { layout: layout(phrases), acting }
+    let settings = GuidanceSettings { until: Until::Settled(enough), ..LayoutGuidance::defaults() };
+    LayoutGuidance { layout: layout(phrases), settings }
 }
 
 /// The network of the fixtures, under their texts, the empty one and the prompt.
-fn denoiser(model: &Model, name: &str, cfg: f64) -> Guided {
+fn denoiser(model: &Model, name: &str, cfg: f64) -> CfgDenoiser {
     let half = |i: usize| {
         let part = |t: &str| IO.get(&format!("{name}/{t}")).map(|t| t.narrow(0, i, 1).unwrap());
         let added = part("text_embeds").map(|text_embeds| Added { text_embeds, time_ids: part("time_ids").unwrap() });
         Conditioning { context: part("context").unwrap(), added, objs: None }
     };
-    Guided::new(model.unet().unwrap(), &half(1), &half(0), cfg).unwrap()
+    CfgDenoiser::new(model.unet().unwrap(), &half(1), &half(0), cfg).unwrap()
 }
 
-fn prepared(guide: &dyn Guide, model: &Model, side: usize) -> Vec<Guidance> {
-    let sampler = Sampler::new(Method::Ddim, &model.scheduler, 20, 0.0).unwrap();
+fn prepared(spec: &dyn GuidanceSpec, model: &Model, side: usize) -> Vec<BoundGuidance> {
+    let sampler = Sampler::new(SamplerKind::Ddim, &model.scheduler, 20, 0.0).unwrap();
     let prompt = PROMPT.into();
-    let run = Run { model, prompt: &prompt, sampler: &sampler, width: side, height: side, seed: 0 };
-    guide.prepare(&run).unwrap()
+    let run = SamplingRun { model, prompt: &prompt, sampler: &sampler, width: side, height: side, seed: 0 };
+    spec.bind(&run).unwrap()
 }
 
 /// Losses and gradients at the first step, of both rivals, on both models.
@@ -229,8 +235,8 @@ fn prepared(guide: &dyn Guide, model: &Model, side: usize) -> Vec<Guidance> {
 fn attention_losses_equal_torch_and_finite_differences() {
     let words = ["circle", "square"];
     let phrases = ["a red circle", "a blue square"];
-    for (case, name, guide) in [
-        ("boxdiff", "gligen", Box::new(boxdiff(words, &[], 0)) as Box<dyn Guide>),
+    for (case, name, spec) in [
+        ("boxdiff", "gligen", Box::new(boxdiff(words, &[], 0)) as Box<dyn GuidanceSpec>),
         ("boxdiff.phrases", "gligen", Box::new(boxdiff(phrases, &[], 0))),
         ("boxdiff.xl", "xl", Box::new(boxdiff(phrases, &[], 0))),
         ("layout", "gligen", Box::new(layout_guidance(words, 0.2))),
@@ -242,7 +248,7 @@ fn attention_losses_equal_torch_and_finite_differences() {
         let at = moment(&denoiser, 951.0);
         let z = &IO[&format!("{name}/z")];
         let side = 8 * z.dim(2).unwrap();
-        let [guidance] = prepared(&*guide, model, side).try_into().unwrap_or_else(|_| panic!("one guidance"));
+        let [guidance] = prepared(&*spec, model, side).try_into().unwrap_or_else(|_| panic!("one guidance"));
         let (value, g) = guidance.gradient(z, &at, true).unwrap();
         let told: serde_json::Value =
             serde_json::from_slice(&std::fs::read(common::fixture("guidance.json")).unwrap()).unwrap();
@@ -281,34 +287,34 @@ fn flat_map() -> Tensor {
 fn other_extractors_equal_torch_and_finite_differences() {
     let phrase = |phrase: &str, colour| ColouredPhrase { phrase: phrase.into(), colour };
     let phrases = ["a red circle", "a blue square"];
-    let acting = Acting { scale: 1.0, ..Acting::default() };
-    let segmentation = SegmentationGuide {
+    let settings = GuidanceSettings { scale: 1.0, ..GuidanceSettings::default() };
+    let segmentation = SegmentationGuidance {
         map: flat_map(),
         regions: vec![phrase(phrases[0], [1.0, 0.0, 0.0]), phrase(phrases[1], [0.0, 0.0, 1.0])],
         tolerance: 0.1,
         downscale: Some(2),
-        acting: acting.clone(),
+        settings: settings.clone(),
     };
-    let bounded = BoundedGuide { layout: layout(phrases), downscale: Some(2), acting: acting.clone() };
+    let bounded = BoundedAttentionGuidance { layout: layout(phrases), downscale: Some(2), settings: settings.clone() };
     let drawing = IO["picture/drawing"].affine(2.0, -1.0).unwrap();
-    let picture = EdgesGuide {
+    let picture = EdgesGuidance {
         picture: drawing.broadcast_as((1, 3, 128, 128)).unwrap().contiguous().unwrap(),
         drawing: edges::Drawing::LightLines,
         metric: Metric::L2Mean,
-        acting,
+        settings,
     };
     let told: serde_json::Value =
         serde_json::from_slice(&std::fs::read(common::fixture("guidance.json")).unwrap()).unwrap();
-    for (case, guide, step) in [
-        ("segmentation", Box::new(segmentation) as Box<dyn Guide>, 3e-2),
+    for (case, spec, step) in [
+        ("segmentation", Box::new(segmentation) as Box<dyn GuidanceSpec>, 3e-2),
         ("bounded", Box::new(bounded), 3e-2),
         ("picture", Box::new(picture), 1e-2),
     ] {
         let denoiser = denoiser(&SMALL, "gligen", 4.0);
-        let alpha_bar = Sampler::new(Method::Ddim, &SMALL.scheduler, 20, 0.0).unwrap().schedule().alpha_bar(951.0);
-        let at = Moment { alpha_bar, ..moment(&denoiser, 951.0) };
+        let alpha_bar = Sampler::new(SamplerKind::Ddim, &SMALL.scheduler, 20, 0.0).unwrap().schedule().alpha_bar(951.0);
+        let at = StepContext { alpha_bar, ..moment(&denoiser, 951.0) };
         let z = &IO["gligen/z"];
-        let [guidance] = prepared(&*guide, &SMALL, 128).try_into().unwrap_or_else(|_| panic!("one guidance"));
+        let [guidance] = prepared(&*spec, &SMALL, 128).try_into().unwrap_or_else(|_| panic!("one guidance"));
         let (value, g) = guidance.gradient(z, &at, true).unwrap();
         let expected = told[case]["values"]["loss"].as_f64().unwrap();
         let error = (value.unwrap() - expected).abs() / expected;
@@ -319,7 +325,7 @@ fn other_extractors_equal_torch_and_finite_differences() {
 }
 
 /// What the network is asked during a run.
-struct Seen<'a>(&'a Guided, Mutex<Vec<Tensor>>);
+struct Seen<'a>(&'a CfgDenoiser, Mutex<Vec<Tensor>>);
 
 impl Denoiser for Seen<'_> {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
@@ -346,18 +352,18 @@ fn guided_latents_equal_torch() {
     let words = ["circle", "square"];
     let phrases = ["a red circle", "a blue square"];
     let share = |i: f64, thresholds: [f64; 2]| [(0.0, thresholds[0]), (i / 20.0, thresholds[1])];
-    for (case, guide) in [
-        ("boxdiff", Box::new(boxdiff(words, &BoxDiff::REFINED, 20)) as Box<dyn Guide>),
+    for (case, spec) in [
+        ("boxdiff", Box::new(boxdiff(words, &BoxDiffGuidance::REFINED, 20)) as Box<dyn GuidanceSpec>),
         ("boxdiff.refined", Box::new(boxdiff(words, &share(4.0, [0.7, 0.9]), 20))),
         ("boxdiff.phrases", Box::new(boxdiff(phrases, &share(4.0, [0.6, 0.8]), 20))),
         ("layout", Box::new(layout_guidance(words, 0.2))),
         ("layout.rests", Box::new(layout_guidance(words, 0.74))),
         ("layout.phrases", Box::new(layout_guidance(phrases, 0.2))),
     ] {
-        let sampler = Sampler::new(Method::Ddim, &SMALL.scheduler, 20, 0.0).unwrap();
+        let sampler = Sampler::new(SamplerKind::Ddim, &SMALL.scheduler, 20, 0.0).unwrap();
         let denoiser = denoiser(&SMALL, "gligen", 4.0);
         let seen = Seen(&denoiser, Mutex::default());
-        let guidance = prepared(&*guide, &SMALL, 128);
+        let guidance = prepared(&*spec, &SMALL, 128);
         let stop = |step: Step| if step.done == 5 { Err(lsregen_diffusion::Error::Cancelled) } else { Ok(()) };
         let end = sampler.run_from(0, &IO["gligen/z"], &seen, &guidance, &mut Generator::new(0), &stop);
         assert!(matches!(end, Err(lsregen_diffusion::Error::Cancelled)), "{case}: {:?}", end.err());
@@ -372,37 +378,37 @@ fn guided_latents_equal_torch() {
 /// A box that covers no cell's centre has one cell all the same, and a share of few cells counts one.
 #[test]
 fn tiny_boxes_have_a_cell() {
-    let mut guide = boxdiff(["circle", "square"], &[], 0);
-    guide.layout[0].bounds = [0.99, 0.99, 1.0, 1.0];
-    guide.layout[1].bounds = [0.0, 0.0, 0.01, 0.01];
+    let mut spec = boxdiff(["circle", "square"], &[], 0);
+    spec.layout[0].bounds = [0.99, 0.99, 1.0, 1.0];
+    spec.layout[1].bounds = [0.0, 0.0, 0.01, 0.01];
     let denoiser = denoiser(&SMALL, "gligen", 4.0);
     let at = moment(&denoiser, 951.0);
-    let guidance = prepared(&guide, &SMALL, 128);
+    let guidance = prepared(&spec, &SMALL, 128);
     let (value, g) = guidance[0].gradient(&IO["gligen/z"], &at, true).unwrap();
     assert!(value.unwrap().is_finite() && scalar(&g.sqr().unwrap()).is_finite());
-    let loss = BoxLoss::usual(Terms::All);
+    let loss = BoxLoss::published(Terms::All);
     assert_eq!((loss.share, loss.reach), (0.2, 1));
 }
 
 #[test]
 fn phrases_that_the_prompt_lacks_are_told() {
-    let mut guide = boxdiff(["circle", "square"], &[], 0);
-    guide.layout[1].phrase = "a green star".into();
-    let sampler = Sampler::new(Method::Ddim, &SMALL.scheduler, 20, 0.0).unwrap();
+    let mut spec = boxdiff(["circle", "square"], &[], 0);
+    spec.layout[1].phrase = "a green star".into();
+    let sampler = Sampler::new(SamplerKind::Ddim, &SMALL.scheduler, 20, 0.0).unwrap();
     let prompt = PROMPT.into();
-    let run = Run { model: &SMALL, prompt: &prompt, sampler: &sampler, width: 128, height: 128, seed: 0 };
-    let error = guide.prepare(&run).err().unwrap().to_string();
+    let run = SamplingRun { model: &SMALL, prompt: &prompt, sampler: &sampler, width: 128, height: 128, seed: 0 };
+    let error = spec.bind(&run).err().unwrap().to_string();
     assert!(error.contains("green star") && error.contains(PROMPT), "{error}");
-    guide.layout[1].phrase = "a blue square".into();
-    guide.downscale = Some(8);
-    let error = guide.prepare(&run).err().unwrap().to_string();
+    spec.layout[1].phrase = "a blue square".into();
+    spec.downscale = Some(8);
+    let error = spec.bind(&run).err().unwrap().to_string();
     assert!(error.contains("downscale 1, 2, 4"), "{error}");
     // Left to itself it takes maps of 16 × 16, or what is nearest to them.
-    guide.downscale = None;
+    spec.downscale = None;
     let cells = |side: usize| {
         let denoiser = denoiser(&SMALL, "gligen", 4.0);
         let at = moment(&denoiser, 951.0);
-        let guidance = guide.prepare(&Run { width: side, height: side, ..run }).unwrap();
+        let guidance = spec.bind(&SamplingRun { width: side, height: side, ..run }).unwrap();
         guidance[0].extractor.target(&at).unwrap().dims().to_vec()
     };
     assert_eq!(cells(128), [2, 16, 16]);

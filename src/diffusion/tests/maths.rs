@@ -9,11 +9,13 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, relative, tensors};
 use lsregen_diffusion::Result;
-use lsregen_diffusion::guidance::{Acting, Distance, Extractor, Guidance, Inversion, Moment, SquaredL2, View, Window};
+use lsregen_diffusion::guidance::{
+    BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, Inversion, SquaredL2, StepContext, Window,
+};
 use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_diffusion::inversion;
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::sampler::{Method, Sampler, Step};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::PredictionType;
 use lsregen_diffusion::schedule::SchedulerConfig;
 use serde_json::Value;
@@ -47,7 +49,7 @@ const SHAPE: [usize; 4] = [1, 4, 3, 5];
 /// Each step tells its x̂₀, which with the ε of its prediction makes the latent that was predicted from.
 #[test]
 fn every_sampler_tells_the_clean_latent_of_each_step() {
-    for method in [Method::Ddim, Method::Euler, Method::DpmSolverPp2M] {
+    for method in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::DpmSolverPp2M] {
         let sampler = Sampler::new(method, &stable_diffusion(), 6, 0.0).unwrap();
         let seen = std::sync::Mutex::new(vec![]);
         let seeing = |z: &Tensor, t: f64| {
@@ -58,7 +60,7 @@ fn every_sampler_tells_the_clean_latent_of_each_step() {
         let told = std::cell::RefCell::new(vec![]);
         let tell = |step: Step| {
             assert_eq!((step.done, step.of), (told.borrow().len() + 1, 6));
-            told.borrow_mut().push(step.clean.clone());
+            told.borrow_mut().push(step.predicted_x0.clone());
             Ok(())
         };
         let z = sampler.run(&randn(&SHAPE, 1), &seeing, &[], &mut Generator::new(0), &tell).unwrap();
@@ -76,7 +78,7 @@ fn every_sampler_tells_the_clean_latent_of_each_step() {
 fn samplers_equal_diffusers() {
     let io = tensors("maths.safetensors");
     for run in facts()["runs"].as_array().unwrap() {
-        let method: Method = serde_json::from_value(run["method"].clone()).unwrap();
+        let method: SamplerKind = serde_json::from_value(run["method"].clone()).unwrap();
         let config: SchedulerConfig = serde_json::from_value(run["config"].clone()).unwrap();
         let steps = run["steps"].as_u64().unwrap() as usize;
         let sampler = Sampler::new(method, &config, steps, run["eta"].as_f64().unwrap()).unwrap();
@@ -121,7 +123,7 @@ fn noise_equals_torch_bit_for_bit() {
 #[test]
 fn inversion_equals_diffusers() {
     let io = tensors("maths.safetensors");
-    let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
     let trajectory = inversion::ddim(&io["inverse.z0"], &sampler, &denoiser, 20, &quiet).unwrap();
     let timesteps: Vec<f64> = trajectory.timesteps().collect();
     assert_eq!(timesteps, sampler.timesteps());
@@ -136,7 +138,7 @@ fn inversion_and_sampling_are_inverse_in_the_limit() {
     let z0 = randn(&SHAPE, 1);
     let mut errors = Vec::new();
     for steps in [50, 500] {
-        let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), steps, 0.0).unwrap();
+        let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), steps, 0.0).unwrap();
         let trajectory = inversion::ddim(&z0, &sampler, &denoiser, 1, &quiet).unwrap();
         let z_t = trajectory.at(sampler.timesteps()[0]).unwrap();
         let back = sampler.run(z_t, &denoiser, &[], &mut Generator::new(0), &quiet).unwrap();
@@ -146,21 +148,25 @@ fn inversion_and_sampling_are_inverse_in_the_limit() {
 }
 
 /// LSReGen's guidance towards the noised latent of seed 2, over all steps of `sampler`.
-fn guidance(sampler: &Sampler, w: f64, window: Window, mask: Option<Tensor>) -> Guidance {
+fn guidance(sampler: &Sampler, w: f64, window: Window, mask: Option<Tensor>) -> BoundGuidance {
     let trajectory = inversion::noise(&randn(&SHAPE, 2), sampler, &randn(&SHAPE, 3), sampler.timesteps().len());
-    Inversion::guidance(Arc::new(trajectory.unwrap()), Acting { scale: w / 2.0, window, ..Acting::default() }, mask)
+    Inversion::bound(
+        Arc::new(trajectory.unwrap()),
+        GuidanceSettings { scale: w / 2.0, window, ..GuidanceSettings::default() },
+        mask,
+    )
 }
 
-fn moment(step: usize, steps: usize, t: f64) -> Moment<'static> {
-    Moment { step, steps, t, alpha_bar: 0.01, kind: PredictionType::Epsilon, denoiser: &denoiser }
+fn moment(step: usize, steps: usize, t: f64) -> StepContext<'static> {
+    StepContext { step, steps, t, alpha_bar: 0.01, prediction_type: PredictionType::Epsilon, denoiser: &denoiser }
 }
 
 #[test]
 fn identities_of_the_guidance_hold_under_every_sampler() {
-    for method in [Method::Ddim, Method::Euler, Method::DpmSolverPp2M] {
+    for method in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::DpmSolverPp2M] {
         let sampler = Sampler::new(method, &stable_diffusion(), 20, 0.0).unwrap();
         let noise = randn(&SHAPE, 1);
-        let run = |g: &[Guidance]| sampler.run(&noise, &denoiser, g, &mut Generator::new(0), &quiet).unwrap();
+        let run = |g: &[BoundGuidance]| sampler.run(&noise, &denoiser, g, &mut Generator::new(0), &quiet).unwrap();
         // w = 0 is plain sampling; so is a window that holds no step, and a mask of zeros.
         let plain = run(&[]);
         let zero = Tensor::zeros((1, 1, 3, 5), DType::F32, &Device::Cpu).unwrap();
@@ -173,7 +179,7 @@ fn identities_of_the_guidance_hold_under_every_sampler() {
         }
         // w = 1 up to the k-th step is image-to-image started from z̄ there. (DPM-Solver++ remembers a step back, so
         // it is only the same where the guided steps are the first one.)
-        let k = if method == Method::DpmSolverPp2M { 1 } else { 5 };
+        let k = if method == SamplerKind::DpmSolverPp2M { 1 } else { 5 };
         let guided = run(&[guidance(&sampler, 1.0, Window::first(k as f64 / 20.0), None)]);
         let g = guidance(&sampler, 1.0, Window::default(), None);
         let at = moment(k - 1, 20, sampler.timesteps()[k - 1]);
@@ -186,7 +192,7 @@ fn identities_of_the_guidance_hold_under_every_sampler() {
 
 #[test]
 fn repeated_updates_contract_by_one_minus_w() {
-    let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
     let at = moment(0, 20, sampler.timesteps()[0]);
     for w in [0.1, 0.5, 0.75] {
         let g = guidance(&sampler, w, Window::default(), None);
@@ -208,27 +214,27 @@ impl Extractor for Differentiated {
     fn name(&self) -> &str {
         "differentiated"
     }
-    fn feat(&self, z: &Tensor, at: &Moment) -> Result<Tensor> {
+    fn feat(&self, z: &Tensor, at: &StepContext) -> Result<Tensor> {
         self.0.feat(z, at)
     }
-    fn target(&self, at: &Moment) -> Result<Tensor> {
+    fn target(&self, at: &StepContext) -> Result<Tensor> {
         self.0.target(at)
     }
 }
 
 #[test]
 fn closed_form_equals_automatic_differentiation() {
-    let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
     let trajectory = Arc::new(inversion::noise(&randn(&SHAPE, 2), &sampler, &randn(&SHAPE, 3), 20).unwrap());
     let at = moment(0, 20, sampler.timesteps()[0]);
     let mask = randn(&[1, 1, 3, 5], 9).abs().unwrap().clamp(0.0, 1.0).unwrap();
     for mask in [None, Some(mask)] {
-        let closed = Inversion::guidance(trajectory.clone(), Acting::default(), mask);
-        let by_autodiff = Guidance {
+        let closed = Inversion::bound(trajectory.clone(), GuidanceSettings::default(), mask);
+        let by_autodiff = BoundGuidance {
             extractor: Arc::new(Differentiated(Inversion { trajectory: trajectory.clone() })),
             distance: Arc::new(SquaredL2),
-            view: View::Latent,
-            acting: Acting { scale: 0.25, ..Acting::default() },
+            space: FeatureSpace::Latent,
+            settings: GuidanceSettings { scale: 0.25, ..GuidanceSettings::default() },
             mask: closed.mask.clone(),
         };
         let z = randn(&SHAPE, 4);
@@ -248,7 +254,7 @@ fn closed_form_equals_automatic_differentiation() {
 #[test]
 fn windows_cover_the_first_steps() {
     let at = |step, steps| moment(step, steps, 0.0);
-    let count = |w: Window, steps| (0..steps).filter(|&i| w.holds(&at(i, steps))).count();
+    let count = |w: Window, steps| (0..steps).filter(|&i| w.contains(&at(i, steps))).count();
     assert_eq!(count(Window::default(), 20), 2);
     assert_eq!(count(Window::default(), 50), 5);
     assert_eq!(count(Window::default(), 3), 1);
@@ -258,7 +264,7 @@ fn windows_cover_the_first_steps() {
 
 #[test]
 fn diverging_guidance_is_named() {
-    let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
     let g = guidance(&sampler, 1e9, Window::first(1.0), None);
     let error =
         sampler.run(&randn(&SHAPE, 1), &denoiser, &[g], &mut Generator::new(0), &quiet).unwrap_err().to_string();
@@ -267,7 +273,7 @@ fn diverging_guidance_is_named() {
 
 #[test]
 fn a_run_ends_where_its_callback_fails() {
-    let sampler = Sampler::new(Method::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
     let seen = std::cell::RefCell::new(Vec::new());
     let stop = |Step { done: i, of: n, .. }: Step| {
         seen.borrow_mut().push((i, n));
@@ -281,11 +287,11 @@ fn a_run_ends_where_its_callback_fails() {
 #[test]
 fn steps_out_of_range_are_refused() {
     for steps in [0, 1000, 5000] {
-        assert!(Sampler::new(Method::Ddim, &stable_diffusion(), steps, 0.0).is_err());
+        assert!(Sampler::new(SamplerKind::Ddim, &stable_diffusion(), steps, 0.0).is_err());
     }
-    assert!(Sampler::new(Method::Euler, &stable_diffusion(), 5, 0.5).unwrap_err().to_string().contains("eta"));
+    assert!(Sampler::new(SamplerKind::Euler, &stable_diffusion(), 5, 0.5).unwrap_err().to_string().contains("eta"));
     let config: SchedulerConfig = serde_json::from_str(r#"{"thresholding": true}"#).unwrap();
-    assert!(Sampler::new(Method::Ddim, &config, 5, 0.0).unwrap_err().to_string().contains("thresholding"));
+    assert!(Sampler::new(SamplerKind::Ddim, &config, 5, 0.0).unwrap_err().to_string().contains("thresholding"));
 }
 
 #[test]

@@ -13,8 +13,8 @@ use lsregen_diffusion::Result;
 use lsregen_diffusion::models::prompt::{Chunk, Group, Prompt, Segment, Sizes, chunks, parse};
 use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Family, Model};
-use lsregen_diffusion::pipeline::{Settings, sample};
-use lsregen_diffusion::sampler::{Method, Step};
+use lsregen_diffusion::pipeline::{SamplingSettings, sample};
+use lsregen_diffusion::sampler::{SamplerKind, Step};
 use lsregen_diffusion::weights::{ModelFiles, Numbers};
 use serde::Deserialize;
 
@@ -257,7 +257,7 @@ fn halves_of_different_lengths_are_repeated_to_one() {
 fn a_run_with_long_weighted_prompts_and_sizes_equals_the_pipeline() {
     let case = |name: &str| FIXTURE.cases.iter().find(|c| c.name == name).unwrap();
     let long = case("xl.long").texts[0].clone();
-    let settings = Settings {
+    let settings = SamplingSettings {
         prompt: Prompt { text: long, text_2: Some("a (blue square:1.3) on sand".into()) },
         negative: None,
         width: 256,
@@ -265,14 +265,14 @@ fn a_run_with_long_weighted_prompts_and_sizes_equals_the_pipeline() {
         seed: 7,
         steps: 3,
         cfg: 4.0,
-        sampler: Method::Ddim,
+        sampler: SamplerKind::Ddim,
         eta: 0.0,
         sizes: Sizes { original: Some((300, 200)), target: Some((240, 280)), crop: (8, 24) },
     };
     let quiet = |_: Step| -> Result<()> { Ok(()) };
     let z = sample(&LARGE, &settings, &[], &quiet).unwrap();
     assert_close("run", &z, &REFERENCE["run"], RUN);
-    let negative = Settings { negative: Some("a (green star:1.2)".into()), ..settings.clone() };
+    let negative = SamplingSettings { negative: Some("a (green star:1.2)".into()), ..settings.clone() };
     let z = sample(&LARGE, &negative, &[], &quiet).unwrap();
     assert_close("run.negative", &z, &REFERENCE["run.negative"], RUN);
     // Each of the sizes is seen by the model.
@@ -281,7 +281,7 @@ fn a_run_with_long_weighted_prompts_and_sizes_equals_the_pipeline() {
         Sizes { target: None, ..settings.sizes },
         Sizes { crop: (24, 8), ..settings.sizes },
     ] {
-        let other = sample(&LARGE, &Settings { sizes, ..settings.clone() }, &[], &quiet).unwrap();
+        let other = sample(&LARGE, &SamplingSettings { sizes, ..settings.clone() }, &[], &quiet).unwrap();
         assert!(common::relative(&other, &REFERENCE["run"]) > RUN, "{sizes:?}");
     }
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, LazyLock};
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, shapes, tensors};
 use lsregen_diffusion::Result;
-use lsregen_diffusion::denoiser::Guided;
-use lsregen_diffusion::guidance::{Acting, Guide, Inverted, Window};
+use lsregen_diffusion::denoiser::CfgDenoiser;
+use lsregen_diffusion::guidance::{GuidanceSettings, GuidanceSpec, InversionGuidance, Window};
 use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_diffusion::inversion::Trajectory;
 use lsregen_diffusion::layout::GroundedPhrase;
@@ -19,8 +19,8 @@ use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::pipeline::{InversionMode, Settings, gligen, invert, sample};
-use lsregen_diffusion::sampler::{Method, Sampler, Step};
+use lsregen_diffusion::pipeline::{InversionMode, SamplingSettings, gligen, invert, sample};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::weights::{ModelFiles, Numbers, Weights};
 
 /// Largest relative error of the latents after a whole run in f32.
@@ -44,7 +44,7 @@ fn networks_in_half_precision_give_nearly_the_same() {
         Model::new(blueprint, Numbers::new(DType::F16, &Device::Cpu), true)
     };
     let (small, large) = (half("gligen"), half("xl"));
-    let few = |cfg, side| Settings { steps: 4, width: side, height: side, ..settings(cfg) };
+    let few = |cfg, side| SamplingSettings { steps: 4, width: side, height: side, ..settings(cfg) };
     let objects = [GroundedPhrase { phrase: "a red circle".into(), bounds: [0.1, 0.1, 0.5, 0.5] }];
     let drawn = |model: &Model| gligen(model, &few(3.0, 128), &objects, 30, 0.5, &quiet).unwrap();
     let guided = |model: &Model, z0: &Tensor| {
@@ -63,16 +63,16 @@ fn networks_in_half_precision_give_nearly_the_same() {
     }
 }
 
-fn lsregen(trajectory: Arc<Trajectory>, window: Window) -> Arc<dyn Guide> {
-    Arc::new(Inverted { trajectory, acting: Acting { window, ..Acting::default() } })
+fn lsregen(trajectory: Arc<Trajectory>, window: Window) -> Arc<dyn GuidanceSpec> {
+    Arc::new(InversionGuidance { trajectory, settings: GuidanceSettings { window, ..GuidanceSettings::default() } })
 }
 
 fn quiet(_: Step) -> Result<()> {
     Ok(())
 }
 
-fn settings(cfg: f64) -> Settings {
-    Settings {
+fn settings(cfg: f64) -> SamplingSettings {
+    SamplingSettings {
         prompt: "a red circle and a blue square on sand".into(),
         negative: None,
         width: 256,
@@ -80,7 +80,7 @@ fn settings(cfg: f64) -> Settings {
         seed: 7,
         steps: 20,
         cfg,
-        sampler: Method::Ddim,
+        sampler: SamplerKind::Ddim,
         eta: 0.0,
         sizes: Sizes::default(),
     }
@@ -90,7 +90,7 @@ fn settings(cfg: f64) -> Settings {
 fn gligen_equals_the_pipeline() {
     let object = |phrase: &str, bounds| GroundedPhrase { phrase: phrase.into(), bounds };
     let layout = [object("a red circle", [0.08, 0.15, 0.45, 0.55]), object("a blue square", [0.55, 0.5, 0.92, 0.9])];
-    let settings = Settings { width: 128, height: 128, ..settings(3.0) };
+    let settings = SamplingSettings { width: 128, height: 128, ..settings(3.0) };
     for (name, beta) in [("gligen", 1.0), ("gligen.beta", 0.3)] {
         let z = gligen(&SMALL, &settings, &layout, 30, beta, &quiet).unwrap();
         assert_close(name, &z, &REFERENCE[name], RUN);
@@ -102,11 +102,11 @@ fn plain_sampling_equals_the_pipeline() {
     let plain = settings(4.0);
     for (name, settings) in [
         ("xl", plain.clone()),
-        ("xl.tall", Settings { width: 192, height: 320, seed: 8, ..plain.clone() }),
-        ("xl.eta", Settings { eta: 0.5, ..plain.clone() }),
-        ("xl.negative", Settings { negative: Some("a green star".into()), ..plain.clone() }),
-        ("xl.euler", Settings { sampler: Method::Euler, ..plain.clone() }),
-        ("xl.dpmpp_2m", Settings { sampler: Method::DpmSolverPp2M, ..plain }),
+        ("xl.tall", SamplingSettings { width: 192, height: 320, seed: 8, ..plain.clone() }),
+        ("xl.eta", SamplingSettings { eta: 0.5, ..plain.clone() }),
+        ("xl.negative", SamplingSettings { negative: Some("a green star".into()), ..plain.clone() }),
+        ("xl.euler", SamplingSettings { sampler: SamplerKind::Euler, ..plain.clone() }),
+        ("xl.dpmpp_2m", SamplingSettings { sampler: SamplerKind::DpmSolverPp2M, ..plain }),
     ] {
         let z = sample(&LARGE, &settings, &[], &quiet).unwrap();
         assert_close(name, &z, &REFERENCE[name], RUN);
@@ -150,10 +150,10 @@ fn a_run_of_a_fresh_network_equals_the_reference() {
             "set_alpha_to_one": false, "steps_offset": 1, "prediction_type": "v_prediction",
             "timestep_spacing": "trailing"}"#,
     );
-    let sampler = Sampler::new(Method::Ddim, &scheduler.unwrap(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(SamplerKind::Ddim, &scheduler.unwrap(), 20, 0.0).unwrap();
     let mut generator = Generator::new(7);
     let noise = generator.randn(&[2, 4, 10, 14], &Device::Cpu).unwrap();
-    let denoiser = Guided::new(net, &conditional, &unconditional, 3.0).unwrap();
+    let denoiser = CfgDenoiser::new(net, &conditional, &unconditional, 3.0).unwrap();
     let z = sampler.run(&noise, &denoiser, &[], &mut generator, &quiet).unwrap();
     assert_close("fresh.v", &z, &REFERENCE["fresh.v"], RUN);
 }

@@ -1,0 +1,101 @@
+//! Where and how results are computed, and where files are written.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+use lsregen_engine::Host;
+use lsregen_nodes::{DtypeOption, Metadata, Numerics, device};
+
+use super::models::ModelArgs;
+use crate::cli::{Exit, console, usage};
+
+/// The compute options and the output folder.
+#[derive(Args)]
+pub struct HostArgs {
+    /// Device to compute on: `auto` (the first CUDA device, or else the CPU), `cpu`, or `cuda:N`
+    #[arg(long, default_value = "auto")]
+    device: String,
+
+    /// Precision of the models. On the CPU everything is computed in f32: `auto` keeps the weights in the precision of
+    /// their files, the others round them. On CUDA weights and activations have this precision, and `auto` is bf16
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Dtype,
+
+    /// Keep only one network of a model in memory at a time (text encoders, U-Net or autoencoder)
+    #[arg(long)]
+    offload: bool,
+
+    /// Memory for the activations that a guidance keeps for its gradient, such as 8GiB. With less memory more
+    /// activations are computed twice; results differ only by rounding
+    #[arg(long, value_name = "SIZE", default_value = "2GiB")]
+    gradient_memory: ByteSize,
+
+    /// Folder for the files that the graph writes [default: the working directory]
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+
+    /// Do not store the graph in the PNG files that it writes
+    #[arg(long)]
+    no_metadata: bool,
+}
+
+/// A precision as it is named on the command line.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Dtype {
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+impl From<Dtype> for DtypeOption {
+    fn from(dtype: Dtype) -> DtypeOption {
+        match dtype {
+            Dtype::Auto => DtypeOption::Auto,
+            Dtype::F32 => DtypeOption::F32,
+            Dtype::Bf16 => DtypeOption::Bf16,
+            Dtype::F16 => DtypeOption::F16,
+        }
+    }
+}
+
+impl HostArgs {
+    /// The folder for written files.
+    pub fn output(&self) -> &Path {
+        self.output_dir.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Whether weights in half precision are enough, so that the smaller files are downloaded.
+    pub fn accepts_half(&self) -> bool {
+        !matches!(self.dtype, Dtype::F32)
+    }
+
+    /// The host for a run of the graph at `path`.
+    ///
+    /// # Errors
+    /// When the device is not available; the reason is printed.
+    pub fn host(&self, path: &Path, models: &ModelArgs) -> Result<Arc<Host>, Exit> {
+        let opened = device::open(&self.device).map_err(|error| usage(format!("{error:#}")))?;
+        if let Some(warning) = opened.warning {
+            console::complain(format!("warning: {warning}"));
+        }
+        let numerics = Numerics::new(opened.device, self.dtype.into(), self.offload);
+        let numerics = numerics.with_gradient_memory(self.gradient_memory.as_u64());
+        let host = host(path, self.output_dir.as_deref(), models)?;
+        let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);
+        Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))
+    }
+}
+
+/// The host for a check of the graph at `path`. Input files are relative to the folder of the graph; written files go to
+/// `output`, or to the working directory.
+///
+/// # Errors
+/// When a folder of models cannot be searched; the reason is printed.
+pub fn host(path: &Path, output: Option<&Path>, models: &ModelArgs) -> Result<Host, Exit> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Ok(Host::new(folder, output.unwrap_or(Path::new(""))).with_service(models.path(folder)?))
+}

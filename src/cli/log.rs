@@ -1,0 +1,34 @@
+//! The log on stderr: `-v`, `-vv` and `RUST_LOG`.
+
+use std::io::stderr;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::time::uptime;
+
+use super::{Exit, console, usage};
+
+/// The variable that replaces `-v`, with the syntax of `tracing-subscriber`: `lsregen_engine=debug,warn`.
+const VARIABLE: &str = "RUST_LOG";
+
+/// Starts the log, if it is asked for. Otherwise nothing is installed, and a log statement costs one comparison.
+///
+/// # Errors
+/// When `RUST_LOG` is malformed; the reason is printed.
+pub fn start(verbose: u8) -> Result<(), Exit> {
+    let variable = std::env::var(VARIABLE).ok().filter(|directives| !directives.is_empty());
+    // A directive names the beginning of a target: all crates of this workspace.
+    let directives = match (variable, verbose) {
+        (Some(directives), _) => directives,
+        (None, 0) => return Ok(()),
+        (None, 1) => "lsregen=info".into(),
+        (None, _) => "lsregen=debug".into(),
+    };
+    let filter = EnvFilter::try_new(&directives).map_err(|error| usage(format!("{VARIABLE}={directives}: {error}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(console::colours())
+        .with_timer(uptime())
+        .init();
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! `lsregen run --inputs` and `--sweep`: runs one graph once for each row of parameters.
+//!
+//! All rows are checked before anything runs. Each row's graph is built again when its turn comes, so that only a few
+//! graphs are held at a time. A result stays in memory while a later row needs it.
+
+mod args;
+mod csv;
+mod execute;
+mod manifest;
+mod progress;
+mod rows;
+mod survey;
+mod sweep;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lsregen_engine::{Diagnostic, Document, Graph, Host, Key, Override, Plan, Registry};
+use serde_json::{Map, Value as Json};
+
+pub use self::args::BulkArgs;
+use self::execute::{Ended, Execution};
+use self::manifest::{Manifest, Status, WrittenFile};
+use self::progress::Progress;
+pub use self::rows::Rows;
+use self::rows::{Names, Row};
+use self::survey::{Survey, Surveyed};
+use self::sweep::Sweep;
+use crate::cli::args::{HostArgs, ParamArgs};
+use crate::cli::open::GraphText;
+use crate::cli::session::{RunArgs, Runs};
+use crate::cli::{Exit, console, usage};
+
+/// Runs the graph at `graph` once for each row.
+///
+/// # Errors
+/// When a row has an error, or the manifest or the contact sheet cannot be written; the reason is printed.
+pub fn run(
+    graph: &Path,
+    rows: Rows,
+    params: &ParamArgs,
+    host: &HostArgs,
+    args: &BulkArgs,
+    run: &RunArgs,
+) -> Result<Exit, Exit> {
+    if run.previews.is_some() {
+        return Err(usage("--previews shows the progress of a single run; run the row by itself"));
+    }
+    let set = params.overrides()?;
+    let text = GraphText::read(graph)?;
+    let output = host.output().to_path_buf();
+    let (host, registry) = (host.host(graph, &params.models)?, lsregen_nodes::registry());
+    let document = text.check(&[], &registry, &host).document;
+    let names = document.iter().flat_map(Document::params).map(|(name, _)| name.to_string()).collect();
+    let bulk = Bulk { text, set, rows, names, host, output, registry, quiet: run.quiet };
+
+    let stem = graph.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let manifest = format!("{stem}{}.manifest.jsonl", args.shard_suffix());
+    let sheet = format!("{stem}.sweep.png");
+    let reserved = [manifest.clone(), format!("{manifest}.lock"), format!("{manifest}.new"), sheet.clone()];
+    let session = run.session(Runs::Many)?;
+    let surveyed = Survey::new(&bulk, &session.digests, Names::new(reserved)).rows(args)?;
+
+    let mut manifest = Manifest::open(args.manifest().unwrap_or_else(|| bulk.output.join(manifest)))?;
+    let total = surveyed.len();
+    let numbers = surveyed.iter().map(|row| (row.name.clone(), row.index + 1)).collect();
+    let is_done = |row: &Surveyed| manifest.get(&row.name).is_some_and(|line| line.is_done(&row.keys, &bulk.output));
+    let todo: Vec<_> = surveyed.into_iter().filter(|row| !is_done(row)).collect();
+    manifest.compact(todo.iter().map(|row| row.name.clone()), &numbers)?;
+
+    let progress = Progress::new(session.quiet, total, total - todo.len());
+    let Ended { manifest, all, exit } = Execution::new(&bulk, &session, manifest, progress, &todo).run(todo)?;
+    if let (Rows::Sweep(sweep), true, false) = (&bulk.rows, all, args.is_sharded()) {
+        write_sheet(&bulk.output, sweep, &sheet, &manifest, session.quiet)?;
+    }
+    Ok(exit)
+}
+
+/// What all rows share.
+struct Bulk {
+    text: GraphText,
+    /// The values that `--set` gives to every row.
+    set: Vec<Override>,
+    rows: Rows,
+    /// Names of the graph's parameters.
+    names: Vec<String>,
+    host: Arc<Host>,
+    output: PathBuf,
+    registry: Registry,
+    quiet: bool,
+}
+
+/// The graph of one row, ready to be planned.
+struct RowGraph {
+    graph: Arc<Graph>,
+    host: Arc<Host>,
+    /// The values that parameters were given.
+    given: Map<String, Json>,
+    warnings: Vec<Diagnostic>,
+}
+
+impl Bulk {
+    /// Builds the graph of a row, or returns its errors.
+    fn build(&self, row: &Row) -> Result<RowGraph, Vec<Diagnostic>> {
+        let host = Host::clone(&self.host).with_output_folder(self.output.join(&row.name));
+        // The row comes last: of two values for one parameter the later is used.
+        let overrides: Vec<_> = self.set.iter().chain(&row.overrides).cloned().collect();
+        let mut progress = console::Fetches::new(self.quiet);
+        let checked = self.text.prepare(&overrides, &self.registry, &host, &mut |fetching| progress.show(fetching));
+        let Some(graph) = checked.graph else { return Err(checked.diagnostics) };
+        let names: HashSet<_> = overrides.iter().map(Override::name).collect();
+        let params = checked.document.iter().flat_map(Document::params);
+        let given = params.filter(|(name, _)| names.contains(name)).map(|(name, value)| (name.to_string(), value));
+        let given = given.collect();
+        Ok(RowGraph { graph: Arc::new(graph), host: Arc::new(host), given, warnings: checked.diagnostics })
+    }
+}
+
+/// Memo keys of the nodes that write files, by name.
+fn output_keys(graph: &Graph, plan: &Plan) -> BTreeMap<String, Key> {
+    let outputs = plan.steps().iter().filter(|step| graph.node(step.node).node_type.output);
+    outputs.map(|step| (graph.node(step.node).name.to_string(), step.key)).collect()
+}
+
+/// Writes the contact sheet of a sweep, if any of its rows has an image.
+fn write_sheet(output: &Path, sweep: &Sweep, name: &str, manifest: &Manifest, quiet: bool) -> Result<(), Exit> {
+    let image = |index: usize| {
+        let line = manifest.get(&sweep.name(index)).filter(|line| line.status == Status::Done)?;
+        let is_png =
+            |file: &&WrittenFile| file.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
+        Some(output.join(&line.files.iter().find(is_png)?.path))
+    };
+    if (0..sweep.count()).all(|index| image(index).is_none()) {
+        return Ok(());
+    }
+    let path = output.join(name);
+    let write = |png: Vec<u8>| {
+        let new = path.with_extension("png.new");
+        fs::write(&new, png).and_then(|()| fs::rename(&new, &path)).map_err(|error| error.to_string())
+    };
+    sweep.sheet(image).and_then(write).map_err(|error| {
+        console::complain(format!("{}: the contact sheet cannot be written: {error}", path.display()));
+        Exit::Failed
+    })?;
+    if !quiet {
+        console::say(&format!("wrote {}\n", path.display()));
+    }
+    Ok(())
+}

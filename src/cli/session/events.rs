@@ -1,0 +1,108 @@
+//! `--events`: the events of runs as JSON Lines. docs/events.md has the schema.
+
+use std::fs::File;
+use std::io::{self, LineWriter, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lsregen_engine::{Event, Subscriber};
+use serde_json::{Map, Value as Json, json};
+
+use super::previews::Previews;
+use crate::cli::{Exit, usage};
+
+/// Version of the format: incremented when a field changes its meaning or is removed, not for new events or fields.
+const VERSION: u64 = 1;
+
+/// The output of events, one JSON object a line. Clones share it.
+#[derive(Clone)]
+pub struct Events(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl Events {
+    /// Opens stdout for `jsonl` and `-`, and otherwise a file, which is truncated.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the reason is printed.
+    pub fn open(to: &str) -> Result<Events, Exit> {
+        let out: Box<dyn Write + Send> = match to {
+            "jsonl" | "-" => Box::new(LineWriter::new(io::stdout())),
+            path => {
+                let file = File::create(path);
+                let file = file.map_err(|error| usage(format!("--events {path}: cannot be written: {error}")))?;
+                Box::new(LineWriter::new(file))
+            }
+        };
+        Ok(Events(Arc::new(Mutex::new(out))))
+    }
+
+    /// Writes one event.
+    pub fn emit(&self, name: &str, fields: Json) {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let mut object = Map::from_iter([("v".into(), json!(VERSION)), ("event".into(), json!(name))]);
+        object.insert("time".into(), json!(seconds));
+        if let Json::Object(fields) = fields {
+            object.extend(fields);
+        }
+        let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A closed pipe does not stop a run.
+        let _ = writeln!(out, "{}", Json::Object(object));
+    }
+
+    /// Returns a subscriber for the run with this number. `previews` names the files of its previews.
+    pub fn of_run(&self, run: usize, previews: Option<Arc<Previews>>) -> RunEvents {
+        RunEvents { events: self.clone(), run, previews }
+    }
+}
+
+/// Writes the events of one run.
+pub struct RunEvents {
+    events: Events,
+    run: usize,
+    previews: Option<Arc<Previews>>,
+}
+
+impl Subscriber for RunEvents {
+    fn event(&self, event: &Event) {
+        let (name, mut fields) = fields(event, self.previews.as_deref());
+        fields["run"] = json!(self.run);
+        self.events.emit(name, fields);
+    }
+}
+
+/// Passes every event to several subscribers, in their order.
+pub struct Several(pub Vec<Arc<dyn Subscriber>>);
+
+impl Subscriber for Several {
+    fn event(&self, event: &Event) {
+        self.0.iter().for_each(|subscriber| subscriber.event(event));
+    }
+}
+
+/// The name and the fields of an event.
+fn fields(event: &Event, previews: Option<&Previews>) -> (&'static str, Json) {
+    match event {
+        Event::PlanMade { run, cached, shared, skipped } => {
+            ("plan_made", json!({ "to_run": run, "hits": cached, "shared": shared, "unneeded": skipped }))
+        }
+        Event::Cached { node, key } => ("hit", json!({ "node": node, "key": key })),
+        Event::Restored { node, key } => ("restored", json!({ "node": node, "key": key })),
+        Event::NodeStarted { node, key, lane } => ("node_started", json!({ "node": node, "key": key, "lane": lane })),
+        Event::Joined { node, key } => ("joined", json!({ "node": node, "key": key })),
+        Event::Step { node, done, of } => ("step", json!({ "node": node, "done": done, "of": of })),
+        Event::Preview { node, done, of, .. } => {
+            let file = previews.map(|previews| previews.path(node, *done));
+            ("preview", json!({ "node": node, "done": done, "of": of, "file": file }))
+        }
+        Event::Note { node, text } => ("note", json!({ "node": node, "text": text })),
+        Event::NodeFinished { node, key, duration, bytes } => {
+            ("node_finished", json!({ "node": node, "key": key, "seconds": duration.as_secs_f64(), "bytes": bytes }))
+        }
+        Event::Shared { node, with } => ("shared", json!({ "node": node, "with": with })),
+        Event::Failed { node, error } => ("failed", json!({ "node": node, "error": error })),
+        Event::Blocked { node, because } => ("skipped", json!({ "node": node, "because": because })),
+        Event::Cancelled { node } => ("cancelled", json!({ "node": node })),
+        Event::RunFinished { duration, succeeded } => {
+            ("run_finished", json!({ "seconds": duration.as_secs_f64(), "succeeded": succeeded }))
+        }
+    }
+}

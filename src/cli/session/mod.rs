@@ -1,0 +1,160 @@
+//! What the verbs that run graphs share: the runtime, the executor, the subscribers of events, and Ctrl-C.
+
+mod events;
+mod previews;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use clap::Args;
+use lsregen_engine::{
+    Cancel, Executor, FileDigests, Graph, Host, Lanes, MemoryStore, Plan, RunRequest, Running, Subscriber, Summary,
+};
+use tokio::runtime::Runtime;
+
+use self::events::Events;
+pub use self::events::Several;
+use self::previews::Previews;
+use super::args::{CacheArgs, MemoryArgs};
+use super::{Exit, console, open};
+
+/// How graphs are run and what is reported.
+#[derive(Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    cache: CacheArgs,
+
+    #[command(flatten)]
+    memory: MemoryArgs,
+
+    /// Stop at the first failure. By default everything that does not depend on the failed node still runs
+    #[arg(long)]
+    fail_fast: bool,
+
+    /// Write small preview images of each sampling into this folder, as NODE-STEP.png
+    #[arg(long, value_name = "DIR")]
+    pub previews: Option<PathBuf>,
+
+    /// Write events as JSON Lines (see docs/events.md), to stdout with `jsonl` or else to a file
+    #[arg(long, value_name = "jsonl|FILE")]
+    events: Option<String>,
+
+    /// Print only errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Runs graphs, one after the other or several at a time. All runs share results, lanes and tasks.
+pub struct Session {
+    pub runtime: Runtime,
+    pub executor: Executor,
+    pub digests: FileDigests,
+    pub quiet: bool,
+    pub fail_fast: bool,
+    events: Option<Events>,
+    previews: Option<Arc<Previews>>,
+    runs: AtomicUsize,
+}
+
+/// How many runs a session has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    /// Memory keeps no results: a value is of no use after its last reader.
+    One,
+    Many,
+}
+
+impl RunArgs {
+    /// Starts a session.
+    ///
+    /// # Errors
+    /// When a file or folder of the arguments cannot be written, or the runtime cannot start; the reason is printed.
+    pub fn session(&self, runs: Runs) -> Result<Session, Exit> {
+        lsregen_nodes::keep_memory();
+        let store = Arc::new(self.cache.store(match runs {
+            Runs::One => MemoryStore::new(0),
+            Runs::Many => self.memory.store(),
+        }));
+        let events = self.events.as_deref().map(Events::open).transpose()?;
+        let previews = self.previews.as_deref().map(Previews::new).transpose()?.map(Arc::new);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+            console::complain(format!("the runtime cannot be started: {error}"));
+            Exit::Failed
+        })?;
+        Ok(Session {
+            runtime,
+            digests: open::digests(&store),
+            executor: Executor::new(Lanes::of_this_machine(), store),
+            events,
+            previews,
+            quiet: self.quiet,
+            fail_fast: self.fail_fast,
+            runs: AtomicUsize::new(0),
+        })
+    }
+}
+
+impl Session {
+    /// The number of runs started so far, which is the number of the next run in the events.
+    pub fn runs(&self) -> usize {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    /// Starts a run; must be called within the runtime. Events go to `subscriber` and to `--events`.
+    pub fn start(
+        &self,
+        graph: &Arc<Graph>,
+        plan: Plan,
+        host: &Arc<Host>,
+        subscriber: Arc<dyn Subscriber>,
+        cancel: &Cancel,
+    ) -> Running {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let mut subscribers = vec![subscriber];
+        if let Some(previews) = &self.previews {
+            subscribers.push(previews.clone());
+        }
+        if let Some(events) = &self.events {
+            subscribers.push(Arc::new(events.of_run(run, self.previews.clone())));
+        }
+        let host = if self.previews.is_some() { Arc::new(Host::clone(host).with_previews(true)) } else { host.clone() };
+        self.executor.start(RunRequest {
+            graph: graph.clone(),
+            plan,
+            host,
+            subscriber: Arc::new(Several(subscribers)),
+            cancel: cancel.clone(),
+            fail_fast: self.fail_fast,
+        })
+    }
+
+    /// Runs one graph until it ends or Ctrl-C is pressed.
+    pub fn run(&self, graph: &Arc<Graph>, plan: Plan, host: &Arc<Host>, subscriber: Arc<dyn Subscriber>) -> Summary {
+        let cancel = Cancel::new();
+        let summary = self.runtime.block_on(async {
+            tokio::spawn(cancel_on_interrupt(cancel.clone()));
+            self.start(graph, plan, host, subscriber, &cancel).finished().await
+        });
+        self.executor.store().close();
+        summary
+    }
+
+    /// Writes an event of the command itself, such as a reload, to `--events`.
+    pub fn emit(&self, name: &str, fields: serde_json::Value) {
+        if let Some(events) = &self.events {
+            events.emit(name, fields);
+        }
+    }
+}
+
+/// Cancels a run at the first Ctrl-C, which takes effect at the next step. A second Ctrl-C ends the process.
+pub async fn cancel_on_interrupt(cancel: Cancel) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        console::complain("stopping after this step; press Ctrl-C again to stop at once");
+        cancel.cancel();
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130); // 128 + SIGINT, as shells report it
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `--previews`: writes the preview images of runs into a folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lsregen_engine::{Event, Subscriber};
+
+use crate::cli::{Exit, console, usage};
+
+/// A folder for previews.
+pub struct Previews {
+    folder: PathBuf,
+    /// A write error was reported; only the first one is.
+    reported: AtomicBool,
+}
+
+impl Previews {
+    /// Creates the folder if it does not exist.
+    ///
+    /// # Errors
+    /// When it cannot be created; the reason is printed.
+    pub fn new(folder: &Path) -> Result<Previews, Exit> {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            usage(format!("{}: the folder for previews cannot be created: {error}", folder.display()))
+        })?;
+        Ok(Previews { folder: folder.into(), reported: AtomicBool::new(false) })
+    }
+
+    /// The file for the preview of a node after `done` steps.
+    pub fn path(&self, node: &str, done: usize) -> PathBuf {
+        self.folder.join(format!("{}-{done:03}.png", node.replace('/', "_")))
+    }
+}
+
+impl Subscriber for Previews {
+    fn event(&self, event: &Event) {
+        let Event::Preview { node, done, png, .. } = event else { return };
+        let path = self.path(node, *done);
+        if let Err(error) = std::fs::write(&path, png)
+            && !self.reported.swap(true, Ordering::Relaxed)
+        {
+            console::complain(format!("{}: the preview cannot be written: {error}", path.display()));
+        }
+    }
+}

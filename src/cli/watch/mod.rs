@@ -1,0 +1,80 @@
+//! `lsregen watch`: runs a graph again whenever one of its files changes.
+//!
+//! A notification of a change is only a hint; contents decide. At each hint all files are read and the graph is planned
+//! again. If the plan differs, the new run starts before the former one is cancelled: tasks that both need continue, and
+//! tasks that only the former needs stop at their next step. A graph with errors changes nothing.
+
+mod change;
+mod difference;
+mod watching;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::sync::Notify;
+
+use self::watching::Watching;
+use super::args::{HostArgs, ParamArgs};
+use super::session::{RunArgs, Runs};
+use super::{Exit, console, usage};
+
+/// Run a graph again whenever one of its files changes, and compute only what the change affects
+#[derive(Args)]
+pub struct Watch {
+    /// Graph file
+    graph: PathBuf,
+
+    #[command(flatten)]
+    params: ParamArgs,
+
+    #[command(flatten)]
+    host: HostArgs,
+
+    #[command(flatten)]
+    run: RunArgs,
+
+    /// Poll the files every MS milliseconds (250 if MS is not given), for file systems without change notifications
+    #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "250", value_parser = clap::value_parser!(u64).range(10..))]
+    poll: Option<u64>,
+}
+
+impl Watch {
+    pub fn main(self) -> Result<Exit, Exit> {
+        let host = self.host.host(&self.graph, &self.params.models)?;
+        let overrides = self.params.overrides()?;
+        // The file may be removed and come back later, but a name that is wrong from the start is most likely misspelt.
+        if let Err(error) = fs::metadata(&self.graph) {
+            return Err(usage(format!("`{}` cannot be watched: {error}", self.graph.display())));
+        }
+        let session = self.run.session(Runs::Many)?;
+        let stop = Arc::new(Notify::new());
+        listen_for_interrupts(stop.clone())?;
+        let poll = self.poll.map(Duration::from_millis);
+        let mut watching = Watching::new(self.graph, overrides, host, &session, poll);
+        session.runtime.block_on(watching.run(&stop));
+        Ok(Exit::Done)
+    }
+}
+
+/// Notifies `stop` at the first Ctrl-C; the second ends the process. Listens in a thread of its own, because planning may
+/// read gigabytes of weights and blocks the runtime meanwhile.
+fn listen_for_interrupts(stop: Arc<Notify>) -> Result<(), Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        console::complain(format!("the signal handler cannot be started: {error}"));
+        Exit::Failed
+    })?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                stop.notify_one();
+                if tokio::signal::ctrl_c().await.is_ok() {
+                    std::process::exit(130); // 128 + SIGINT, as shells report it
+                }
+            }
+        });
+    });
+    Ok(())
+}
