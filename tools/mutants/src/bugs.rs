@@ -21,7 +21,7 @@ struct List {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bug {
-    /// The file, from the root of the repository.
+    /// The file, from the root of the repository; or a glob that matches one file.
     pub file: String,
     /// A text that the file has exactly once.
     pub find: String,
@@ -38,13 +38,19 @@ pub fn read(path: &Path) -> Result<Vec<Bug>> {
 }
 
 impl Bug {
+    /// The file.
+    pub fn locate<'f>(&self, files: &'f [String]) -> Result<&'f str> {
+        let pattern = glob::Pattern::new(&self.file)?;
+        let found: Vec<_> = files.iter().filter(|file| pattern.matches(file)).collect();
+        let [file] = found[..] else { bail!("`{}` matches {} files, and must match one", self.file, found.len()) };
+        Ok(file)
+    }
+
     /// The mutant, at the smallest part of the file around the change that can be put behind a switch.
-    pub fn mutant(&self, source: &str, file: &syn::File) -> Result<Mutant> {
+    pub fn mutant(&self, name: &str, source: &str, file: &syn::File) -> Result<Mutant> {
         let found: Vec<_> = source.match_indices(&self.find).map(|(at, _)| at).collect();
-        let [at] = found[..] else {
-            bail!("{} has `{}` {} times, and must have it once", self.file, self.find, found.len())
-        };
-        ensure!(self.find != self.put, "{}: `{}` is replaced by itself", self.file, self.find);
+        let [at] = found[..] else { bail!("{name} has `{}` {} times, and must have it once", self.find, found.len()) };
+        ensure!(self.find != self.put, "{name}: `{}` is replaced by itself", self.find);
         let mut around = Around { changed: at..at + self.find.len(), found: Vec::new() };
         sites::walk(file, &mut around);
         around.found.sort_by_key(|(kind, span)| (span.len(), *kind));
@@ -55,10 +61,10 @@ impl Bug {
         let mut all = around.found.into_iter().map(changed);
         let site = all
             .next()
-            .with_context(|| format!("{}: `{}` is in no expression, statement or function", self.file, self.find))?;
+            .with_context(|| format!("{name}: `{}` is in no expression, statement or function", self.find))?;
         Ok(Mutant {
             id: 0,
-            file: self.file.clone(),
+            file: name.to_string(),
             line: line_of(source, at),
             rule: "bug".to_string(),
             change: self.breaks.clone(),

@@ -89,7 +89,6 @@ struct Choice {
 struct Settings {
     paths: Vec<String>,
     exclude: Vec<String>,
-    first: Vec<String>,
 }
 
 fn main() -> Result<()> {
@@ -118,7 +117,7 @@ fn main() -> Result<()> {
             let done = run::verdicts(&tree)?;
             let mut chosen = choice.of(&mutants);
             chosen.retain(|mutant| !done.contains_key(&mutant.id));
-            run::run(&tree, &suite, &chosen, &settings.first, jobs)?;
+            run::run(&tree, &suite, &chosen, jobs)?;
             let report = report::report(&mutants, &run::verdicts(&tree)?);
             fs::write(tree.state.join("report.md"), &report)?;
             print!("{report}");
@@ -158,8 +157,12 @@ impl Choice {
 fn by_hand(tree: &Tree, list: &Path) -> Result<Vec<Mutant>> {
     let mut mutants = Vec::new();
     let mut errors = Vec::new();
+    let files = tree.files()?;
     for bug in bugs::read(list)? {
-        let made = tree.source(&bug.file).and_then(|source| bug.mutant(&source, &parse(&source, &bug.file)?));
+        let made = bug.locate(&files).and_then(|file| {
+            let source = tree.source(file)?;
+            bug.mutant(file, &source, &parse(&source, file)?)
+        });
         match made {
             Ok(mutant) => mutants.push(mutant),
             Err(error) => errors.push(format!("{error:#}")),

@@ -40,14 +40,14 @@ pub enum Fate {
 }
 
 /// Runs the tests against mutants, `jobs` at a time, and appends each verdict to a file as it falls.
-pub fn run(tree: &Tree, suite: &Suite, mutants: &[&Mutant], first: &[String], jobs: usize) -> Result<()> {
+pub fn run(tree: &Tree, suite: &Suite, mutants: &[&Mutant], jobs: usize) -> Result<()> {
     let path = tree.state.join("results.jsonl");
     let file = fs::File::options().append(true).create(true).open(&path)?;
     let (queue, file) = (Mutex::new(mutants.iter().enumerate()), Mutex::new(file));
     let work = || -> Result<()> {
         loop {
             let Some((index, mutant)) = queue.lock().expect("no thread panics").next() else { return Ok(()) };
-            let verdict = judge(tree, suite, mutant, first)?;
+            let verdict = judge(tree, suite, mutant)?;
             let line = serde_json::to_string(&verdict)? + "\n";
             file.lock().expect("no thread panics").write_all(line.as_bytes())?;
             let by = verdict.by.as_deref().unwrap_or_default();
@@ -69,10 +69,10 @@ pub fn verdicts(tree: &Tree) -> Result<BTreeMap<u32, Verdict>> {
 }
 
 /// Runs the tests that reach a mutant, in the order of their batches, until one fails.
-fn judge(tree: &Tree, suite: &Suite, mutant: &Mutant, first: &[String]) -> Result<Verdict> {
+fn judge(tree: &Tree, suite: &Suite, mutant: &Mutant) -> Result<Verdict> {
     let start = Instant::now();
     let verdict = |fate, by| Verdict { id: mutant.id, fate, by, seconds: start.elapsed().as_secs_f64() };
-    let batches = batches(suite, mutant.id, first);
+    let batches = batches(suite, mutant.id);
     if batches.is_empty() {
         return Ok(verdict(Fate::Unreached, None));
     }
@@ -90,13 +90,11 @@ fn judge(tree: &Tree, suite: &Suite, mutant: &Mutant, first: &[String]) -> Resul
     Ok(verdict(Fate::Survived, None))
 }
 
-/// The tests that reach a mutant: first the named binaries, then the quick tests by binary, then the slow ones by
-/// themselves; each kind by the time it takes.
-fn batches<'s>(suite: &'s Suite, id: u32, first: &[String]) -> Vec<Vec<&'s Test>> {
+/// The tests that reach a mutant: the quick ones by binary, then the slow ones by themselves; least time first.
+fn batches(suite: &Suite, id: u32) -> Vec<Vec<&Test>> {
     let mut quick = BTreeMap::<usize, Vec<&Test>>::new();
     let mut slow = Vec::new();
-    let reaching = suite.tests.iter().filter(|test| test.reached.contains(&id));
-    for test in reaching {
+    for test in suite.tests.iter().filter(|test| test.reached.contains(&id)) {
         if test.seconds < QUICK {
             quick.entry(test.binary).or_default().push(test);
         } else {
@@ -105,12 +103,8 @@ fn batches<'s>(suite: &'s Suite, id: u32, first: &[String]) -> Vec<Vec<&'s Test>
     }
     let mut batches: Vec<_> = quick.into_values().chain(slow).collect();
     batches.sort_by(|a, b| {
-        let rank = |batch: &[&Test]| {
-            let name = &suite.binaries[batch[0].binary].name;
-            (!first.iter().any(|first| name.starts_with(first)), batch[0].seconds >= QUICK)
-        };
         let time = |batch: &[&Test]| batch.iter().map(|test| test.seconds).sum::<f64>();
-        rank(a).cmp(&rank(b)).then(time(a).total_cmp(&time(b)))
+        (a[0].seconds >= QUICK).cmp(&(b[0].seconds >= QUICK)).then(time(a).total_cmp(&time(b)))
     });
     batches
 }
