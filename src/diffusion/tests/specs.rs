@@ -150,7 +150,7 @@ fn specs() -> Vec<(&'static str, &'static str, Option<f64>, Box<dyn GuidanceSpec
         ("ONNX feature", "picture", l1, {
             Box::new(OnnxGuidance { look: look(), goal: OnnxGoal::Class(1), metric, settings: settings.clone() })
         }),
-        ("boxdiff", "latent", None, {
+        ("BoxDiff", "latent", None, {
             let (refined, refinements) = (vec![(0.5, 0.75)], 7);
             Box::new(BoxDiffGuidance {
                 layout: layout(),
@@ -194,7 +194,7 @@ fn guides_hand_on_how_they_act() {
         let others: Vec<_> = guidance.iter().map(|g| g.settings.clone()).take(guidance.len() - 1).collect();
         let refinement =
             GuidanceSettings { window: Window::step(0.5), repeats: 7, until: Until::Reached(0.25), ..settings() };
-        assert_eq!(others, if name == "boxdiff" { vec![refinement] } else { vec![] }, "{name}");
+        assert_eq!(others, if name == "BoxDiff" { vec![refinement] } else { vec![] }, "{name}");
     }
 }
 
