@@ -59,6 +59,10 @@ bench *args:
 compare *args:
     tools/bench/compare "$@"
 
+# plants bugs and reports those that tests miss (tools/mutants): `just mutants plant`, then `just mutants run --only bugs`
+mutants *args:
+    cargo run --quiet --manifest-path tools/mutants/Cargo.toml -- "$@"
+
 # checks graphs at random until stopped: `just fuzz 1000000`
 fuzz *args:
     cargo run --release --example fuzz -- "$@"

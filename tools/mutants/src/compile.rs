@@ -13,7 +13,8 @@ use crate::tree::Tree;
 
 /// Writes the tree until it compiles. Returns the mutants that do, and those that do not.
 pub fn plant(tree: &Tree, mutants: Vec<Mutant>) -> Result<(Vec<Mutant>, Vec<Mutant>)> {
-    let (mut planted, mut dropped): (Vec<_>, Vec<_>) = mutants.into_iter().partition_map_parses();
+    let (mut planted, mut dropped) = (Vec::new(), Vec::new());
+    mutants.into_iter().for_each(|mutant| sort(valid(mutant), &mut planted, &mut dropped));
     for round in 1.. {
         let regions = tree.write(&planted)?;
         let errors = check(tree)?;
@@ -30,37 +31,19 @@ pub fn plant(tree: &Tree, mutants: Vec<Mutant>) -> Result<(Vec<Mutant>, Vec<Muta
             blamed.extend(ids);
         }
         for mutant in std::mem::take(&mut planted) {
-            if !blamed.contains(&mutant.id) {
-                planted.push(mutant);
-            } else if let Some(wider) = widened(mutant.clone()) {
-                planted.push(wider);
-            } else {
-                dropped.push(mutant);
-            }
+            let kept = if blamed.contains(&mutant.id) { widened(mutant) } else { Ok(mutant) };
+            sort(kept, &mut planted, &mut dropped);
         }
     }
     Ok((planted, dropped))
 }
 
-/// Splits off mutants of which no site is valid Rust.
-trait Parses: Iterator<Item = Mutant> + Sized {
-    fn partition_map_parses(self) -> (Vec<Mutant>, Vec<Mutant>) {
-        let (mut good, mut bad) = (Vec::new(), Vec::new());
-        for mutant in self {
-            if parses(&mutant.site) {
-                good.push(mutant);
-            } else {
-                match widened(mutant.clone()) {
-                    Some(wider) => good.push(wider),
-                    None => bad.push(mutant),
-                }
-            }
-        }
-        (good, bad)
+fn sort(mutant: std::result::Result<Mutant, Mutant>, planted: &mut Vec<Mutant>, dropped: &mut Vec<Mutant>) {
+    match mutant {
+        Ok(mutant) => planted.push(mutant),
+        Err(mutant) => dropped.push(mutant),
     }
 }
-
-impl<I: Iterator<Item = Mutant>> Parses for I {}
 
 fn parses(site: &Site) -> bool {
     match site.kind {
@@ -69,15 +52,24 @@ fn parses(site: &Site) -> bool {
     }
 }
 
-/// The same change at the next larger site that is valid Rust.
-fn widened(mut mutant: Mutant) -> Option<Mutant> {
-    while !mutant.wider.is_empty() {
-        mutant.site = mutant.wider.remove(0);
-        if parses(&mutant.site) {
-            return Some(mutant);
+/// The change at its smallest site where it is valid Rust. The mutant itself if there is none.
+fn valid(mut mutant: Mutant) -> std::result::Result<Mutant, Mutant> {
+    while !parses(&mutant.site) {
+        if mutant.wider.is_empty() {
+            return Err(mutant);
         }
+        mutant.site = mutant.wider.remove(0);
     }
-    None
+    Ok(mutant)
+}
+
+/// The change at the next larger site.
+fn widened(mut mutant: Mutant) -> std::result::Result<Mutant, Mutant> {
+    if mutant.wider.is_empty() {
+        return Err(mutant);
+    }
+    mutant.site = mutant.wider.remove(0);
+    valid(mutant)
 }
 
 /// An error of the compiler.
