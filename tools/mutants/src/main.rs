@@ -53,7 +53,7 @@ enum Verb {
     Run {
         #[command(flatten)]
         choice: Choice,
-        /// How many mutants are tested at once.
+        /// How many programs of tests run at once.
         #[arg(long, default_value_t = 1)]
         jobs: usize,
         /// Forget former verdicts. Without this, `run` goes on where it was stopped.
@@ -110,7 +110,7 @@ fn main() -> Result<()> {
         }
         Verb::Run { choice, jobs, again } => {
             let mutants: Vec<Mutant> = read(&tree.state.join("mutants.json"))?;
-            let suite = suite(&tree)?;
+            let suite = suite(&tree, jobs)?;
             if again {
                 let _ = fs::remove_file(tree.state.join("results.jsonl"));
             }
@@ -208,12 +208,12 @@ fn plant(tree: &Tree, mut mutants: Vec<Mutant>) -> Result<()> {
 }
 
 /// The tests of the planted tree, measured once.
-fn suite(tree: &Tree) -> Result<Suite> {
+fn suite(tree: &Tree, jobs: usize) -> Result<Suite> {
     let path = tree.state.join("suite.json");
     if path.exists() {
         return read(&path);
     }
-    let suite = Suite::measured(tree)?;
+    let suite = Suite::measured(tree, jobs)?;
     fs::write(&path, serde_json::to_string(&suite)?)?;
     Ok(suite)
 }

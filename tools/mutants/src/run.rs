@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::mutant::Mutant;
-use crate::suite::{Outcome, Suite, Test};
+use crate::suite::{NO_PANIC, Outcome, Suite, Test};
 use crate::tree::Tree;
 
 /// Tests that take less run with others of their binary.
@@ -46,10 +46,10 @@ pub fn run(tree: &Tree, suite: &Suite, mutants: &[&Mutant], jobs: usize) -> Resu
     let (queue, file) = (Mutex::new(mutants.iter().enumerate()), Mutex::new(file));
     let work = || -> Result<()> {
         loop {
-            let Some((index, mutant)) = queue.lock().expect("no thread panics").next() else { return Ok(()) };
+            let Some((index, mutant)) = queue.lock().expect(NO_PANIC).next() else { return Ok(()) };
             let verdict = judge(tree, suite, mutant)?;
             let line = serde_json::to_string(&verdict)? + "\n";
-            file.lock().expect("no thread panics").write_all(line.as_bytes())?;
+            file.lock().expect(NO_PANIC).write_all(line.as_bytes())?;
             let by = verdict.by.as_deref().unwrap_or_default();
             let (fate, seconds, all) = (verdict.fate, verdict.seconds, mutants.len());
             println!("{}/{all} {} {fate:?} {seconds:.1} s {by}", index + 1, mutant.summary());
@@ -57,7 +57,7 @@ pub fn run(tree: &Tree, suite: &Suite, mutants: &[&Mutant], jobs: usize) -> Resu
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
+        threads.into_iter().try_for_each(|thread| thread.join().expect(NO_PANIC))
     })
 }
 

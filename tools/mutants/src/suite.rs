@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -55,34 +56,41 @@ pub enum Outcome {
 }
 
 impl Suite {
-    /// Builds the tests, and runs each alone, without a mutant.
-    pub fn measured(tree: &Tree) -> Result<Suite> {
-        let mut suite = Suite { binaries: build(tree)?, ..Suite::default() };
-        for (index, binary) in suite.binaries.iter().enumerate() {
-            let names = binary.tests(tree)?;
-            let start = Instant::now();
-            let count = names.len();
-            for name in names {
-                let log = tree.state.join("reached");
-                let _ = fs::remove_file(&log);
-                let reached = ("LSREGEN_MUTANTS_REACHED", log.display().to_string());
-                let start = Instant::now();
-                match binary.run(tree, &[&name], reached, Duration::from_secs(1200))? {
-                    Outcome::Passed => suite.tests.push(Test {
-                        binary: index,
-                        name,
-                        seconds: start.elapsed().as_secs_f64(),
-                        reached: numbers(&log),
-                    }),
-                    _ => suite.red.push(format!("{}: {name}", binary.name)),
+    /// Builds the tests, and runs each by itself, without a mutant, `jobs` at a time.
+    pub fn measured(tree: &Tree, jobs: usize) -> Result<Suite> {
+        let binaries = build(tree)?;
+        let mut all = Vec::new();
+        for (index, binary) in binaries.iter().enumerate() {
+            all.extend(binary.tests(tree)?.into_iter().map(|name| (index, name)));
+        }
+        println!("{} tests in {} programs, each by itself without a mutant", all.len(), binaries.len());
+        let queue = Mutex::new(all.into_iter());
+        let suite = Mutex::new(Suite { binaries: binaries.clone(), ..Suite::default() });
+        let work = &|job: usize| -> Result<()> {
+            let log = tree.state.join(format!("reached.{job}"));
+            loop {
+                let Some((index, name)) = queue.lock().expect(NO_PANIC).next() else { return Ok(()) };
+                let tested = binaries[index].measure(tree, index, &name, &log)?;
+                let mut suite = suite.lock().expect(NO_PANIC);
+                match tested {
+                    Some(test) => suite.tests.push(test),
+                    None => {
+                        println!("fails without a mutant, left out: {}: {name}", binaries[index].name);
+                        suite.red.push(format!("{}: {name}", binaries[index].name));
+                    }
                 }
             }
-            println!("{}: {count} tests in {:.0} s", binary.name, start.elapsed().as_secs_f64());
-        }
-        suite.red.iter().for_each(|test| println!("fails without a mutant, left out: {test}"));
-        Ok(suite)
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..jobs.max(1)).map(|job| scope.spawn(move || work(job))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect(NO_PANIC))
+        })?;
+        Ok(suite.into_inner().expect(NO_PANIC))
     }
 }
+
+/// Why a lock is held, and a thread ends, as it should.
+pub const NO_PANIC: &str = "no thread panics";
 
 fn numbers(log: &Path) -> BTreeSet<u32> {
     fs::read_to_string(log).unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
@@ -123,6 +131,17 @@ impl Binary {
         };
         let ignored = list(&["--ignored"])?;
         Ok(list(&[])?.into_iter().filter(|name| !ignored.contains(name)).collect())
+    }
+
+    /// Runs a test without a mutant. `None` if it fails.
+    fn measure(&self, tree: &Tree, index: usize, name: &str, log: &Path) -> Result<Option<Test>> {
+        let _ = fs::remove_file(log);
+        let start = Instant::now();
+        let reached = ("LSREGEN_MUTANTS_REACHED", log.display().to_string());
+        let outcome = self.run(tree, &[name], reached, Duration::from_secs(1200))?;
+        let seconds = start.elapsed().as_secs_f64();
+        let test = || Test { binary: index, name: name.to_string(), seconds, reached: numbers(log) };
+        Ok((outcome == Outcome::Passed).then(test))
     }
 
     /// The program, as cargo starts it. Snapshots are compared, never written.
