@@ -1,6 +1,6 @@
-//! One graph, run once a row, by the command from outside.
+//! Bulk runs of the command: one graph, run once for each row.
 //!
-//! The full measure takes minutes: `cargo test --release --test lsregen -- --ignored --nocapture layouts_in_bulk`.
+//! The full measurement takes minutes: `cargo test --release --test lsregen -- --ignored --nocapture layouts_in_bulk`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,7 +28,7 @@ nodes:
   save: { type: SaveImage, image: layout.image, path: picture.png }
 ";
 
-/// A folder with a graph, rows and a cache of its own.
+/// A folder with a graph, rows and its own cache.
 struct Case {
     folder: TempDir,
 }
@@ -56,13 +56,13 @@ impl Case {
         command
     }
 
-    /// Runs the rows: exit code and what was said.
+    /// Runs the rows; returns the exit code and stderr.
     fn run(&self, arguments: &[&str]) -> (i32, String) {
         let (_, stderr, code) = outcome(self.command(arguments).output().unwrap());
         (code, stderr)
     }
 
-    /// The lines of the manifest, by the names of the rows, each of which must stand there once.
+    /// The lines of the manifest by row name. Asserts that each row has one line.
     fn manifest(&self, name: &str) -> BTreeMap<String, Json> {
         lines(&fs::read_to_string(self.path("out").join(name)).unwrap())
     }
@@ -111,7 +111,7 @@ fn rows_give_parameters_of_every_kind() {
     assert!(case.picture("0001") == case.picture("like the first"));
     assert!(case.picture("0001") != case.picture("square"));
 
-    // The same from a spreadsheet; an empty cell is the graph's own value, and what is known is not computed again.
+    // The same rows as CSV: an empty cell keeps the graph's value, and cached results are not computed again.
     case.write("rows.csv", "id,seed,prompt\na,1,\nb,2,\"a \"\"red\"\" circle, and more\"\n");
     let (code, stderr) = case.run(&["--inputs", "rows.csv", "--manifest", "out/csv.jsonl"]);
     assert_eq!(code, 0, "{stderr}");
@@ -122,7 +122,7 @@ fn rows_give_parameters_of_every_kind() {
 }
 
 #[test]
-fn faults_of_rows_are_told_with_their_lines_and_nothing_runs() {
+fn errors_of_rows_are_reported_with_their_lines_and_nothing_runs() {
     let case = Case::new("{\"seed\": 1}\n{\"sed\": 2}\n{\"steps\": 0}\n[1]\n{\"id\": \"../x\"}\n");
     let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
     assert_eq!(code, 78, "{stderr}");
@@ -149,7 +149,7 @@ fn faults_of_rows_are_told_with_their_lines_and_nothing_runs() {
 }
 
 #[test]
-fn a_row_that_fails_is_reported_and_the_rest_go_on() {
+fn a_failed_row_is_reported_and_the_others_continue() {
     let case = Case::new("{\"id\": \"a\"}\n{\"id\": \"b\", \"seed\": 2}\n{\"id\": \"c\", \"seed\": 3}\n");
     fs::create_dir(case.path("out")).unwrap();
     case.write("out/b", "a file where a folder is wanted");
@@ -160,7 +160,7 @@ fn a_row_that_fails_is_reported_and_the_rest_go_on() {
         "{stderr}"
     );
     assert_eq!(case.status()[1], ("b".into(), "failed".into()));
-    // Only what failed is tried again.
+    // Only the failed row runs again.
     fs::remove_file(case.path("out/b")).unwrap();
     let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
     assert!(code == 0 && stderr.contains("1 done, 2 already done, 0 failed"), "{stderr}");
@@ -168,11 +168,11 @@ fn a_row_that_fails_is_reported_and_the_rest_go_on() {
 }
 
 #[test]
-fn an_edit_runs_again_what_it_touches_and_a_lost_picture_comes_back() {
+fn an_edit_runs_what_it_affects_and_a_deleted_file_is_restored() {
     let case = Case::new("{\"id\": \"a\"}\n{\"id\": \"b\", \"seed\": 2}\n");
     assert_eq!(case.run(&["--inputs", "rows.jsonl"]).0, 0);
     let before = [case.picture("a"), case.picture("b")];
-    // A seed that only one of them takes from the graph.
+    // Only one of the rows takes the seed from the graph.
     case.write("graph.yaml", &GRAPH.replace("seed: 7", "seed: 8"));
     let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
     assert!(code == 0 && stderr.contains("1 done, 1 already done"), "{stderr}");
@@ -184,7 +184,7 @@ fn an_edit_runs_again_what_it_touches_and_a_lost_picture_comes_back() {
 }
 
 #[test]
-fn shards_are_apart_and_together_the_whole() {
+fn shards_are_disjoint_and_complete() {
     let case = Case::new(&(1..=5).map(|seed| format!("{{\"seed\": {seed}}}\n")).collect::<String>());
     let mut names = BTreeSet::new();
     for (shard, count) in [("1/2", 3), ("2/2", 2)] {
@@ -207,7 +207,7 @@ fn a_sweep_draws_every_combination_on_one_sheet() {
     assert_eq!(manifest["seed=3,steps=2"]["params"], json!({ "seed": 3, "steps": 2 }));
     let size = |png: &[u8]| [16, 20].map(|at| u32::from_be_bytes(png[at..at + 4].try_into().unwrap()));
     let [width, height] = size(&fs::read(case.path("out/graph.sweep.png")).unwrap());
-    // Three rows of two, and labels.
+    // Three rows of two images, with labels.
     assert!(width > 2 * 64 && height > 3 * 64 && height > width, "{width} × {height}");
 }
 
@@ -226,12 +226,12 @@ fn two_processes_do_not_share_a_manifest() {
 
 #[cfg(unix)]
 #[test]
-fn a_run_that_was_killed_or_interrupted_is_resumed() {
+fn a_killed_or_interrupted_run_is_resumed() {
     let rows: String = (1..=6).map(|seed| format!("{{\"seed\": {seed}}}\n")).collect();
     interrupted(&Case::new(&rows), &["--set", "steps=20"], &[2, 4], 6);
 }
 
-/// 200 layouts through the whole of LSReGen, at few steps.
+/// Runs LSReGen on 200 layouts, with few steps.
 #[cfg(unix)]
 #[test]
 #[ignore = "takes minutes"]
@@ -258,8 +258,9 @@ fn layouts_in_bulk() {
     println!("{memory} MiB for 200 rows in one");
 }
 
-/// Runs the rows, killing and interrupting in turns when so many are done, and goes on until all are. Each row must
-/// stand once in the manifest, and nothing be computed twice. Gives the peak memory of the last process, in MiB.
+/// Runs the rows, and kills and interrupts the process in turns after a number of rows, until all are done. Asserts that
+/// each row has one line in the manifest and that nothing was computed twice. Returns the peak memory of the last process
+/// in MiB.
 #[cfg(unix)]
 fn interrupted(case: &Case, arguments: &[&str], stops: &[usize], count: usize) -> u64 {
     let start = std::time::Instant::now();
@@ -284,7 +285,7 @@ fn interrupted(case: &Case, arguments: &[&str], stops: &[usize], count: usize) -
         }
         finished.extend(keys(&process.events, "node_finished"));
         let text = fs::read_to_string(case.path("out/graph.manifest.jsonl")).unwrap();
-        // The last line may be torn: the next run removes it.
+        // The last line may be incomplete: the next run removes it.
         before = text.lines().filter(|line| serde_json::from_str::<Json>(line).is_ok()).count();
         if stop == count {
             println!("{count} rows, stopped {} times: {:.1} s", stops.len(), start.elapsed().as_secs_f64());
@@ -296,19 +297,19 @@ fn interrupted(case: &Case, arguments: &[&str], stops: &[usize], count: usize) -
     unreachable!("the last turn is not stopped")
 }
 
-/// The keys of all events of a kind, but for those of models: these live in memory, and each process loads its own.
+/// The keys of all events of a kind, except those of models, which every process loads for itself.
 fn keys(events: &[Json], kind: &str) -> Vec<String> {
     let of_kind = events.iter().filter(|event| event["event"] == kind);
     let kept = of_kind.filter(|event| !matches!(event["node"].as_str(), Some("small" | "large")));
     kept.map(|event| event["key"].as_str().unwrap().to_string()).collect()
 }
 
-/// A process that tells its events on stdout.
+/// A process that writes events to stdout.
 struct Started {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
     events: Vec<Json>,
-    /// The most memory it was seen to have held.
+    /// The peak of its memory so far.
     peak_mib: u64,
 }
 
@@ -319,7 +320,7 @@ impl Started {
         Started { child, lines, events: vec![], peak_mib: 0 }
     }
 
-    /// Reads events up to one of this kind.
+    /// Reads events until one of this kind.
     fn until(&mut self, kind: &str) {
         while let Some(line) = self.lines.next() {
             if self.read(&line.unwrap()) == kind {
@@ -336,7 +337,7 @@ impl Started {
     }
 
     fn read(&mut self, line: &str) -> String {
-        // A process that is killed may leave half a line.
+        // A killed process may leave an incomplete line.
         let Ok(event) = serde_json::from_str::<Json>(line) else { return String::new() };
         let kind = event["event"].as_str().unwrap().to_string();
         if kind == "row_finished" {
@@ -347,7 +348,7 @@ impl Started {
     }
 }
 
-/// VmHWM, where the system tells it.
+/// VmHWM, if the system reports it.
 fn peak(child: &Child) -> u64 {
     let status = fs::read_to_string(Path::new("/proc").join(child.id().to_string()).join("status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,5 +1,5 @@
-//! Results that outlive the process: a second one runs nothing, whatever its folder and the names of nodes; damage costs
-//! no more than the time to compute again.
+//! The cache on disk: a second process runs nothing, whatever its folder and the names of nodes, and a corrupt result is
+//! computed again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::{lsregen, outcome, repository};
 
-/// The method's graph at two steps, a cache of its own, and a folder to write to.
+/// The graph of LSReGen with two steps, its own cache, and an output folder.
 pub struct Case {
     pub folder: TempDir,
 }
@@ -29,7 +29,7 @@ impl Case {
         self.folder.path().join(name)
     }
 
-    /// The command with this case's cache.
+    /// The command with the cache of this case.
     pub fn lsregen(&self, arguments: &[&str]) -> Command {
         let mut command = lsregen();
         command.args(arguments).env("LSREGEN_CACHE_DIR", self.path("cache"));
@@ -45,7 +45,7 @@ impl Case {
         command
     }
 
-    /// Runs, and gives the nodes that ran, and what was said.
+    /// Runs the graph; returns the nodes that ran, and stderr.
     fn run(&self, output: &str, set: &[&str]) -> (Vec<String>, String) {
         said(&mut self.command(output, set))
     }
@@ -62,7 +62,7 @@ impl Case {
     }
 }
 
-/// The nodes that ran, and what was said.
+/// The nodes that ran, and stderr.
 fn said(command: &mut Command) -> (Vec<String>, String) {
     let (_, stderr, code) = outcome(command.output().unwrap());
     assert_eq!(code, 0, "{stderr}");
@@ -71,7 +71,7 @@ fn said(command: &mut Command) -> (Vec<String>, String) {
     (nodes.map(|(_, name)| name.to_string()).collect(), stderr)
 }
 
-/// Everything below a folder whose path ends so.
+/// All files below a folder whose paths end with `end`.
 fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = vec![];
     for entry in fs::read_dir(folder).into_iter().flatten() {
@@ -99,7 +99,7 @@ fn a_second_process_runs_nothing() {
     let (ran, stderr) = said(case.command("out", &[]).current_dir(elsewhere.path()));
     assert_eq!(ran, [""; 0], "{stderr}");
 
-    // Other names, and the picture asked for in another place.
+    // Other names of nodes, and another path for the image.
     let text = fs::read_to_string(case.graph()).unwrap();
     let renamed = text
         .replace("small", "draughtsman")
@@ -112,7 +112,7 @@ fn a_second_process_runs_nothing() {
     assert_eq!(ran, [""; 0], "{stderr}");
     assert_eq!(case.picture("other"), picture);
 
-    // A change runs again what it touches: here from the sampling on.
+    // A change runs what it affects: here everything from the sampling on.
     let (ran, stderr) = case.run("out", &["cfg=3"]);
     assert_eq!(ran, ["large", "sample", "image", "keep"], "{stderr}");
 }
@@ -122,7 +122,7 @@ fn what_comes_from_disk_gives_the_same_picture() {
     let case = Case::new();
     case.run("fresh", &["cfg=3"]);
     fs::remove_dir_all(case.path("cache")).unwrap();
-    // The guidance, the latents and the layout's picture now come from the disk.
+    // The guidance, the latents and the layout's image now come from the disk.
     case.run("out", &["cfg=2"]);
     let (ran, stderr) = case.run("mixed", &["cfg=3"]);
     assert_eq!(ran, ["large", "sample", "image", "save"], "{stderr}");
@@ -134,28 +134,31 @@ fn what_comes_from_disk_gives_the_same_picture() {
 }
 
 #[test]
-fn plan_knows_what_is_on_disk() {
+fn plan_shows_what_is_cached() {
     let case = Case::new();
     case.run("out", &[]);
     let mut command = case.lsregen(&["plan", "--device", "cpu", "--set", "steps=2", "--output-dir"]);
     let (stdout, stderr, code) = outcome(command.arg(case.path("other")).arg(case.graph()).output().unwrap());
     assert_eq!(code, 0, "{stderr}");
     let line = |name: &str| stdout.lines().find(|line| line.starts_with(name)).unwrap().to_string();
-    assert!(line("sample").contains("not needed"), "{stdout}");
-    assert!(line("image").contains("known") || line("save").contains("known"), "{stdout}");
+    assert!(line("sample").contains("skipped"), "{stdout}");
+    assert!(line("image").contains("cached") || line("save").contains("cached"), "{stdout}");
 }
 
 #[test]
-fn explain_names_the_ingredient() {
+fn explain_names_the_difference() {
     let case = Case::new();
     case.run("out", &[]);
-    assert!(case.explain("sample", "cfg=2").contains("its result is known"));
-    assert!(case.explain("small", "cfg=2").contains("values of type Model live in memory only"));
+    assert!(case.explain("sample", "cfg=2").contains("its result is cached"));
+    assert!(case.explain("small", "cfg=2").contains("values of type Model are kept only in memory"));
     let text = case.explain("sample", "cfg=3");
     assert!(text.contains("`cfg` was 2.0, is 3.0") && text.lines().count() == 3, "{text}");
-    // Further up, once for each way down.
+    // A node further upstream: once for each path to the node.
     let text = case.explain("image", "boxes=[{phrase: a star, box: [0, 0, 0.5, 0.5]}]");
-    assert!(text.contains("`guidance`, by guide (Invert):") && text.contains("by layout (GLIGENLayout):"), "{text}");
+    assert!(
+        text.contains("`guidance`, from guide (Invert):") && text.contains("from layout (GLIGENLayout):"),
+        "{text}"
+    );
     assert!(text.contains("`boxes` was [{") && text.contains("a star"), "{text}");
     let arguments = ["cache", "explain", "graphs/sdxl.yaml", "smaple"];
     let (_, stderr, code) = outcome(case.lsregen(&arguments).output().unwrap());
@@ -163,7 +166,7 @@ fn explain_names_the_ingredient() {
 }
 
 #[test]
-fn a_damaged_value_is_computed_again() {
+fn a_corrupt_value_is_computed_again() {
     let case = Case::new();
     case.run("out", &[]);
     let picture = case.picture("out");
@@ -177,18 +180,18 @@ fn a_damaged_value_is_computed_again() {
     for manifest in files(&case.path("cache"), "json").iter().step_by(2) {
         fs::write(manifest, "{").unwrap();
     }
-    // Other values of the method's, so that something damaged is needed whatever is known of the picture's file.
+    // Other parameters, so that a corrupt result is needed although the file of the image is cached.
     let (_, stderr) = case.run("again", &["cfg=3"]);
-    assert!(stderr.contains("warning: the result") && stderr.contains("is removed from the cache"), "{stderr}");
+    assert!(stderr.contains("warning: the result") && stderr.contains("was removed from the cache"), "{stderr}");
     let (_, stderr) = case.run("out", &[]);
     assert_eq!(case.picture("out"), picture, "{stderr}");
 }
 
 #[test]
-fn verbs_look_after_the_cache() {
+fn the_verbs_inspect_and_clean_the_cache() {
     let case = Case::new();
     let verb = |arguments: &[&str]| outcome(case.lsregen(&["cache"]).args(arguments).output().unwrap());
-    // Of a cache that is not there, nothing is made.
+    // A cache that does not exist is not created.
     for arguments in [&["status"][..], &["gc"], &["verify"], &["clear"]] {
         let (_, stderr, code) = verb(arguments);
         assert_eq!((stderr.as_str(), code), ("", 0), "{arguments:?}");
@@ -224,27 +227,27 @@ fn verbs_look_after_the_cache() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_stops_nothing() {
+fn a_run_succeeds_without_a_writable_cache() {
     let case = Case::new();
     fs::write(case.path("cache"), "a file where a folder is wanted").unwrap();
     let (ran, stderr) = case.run("out", &[]);
     assert!(ran.len() >= 7, "{stderr}");
-    assert_eq!(stderr.matches("results cannot be kept in the cache").count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("results cannot be stored in the cache").count(), 1, "{stderr}");
 }
 
-/// No file may become larger than 256 kB, which is what a full disk looks like to large values alone.
+/// Limits files to 256 kB, which acts on large values as a full disk does.
 #[cfg(unix)]
 #[test]
-fn a_full_disk_stops_nothing() {
+fn a_run_succeeds_on_a_full_disk() {
     let case = Case::new();
     let run = case.command("out", &[]);
     let mut shell = Command::new("sh");
-    // In blocks of 512 bytes; without the signal, which would end the process.
+    // In blocks of 512 bytes. The signal is ignored, because it would end the process.
     shell.args(["-c", "trap '' XFSZ; ulimit -f 512; exec \"$@\"", "sh"]).arg(run.get_program()).args(run.get_args());
     shell.current_dir(repository("")).env("NO_COLOR", "1").env("LSREGEN_CACHE_DIR", case.path("cache"));
     let (ran, stderr) = said(&mut shell);
     assert!(ran.len() >= 7, "{stderr}");
-    assert_eq!(stderr.matches("results cannot be kept in the cache").count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("results cannot be stored in the cache").count(), 1, "{stderr}");
     assert_eq!(fs::read_dir(case.path("cache/v1/tmp")).unwrap().count(), 0);
     assert!(!case.picture("out").is_empty());
     let (stdout, _, code) = outcome(case.lsregen(&["cache", "verify"]).output().unwrap());

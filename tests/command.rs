@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use crate::{lsregen, outcome, repository};
 
 #[test]
-fn a_good_graph_checks() {
+fn a_valid_graph_has_no_errors() {
     let (stdout, stderr, code) = outcome(lsregen().args(["check", "graphs/lsregen.yaml"]).output().unwrap());
     assert_eq!((stdout.as_str(), stderr.as_str(), code), ("", "graphs/lsregen.yaml: no errors\n", 0));
 }
@@ -61,7 +61,7 @@ fn the_log_names_nodes_weights_and_steps_and_is_off_by_default() {
 }
 
 #[test]
-fn json_tells_each_fault_with_its_place() {
+fn json_has_each_error_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let graph = folder.path().join("bad.yaml");
     fs::write(&graph, "lsregen: 1\nnodes:\n  save: { type: SaveImage, image: nothing, path: x.png }\n").unwrap();
@@ -75,7 +75,7 @@ fn json_tells_each_fault_with_its_place() {
 }
 
 #[test]
-fn command_lines_that_ask_for_what_is_not_there_end_with_2() {
+fn invalid_command_lines_end_with_2() {
     for arguments in [
         &["run", "no-such.yaml"][..],
         &["check"],
@@ -93,7 +93,7 @@ fn command_lines_that_ask_for_what_is_not_there_end_with_2() {
 }
 
 #[test]
-fn a_graph_that_only_others_can_use_is_good_but_does_not_run() {
+fn a_graph_without_output_nodes_is_valid_but_does_not_run() {
     let folder = tempfile::tempdir().unwrap();
     let graph = folder.path().join("model.yaml");
     fs::write(&graph, "lsregen: 1\nnodes: { m: { type: LoadModel, model: shapes/xl } }\noutputs: { model: m }\n")
@@ -105,7 +105,7 @@ fn a_graph_that_only_others_can_use_is_good_but_does_not_run() {
 }
 
 #[test]
-fn an_unknown_parameter_on_the_command_line_is_a_fault_with_a_caret() {
+fn an_unknown_parameter_on_the_command_line_is_shown_with_a_caret() {
     let arguments = ["check", "graphs/sdxl.yaml", "--set", "promt=a star"];
     let (_, stderr, code) = outcome(lsregen().args(arguments).output().unwrap());
     assert_eq!(code, 78, "{stderr}");
@@ -136,7 +136,7 @@ fn graphs_are_drawn_in_every_format() {
 }
 
 #[test]
-fn a_failed_run_says_what_where_and_what_did_not_run() {
+fn a_failed_run_reports_the_node_and_what_it_blocks() {
     let folder = tempfile::tempdir().unwrap();
     let blocked = folder.path().join("blocked");
     fs::write(&blocked, "a file where a folder is wanted").unwrap();

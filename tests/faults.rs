@@ -1,7 +1,7 @@
-//! A corpus of faulty graphs, one for each kind of fault, each with the exact words that a user reads.
+//! A corpus of graphs with errors, one for each kind, and the exact text that a user reads.
 //!
-//! `faults/<fault>.yaml` is checked as the command checks it; what it prints stands in `faults/<fault>.txt`. After a
-//! change of words: `INSTA_UPDATE=always cargo test --test lsregen faults`, and read every one of them.
+//! `faults/NAME.yaml` is checked as the command does, and the output is compared with `faults/NAME.snap`. After a change of
+//! messages run `INSTA_UPDATE=always cargo test --test lsregen faults`, and read every difference.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn faults() -> Vec<String> {
 }
 
 #[test]
-fn every_fault_is_told_in_its_own_words() {
+fn every_error_is_reported_in_these_words() {
     let names = faults();
     assert!(names.len() >= 60, "{} faults", names.len());
     let registry = lsregen_nodes::registry();
@@ -32,12 +32,12 @@ fn every_fault_is_told_in_its_own_words() {
         let text = fs::read_to_string(&path).unwrap();
         let source = Source::new(format!("{name}.yaml"), text.as_str());
         let checked = check(source, &[], &registry, &Host::new(repository("tests/faults"), Path::new("")));
-        assert!(!checked.diagnostics.is_empty(), "{name}: nothing is found");
+        assert!(!checked.diagnostics.is_empty(), "{name}: no diagnostics");
         for fault in to_json(&checked.diagnostics).as_array().unwrap() {
             assert!(fault["line"].as_u64().unwrap() >= 1 && fault["column"].as_u64().unwrap() >= 1, "{fault}");
         }
         let shown = render(&checked.diagnostics, false);
-        // Messages name files as they were resolved; this machine's folders do not belong into a snapshot.
+        // Messages name resolved paths; the folders of this machine do not belong in a snapshot.
         let shown = shown.replace(&format!("{}/", repository("tests/faults").display()), "");
         settings.bind(|| insta::assert_snapshot!(name.as_str(), shown));
     }

@@ -1,6 +1,6 @@
-//! Thousands of documents that nobody would write: none makes the check panic, and every fault has a place.
+//! Thousands of documents that nobody would write: none makes the check panic, and every error has a place.
 //!
-//! `tests/fuzz/main.rs` does the same for as many as one likes.
+//! `tests/fuzz/main.rs` does the same for any number of documents.
 
 mod documents;
 mod judge;
@@ -23,7 +23,7 @@ fn no_document_makes_the_check_panic() {
             Err(_) => panic!("seed {seed} ({way}):\n{text}"),
         }
     }
-    // Damage that leaves most documents whole, or none, would say little.
+    // A corpus that is mostly valid, or not valid at all, would test little.
     assert!((10..2_000).contains(&accepted), "{accepted} were accepted");
 }
 

@@ -1,4 +1,4 @@
-//! Every graph in graphs/ checks without a word and runs on the built-in models.
+//! Every graph in graphs/ is checked without warnings and runs with the built-in models.
 
 use std::fs;
 
@@ -40,7 +40,7 @@ fn every_graph_runs() {
     }
     for name in graphs {
         let folder = tempfile::tempdir().unwrap();
-        // Two steps: enough for a guided and an unguided one.
+        // Two steps: one with guidance and one without.
         let few = match name.as_str() {
             "ablation-steps.yaml" => vec!["few=2", "some=3", "many=4"],
             _ => vec!["steps=2"],
@@ -54,7 +54,7 @@ fn every_graph_runs() {
         let written: Vec<_> = fs::read_dir(folder.path().join("out")).unwrap().map(|e| e.unwrap().path()).collect();
         assert!(!written.is_empty(), "{name} wrote nothing");
         for path in written {
-            // A PNG, whole: signature at the start, end chunk at the end.
+            // A complete PNG file: the signature at the start, the end chunk at the end.
             let bytes = fs::read(&path).unwrap();
             assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.ends_with(b"IEND\xaeB`\x82"), "{path:?}");
         }

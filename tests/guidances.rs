@@ -1,4 +1,4 @@
-//! Any extractor in the place of any other: in graphs/lsregen.yaml that is a change of one node, which a check vouches for.
+//! Guidances are interchangeable: in graphs/lsregen.yaml each can replace the other by a change of one node.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use lsregen_nodes::registry;
 
 use crate::{lsregen, outcome, repository};
 
-/// Every guidance as the one node of lsregen.yaml, with what it must be told.
+/// Every guidance as a node of lsregen.yaml, with its required parameters.
 const GUIDANCES: &[(&str, &str)] = &[
     ("Invert", "model: large, latent: z0, prompt: \"${prompt}\", steps: \"${steps}\", window: \"${window}\""),
     ("Invert", "model: large, latent: z0, mode: noise, steps: \"${steps}\", strength: auto, layout: layout.layout"),
@@ -25,7 +25,7 @@ const GUIDANCES: &[(&str, &str)] = &[
     ("Segmentation", "image: up, tolerance: 0.5, regions: [{ phrase: red circle, colour: \"#c04040\" }]"),
 ];
 
-/// graphs/lsregen.yaml with another node for its guidance.
+/// graphs/lsregen.yaml with another guidance node.
 fn graph(guidance: Option<(&str, &str)>) -> String {
     let text = fs::read_to_string(repository("graphs/lsregen.yaml")).unwrap();
     let start = text.find("  guide:\n").unwrap();
@@ -35,7 +35,7 @@ fn graph(guidance: Option<(&str, &str)>) -> String {
         None => String::new(),
     };
     let text = [&text[..start], &node, &text[end..]].concat();
-    // Params that only some of them name would be told as unused.
+    // Parameters that only some of them use would give a warning.
     let params = ["strength", "window"].iter().filter(|name| !node.contains(&format!("${{{name}}}")));
     params.fold(text, |text, name| {
         let line = text.lines().find(|line| line.starts_with(&format!("  {name}: "))).unwrap().to_string();
@@ -52,7 +52,7 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
 
 /// Every guidance node of the registry is in the list.
 #[test]
-fn no_guidance_is_left_out() {
+fn every_guidance_node_is_listed() {
     let registry = registry();
     let guidances = registry.iter().filter(|entry| entry.node_type.outputs.iter().any(|o| o.type_name == "Guidance"));
     for entry in guidances {
@@ -62,7 +62,7 @@ fn no_guidance_is_left_out() {
 }
 
 #[test]
-fn a_swap_is_a_change_of_one_node() {
+fn a_guidance_is_replaced_by_changing_one_node() {
     let folder = tempfile::tempdir().unwrap();
     let mut files = vec![];
     for (i, a) in GUIDANCES.iter().enumerate() {
@@ -79,15 +79,15 @@ fn a_swap_is_a_change_of_one_node() {
     let run = lsregen().arg("check").args(&files).output().unwrap();
     let (stdout, stderr, code) = outcome(run);
     assert_eq!(code, 0, "{stdout}{stderr}");
-    // What the new guidance has no use for may be warned of.
+    // The new guidance may leave nodes without use, which gives warnings.
     let judged =
         files.iter().filter(|file| [&stdout, &stderr].iter().any(|text| text.contains(&format!("{file}: ")))).count();
     assert_eq!(judged, files.len(), "{stdout}{stderr}");
 }
 
-/// Each runs, on the built-in models, and changes the picture.
+/// Each guidance runs with the built-in models and changes the image.
 #[test]
-fn every_guidance_guides() {
+fn every_guidance_changes_the_image() {
     let folder = tempfile::tempdir().unwrap();
     let picture = |name: &str, text: &str| {
         let file = write(folder.path(), &format!("{name}.yaml"), text);

@@ -1,6 +1,6 @@
-//! Processes that are killed while they share a cache: what they leave is whole, or is found and removed.
+//! Processes that are killed while they share a cache leave complete results, or files that are found and removed.
 //!
-//! The full count takes minutes: `cargo test --release --test lsregen -- --ignored kill`.
+//! The full number of runs takes minutes: `cargo test --release --test lsregen -- --ignored kill`.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -11,7 +11,7 @@ use crate::cache::Case;
 use crate::outcome;
 
 #[test]
-fn a_few_killed_runs_leave_a_sound_cache() {
+fn a_few_killed_runs_leave_an_intact_cache() {
     kill_runs(10);
 }
 
@@ -21,7 +21,7 @@ fn kill_300_runs() {
     kill_runs(300);
 }
 
-/// Two at a time on one cache, until `count` runs were killed; then everything must be sound.
+/// Runs two processes at a time on one cache until `count` were killed, and then verifies the cache.
 fn kill_runs(count: u64) {
     let (case, fresh) = (Case::new(), Case::new());
     let start = Instant::now();
@@ -32,14 +32,14 @@ fn kill_runs(count: u64) {
     let (mut killed, mut finished, mut sweeps, mut torn) = (0, 0, 0, 0);
     let half_done = || fs::read_dir(case.path("cache/v1/tmp")).map_or(0, |files| files.count());
     while killed < count {
-        // Few seeds, so that the two often compute the same.
+        // Few seeds, so that both processes often compute the same results.
         let start = |slot: &str, random: &mut Random| {
             let seed = format!("seed={}", random.below(4));
             let mut command = case.command(slot, &[&seed]);
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         };
         for mut child in [start("one", &mut random), start("two", &mut random)] {
-            // At any time within a run; or, as writing takes little of it, in the midst of that.
+            // At any time within a run, or while it writes, which takes only a small part of it.
             match random.below(3) {
                 0 => while half_done() == 0 && child.try_wait().unwrap().is_none() {},
                 _ => thread::sleep(whole.mul_f64(random.below(1000) as f64 / 1000.0)),
@@ -47,7 +47,7 @@ fn kill_runs(count: u64) {
             if kill(&mut child) { killed += 1 } else { finished += 1 }
         }
         torn += usize::from(half_done() > 0);
-        // Now and then everything goes, so that there is something to write.
+        // The cache is cleared now and then, so that there is something to write.
         let verb = match random.below(8) {
             0..3 => "clear",
             3 => "gc",
@@ -71,7 +71,7 @@ fn kill_runs(count: u64) {
     println!("{killed} killed, {finished} finished first; {torn} times files were left half written; {sweeps} sweeps");
 }
 
-/// Whether it was still running.
+/// Kills the process; returns whether it was still running.
 fn kill(child: &mut Child) -> bool {
     let running = child.try_wait().unwrap().is_none();
     // SIGKILL on Unix.
@@ -80,7 +80,7 @@ fn kill(child: &mut Child) -> bool {
     running
 }
 
-/// Pseudo-random numbers, the same each time: xorshift64*.
+/// Pseudo-random numbers from a fixed seed: xorshift64*.
 struct Random(u64);
 
 impl Random {

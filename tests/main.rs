@@ -1,4 +1,4 @@
-//! Tests over the whole: the command, every graph, every fault, and the rules between the crates.
+//! Tests of the whole program: the command, every graph, every message, and the dependencies between the crates.
 
 mod bulk;
 mod cache;
@@ -11,6 +11,8 @@ mod guidances;
 mod kill;
 mod layers;
 mod models;
+#[cfg(target_os = "linux")]
+mod opens;
 mod pictures;
 mod watch;
 
@@ -19,12 +21,25 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-/// A path inside the repository.
+/// The path of a file in the repository.
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The command, to be run in the repository's root, with a cache of this test process' own.
+/// Copies a folder with all its files.
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_folder(&entry.path(), &to),
+            // Without the permissions, which may forbid writing.
+            false => std::fs::write(to, std::fs::read(entry.path()).unwrap()).unwrap(),
+        }
+    }
+}
+
+/// The command, in the root of the repository, with a cache of this test process.
 fn lsregen() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
     command.current_dir(repository("")).env("NO_COLOR", "1").env("LSREGEN_CACHE_DIR", &*CACHE);
@@ -34,7 +49,7 @@ fn lsregen() -> Command {
     command
 }
 
-/// The cache folder. Those that former processes left are removed.
+/// The cache folder. Folders of earlier processes are removed.
 static CACHE: LazyLock<PathBuf> = LazyLock::new(|| {
     let caches = Path::new(env!("CARGO_TARGET_TMPDIR")).join("caches");
     for former in std::fs::read_dir(&caches).into_iter().flatten().flatten() {
@@ -47,7 +62,7 @@ static CACHE: LazyLock<PathBuf> = LazyLock::new(|| {
     caches.join(std::process::id().to_string())
 });
 
-/// What it wrote to stdout and stderr, and its exit code.
+/// The stdout, the stderr and the exit code of a process.
 fn outcome(output: Output) -> (String, String, i32) {
     let text = |bytes| String::from_utf8(bytes).expect("the command writes UTF-8");
     (text(output.stdout), text(output.stderr), output.status.code().expect("the command was not killed"))

@@ -1,4 +1,4 @@
-//! Where models come from: folders that `lsregen models` lists, and the hub, in whose place stands a server of our own.
+//! Models in folders, which `lsregen models` lists, and on the hub, which a local server replaces.
 
 #[path = "../src/weights/tests/hub/server.rs"]
 #[allow(dead_code)]
@@ -18,7 +18,7 @@ fn tree(root: &Path, files: &[&str]) {
     }
 }
 
-/// Lines of the list: name, kind, size.
+/// The lines of the list: name, kind, size.
 fn listed(stdout: &str) -> Vec<String> {
     let lines = stdout.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" "));
     lines.collect()
@@ -50,7 +50,7 @@ fn models_of_all_folders_are_listed() {
 }
 
 #[test]
-fn no_models_and_wrong_folders_are_told() {
+fn missing_models_and_wrong_folders_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let (stdout, stderr, code) = outcome(lsregen().current_dir(folder.path()).arg("models").output().unwrap());
     assert!(stdout.is_empty() && stderr.contains("no models in") && code == 0, "{stderr}");
@@ -64,7 +64,7 @@ fn no_models_and_wrong_folders_are_told() {
 }
 
 #[test]
-fn fetch_says_what_is_wrong() {
+fn fetch_reports_errors() {
     let (_, stderr, code) = outcome(lsregen().args(["fetch", "models/sd"]).output().unwrap());
     assert!(stderr.contains("there is no file `models/sd`") && code == 2, "{stderr}");
     let (_, stderr, code) = outcome(lsregen().args(["fetch", "hf:a/b/c.safetensors"]).output().unwrap());
@@ -76,7 +76,7 @@ fn fetch_says_what_is_wrong() {
     assert!(stderr.contains("HF_HUB_OFFLINE is set") && code == 1, "{stderr}");
 }
 
-/// The files of a built-in model's folder, as a repository of the hub has them.
+/// The files of a built-in model, as a repository of the hub has them.
 fn repository_of(model: &str) -> Vec<(String, Vec<u8>)> {
     let root = repository("models/shapes").join(model);
     let mut files = vec![("README.md".to_string(), b"a model".to_vec())];
@@ -113,7 +113,7 @@ fn a_run_fetches_what_it_names_and_needs_no_network_afterwards() {
     };
     let offline = [("HF_HUB_OFFLINE", "1")];
 
-    // A check asks no network; a run that may not says what it misses, and where.
+    // A check does not use the network; an offline run reports the missing model and its place.
     let (_, stderr, code) = run(&["check", "graph.yaml"], &[]);
     assert!(code == 0 && server.contents().is_empty(), "{stderr}");
     let (_, stderr, code) = run(&["run", "graph.yaml", "--no-cache"], &offline);
@@ -125,14 +125,14 @@ fn a_run_fetches_what_it_names_and_needs_no_network_afterwards() {
     assert!(!fetched.is_empty() && fetched.iter().all(|request| !request.path.ends_with("README.md")));
     let picture = fs::read(folder.path().join("xl.png")).unwrap();
 
-    // What is there is used as it is.
+    // Files that are already downloaded are used.
     let (_, stderr, code) = run(&["run", "graph.yaml", "--no-cache"], &offline);
     assert!(code == 0 && !stderr.contains("fetching"), "{stderr}");
     assert_eq!(fs::read(folder.path().join("xl.png")).unwrap(), picture);
     let (stdout, stderr, code) = run(&["inspect", "hf:owner/name"], &offline);
     assert!(code == 0 && stdout.contains("sdxl, folder in diffusers' layout"), "{stdout}{stderr}");
 
-    // It is now known what it is: a node that cannot use it is told.
+    // The family of the model is known now: a node that cannot use it gives an error.
     let wrong = graph.replace("SDXLSample", "GLIGENLayout").replace(", steps: 1", ", boxes: []");
     fs::write(folder.path().join("wrong.yaml"), wrong).unwrap();
     let (_, stderr, code) = run(&["check", "wrong.yaml"], &offline);

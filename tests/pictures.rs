@@ -1,4 +1,4 @@
-//! Pictures that carry their graph: run again, shown, refused. And previews.
+//! PNG files that hold their graph: run again, shown and refused. And previews.
 
 use std::fs;
 use std::path::Path;
@@ -25,14 +25,14 @@ nodes:
   save: { type: SaveImage, image: layout.image, path: picture.png }
 ";
 
-/// Runs the command in `folder`; its stdout. It must end with 0.
+/// Runs the command in `folder`, asserts success, and returns stdout.
 fn run(folder: &Path, arguments: &[&str]) -> String {
     let (stdout, stderr, code) = outcome(lsregen().current_dir(folder).args(arguments).output().unwrap());
     assert_eq!(code, 0, "{arguments:?}: {stderr}");
     stdout
 }
 
-/// A folder in which the graph was run with this.
+/// A folder in which the graph was run with these arguments.
 fn drawn(arguments: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("graph.yaml"), GRAPH).unwrap();
@@ -40,7 +40,7 @@ fn drawn(arguments: &[&str]) -> TempDir {
     folder
 }
 
-/// The chunks of a PNG file by their types; the pixels joined.
+/// The types of the chunks of a PNG file, and its compressed pixels.
 fn chunks(png: &[u8]) -> (Vec<String>, Vec<u8>) {
     let (mut types, mut pixels, mut rest) = (vec![], vec![], &png[8..]);
     while rest.len() >= 12 {
@@ -55,7 +55,7 @@ fn chunks(png: &[u8]) -> (Vec<String>, Vec<u8>) {
 }
 
 #[test]
-fn a_picture_runs_again_and_gives_itself() {
+fn an_image_runs_again_and_gives_itself() {
     let folder = drawn(&["--set", "seed=8"]);
     let here = folder.path();
     run(here, &["run", "picture.png", "--device", "cpu", "--quiet", "--output-dir", "again"]);
@@ -68,7 +68,7 @@ fn a_picture_runs_again_and_gives_itself() {
         ["small", "layout", "save"]
     );
     assert_eq!(run(here, &["show", "again/picture.png", "--keys"]), keys);
-    // As the file does under the same values, and not under others.
+    // The same keys as the file has with these values, and other keys with other values.
     let planned = |arguments: &[&str]| run(here, &[&["plan", "--device", "cpu"], arguments].concat());
     assert_eq!(planned(&["picture.png"]), planned(&["graph.yaml", "--seed", "8"]));
     assert_ne!(planned(&["picture.png"]), planned(&["graph.yaml"]));
@@ -89,7 +89,7 @@ fn show_prints_the_graph_as_it_was_run() {
 }
 
 #[test]
-fn a_fault_in_a_picture_names_the_picture() {
+fn an_error_in_a_recorded_graph_names_the_png_file() {
     let folder = drawn(&[]);
     let check =
         lsregen().current_dir(folder.path()).args(["check", "picture.png", "--set", "steps=0"]).output().unwrap();
@@ -110,7 +110,7 @@ fn without_metadata_only_pixels_are_written() {
     assert!(pixels == same, "other pixels");
 }
 
-/// `bytes` as a file, and what the command says of it.
+/// Runs a verb on a file with these bytes; returns stderr and the exit code.
 fn refused(verb: &str, bytes: &[u8]) -> (String, i32) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("picture.png"), bytes).unwrap();
@@ -120,7 +120,7 @@ fn refused(verb: &str, bytes: &[u8]) -> (String, i32) {
     (stderr, code)
 }
 
-/// A PNG file of one pixel with a text.
+/// A PNG file of one pixel with a text chunk.
 fn with_text(keyword: &str, text: &str) -> Vec<u8> {
     let mut bytes = vec![];
     let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
@@ -132,7 +132,7 @@ fn with_text(keyword: &str, text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn pictures_that_carry_no_graph_are_told() {
+fn png_files_without_a_graph_are_refused() {
     let mut damaged = with_text("lsregen", "{}");
     let at = damaged.windows(7).position(|w| w == b"lsregen").unwrap();
     damaged[at + 9] ^= 0xff;
@@ -141,7 +141,7 @@ fn pictures_that_carry_no_graph_are_told() {
     for (bytes, words, code) in [
         (with_text("Comment", "hello"), "holds no graph", 2),
         (with_text("prompt", r#"{"3": {"class_type": "KSampler"}}"#), "ComfyUI", 2),
-        (with_text("lsregen", "hello"), "no record of lsregen", 78),
+        (with_text("lsregen", "hello"), "does not carry a record of lsregen", 78),
         (with_text("lsregen", newer), "newer lsregen", 78),
         (damaged, "cannot be read", 78),
         (b"\x89PNG\r\n\x1a\n".to_vec(), "ends too early", 78),
@@ -158,8 +158,8 @@ fn pictures_that_carry_no_graph_are_told() {
 }
 
 #[test]
-fn previews_show_how_a_sampling_goes() {
-    // Without the cache, for what is known is not sampled, and so has no previews.
+fn previews_show_the_progress_of_a_sampling() {
+    // Without the cache: a cached result is not sampled and has no previews.
     let folder = drawn(&["--no-cache", "--set", "steps=12", "--previews", "previews"]);
     let mut names: Vec<_> = fs::read_dir(folder.path().join("previews"))
         .unwrap()
@@ -169,7 +169,7 @@ fn previews_show_how_a_sampling_goes() {
     let expected: Vec<_> = (1..=6).map(|i| format!("layout-{:03}.png", 2 * i)).collect();
     assert_eq!(names, expected);
     let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
-    // 8 × 8 latents are small enough to be shown whole: 64 × 64 pixels, as the picture.
+    // A latent of 8 × 8 is small enough for a preview of full size: 64 × 64 pixels, as the image.
     let size = |png: &[u8]| png[16..24].to_vec();
     let (first, last) = (read("previews/layout-002.png"), read("previews/layout-012.png"));
     assert_eq!([size(&first), size(&last)], [size(&read("picture.png")), size(&read("picture.png"))]);

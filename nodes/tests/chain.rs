@@ -4,13 +4,13 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use lsregen_diffusion::candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::guidance::{self, Extractor, FeatureSpace, GuidanceSpec, Metric, SamplingRun, StepContext};
-use lsregen_diffusion::image::{self, RgbImage};
 use lsregen_diffusion::models::Family;
 use lsregen_engine::{Cancel, Cancelled, CheckContext, Context, Effect, Event, Host, Node, NodeError, Payload};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model, SavedFile};
 use lsregen_nodes::*;
+use lsregen_tensor::candle_core::{DType, Device, Tensor};
+use lsregen_tensor::image::{self, RgbImage};
 use serde_json::{Value as Json, json};
 
 static GLIGEN: LazyLock<Arc<Model>> = LazyLock::new(|| load("shapes/gligen"));
@@ -19,7 +19,7 @@ static XL: LazyLock<Arc<Model>> = LazyLock::new(|| load("shapes/xl"));
 const PROMPT: &str = "a red circle and a blue square on sand";
 
 fn host(folder: &Path) -> Arc<Host> {
-    let numerics = Numerics::new(Device::Cpu, DtypeOption::Auto, false);
+    let numerics = ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false);
     Arc::new(Host::new(folder, folder).with_fingerprint(numerics.fingerprint()).with_service(numerics))
 }
 
@@ -278,7 +278,7 @@ fn strength_and_mask_say_how_much_and_where() {
 fn guidance_that_does_not_fit_says_what_to_do() {
     let guidance = invert(json!({ "mode": "noise" }), &latent(8), None).unwrap();
     for (run, words) in [
-        (json!({ "prompt": "", "width": 128 }), "for pictures of 64×64, and this sampling draws 128×64"),
+        (json!({ "prompt": "", "width": 128 }), "for images of 64×64, but this sampling generates 128×64"),
         (json!({ "prompt": "", "steps": 3 }), "invert with the steps"),
     ] {
         let error = failure(guided(run, &[&guidance]));
@@ -478,14 +478,14 @@ fn broken_model_folders_are_told_before_the_run() {
         assert!(all.contains(words), "{words}: {all}");
     }
     assert!(told("none").contains("built in are shapes/gligen and shapes/xl"));
-    assert!(told("one.safetensors").contains("an empty file"));
+    assert!(told("one.safetensors").contains("the file is empty"));
 }
 
 #[test]
 fn clips_are_known_before_they_are_loaded() {
     let host = host(Path::new("."));
     let cx = CheckContext::new(&host);
-    let clip = |name: &str| node::<ClipText>(json!({ "clip": name, "text": "a red circle" }));
+    let clip = |name: &str| node::<AsNode<ClipText>>(json!({ "clip": name, "text": "a red circle" }));
     assert_eq!((Node::check(&clip("shapes/clip"), &cx), Node::files(&clip("shapes/clip"), &cx)), (vec![], vec![]));
     assert!(Node::fingerprint(&clip("shapes/clip")).is_some());
     // The same from a folder: what is read is named.
@@ -529,7 +529,7 @@ fn faults_have_their_place() {
     let object = |bounds: Json| json!({ "phrase": "a red circle", "box": bounds });
     let good = object(json!([0, 0, 1, 1]));
     for (name, params, path, words) in [
-        ("GLIGENLayout", json!({ "prompt": "" }), "", "no layout"),
+        ("GLIGENLayout", json!({ "prompt": "" }), "", "layout is missing"),
         ("GLIGENLayout", json!({ "prompt": "", "boxes": [], "layout_file": "x.json" }), "layout_file", "twice"),
         (
             "GLIGENLayout",
@@ -539,15 +539,15 @@ fn faults_have_their_place() {
         ),
         ("GLIGENLayout", json!({ "prompt": "", "boxes": [good, good], "slots": 1 }), "boxes", "1 slots"),
         ("GLIGENLayout", json!({ "prompt": "", "boxes": [], "width": 130 }), "width", "multiple of 8"),
-        ("GLIGENLayout", json!({ "prompt": "", "boxes": [], "sampler": "euler", "eta": 0.5 }), "eta", "DDIM"),
+        ("GLIGENLayout", json!({ "prompt": "", "boxes": [], "sampler": "euler", "eta": 0.5 }), "eta", "ddim"),
         ("GLIGENLayout", json!({ "prompt": "", "layout_file": "Cargo.toml" }), "layout_file", "Cargo.toml"),
         ("GuidedSDXLSample", json!({ "prompt": "", "height": 9 }), "height", "multiple of 8"),
-        ("SDXLSample", json!({ "prompt": "", "sampler": "dpmpp_2m", "eta": 1 }), "eta", "DDIM"),
+        ("SDXLSample", json!({ "prompt": "", "sampler": "dpmpp_2m", "eta": 1 }), "eta", "ddim"),
         ("Invert", json!({ "window": 0.2, "from_timestep": 900 }), "from_timestep", "twice"),
         ("Invert", json!({ "mask": [[0, 0, 1, 1], [0, 0, 0, 1]] }), "mask/1", "right"),
-        ("Upsample", json!({}), "", "no size"),
-        ("Upsample", json!({ "width": 8 }), "width", "no `height`"),
-        ("Upsample", json!({ "height": 8 }), "height", "no `width`"),
+        ("Upsample", json!({}), "", "size is missing"),
+        ("Upsample", json!({ "width": 8 }), "width", "without `height`"),
+        ("Upsample", json!({ "height": 8 }), "height", "without `width`"),
         ("Upsample", json!({ "factor": 2, "width": 8, "height": 8 }), "factor", "twice"),
         ("SaveImage", json!({ "path": "out/picture.jpg" }), "path", ".png"),
         ("SaveLatent", json!({ "path": "out" }), "path", ".safetensors"),
@@ -589,5 +589,11 @@ fn every_type_is_complete() {
         let closed = entry.schema.get("additionalProperties") == Some(&json!(false));
         assert!(closed || (entry.node_type.decode)(&unknown).is_err(), "{name} takes unknown keys");
     }
-    assert!(registry.get("SDXLSample").unwrap().doc.starts_with("Draws a prompt with an SDXL model: Guided"));
+    assert!(
+        registry
+            .get("SDXLSample")
+            .unwrap()
+            .doc
+            .starts_with("Generates an image from a prompt with an SDXL model: Guided")
+    );
 }

@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lsregen_diffusion::candle_core::Device;
 use lsregen_engine::{
     Cancel, Diagnostic, Event, Executor, FileDigests, Host, Lanes, Outcome, Override, Plan, Registry, RunRequest,
     Source, Store, check,
 };
 use lsregen_nodes::metadata::{Carried, carried};
-use lsregen_nodes::{DtypeOption, Metadata, Numerics, registry};
+use lsregen_nodes::{ComputeOptions, DtypeOption, Metadata, registry};
+use lsregen_tensor::candle_core::Device;
 
 fn host(graphs: &Path, outputs: &Path) -> Host {
-    let numerics = Numerics::new(Device::Cpu, DtypeOption::Auto, false);
+    let numerics = ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false);
     Host::new(graphs, outputs).with_fingerprint(numerics.fingerprint()).with_service(numerics)
 }
 
@@ -114,7 +114,7 @@ fn what_is_known_is_not_done_again() {
     assert_eq!(read("new/a.png"), first);
 
     assert_eq!(again(&["path=b.png"]), ["save"]);
-    let pixels = |name: &str| lsregen_diffusion::image::load(&folder.path().join(name)).unwrap();
+    let pixels = |name: &str| lsregen_tensor::image::load(&folder.path().join(name)).unwrap();
     assert_eq!(pixels("b.png"), pixels("a.png"));
     assert_ne!(read("b.png"), first, "it carries another graph");
 

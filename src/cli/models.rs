@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use clap::Args;
-use lsregen_nodes::search::Kind;
+use lsregen_nodes::search::ModelKind;
 
 use super::args::ModelArgs;
 use super::{Exit, console, print};
@@ -22,7 +22,7 @@ impl Models {
     pub fn main(self) -> Result<Exit, Exit> {
         let path = self.models.path(Path::new(""))?;
         let mut found: BTreeMap<(String, PathBuf), Vec<&str>> = BTreeMap::new();
-        for kind in Kind::ALL {
+        for kind in ModelKind::ALL {
             for entry in path.entries(kind) {
                 found.entry(entry).or_default().push(kind.name());
             }
@@ -30,7 +30,7 @@ impl Models {
         let width = found.keys().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for ((name, place), kinds) in &found {
             // A folder that is not sorted by kind may hold any.
-            let kind = if kinds.len() == Kind::FILES.len() { "any".into() } else { kinds.join("/") };
+            let kind = if kinds.len() == ModelKind::FILES.len() { "any".into() } else { kinds.join("/") };
             let size = ByteSize(size(place, 0)).to_string();
             print(&format!("{name:width$}  {kind:6}  {size:>10}  {}\n", place.display()));
         }

@@ -124,7 +124,7 @@ pub fn open_to_run(path: &Path, params: &ParamArgs, host: &Host, quiet: bool) ->
 /// # Errors
 /// The first file that cannot be fetched, at the place that names it.
 pub fn fetch(graph: &Graph, host: &Host, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, Box<Diagnostic>> {
-    graph.fetch(host, progress).map_err(|error| Box::new(unplannable(graph, *error)))
+    lsregen_engine::fetch(graph, host, progress).map_err(|error| Box::new(unplannable(graph, *error)))
 }
 
 /// Plans a run of `graph` with the results that `store` has.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace};
+use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use crate::models::unet::{Conditioning, UNet};
 use crate::reduce::rms;
 use crate::schedule::PredictionType;
@@ -21,7 +21,7 @@ pub trait Denoiser: Sync {
     }
 
     /// Returns the attention layers of its network in the order of the forward pass; empty if it exposes none.
-    fn attention_places(&self) -> Vec<AttentionPlace> {
+    fn attention_layers(&self) -> Vec<AttentionLayer> {
         vec![]
     }
 
@@ -31,7 +31,7 @@ pub trait Denoiser: Sync {
         _z: &Tensor,
         _t: f64,
         _kind: AttentionKind,
-        _places: &[AttentionPlace],
+        _places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
         Err(Error::input("this denoiser does not expose its attention"))
     }
@@ -104,8 +104,8 @@ impl Denoiser for CfgDenoiser {
         Ok(s * rms(&(c - u)?)?)
     }
 
-    fn attention_places(&self) -> Vec<AttentionPlace> {
-        self.unet.attention_places()
+    fn attention_layers(&self) -> Vec<AttentionLayer> {
+        self.unet.attention_layers()
     }
 
     fn attention_maps(
@@ -113,7 +113,7 @@ impl Denoiser for CfgDenoiser {
         z: &Tensor,
         t: f64,
         kind: AttentionKind,
-        places: &[AttentionPlace],
+        places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
         self.unet.attention_maps(z, t, &self.conditional, kind, &|place| places.contains(place))
     }

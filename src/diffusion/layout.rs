@@ -1,6 +1,6 @@
 //! Layouts: phrases in boxes.
 //!
-//! Knows boxes as fractions of a picture and the JSON files that hold them. Knows no model and no YAML.
+//! Knows boxes as fractions of an image and the JSON files that hold them. Knows no model and no YAML.
 
 use std::path::Path;
 
@@ -8,39 +8,40 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// A box: x0 y0 x1 y1 in fractions of the picture, origin top left.
+/// A box [x0, y0, x1, y1] in fractions of the image, with the origin at the top left.
 pub type Bounds = [f32; 4];
 
-/// One object: what, and where.
+/// An object of a layout: a phrase in a box.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroundedPhrase {
-    /// What stands in the box.
+    /// The content of the box.
     pub phrase: String,
     /// The box.
     pub bounds: Bounds,
 }
 
-/// What is wrong with a box, if anything.
-pub fn fault(bounds: &[f32; 4]) -> Option<String> {
+/// Returns what is invalid about a box, if anything.
+pub fn error(bounds: &[f32; 4]) -> Option<String> {
     let [x0, y0, x1, y1] = *bounds;
     if bounds.iter().any(|v| !v.is_finite()) {
         return Some("a box's numbers must be finite".into());
     }
     if bounds.iter().any(|v| !(0.0..=1.0).contains(v)) {
-        return Some("a box is [x0, y0, x1, y1] in fractions of the picture, each between 0 and 1".into());
+        return Some("a box is [x0, y0, x1, y1] in fractions of the image, each between 0 and 1".into());
     }
     if x1 <= x0 {
-        return Some(format!("the box's right side x1 = {x1} must lie right of its left side x0 = {x0}"));
+        return Some(format!("the box's right side x1 = {x1} must be right of its left side x0 = {x0}"));
     }
     if y1 <= y0 {
-        return Some(format!("the box's lower side y1 = {y1} must lie below its upper side y0 = {y0}"));
+        return Some(format!("the box's lower side y1 = {y1} must be below its upper side y0 = {y0}"));
     }
     None
 }
 
-/// Where boxes are, on a grid of `height` × `width` cells, row by row: 1 inside, falling to 0 over `feather` outside.
+/// Returns the mask of boxes on a grid of `height` × `width` cells, row by row: 1 inside, falling to 0 over `feather`
+/// outside.
 ///
-/// `feather` is a fraction of the picture's side; with 0 a cell is in or out by its centre.
+/// `feather` is a fraction of the image's side. With 0, a cell is inside if its centre is.
 pub fn mask(boxes: &[[f32; 4]], height: usize, width: usize, feather: f32) -> Vec<f32> {
     let centre = |i: usize, n: usize| (i as f32 + 0.5) / n as f32;
     let weight = |x: f32, y: f32, [x0, y0, x1, y1]: [f32; 4]| {
@@ -58,16 +59,16 @@ pub fn mask(boxes: &[[f32; 4]], height: usize, width: usize, feather: f32) -> Ve
 /// A layout as a JSON file holds it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    /// Size of the picture in pixels, where boxes are COCO's.
+struct LayoutFile {
+    /// Size of the image in pixels, for COCO's boxes.
     width: Option<f32>,
     height: Option<f32>,
-    boxes: Vec<Entry>,
+    boxes: Vec<LayoutEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct LayoutEntry {
     phrase: String,
     /// x0 y0 x1 y1 in fractions.
     #[serde(rename = "box")]
@@ -79,27 +80,28 @@ struct Entry {
 /// Reads `{"boxes": [{"phrase": …, "box": [x0, y0, x1, y1]}]}` with fractions, or
 /// `{"width": W, "height": H, "boxes": [{"phrase": …, "bbox": [x, y, w, h]}]}` with COCO's pixels.
 ///
-/// Errors name the file, and the entry by its number from 0.
+/// # Errors
+/// If the file cannot be read or parsed. The error names the file, and the object by its number from 0.
 pub fn read(path: &Path) -> Result<Vec<GroundedPhrase>> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     parse(&text).map_err(|e| Error::Input(format!("{}: {e}", path.display())))
 }
 
 fn parse(text: &str) -> std::result::Result<Vec<GroundedPhrase>, String> {
-    let file: File = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let file: LayoutFile = serde_json::from_str(text).map_err(|e| e.to_string())?;
     let objects = file.boxes.into_iter().enumerate().map(|(i, entry)| {
         let bounds = match (entry.fractions, entry.bbox) {
             (Some(b), None) => b,
             (None, Some([x, y, w, h])) => match (file.width, file.height) {
                 (Some(width), Some(height)) if width > 0.0 && height > 0.0 => {
-                    // A box may stick out by a pixel's rounding.
+                    // Rounding may move a side out of the image by a pixel.
                     [x / width, y / height, ((x + w) / width).min(1.0), ((y + h) / height).min(1.0)]
                 }
-                _ => return Err("`bbox` is in pixels: the file must say the picture's `width` and `height`".into()),
+                _ => return Err("`bbox` is in pixels: the file must have the image's `width` and `height`".into()),
             },
             _ => return Err(format!("boxes[{i}] needs either `box` (fractions) or `bbox` (pixels)")),
         };
-        match fault(&bounds) {
+        match error(&bounds) {
             Some(what) => Err(format!("boxes[{i}]: {what}")),
             None => Ok(GroundedPhrase { phrase: entry.phrase, bounds }),
         }

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 
 use crate::Result;
 use crate::denoiser::{CfgDenoiser, Denoiser};
-use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace};
+use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use crate::noise::Generator;
 use crate::schedule::NoiseSchedule;
 
@@ -78,8 +78,8 @@ impl Denoiser for Regions {
     }
 
     /// That of the ground, whose prompt is the whole picture's.
-    fn attention_places(&self) -> Vec<AttentionPlace> {
-        self.parts.first().map_or_else(Vec::new, |ground| ground.denoiser.attention_places())
+    fn attention_layers(&self) -> Vec<AttentionLayer> {
+        self.parts.first().map_or_else(Vec::new, |ground| ground.denoiser.attention_layers())
     }
 
     fn attention_maps(
@@ -87,7 +87,7 @@ impl Denoiser for Regions {
         z: &Tensor,
         t: f64,
         kind: AttentionKind,
-        places: &[AttentionPlace],
+        places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
         match self.parts.first() {
             Some(ground) => ground.denoiser.attention_maps(z, t, kind, places),

@@ -1,85 +1,159 @@
-//! The engine of lsregen: a graph written in YAML is read, checked whole, planned and run.
+//! The engine of lsregen: reads a graph written in YAML, checks all of it, plans it and runs it.
 //!
 //! ```text
 //! YAML text ─► Document ─► Graph ─► Plan ─► Executor ─► Store ─► outputs
 //!              typed,      checked   memo    lanes,      memory,
 //!              spanned     types,    keys,   events,     disk
-//!                          no cycle  hits    cancel
+//!                          acyclic   cached  cancel
 //! ```
 //!
-//! One direction, one type a station, one file a station; the modules below stand in that order. The engine knows no
-//! tensor, no picture and no model: what its nodes do is their own affair.
+//! The modules below are in the order of this flow, and each uses only modules above it. The engine knows no tensor, image
+//! or model: those belong to the node types.
+//!
+//! # Example
+//!
+//! Two node types, and a run of a graph of them:
+//!
+//! ```
+//! use std::sync::{Arc, Mutex};
+//!
+//! use lsregen_engine::*;
+//! use schemars::JsonSchema;
+//! use serde::{Deserialize, Serialize};
+//!
+//! struct Text(String);
+//!
+//! impl Payload for Text {
+//!     const TYPE: &'static str = "Text";
+//!
+//!     fn bytes(&self) -> usize {
+//!         self.0.len()
+//!     }
+//! }
+//!
+//! outputs! {
+//!     pub struct GreetOutputs {
+//!         /// The greeting.
+//!         pub text: Arc<Text>,
+//!     }
+//! }
+//!
+//! /// Greets someone.
+//! #[derive(Serialize, Deserialize, JsonSchema)]
+//! struct Greet {
+//!     /// Whom to greet.
+//!     name: String,
+//! }
+//!
+//! impl Node for Greet {
+//!     const TYPE: &'static str = "Greet";
+//!     const VERSION: u32 = 1;
+//!     type Inputs = ();
+//!     type Outputs = GreetOutputs;
+//!
+//!     fn run(&self, _: (), _: &Context) -> anyhow::Result<GreetOutputs> {
+//!         Ok(GreetOutputs { text: Arc::new(Text(format!("Hello, {}!", self.name))) })
+//!     }
+//! }
+//!
+//! sockets! {
+//!     pub struct PrintInputs {
+//!         /// The text to print.
+//!         pub text: Arc<Text>,
+//!     }
+//! }
+//!
+//! /// Prints a text.
+//! #[derive(Serialize, Deserialize, JsonSchema)]
+//! struct Print {}
+//!
+//! impl Node for Print {
+//!     const TYPE: &'static str = "Print";
+//!     const VERSION: u32 = 1;
+//!     const OUTPUT: bool = true;
+//!     type Inputs = PrintInputs;
+//!     type Outputs = ();
+//!
+//!     fn run(&self, inputs: PrintInputs, cx: &Context) -> anyhow::Result<()> {
+//!         cx.note(inputs.text.0.as_str());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let text = "
+//! lsregen: 1
+//! nodes:
+//!   greet: { type: Greet, name: world }
+//!   print: { type: Print, text: greet }
+//! ";
+//! let registry = Registry::new(&[NodeType::of::<Greet>(), NodeType::of::<Print>()]);
+//! let host = Arc::new(Host::new(".", "."));
+//! let checked = check(Source::new("graph.yaml", text), &[], &registry, &host);
+//! let graph = Arc::new(checked.graph.expect("no errors"));
+//!
+//! let store = Arc::new(Store::in_memory(1 << 20));
+//! let plan = Plan::new(&graph, &host, &store, &FileDigests::new()).expect("keys for all nodes");
+//! assert_eq!(plan.counts().run, 2);
+//!
+//! let printed: Arc<Mutex<Vec<String>>> = Arc::default();
+//! let subscriber = {
+//!     let printed = printed.clone();
+//!     Arc::new(move |event: &Event| {
+//!         if let Event::Note { text, .. } = event {
+//!             printed.lock().unwrap().push(text.clone());
+//!         }
+//!     })
+//! };
+//! let request = RunRequest { graph, plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
+//! let executor = Executor::new(Lanes::NARROW, store);
+//! let runtime = tokio::runtime::Runtime::new().unwrap();
+//! let summary = runtime.block_on(async { executor.start(request).finished().await });
+//! assert!(summary.succeeded());
+//! assert_eq!(*printed.lock().unwrap(), ["Hello, world!"]);
+//! ```
 
-// What a node is, what it may know, and how it is told to a reader.
-mod context;
-mod event;
-mod lane;
-mod node;
-mod links;
-mod socket;
-mod value;
-mod schema;
-mod registry;
-pub mod reference;
-mod workflow_schema;
+#![warn(missing_docs)]
 
-// Text → Document → Graph, or what is wrong with it.
-mod source;
-mod diagnostic;
-mod sink;
-mod yaml;
-mod source_map;
-mod nearest;
-mod overrides;
-mod document;
-mod resolved;
-mod graph;
-mod check;
-
-// Graph → Plan → Executor → Store.
-mod digest;
-mod files;
+// Texts, locations in them, and what is reported about them.
+mod text;
+// Memo keys.
 mod key;
-mod plan;
-mod live;
-mod panic;
-mod record;
-mod task;
-mod run;
-mod executor;
+// Node types, their sockets and values, and what a node can ask its host.
+mod node;
+// Text → Document.
+mod document;
+// The known node types, and their documentation.
+mod registry;
+// Document → Graph.
+mod graph;
+// Cached results, and digests of files.
 mod store;
-mod explain;
-
-// What the rest is made of may change on disk.
+// Graph → Plan.
+mod plan;
+// Plan → outputs.
+mod run;
+// Changes of files on disk.
 mod watch;
 
-pub use check::{Checked, GraphReader, check, check_with, read_source};
-pub use context::{Cancel, Cancelled, CheckContext, Context, Host};
-pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
-pub use digest::{Digest, ParseDigestError};
-pub use document::Document;
-pub use event::{Event, Subscriber};
-pub use executor::{Executor, RunRequest, Running};
-pub use explain::{Cause, Difference, Explanation, NearestResult};
-pub use files::{FileDigests, FileError, FileState};
-pub use graph::{Cycle, Graph, GraphNode, Included, Link};
-pub use key::{InputMaterial, Key, Material, canonical_json};
-pub use lane::{Lane, Lanes};
-pub use links::{LinkedNode, Links};
-pub use nearest::nearest;
-pub use node::{DynNode, Effect, FetchProgress, FileRef, Node, NodeError, NodeType};
-pub use overrides::Override;
-pub use petgraph::graph::NodeIndex;
-pub use plan::{Action, Counts, Plan, PlanError, RunReason, SkipReason, Step};
-pub use record::{GraphRecord, Record, RecordError};
-pub use registry::{ParamDoc, Registry, RegistryEntry};
-pub use run::{Outcome, Summary};
-pub use socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
-pub use source::{Position, Source, Span};
-pub use store::{
-    Blob, CacheFolder, CacheStatus, Damaged, DiskStore, Manifest, MemoryStore, Pressure, Store, SweepReport, TypeUsage,
-    Warn,
+pub use document::{Document, Override};
+pub use graph::{Checked, Cycle, Graph, GraphNode, Included, Link, check, check_with};
+pub use key::{Digest, InputMaterial, Key, Material, ParseDigestError, canonical_json};
+pub use node::{
+    AnyCodec, Arity, Cancel, Cancelled, CheckContext, Codec, Context, Declaration, DynNode, EdgeValue, Effect, Event,
+    FetchProgress, FileRef, Host, Inputs, Lane, Lanes, LinkedNode, Links, Node, NodeError, NodeType, Outputs, Payload,
+    RunRecord, Socket, SocketError, SocketSpec, Subscriber,
 };
-pub use value::{AnyCodec, Codec, EdgeValue, Payload};
+pub use petgraph::graph::NodeIndex;
+pub use plan::{
+    Action, Cause, Counts, Difference, Explanation, NearestResult, Plan, PlanError, RunReason, SkipReason, Step, fetch,
+};
+pub use registry::{ParamDoc, Registry, RegistryEntry, reference, workflow_schema};
+pub use run::{Executor, GraphRecord, Outcome, Record, RecordError, RunRequest, Running, Summary};
+pub use store::{
+    Blob, CacheFolder, CacheStatus, Damaged, DiskStore, FileDigests, FileError, FileState, Manifest, MemoryStore,
+    Pressure, Store, SweepReport, TypeUsage, Warn,
+};
+pub use text::{
+    Diagnostic, GraphReader, Label, Position, Severity, Source, Span, nearest, read_source, render, to_json,
+};
 pub use watch::{Changed, Watcher};
-pub use workflow_schema::workflow_schema;

@@ -1,8 +1,8 @@
-//! What can go wrong in this crate, said so that a person can act on it.
+//! The error type of the numeric crates. Messages say what is wrong, where, and what to do.
 
 use std::path::PathBuf;
 
-/// Every error of this crate.
+/// An error of the numeric crates, by category.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A tensor operation failed (shape, dtype, device).
@@ -16,21 +16,21 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A checkpoint does not hold what its configuration asks for, or cannot be read.
+    /// A checkpoint cannot be read, or lacks what its configuration names.
     #[error("{0}")]
     Weights(String),
-    /// A configuration file asks for something unknown, or is malformed.
+    /// A configuration file is malformed, or names something that is not supported.
     #[error("{0}")]
     Config(String),
-    /// What was asked for cannot be done.
+    /// An argument is invalid.
     #[error("{0}")]
     Input(String),
-    /// A sampling run was stopped from outside.
+    /// The caller cancelled the computation.
     #[error("cancelled")]
     Cancelled,
 }
 
-/// For what candle calls back: its own errors as they are.
+/// For functions that candle calls. Returns candle's own errors unchanged.
 impl From<Error> for candle_core::Error {
     fn from(e: Error) -> Self {
         match e {
@@ -40,16 +40,16 @@ impl From<Error> for candle_core::Error {
     }
 }
 
-/// Result of this crate.
+/// A result of the numeric crates.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An [`Error::Input`].
+    /// Makes an [`Error::Input`].
     pub fn input(message: impl std::fmt::Display) -> Self {
         Error::Input(message.to_string())
     }
 
-    /// Adapts an I/O error of `path`.
+    /// Makes an [`Error::Io`] for `path`, for use with `map_err`.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Error::Io { path, source }

@@ -1,6 +1,4 @@
-//! Pictures: 8-bit RGB at the edges, tensors in [-1, 1] inside.
-//!
-//! Knows files and resizing. Knows no model.
+//! Images: files and 8-bit RGB outside, tensors in [-1, 1] inside; resizing.
 
 use std::path::Path;
 
@@ -28,18 +26,24 @@ pub enum Resampling {
     Lanczos,
 }
 
-/// Reads a PNG, JPEG or WebP as 8-bit RGB; transparency is laid over white.
+/// Reads a PNG, JPEG or WebP file as 8-bit RGB, with transparency over white.
+///
+/// # Errors
+/// If the file cannot be read or decoded.
 pub fn load(path: &Path) -> Result<RgbImage> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     decode(&bytes).map_err(|what| Error::Input(format!("{}: {what}", path.display())))
 }
 
-/// The picture of a file's bytes.
+/// Decodes the bytes of a PNG, JPEG or WebP file as 8-bit RGB.
+///
+/// # Errors
+/// If the format is not supported, or the data are corrupt.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let picture = image::load_from_memory(bytes).map_err(|e| {
         Error::input(match e {
-            ImageError::Unsupported(_) => "not a picture in a format that is read here (PNG, JPEG, WebP)".to_string(),
-            e => format!("not a whole picture: {e}"),
+            ImageError::Unsupported(_) => "not an image in a supported format (PNG, JPEG, WebP)".to_string(),
+            e => format!("incomplete or corrupt image: {e}"),
         })
     })?;
     Ok(match picture {
@@ -54,7 +58,11 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     })
 }
 
-/// Encodes as PNG, 8 bits a channel, with texts beside the pixels: keyword (1 to 79 characters of Latin-1) and text.
+/// Encodes an image as PNG with 8 bits for each channel, and with text chunks: keyword (1 to 79 characters of Latin-1) and
+/// text.
+///
+/// # Errors
+/// If a keyword is invalid.
 pub fn png(picture: &RgbImage, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     let (width, height) = picture.dimensions();
     let encode = || {
@@ -75,20 +83,21 @@ pub fn png(picture: &RgbImage, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     encode().map_err(|e: png::EncodingError| Error::Input(format!("cannot encode a {width}×{height} PNG: {e}")))
 }
 
-/// What every PNG file begins with.
+/// The first bytes of every PNG file.
 pub const PNG_SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 
-/// Bytes of a text inside a PNG file, unpacked: more is refused.
+/// The most bytes of an uncompressed text in a PNG file; a longer text is an error.
 const MAX_TEXT: usize = 64 << 20;
 
-/// The texts of a PNG file under these keywords, in their order; `None` for those that it does not have. The pixels
-/// are not looked at.
+/// Reads the texts of a PNG file with these keywords, in their order; `None` for those that it does not have. Does not
+/// decode the pixels.
 ///
-/// Errors if it is no PNG file, or damaged where a text may stand, or a text is.
+/// # Errors
+/// If it is not a PNG file, or a part that may hold a text is corrupt.
 pub fn read_texts<const N: usize>(bytes: &[u8], keywords: [&str; N]) -> Result<[Option<String>; N]> {
-    let broken = |e: png::DecodingError| Error::Input(format!("not a whole PNG file: {e}"));
+    let broken = |e: png::DecodingError| Error::Input(format!("incomplete or corrupt PNG file: {e}"));
     let mut decoder = png::StreamingDecoder::new();
-    // A text whose checksum is wrong would otherwise seem not to be there.
+    // Otherwise a text with a wrong checksum would seem to be absent.
     decoder.set_skip_ancillary_crc_failures(false);
     let (mut rest, mut whole) = (bytes, false);
     while !rest.is_empty() && !whole {
@@ -101,12 +110,12 @@ pub fn read_texts<const N: usize>(bytes: &[u8], keywords: [&str; N]) -> Result<[
         *slot = decoder.info().and_then(|info| text(info, keyword)).transpose().map_err(broken)?;
     }
     if !whole && found.iter().all(Option::is_none) {
-        return Err(Error::input("not a whole PNG file: it ends too early"));
+        return Err(Error::input("incomplete or corrupt PNG file: it ends too early"));
     }
     Ok(found)
 }
 
-/// A text in any of the three forms that PNG has for it.
+/// A text in any of PNG's three kinds of text chunks.
 fn text(info: &png::Info<'_>, keyword: &str) -> Option<Result<String, png::DecodingError>> {
     if let Some(chunk) = info.utf8_text.iter().find(|chunk| chunk.keyword == keyword) {
         let mut chunk = chunk.clone();
@@ -119,22 +128,28 @@ fn text(info: &png::Info<'_>, keyword: &str) -> Option<Result<String, png::Decod
     info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == keyword).map(|chunk| Ok(chunk.text.clone()))
 }
 
-/// (3, H, W) or (1, 3, H, W) in [-1, 1] → 8-bit, rounded half to even as diffusers' image processor does.
+/// Converts (3, H, W) or (1, 3, H, W) in [-1, 1] to 8-bit RGB, rounding half to even like diffusers' image processor.
+///
+/// # Errors
+/// If the tensor does not have three channels, or has numbers that are not finite.
 pub fn from_tensor(x: &Tensor) -> Result<RgbImage> {
     let x = if x.rank() == 4 { x.squeeze(0)? } else { x.clone() };
     let (c, h, w) = x.dims3()?;
     if c != 3 {
-        return Err(Error::input(format!("a picture has 3 channels, not {c}")));
+        return Err(Error::input(format!("an image has 3 channels, not {c}")));
     }
     let x = x.to_dtype(DType::F32)?.permute((1, 2, 0))?.flatten_all()?.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
     if x.iter().any(|v| !v.is_finite()) {
-        return Err(Error::input("the picture holds NaN or infinity: the sampling diverged"));
+        return Err(Error::input("the image has NaN or infinity: the sampling diverged"));
     }
     let bytes = x.iter().map(|v| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect();
-    RgbImage::from_raw(w as u32, h as u32, bytes).ok_or_else(|| Error::input("a picture of no size"))
+    RgbImage::from_raw(w as u32, h as u32, bytes).ok_or_else(|| Error::input("an image of size 0"))
 }
 
-/// 8-bit → (1, 3, H, W) in [-1, 1].
+/// Converts 8-bit RGB to (1, 3, H, W) in [-1, 1].
+///
+/// # Errors
+/// If the device is out of memory.
 pub fn to_tensor(picture: &RgbImage, dtype: DType, device: &Device) -> Result<Tensor> {
     let (w, h) = (picture.width() as usize, picture.height() as usize);
     let x: Vec<f32> = picture.as_raw().iter().map(|&v| f32::from(v) / 255.0 * 2.0 - 1.0).collect();
@@ -145,8 +160,11 @@ pub fn to_tensor(picture: &RgbImage, dtype: DType, device: &Device) -> Result<Te
         .to_device(device)?)
 }
 
-/// Resizes (B, C, H, W) to (B, C, h, w), unclamped, in f32 on the CPU: a matrix a direction, so that it is exact and
-/// plain to read. The kernels are those of PyTorch's antialiased `interpolate` and of PIL.
+/// Resizes (B, C, H, W) to (B, C, h, w) without clamping, by a product with a matrix in each direction. The kernels are
+/// those of PyTorch's antialiased `interpolate` and of PIL. Differentiable.
+///
+/// # Errors
+/// If a size is 0.
 pub fn resize(x: &Tensor, height: usize, width: usize, how: Resampling) -> Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
     if height == 0 || width == 0 || h == 0 || w == 0 {
@@ -157,12 +175,16 @@ pub fn resize(x: &Tensor, height: usize, width: usize, how: Resampling) -> Resul
     Ok(rows.broadcast_matmul(&x.contiguous()?.broadcast_matmul(&columns)?)?)
 }
 
-/// Numbers in [0, 1] as colours from black over violet and orange to light yellow: (B, 1, H, W) → (B, 3, H, W) in [-1, 1].
+/// Maps numbers in [0, 1] to colours from black over violet and orange to light yellow: (B, 1, H, W) → (B, 3, H, W) in
+/// [-1, 1].
+///
+/// # Errors
+/// If the tensor does not have one channel.
 pub fn heat(x: &Tensor) -> Result<Tensor> {
     const STOPS: [[f64; 3]; 5] =
         [[0.0, 0.0, 0.02], [0.34, 0.06, 0.43], [0.73, 0.22, 0.33], [0.98, 0.55, 0.04], [0.99, 1.0, 0.64]];
     let x = (x.clamp(0f32, 1f32)? * (STOPS.len() - 1) as f64)?;
-    // The weight of each stop is a tent around it.
+    // The weight of each colour stop is a triangle around it.
     let tent = |i: usize| (x.affine(1.0, -(i as f64))?.abs()?).affine(-1.0, 1.0)?.relu();
     let channel = |c: usize| -> Result<Tensor> {
         let parts = (0..STOPS.len()).map(|i| Ok((tent(i)? * STOPS[i][c])?)).collect::<Result<Vec<_>>>()?;
@@ -216,7 +238,7 @@ fn keys(x: f64) -> f64 {
     }
 }
 
-/// A copy of `picture` fitted into a cell, centred on `ground`: for contact sheets.
+/// A copy of `picture` fitted into a cell and centred on the colour `ground`, for contact sheets.
 pub fn fit(picture: &RgbImage, width: u32, height: u32, ground: image::Rgb<u8>) -> RgbImage {
     let scale = (f64::from(width) / f64::from(picture.width())).min(f64::from(height) / f64::from(picture.height()));
     let side = |n: u32, most: u32| ((f64::from(n) * scale).round() as u32).clamp(1, most);
@@ -230,7 +252,10 @@ pub fn fit(picture: &RgbImage, width: u32, height: u32, ground: image::Rgb<u8>) 
 /// Luma of red, green and blue (ITU-R BT.601).
 const LUMA: [f64; 3] = [0.299, 0.587, 0.114];
 
-/// A picture (B, 3, H, W) in [-1, 1] as grey in [0, 1], (B, 1, H, W).
+/// Converts an image (B, 3, H, W) in [-1, 1] to grey in [0, 1], (B, 1, H, W). Differentiable.
+///
+/// # Errors
+/// If the tensor does not have three channels.
 pub fn grey(picture: &Tensor) -> Result<Tensor> {
     let luma = Tensor::new(&LUMA, picture.device())?.to_dtype(picture.dtype())?.reshape((1, 3, 1, 1))?;
     Ok((picture.broadcast_mul(&luma)?.sum_keepdim(1)? * 0.5)?.affine(1.0, 0.5)?)
@@ -257,7 +282,7 @@ mod tests {
         assert_eq!(read_texts(&png(&picture(), &[]).unwrap(), ["lsregen"]).unwrap(), [None]);
     }
 
-    /// The oldest form, as other programs write it; and a text behind the pixels.
+    /// The oldest kind of text chunk, which other programs write, and a text after the pixels.
     #[test]
     fn texts_of_other_programs() {
         let mut bytes = vec![];
@@ -279,15 +304,15 @@ mod tests {
         let mut changed = whole.clone();
         changed[at + 20] ^= 1;
         for (bytes, words) in [
-            (&b"no PNG at all"[..], "not a whole PNG file"),
+            (&b"no PNG at all"[..], "incomplete or corrupt PNG file"),
             (&whole[..0], "ends too early"),
             (&whole[..at + 20], "ends too early"),
-            (&changed, "not a whole PNG file"),
+            (&changed, "incomplete or corrupt PNG file"),
         ] {
             let error = read_texts(bytes, ["lsregen"]).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
-        // The end of the pixels is no part of the text.
+        // The end of the pixels is not part of the text.
         assert_eq!(read_texts(&whole[..whole.len() - 30], ["lsregen"]).unwrap()[0].as_deref(), Some(LONG));
     }
 }

@@ -1,6 +1,7 @@
-//! What all numeric crates of lsregen stand on: differentiable operations, noise, images, tensors as bytes, CUDA's start.
-//!
-//! Knows tensors. Knows no model and no file of weights.
+//! The foundation of lsregen's numeric crates: differentiable operations, noise, images, tensors as bytes, the start of
+//! CUDA.
+
+#![warn(missing_docs)]
 
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -1,22 +1,22 @@
-//! The names that there are, where one that was asked for is not among them.
+//! Lists of existing names for messages about a name that does not exist.
 
 use std::cmp::Reverse;
 
-/// Names that a message lists.
+/// The most names that a message lists.
 const LISTED: usize = 8;
 
-/// Likeness is measured letter by letter: names beyond this length and number are not compared.
+/// Similarity takes time for each pair of letters, so longer names, and names after so many, are not compared.
 const LONGEST: usize = 200;
 const MOST: usize = 100_000;
 
-/// `a`, `b`, and 7 more: those likest to `name` first.
+/// Lists names, those most similar to `name` (Jaro–Winkler of the last path segment) first: `` `a`, `b`, and 7 more ``.
 pub fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> String {
     let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_lowercase();
-    let likeness = |other: &str| match (other.len(), name.len()) {
+    let similarity = |other: &str| match (other.len(), name.len()) {
         (..=LONGEST, ..=LONGEST) => (strsim::jaro_winkler(&last(name), &last(other)) * 1e6) as u32,
         _ => 0,
     };
-    let mut names: Vec<_> = names.into_iter().take(MOST).map(|other| (Reverse(likeness(other)), other)).collect();
+    let mut names: Vec<_> = names.into_iter().take(MOST).map(|other| (Reverse(similarity(other)), other)).collect();
     names.sort();
     let more = names.len().saturating_sub(LISTED);
     let shown: Vec<_> = names.iter().take(LISTED).map(|(_, name)| format!("`{name}`")).collect();

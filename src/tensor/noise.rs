@@ -1,13 +1,13 @@
 //! `torch.randn` of PyTorch's CPU generator, bit for bit.
 //!
-//! The same seed gives the picture that diffusers and ComfyUI give, on every device: noise is made here, on the CPU, and
-//! moved. PyTorch has two ways: below 16 elements one f64 Box–Muller pair after another; from 16 on, all uniforms first,
-//! then blocks of 16 transformed by vector polynomials for log, sin and cos (the widely used single-precision Cephes
-//! ones), which the functions below repeat operation by operation, fused
-//! where PyTorch's compiled code fuses, so that the result does not depend on this machine.
-//! PyTorch itself uses that second form where its CPU capability is AVX2; its other builds differ in the last bits.
+//! The same seed gives the same noise as in diffusers and ComfyUI, on every device: the noise is generated on the CPU and
+//! moved. PyTorch has two algorithms. Below 16 elements it generates one f64 Box–Muller pair after another. From 16 on it
+//! generates all uniforms first, then transforms blocks of 16 by vector polynomials for log, sin and cos (the
+//! single-precision ones of Cephes). The functions below repeat these operation by operation, fused where PyTorch's
+//! compiled code fuses, so that the result does not depend on the machine. PyTorch uses the second algorithm if its CPU
+//! capability is AVX2; its other builds differ in the last bits.
 
-// The constants are given as their sources give them.
+// The constants are written as in their sources.
 #![allow(clippy::excessive_precision)]
 
 use candle_core::{Device, Tensor};
@@ -18,23 +18,26 @@ use crate::Result;
 /// PyTorch's CPU generator: `torch.Generator().manual_seed(seed)`.
 pub struct Generator {
     mt: Mt,
-    /// Second half of the last f64 Box–Muller pair.
+    /// The second number of the last f64 Box–Muller pair.
     next_normal: Option<f64>,
 }
 
 impl Generator {
-    /// Of a seed only the low 32 bits count, as in PyTorch.
+    /// Seeds the generator. Only the low 32 bits of the seed matter, as in PyTorch.
     pub fn new(seed: u64) -> Self {
         Generator { mt: Mt::new(seed as u32), next_normal: None }
     }
 
-    /// Standard normal noise as f32, moved to `device`.
+    /// Generates standard normal noise in f32 and moves it to `device`.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
     pub fn randn(&mut self, shape: &[usize], device: &Device) -> Result<Tensor> {
         let values = self.normals(shape.iter().product());
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)?)
     }
 
-    /// `n` standard normal numbers.
+    /// Generates `n` standard normal numbers.
     pub fn normals(&mut self, n: usize) -> Vec<f32> {
         if n < 16 {
             return (0..n).map(|_| self.normal_f64() as f32).collect();
@@ -44,7 +47,7 @@ impl Generator {
             normal_16(block);
         }
         if !n.is_multiple_of(16) {
-            // The last block overlaps the one before it, from fresh uniforms.
+            // The last block overlaps the previous one, with new uniforms.
             let tail = &mut data[n - 16..];
             tail.iter_mut().for_each(|x| *x = self.uniform_f32());
             normal_16(tail);
@@ -73,7 +76,7 @@ impl Generator {
     }
 }
 
-/// Box–Muller of eight pairs: `data[j]` and `data[j + 8]` are the uniforms of one.
+/// Box–Muller of eight pairs of uniforms, `data[j]` and `data[j + 8]`.
 fn normal_16(data: &mut [f32]) {
     for j in 0..8 {
         let radius = (-2.0 * log(1.0 - data[j])).sqrt();
@@ -83,7 +86,7 @@ fn normal_16(data: &mut [f32]) {
     }
 }
 
-/// Cephes `logf` as its vector form computes it, for x in (0, 1].
+/// Cephes `logf` in its vector form, for x in (0, 1].
 fn log(x: f32) -> f32 {
     const P: [f32; 9] = [
         7.0376836292E-2,
@@ -116,7 +119,7 @@ fn log(x: f32) -> f32 {
     e.mul_add(0.693359375, x)
 }
 
-/// Cephes `sinf` and `cosf` as their vector form computes them, for x ≥ 0.
+/// Cephes `sinf` and `cosf` in their vector form, for x ≥ 0.
 fn sin_cos(x: f32) -> (f32, f32) {
     const DP: [f32; 3] = [-0.785_156_25, -2.4187564849853515625E-4, -3.77489497744594108E-8];
     let octant = ((x * 1.27323954473516) as i32 + 1) & !1;

@@ -1,6 +1,4 @@
 //! Tensors as bytes: safetensors of any dtype, exact to the bit.
-//!
-//! Knows names and bytes. Does not know what the tensors are.
 
 use std::collections::HashMap;
 
@@ -10,10 +8,12 @@ use safetensors::SafeTensors;
 
 use crate::{Error, Result};
 
-/// Tensors by name, and texts beside them.
+/// Named tensors, and named texts.
 #[derive(Debug, Default)]
 pub struct Tensors {
+    /// The tensors by name.
     pub tensors: HashMap<String, Tensor>,
+    /// The texts by name.
     pub texts: HashMap<String, String>,
 }
 
@@ -30,11 +30,14 @@ impl Tensors {
         self
     }
 
-    /// As a safetensors file. Equal tensors and texts give equal bytes.
+    /// Encodes as a safetensors file. Equal content gives equal bytes.
+    ///
+    /// # Errors
+    /// If the tensors cannot be read from their device.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let mut tensors: Vec<_> = self.tensors.iter().collect();
         tensors.sort_by_key(|(name, _)| *name);
-        // A file holds its texts in the order of a hash map, which differs from run to run: they go into one, sorted.
+        // The crate writes texts in the order of a hash map, which differs from run to run: so they are one sorted text.
         let texts: std::collections::BTreeMap<_, _> = self.texts.iter().collect();
         let texts = serde_json::to_string(&texts).map_err(|e| Error::input(format!("cannot encode texts: {e}")))?;
         let header = HashMap::from([(TEXTS.to_string(), texts)]);
@@ -42,34 +45,37 @@ impl Tensors {
         safetensors::serialize(tensors, Some(header)).map_err(broken)
     }
 
-    /// What [`encode`](Tensors::encode) made, the tensors on the CPU.
+    /// Decodes the result of [`encode`](Tensors::encode), with the tensors on the CPU.
     ///
-    /// Errors if the bytes are not whole.
+    /// # Errors
+    /// If the bytes are incomplete, or not from [`encode`](Tensors::encode).
     pub fn decode(bytes: &[u8]) -> Result<Tensors> {
-        let broken = |what: &dyn std::fmt::Display| Error::input(format!("not whole safetensors: {what}"));
+        let broken = |what: &dyn std::fmt::Display| Error::input(format!("incomplete or foreign safetensors: {what}"));
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
         let texts = header.metadata().as_ref().and_then(|m| m.get(TEXTS)).ok_or_else(|| broken(&"no texts"))?;
         let texts = serde_json::from_str(texts).map_err(|e| broken(&e))?;
         Ok(Tensors { tensors: load_buffer(bytes, &Device::Cpu)?, texts })
     }
 
-    /// Takes a tensor out.
+    /// Removes and returns a tensor.
     ///
-    /// Errors if there is none of that name.
+    /// # Errors
+    /// If there is no tensor of that name.
     pub fn take(&mut self, name: &str) -> Result<Tensor> {
         self.tensors.remove(name).ok_or_else(|| Error::input(format!("no tensor `{name}`")))
     }
 
-    /// A text, as a value of some type.
+    /// Parses a text.
     ///
-    /// Errors if there is none of that name, or if it reads otherwise.
+    /// # Errors
+    /// If there is no text of that name, or it does not parse.
     pub fn parse<T: std::str::FromStr>(&self, name: &str) -> Result<T> {
         let text = self.texts.get(name).ok_or_else(|| Error::input(format!("no text `{name}`")))?;
-        text.parse().map_err(|_| Error::input(format!("`{text}` is no `{name}`")))
+        text.parse().map_err(|_| Error::input(format!("`{text}` is not a valid `{name}`")))
     }
 }
 
-/// The text that holds all texts.
+/// The name of the text that holds all texts.
 const TEXTS: &str = "texts";
 
 #[cfg(test)]
@@ -93,7 +99,7 @@ mod tests {
             Tensor::from_vec(vec![0u8, 255], (2, 1), &Device::Cpu).unwrap(),
             Tensor::from_vec(vec![i64::MIN, -1], 2, &Device::Cpu).unwrap(),
             Tensor::zeros((1, 0, 3), DType::F32, &Device::Cpu).unwrap(),
-            // Not in one piece in memory.
+            // Not contiguous.
             Tensor::from_vec(odd, (7, 1), &Device::Cpu).unwrap().broadcast_as((7, 3)).unwrap().t().unwrap(),
         ];
         for x in tensors {

@@ -1,9 +1,9 @@
-//! The models that every build carries: `shapes/gligen`, `shapes/xl` and `shapes/clip`, about 21 MB.
+//! The built-in models: `shapes/gligen`, `shapes/xl` and `shapes/clip`, about 21 MB.
 //!
-//! They are embedded as they are, so that they are there whatever the working directory, for an installed binary and
-//! without a cache to keep in order. Uncompressed, because f16 weights hardly shrink and because a tensor is then read
-//! straight from the executable's pages, which the system loads when they are touched. Files of equal content (the
-//! common autoencoder, the tokenizers) are kept once: the compiler unites equal constants of a crate.
+//! They are embedded in the binary, so that an installed binary finds them in any working directory, without a cache. They
+//! are not compressed: f16 weights hardly shrink, and a tensor can be read from the executable's pages, which the system
+//! loads on demand. Files of equal content (the common autoencoder, the tokenizers) are stored once, because the compiler
+//! merges equal constants of a crate.
 
 use crate::ModelFiles;
 
@@ -55,7 +55,7 @@ const XL: Table = table!("xl":
     "vae/diffusion_pytorch_model.safetensors"
 );
 
-/// The built-in models. A static, not a constant: that would be copied, bytes and all, into every crate that uses it.
+/// The built-in models. A static, because a constant would be copied into every crate that uses it.
 pub static BUILTIN: [ModelFiles; 2] = [
     ModelFiles::Embedded { name: "shapes/gligen", files: GLIGEN },
     ModelFiles::Embedded { name: "shapes/xl", files: XL },
@@ -71,7 +71,7 @@ const CLIP: Table = table!("clip":
     "special_tokens_map.json"
 );
 
-/// The built-in CLIP, of the same world.
+/// The built-in CLIP, trained on the same images.
 pub static BUILTIN_CLIP: ModelFiles = ModelFiles::Embedded { name: "shapes/clip", files: CLIP };
 
 #[cfg(test)]

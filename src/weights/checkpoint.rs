@@ -1,7 +1,6 @@
-//! A weights file, or the shards of one, as one directory of tensors; the format is recognised by the content.
+//! A weights file, or all shards of one, as one directory of tensors. The format is recognised by the content.
 //!
-//! Files are memory-mapped: opening reads headers only, and a tensor's pages are read when it is asked for. Knows
-//! formats. Does not know what the tensors are.
+//! Files are memory-mapped: opening reads only headers, and the pages of a tensor are read when it is loaded.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,14 +17,14 @@ use crate::{Error, Result};
 pub struct Checkpoint {
     label: String,
     format: &'static str,
-    /// Of a sharded one.
+    /// The index of a sharded checkpoint.
     index: Option<PathBuf>,
-    parts: Vec<Part>,
-    /// The texts that a safetensors file carries.
+    parts: Vec<CheckpointFile>,
+    /// The metadata of a safetensors file.
     texts: HashMap<String, String>,
 }
 
-struct Part {
+struct CheckpointFile {
     bytes: Bytes,
     path: Option<PathBuf>,
     tensors: Directory,
@@ -45,36 +44,40 @@ impl Bytes {
     }
 }
 
-/// The index beside a sharded checkpoint.
+/// The index file of a sharded checkpoint.
 #[derive(Deserialize)]
 struct Index {
     weight_map: HashMap<String, String>,
 }
 
-/// Bytes of the header of a safetensors file, which is read at once and takes tens of times its size while it is: SDXL's
-/// have 250 kB.
+/// The most bytes of the header of a safetensors file. The header is parsed at once, which takes tens of times its size in
+/// memory. SDXL's headers have 250 kB.
 const LONGEST_HEADER: u64 = 16 << 20;
 
-/// An index is a small file; what is larger is none.
+/// The most bytes of an index.
 const LONGEST_INDEX: u64 = 64 << 20;
 
 impl Checkpoint {
-    /// Opens a file of any format that is known, or the index (`….index.json`) of a sharded one.
+    /// Opens a file of any supported format, or the index (`….index.json`) of a sharded checkpoint.
     ///
-    /// Errors if the file is not whole, or of another kind; what it is instead is said where it can be seen.
+    /// # Errors
+    /// If the file is corrupt or of another kind, which the message names if it is recognised.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let map = map(path)?;
         if begins_as_json(&map) {
             return Self::open_shards(path, &map);
         }
-        let (part, format, texts) = Part::of(map, path)?;
+        let (part, format, texts) = CheckpointFile::of(map, path)?;
         Ok(Checkpoint { label: path.display().to_string(), format, index: None, parts: vec![part], texts })
     }
 
-    /// Safetensors inside the program, which messages call `label`.
+    /// Opens safetensors that are embedded in the program. `label` is the name in messages.
+    ///
+    /// # Errors
+    /// If they are corrupt.
     pub fn embedded(label: &str, bytes: &'static [u8]) -> Result<Checkpoint> {
         let (tensors, format, texts) = directory(bytes, label)?;
-        let parts = vec![Part { bytes: Bytes::Embedded(bytes), path: None, tensors }];
+        let parts = vec![CheckpointFile { bytes: Bytes::Embedded(bytes), path: None, tensors }];
         Ok(Checkpoint { label: label.into(), format, index: None, parts, texts })
     }
 
@@ -84,10 +87,10 @@ impl Checkpoint {
         let broken = |what: String| Error::Weights(format!("{label}: {what}"));
         let length = text.len();
         if length as u64 > LONGEST_INDEX {
-            return Err(broken(format!("an index of {length} bytes is none")));
+            return Err(broken(format!("{length} bytes are too many for an index")));
         }
         let map: Index = serde_json::from_slice(text)
-            .map_err(|e| broken(format!("no index of a sharded checkpoint ({e}): it needs a `weight_map`")))?;
+            .map_err(|e| broken(format!("not an index of a sharded checkpoint ({e}); an index has a `weight_map`")))?;
         let mut names: Vec<&String> = map.weight_map.values().collect();
         names.sort();
         names.dedup();
@@ -101,9 +104,9 @@ impl Checkpoint {
         for name in names {
             let file = Path::new(name);
             if file.file_name().is_none_or(|n| n != file.as_os_str()) {
-                return Err(broken(format!("`{name}` is no name of a file beside it")));
+                return Err(broken(format!("`{name}` is not the name of a file beside it")));
             }
-            let (part, format, texts) = Part::open(&index.with_file_name(name))?;
+            let (part, format, texts) = CheckpointFile::open(&index.with_file_name(name))?;
             shards.parts.push(part);
             shards.format = format;
             shards.texts.extend(texts);
@@ -113,53 +116,53 @@ impl Checkpoint {
         });
         match missing {
             Some((tensor, file)) => {
-                Err(broken(format!("tensor `{tensor}` is not in {file}, where the index says it is; fetch both again")))
+                Err(broken(format!("tensor `{tensor}` is not in {file}, where the index has it; download both again")))
             }
             None => Ok(shards),
         }
     }
 
-    /// How messages name it.
+    /// The name in messages.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Its format in a word or two.
+    /// The name of its format.
     pub fn format(&self) -> &'static str {
         self.format
     }
 
-    /// The files that it is made of.
+    /// Its files.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.parts.iter().filter_map(|part| part.path.as_deref()).chain(self.index.as_deref())
     }
 
-    /// The texts that it carries beside its tensors.
+    /// The metadata of a safetensors file; empty for other formats.
     pub fn texts(&self) -> &HashMap<String, String> {
         &self.texts
     }
 
-    /// Its tensors, each with the number of the part that holds it.
+    /// Its tensors, each with the index of the file that holds it.
     pub fn tensors(&self) -> impl Iterator<Item = (usize, &str, &TensorEntry)> {
         let all = self.parts.iter().enumerate();
         all.flat_map(|(i, part)| part.tensors.iter().map(move |(name, entry)| (i, name.as_str(), entry)))
     }
 
-    /// The bytes of an entry of a part.
+    /// The bytes of a tensor of file number `part`.
     pub(super) fn bytes(&self, part: usize, entry: &TensorEntry) -> &[u8] {
-        // Every directory has been checked to lie inside its file.
+        // Every entry has been checked to lie in its file.
         &self.parts[part].bytes.get()[entry.bytes.clone()]
     }
 
-    /// Lets the system take back the pages of an entry that has been copied: else a model is in memory twice.
+    /// Lets the system reclaim the pages of a tensor that has been copied. Otherwise a model would be in memory twice.
     pub(super) fn release(&self, part: usize, entry: &TensorEntry) {
         #[cfg(unix)]
         if let Bytes::Mapped(map) = &self.parts[part].bytes {
-            // SAFETY: the mapping is of a file and read-only: what is taken back is read from the file again.
+            // SAFETY: the mapping is read-only and of a file, so that reclaimed pages are read from the file again.
             let advised = unsafe {
                 map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, entry.bytes.start, entry.bytes.len())
             };
-            // Where the system does not take advice, the pages stay for now.
+            // If the system rejects the advice, the pages stay in memory.
             drop(advised);
         }
         #[cfg(not(unix))]
@@ -167,17 +170,17 @@ impl Checkpoint {
     }
 }
 
-impl Part {
-    fn open(path: &Path) -> Result<(Part, &'static str, HashMap<String, String>)> {
-        Part::of(map(path)?, path)
+impl CheckpointFile {
+    fn open(path: &Path) -> Result<(CheckpointFile, &'static str, HashMap<String, String>)> {
+        CheckpointFile::of(map(path)?, path)
     }
 
-    /// The part that this mapped file is.
-    fn of(map: Mmap, path: &Path) -> Result<(Part, &'static str, HashMap<String, String>)> {
+    /// Reads the directory of a mapped file.
+    fn of(map: Mmap, path: &Path) -> Result<(CheckpointFile, &'static str, HashMap<String, String>)> {
         let label = path.display().to_string();
         let (tensors, format, texts) = directory(&map, &label)?;
         tracing::info!(path = label, format, tensors = tensors.len(), bytes = map.len(), "opened weights");
-        Ok((Part { bytes: Bytes::Mapped(map), path: Some(path.into()), tensors }, format, texts))
+        Ok((CheckpointFile { bytes: Bytes::Mapped(map), path: Some(path.into()), tensors }, format, texts))
     }
 
     fn is(&self, name: &str) -> bool {
@@ -189,20 +192,20 @@ impl Part {
 fn map(path: &Path) -> Result<Mmap> {
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
     if file.metadata().map_err(Error::io(path))?.len() == 0 {
-        return Err(Error::Weights(format!("{}: an empty file; fetch or copy it again", path.display())));
+        return Err(Error::Weights(format!("{}: the file is empty; download or copy it again", path.display())));
     }
     // SAFETY: the mapping is read-only; as with every memory-mapped checkpoint, another process that truncates the file
     // while it is mapped can fault this one.
     unsafe { Mmap::map(&file) }.map_err(Error::io(path))
 }
 
-/// Whether a file is JSON, by its first bytes: a brace, and no zero as in the length that a safetensors file begins with.
+/// Whether a file starts like JSON: with a brace, and without a zero, which is in the length that safetensors start with.
 fn begins_as_json(file: &[u8]) -> bool {
     let beginning = &file[..file.len().min(8)];
     beginning.first() == Some(&b'{') && !beginning.contains(&0)
 }
 
-/// The directory of a file's content, its format, and the texts that it carries.
+/// The tensors of a file, its format, and its metadata.
 fn directory(file: &[u8], label: &str) -> Result<(Directory, &'static str, HashMap<String, String>)> {
     if pickle::recognises(file) {
         return Ok((pickle::directory(file, label)?, "PyTorch pickle", HashMap::new()));
@@ -216,11 +219,13 @@ fn safetensors(file: &[u8], label: &str) -> Result<(Directory, HashMap<String, S
         return Err(Error::Weights(format!("{label}: {other}")));
     }
     let broken = |what: &dyn std::fmt::Display| {
-        Error::Weights(format!("{label}: not a whole safetensors file ({what}); fetch or copy it again"))
+        Error::Weights(format!("{label}: incomplete or corrupt safetensors file ({what}); download or copy it again"))
     };
     let length = file.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     if length > LONGEST_HEADER && length <= file.len() as u64 {
-        return Err(Error::Weights(format!("{label}: a header of {length} bytes is none of a safetensors file")));
+        return Err(Error::Weights(format!(
+            "{label}: {length} bytes are too many for the header of a safetensors file"
+        )));
     }
     let (header, metadata) = SafeTensors::read_metadata(file).map_err(|e| broken(&e))?;
     let start = header + 8;
@@ -228,19 +233,19 @@ fn safetensors(file: &[u8], label: &str) -> Result<(Directory, HashMap<String, S
     let mut end = start;
     for (name, info) in metadata.tensors() {
         if elements(&info.shape).is_none() {
-            return Err(broken(&format_args!("tensor `{name:.100}` has a shape that no tensor can have")));
+            return Err(broken(&format_args!("tensor `{name:.100}` has an impossible shape")));
         }
         let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
         end = end.max(bytes.end);
         tensors.insert(name, TensorEntry { dtype: info.dtype, shape: info.shape.clone(), strides: None, bytes });
     }
     if end != file.len() {
-        return Err(broken(&format_args!("{} bytes where its header says {end}", file.len())));
+        return Err(broken(&format_args!("{} bytes, but its header says {end}", file.len())));
     }
     Ok((tensors, metadata.metadata().clone().unwrap_or_default()))
 }
 
-/// What a file is that cannot hold weights, by its first bytes.
+/// Describes a file that cannot hold weights, by its first bytes.
 fn other_kind(file: &[u8]) -> Option<&'static str> {
     let begins = |with: &[u8]| file.starts_with(with);
     if begins(b"version https://git-lfs") {

@@ -1,4 +1,4 @@
-//! Where a model's files come from: a folder, or a table embedded in the program.
+//! The source of a model's files: a folder, or a table embedded in the program.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -13,17 +13,28 @@ use crate::{Error, Result};
 pub enum ModelFiles {
     /// A folder on disk.
     Folder(PathBuf),
-    /// A table of (path inside the model, content), and the name under which messages speak of it.
+    /// A table that is embedded in the program.
     Embedded {
-        /// Name of the model, `shapes/xl`.
+        /// Name of the model in messages, such as `shapes/xl`.
         name: &'static str,
-        /// Path inside the model and content.
+        /// Path inside the model, and content.
         files: &'static [(&'static str, &'static [u8])],
     },
 }
 
+/// Embedded files are equal if their names are.
+impl PartialEq for ModelFiles {
+    fn eq(&self, other: &ModelFiles) -> bool {
+        match (self, other) {
+            (ModelFiles::Folder(one), ModelFiles::Folder(other)) => one == other,
+            (ModelFiles::Embedded { name: one, .. }, ModelFiles::Embedded { name: other, .. }) => one == other,
+            _ => false,
+        }
+    }
+}
+
 impl ModelFiles {
-    /// How messages name a file of this model.
+    /// The name of a file of this model in messages.
     pub fn label(&self, path: &str) -> String {
         match self {
             ModelFiles::Folder(root) => root.join(path).display().to_string(),
@@ -39,7 +50,10 @@ impl ModelFiles {
         }
     }
 
-    /// The whole content of a small file.
+    /// Reads a small file.
+    ///
+    /// # Errors
+    /// If there is no such file, or it cannot be read.
     pub fn read(&self, path: &str) -> Result<Cow<'static, [u8]>> {
         match self {
             ModelFiles::Folder(root) => {
@@ -54,13 +68,19 @@ impl ModelFiles {
         }
     }
 
-    /// A JSON file, decoded. Errors name the file and the place in it.
+    /// Reads and decodes a JSON file.
+    ///
+    /// # Errors
+    /// If there is no such file, or it is malformed. Names the file and the place in it.
     pub fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let bytes = self.read(path)?;
         serde_json::from_slice(&bytes).map_err(|e| Error::Config(format!("{}: {e}", self.label(path))))
     }
 
-    /// The weights of a component, as a path inside the model: the first of `candidates` that is there.
+    /// The path of a component's weights inside the model, in the best of the formats that exist.
+    ///
+    /// # Errors
+    /// If there are none.
     pub fn weights(&self, folder: &str, stem: &str) -> Result<String> {
         let names = candidates(folder, stem);
         names.iter().find(|n| self.has(n)).cloned().ok_or_else(|| {
@@ -73,6 +93,9 @@ impl ModelFiles {
     }
 
     /// Opens the weights file at `path`.
+    ///
+    /// # Errors
+    /// If it does not exist, is corrupt, or has an unsupported format.
     pub fn checkpoint(&self, path: &str) -> Result<Checkpoint> {
         match self {
             ModelFiles::Folder(root) => Checkpoint::open(&root.join(path)),
@@ -85,8 +108,8 @@ impl ModelFiles {
     }
 }
 
-/// Names under which diffusers and transformers keep the weights of a component: whole, in shards (their index), the
-/// `fp16` variant, or as PyTorch's `.bin`; the best one first.
+/// The file names that diffusers and transformers use for the weights of a component: whole, sharded (the index), the
+/// `fp16` variant, PyTorch's `.bin`; the best one first.
 fn candidates(folder: &str, stem: &str) -> Vec<String> {
     // transformers' pickles have another name.
     let pickle = if stem == "model" { "pytorch_model" } else { stem };

@@ -1,83 +1,84 @@
-//! The names that a tensor has in other layouts of the same networks, carried over to diffusers'.
+//! Translates the tensor names of other layouts to diffusers' names.
 //!
-//! Known are the original layouts of Stable Diffusion 1.x, SDXL and GLIGEN (the CompVis and Stability repositories,
-//! which ComfyUI and A1111 share), OpenCLIP's text encoder inside SDXL, and diffusers' own names, old and new. Knows
-//! names and shapes. Knows no file and no network.
+//! Supports the original layouts of Stable Diffusion 1.x, SDXL and GLIGEN (of the CompVis and Stability repositories, which
+//! ComfyUI and A1111 share), OpenCLIP's text encoder in SDXL, and diffusers' own names, old and new.
 
 use std::fmt::Write as _;
 
 /// The network that a tensor belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Part {
+pub enum NetworkKind {
+    /// The denoiser, or GLIGEN's fusers for it.
     UNet,
+    /// The autoencoder.
     Vae,
-    /// CLIP ViT-L, of SD1 and of SDXL.
+    /// CLIP ViT-L, of SD1 and SDXL.
     TextEncoder,
     /// OpenCLIP ViT-bigG, of SDXL.
     TextEncoder2,
 }
 
-/// How a tensor is read.
+/// Which part of a tensor in a file is read, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
+pub enum TensorSlice {
     Whole,
-    /// The n-th of `of` equal stretches of rows: a fused projection.
+    /// The n-th of `of` equal blocks of rows, of a fused projection.
     Rows {
         n: usize,
         of: usize,
     },
     /// (a, b) as (b, a).
     Transposed,
-    /// (a, b, 1, 1) as (a, b), where it is not that already: a 1×1 convolution for a linear map.
+    /// (a, b, 1, 1) as (a, b): a linear map that may be stored as a 1×1 convolution.
     Matrix,
 }
 
 /// Where a tensor belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// As one tensor or several, under diffusers' names.
-    In(Part, Vec<(String, View)>),
-    /// In no network: a constant, a counter, a copy kept by training.
+pub enum TensorPlace {
+    /// To a network, as one tensor or several, with diffusers' names.
+    In(NetworkKind, Vec<(String, TensorSlice)>),
+    /// To no network: a constant, a counter, or a copy from training.
     Spare,
-    /// Nothing that is known has such a tensor.
+    /// No supported network has such a tensor.
     Unknown,
 }
 
-/// The place of the tensor that a file calls `name`. `layers`: residual blocks a level of the U-Net's way down, from
-/// [`layers`], which the original layout's numbers depend on.
-pub fn place(name: &str, layers: usize) -> Place {
-    // A wrapper that some tools leave around everything.
+/// Where the tensor with this `name` in a file belongs. `layers` is the number of residual blocks of each level of the U-Net
+/// ([`layers`]), on which the numbers of the original layout depend.
+pub fn place(name: &str, layers: usize) -> TensorPlace {
+    // A prefix that some tools add to every name.
     let name = name.strip_prefix("module.").unwrap_or(name);
     if spare(name) {
-        return Place::Spare;
+        return TensorPlace::Spare;
     }
     for (prefix, part) in PREFIXES {
         if let Some(rest) = name.strip_prefix(prefix) {
             return inside(*part, rest, layers);
         }
     }
-    // Without a prefix: a file of one network.
+    // Names without a prefix: a file of one network.
     let first = name.split('.').next().unwrap_or("");
     match first {
-        "encoder" | "decoder" | "quant_conv" | "post_quant_conv" => inside(Part::Vae, name, layers),
-        "text_model" | "text_projection" => inside(Part::TextEncoder, name, layers),
-        _ => inside(Part::UNet, name, layers),
+        "encoder" | "decoder" | "quant_conv" | "post_quant_conv" => inside(NetworkKind::Vae, name, layers),
+        "text_model" | "text_projection" => inside(NetworkKind::TextEncoder, name, layers),
+        _ => inside(NetworkKind::UNet, name, layers),
     }
 }
 
-const PREFIXES: &[(&str, Part)] = &[
-    ("model.diffusion_model.", Part::UNet),
-    ("first_stage_model.", Part::Vae),
-    ("cond_stage_model.transformer.", Part::TextEncoder),
-    ("conditioner.embedders.0.transformer.", Part::TextEncoder),
-    ("conditioner.embedders.1.model.", Part::TextEncoder2),
-    // The file that GLIGEN's authors publish: a network a dictionary.
-    ("model.", Part::UNet),
-    ("autoencoder.", Part::Vae),
-    ("text_encoder.transformer.", Part::TextEncoder),
+const PREFIXES: &[(&str, NetworkKind)] = &[
+    ("model.diffusion_model.", NetworkKind::UNet),
+    ("first_stage_model.", NetworkKind::Vae),
+    ("cond_stage_model.transformer.", NetworkKind::TextEncoder),
+    ("conditioner.embedders.0.transformer.", NetworkKind::TextEncoder),
+    ("conditioner.embedders.1.model.", NetworkKind::TextEncoder2),
+    // The file of GLIGEN's authors: a dictionary for each network.
+    ("model.", NetworkKind::UNet),
+    ("autoencoder.", NetworkKind::Vae),
+    ("text_encoder.transformer.", NetworkKind::TextEncoder),
 ];
 
-/// Constants of the sampler, counters and averages of training, and what CLIP has beside its text encoder.
+/// Whether a tensor is a constant of the sampler, a counter or average of training, or a part of CLIP that is not used.
 fn spare(name: &str) -> bool {
     const CONSTANTS: &[&str] = &[
         "alphas_cumprod",
@@ -110,31 +111,33 @@ fn spare(name: &str) -> bool {
         || matches!(last, "position_ids" | "logit_scale")
 }
 
-/// Whether the names say that the network predicts v, a convention of SDXL files.
+/// Whether a name says that the network predicts v, by a convention of SDXL files.
 pub fn predicts_v(name: &str) -> bool {
     name == "v_pred" || name.starts_with("edm_vpred.")
 }
 
-fn inside(part: Part, name: &str, layers: usize) -> Place {
+fn inside(part: NetworkKind, name: &str, layers: usize) -> TensorPlace {
     let one = |name: Option<String>, view| name.map(|name| vec![(name, view)]);
     let found = match part {
-        Part::UNet => one(unet(name, layers), View::Whole),
-        Part::Vae => vae(name).map(|(name, view)| vec![(name, view)]),
-        Part::TextEncoder if name.starts_with("text_model.") || name.starts_with("text_projection.") => {
-            one(Some(name.into()), View::Whole)
+        NetworkKind::UNet => one(unet(name, layers), TensorSlice::Whole),
+        NetworkKind::Vae => vae(name).map(|(name, view)| vec![(name, view)]),
+        NetworkKind::TextEncoder if name.starts_with("text_model.") || name.starts_with("text_projection.") => {
+            one(Some(name.into()), TensorSlice::Whole)
         }
-        // The oldest files lack the wrapper.
-        Part::TextEncoder if ["embeddings.", "encoder.", "final_layer_norm."].iter().any(|p| name.starts_with(p)) => {
-            one(Some(format!("text_model.{name}")), View::Whole)
+        // The oldest files lack the prefix.
+        NetworkKind::TextEncoder
+            if ["embeddings.", "encoder.", "final_layer_norm."].iter().any(|p| name.starts_with(p)) =>
+        {
+            one(Some(format!("text_model.{name}")), TensorSlice::Whole)
         }
-        Part::TextEncoder => None,
-        Part::TextEncoder2 => open_clip(name),
+        NetworkKind::TextEncoder => None,
+        NetworkKind::TextEncoder2 => open_clip(name),
     };
-    found.map_or(Place::Unknown, |names| Place::In(part, names))
+    found.map_or(TensorPlace::Unknown, |names| TensorPlace::In(part, names))
 }
 
-/// Residual blocks a level of the way down of a U-Net in the original layout, by the place of its first downsampling;
-/// 2, as in every known model, where the names do not say.
+/// The number of residual blocks of each level on the way down of a U-Net in the original layout, from the place of its
+/// first downsampling. 2, as in every known model, if the names do not show it.
 pub fn layers<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     let first = names.filter_map(|name| {
         let (before, rest) = name.split_once("input_blocks.")?;
@@ -148,7 +151,7 @@ pub fn layers<'a>(names: impl Iterator<Item = &'a str>) -> usize {
 fn unet(name: &str, layers: usize) -> Option<String> {
     let (head, rest) = name.split_once('.')?;
     match head {
-        // diffusers' own.
+        // diffusers' own names.
         "conv_in" | "conv_out" | "conv_norm_out" | "time_embedding" | "add_embedding" | "down_blocks" | "mid_block"
         | "up_blocks" | "position_net" => Some(name.into()),
         "time_embed" => embedding("time_embedding", rest),
@@ -218,18 +221,18 @@ fn resnet(name: &str) -> Option<String> {
     NAMES.iter().find_map(|(from, to)| Some(format!("{to}{}", name.strip_prefix(from)?)))
 }
 
-fn vae(name: &str) -> Option<(String, View)> {
+fn vae(name: &str) -> Option<(String, TensorSlice)> {
     let mut parts = name.split('.').peekable();
     let mut to = String::with_capacity(name.len() + 8);
     let half = parts.next()?;
     to.push_str(half);
     if matches!(half, "quant_conv" | "post_quant_conv") {
-        return Some((name.into(), View::Whole));
+        return Some((name.into(), TensorSlice::Whole));
     }
     if !matches!(half, "encoder" | "decoder") {
         return None;
     }
-    let mut view = View::Whole;
+    let mut view = TensorSlice::Whole;
     while let Some(part) = parts.next() {
         let next = match part {
             "mid" => "mid_block",
@@ -242,10 +245,10 @@ fn vae(name: &str) -> Option<(String, View)> {
             "block" => "resnets",
             "downsample" => "downsamplers.0",
             "upsample" => "upsamplers.0",
-            // The original counts the way up from its last level; `up` is turned round by `Names`, which knows how
-            // many there are.
+            // The original layout counts the way up from its last level. `reverse_level` corrects it once the number of
+            // levels is known.
             "up" => "up",
-            // The attention: the original's names, and diffusers' before 0.17.
+            // Attention: the original names, and those of diffusers before 0.17.
             "norm" if to.ends_with("attentions.0") => "group_norm",
             "q" | "query" => "to_q",
             "k" | "key" => "to_k",
@@ -254,26 +257,26 @@ fn vae(name: &str) -> Option<(String, View)> {
             other => other,
         };
         if next.starts_with("to_") && to.ends_with("attentions.0") && parts.peek() == Some(&"weight") {
-            view = View::Matrix;
+            view = TensorSlice::Matrix;
         }
         write!(to, ".{next}").ok()?;
     }
     Some((to, view))
 }
 
-/// `decoder.up.2.…` of a decoder with `levels` levels, as diffusers counts it.
-pub fn turned(name: &str, levels: usize) -> Option<String> {
+/// Translates `decoder.up.2.…` of a decoder with `levels` levels to diffusers' order of levels.
+pub fn reverse_level(name: &str, levels: usize) -> Option<String> {
     let (level, rest) = name.strip_prefix("decoder.up.")?.split_once('.')?;
     let level: usize = level.parse().ok()?;
     Some(format!("decoder.up_blocks.{}.{rest}", levels.checked_sub(level.checked_add(1)?)?))
 }
 
-fn open_clip(name: &str) -> Option<Vec<(String, View)>> {
-    let whole = |name: String| Some(vec![(name, View::Whole)]);
+fn open_clip(name: &str) -> Option<Vec<(String, TensorSlice)>> {
+    let whole = |name: String| Some(vec![(name, TensorSlice::Whole)]);
     match name {
         "token_embedding.weight" => return whole("text_model.embeddings.token_embedding.weight".into()),
         "positional_embedding" => return whole("text_model.embeddings.position_embedding.weight".into()),
-        "text_projection" => return Some(vec![("text_projection.weight".into(), View::Transposed)]),
+        "text_projection" => return Some(vec![("text_projection.weight".into(), TensorSlice::Transposed)]),
         "text_projection.weight" => return whole(name.into()),
         _ => {}
     }
@@ -285,7 +288,9 @@ fn open_clip(name: &str) -> Option<Vec<(String, View)>> {
     if let Some(kind) = rest.strip_prefix("attn.in_proj_") {
         let parts = ["q", "k", "v"].iter().enumerate();
         return Some(
-            parts.map(|(n, p)| (format!("{layer}.self_attn.{p}_proj.{kind}"), View::Rows { n, of: 3 })).collect(),
+            parts
+                .map(|(n, p)| (format!("{layer}.self_attn.{p}_proj.{kind}"), TensorSlice::Rows { n, of: 3 }))
+                .collect(),
         );
     }
     const NAMES: &[(&str, &str)] = &[
@@ -303,21 +308,21 @@ fn open_clip(name: &str) -> Option<Vec<(String, View)>> {
 mod tests {
     use super::*;
 
-    /// Every tensor of the public single files, as an independent table has it (fixtures/original_names.py).
+    /// Every tensor of the public single files, compared with an independent table (fixtures/original_names.py).
     #[test]
     fn every_original_name_has_its_place() {
         let table = include_str!("tests/fixtures/keys/original.tsv");
         let mut seen = 0;
         for line in table.lines() {
             let [file, name, places, _] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
-            let Place::In(part, found) = place(name, 2) else { panic!("{file}: no place for {name}") };
+            let TensorPlace::In(part, found) = place(name, 2) else { panic!("{file}: no place for {name}") };
             let folder = match part {
-                Part::UNet => "unet",
-                Part::Vae => "vae",
-                Part::TextEncoder => "text_encoder",
-                Part::TextEncoder2 => "text_encoder_2",
+                NetworkKind::UNet => "unet",
+                NetworkKind::Vae => "vae",
+                NetworkKind::TextEncoder => "text_encoder",
+                NetworkKind::TextEncoder2 => "text_encoder_2",
             };
-            let found = found.iter().map(|(to, _)| turned(to, 4).unwrap_or(to.clone()));
+            let found = found.iter().map(|(to, _)| reverse_level(to, 4).unwrap_or(to.clone()));
             let found: Vec<_> = found.map(|to| format!("{folder}/{to}")).collect();
             assert_eq!(found.join(" "), places, "{file}: {name}");
             seen += 1;
@@ -330,18 +335,18 @@ mod tests {
     fn old_and_own_names_of_diffusers() {
         let old = "decoder.mid_block.attentions.0.proj_attn.weight";
         let new = "decoder.mid_block.attentions.0.to_out.0.weight";
-        assert_eq!(place(old, 2), Place::In(Part::Vae, vec![(new.into(), View::Matrix)]));
-        assert_eq!(place(new, 2), Place::In(Part::Vae, vec![(new.into(), View::Whole)]));
+        assert_eq!(place(old, 2), TensorPlace::In(NetworkKind::Vae, vec![(new.into(), TensorSlice::Matrix)]));
+        assert_eq!(place(new, 2), TensorPlace::In(NetworkKind::Vae, vec![(new.into(), TensorSlice::Whole)]));
         for name in ["up_blocks.1.attentions.0.norm.weight", "add_embedding.linear_1.bias"] {
-            assert_eq!(place(name, 2), Place::In(Part::UNet, vec![(name.into(), View::Whole)]));
+            assert_eq!(place(name, 2), TensorPlace::In(NetworkKind::UNet, vec![(name.into(), TensorSlice::Whole)]));
         }
         for name in ["betas", "model_ema.decay", "diffusion.betas", "text_model.embeddings.position_ids"] {
-            assert_eq!(place(name, 2), Place::Spare, "{name}");
+            assert_eq!(place(name, 2), TensorPlace::Spare, "{name}");
         }
         for name in
             ["", ".", "input_blocks", "input_blocks.x.0.op.weight", "output_blocks.99999999999999999999.0.a", "é.ü"]
         {
-            assert_eq!(place(name, 2), Place::Unknown, "{name}");
+            assert_eq!(place(name, 2), TensorPlace::Unknown, "{name}");
         }
     }
 }

@@ -1,7 +1,6 @@
-//! Models by a short name, in the folders where people keep them.
+//! Finds models by a short name, in plain folders and in those of ComfyUI and A1111's web UI.
 //!
-//! Knows folders and names: plain ones, and those of ComfyUI and of A1111's web UI, so that nothing need be copied.
-//! Knows not what is in a file.
+//! It uses the names of files and folders only.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -9,55 +8,56 @@ use std::path::{Component, Path, PathBuf};
 
 use lsregen_tensor::nearest;
 
-/// What a file is looked for as.
+/// A kind of model file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ModelKind {
     /// A whole checkpoint: a file, or a folder in diffusers' layout.
     Model,
-    /// An autoencoder alone.
+    /// An autoencoder.
     Vae,
-    /// The grounding weights of GLIGEN.
+    /// GLIGEN's fusers.
     Gligen,
     /// A CLIP with both encoders: a folder in transformers' layout.
     Clip,
 }
 
-impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Model, Kind::Vae, Kind::Gligen, Kind::Clip];
+impl ModelKind {
+    /// All kinds.
+    pub const ALL: [ModelKind; 4] = [ModelKind::Model, ModelKind::Vae, ModelKind::Gligen, ModelKind::Clip];
 
-    /// What a file may be: the others are folders.
-    pub const FILES: [Kind; 3] = [Kind::Model, Kind::Vae, Kind::Gligen];
+    /// The kinds that may be files; the others are folders.
+    pub const FILES: [ModelKind; 3] = [ModelKind::Model, ModelKind::Vae, ModelKind::Gligen];
 
-    /// As it is called in messages.
+    /// The name in messages.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Model => "model",
-            Kind::Vae => "VAE",
-            Kind::Gligen => "GLIGEN",
-            Kind::Clip => "CLIP",
+            ModelKind::Model => "model",
+            ModelKind::Vae => "VAE",
+            ModelKind::Gligen => "GLIGEN",
+            ModelKind::Clip => "CLIP",
         }
     }
 
-    /// What ComfyUI and A1111's web UI keep in a folder of this name; `None` for what is not ours.
-    pub fn kept_in(folder: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.folders().contains(&folder))
+    /// The kind that ComfyUI and A1111's web UI keep in a folder of this name, if it is supported.
+    pub fn kept_in(folder: &str) -> Option<ModelKind> {
+        ModelKind::ALL.into_iter().find(|kind| kind.folders().contains(&folder))
     }
 
-    /// The folders for it of ComfyUI and of A1111's web UI.
+    /// The folders of ComfyUI and A1111's web UI for this kind.
     fn folders(self) -> &'static [&'static str] {
         match self {
-            Kind::Model => &["checkpoints", "diffusers", "Stable-diffusion"],
-            Kind::Vae => &["vae", "VAE"],
-            Kind::Gligen => &["gligen"],
-            Kind::Clip => &["clip", "clip_vision"],
+            ModelKind::Model => &["checkpoints", "diffusers", "Stable-diffusion"],
+            ModelKind::Vae => &["vae", "VAE"],
+            ModelKind::Gligen => &["gligen"],
+            ModelKind::Clip => &["clip", "clip_vision"],
         }
     }
 }
 
-/// Folders of ComfyUI for networks without their text encoders and autoencoder, which are not supported.
+/// Folders of ComfyUI for denoisers without text encoders and autoencoder, which are not supported.
 const BARE: [&str; 2] = ["diffusion_models", "unet"];
 
-/// Their folders for what is no model, besides those of [`Kind::folders`] and [`BARE`]; in lower case.
+/// Other folders of both programs, in lower case.
 const OTHER: [&str; 20] = [
     "audio_encoders",
     "codeformer",
@@ -83,27 +83,28 @@ const OTHER: [&str; 20] = [
 
 const EXTENSIONS: [&str; 7] = ["safetensors", "sft", "ckpt", "pt", "pth", "bin", "gguf"];
 
-/// Bounds of a search, for folders that hold more than models: a home, a disk.
+/// Limits of a search, for folders that hold more than models, such as a home folder or a disk.
 const DEEPEST: usize = 8;
 const MOST: usize = 100_000;
 
-/// Folders in which models are looked for, the first one first.
+/// The folders that are searched for models, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelsPath {
-    /// Each a folder of models, ComfyUI's folder `models`, or an installation of ComfyUI or of A1111's web UI. It need
-    /// not be there.
+    /// Each is a folder of models, ComfyUI's folder `models`, or an installation of ComfyUI or A1111's web UI. Folders that do
+    /// not exist are skipped.
     pub roots: Vec<PathBuf>,
-    /// Folders for one kind alone, which are looked through after the roots.
-    pub folders: Vec<(Kind, PathBuf)>,
+    /// Folders for one kind, which are searched after the roots.
+    pub folders: Vec<(ModelKind, PathBuf)>,
 }
 
 impl ModelsPath {
+    /// Searches these roots.
     pub fn new(roots: impl IntoIterator<Item = PathBuf>) -> ModelsPath {
         ModelsPath { roots: roots.into_iter().collect(), folders: Vec::new() }
     }
 
-    /// Where things of a kind are: in each root the folders for them, then the root itself; then the further folders.
-    fn places(&self, kind: Kind) -> impl Iterator<Item = PathBuf> {
+    /// The folders for a kind: in each root its folders, then the root itself; then the further folders.
+    fn places(&self, kind: ModelKind) -> impl Iterator<Item = PathBuf> {
         let of_root = move |root: &PathBuf| {
             let base = base(root);
             kind.folders().iter().map(move |folder| base.join(folder)).chain([self::base(root)])
@@ -112,10 +113,10 @@ impl ModelsPath {
         self.roots.iter().flat_map(of_root).chain(further).filter(|folder| folder.is_dir())
     }
 
-    /// The place of what is called `name`: its path below a folder, with or without the file's extension, or its last
-    /// part alone where only one is called so. Never a place outside of the folders, except where their links lead.
-    pub fn find(&self, kind: Kind, name: &str) -> Option<PathBuf> {
-        // Workflows made on Windows have backslashes.
+    /// Finds a model by `name`: its path below a folder, with or without the extension, or the last part of the path if that is
+    /// unique. Never returns a path outside the folders, except through links in them.
+    pub fn find(&self, kind: ModelKind, name: &str) -> Option<PathBuf> {
+        // Workflows from Windows have backslashes.
         let name = name.replace('\\', "/");
         let inside = |part| matches!(part, Component::Normal(_));
         if name.is_empty() || !Path::new(&name).components().all(inside) {
@@ -126,7 +127,7 @@ impl ModelsPath {
             let extended = || EXTENSIONS.iter().map(|e| folder.join(format!("{name}.{e}"))).find(|path| path.is_file());
             match kind {
                 _ if is_folder_of(kind, &path) => Some(path),
-                _ if !Kind::FILES.contains(&kind) => None,
+                _ if !ModelKind::FILES.contains(&kind) => None,
                 _ if path.is_file() => Some(path),
                 _ => extended(),
             }
@@ -141,12 +142,12 @@ impl ModelsPath {
     }
 
     /// All names, sorted.
-    pub fn names(&self, kind: Kind) -> Vec<String> {
+    pub fn names(&self, kind: ModelKind) -> Vec<String> {
         self.entries(kind).into_keys().collect()
     }
 
-    /// All names and their places. In a folder that is not sorted by kinds, whatever might be of this kind.
-    pub fn entries(&self, kind: Kind) -> BTreeMap<String, PathBuf> {
+    /// All names and their paths. In folders that are not sorted by kind, everything that may be of this kind.
+    pub fn entries(&self, kind: ModelKind) -> BTreeMap<String, PathBuf> {
         let mut walk = Walk { kind, found: BTreeMap::new(), seen: HashSet::new(), left: MOST };
         for folder in self.places(kind) {
             walk.folder(&folder, "", 0);
@@ -154,8 +155,8 @@ impl ModelsPath {
         walk.found
     }
 
-    /// Those whose last part is `name`.
-    fn called(&self, kind: Kind, name: &str) -> Vec<(String, PathBuf)> {
+    /// Models whose last part is `name`.
+    fn called(&self, kind: ModelKind, name: &str) -> Vec<(String, PathBuf)> {
         let is = |path: &Path| {
             let last = path.file_name().is_some_and(|last| last == name);
             last || is_weights(path) && path.file_stem().is_some_and(|stem| stem == name)
@@ -163,14 +164,14 @@ impl ModelsPath {
         self.entries(kind).into_iter().filter(|(_, path)| is(path)).collect()
     }
 
-    /// Why nothing was found, and what there is: for a person who gave this name.
-    pub fn missing(&self, kind: Kind, name: &str) -> String {
+    /// The message for a name that was not found: the reason, and similar names.
+    pub fn missing(&self, kind: ModelKind, name: &str) -> String {
         let several = self.called(kind, name);
         if several.len() > 1 {
             let names = nearest(name, several.iter().map(|(name, _)| name.as_str()));
             return format!("several are called `{name}`: {names}; write which");
         }
-        let others = Kind::ALL.into_iter().filter(|other| *other != kind);
+        let others = ModelKind::ALL.into_iter().filter(|other| *other != kind);
         if let Some((other, path)) = others.filter_map(|other| Some((other, self.find(other, name)?))).next() {
             return format!("`{name}` is no {} but a {}: {}", kind.name(), other.name(), path.display());
         }
@@ -194,18 +195,18 @@ impl ModelsPath {
         format!("no {} `{name}` in {}; there is {names}", kind.name(), folders.join(", "))
     }
 
-    /// Where ComfyUI would find a network alone.
+    /// Finds `name` in ComfyUI's folders for bare denoisers.
     fn bare(&self, name: &str) -> Option<PathBuf> {
         let folders = self.roots.iter().flat_map(|root| BARE.map(|folder| base(root).join(folder)));
         let bare = ModelsPath::new(folders.filter(|folder| folder.is_dir()));
-        bare.find(Kind::Model, name)
+        bare.find(ModelKind::Model, name)
     }
 }
 
-/// The folder below which an installation keeps its models; any other folder itself.
+/// The folder of an installation's models; any other folder itself.
 fn base(root: &Path) -> PathBuf {
     let below = root.join("models");
-    let installed = Kind::Model.folders().iter().any(|folder| below.join(folder).is_dir());
+    let installed = ModelKind::Model.folders().iter().any(|folder| below.join(folder).is_dir());
     if installed { below } else { root.to_path_buf() }
 }
 
@@ -214,36 +215,36 @@ fn is_weights(path: &Path) -> bool {
     EXTENSIONS.contains(&extension.to_lowercase().as_str())
 }
 
-/// Whether a folder is one thing: a model in diffusers' layout, or one part of it.
+/// Whether a folder is a model in diffusers' layout, or a part of one.
 fn is_whole(folder: &Path) -> bool {
     ["model_index.json", "config.json"].iter().any(|file| folder.join(file).is_file())
 }
 
-/// Whether a folder is a network in transformers' layout that takes pictures.
-fn looks_at_pictures(folder: &Path) -> bool {
+/// Whether a folder is a network in transformers' layout that takes images.
+fn takes_images(folder: &Path) -> bool {
     ["config.json", "preprocessor_config.json"].iter().all(|file| folder.join(file).is_file())
 }
 
-fn is_folder_of(kind: Kind, folder: &Path) -> bool {
+fn is_folder_of(kind: ModelKind, folder: &Path) -> bool {
     match kind {
-        Kind::Model | Kind::Gligen => folder.join("model_index.json").is_file(),
+        ModelKind::Model | ModelKind::Gligen => folder.join("model_index.json").is_file(),
         // A whole model has an autoencoder too.
-        Kind::Vae => is_whole(folder) && !looks_at_pictures(folder),
-        Kind::Clip => looks_at_pictures(folder),
+        ModelKind::Vae => is_whole(folder) && !takes_images(folder),
+        ModelKind::Clip => takes_images(folder),
     }
 }
 
-/// Goes through folders.
+/// A walk through folders.
 struct Walk {
-    kind: Kind,
+    kind: ModelKind,
     found: BTreeMap<String, PathBuf>,
-    /// Folders as they are without links: none is gone through twice, so no loop is endless.
+    /// The canonical paths of visited folders, so that loops of links end.
     seen: HashSet<PathBuf>,
     left: usize,
 }
 
 impl Walk {
-    /// Adds what is below a folder. One that cannot be read has nothing.
+    /// Adds the models below a folder. A folder that cannot be read is empty.
     fn folder(&mut self, folder: &Path, prefix: &str, depth: usize) {
         let new = fs::canonicalize(folder).is_ok_and(|real| self.seen.insert(real));
         if !new || depth > DEEPEST {
@@ -258,7 +259,7 @@ impl Walk {
             let (path, name) = (entry.path(), format!("{prefix}{last}"));
             // Follows links, unlike the entry's own.
             let Ok(metadata) = fs::metadata(&path) else { continue };
-            let is_file = Kind::FILES.contains(&self.kind) && metadata.is_file() && is_weights(&path);
+            let is_file = ModelKind::FILES.contains(&self.kind) && metadata.is_file() && is_weights(&path);
             if is_file || metadata.is_dir() && is_folder_of(self.kind, &path) {
                 self.found.entry(name).or_insert(path);
             } else if metadata.is_dir() && !is_whole(&path) && !(depth == 0 && is_sorted(last)) {
@@ -268,9 +269,9 @@ impl Walk {
     }
 }
 
-/// Whether a folder of this name holds things of one kind, or none of ours.
+/// Whether ComfyUI or A1111's web UI uses a folder of this name.
 fn is_sorted(name: &str) -> bool {
-    let kinds = Kind::ALL.iter().flat_map(|kind| kind.folders());
+    let kinds = ModelKind::ALL.iter().flat_map(|kind| kind.folders());
     kinds.chain(&BARE).any(|folder| *folder == name) || OTHER.contains(&name.to_lowercase().as_str())
 }
 
@@ -278,7 +279,7 @@ fn is_sorted(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Makes empty files.
+    /// Creates empty files.
     fn tree(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
@@ -290,12 +291,12 @@ mod tests {
     }
 
     /// What is found, relative to the root.
-    fn found(root: &Path, kind: Kind, name: &str) -> Option<String> {
+    fn found(root: &Path, kind: ModelKind, name: &str) -> Option<String> {
         let path = ModelsPath::new([root.to_path_buf()]).find(kind, name)?;
         Some(path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/"))
     }
 
-    fn names(root: &Path, kind: Kind) -> Vec<String> {
+    fn names(root: &Path, kind: ModelKind) -> Vec<String> {
         ModelsPath::new([root.to_path_buf()]).names(kind)
     }
 
@@ -322,13 +323,13 @@ mod tests {
             ("old\\v1.4.ckpt", "old/v1.4.ckpt"),
             ("xl", "xl"),
         ] {
-            assert_eq!(found(root, Kind::Model, name).as_deref(), Some(path), "{name}");
+            assert_eq!(found(root, ModelKind::Model, name).as_deref(), Some(path), "{name}");
         }
-        assert_eq!(found(root, Kind::Vae, "fix").as_deref(), Some("fix"));
+        assert_eq!(found(root, ModelKind::Vae, "fix").as_deref(), Some("fix"));
         for name in ["fix", "old", "v1", "notes", "", ".", "x"] {
-            assert_eq!(found(root, Kind::Model, name), None, "{name}");
+            assert_eq!(found(root, ModelKind::Model, name), None, "{name}");
         }
-        assert_eq!(names(root, Kind::Model), ["old/v1.4.ckpt", "sd.safetensors", "xl"]);
+        assert_eq!(names(root, ModelKind::Model), ["old/v1.4.ckpt", "sd.safetensors", "xl"]);
     }
 
     #[test]
@@ -344,20 +345,20 @@ mod tests {
             "output/x.safetensors",
         ]);
         for root in [comfy.path().to_path_buf(), comfy.path().join("models")] {
-            assert_eq!(names(&root, Kind::Model), ["SDXL/base.safetensors", "d", "sd.ckpt"]);
-            assert_eq!(names(&root, Kind::Vae), ["fix.safetensors"]);
-            assert_eq!(names(&root, Kind::Gligen), ["g.safetensors"]);
+            assert_eq!(names(&root, ModelKind::Model), ["SDXL/base.safetensors", "d", "sd.ckpt"]);
+            assert_eq!(names(&root, ModelKind::Vae), ["fix.safetensors"]);
+            assert_eq!(names(&root, ModelKind::Gligen), ["g.safetensors"]);
             for name in ["SDXL/base.safetensors", "SDXL\\base", "base", "sd", "d", "checkpoints/sd.ckpt"] {
-                assert!(found(&root, Kind::Model, name).is_some(), "{name}");
+                assert!(found(&root, ModelKind::Model, name).is_some(), "{name}");
             }
-            assert!(found(&root, Kind::Model, "fix").is_none() && found(&root, Kind::Vae, "sd").is_none());
+            assert!(found(&root, ModelKind::Model, "fix").is_none() && found(&root, ModelKind::Vae, "sd").is_none());
         }
         let path = ModelsPath::new([comfy.path().to_path_buf()]);
-        assert!(path.missing(Kind::Model, "fix").contains("is no model but a VAE"));
-        assert!(path.missing(Kind::Model, "flux").contains("without their text encoders"));
+        assert!(path.missing(ModelKind::Model, "fix").contains("is no model but a VAE"));
+        assert!(path.missing(ModelKind::Model, "flux").contains("without their text encoders"));
         let web = tree(&["models/Stable-diffusion/a/sd.safetensors", "models/VAE/v.pt", "models/Lora/l.safetensors"]);
-        assert_eq!(names(web.path(), Kind::Model), ["a/sd.safetensors"]);
-        assert_eq!(names(web.path(), Kind::Vae), ["v.pt"]);
+        assert_eq!(names(web.path(), ModelKind::Model), ["a/sd.safetensors"]);
+        assert_eq!(names(web.path(), ModelKind::Vae), ["v.pt"]);
     }
 
     #[test]
@@ -374,25 +375,25 @@ mod tests {
             "own/preprocessor_config.json",
         ]);
         let root = root.path();
-        assert_eq!(names(root, Kind::Clip), ["b32", "own"]);
-        assert_eq!((names(root, Kind::Vae), names(root, Kind::Model)), (vec!["fix".into()], vec![]));
-        assert_eq!(found(root, Kind::Clip, "b32").as_deref(), Some("clip/b32"));
-        assert_eq!((found(root, Kind::Clip, "clip_l"), found(root, Kind::Clip, "fix")), (None, None));
+        assert_eq!(names(root, ModelKind::Clip), ["b32", "own"]);
+        assert_eq!((names(root, ModelKind::Vae), names(root, ModelKind::Model)), (vec!["fix".into()], vec![]));
+        assert_eq!(found(root, ModelKind::Clip, "b32").as_deref(), Some("clip/b32"));
+        assert_eq!((found(root, ModelKind::Clip, "clip_l"), found(root, ModelKind::Clip, "fix")), (None, None));
         let path = ModelsPath::new([root.to_path_buf()]);
-        assert!(path.missing(Kind::Clip, "fix").contains("is no CLIP but a VAE"));
+        assert!(path.missing(ModelKind::Clip, "fix").contains("is no CLIP but a VAE"));
     }
 
     #[test]
     fn further_folders_are_for_their_kind() {
         let (root, disk) = (tree(&["own.safetensors"]), tree(&["a.safetensors"]));
         let mut path = ModelsPath::new([root.path().to_path_buf()]);
-        path.folders = vec![(Kind::Vae, disk.path().to_path_buf())];
-        assert_eq!(path.names(Kind::Model), ["own.safetensors"]);
-        assert_eq!(path.names(Kind::Vae), ["a.safetensors", "own.safetensors"]);
-        assert_eq!(path.find(Kind::Vae, "a"), Some(disk.path().join("a.safetensors")));
-        assert_eq!(path.find(Kind::Model, "a"), None);
+        path.folders = vec![(ModelKind::Vae, disk.path().to_path_buf())];
+        assert_eq!(path.names(ModelKind::Model), ["own.safetensors"]);
+        assert_eq!(path.names(ModelKind::Vae), ["a.safetensors", "own.safetensors"]);
+        assert_eq!(path.find(ModelKind::Vae, "a"), Some(disk.path().join("a.safetensors")));
+        assert_eq!(path.find(ModelKind::Model, "a"), None);
         assert_eq!(
-            ["diffusers", "VAE", "gligen", "loras"].map(Kind::kept_in).map(|k| k.map(Kind::name)),
+            ["diffusers", "VAE", "gligen", "loras"].map(ModelKind::kept_in).map(|k| k.map(ModelKind::name)),
             [Some("model"), Some("VAE"), Some("GLIGEN"), None]
         );
     }
@@ -403,7 +404,7 @@ mod tests {
         let inside = root.path().join("in");
         let absolute = root.path().join("b.safetensors");
         for name in ["../b", "../b.safetensors", "x/../../b", "./../b", absolute.to_str().unwrap(), "/", "in/.."] {
-            assert_eq!(found(&inside, Kind::Model, name), None, "{name}");
+            assert_eq!(found(&inside, ModelKind::Model, name), None, "{name}");
         }
     }
 
@@ -411,14 +412,18 @@ mod tests {
     fn the_first_root_wins_and_doubles_are_told() {
         let (one, two) = (tree(&["a.ckpt", "x/b.ckpt", "y/b.ckpt"]), tree(&["a.ckpt", "c.ckpt"]));
         let path = ModelsPath::new([one.path().into(), "nowhere".into(), two.path().into()]);
-        assert_eq!(path.find(Kind::Model, "a").unwrap(), one.path().join("a.ckpt"));
-        assert_eq!(path.find(Kind::Model, "c").unwrap(), two.path().join("c.ckpt"));
-        assert_eq!(path.names(Kind::Model), ["a.ckpt", "c.ckpt", "x/b.ckpt", "y/b.ckpt"]);
-        assert_eq!(path.find(Kind::Model, "b"), None);
-        assert!(path.missing(Kind::Model, "b").contains("several are called `b`: `x/b.ckpt`, `y/b.ckpt`"));
-        assert!(path.missing(Kind::Model, "cc").contains("there is `c.ckpt`, "), "{}", path.missing(Kind::Model, "cc"));
+        assert_eq!(path.find(ModelKind::Model, "a").unwrap(), one.path().join("a.ckpt"));
+        assert_eq!(path.find(ModelKind::Model, "c").unwrap(), two.path().join("c.ckpt"));
+        assert_eq!(path.names(ModelKind::Model), ["a.ckpt", "c.ckpt", "x/b.ckpt", "y/b.ckpt"]);
+        assert_eq!(path.find(ModelKind::Model, "b"), None);
+        assert!(path.missing(ModelKind::Model, "b").contains("several are called `b`: `x/b.ckpt`, `y/b.ckpt`"));
+        assert!(
+            path.missing(ModelKind::Model, "cc").contains("there is `c.ckpt`, "),
+            "{}",
+            path.missing(ModelKind::Model, "cc")
+        );
         let none = ModelsPath::new(["nowhere".into()]);
-        assert!(none.missing(Kind::Model, "a").contains("no folder of models (looked for nowhere)"));
+        assert!(none.missing(ModelKind::Model, "a").contains("no folder of models (looked for nowhere)"));
     }
 
     #[cfg(unix)]
@@ -432,11 +437,11 @@ mod tests {
         symlink(root.path(), root.path().join("a/loop")).unwrap();
         symlink("nowhere", root.path().join("dead.safetensors")).unwrap();
         fs::set_permissions(root.path().join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
-        let names = names(root.path(), Kind::Model);
+        let names = names(root.path(), ModelKind::Model);
         fs::set_permissions(root.path().join("closed"), fs::Permissions::from_mode(0o755)).unwrap();
         // The superuser reads what is closed.
         let open: Vec<_> = names.iter().filter(|name| !name.starts_with("closed")).collect();
         assert_eq!(open, ["a/x.safetensors", "linked/sd.safetensors", "one.ckpt"]);
-        assert!(found(root.path(), Kind::Model, "linked/sd").is_some());
+        assert!(found(root.path(), ModelKind::Model, "linked/sd").is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! The tensors of one network, asked for by diffusers' name and by shape; what is missing, wrong or left over is named.
+//! The tensors of one network, loaded by diffusers' name and by shape.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,28 +13,29 @@ use safetensors::Dtype;
 
 use super::checkpoint::Checkpoint;
 use super::entry::TensorEntry;
-use super::names::{self, Part, Place, View};
+use super::names::{self, NetworkKind, TensorPlace, TensorSlice};
 use crate::ModelFiles;
 use crate::{Error, Result};
 
-/// Where a model's numbers are, and in which dtypes.
+/// The device of a model, and its dtypes.
 #[derive(Clone, Debug)]
-pub struct Numbers {
+pub struct Precision {
+    /// The device of weights and activations.
     pub device: Device,
-    /// Of everything that is computed.
+    /// The dtype of activations, in which everything is computed.
     pub compute: DType,
-    /// Of large weights on the CPU, which are widened where they are used; `None`: half where the file has them in
-    /// half, which gives the same numbers in half the memory.
+    /// The dtype of large weights on the CPU, which are widened where they are used. `None` keeps weights in half precision
+    /// if they are so in the file, which gives the same results with half the memory.
     pub weights: Option<DType>,
 }
 
-impl Numbers {
-    /// Everything in one dtype.
-    pub fn new(dtype: DType, device: &Device) -> Numbers {
-        Numbers { device: device.clone(), compute: dtype, weights: Some(dtype) }
+impl Precision {
+    /// Weights and activations in one dtype.
+    pub fn new(dtype: DType, device: &Device) -> Precision {
+        Precision { device: device.clone(), compute: dtype, weights: Some(dtype) }
     }
 
-    /// The dtype in which a large weight is kept that a file has as `stored`.
+    /// The dtype of a large weight that has the dtype `stored` in its file.
     fn kept(&self, stored: Dtype) -> DType {
         match (self.weights, stored) {
             _ if !self.device.is_cpu() || self.compute != DType::F32 => self.compute,
@@ -46,10 +47,10 @@ impl Numbers {
     }
 }
 
-/// Elements from which a weight is large: what is smaller is not worth widening anew at each use.
+/// The least elements of a large weight. Smaller ones are not worth widening at each use.
 const LARGE: usize = 1 << 20;
 
-/// Tensors by diffusers' names, each somewhere in a checkpoint.
+/// Tensors by diffusers' names, and where each lies in a checkpoint.
 #[derive(Clone, Default)]
 pub struct TensorMap {
     label: String,
@@ -62,9 +63,9 @@ enum Located {
         checkpoint: Arc<Checkpoint>,
         part: usize,
         entry: TensorEntry,
-        view: View,
+        view: TensorSlice,
     },
-    /// A shape alone: the tensor is one zero, broadcast.
+    /// A shape without numbers: the tensor is a broadcast zero.
     Declared(Vec<usize>),
 }
 
@@ -75,9 +76,9 @@ impl Located {
             return Cow::Borrowed(shape);
         };
         match (view, shape.as_slice()) {
-            (View::Rows { of, .. }, [rows, rest @ ..]) => Cow::Owned([&[rows / of], rest].concat()),
-            (View::Transposed, [a, b]) => Cow::Owned(vec![*b, *a]),
-            (View::Matrix, [a, b, 1, 1]) => Cow::Owned(vec![*a, *b]),
+            (TensorSlice::Rows { of, .. }, [rows, rest @ ..]) => Cow::Owned([&[rows / of], rest].concat()),
+            (TensorSlice::Transposed, [a, b]) => Cow::Owned(vec![*b, *a]),
+            (TensorSlice::Matrix, [a, b, 1, 1]) => Cow::Owned(vec![*a, *b]),
             _ => Cow::Borrowed(shape),
         }
     }
@@ -90,74 +91,75 @@ impl Located {
     }
 }
 
-/// The tensors of a checkpoint, sorted into networks.
+/// The tensors of a checkpoint, sorted by network.
 #[derive(Default)]
-pub struct Sorted {
-    pub parts: BTreeMap<Part, TensorMap>,
-    /// Names for which there is no place.
+pub struct SortedTensors {
+    /// The tensors of each network.
+    pub networks: BTreeMap<NetworkKind, TensorMap>,
+    /// Names that belong to no network.
     pub unknown: Vec<String>,
-    /// Whether the names say that the U-Net predicts v.
+    /// Whether a name says that the U-Net predicts v.
     pub predicts_v: bool,
 }
 
-impl Sorted {
-    /// Sorts a checkpoint of any layout.
-    pub fn of(checkpoint: &Arc<Checkpoint>) -> Sorted {
-        let mut sorted = Sorted::default();
+impl SortedTensors {
+    /// Sorts the tensors of a checkpoint in any layout.
+    pub fn of(checkpoint: &Arc<Checkpoint>) -> SortedTensors {
+        let mut sorted = SortedTensors::default();
         let layers = names::layers(checkpoint.tensors().map(|(_, name, _)| name));
         for (part, name, entry) in checkpoint.tensors() {
             sorted.predicts_v |= names::predicts_v(name);
             match names::place(name, layers) {
-                Place::In(network, places) => {
-                    let map = sorted.parts.entry(network).or_default();
+                TensorPlace::In(network, places) => {
+                    let map = sorted.networks.entry(network).or_default();
                     for (place, view) in places {
                         let (checkpoint, entry) = (checkpoint.clone(), entry.clone());
                         map.tensors.insert(place, Located::In { checkpoint, part, entry, view });
                     }
                 }
-                Place::Spare => {}
-                Place::Unknown => sorted.unknown.push(name.to_string()),
+                TensorPlace::Spare => {}
+                TensorPlace::Unknown => sorted.unknown.push(name.to_string()),
             }
         }
-        for map in sorted.parts.values_mut() {
+        for map in sorted.networks.values_mut() {
             map.label = checkpoint.label().into();
         }
-        if let Some(vae) = sorted.parts.get_mut(&Part::Vae) {
-            vae.turn();
+        if let Some(vae) = sorted.networks.get_mut(&NetworkKind::Vae) {
+            vae.reverse_levels();
         }
         sorted
     }
 }
 
 impl TensorMap {
-    /// The tensors of a checkpoint that holds one network, by their own names; those that `spare` names are left out.
+    /// The tensors of a checkpoint of one network, by their names in the file, without those that `spare` selects.
     pub fn of(checkpoint: &Arc<Checkpoint>, spare: impl Fn(&str) -> bool) -> TensorMap {
         let kept = checkpoint.tensors().filter(|(_, name, _)| !spare(name));
         let located = |(part, name, entry): (usize, &str, &TensorEntry)| {
             let (checkpoint, entry) = (checkpoint.clone(), entry.clone());
-            (name.to_string(), Located::In { checkpoint, part, entry, view: View::Whole })
+            (name.to_string(), Located::In { checkpoint, part, entry, view: TensorSlice::Whole })
         };
         TensorMap { label: checkpoint.label().into(), tensors: kept.map(located).collect() }
     }
 
-    /// Names and shapes alone; nothing is allocated for the tensors. Shows what a network would load.
+    /// Names and shapes without numbers. A network that is built on them shows which tensors it would load.
     pub fn declared(label: &str, shapes: BTreeMap<String, Vec<usize>>) -> TensorMap {
         let tensors = shapes.into_iter().map(|(name, shape)| (name, Located::Declared(shape))).collect();
         TensorMap { label: label.into(), tensors }
     }
 
-    /// The same names and shapes without the content.
+    /// The same names and shapes without numbers.
     pub fn shapes_only(&self) -> TensorMap {
         let declare = |(name, located): (&String, &Located)| (name.clone(), Located::Declared(located.shape().into()));
         TensorMap { label: self.label.clone(), tensors: self.tensors.iter().map(declare).collect() }
     }
 
-    /// How messages name it.
+    /// The name in messages.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Adds the tensors of `other`, which messages then call by both.
+    /// Adds the tensors of `other`. Messages then name both.
     pub fn extend(&mut self, other: TensorMap) {
         self.label = format!("{} with {}", self.label, other.label);
         self.tensors.extend(other.tensors);
@@ -168,17 +170,17 @@ impl TensorMap {
         self.tensors.get(name).map(Located::shape)
     }
 
-    /// Whether there is such a tensor.
+    /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// The names, in order.
+    /// The names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// How many names begin so, counted by the number that follows: `down_blocks.` of `down_blocks.3.…` gives 4.
+    /// One more than the greatest number after this prefix: 4 for `down_blocks.` if there is `down_blocks.3.…`, else 0.
     pub fn count(&self, prefix: &str) -> usize {
         let from = self.tensors.range(prefix.to_string()..).map(|(name, _)| name);
         let rest = from.map_while(|name| name.strip_prefix(prefix));
@@ -186,25 +188,25 @@ impl TensorMap {
         numbers.max().map_or(0, |n| n.saturating_add(1))
     }
 
-    /// Bytes of memory that the tensors take.
-    pub fn bytes(&self, numbers: &Numbers) -> usize {
+    /// The bytes of memory that the tensors take.
+    pub fn bytes(&self, precision: &Precision) -> usize {
         let bytes = |located: &Located| {
             let elements = located.shape().iter().product::<usize>();
             let dtype = match located.stored() {
-                Some(stored) if elements >= LARGE => numbers.kept(stored),
-                _ => numbers.compute,
+                Some(stored) if elements >= LARGE => precision.kept(stored),
+                _ => precision.compute,
             };
             elements * dtype.size_in_bytes()
         };
         self.tensors.values().map(bytes).sum()
     }
 
-    /// Elements of all tensors.
+    /// The number of elements of all tensors.
     pub fn elements(&self) -> usize {
         self.tensors.values().map(|located| located.shape().iter().product::<usize>()).sum()
     }
 
-    /// The dtype in which a file has most of the numbers.
+    /// The dtype of most elements in the file.
     pub fn dtype(&self) -> Option<Dtype> {
         let mut counts: Vec<(Dtype, usize)> = Vec::new();
         for located in self.tensors.values() {
@@ -232,50 +234,52 @@ impl TensorMap {
         paths
     }
 
-    /// The original layout counts the way up from its last level; here from its first.
-    fn turn(&mut self) {
+    /// Reverses the levels on the way up, which the original layout counts from the last one.
+    fn reverse_levels(&mut self) {
         let levels = self.count("decoder.up.");
         let up: Vec<String> = self.tensors.keys().filter(|name| name.starts_with("decoder.up.")).cloned().collect();
         for name in up {
-            if let (Some(to), Some(located)) = (names::turned(&name, levels), self.tensors.remove(&name)) {
+            if let (Some(to), Some(located)) = (names::reverse_level(&name, levels), self.tensors.remove(&name)) {
                 self.tensors.insert(to, located);
             }
         }
     }
 }
 
-/// A place inside a [`TensorMap`]: the map, a prefix of names, and the form in which tensors are given.
+/// A view of a [`TensorMap`] from which a network loads its tensors: the map, a prefix of names, and a precision. Clones and
+/// [`at`](Weights::at) share the record of the loaded tensors.
 #[derive(Clone)]
 pub struct Weights {
     map: Arc<TensorMap>,
     used: Arc<Mutex<BTreeSet<String>>>,
     prefix: String,
-    numbers: Numbers,
+    precision: Precision,
 }
 
 impl Weights {
-    /// Over the tensors of `map`.
-    pub fn new(map: TensorMap, numbers: &Numbers) -> Self {
-        Weights { map: Arc::new(map), used: Arc::default(), prefix: String::new(), numbers: numbers.clone() }
+    /// A view of all tensors of `map`.
+    pub fn new(map: TensorMap, precision: &Precision) -> Self {
+        Weights { map: Arc::new(map), used: Arc::default(), prefix: String::new(), precision: precision.clone() }
     }
 
-    /// All tensors of the file `path` of `files`, which holds one network.
+    /// Opens the file `path` of `files`, which holds one network.
     ///
-    /// Errors if the file is not whole.
-    pub fn open(files: &ModelFiles, path: &str, numbers: &Numbers) -> Result<Self> {
-        let sorted = Sorted::of(&Arc::new(files.checkpoint(path)?));
+    /// # Errors
+    /// If the file is missing or corrupt, or has tensors of no known network.
+    pub fn open(files: &ModelFiles, path: &str, precision: &Precision) -> Result<Self> {
+        let sorted = SortedTensors::of(&Arc::new(files.checkpoint(path)?));
         let label = files.label(path);
-        let map = sorted.parts.into_values().fold(TensorMap::default(), |mut all, map| {
+        let map = sorted.networks.into_values().fold(TensorMap::default(), |mut all, map| {
             all.tensors.extend(map.tensors);
             all
         });
         if let Some(name) = sorted.unknown.first() {
-            return Err(Error::Weights(format!("{label}: tensor `{name}` belongs to no network that is known")));
+            return Err(Error::Weights(format!("{label}: tensor `{name}` belongs to no known network")));
         }
-        Ok(Self::new(TensorMap { label, ..map }, numbers))
+        Ok(Self::new(TensorMap { label, ..map }, precision))
     }
 
-    /// The same file, one name further down: `weights.at("down_blocks").at(0)`.
+    /// The tensors below a name: `weights.at("down_blocks").at(0)`.
     pub fn at(&self, name: impl Display) -> Self {
         Weights { prefix: self.name(&name.to_string()), ..self.clone() }
     }
@@ -284,37 +288,39 @@ impl Weights {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
 
-    /// The tensor `name`, which must have this shape, in the dtype of what is computed and on its device.
+    /// Loads the tensor `name`, which must have this shape, in the dtype of activations.
     ///
-    /// Errors name the tensor, the file, and for a wrong shape both shapes.
+    /// # Errors
+    /// If it is missing, has another shape, or cannot be read. Names the tensor, the file, and both shapes.
     pub fn get(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
-        self.load(shape.into(), name, |_| self.numbers.compute)
+        self.load(shape.into(), name, |_| self.precision.compute)
     }
 
-    /// [`Weights::get`] of a matrix or a convolution: a large one may be kept in half precision, see [`Numbers`].
+    /// [`Weights::get`] of a matrix or convolution, which may stay in half precision if it is large, see [`Precision`].
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
     pub fn matrix(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         let shape = shape.into();
         let large = shape.elem_count() >= LARGE;
-        self.load(shape, name, |stored| if large { self.numbers.kept(stored) } else { self.numbers.compute })
+        self.load(shape, name, |stored| if large { self.precision.kept(stored) } else { self.precision.compute })
     }
 
     fn load(&self, shape: Shape, name: &str, dtype: impl Fn(Dtype) -> DType) -> Result<Tensor> {
         let (name, label) = (self.name(name), &self.map.label);
         let located = self.map.tensors.get(&name).ok_or_else(|| {
-            Error::Weights(format!(
-                "{label}: tensor `{name}` is missing; is this the file of another model, or not whole?"
-            ))
+            Error::Weights(format!("{label}: tensor `{name}` is missing; is the file incomplete, or of another model?"))
         })?;
         let found = located.shape();
         if *found != *shape.dims() {
             return Err(Error::Weights(format!(
-                "{label}: tensor `{name}` has shape {found:?} where its configuration asks for {:?}",
+                "{label}: tensor `{name}` has shape {found:?}, but its configuration needs {:?}",
                 shape.dims()
             )));
         }
         let tensor = match located {
             Located::Declared(_) => {
-                Tensor::zeros((), self.numbers.compute, &self.numbers.device)?.broadcast_as(shape)?
+                Tensor::zeros((), self.precision.compute, &self.precision.device)?.broadcast_as(shape)?
             }
             Located::In { checkpoint, part, entry, view } => {
                 let bytes = checkpoint.bytes(*part, entry);
@@ -323,14 +329,17 @@ impl Weights {
                     other => other,
                 })?;
                 checkpoint.release(*part, entry);
-                x.to_device(&self.numbers.device)?
+                x.to_device(&self.precision.device)?
             }
         };
         self.used.lock().unwrap_or_else(|e| e.into_inner()).insert(name);
         Ok(tensor)
     }
 
-    /// To be called when a network is built: an error if there are tensors that nothing asked for.
+    /// Checks that every tensor was loaded. Call it when a network is built.
+    ///
+    /// # Errors
+    /// If there are tensors that were not loaded.
     pub fn finish(&self) -> Result<()> {
         let used = self.used.lock().unwrap_or_else(|e| e.into_inner());
         let left: Vec<_> = self.map.names().filter(|name| !used.contains(*name)).collect();
@@ -340,38 +349,40 @@ impl Weights {
         let shown = left.iter().take(3).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
         let more = if left.len() > 3 { format!(" and {} more", left.len() - 3) } else { String::new() };
         Err(Error::Weights(format!(
-            "{}: holds tensors that its configuration has no place for: {shown}{more}; is it that of another model?",
+            "{}: has tensors that its configuration does not use: {shown}{more}; is the configuration that of another model?",
             self.map.label
         )))
     }
 
-    /// The form in which tensors are given.
-    pub fn numbers(&self) -> &Numbers {
-        &self.numbers
+    /// The precision in which tensors are loaded.
+    pub fn precision(&self) -> &Precision {
+        &self.precision
     }
 }
 
-/// The tensor of an entry, in the order of its shape, on the CPU.
-fn read(bytes: &[u8], entry: &TensorEntry, view: View, dtype: DType) -> Result<Tensor> {
+/// Reads a tensor, contiguous, on the CPU.
+fn read(bytes: &[u8], entry: &TensorEntry, view: TensorSlice, dtype: DType) -> Result<Tensor> {
     let bytes = match &entry.strides {
         Some(strides) => Cow::Owned(gather(bytes, &entry.shape, strides, entry.dtype.bitsize() / 8)),
         None => Cow::Borrowed(bytes),
     };
     match (view, entry.shape.as_slice()) {
-        (View::Rows { of, .. }, [rows, ..]) if !rows.is_multiple_of(of) => {
-            Err(Error::Weights(format!("its {rows} rows are not {of} equal parts")))
+        (TensorSlice::Rows { of, .. }, [rows, ..]) if !rows.is_multiple_of(of) => {
+            Err(Error::Weights(format!("its {rows} rows do not split into {of} equal parts")))
         }
-        (View::Rows { n, of }, [rows, rest @ ..]) => {
+        (TensorSlice::Rows { n, of }, [rows, rest @ ..]) => {
             let size = bytes.len() / of;
             convert(&bytes[n * size..(n + 1) * size], entry.dtype, &[&[rows / of], rest].concat(), dtype)
         }
-        (View::Transposed, [_, _]) => Ok(convert(&bytes, entry.dtype, &entry.shape, dtype)?.t()?.contiguous()?),
-        (View::Matrix, [a, b, 1, 1]) => convert(&bytes, entry.dtype, &[*a, *b], dtype),
+        (TensorSlice::Transposed, [_, _]) => {
+            Ok(convert(&bytes, entry.dtype, &entry.shape, dtype)?.t()?.contiguous()?)
+        }
+        (TensorSlice::Matrix, [a, b, 1, 1]) => convert(&bytes, entry.dtype, &[*a, *b], dtype),
         (_, shape) => convert(&bytes, entry.dtype, shape, dtype),
     }
 }
 
-/// The elements of a strided tensor in the order of its shape.
+/// Copies the elements of a strided tensor in the order of its shape.
 fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<u8> {
     let count = shape.iter().product();
     let mut to = Vec::with_capacity(count * size);
@@ -390,14 +401,14 @@ fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<
     to
 }
 
-/// Little-endian numbers of one dtype as a tensor of another. What real checkpoints need in one pass; the rest is
-/// candle's affair.
+/// Converts little-endian numbers to a tensor of another dtype: the conversions that real checkpoints need in one pass, the
+/// others by candle.
 fn convert(bytes: &[u8], from: Dtype, shape: &[usize], to: DType) -> Result<Tensor> {
     const BLOCK: usize = 4096;
     let cpu = &Device::Cpu;
-    // candle copies past its buffer where bytes are no whole number of elements and lie unaligned.
+    // candle copies past its buffer if the bytes are unaligned and not a multiple of the element size.
     if bytes.len() * 8 != shape.iter().product::<usize>() * from.bitsize() {
-        return Err(Error::Weights(format!("its {} bytes are not those of {shape:?}", bytes.len())));
+        return Err(Error::Weights(format!("its {} bytes do not match the shape {shape:?}", bytes.len())));
     }
     let n = bytes.len() * 8 / from.bitsize().max(1);
     let halves = bytes.chunks(2 * BLOCK).map(|c| c.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])));
@@ -439,22 +450,25 @@ mod tests {
         // (2, 3) stored as (3, 2).
         let values: Vec<u8> = [0f32, 3., 1., 4., 2., 5.].iter().flat_map(|v| v.to_le_bytes()).collect();
         let entry = TensorEntry { dtype: Dtype::F32, shape: vec![2, 3], strides: Some(vec![1, 2]), bytes: 0..24 };
-        let x = read(&values, &entry, View::Whole, DType::F32).unwrap();
+        let x = read(&values, &entry, TensorSlice::Whole, DType::F32).unwrap();
         assert_eq!(x.to_vec2::<f32>().unwrap(), [[0., 1., 2.], [3., 4., 5.]]);
-        let x = read(&values, &entry, View::Rows { n: 1, of: 2 }, DType::F16).unwrap();
+        let x = read(&values, &entry, TensorSlice::Rows { n: 1, of: 2 }, DType::F16).unwrap();
         assert_eq!(x.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap(), [[3., 4., 5.]]);
-        let x = read(&values, &entry, View::Transposed, DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        let x = read(&values, &entry, TensorSlice::Transposed, DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
         assert_eq!(x.to_vec2::<f32>().unwrap(), [[0., 3.], [1., 4.], [2., 5.]]);
     }
 
-    /// Found by `examples/fuzz_weights`: a query, key and value in one of seven rows.
+    /// Found by `examples/fuzz_weights`: a fused query, key and value of seven rows.
     #[test]
     fn rows_that_cannot_be_shared_out_are_refused() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::I64, Dtype::F64] {
             let entry = TensorEntry { dtype, shape: vec![7], strides: None, bytes: 0..7 * dtype.bitsize() / 8 };
             for shift in 0..8 {
                 let bytes = vec![0; shift + entry.bytes.len()];
-                assert!(read(&bytes[shift..], &entry, View::Rows { n: 1, of: 3 }, DType::F32).is_err(), "{dtype:?}");
+                assert!(
+                    read(&bytes[shift..], &entry, TensorSlice::Rows { n: 1, of: 3 }, DType::F32).is_err(),
+                    "{dtype:?}"
+                );
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What must hold of the check of any document whatever.
+//! Properties that the check of every document must have.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,15 +16,15 @@ impl Judge {
         Judge { registry: lsregen_nodes::registry(), host: Host::new(repository.join("graphs"), "out") }
     }
 
-    /// The check alone.
+    /// Checks a document.
     pub fn check(&self, text: &str, overrides: &[Override]) -> Checked {
         check(Source::new("graph.yaml", text), overrides, &self.registry, &self.host)
     }
 
-    /// Checks a document and tells its faults in every form. Whether it was accepted.
+    /// Checks a document and writes its diagnostics in every form; returns whether it was accepted.
     ///
     /// # Panics
-    /// When a promise is broken.
+    /// When a property does not hold.
     pub fn judge(&self, text: &str, overrides: &[Override]) -> bool {
         let checked = self.check(text, overrides);
         told(&checked.diagnostics);
@@ -43,7 +43,7 @@ impl Judge {
                 assert!(link.output < graph.node(link.producer).node_type.outputs.len());
             }
             assert!(before.insert(index), "`{}` twice", node.name);
-            // An included graph's nodes stand in a text of its own.
+            // The nodes of an included graph are in another text.
             for path in ["", "boxes/0/box"] {
                 let label = graph.locate(index, path);
                 assert!(label.source.text().get(label.span.range()).is_some());
@@ -52,10 +52,10 @@ impl Judge {
         true
     }
 
-    /// Reads an argument of `--set`.
+    /// Parses an argument of `--set`.
     ///
     /// # Panics
-    /// When a promise is broken.
+    /// When a property does not hold.
     pub fn set(&self, argument: &str) -> Option<Override> {
         match Override::parse(argument) {
             Ok(given) => Some(given),
@@ -67,7 +67,7 @@ impl Judge {
     }
 }
 
-/// Every place lies in its text, and every form can be made.
+/// Asserts that every place is within its text and that every form can be written.
 fn told(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
         for label in std::iter::once(&diagnostic.primary).chain(&diagnostic.secondary) {

@@ -1,10 +1,10 @@
-//! Checks documents that nobody would write, as many as asked for, and tells how long the slowest took.
+//! Checks any number of documents that nobody would write, and prints the time of the slowest.
 //!
 //!     cargo run --release --example fuzz -- COUNT [SEED [MINUTES]]
-//!     cargo run --release --example fuzz -- large      each large document, at the size that a file may have
+//!     cargo run --release --example fuzz -- large      each large document, at the maximum size of a file
 //!     cargo run --release --example fuzz -- FILE       one document again
 //!
-//! A document that panics, or is not done after ten seconds, is written to a file and ends the program with 1.
+//! A document that makes the check panic or takes more than ten seconds is written to a file, and the exit code is 1.
 
 mod documents;
 mod judge;
@@ -18,19 +18,19 @@ use std::time::{Duration, Instant};
 use documents::{Corpus, LARGE, set_argument};
 use judge::Judge;
 
-/// Bytes that a workflow may have.
+/// The maximum size of a workflow in bytes.
 const MOST: usize = 1 << 20;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The document that is being checked, since when, and how it can be made again.
+/// The document that is being checked, the start of the check, and how the document was made.
 type Current = Arc<Mutex<Option<(Instant, String, String)>>>;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let current = Current::default();
     watch(current.clone());
-    // A thread has a smaller stack than the program: what is too deep shows sooner.
+    // The stack of a thread is smaller than that of the program, so that deep recursion overflows sooner.
     let worker = std::thread::spawn(move || work(&arguments, &current));
     worker.join().unwrap_or(ExitCode::FAILURE)
 }
@@ -65,7 +65,8 @@ fn work(arguments: &[String], current: &Current) -> ExitCode {
     }
 }
 
-/// Judges a document. The seconds that it took, and whether it was accepted; nothing where it panicked, which is told.
+/// Checks a document; returns the seconds that it took and whether it was accepted, or `None` after a panic, which is
+/// reported.
 fn one(judge: &Judge, current: &Current, name: String, text: String) -> Option<(f64, bool)> {
     let begin = Instant::now();
     if let Ok(mut current) = current.lock() {
@@ -85,7 +86,7 @@ fn one(judge: &Judge, current: &Current, name: String, text: String) -> Option<(
     }
 }
 
-/// Writes a document out, for a second look.
+/// Writes a document to a file.
 fn keep(name: &str, text: &str) {
     let file = format!("fuzz-{}.yaml", name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"));
     match std::fs::write(&file, text) {
@@ -94,7 +95,7 @@ fn keep(name: &str, text: &str) {
     }
 }
 
-/// Ends the program when a document takes too long.
+/// Ends the program if a document takes too long.
 fn watch(current: Current) {
     std::thread::spawn(move || {
         loop {
@@ -109,7 +110,7 @@ fn watch(current: Current) {
     });
 }
 
-/// Checks `count` documents, those of the seeds from `first` on.
+/// Checks the documents of `count` seeds from `first` on.
 fn many(judge: &Judge, corpus: &Corpus, count: u64, first: u64, time: Duration, current: &Current) -> ExitCode {
     let begin = Instant::now();
     let (mut done, mut accepted, mut panics, mut bytes) = (0, 0, 0, 0);
@@ -137,7 +138,7 @@ fn many(judge: &Judge, corpus: &Corpus, count: u64, first: u64, time: Duration, 
         }
         done += 1;
         if done % 50_000 == 0 {
-            // A stack that overflows ends the program at once: the seed is then one of those after this line.
+            // A stack overflow ends the program at once: the seed is then one of those after this line.
             eprintln!("{done} documents, up to seed {seed}, {:.0} s", begin.elapsed().as_secs_f64());
         }
         if begin.elapsed() > time {
@@ -155,7 +156,7 @@ fn many(judge: &Judge, corpus: &Corpus, count: u64, first: u64, time: Duration, 
     if panics == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Each large document at the greatest size: the check alone, then with its faults told in every form.
+/// Checks each large document at the maximum size: first the check alone, then with its diagnostics in every form.
 fn large(judge: &Judge, current: &Current) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for (way, make) in LARGE {
@@ -182,7 +183,7 @@ fn large(judge: &Judge, current: &Current) -> ExitCode {
     code
 }
 
-/// The most memory that the program had, where the system tells it.
+/// The peak memory of the program, if the system reports it.
 fn memory() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     if let Some(line) = status.lines().find(|line| line.starts_with("VmHWM:")) {

@@ -7,11 +7,11 @@ use std::fmt::{Debug, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use lsregen_diffusion::candle_core::{DType, Device, Tensor, safetensors};
-use lsregen_diffusion::image::{RgbImage, png};
 use lsregen_engine::{CheckContext, Context, EdgeValue, FileRef, Host, Lane, RegistryEntry, SocketSpec};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model};
-use lsregen_nodes::{DtypeOption, Numerics};
+use lsregen_nodes::{ComputeOptions, DtypeOption};
+use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
+use lsregen_tensor::image::{RgbImage, png};
 use serde_json::Value as Json;
 use tracing::field::{Field, Visit};
 use tracing::span;
@@ -72,7 +72,7 @@ impl Bench {
     pub fn ask(&self, entry: &RegistryEntry, params: &Params, inputs: Vec<Vec<EdgeValue>>) -> Asked {
         let written = tempfile::tempdir().unwrap();
         let host = Host::new(self.folder.path(), written.path());
-        let host = host.with_service(Numerics::new(Device::Cpu, DtypeOption::Auto, false));
+        let host = host.with_service(ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false));
         let given = params.clone().into_iter().filter(|(_, value)| !value.is_null()).collect();
         let node = match (entry.node_type.decode)(&Json::Object(given)) {
             Ok(node) => node,
@@ -86,7 +86,7 @@ impl Bench {
         for (what, files) in [("reads", node.files(&cx)), ("writes", node.writes(&cx))] {
             files
                 .iter()
-                .for_each(|FileRef { param, path }| writeln!(text, "{what} {param}: {}", path.display()).unwrap());
+                .for_each(|FileRef { param, path, .. }| writeln!(text, "{what} {param}: {}", path.display()).unwrap());
         }
         let log = Log::default();
         let cx = Context::detached(Arc::new(host));

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lsregen_diffusion::candle_core::{Device, Tensor};
-use lsregen_diffusion::image::RgbImage;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_engine::{Context, EdgeValue, Host, SocketSpec};
 use lsregen_nodes::values::{Image, Latent, Layout};
-use lsregen_nodes::{DtypeOption, Numerics, registry};
+use lsregen_nodes::{ComputeOptions, DtypeOption, registry};
+use lsregen_tensor::candle_core::{Device, Tensor};
+use lsregen_tensor::image::RgbImage;
 use serde_json::{Value as Json, json};
 
 pub struct Inputs {
@@ -70,7 +70,7 @@ impl Inputs {
 /// What a node of this type gives.
 pub fn run(name: &str, params: Json, inputs: Vec<Vec<EdgeValue>>) -> EdgeValue {
     let host = Host::new(Path::new("."), Path::new("."));
-    let cx = Context::detached(Arc::new(host.with_service(Numerics::new(Device::Cpu, DtypeOption::Auto, false))));
+    let cx = Context::detached(Arc::new(host.with_service(ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false))));
     let node = (registry().get(name).unwrap().node_type.decode)(&params).unwrap();
     node.run(inputs, &cx).unwrap().remove(0)
 }

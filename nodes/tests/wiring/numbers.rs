@@ -1,8 +1,8 @@
 //! Parameters that act on pixels within a node, by numbers.
 
-use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_engine::EdgeValue;
 use lsregen_nodes::values::Image;
+use lsregen_tensor::image::{Resampling, resize};
 use serde_json::json;
 
 use crate::asked::Bench;

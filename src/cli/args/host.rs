@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use lsregen_engine::Host;
-use lsregen_nodes::{DtypeOption, Metadata, Numerics, device};
+use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, Metadata, device};
 
 use super::models::ModelArgs;
 use crate::cli::{Exit, console, usage};
@@ -82,10 +82,10 @@ impl HostArgs {
         if let Some(warning) = opened.warning {
             console::complain(format!("warning: {warning}"));
         }
-        let numerics = Numerics::new(opened.device, self.dtype.into(), self.offload);
-        let numerics = numerics.with_gradient_memory(self.gradient_memory.as_u64());
+        let options = ComputeOptions::new(opened.device, self.dtype.into(), self.offload);
+        let options = options.with_gradient_memory(self.gradient_memory.as_u64());
         let host = host(path, self.output_dir.as_deref(), models)?;
-        let host = host.with_fingerprint(numerics.fingerprint()).with_service(numerics);
+        let host = host.with_fingerprint(options.fingerprint()).with_service(options);
         Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))
     }
 }
@@ -97,5 +97,7 @@ impl HostArgs {
 /// When a folder of models cannot be searched; the reason is printed.
 pub fn host(path: &Path, output: Option<&Path>, models: &ModelArgs) -> Result<Host, Exit> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    Ok(Host::new(folder, output.unwrap_or(Path::new(""))).with_service(models.path(folder)?))
+    Ok(Host::new(folder, output.unwrap_or(Path::new("")))
+        .with_service(models.path(folder)?)
+        .with_service(Blueprints::default()))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lsregen_nodes::search::{Kind, ModelsPath};
+use lsregen_nodes::search::{ModelKind, ModelsPath};
 use serde_yaml::Value as Yaml;
 
 use crate::cli::{Exit, usage};
@@ -44,7 +44,7 @@ impl ModelArgs {
 }
 
 /// Reads the folders that ComfyUI's `extra_model_paths.yaml` adds, each relative to the `base_path` of its section.
-fn extra(root: &Path) -> Result<Vec<(Kind, PathBuf)>, Exit> {
+fn extra(root: &Path) -> Result<Vec<(ModelKind, PathBuf)>, Exit> {
     let path = root.join("extra_model_paths.yaml");
     let Ok(text) = fs::read_to_string(&path) else { return Ok(Vec::new()) };
     let sections: BTreeMap<String, Option<BTreeMap<String, Yaml>>> =
@@ -57,7 +57,7 @@ fn extra(root: &Path) -> Result<Vec<(Kind, PathBuf)>, Exit> {
             None => root.join(base),
         });
         for (key, value) in &section {
-            let Some(kind) = Kind::kept_in(key) else { continue };
+            let Some(kind) = ModelKind::kept_in(key) else { continue };
             // One folder a line.
             let lines = value.as_str().unwrap_or_default().lines().map(str::trim).filter(|line| !line.is_empty());
             folders.extend(lines.map(|line| (kind, base.join(line))));

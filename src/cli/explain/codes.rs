@@ -14,12 +14,12 @@ pub struct Code {
     pub name: &'static str,
     /// One clause, for lists.
     pub summary: &'static str,
-    /// Why it is reported and how to mend it.
+    /// Why it is reported and how to correct it.
     pub explanation: &'static str,
     pub example: Example,
 }
 
-/// A minimal input that is wrong, and the same mended.
+/// A minimal input that is wrong, and the same corrected.
 pub struct Example {
     pub form: Form,
     pub wrong: &'static str,

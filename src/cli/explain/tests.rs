@@ -85,7 +85,7 @@ fn literals<'t>(text: &'t str, takers: &HashSet<&str>) -> impl Iterator<Item = S
 }
 
 #[test]
-fn every_example_gives_its_code_and_is_right_when_mended() {
+fn every_example_gives_its_code_and_is_right_when_corrected() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("photo.png"), "").unwrap();
     let mut failures = vec![];

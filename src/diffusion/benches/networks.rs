@@ -8,7 +8,7 @@ use criterion::Criterion;
 use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Precision};
 
 fn main() {
     lsregen_diffusion::ops::keep_memory();
@@ -19,7 +19,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
     let cpu = Device::Cpu;
-    let numbers = Numbers::new(DType::F32, &cpu);
+    let numbers = Precision::new(DType::F32, &cpu);
     let model = |name: &str| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes").join(name);
         let blueprint = Blueprint::open(&ModelFiles::Folder(folder).into()).expect("a model");

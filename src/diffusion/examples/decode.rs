@@ -12,11 +12,11 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use lsregen_diffusion::models::Blueprint;
-use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::config::VaeConfig;
 use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Numbers, Weights};
+use lsregen_diffusion::weights::{ModelFiles, Precision, Weights};
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -42,7 +42,7 @@ fn random(folder: &Path) -> Anyhow<AutoencoderKl> {
     safetensors::save(&tensors, folder.join("random.safetensors"))?;
     drop(tensors);
     let files = ModelFiles::Folder(folder.to_path_buf());
-    let weights = Weights::open(&files, "random.safetensors", &Numbers::new(DType::F32, &Device::Cpu))?;
+    let weights = Weights::open(&files, "random.safetensors", &Precision::new(DType::F32, &Device::Cpu))?;
     Ok(AutoencoderKl::new(VaeConfig::parse(SDXL.as_bytes(), "SDXL")?, &weights)?)
 }
 
@@ -65,7 +65,7 @@ fn main() -> Anyhow<()> {
         Some(model) => {
             let blueprint = Blueprint::open(&ModelFiles::Folder(PathBuf::from(model)).into());
             let blueprint = blueprint.map_err(|problems| format!("{problems:?}"))?;
-            blueprint.load_vae(&Numbers::new(DType::F32, &Device::Cpu))?
+            blueprint.load_vae(&Precision::new(DType::F32, &Device::Cpu))?
         }
         None => random(folder.path())?,
     };
@@ -78,10 +78,10 @@ fn main() -> Anyhow<()> {
         eprint!("\r{done}/{of} layers");
         Ok(())
     };
-    let mut work = Work { on_step: &on_step, ..Work::default() };
+    let mut work = BandOptions { on_step: &on_step, ..BandOptions::default() };
     match key("numbers") {
-        Some("whole") => work.numbers = usize::MAX,
-        Some(numbers) => work.numbers = numbers.parse()?,
+        Some("whole") => work.elements = usize::MAX,
+        Some(numbers) => work.elements = numbers.parse()?,
         None => {}
     }
     let start = Instant::now();

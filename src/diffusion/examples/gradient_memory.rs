@@ -20,7 +20,7 @@ use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Numbers, Weights};
+use lsregen_diffusion::weights::{ModelFiles, Precision, Weights};
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -64,7 +64,7 @@ fn random(keys: &str, folder: &Path) -> Anyhow<Weights> {
         tensors.insert(name, tensor);
     }
     safetensors::save(&tensors, folder.join("random.safetensors"))?;
-    let numbers = Numbers { weights: None, ..Numbers::new(DType::F32, &Device::Cpu) };
+    let numbers = Precision { weights: None, ..Precision::new(DType::F32, &Device::Cpu) };
     Ok(Weights::open(&ModelFiles::Folder(folder.into()), "random.safetensors", &numbers)?)
 }
 
@@ -101,7 +101,7 @@ fn main() -> Anyhow<()> {
     let sdxl = key("model") == Some("sdxl");
     let model = || -> Anyhow<Model> {
         let blueprint = Blueprint::open(&ModelFiles::Folder(folder).into()).map_err(|p| format!("{p:?}"))?;
-        Ok(Model::new(blueprint, Numbers::new(DType::F32, &Device::Cpu), false).with_gradient_memory(bytes))
+        Ok(Model::new(blueprint, Precision::new(DType::F32, &Device::Cpu), false).with_gradient_memory(bytes))
     };
     let temporary = tempfile::tempdir()?;
 

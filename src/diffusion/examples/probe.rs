@@ -15,8 +15,8 @@ use candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::models::clip::ClipText;
 use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
-use lsregen_diffusion::models::{Blueprint, Model, ModelSource, Place};
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::models::{Blueprint, Model, ModelLocation, ModelSource};
+use lsregen_diffusion::weights::{ModelFiles, Precision};
 use lsregen_diffusion::{Error, Result};
 
 fn main() -> Result<()> {
@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     let needed = |name: &str| argument(name).ok_or_else(|| Error::input(format!("{name} is missing")));
     let path = needed("--model")?;
     let source = ModelSource {
-        model: if path.is_dir() { Place::Files(ModelFiles::Folder(path)) } else { Place::File(path) },
+        model: if path.is_dir() { ModelLocation::Files(ModelFiles::Folder(path)) } else { ModelLocation::File(path) },
         vae: argument("--vae"),
         gligen: argument("--gligen"),
         prediction: None,
@@ -41,7 +41,7 @@ fn main() -> Result<()> {
         Some("f16") => Some(DType::F16),
         Some(other) => return Err(Error::input(format!("unknown dtype {other}"))),
     };
-    let numbers = Numbers { device: Device::Cpu, compute: DType::F32, weights };
+    let numbers = Precision { device: Device::Cpu, compute: DType::F32, weights };
     let blueprint = Blueprint::open(&source).map_err(|problems| {
         let all: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.part, p.error)).collect();
         Error::input(all.join("\n"))

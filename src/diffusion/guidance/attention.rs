@@ -6,7 +6,7 @@ use candle_core::{D, Tensor};
 
 use super::{SamplingRun, StepContext};
 use crate::layout::{Bounds, GroundedPhrase};
-use crate::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace, Part};
+use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap, UNetBlock};
 use crate::{Error, Result};
 
 /// Which layers of a network are looked at.
@@ -22,11 +22,11 @@ impl Layers {
     /// The places that are meant, of those that there are.
     ///
     /// Errors if there is none, saying which there are.
-    pub fn of(self, places: &[AttentionPlace]) -> Result<Vec<AttentionPlace>> {
-        let first_up = places.iter().find(|p| matches!(p.part, Part::Up(_))).map(|p| p.part);
-        let meant = |p: &&AttentionPlace| match self {
+    pub fn of(self, places: &[AttentionLayer]) -> Result<Vec<AttentionLayer>> {
+        let first_up = places.iter().find(|p| matches!(p.unet_block, UNetBlock::Up(_))).map(|p| p.unet_block);
+        let meant = |p: &&AttentionLayer| match self {
             Layers::Downscale(downscale) => p.downscale == downscale,
-            Layers::MidAndUp => p.part == Part::Mid || Some(p.part) == first_up,
+            Layers::MidAndUp => p.unet_block == UNetBlock::Mid || Some(p.unet_block) == first_up,
         };
         let chosen: Vec<_> = places.iter().filter(meant).copied().collect();
         if chosen.is_empty() {
@@ -49,7 +49,7 @@ impl Layers {
 
     /// Their attention of this kind for z_t.
     pub fn maps_of(self, z: &Tensor, at: &StepContext, kind: AttentionKind) -> Result<Vec<AttentionMap>> {
-        let wanted = self.of(&at.denoiser.attention_places())?;
+        let wanted = self.of(&at.denoiser.attention_layers())?;
         at.denoiser.attention_maps(z, at.t, kind, &wanted)
     }
 }
@@ -61,7 +61,7 @@ const SIDE: f64 = 16.0;
 ///
 /// Errors if the run's model has no attention of it.
 pub fn resolution(downscale: Option<usize>, run: &SamplingRun) -> Result<usize> {
-    let places = AttentionPlace::all(&run.model.blueprint().unet.0);
+    let places = AttentionLayer::all(&run.model.blueprint().unet.0);
     if let Some(downscale) = downscale {
         Layers::Downscale(downscale).of(&places)?;
         return Ok(downscale);

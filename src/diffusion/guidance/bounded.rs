@@ -23,7 +23,7 @@ use super::{
 };
 use crate::Result;
 use crate::layout::GroundedPhrase;
-use crate::models::attention_maps::AttentionKind;
+use crate::models::unet::AttentionKind;
 
 /// feat(z_t) = how much each pixel attends to each object's words, then to each object's box, (2 · objects, cells).
 pub struct BoundedAttention {

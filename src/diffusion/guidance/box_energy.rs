@@ -19,7 +19,7 @@ use super::{
 };
 use crate::Result;
 use crate::layout::GroundedPhrase;
-use crate::models::attention_maps::AttentionPlace;
+use crate::models::unet::AttentionLayer;
 
 /// feat(z_t) = each object's attention in each map: a row for each map, object, word and head, (rows, cells), filled with
 /// zeros where a map has fewer cells.
@@ -98,9 +98,9 @@ impl LayoutGuidance {
         let objects = spoken(&self.layout, run)?;
         let layers = Layers::MidAndUp;
         let config = &run.model.blueprint().unet.0;
-        let maps = layers.of(&AttentionPlace::all(config))?;
+        let maps = layers.of(&AttentionLayer::all(config))?;
         let (h, w) = run.latent_size();
-        let size = |place: &AttentionPlace| (h.div_ceil(place.downscale), w.div_ceil(place.downscale));
+        let size = |place: &AttentionLayer| (h.div_ceil(place.downscale), w.div_ceil(place.downscale));
         let most = maps.iter().map(|place| size(place).0 * size(place).1).max().unwrap_or(0);
         let (mut masks, mut weights) = (Vec::new(), Vec::new());
         for place in &maps {

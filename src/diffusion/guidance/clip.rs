@@ -13,7 +13,7 @@ use super::{
     Window,
 };
 use crate::Result;
-use crate::models::clip_pair::{Clip, normalise};
+use crate::models::clip::{Clip, normalise};
 
 /// feat(picture) = its embedding by CLIP, of length 1, (1, p).
 pub struct ClipEmbedding {

@@ -12,7 +12,7 @@ use super::{
     StepContext, Window,
 };
 use crate::Result;
-use crate::models::clip_pair::Clip;
+use crate::models::clip::Clip;
 
 /// feat(picture) = what a layer of CLIP makes of its patches, (1, d, n).
 pub struct ClipPatches {

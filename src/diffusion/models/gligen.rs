@@ -13,14 +13,14 @@ use crate::{Error, Result, ops};
 /// Frequencies of a box's Fourier embedding.
 const FREQS: usize = 8;
 
-/// What the N slots of a layout hold. A slot with mask 0 is null: it stands for "no object".
+/// The N slots of a layout. A slot with mask 0 is null: it means "no object".
 #[derive(Clone, Debug)]
 pub struct Grounding {
-    /// (B, N, 4): x0 y0 x1 y1 in fractions.
+    /// Boxes x0 y0 x1 y1 in fractions of the image, (B, N, 4).
     pub boxes: Tensor,
-    /// (B, N, d): unprojected pooled text of each phrase.
+    /// The unprojected pooled text of each phrase, (B, N, d).
     pub embeddings: Tensor,
-    /// (B, N): 1 for an object, 0 for a null slot.
+    /// 1 for an object, 0 for a null slot, (B, N).
     pub masks: Tensor,
 }
 
@@ -55,7 +55,7 @@ impl Projector {
     }
 }
 
-/// Turns slots into grounding tokens.
+/// Computes grounding tokens from slots.
 pub struct PositionNet {
     text: Projector,
     image: Option<Projector>,
@@ -65,7 +65,10 @@ pub struct PositionNet {
 }
 
 impl PositionNet {
-    /// `width`: that of the phrases' embeddings and of the tokens.
+    /// Builds the net. `width` is that of phrase embeddings and tokens.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(kind: AttentionType, width: usize, w: &Weights) -> Result<Self> {
         let null_position = w.get(8 * FREQS, "null_position_feature")?;
         Ok(match kind {
@@ -86,7 +89,10 @@ impl PositionNet {
         })
     }
 
-    /// Slots → tokens (B, N, d). A text-and-image model gets null images: (B, 2N, d), as it was trained.
+    /// Computes tokens (B, N, d). A text-and-image model gets null images too, (B, 2N, d), as in its training.
+    ///
+    /// # Errors
+    /// If shapes do not match.
     pub fn forward(&self, g: &Grounding) -> Result<Tensor> {
         let m = g.masks.unsqueeze(D::Minus1)?;
         let null = |n: &Tensor, m: &Tensor| -> Result<Tensor> {
@@ -116,9 +122,12 @@ pub struct Fuser {
 }
 
 impl Fuser {
-    /// `d`: width of the block; `context`: width of the grounding tokens.
+    /// Builds the fuser of a block of width `d`, for grounding tokens of width `context`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(d: usize, context: usize, heads: usize, w: &Weights) -> Result<Self> {
-        // Numbers, not tensors: those would get gradients that nobody wants.
+        // Numbers, not tensors, for which candle would compute gradients.
         let gate = |name: &str| -> Result<f64> {
             Ok(w.get((), name)?.tanh()?.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_scalar()?)
         };
@@ -133,6 +142,9 @@ impl Fuser {
     }
 
     /// `x` (B, N, d), `objs` (B, M, c) → (B, N, d).
+    ///
+    /// # Errors
+    /// If the batches differ.
     pub fn forward(&self, x: &Tensor, objs: &Tensor) -> Result<Tensor> {
         let n = x.dim(1)?;
         if objs.dim(0)? != x.dim(0)? {
@@ -140,17 +152,17 @@ impl Fuser {
         }
         let o = self.linear.forward(objs)?;
         let h = self.norm1.forward(&Tensor::cat(&[x, &o], 1)?)?;
-        // Only the pixels' half of the attention is used, so only they are queries.
+        // Only the results of pixels are used, so only pixels are queries.
         let h = self.attn.forward(&h.narrow(1, 0, n)?.contiguous()?, &h)?;
         let x = (x + (h * self.gates[0])?)?;
         let h = self.ff.forward(&self.norm2.forward(&x)?)?;
         Ok((&x + (h * self.gates[1])?)?)
     }
 
-    /// Numbers a sample that autodiff keeps of it, for `n` pixels, `m` grounding tokens and width `d`.
+    /// How many numbers autodiff keeps for each sample, for `n` pixels, `m` grounding tokens and width `d`.
     pub(super) fn kept(n: usize, m: usize, d: usize) -> usize {
-        // All tokens: side by side, normalised, as keys and values; the pixels' part of them, queries, result, its
-        // projection, that by the gate, sum; the feed-forward net: norm, 8 to be gated, 4 gated, result, by the gate, sum.
+        // All tokens: joined, normalised, keys, values. Pixels: their part, queries, result, projection, gated, sum; in the
+        // feed-forward net: norm, 8 before the gate, 4 after it, result, gated, sum.
         4 * (n + m) * d + (6 + 16) * n * d
     }
 }

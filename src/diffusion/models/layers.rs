@@ -1,4 +1,4 @@
-//! The layers that networks are made of: weights with a shape, applied by [`crate::ops`].
+//! The layers of networks: weights with a shape, applied by [`crate::ops`].
 
 use candle_core::Tensor;
 
@@ -6,31 +6,43 @@ use crate::Result;
 use crate::ops::{self, Convolution, Layout, Moments};
 use crate::weights::Weights;
 
-/// Affine map of features; `weight` (out, in).
+/// A linear map of features with an optional bias; `weight` is (out, in).
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
 }
 
 impl Linear {
-    /// With `weight` and `bias`.
+    /// Loads `weight` and `bias`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(from: usize, to: usize, w: &Weights) -> Result<Self> {
         Ok(Linear { weight: w.matrix((to, from), "weight")?, bias: Some(w.get(to, "bias")?) })
     }
 
-    /// With `weight` alone.
+    /// Loads `weight` alone.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn no_bias(from: usize, to: usize, w: &Weights) -> Result<Self> {
         Ok(Linear { weight: w.matrix((to, from), "weight")?, bias: None })
     }
 
-    /// With the weight of a 1×1 convolution, (out, in, 1, 1), and `bias`.
+    /// Loads the weight of a 1×1 convolution, (out, in, 1, 1), and `bias`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn pointwise(from: usize, to: usize, w: &Weights) -> Result<Self> {
         let weight = w.matrix((to, from, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
         Ok(Linear { weight, bias: Some(w.get(to, "bias")?) })
     }
 
-    /// With the weight of a convolution of `channels` in windows of `side` that do not overlap, (out, channels, side, side),
-    /// without bias: a map of each window's numbers, channel by channel.
+    /// Loads the weight of a convolution without bias in windows of `side` that do not overlap, (out, channels, side, side).
+    /// The linear map takes the numbers of a window, channel by channel.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn windows(channels: usize, side: usize, to: usize, w: &Weights) -> Result<Self> {
         Ok(Linear { weight: w.matrix((to, channels, side, side), "weight")?.flatten_from(1)?, bias: None })
     }
@@ -40,17 +52,17 @@ impl Linear {
         self.forward_between(x, None, (Layout::Tokens, Layout::Tokens))
     }
 
-    /// (…, in) and `add` (…, out) → (…, out), their sum.
+    /// [`Linear::forward`] plus `add` (…, out).
     pub fn forward_add(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
         self.forward_between(x, Some(add), (Layout::Tokens, Layout::Tokens))
     }
 
-    /// The gradient of [`Linear::forward`]'s input from that of its result.
+    /// The VJP of [`Linear::forward`] with respect to its input.
     pub fn input_vjp(&self, dy: &Tensor) -> Result<Tensor> {
         Ok(ops::linear_vjp(&self.weight, dy)?)
     }
 
-    /// From one layout of features to another, see [`ops::linear_between`].
+    /// Maps from one layout of features to another, see [`ops::linear_between`].
     pub fn forward_between(&self, x: &Tensor, add: Option<&Tensor>, layouts: (Layout, Layout)) -> Result<Tensor> {
         Ok(ops::linear_between(x, &self.weight, self.bias.as_ref(), add, layouts)?)
     }
@@ -63,18 +75,24 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// `weight` (out, in, k, k); `padding`: zeros (above and left, below and right).
+    /// Loads `weight` (out, in, k, k) and `bias`. `padding` is the number of zeros (above and left, below and right).
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(from: usize, to: usize, k: usize, stride: usize, padding: (usize, usize), w: &Weights) -> Result<Self> {
         let (weight, bias) = (w.matrix((to, from, k, k), "weight")?, w.get(to, "bias")?);
         Ok(Conv2d { convolution: Convolution::new(&weight, Some(&bias), stride, padding)?, channels: to })
     }
 
-    /// 3×3, stride 1, padding 1.
+    /// A 3×3 convolution with stride 1 and padding 1.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn same3(from: usize, to: usize, w: &Weights) -> Result<Self> {
         Self::new(from, to, 3, 1, (1, 1), w)
     }
 
-    /// Channels of the result.
+    /// The number of channels of the result.
     pub fn channels(&self) -> usize {
         self.channels
     }
@@ -84,28 +102,28 @@ impl Conv2d {
         Ok(self.convolution.forward(x)?)
     }
 
-    /// (B, in, H, W) and `add`, (B, out) for each channel or (B, out, H', W') for each pixel → (B, out, H', W'), their sum.
+    /// [`Conv2d::forward`] plus `add`, which is (B, out) for each channel or (B, out, H', W') for each pixel.
     pub fn forward_add(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
         Ok(self.convolution.forward_add(x, add)?)
     }
 
-    /// The gradient of an input of (height, width) from that of the result.
+    /// The VJP with respect to an input of (height, width).
     pub fn input_vjp(&self, size: (usize, usize), dy: &Tensor) -> Result<Tensor> {
         Ok(self.convolution.input_vjp(size, dy, None)?)
     }
 
-    /// [`Conv2d::input_vjp`] plus `add`, in the input's shape.
+    /// [`Conv2d::input_vjp`] plus `add`, which has the shape of the input.
     pub fn input_vjp_add(&self, size: (usize, usize), dy: &Tensor, add: &Tensor) -> Result<Tensor> {
         Ok(self.convolution.input_vjp(size, dy, Some(add))?)
     }
 
-    /// [`Conv2d::forward`] of `x` at twice its size, each pixel four times.
+    /// [`Conv2d::forward`] of `x` after nearest-neighbour upsampling by 2.
     pub fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.convolution.forward_doubled(x)?)
     }
 }
 
-/// Group normalisation with an affine map, and SiLU after it where asked.
+/// Group normalisation with an affine map, optionally followed by SiLU.
 pub struct GroupNorm {
     weight: Tensor,
     bias: Tensor,
@@ -114,32 +132,35 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// Over (B, channels, H, W).
+    /// Loads the norm of (B, channels, H, W).
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(groups: usize, channels: usize, eps: f64, w: &Weights) -> Result<Self> {
         Ok(GroupNorm { weight: w.get(channels, "weight")?, bias: w.get(channels, "bias")?, groups, eps })
     }
 
-    /// Normalisation alone.
+    /// Normalises.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, false)?)
     }
 
-    /// Normalisation, then SiLU.
+    /// Normalises, then applies SiLU.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, true)?)
     }
 
-    /// The gradient of [`GroupNorm::forward_silu`]'s input from that of its result.
+    /// The VJP of [`GroupNorm::forward_silu`] with respect to its input.
     pub fn silu_vjp(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         Ok(ops::group_norm_vjp(x, self.groups, &self.weight, &self.bias, self.eps, true, dy)?)
     }
 
-    /// What the whole of a map, of which `x` is a part, is normalised by: to be joined with those of its other parts.
+    /// The moments of a part `x` of a feature map, to be joined with those of the other parts.
     pub fn moments(&self, x: &Tensor) -> Result<Moments> {
         Ok(Moments::of(x, self.groups)?)
     }
 
-    /// [`GroupNorm::forward_silu`] of a part of a map, by the moments of the whole.
+    /// [`GroupNorm::forward_silu`] of a part of a feature map, by the moments of the whole map.
     pub fn forward_silu_by(&self, x: &Tensor, moments: &Moments) -> Result<Tensor> {
         Ok(ops::group_norm_by(x, moments, &self.weight, &self.bias, self.eps, true)?)
     }
@@ -153,7 +174,10 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Over (…, d).
+    /// Loads the norm of (…, d).
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(d: usize, eps: f64, w: &Weights) -> Result<Self> {
         Ok(LayerNorm { weight: w.get(d, "weight")?, bias: w.get(d, "bias")?, eps })
     }
@@ -163,7 +187,7 @@ impl LayerNorm {
         Ok(ops::layer_norm(x, &self.weight, &self.bias, self.eps)?)
     }
 
-    /// The gradient of the input from that of the result.
+    /// The VJP with respect to the input.
     pub fn vjp(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         Ok(ops::layer_norm_vjp(x, &self.weight, &self.bias, self.eps, dy)?)
     }
@@ -179,7 +203,11 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// diffusers' names (`to_q`, `to_k`, `to_v` without bias, `to_out.0` with). `context` is the width of keys' source.
+    /// Loads the projections by diffusers' names (`to_q`, `to_k`, `to_v` without bias, `to_out.0` with). `context` is the width
+    /// of the sequence of keys and values.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(d: usize, context: usize, heads: usize, w: &Weights) -> Result<Self> {
         Ok(Attention {
             to_q: Linear::no_bias(d, d, &w.at("to_q"))?,
@@ -190,7 +218,10 @@ impl Attention {
         })
     }
 
-    /// The autoencoder's: one head, every projection with bias.
+    /// Loads the attention of the autoencoder: one head, every projection with bias.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn single_head(d: usize, w: &Weights) -> Result<Self> {
         Ok(Attention {
             to_q: Linear::new(d, d, &w.at("to_q"))?,
@@ -211,7 +242,7 @@ impl Attention {
         self.forward_between(x, context, Some(add), Layout::Tokens)
     }
 
-    /// Of all pixels to each other, plus the picture `add`: (B, d, H, W) → (B, d, H, W).
+    /// Attention of all pixels to each other, plus `add`: (B, d, H, W) → (B, d, H, W).
     pub fn forward_pixels(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
         let x = x.flatten_from(2)?;
         self.forward_between(&x, &x, Some(add), Layout::Channels)
@@ -225,7 +256,7 @@ impl Attention {
         Ok(ops::attention_weights(&q, &k, self.heads)?)
     }
 
-    /// [`Attention::forward_add`] by these weights: `context` (B, M, c), `add` (B, N, d) → (B, N, d).
+    /// [`Attention::forward_add`] with these attention weights: `context` (B, M, c), `add` (B, N, d) → (B, N, d).
     pub fn forward_by(&self, weights: &Tensor, context: &Tensor, add: &Tensor) -> Result<Tensor> {
         let v = self.to_v.forward(context)?;
         let (b, m, d) = v.dims3()?;
@@ -243,7 +274,7 @@ impl Attention {
     }
 }
 
-/// Numbers of the net's widest layer that are there at once for a gradient: 16 MiB in f32.
+/// Numbers of the widest layer that exist at once in the backward pass: 16 MiB in f32.
 const FEED: usize = 4 << 20;
 
 /// The transformer's feed-forward net with gated GELU: d → 2·4d → 4d → d.
@@ -253,7 +284,10 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    /// diffusers' names (`net.0.proj`, `net.2`).
+    /// Loads the net by diffusers' names (`net.0.proj`, `net.2`).
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(d: usize, w: &Weights) -> Result<Self> {
         Ok(FeedForward {
             proj: Linear::new(d, 8 * d, &w.at("net.0.proj"))?,
@@ -271,8 +305,8 @@ impl FeedForward {
         self.out.forward_add(&ops::geglu(&self.proj.forward(x)?)?, add)
     }
 
-    /// The gradient of `x` for x plus the net of its norm, from that of the result. Tokens know nothing of each other: some
-    /// are taken at a time, because the net is eight times as wide as they are.
+    /// The VJP of x + net(norm(x)). Tokens do not depend on each other, so some are processed at a time, because the net is
+    /// eight times as wide as a token.
     pub fn vjp_add(&self, norm: &LayerNorm, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let (b, n, d) = x.dims3()?;
         let (x, dy) = (x.reshape((b * n, d))?, dy.reshape((b * n, d))?);

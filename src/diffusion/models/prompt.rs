@@ -1,16 +1,16 @@
-//! Prompts: from the text that a user writes to chunks of weighted tokens; and what SDXL is told beside them.
+//! Prompts: from a user's text to chunks of weighted tokens, and the sizes on which SDXL is conditioned.
 //!
-//! Knows the weighting syntax, and how tokens are laid into chunks; in both it follows ComfyUI, so that one text means
-//! one picture. Knows no vocabulary and no network: tokens come from a tokenizer, and weights act on an encoder's output.
+//! The weighting syntax and the distribution of tokens to chunks are those of ComfyUI, so that the same text gives the same
+//! image. Tokens come from a tokenizer, and weights act on the output of the text encoder.
 
 use std::ops::Range;
 
-/// What a model is asked to draw, or not to draw.
+/// A prompt or negative prompt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prompt {
     /// The text, in the weighting syntax of [`parse`].
     pub text: String,
-    /// The text of SDXL's second encoder, which the pooled text comes from too; the first's where there is none.
+    /// The text for SDXL's second encoder and for the pooled text; by default the same text.
     pub text_2: Option<String>,
 }
 
@@ -30,37 +30,37 @@ impl From<&str> for Prompt {
     }
 }
 
-/// What SDXL is told of its picture's origin; widths before heights, in pixels.
+/// The sizes on which SDXL is conditioned, (width, height) in pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Size of the photograph that the picture is taken from; the picture's where there is none.
+    /// The original size of the image; by default its size.
     pub original: Option<(usize, usize)>,
-    /// Size that it is shown at; the picture's where there is none.
+    /// The target size; by default the size of the image.
     pub target: Option<(usize, usize)>,
-    /// Where the picture's left and upper side were cut.
+    /// The crop at the left and at the top.
     pub crop: (usize, usize),
 }
 
-/// What a pair of parentheses without a number weighs more than the text around it.
+/// The factor of a pair of parentheses without a number.
 const EMPHASIS: f64 = 1.1;
 
-/// A stretch of text of one weight.
+/// A segment of text with one weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Segment {
-    /// As it is tokenized: without the parentheses, and with `\(` and `\)` resolved.
+    /// The text without parentheses, and with `\(` and `\)` resolved.
     pub text: String,
-    /// 1 is neutral. May be infinite, where very many parentheses multiply.
+    /// The weight; 1 is neutral. It may be infinite if very many parentheses are nested.
     pub weight: f64,
 }
 
-/// Splits a prompt into its weighted stretches.
+/// Splits a prompt into weighted segments.
 ///
-/// `(text)` weighs 1.1 times the text around it, `(text:1.5)` exactly 1.5, whatever stands around it. `\(` and `\)` are
-/// parentheses as letters. What stands behind the colon is text if it is not a finite number.
+/// `(text)` has 1.1 times the weight of the text around it, `(text:1.5)` exactly 1.5. `\(` and `\)` are literal parentheses.
+/// If the part after the colon is not a finite number, it is text.
 ///
-/// A parenthesis without a partner is a letter. A `)` too many takes the meaning from the next `(`, which makes up for it;
-/// a text that ends in `)` while a `(` is open is closed by it, whichever it belongs to. All of this is ComfyUI's reading,
-/// here in linear time and without recursion.
+/// A parenthesis without a partner is literal. A surplus `)` makes the next `(` literal too. If a text ends in `)` while a
+/// `(` is open, it closes that one, whichever it belongs to. These are ComfyUI's rules, here in linear time and without
+/// recursion.
 pub fn parse(prompt: &str) -> Vec<Segment> {
     let (text, marks) = unescape(prompt);
     let matches = matches(&marks);
@@ -70,7 +70,7 @@ pub fn parse(prompt: &str) -> Vec<Segment> {
             segments.push(Segment { text: text[range].into(), weight });
         }
     };
-    // What is still to be read, the last first.
+    // The parts still to be read, the last first.
     let mut open = vec![Stretch { text: 0..text.len(), marks: 0..marks.len(), weight: 1.0 }];
     while let Some(Stretch { text: span, marks: inside, weight }) = open.pop() {
         let Some(first) = opening(&marks[inside.clone()]).map(|i| i + inside.start) else {
@@ -78,8 +78,8 @@ pub fn parse(prompt: &str) -> Vec<Segment> {
             continue;
         };
         add(span.start..marks[first].at, weight);
-        // The partner, or else the `)` that ends the stretch; what follows it is read next.
-        let ends = |last: usize| last > first && marks[last].kind == Kind::Close && marks[last].at + 1 == span.end;
+        // The partner, or else the `)` that ends the segment. The rest is read next.
+        let ends = |last: usize| last > first && marks[last].kind == MarkKind::Close && marks[last].at + 1 == span.end;
         let close = match matches[first] {
             Some(partner) if partner < inside.end => partner,
             _ => match inside.end.checked_sub(1).filter(|last| ends(*last)) {
@@ -103,11 +103,11 @@ struct Stretch {
     weight: f64,
 }
 
-/// What stands between two parentheses, with its weight.
+/// The text between two parentheses, with its weight.
 fn group(text: &str, marks: &[Mark], open: usize, close: usize, around: f64) -> Stretch {
     let (start, end) = (marks[open].at + 1, marks[close].at);
-    // Only the last mark can be a number's colon: no number has a parenthesis in it.
-    let colon = (open + 1..close).next_back().filter(|i| marks[*i].kind == Kind::Colon && marks[*i].at > start);
+    // Only the last mark can be the colon of a number, because numbers have no parentheses.
+    let colon = (open + 1..close).next_back().filter(|i| marks[*i].kind == MarkKind::Colon && marks[*i].at > start);
     let weighted = colon.and_then(|i| Some((i, text[marks[i].at + 1..end].trim().parse::<f64>().ok()?)));
     match weighted {
         Some((i, weight)) if weight.is_finite() => Stretch { text: start..marks[i].at, marks: open + 1..i, weight },
@@ -116,20 +116,20 @@ fn group(text: &str, marks: &[Mark], open: usize, close: usize, around: f64) -> 
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum MarkKind {
     Open,
     Close,
     Colon,
 }
 
-/// A character with a meaning, at a byte of the text.
+/// A character with a meaning, and its byte index.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: usize,
-    kind: Kind,
+    kind: MarkKind,
 }
 
-/// The text with its escapes resolved, and the marks that were not escaped.
+/// Resolves escapes. Returns the text and the marks that were not escaped.
 fn unescape(prompt: &str) -> (String, Vec<Mark>) {
     let mut text = String::with_capacity(prompt.len());
     let mut marks = Vec::new();
@@ -143,9 +143,9 @@ fn unescape(prompt: &str) -> (String, Vec<Mark>) {
                 }
                 None => None,
             },
-            '(' => Some(Kind::Open),
-            ')' => Some(Kind::Close),
-            ':' => Some(Kind::Colon),
+            '(' => Some(MarkKind::Open),
+            ')' => Some(MarkKind::Close),
+            ':' => Some(MarkKind::Colon),
             _ => None,
         };
         marks.extend(kind.map(|kind| Mark { at: text.len(), kind }));
@@ -160,32 +160,32 @@ fn matches(marks: &[Mark]) -> Vec<Option<usize>> {
     let mut open = Vec::new();
     for (i, mark) in marks.iter().enumerate() {
         match mark.kind {
-            Kind::Open => open.push(i),
-            Kind::Close => {
+            MarkKind::Open => open.push(i),
+            MarkKind::Close => {
                 if let Some(partner) = open.pop() {
                     partners[partner] = Some(i);
                 }
             }
-            Kind::Colon => {}
+            MarkKind::Colon => {}
         }
     }
     partners
 }
 
-/// The first `(` that opens something: one that makes up for a `)` too many does not.
+/// The first `(` that is not literal because of a surplus `)`.
 fn opening(marks: &[Mark]) -> Option<usize> {
     let mut too_many = 0;
     marks.iter().position(|mark| match mark.kind {
-        Kind::Open if too_many == 0 => true,
-        Kind::Open => {
+        MarkKind::Open if too_many == 0 => true,
+        MarkKind::Open => {
             too_many -= 1;
             false
         }
-        Kind::Close => {
+        MarkKind::Close => {
             too_many += 1;
             false
         }
-        Kind::Colon => false,
+        MarkKind::Colon => false,
     })
 }
 
@@ -198,15 +198,15 @@ pub struct Group {
     pub weight: f32,
 }
 
-/// What a chunk holds between begin and end of text: tokens and their weights.
+/// The tokens of a chunk between begin and end of text, with their weights.
 pub type Chunk = Vec<(u32, f32)>;
 
-/// Tokens of a group that is never divided, unless it is longer than a chunk.
+/// Groups of up to this many tokens are not split, unless they are longer than a chunk.
 const LARGEST_WHOLE: usize = 7;
 
-/// Lays groups into chunks of `room` tokens, at least one chunk. `room` is at least 1.
+/// Distributes groups to chunks of `room` tokens (at least 1). Returns at least one chunk.
 ///
-/// A group of up to seven tokens that does not fit begins the next chunk; a larger one is divided where the chunk ends.
+/// A group of up to seven tokens that does not fit starts the next chunk; a larger one is split at the end of the chunk.
 pub fn chunks(groups: &[Group], room: usize) -> Vec<Chunk> {
     let room = room.max(1);
     let mut done = Vec::new();

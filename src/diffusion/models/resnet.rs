@@ -1,14 +1,15 @@
-//! The residual block and the changes of resolution that U-Net and autoencoder share.
+//! The residual block, the last layers and the upsampling that U-Net and autoencoder share.
 
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::models::bands::{Map, Reach, Walk};
-use crate::models::checkpoint::{Block, recomputed};
+use crate::models::bands::{BandedPass, FeatureMap, ReceptiveField};
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
+use crate::models::remat::{Block, recomputed};
 use crate::weights::Weights;
 
-/// Two 3×3 convolutions with group norm and SiLU, an optional time embedding between them, and a shortcut.
+/// Two 3×3 convolutions with group norm and SiLU, an optional time embedding between them, and a shortcut (diffusers'
+/// `ResnetBlock2D`).
 pub struct ResnetBlock {
     norm1: GroupNorm,
     conv1: Conv2d,
@@ -19,7 +20,10 @@ pub struct ResnetBlock {
 }
 
 impl ResnetBlock {
-    /// `temb`: width of the time embedding, if the block takes one.
+    /// Builds the block. `temb` is the width of the time embedding, if the block has one.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new(from: usize, to: usize, temb: Option<usize>, groups: usize, eps: f64, w: &Weights) -> Result<Self> {
         Ok(ResnetBlock {
             norm1: GroupNorm::new(groups, from, eps, &w.at("norm1"))?,
@@ -33,7 +37,7 @@ impl ResnetBlock {
 
     /// `x` (B, from, H, W), `activated_temb` (B, d): the time embedding after SiLU → (B, to, H, W).
     pub fn forward(&self, x: &Tensor, activated_temb: Option<&Tensor>) -> Result<Tensor> {
-        // No name twice: what is shadowed would stay in memory.
+        // Reassigned, not shadowed: a shadowed tensor would stay in memory.
         let mut h = self.before_norm2(x, activated_temb)?;
         h = self.norm2.forward_silu(&h)?;
         match &self.shortcut {
@@ -50,7 +54,7 @@ impl ResnetBlock {
         }
     }
 
-    /// The gradient of `x` alone: of what lies between, only the second norm's input is computed again.
+    /// The VJP with respect to `x` alone. Of the activations, only the second norm's input is recomputed.
     fn input_vjp(&self, x: &Tensor, activated_temb: Option<&Tensor>, dy: &Tensor) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
         let mut d = self.conv2.input_vjp((h, w), dy)?;
@@ -63,31 +67,33 @@ impl ResnetBlock {
         }
     }
 
-    /// Layers of [`ResnetBlock::forward_bands`].
+    /// Number of layers of [`ResnetBlock::forward_bands`].
     pub(super) const LAYERS: usize = 2;
 
     /// [`ResnetBlock::forward`] without a time embedding, band by band.
-    pub(super) fn forward_bands(&self, x: Map, walk: &Walk) -> Result<Map> {
+    pub(super) fn forward_bands(&self, x: FeatureMap, pass: &BandedPass) -> Result<FeatureMap> {
         let (norm1, norm2) = (Some(&self.norm1), Some(&self.norm2));
         let [h, skip] = match &self.shortcut {
-            None => [walk.convolve(&self.conv1, Reach::Around, norm1, x.clone(), None)?, x],
-            // Both at once, so that the input, the larger one, can be let go of.
-            Some(shortcut) => walk.layer(Reach::Around, norm1, x, self.conv1.channels(), |x, activated, window| {
-                let skip = shortcut.forward(&window.inner(&x)?)?;
-                Ok([window.kept(self.conv1.forward(&activated)?)?, skip])
-            })?,
+            None => [pass.convolve(&self.conv1, ReceptiveField::Around, norm1, x.clone(), None)?, x],
+            // Both at once, so that the input, the larger one, can be freed.
+            Some(shortcut) => {
+                pass.layer(ReceptiveField::Around, norm1, x, self.conv1.channels(), |x, activated, window| {
+                    let skip = shortcut.forward(&window.inner(&x)?)?;
+                    Ok([window.kept(self.conv1.forward(&activated)?)?, skip])
+                })?
+            }
         };
-        walk.convolve(&self.conv2, Reach::Around, norm2, h, Some(skip))
+        pass.convolve(&self.conv2, ReceptiveField::Around, norm2, h, Some(skip))
     }
 }
 
-/// Inputs: a feature map, in one or in two parts of its channels; then the time embedding, if the block takes one.
+/// The inputs are a feature map, in one or two parts of its channels, and the time embedding, if the block has one.
 impl Block for ResnetBlock {
     fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
         let ((b, _, h, w), parts) = (inputs[0].dims4()?, self.parts(inputs.len()));
         let from = inputs[..parts].iter().map(|t| t.dim(1)).sum::<candle_core::Result<usize>>()?;
         let to = self.conv2.channels();
-        // Both norms' results and the first convolution's; the parts in one; what the shortcut gives.
+        // The results of both norms and of the first convolution; the joined parts; the result of the shortcut.
         let channels = from + 2 * to + if parts > 1 { from } else { 0 } + self.shortcut.as_ref().map_or(0, |_| to);
         Ok(b * channels * h * w)
     }
@@ -123,13 +129,13 @@ impl Block for ResnetBlock {
 }
 
 impl ResnetBlock {
-    /// How many of so many inputs are parts of the feature map.
+    /// How many of the inputs are parts of the feature map.
     fn parts(&self, inputs: usize) -> usize {
         inputs - usize::from(self.time_emb_proj.is_some())
     }
 }
 
-/// What a network ends with: group norm, SiLU, convolution.
+/// The last layers of a network: group norm, SiLU, convolution.
 pub(super) struct Head {
     pub norm: GroupNorm,
     pub conv: Conv2d,
@@ -150,7 +156,7 @@ impl Block for Head {
     }
 }
 
-/// `conv` of `x` resized to (h, w), nearest neighbour as PyTorch does it: source index ⌊i·in/out⌋.
+/// Resizes `x` to (h, w) by nearest neighbour, with PyTorch's source index ⌊i·in/out⌋, then applies `conv`.
 pub fn upsample(conv: &Conv2d, x: &Tensor, (h, w): (usize, usize)) -> Result<Tensor> {
     let (_, _, ih, iw) = x.dims4()?;
     if (h, w) == (2 * ih, 2 * iw) {

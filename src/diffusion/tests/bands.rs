@@ -9,18 +9,18 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::{assert_close, relative, shapes, tensors};
 use lsregen_diffusion::Error;
 use lsregen_diffusion::models::Blueprint;
-use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Precision};
 
 fn vae(dtype: DType) -> AutoencoderKl {
     let blueprint = Blueprint::open(&ModelFiles::Folder(shapes("xl")).into()).unwrap();
-    blueprint.load_vae(&Numbers::new(dtype, &Device::Cpu)).unwrap()
+    blueprint.load_vae(&Precision::new(dtype, &Device::Cpu)).unwrap()
 }
 
-fn bands(numbers: usize) -> Work<'static> {
-    Work { numbers, ..Work::default() }
+fn bands(numbers: usize) -> BandOptions<'static> {
+    BandOptions { elements: numbers, ..BandOptions::default() }
 }
 
 /// Pictures of shapes side by side on the right, and one colour on the left and at the top: no part is like another.
@@ -53,8 +53,8 @@ fn bands_leave_no_trace() {
     // 93 and 125 rows and columns of latent: no number of bands divides them.
     for (width, height) in [(1024, 768), (744, 1000)] {
         let picture = collage(&vae, width, height);
-        let z = vae.encode_with(&picture, &Work::WHOLE).unwrap();
-        let whole = vae.decode_with(&z, &Work::WHOLE).unwrap();
+        let z = vae.encode_with(&picture, &BandOptions::WHOLE).unwrap();
+        let whole = vae.decode_with(&z, &BandOptions::WHOLE).unwrap();
         for numbers in [1 << 22, 1 << 19, 70_000] {
             let what = format!("{width}×{height} by {numbers}");
             assert_close(&format!("encode {what}"), &vae.encode_with(&picture, &bands(numbers)).unwrap(), &z, 1e-5);
@@ -70,10 +70,10 @@ fn bands_leave_no_trace() {
 fn bands_of_one_row() {
     let vae = vae(DType::F32);
     let picture = collage(&vae, 88, 72);
-    let z = vae.encode_with(&picture, &Work::WHOLE).unwrap();
+    let z = vae.encode_with(&picture, &BandOptions::WHOLE).unwrap();
     assert_close("encode", &vae.encode_with(&picture, &bands(1)).unwrap(), &z, 1e-5);
     let two = Tensor::cat(&[&z, &z.flip(&[2]).unwrap()], 0).unwrap();
-    let whole = vae.decode_with(&two, &Work::WHOLE).unwrap();
+    let whole = vae.decode_with(&two, &BandOptions::WHOLE).unwrap();
     assert_close("decode", &vae.decode_with(&two, &bands(1)).unwrap(), &whole, 1e-5);
 }
 
@@ -83,19 +83,19 @@ fn gradients_flow_through_bands() {
     let mut noise = Generator::new(5);
     let z = Var::from_tensor(&noise.randn(&[1, 4, 6, 5], &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap()).unwrap();
     let direction = noise.randn(&[1, 3, 48, 40], &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-    let gradient = |work: &Work| {
+    let gradient = |work: &BandOptions| {
         let sum = (vae.decode_with(&z, work).unwrap() * &direction).unwrap().sum_all().unwrap();
         sum.backward().unwrap().get(&z).unwrap().clone()
     };
-    assert_close("gradient", &gradient(&bands(10_000)), &gradient(&Work::WHOLE), 1e-9);
+    assert_close("gradient", &gradient(&bands(10_000)), &gradient(&BandOptions::WHOLE), 1e-9);
     // The way down has its bands under autodiff.
     let picture = noise.randn(&[1, 3, 48, 40], &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
     let (picture, direction) = (Var::from_tensor(&picture).unwrap(), z.detach());
-    let gradient = |work: &Work| {
+    let gradient = |work: &BandOptions| {
         let sum = (vae.encode_with(&picture, work).unwrap() * &direction).unwrap().sum_all().unwrap();
         sum.backward().unwrap().get(&picture).unwrap().clone()
     };
-    assert_close("gradient of a picture", &gradient(&bands(10_000)), &gradient(&Work::WHOLE), 1e-9);
+    assert_close("gradient of a picture", &gradient(&bands(10_000)), &gradient(&BandOptions::WHOLE), 1e-9);
 }
 
 #[test]
@@ -110,9 +110,9 @@ fn layers_are_counted_and_can_be_stopped() {
         if done == of { Err(Error::Cancelled) } else { Ok(()) }
     };
     // What fits at once reports nothing.
-    vae.decode_with(&z, &Work { on_step: &on_step, ..Work::default() }).unwrap();
+    vae.decode_with(&z, &BandOptions { on_step: &on_step, ..BandOptions::default() }).unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), 0);
-    let result = vae.decode_with(&z, &Work { on_step: &on_step, numbers: 2000 });
+    let result = vae.decode_with(&z, &BandOptions { on_step: &on_step, elements: 2000 });
     assert!(matches!(result, Err(Error::Cancelled)));
     // 2 ends, 4 in the middle, 3 upsamplings, and 2 for each of 8 residual blocks.
     assert_eq!(last.load(Ordering::Relaxed), 25);

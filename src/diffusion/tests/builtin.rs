@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lsregen_diffusion::models::Blueprint;
-use lsregen_diffusion::models::clip_pair::ClipBlueprint;
+use lsregen_diffusion::models::clip::ClipBlueprint;
 use lsregen_diffusion::weights::{BUILTIN, BUILTIN_CLIP, ModelFiles};
 
 /// The tables hold what a model of these folders is made of.

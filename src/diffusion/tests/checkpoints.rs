@@ -13,8 +13,8 @@ use candle_core::{DType, Device, Tensor};
 use common::{keys, shapes};
 use lsregen_diffusion::models::config::AttentionType;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
-use lsregen_diffusion::models::{Blueprint, Family, Model, ModelSource, Place, Survey};
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::models::{Blueprint, Family, Model, ModelLocation, ModelSource, Survey};
+use lsregen_diffusion::weights::{ModelFiles, Precision};
 use serde_json::json;
 
 /// Name and shape of each tensor of a file in the original layout.
@@ -43,8 +43,8 @@ fn sparse(path: &Path, tensors: &[(String, Vec<usize>)]) -> PathBuf {
 
 fn source(path: &Path) -> ModelSource {
     let model = match path.is_dir() {
-        true => Place::Files(ModelFiles::Folder(path.into())),
-        false => Place::File(path.into()),
+        true => ModelLocation::Files(ModelFiles::Folder(path.into())),
+        false => ModelLocation::File(path.into()),
     };
     ModelSource { model, vae: None, gligen: None, prediction: None }
 }
@@ -79,10 +79,10 @@ fn files_in_the_original_layout_are_whole_models() {
     );
     assert_eq!((model.vae.0.scaling_factor, model.vae.0.force_upcast), (0.13025, true));
     assert!(model.force_zeros && model.unknown.is_empty());
-    let numbers = Numbers { device: Device::Cpu, compute: DType::F32, weights: None };
-    let gigabytes = |n: &Numbers| model.bytes(n) as f64 / 1e9;
+    let numbers = Precision { device: Device::Cpu, compute: DType::F32, weights: None };
+    let gigabytes = |n: &Precision| model.bytes(n) as f64 / 1e9;
     assert!((6.9..7.2).contains(&gigabytes(&numbers)), "{}", gigabytes(&numbers));
-    assert!((13.8..14.0).contains(&gigabytes(&Numbers::new(DType::F32, &Device::Cpu))));
+    assert!((13.8..14.0).contains(&gigabytes(&Precision::new(DType::F32, &Device::Cpu))));
 
     let gligen = sparse(&folder.path().join("c"), &original("gligen"));
     let both = ModelSource { gligen: Some(gligen.clone()), ..source(&sd1) };
@@ -110,7 +110,7 @@ fn what_is_no_model_is_named() {
         original(file).into_iter().filter(|(name, _)| !name.contains(part)).collect()
     };
     let cases: Vec<Case> = vec![
-        (original("gligen"), |_| {}, "model", &["GLIGEN's fusers alone", "`gligen`"]),
+        (original("gligen"), |_| {}, "model", &["only GLIGEN's fusers", "`gligen`"]),
         (
             original("sd1"),
             |t| t.retain(|(n, _)| !n.ends_with("input_blocks.1.0.in_layers.2.bias")),
@@ -146,9 +146,9 @@ fn what_is_no_model_is_named() {
         (&b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"[..], "git lfs pull"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"GGUF\x03\0\0\0", "GGUF"),
-        (b"", "empty file"),
+        (b"", "the file is empty"),
         (b"PK\x03\x04", "zip"),
-        (b"\x10\0\0\0\0\0\0\0{\"a\"", "not a whole safetensors file"),
+        (b"\x10\0\0\0\0\0\0\0{\"a\"", "incomplete or corrupt safetensors file"),
     ] {
         std::fs::write(&path, bytes).unwrap();
         let found = problems(&source(&path));
@@ -184,10 +184,10 @@ fn a_gated_configuration_without_fusers_is_a_known_trap() {
     tensors.retain(|name, _| !name.contains(".fuser."));
     candle_core::safetensors::save(&tensors, &path).unwrap();
     let found = problems(&source(folder.path()));
-    assert!(found[0].1.contains("promises GLIGEN's fusers") && found[0].1.contains("known fault"), "{found:?}");
+    assert!(found[0].1.contains("names GLIGEN's fusers") && found[0].1.contains("known mistake"), "{found:?}");
 }
 
-fn output(path: &Path, numbers: Numbers) -> Vec<f32> {
+fn output(path: &Path, numbers: Precision) -> Vec<f32> {
     let model = Model::new(Blueprint::open(&source(path)).unwrap(), numbers, true);
     let ramp = |shape: &[usize]| {
         let n: usize = shape.iter().product();
@@ -202,10 +202,10 @@ fn output(path: &Path, numbers: Numbers) -> Vec<f32> {
 fn shards_and_variants_give_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
     copy("xl", folder.path());
-    let wide = || Numbers::new(DType::F32, &Device::Cpu);
+    let wide = || Precision::new(DType::F32, &Device::Cpu);
     let expected = output(folder.path(), wide());
     // As the file has it, half included.
-    let kept = Numbers { device: Device::Cpu, compute: DType::F32, weights: None };
+    let kept = Precision { device: Device::Cpu, compute: DType::F32, weights: None };
     assert_eq!(output(folder.path(), kept), expected);
 
     let unet = folder.path().join("unet");
@@ -236,7 +236,7 @@ fn shards_and_variants_give_the_same_numbers() {
         problems(&source(folder.path())).remove(0).1
     };
     assert!(edit(json!(name(1))).contains("`conv_in.weight` is not in"));
-    assert!(edit(json!("../unet/x.safetensors")).contains("no name of a file beside it"));
+    assert!(edit(json!("../unet/x.safetensors")).contains("not the name of a file beside it"));
     std::fs::write(&index, "{").unwrap();
     assert!(problems(&source(folder.path()))[0].1.contains("weight_map"));
     // Without the index the fp16 variant is what there is.

@@ -16,14 +16,14 @@ use lsregen_diffusion::guidance::{
     BoundGuidance, ClipGoal, ClipGuidance, GuidanceSettings, GuidanceSpec, Metric, SamplingRun, StepContext,
     StyleGuidance,
 };
-use lsregen_diffusion::models::clip_pair::{Clip, ClipBlueprint, normalise};
-use lsregen_diffusion::models::clip_vision::ClipVisionModel;
+use lsregen_diffusion::models::clip::ClipVisionModel;
+use lsregen_diffusion::models::clip::{Clip, ClipBlueprint, normalise};
 use lsregen_diffusion::models::config::ClipConfig;
 use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::sampler::{Sampler, SamplerKind};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::{BUILTIN_CLIP, ModelFiles, Numbers, TensorMap, Weights};
+use lsregen_diffusion::weights::{BUILTIN_CLIP, ModelFiles, Precision, TensorMap, Weights};
 
 const TEXTS: [&str; 3] = ["a red circle and a blue star on sand", "", "white square "];
 
@@ -36,7 +36,7 @@ fn folder(name: &str) -> ModelFiles {
 fn clip(name: &str, dtype: DType) -> (Clip, HashMap<String, Tensor>) {
     let io = tensors(&format!("clip_vision/{name}.io.safetensors"));
     let io = io.into_iter().map(|(k, v)| (k, v.to_dtype(dtype).unwrap())).collect();
-    (Clip::open(&folder(name), &Numbers::new(dtype, &Device::Cpu)).unwrap(), io)
+    (Clip::open(&folder(name), &Precision::new(dtype, &Device::Cpu)).unwrap(), io)
 }
 
 /// The gradient with respect to the picture of what `f` makes of it.
@@ -178,8 +178,10 @@ fn the_published_names_are_known() {
             shapes.push((format!("{layer}.{name}.bias"), vec![to]));
         }
     }
-    let w =
-        Weights::new(TensorMap::declared("b32", shapes.into_iter().collect()), &Numbers::new(DType::F32, &Device::Cpu));
+    let w = Weights::new(
+        TensorMap::declared("b32", shapes.into_iter().collect()),
+        &Precision::new(DType::F32, &Device::Cpu),
+    );
     ClipVisionModel::new(&config, &w).unwrap();
     w.finish().unwrap();
 }
@@ -193,7 +195,7 @@ fn told(name: &str, change: impl FnOnce(&Path)) -> String {
     }
     change(copy.path());
     let files = ModelFiles::Folder(copy.path().into());
-    let error = ClipBlueprint::open(&files).and_then(|b| b.load(&Numbers::new(DType::F32, &Device::Cpu))).err();
+    let error = ClipBlueprint::open(&files).and_then(|b| b.load(&Precision::new(DType::F32, &Device::Cpu))).err();
     error.expect("an error").to_string()
 }
 
@@ -222,7 +224,7 @@ fn what_is_wrong_is_told_before_anything_is_loaded() {
         (told("plain", config("\"patch_size\": 8", "\"patch_size\": 0")), "patches of 0"),
         (told("plain", config("\"patch_size\": 8", "\"patch_size\": 4")), "patch_embedding.weight` has shape"),
         (told("plain", config("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5")), "layers.4.layer_norm1.weight"),
-        (told("plain", config("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 3")), "has no place for"),
+        (told("plain", config("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 3")), "does not use"),
         (told("plain", config("\"num_attention_heads\": 4", "\"num_attention_heads\": 5")), "into 5 heads"),
         (told("plain", config("\"projection_dim\": 24", "\"projection_dim\": 25")), "projection.weight` has shape"),
         (told("plain", config("quick_gelu", "swish")), "swish"),
@@ -257,7 +259,7 @@ fn files_are_those_that_are_read() {
 #[test]
 fn the_built_in_clip_equals_transformers() {
     let io = tensors("clip_vision/builtin.io.safetensors");
-    let clip = Clip::open(&BUILTIN_CLIP, &Numbers::new(DType::F32, &Device::Cpu)).unwrap();
+    let clip = Clip::open(&BUILTIN_CLIP, &Precision::new(DType::F32, &Device::Cpu)).unwrap();
     let text = clip.text_embeds(TEXTS[0]).unwrap();
     assert_close("text", &text, &io["texts"].narrow(0, 0, 1).unwrap(), 1e-4);
     assert_close("picture", &clip.image_embeds(&io["picture"]).unwrap(), &io["embeds"], 1e-4);
@@ -269,7 +271,7 @@ fn the_built_in_clip_equals_transformers() {
 /// The built-in gligen and CLIP in a dtype, and what the guidances by CLIP are for a run of 128×96 pixels; each with what
 /// the fixtures call it.
 fn guidances(dtype: DType, io: &HashMap<String, Tensor>) -> (Model, Vec<(&'static str, BoundGuidance)>) {
-    let numbers = Numbers::new(dtype, &Device::Cpu);
+    let numbers = Precision::new(dtype, &Device::Cpu);
     let blueprint = Blueprint::open(&ModelFiles::Folder(shapes("gligen")).into()).unwrap();
     let model = Model::new(blueprint, numbers.clone(), false);
     let clip = Arc::new(Clip::open(&BUILTIN_CLIP, &numbers).unwrap());
@@ -343,7 +345,7 @@ fn gradients_of_the_latent_equal_finite_differences() {
 #[test]
 fn a_layer_that_is_not_there_is_told() {
     let io = tensors("clip_vision/builtin.io.safetensors");
-    let clip = Clip::open(&BUILTIN_CLIP, &Numbers::new(DType::F32, &Device::Cpu)).unwrap();
+    let clip = Clip::open(&BUILTIN_CLIP, &Precision::new(DType::F32, &Device::Cpu)).unwrap();
     let error = clip.hidden_state(&io["picture"], clip.layers() + 1).unwrap_err().to_string();
     assert!(error.contains("has 4 layers, and layer 5 is asked for"), "{error}");
 }

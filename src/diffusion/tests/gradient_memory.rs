@@ -9,12 +9,12 @@ use std::sync::{Mutex, MutexGuard};
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::shapes;
-use lsregen_diffusion::models::attention_maps::{AttentionKind, AttentionPlace};
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
+use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer};
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::ops;
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Precision};
 
 /// Counts the bytes that are in use.
 struct Counting;
@@ -80,7 +80,7 @@ fn noise(shape: &[usize]) -> Tensor {
 
 fn built_in(name: &str, bytes: u64) -> Model {
     let blueprint = Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap();
-    Model::new(blueprint, Numbers::new(DType::F32, &Device::Cpu), false).with_gradient_memory(bytes)
+    Model::new(blueprint, Precision::new(DType::F32, &Device::Cpu), false).with_gradient_memory(bytes)
 }
 
 fn conditioning(name: &str, net: &UNet) -> Conditioning {
@@ -182,12 +182,12 @@ fn walks_end_where_all_is_seen() {
     let _alone = alone();
     let net = built_in("gligen", u64::MAX).unet().unwrap();
     let (c, z) = (conditioning("gligen", &net), noise(&[1, 4, 16, 16]));
-    let total = |wanted: &dyn Fn(&AttentionPlace) -> bool| {
+    let total = |wanted: &dyn Fn(&AttentionLayer) -> bool| {
         let (maps, used) = used(|| net.attention_maps(&z, 501.0, &c, AttentionKind::Cross, wanted).unwrap());
         assert!(!maps.is_empty());
         used.total as f64
     };
-    let places = net.attention_places();
+    let places = net.attention_layers();
     let (first, last) = (total(&|p| *p == places[0]), total(&|p| *p == places[places.len() - 1]));
     let (_, whole) = used(|| net.forward(&z, 501.0, &c).unwrap());
     println!("of {} bytes: {first} to the first map, {last} to the last", whole.total);

@@ -10,14 +10,14 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::{assert_close, fixture, shapes, tensors};
 use lsregen_diffusion::Result;
 use lsregen_diffusion::models::Blueprint;
-use lsregen_diffusion::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace, Part};
-use lsregen_diffusion::models::bands::Work;
+use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::config::{UNetConfig, VaeConfig};
 use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
+use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer, AttentionMap, UNetBlock};
 use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Numbers, Weights};
+use lsregen_diffusion::weights::{ModelFiles, Precision, Weights};
 
 /// Largest relative error beside torch, which computed in f64.
 const MAPS: f64 = 1e-4;
@@ -47,13 +47,13 @@ impl Case {
         Case { name, net, t, z, c, io }
     }
 
-    fn maps(&self, z: &Tensor, kind: AttentionKind, wanted: &dyn Fn(&AttentionPlace) -> bool) -> Vec<AttentionMap> {
+    fn maps(&self, z: &Tensor, kind: AttentionKind, wanted: &dyn Fn(&AttentionLayer) -> bool) -> Vec<AttentionMap> {
         self.net.attention_maps(z, self.t, &self.c, kind, wanted).unwrap()
     }
 }
 
-fn numbers(dtype: DType) -> Numbers {
-    Numbers::new(dtype, &Device::Cpu)
+fn numbers(dtype: DType) -> Precision {
+    Precision::new(dtype, &Device::Cpu)
 }
 
 fn built_in(name: &str) -> Blueprint {
@@ -126,7 +126,7 @@ const KINDS: [(AttentionKind, &str); 2] = [(AttentionKind::Cross, "cross"), (Att
 fn maps_and_their_gradients_equal_diffusers() {
     for name in ["gligen", "xl"] {
         let case = Case::new(name, DType::F32);
-        let places = case.net.attention_places();
+        let places = case.net.attention_layers();
         for (kind, word) in KINDS {
             let maps = case.maps(&case.z, kind, &|_| true);
             assert_eq!(maps.iter().map(|m| m.place).collect::<Vec<_>>(), places);
@@ -147,11 +147,11 @@ fn maps_and_their_gradients_equal_diffusers() {
 
 #[test]
 fn gradients_of_some_maps_equal_finite_differences() {
-    type Wanted = fn(&AttentionPlace) -> bool;
+    type Wanted = fn(&AttentionLayer) -> bool;
     let wanted: [(&str, Wanted); 3] = [
         ("all", |_| true),
-        ("the middle", |place| place.part == Part::Mid),
-        ("down and up", |place| matches!(place.part, Part::Down(_) | Part::Up(1))),
+        ("the middle", |place| place.unet_block == UNetBlock::Mid),
+        ("down and up", |place| matches!(place.unet_block, UNetBlock::Down(_) | UNetBlock::Up(1))),
     ];
     for name in ["gligen", "xl"] {
         let case = Case::new(name, DType::F64);
@@ -183,7 +183,7 @@ fn gradients_of_built_in_models_equal_torchs() {
     assert_close("decoder", &dz, &io["decoder.dz"], GRADIENTS);
     // Band by band the gradient is the same.
     for rows in [1, 3, 20] {
-        let work = Work { numbers: rows * 48 * 32, ..Work::default() };
+        let work = BandOptions { elements: rows * 48 * 32, ..BandOptions::default() };
         let dz = gradient(&io["decoder.z"], |z| waved(&vae.decode_with(z, &work).unwrap()));
         assert_close(&format!("decoder in bands of {rows}"), &dz, &io["decoder.dz"], GRADIENTS);
     }
@@ -245,19 +245,19 @@ fn gradients_of_a_decoder_computed_again_are_the_same() {
     let io = tensors("gradients.safetensors");
     for dtype in [DType::F32, DType::F64] {
         let z = io["decoder.z"].to_dtype(dtype).unwrap();
-        let of = |bytes, work: &Work| {
+        let of = |bytes, work: &BandOptions| {
             let vae = built_in("xl").load_vae(&numbers(dtype)).unwrap().with_gradient_memory(bytes);
             let value = vae.decode_with(Var::from_tensor(&z).unwrap().as_tensor(), work).unwrap().detach();
             (value, gradient(&z, |z| waved(&vae.decode_with(z, work).unwrap())))
         };
-        let (value, kept) = of(u64::MAX, &Work::WHOLE);
+        let (value, kept) = of(u64::MAX, &BandOptions::WHOLE);
         let mut layers = std::sync::atomic::AtomicUsize::new(0);
         let on_step = |_: usize, _: usize| {
             layers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             Ok(())
         };
         for (bytes, numbers) in [(0, usize::MAX), (0, 5000), (100_000, 5000)] {
-            let (same, again) = of(bytes, &Work { numbers, on_step: &on_step });
+            let (same, again) = of(bytes, &BandOptions { elements: numbers, on_step: &on_step });
             assert_close(&format!("{bytes} bytes in {numbers}"), &same, &value, AGAIN);
             assert_close(&format!("{bytes} bytes in {numbers}"), &again, &kept, AGAIN);
         }

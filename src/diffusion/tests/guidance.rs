@@ -19,13 +19,13 @@ use lsregen_diffusion::guidance::{
     LayoutGuidance, LowPass, Metric, SamplingRun, SegmentationGuidance, StepContext, Until, edges,
 };
 use lsregen_diffusion::layout::GroundedPhrase;
-use lsregen_diffusion::models::attention_maps::{AttentionKind, AttentionMap, AttentionPlace};
 use lsregen_diffusion::models::unet::{Added, Conditioning};
+use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Precision};
 
 /// Largest relative error of a value or a gradient beside torch.
 const TORCH: f64 = 1e-3;
@@ -36,7 +36,7 @@ static LARGE: LazyLock<Model> = LazyLock::new(|| load("xl"));
 
 fn load(name: &str) -> Model {
     let blueprint = Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap();
-    Model::new(blueprint, Numbers::new(DType::F32, &Device::Cpu), false)
+    Model::new(blueprint, Precision::new(DType::F32, &Device::Cpu), false)
 }
 
 fn scalar(x: &Tensor) -> f64 {
@@ -332,15 +332,15 @@ impl Denoiser for Seen<'_> {
         self.1.lock().unwrap().push(z.clone());
         self.0.predict(z, t)
     }
-    fn attention_places(&self) -> Vec<AttentionPlace> {
-        self.0.attention_places()
+    fn attention_layers(&self) -> Vec<AttentionLayer> {
+        self.0.attention_layers()
     }
     fn attention_maps(
         &self,
         z: &Tensor,
         t: f64,
         kind: AttentionKind,
-        places: &[AttentionPlace],
+        places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
         self.0.attention_maps(z, t, kind, places)
     }

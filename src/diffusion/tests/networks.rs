@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, keys, shapes, tensors};
 use lsregen_diffusion::models::clip::ClipTextModel;
+use lsregen_diffusion::models::clip::ClipTokenizer;
 use lsregen_diffusion::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use lsregen_diffusion::models::gligen::Grounding;
-use lsregen_diffusion::models::tokenizer::ClipTokenizer;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::weights::{ModelFiles, Numbers, TensorMap, Weights};
+use lsregen_diffusion::weights::{ModelFiles, Precision, TensorMap, Weights};
 
 /// Largest relative error of a network in f32.
 const NETWORK: f64 = 1e-4;
@@ -23,8 +23,8 @@ fn config(name: &str) -> Vec<u8> {
     std::fs::read(fixture(&format!("networks/{name}.json"))).unwrap()
 }
 
-fn f32s() -> Numbers {
-    Numbers::new(DType::F32, &Device::Cpu)
+fn f32s() -> Precision {
+    Precision::new(DType::F32, &Device::Cpu)
 }
 
 /// A built-in model, read from its folder.
@@ -35,7 +35,7 @@ fn built_in(name: &str) -> Model {
 
 fn weights(name: &str, dtype: DType) -> Weights {
     let files = ModelFiles::Folder(fixture("networks"));
-    Weights::open(&files, &format!("{name}.safetensors"), &Numbers::new(dtype, &Device::Cpu)).unwrap()
+    Weights::open(&files, &format!("{name}.safetensors"), &Precision::new(dtype, &Device::Cpu)).unwrap()
 }
 
 fn unet(name: &str, dtype: DType) -> UNet {

@@ -15,7 +15,7 @@ use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Family, Model};
 use lsregen_diffusion::pipeline::{SamplingSettings, sample};
 use lsregen_diffusion::sampler::{SamplerKind, Step};
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Precision};
 use serde::Deserialize;
 
 /// Largest relative error of an encoder in f32.
@@ -48,7 +48,7 @@ struct Case {
 
 fn load(name: &str) -> Model {
     let blueprint = Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap();
-    Model::new(blueprint, Numbers::new(DType::F32, &Device::Cpu), false)
+    Model::new(blueprint, Precision::new(DType::F32, &Device::Cpu), false)
 }
 
 fn assert_parsed(text: &str, expected: &[(String, f64)]) {
@@ -288,7 +288,7 @@ fn a_run_with_long_weighted_prompts_and_sizes_equals_the_pipeline() {
 
 #[test]
 fn the_tokens_of_each_chunk_equal_the_reference() {
-    use lsregen_diffusion::models::tokenizer::ClipTokenizer;
+    use lsregen_diffusion::models::clip::ClipTokenizer;
     assert_eq!((SMALL.info.family, LARGE.info.family), (Family::Gligen, Family::Sdxl));
     for case in &FIXTURE.cases {
         let files = ModelFiles::Folder(shapes(&case.model));

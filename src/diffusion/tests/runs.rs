@@ -21,7 +21,7 @@ use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::pipeline::{InversionMode, SamplingSettings, gligen, invert, sample};
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
-use lsregen_diffusion::weights::{ModelFiles, Numbers, Weights};
+use lsregen_diffusion::weights::{ModelFiles, Precision, Weights};
 
 /// Largest relative error of the latents after a whole run in f32.
 const RUN: f64 = 1e-3;
@@ -32,7 +32,7 @@ static REFERENCE: LazyLock<HashMap<String, Tensor>> = LazyLock::new(|| tensors("
 
 fn load(name: &str) -> Model {
     let blueprint = Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap();
-    Model::new(blueprint, Numbers::new(DType::F32, &Device::Cpu), false)
+    Model::new(blueprint, Precision::new(DType::F32, &Device::Cpu), false)
 }
 
 /// Everything computed in half precision, by the forms that a GPU takes: no operation meets two dtypes, and what comes out
@@ -41,7 +41,7 @@ fn load(name: &str) -> Model {
 fn networks_in_half_precision_give_nearly_the_same() {
     let half = |name: &str| {
         let blueprint = Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap();
-        Model::new(blueprint, Numbers::new(DType::F16, &Device::Cpu), true)
+        Model::new(blueprint, Precision::new(DType::F16, &Device::Cpu), true)
     };
     let (small, large) = (half("gligen"), half("xl"));
     let few = |cfg, side| SamplingSettings { steps: 4, width: side, height: side, ..settings(cfg) };
@@ -131,7 +131,7 @@ fn the_whole_of_lsregen_equals_the_reference() {
 #[test]
 fn a_run_of_a_fresh_network_equals_the_reference() {
     let files = ModelFiles::Folder(fixture("networks"));
-    let weights = Weights::open(&files, "unet_xl.safetensors", &Numbers::new(DType::F32, &Device::Cpu)).unwrap();
+    let weights = Weights::open(&files, "unet_xl.safetensors", &Precision::new(DType::F32, &Device::Cpu)).unwrap();
     let config = UNetConfig::parse(&std::fs::read(fixture("networks/unet_xl.json")).unwrap(), "unet_xl").unwrap();
     let net = Arc::new(UNet::new(config, &weights).unwrap());
     let io = tensors("networks/unet_xl.io.safetensors");

@@ -19,7 +19,7 @@ use lsregen_diffusion::guidance::{
 };
 use lsregen_diffusion::image::{decode, load as load_image};
 use lsregen_diffusion::layout::GroundedPhrase;
-use lsregen_diffusion::models::clip_pair::Clip;
+use lsregen_diffusion::models::clip::Clip;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::noise::Generator;
@@ -29,7 +29,7 @@ use lsregen_diffusion::pipeline::{
 };
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::{ModelFiles, Numbers};
+use lsregen_diffusion::weights::{ModelFiles, Precision};
 use lsregen_diffusion::{Result, inversion};
 
 static XL: LazyLock<Model> = LazyLock::new(|| {
@@ -37,8 +37,8 @@ static XL: LazyLock<Model> = LazyLock::new(|| {
     Model::new(blueprint, numbers_of(), false)
 });
 
-fn numbers_of() -> Numbers {
-    Numbers::new(DType::F32, &Device::Cpu)
+fn numbers_of() -> Precision {
+    Precision::new(DType::F32, &Device::Cpu)
 }
 
 const PROMPT: &str = "a red circle and a blue square on sand";
@@ -102,8 +102,10 @@ fn look() -> Arc<Look> {
     Arc::new(Look::new(Arc::new(network), Some("colours"), Some((32, 32)), Normalisation::default()).unwrap())
 }
 
-/// Every guide by the name of its extractor, what it looks at, and its distance on small numbers.
-fn specs() -> Vec<(&'static str, &'static str, Option<f64>, Box<dyn GuidanceSpec>)> {
+/// A guidance spec, with the name of its extractor, its feature space, and its distance on small numbers.
+type ExpectedSpec = (&'static str, &'static str, Option<f64>, Box<dyn GuidanceSpec>);
+
+fn specs() -> Vec<ExpectedSpec> {
     let clip = Arc::new(Clip::open(&ModelFiles::Folder(shapes("clip")), &numbers_of()).unwrap());
     let (picture, settings, metric) = (halves(SIDE), settings(), Metric::L1);
     let z0 = Tensor::zeros((1, 4, 8, 8), DType::F32, &Device::Cpu).unwrap();

@@ -1,7 +1,7 @@
-//! The engine alone: what it costs a node to check, to plan, to run and to find known, on nodes that do nothing.
+//! The cost of the engine for each node, with nodes that do nothing: to check, plan and run it, and to find it cached.
 //!
-//! `cargo bench -p lsregen-engine --bench engine`; the throughput is in nodes. Growth is linear where 100,000 nodes have
-//! the throughput of 10,000, as far as the processor's caches allow.
+//! `cargo bench -p lsregen-engine --bench engine`; the throughput is in nodes. The cost is linear if 100,000 nodes have the
+//! throughput of 10,000, except for the effect of the processor's caches.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ impl Node for Work {
     }
 }
 
-/// What the run is for.
+/// The output node.
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Sink {}
 
@@ -63,10 +63,10 @@ impl Node for Sink {
     }
 }
 
-/// Which nodes, all below `id`, the node `id` takes something from.
+/// The nodes to which the node `id` is linked. Their ids are lower.
 type Producers = Box<dyn FnMut(usize) -> Vec<usize>>;
 
-/// `nodes` nodes; and a sink for what no one else takes.
+/// A graph of `nodes` nodes, and a sink for the outputs that no other node reads.
 fn graph(nodes: usize, mut producers: Producers) -> Arc<Graph> {
     let node = |name: String, node_type, node, producers: &[usize]| GraphNode {
         name: name.into(),
@@ -89,7 +89,7 @@ fn graph(nodes: usize, mut producers: Producers) -> Arc<Graph> {
     Arc::new(Graph::assemble(Source::new("bench", ""), list).unwrap_or_else(|_| unreachable!("links lead back")))
 }
 
-/// The same as a workflow file.
+/// The same graph as a workflow file.
 fn text(nodes: usize, mut producers: Producers) -> String {
     let mut taken = vec![false; nodes];
     let links = |producers: &[usize]| producers.iter().map(|id| format!("n{id}")).collect::<Vec<_>>().join(", ");
@@ -141,7 +141,7 @@ fn engine(c: &mut Criterion) {
     };
     let registry = Registry::new(&[NodeType::of::<Work>(), NodeType::of::<Sink>()]);
     for (name, producers) in [("chain", chain as fn() -> Producers), ("fan", fan), ("random", random)] {
-        // A file of at most 1 MiB holds no more.
+        // A file of at most 1 MiB cannot have more.
         for nodes in [1_000, 10_000] {
             let source = Source::new("bench.yaml", text(nodes, producers()));
             let mut group = c.benchmark_group(name);

@@ -1,36 +1,36 @@
-//! Results in memory, the least recently used dropped first.
+//! Results in memory, with a limit in bytes. The least recently used result is dropped first.
 //!
-//! Knows keys and sizes. Knows no graph; what is put in here is a result that may be used again, never an error.
+//! Knows keys and sizes, but no graph. Stores only results, never errors.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::key::Key;
-use crate::value::EdgeValue;
+use crate::node::EdgeValue;
 
-/// What an entry costs beside its values, in bytes: so that results without values are bounded too.
-const ENTRY_BYTES: usize = 256;
+/// How many bytes a result counts in addition to its values, so that results without values are limited too.
+const RESULT_BYTES: usize = 256;
 
-/// How many bytes ought to be freed now, if the machine runs short.
+/// Returns how many bytes should be freed, if the machine runs out of memory.
 pub type Pressure = Arc<dyn Fn() -> Option<usize> + Send + Sync>;
 
-/// Results smaller than this do not ask for the pressure.
-const NOTABLE_BYTES: usize = 1 << 20;
+/// The pressure is asked only for results of at least this size.
+const LARGE_BYTES: usize = 1 << 20;
 
-/// The outputs of nodes by memo key, bounded in bytes.
+/// The outputs of nodes in memory, by memo key, with a limit in bytes.
 pub struct MemoryStore {
     limit: usize,
     pressure: Option<Pressure>,
-    entries: Mutex<CachedResults>,
+    results: Mutex<CachedResults>,
 }
 
 #[derive(Default)]
 struct CachedResults {
     by_key: HashMap<Key, CachedResult>,
-    /// Time of last use → key; the first is dropped first.
+    /// The key of each result by its last use. The first one is dropped first.
     by_use: BTreeMap<u64, Key>,
-    /// A clock that ticks at each use.
+    /// Counts uses.
     now: u64,
     bytes: usize,
 }
@@ -42,58 +42,57 @@ struct CachedResult {
 }
 
 impl MemoryStore {
-    /// Keeps at most `limit` bytes, as [`Payload::bytes`](crate::Payload::bytes) counts them.
+    /// A store of at most `limit` bytes, as [`Payload::bytes`](crate::Payload::bytes) counts them.
     pub fn new(limit: usize) -> MemoryStore {
-        MemoryStore { limit, pressure: None, entries: Mutex::default() }
+        MemoryStore { limit, pressure: None, results: Mutex::default() }
     }
 
-    /// Keeps at most `limit` bytes, and less where `pressure`, asked whenever a result of a notable size comes, says
-    /// that some should be freed.
+    /// A store of at most `limit` bytes. Whenever a large result is stored, `pressure` is asked how many bytes to free.
     pub fn with_pressure(limit: usize, pressure: Pressure) -> MemoryStore {
         MemoryStore { pressure: Some(pressure), ..MemoryStore::new(limit) }
     }
 
-    /// The outputs of the node of that key, in the order of its output sockets. Counts as a use.
+    /// Returns the outputs with this key, in the order of the output sockets. Counts as a use.
     pub fn get(&self, key: &Key) -> Option<Arc<[EdgeValue]>> {
-        self.with(|entries| entries.touch(key))
+        self.with(|results| results.touch(key))
     }
 
-    /// Keeps a result, if it is not larger than the whole store, and drops others for it.
+    /// Stores a result, unless it is larger than the whole store, and drops others to make room.
     pub fn put(&self, key: Key, outputs: Arc<[EdgeValue]>) {
-        let bytes = outputs.iter().fold(ENTRY_BYTES, |sum, value| sum.saturating_add(value.bytes()));
+        let bytes = outputs.iter().fold(RESULT_BYTES, |sum, value| sum.saturating_add(value.bytes()));
         if bytes > self.limit {
             return;
         }
-        let pressure = self.pressure.as_ref().filter(|_| bytes >= NOTABLE_BYTES);
-        let wanted = pressure.and_then(|pressure| pressure()).unwrap_or(0);
-        // Dropped outside the lock: to free a model takes its time.
-        let dropped = self.with(|entries| {
-            let mut dropped = Vec::from_iter(entries.remove(&key));
-            let room = (self.limit - bytes).min(entries.bytes.saturating_sub(wanted));
-            while entries.bytes > room {
-                let Some((_, oldest)) = entries.by_use.first_key_value() else { break };
+        let pressure = self.pressure.as_ref().filter(|_| bytes >= LARGE_BYTES);
+        let to_free = pressure.and_then(|pressure| pressure()).unwrap_or(0);
+        // Dropped outside the lock: freeing a model takes time.
+        let dropped = self.with(|results| {
+            let mut dropped = Vec::from_iter(results.remove(&key));
+            let room = (self.limit - bytes).min(results.bytes.saturating_sub(to_free));
+            while results.bytes > room {
+                let Some((_, oldest)) = results.by_use.first_key_value() else { break };
                 let oldest = *oldest;
-                dropped.extend(entries.remove(&oldest));
+                dropped.extend(results.remove(&oldest));
             }
-            entries.insert(key, outputs, bytes);
+            results.insert(key, outputs, bytes);
             dropped
         });
         drop(dropped);
     }
 
-    /// Drops a result that no one will ask for again.
-    pub fn forget(&self, key: &Key) {
-        // Dropped outside the lock: to free a model takes its time.
-        drop(self.with(|entries| entries.remove(key)));
+    /// Drops a result.
+    pub fn remove(&self, key: &Key) {
+        // Dropped outside the lock: freeing a model takes time.
+        drop(self.with(|results| results.remove(key)));
     }
 
-    /// Bytes kept now.
+    /// The size of all results, in bytes.
     pub fn bytes(&self) -> usize {
-        self.with(|entries| entries.bytes)
+        self.with(|results| results.bytes)
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut CachedResults) -> T) -> T {
-        work(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.results.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -105,10 +104,10 @@ impl CachedResults {
 
     fn touch(&mut self, key: &Key) -> Option<Arc<[EdgeValue]>> {
         let now = self.tick();
-        let entry = self.by_key.get_mut(key)?;
-        self.by_use.remove(&mem::replace(&mut entry.used, now));
+        let result = self.by_key.get_mut(key)?;
+        self.by_use.remove(&mem::replace(&mut result.used, now));
         self.by_use.insert(now, *key);
-        Some(entry.outputs.clone())
+        Some(result.outputs.clone())
     }
 
     fn insert(&mut self, key: Key, outputs: Arc<[EdgeValue]>, bytes: usize) {
@@ -119,10 +118,10 @@ impl CachedResults {
     }
 
     fn remove(&mut self, key: &Key) -> Option<Arc<[EdgeValue]>> {
-        let entry = self.by_key.remove(key)?;
-        self.by_use.remove(&entry.used);
-        self.bytes -= entry.bytes;
-        Some(entry.outputs)
+        let result = self.by_key.remove(key)?;
+        self.by_use.remove(&result.used);
+        self.bytes -= result.bytes;
+        Some(result.outputs)
     }
 }
 
@@ -132,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::key::Material;
-    use crate::value::Payload;
+    use crate::node::Payload;
 
     struct Block(usize);
 
@@ -162,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_goes_first() {
-        let store = MemoryStore::new(3 * (1000 + ENTRY_BYTES));
+    fn the_least_recently_used_is_dropped_first() {
+        let store = MemoryStore::new(3 * (1000 + RESULT_BYTES));
         for name in ["a", "b", "c"] {
             store.put(key(name), block(1000));
         }
@@ -174,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_is_kept_in_bytes() {
+    fn the_limit_counts_bytes() {
         let limit = 10_000;
         let store = MemoryStore::new(limit);
         for i in 0..200 {
             store.put(key(&i.to_string()), block(i * 37 % 4000));
             assert!(store.bytes() <= limit, "{} bytes", store.bytes());
         }
-        // What takes the place of several: they go, and no more than they.
+        // A result that takes the room of two: only these two are dropped.
         let store = MemoryStore::new(limit);
         for name in ["a", "b", "c", "d"] {
             store.put(key(name), block(2000));
@@ -189,11 +188,11 @@ mod tests {
         store.put(key("e"), block(4000));
         let kept = ["a", "b", "c", "d", "e"].map(|name| store.get(&key(name)).is_some());
         assert_eq!(kept, [false, false, true, true, true]);
-        assert_eq!(store.bytes(), 2 * 2000 + 4000 + 3 * ENTRY_BYTES);
+        assert_eq!(store.bytes(), 2 * 2000 + 4000 + 3 * RESULT_BYTES);
     }
 
     #[test]
-    fn what_is_too_large_is_not_kept_and_displaces_nothing() {
+    fn a_result_that_is_too_large_is_not_stored_and_displaces_nothing() {
         let store = MemoryStore::new(1000);
         store.put(key("small"), block(10));
         store.put(key("large"), block(1000));
@@ -204,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_makes_room() {
+    fn removing_makes_room() {
         let store = MemoryStore::new(10_000);
         store.put(key("a"), block(100));
         store.put(key("b"), block(200));
-        store.forget(&key("a"));
-        store.forget(&key("never put"));
+        store.remove(&key("a"));
+        store.remove(&key("never put"));
         assert!(store.get(&key("a")).is_none() && store.get(&key("b")).is_some());
-        assert_eq!(store.bytes(), 200 + ENTRY_BYTES);
+        assert_eq!(store.bytes(), 200 + RESULT_BYTES);
     }
 
     #[test]
@@ -219,12 +218,12 @@ mod tests {
         let store = MemoryStore::new(10_000);
         store.put(key("a"), block(100));
         store.put(key("a"), block(200));
-        assert_eq!(store.bytes(), 200 + ENTRY_BYTES);
+        assert_eq!(store.bytes(), 200 + RESULT_BYTES);
         assert_eq!(store.get(&key("a")).unwrap()[0].bytes(), 200);
     }
 
     #[test]
-    fn under_pressure_the_least_recently_used_goes_until_enough_is_free() {
+    fn under_pressure_the_least_recently_used_are_dropped_until_enough_is_free() {
         let (asked, wanted) = (Arc::new(AtomicUsize::new(0)), 1_500_000);
         let pressure = {
             let asked = asked.clone();
@@ -232,19 +231,19 @@ mod tests {
         };
         let store = MemoryStore::with_pressure(usize::MAX, Arc::new(pressure));
         for name in ["a", "b", "c"] {
-            store.put(key(name), block(NOTABLE_BYTES));
+            store.put(key(name), block(LARGE_BYTES));
         }
         store.put(key("small"), block(10));
         assert_eq!(asked.load(Ordering::Relaxed), 3, "small results do not ask");
         store.get(&key("a"));
-        store.put(key("d"), block(NOTABLE_BYTES));
+        store.put(key("d"), block(LARGE_BYTES));
         let kept = ["a", "b", "c", "small", "d"].map(|name| store.get(&key(name)).is_some());
         assert_eq!(kept, [true, false, false, true, true]);
     }
 
     #[test]
-    fn results_without_values_are_bounded_too() {
-        let store = MemoryStore::new(10 * ENTRY_BYTES);
+    fn results_without_values_are_limited_too() {
+        let store = MemoryStore::new(10 * RESULT_BYTES);
         for i in 0..100 {
             store.put(key(&i.to_string()), [].into());
         }

@@ -1,46 +1,47 @@
-//! Where results are kept for the next run.
+//! Caches: results in memory and on disk, and the digests of files.
 
 mod disk;
+mod files;
 mod memory;
 
 use std::sync::Arc;
 
-pub(crate) use disk::sealed;
-pub use disk::{Blob, CacheFolder, CacheStatus, Damaged, DiskStore, Manifest, SweepReport, TypeUsage, Warn};
-pub use memory::{MemoryStore, Pressure};
+pub use self::disk::{Blob, CacheFolder, CacheStatus, Damaged, DiskStore, Manifest, SweepReport, TypeUsage, Warn};
+pub use self::files::{FileDigests, FileError, FileState};
+pub(crate) use self::files::{SETTLED, Stamp};
+pub use self::memory::{MemoryStore, Pressure};
 
 use crate::key::{Key, Material};
-use crate::socket::SocketSpec;
-use crate::value::EdgeValue;
+use crate::node::{EdgeValue, SocketSpec};
 
-/// The outputs of nodes by memo key.
+/// The outputs of nodes, by memo key.
 pub struct Store {
     memory: MemoryStore,
     disk: Option<DiskStore>,
 }
 
 impl Store {
-    /// Results in memory, and on disk where they are to outlive the process.
+    /// A store in memory, and on disk if results are to outlive the process.
     pub fn new(memory: MemoryStore, disk: Option<DiskStore>) -> Store {
         Store { memory, disk }
     }
 
-    /// Results that live as long as the process: at most `limit` bytes of them.
+    /// A store in memory only, of at most `limit` bytes.
     pub fn in_memory(limit: usize) -> Store {
         Store::new(MemoryStore::new(limit), None)
     }
 
-    /// What is kept in memory.
+    /// The part in memory.
     pub fn memory(&self) -> &MemoryStore {
         &self.memory
     }
 
-    /// What is kept on disk.
+    /// The part on disk.
     pub fn disk(&self) -> Option<&DiskStore> {
         self.disk.as_ref()
     }
 
-    /// The outputs of the node of that key, in the order of its output sockets. Counts as a use.
+    /// Returns the outputs with this key, in the order of the output sockets. Counts as a use.
     pub fn get(&self, key: &Key, sockets: &[SocketSpec]) -> Option<Arc<[EdgeValue]>> {
         self.memory.get(key).or_else(|| {
             let outputs = self.disk.as_ref()?.get(key, sockets)?;
@@ -49,7 +50,7 @@ impl Store {
         })
     }
 
-    /// Keeps a result. `material` is what the key was made of; `sockets` are the node type's outputs.
+    /// Stores a result. `material` is the material of the key; `sockets` are the outputs of the node type.
     pub fn put(&self, key: Key, material: &Material, sockets: &[SocketSpec], outputs: &Arc<[EdgeValue]>) {
         self.memory.put(key, outputs.clone());
         if let Some(disk) = &self.disk {
@@ -57,7 +58,7 @@ impl Store {
         }
     }
 
-    /// Removes what is over the disk's limit. Done too when the store is dropped.
+    /// Removes results until the disk is within its limit. Dropping the store does the same.
     pub fn close(&self) {
         if let Some(disk) = &self.disk {
             disk.close();

@@ -1,12 +1,12 @@
-//! CUDA's libraries, loaded when they are first called, so that the program starts where there are none.
+//! Loads CUDA's libraries on their first call, so that the program also starts without them.
 //!
-//! candle links CUDA's libraries as shared ones, and the system would not start a program that lacks one. This module
-//! defines every function which candle's crates import from them: each jumps through a slot, which leads to
-//! [`resolve`] first and to the library's own function ever after. As the linker finds all of them here, no library of
-//! CUDA's is left among those that the program needs to start. The names are in `symbols.s`, made by
+//! candle links CUDA's shared libraries, and the system does not start a program without its libraries. This module defines
+//! every function that candle's crates import from them. Each jumps through a slot, which points to [`resolve`] first and
+//! to the library's function afterwards. Since the linker finds all functions here, the program no longer needs CUDA's
+//! libraries to start. The names are in `symbols.s`, made by
 //! `tools/cuda/symbols.sh`.
 //!
-//! Where a library is missing its functions return its error code. [`super::devices`] is asked before they are called.
+//! The functions of a missing library return an error code. [`super::devices`] is called before them.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::OnceLock;
@@ -17,17 +17,17 @@ std::arch::global_asm!(include_str!("x86_64.s"), include_str!("symbols.s"), reso
 #[cfg(target_arch = "aarch64")]
 std::arch::global_asm!(include_str!("aarch64.s"), include_str!("symbols.s"), resolve = sym resolve);
 
-/// A shared library of CUDA's.
+/// A shared library of CUDA.
 pub(super) struct Library {
-    /// Its file.
+    /// Its file name.
     pub(super) file: &'static str,
-    /// Whether this build is of no use without it.
+    /// Whether this build requires it.
     pub(super) needed: bool,
-    /// What its functions return where it is missing.
+    /// Returns the error code of its functions if it is missing.
     missing: extern "C" fn() -> isize,
 }
 
-/// The driver's place in [`LIBRARIES`].
+/// The index of the driver in [`LIBRARIES`].
 pub(super) const DRIVER: usize = 0;
 
 macro_rules! of_toolkit {
@@ -49,7 +49,7 @@ macro_rules! returning {
     }};
 }
 
-/// By the numbers that `symbols.s` has. Without the feature `cudnn` nothing calls cuDNN, and it is not asked for.
+/// In the order of the numbers in `symbols.s`. Without the feature `cudnn` nothing calls cuDNN.
 pub(super) const LIBRARIES: &[Library] = &[
     // CUDA_ERROR_STUB_LIBRARY, twice.
     Library { file: "libcuda.so.1", needed: true, missing: returning!(34) },
@@ -59,22 +59,22 @@ pub(super) const LIBRARIES: &[Library] = &[
     Library { file: of_toolkit!("cublasLt"), needed: true, missing: returning!(1) },
     // CURAND_STATUS_INITIALIZATION_FAILED.
     Library { file: "libcurand.so.10", needed: true, missing: returning!(203) },
-    // NVRTC_ERROR_INTERNAL_ERROR; it compiles kernels at run time, of which there are none.
+    // NVRTC_ERROR_INTERNAL_ERROR. It compiles kernels at run time, which lsregen does not need.
     Library { file: of_toolkit!("nvrtc"), needed: false, missing: returning!(11) },
     // CUDNN_STATUS_NOT_INITIALIZED.
     Library { file: "libcudnn.so.9", needed: cfg!(feature = "cudnn"), missing: returning!(1001) },
 ];
 
-/// A function: `lazy` of the assembly.
+/// A function, as `lazy` in the assembly defines it.
 #[repr(C)]
 struct Entry {
-    /// Where the next call goes.
+    /// The target of the next call.
     slot: AtomicPtr<c_void>,
     name: *const c_char,
     library: usize,
 }
 
-/// Opens the library, once; its file's name again if it is not there.
+/// Opens the library once. The error is the name of the missing file.
 pub(super) fn find(library: usize) -> Result<*mut c_void, &'static str> {
     static HANDLES: [OnceLock<usize>; LIBRARIES.len()] = [const { OnceLock::new() }; LIBRARIES.len()];
     let (Some(l), Some(handle)) = (LIBRARIES.get(library), HANDLES.get(library)) else { return Err("") };
@@ -89,7 +89,7 @@ pub(super) fn find(library: usize) -> Result<*mut c_void, &'static str> {
     }
 }
 
-/// The address of a function that is called for the first time.
+/// Returns the address of a function on its first call.
 extern "C" fn resolve(entry: &Entry) -> *mut c_void {
     let address = find(entry.library).map_or(std::ptr::null_mut(), |library| {
         // SAFETY: an open library, and a name that ends with 0.
@@ -100,12 +100,12 @@ extern "C" fn resolve(entry: &Entry) -> *mut c_void {
     address
 }
 
-/// What is called in place of a function that is not there.
+/// Returns the stand-in for a missing function.
 fn missing(entry: &Entry) -> *mut c_void {
     extern "C" fn text() -> *const c_char {
         c"CUDA's library is missing".as_ptr()
     }
-    /// Functions that return a number of their own rather than a code.
+    /// Functions that return a number and not an error code.
     const NUMBERS: [&[u8]; 6] = [
         b"cublasGetCudartVersion",
         b"cublasLtGetCudartVersion",
@@ -114,7 +114,7 @@ fn missing(entry: &Entry) -> *mut c_void {
         b"cudnnGetMaxDeviceVersion",
         b"cudnnGetVersion",
     ];
-    /// Those that return a text. The driver's take a place for it, and return a code.
+    /// Functions that return a text. Those of the driver take a pointer to it, and return a code.
     const TEXTS: [&[u8]; 8] = [
         b"cublasGetStatusName",
         b"cublasGetStatusString",
@@ -127,7 +127,7 @@ fn missing(entry: &Entry) -> *mut c_void {
     ];
     // SAFETY: `symbols.s` has names that end with 0.
     let name = unsafe { CStr::from_ptr(entry.name) }.to_bytes();
-    // Kernels register themselves when the program starts: here there is nobody to register with, which is no error.
+    // Kernels register themselves when the program starts. Without the runtime, registration does nothing.
     let registers = name.starts_with(b"__cudaRegister") || name.starts_with(b"__cudaUnregister");
     if registers || NUMBERS.contains(&name) {
         return returning!(0) as extern "C" fn() -> isize as *mut c_void;
@@ -147,7 +147,7 @@ mod tests {
         static lsregen_cuda_entries_end: Entry;
     }
 
-    /// Every symbol has a library, and a stand-in where that is missing.
+    /// Every symbol has a library, and a stand-in if that is missing.
     #[test]
     fn every_symbol_has_a_library() {
         let first = &raw const lsregen_cuda_entries;

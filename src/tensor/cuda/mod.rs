@@ -1,12 +1,10 @@
-//! What this crate asks of CUDA itself: whether it can be used here, how much memory is free. Built with `cuda` only.
-//!
-//! Knows the driver and the libraries. Knows no model, and no name by which a user calls a device.
+//! Start of CUDA: whether it is usable on this machine, and how much memory is free. Only built with the feature `cuda`.
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod lazy;
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod lazy {
-    //! Elsewhere the system has loaded CUDA's libraries, or the program would not run.
+    //! On other platforms the system loads CUDA's libraries when the program starts.
 
     pub(super) const DRIVER: usize = 0;
 
@@ -24,38 +22,38 @@ mod lazy {
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUresult};
 
-/// The version of CUDA that this build was made with, as the driver counts: 13000 is 13.0.
+/// The version of CUDA that this build uses, in the driver's format: 13000 is 13.0.
 pub const TOOLKIT: i32 = sys::CUDA_VERSION as i32;
 
-/// What NVIDIA's libraries ask whether they may use TF32.
+/// The variable by which NVIDIA's libraries decide whether to use TF32.
 const TF32: &str = "NVIDIA_TF32_OVERRIDE";
 
-/// Why CUDA cannot be used here, and what to do.
+/// Why CUDA is not usable here, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// libcuda.so.1 is not there.
+    /// libcuda.so.1 is missing.
     #[error(
         "there is no NVIDIA driver here (`{0}` is not found); install the driver, or start the container with its GPUs"
     )]
     NoDriver(String),
-    /// The driver is older than the toolkit, and would refuse its kernels.
+    /// The driver is older than the toolkit, and would reject its kernels.
     #[error(
         "the NVIDIA driver knows CUDA up to {}, and this build needs {}; update the driver, or build with an older CUDA \
          toolkit", version(*.driver), version(*.needed)
     )]
     OldDriver {
-        /// What the driver knows.
+        /// The version that the driver supports.
         driver: i32,
-        /// What this build needs.
+        /// The version that this build needs.
         needed: i32,
     },
-    /// A library of CUDA's is not there.
+    /// A CUDA library is missing.
     #[error(
         "CUDA's library `{0}` is not found; install CUDA {toolkit}'s libraries and name their folder in LD_LIBRARY_PATH",
         toolkit = version(TOOLKIT)
     )]
     NoLibrary(String),
-    /// There is a driver, but it has no device for us.
+    /// The driver has no device.
     #[error("the NVIDIA driver has no device here; see `nvidia-smi`, and what CUDA_VISIBLE_DEVICES hides")]
     NoDevice,
     /// The driver does not start.
@@ -63,12 +61,15 @@ pub enum Unavailable {
     Broken(String),
 }
 
-/// Whether CUDA can be used here: driver, version, libraries, at least one device. The number of devices.
+/// Checks that CUDA is usable: driver, version, libraries. Returns the number of devices.
 ///
-/// To be asked before anything else touches CUDA, and before the program has threads that read its environment.
+/// Call it before anything else uses CUDA, and before the program starts threads that read its environment.
+///
+/// # Errors
+/// If CUDA is not usable.
 pub fn devices() -> Result<usize, Unavailable> {
-    // cuDNN computes convolutions of f32 in TF32, with 10 bits, unless this says otherwise or the program asks at each
-    // one, which candle does not. f32 is f32 here, unless the user has an opinion.
+    // cuDNN computes f32 convolutions in TF32, with 10 bits of mantissa, unless this variable forbids it or the program
+    // does so for each convolution, which candle does not. Here f32 is f32, unless the user has set the variable.
     if std::env::var_os(TF32).is_none() {
         // SAFETY: no library of CUDA's is loaded yet, and the caller has no threads yet, as it promised.
         unsafe { std::env::set_var(TF32, "0") };
@@ -104,7 +105,7 @@ fn version(n: i32) -> String {
     format!("{}.{}", n / 1000, n % 1000 / 10)
 }
 
-/// Bytes free and in all on a CUDA device. `None` on another, or where the driver does not say.
+/// Free and total bytes of a CUDA device. `None` for other devices, or if the driver does not report them.
 pub fn memory(device: &Device) -> Option<(usize, usize)> {
     device.as_cuda_device().ok()?.cuda_stream().context().mem_get_info().ok()
 }

@@ -1,10 +1,10 @@
-//! Attention on the CPU, block by block: the N×M weights never exist at once.
+//! Attention on the CPU, block by block, so that the N×M weights never exist at once.
 //!
-//! For a block of queries the keys are walked in chunks; the scores of a chunk, their exponentials and the running
-//! maximum and sum of each query stay in the nearest caches (Milakov and Gimelshein, "Online normalizer calculation for
-//! softmax"; Dao et al., "FlashAttention"). Everything is kept with the queries beside each other, so that softmax runs
-//! down the columns without a sum across a vector, and both products are those of [`super::tile`].
-//! On other devices: [`plain::attention`], which walks the queries in chunks.
+//! For each block of queries the kernel iterates over chunks of keys. The scores of a chunk, their exponentials, and the
+//! running maximum and sum of each query stay in the L1 and L2 caches (Milakov and Gimelshein, "Online normalizer
+//! calculation for softmax"; Dao et al., "FlashAttention"). Queries lie beside each other in memory, so that softmax runs
+//! down the columns without horizontal sums, and both products use [`super::tile`]. Other devices use
+//! [`plain::attention`], which processes the queries in chunks.
 
 use candle_core::{DType, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
@@ -16,17 +16,20 @@ use super::simd::{Shared, Unwritten, dispatch, exp, load, store, written};
 use super::tile::{ROWS, Steps, VECTORS, tile};
 use super::{plain, plain_vjp};
 
-/// Keys of a chunk: with a full tile's 48 queries its scores take 24 KiB.
+/// Keys of a chunk. With the 48 queries of a full tile its scores take 24 KiB.
 const CHUNK: usize = 128;
 
-/// Queries that one unit of work covers: whole tiles for vectors of 1, 4, 8 and 16.
+/// Queries of a unit of work: a whole number of tiles for vectors of 1, 4, 8 and 16 lanes.
 const STRIP: usize = 192;
 
-/// Multiply-adds below which threads cost more than they bring.
+/// Multiply-adds below which one thread is faster than several.
 const WORTH_THREADS: usize = 1 << 20;
 
-/// Multi-head attention `softmax(q kᵀ / √d) v`, features first but for the values: `q` (B, heads·d, N),
-/// `k` (B, heads·d, M), `v` (B, M, heads·d) → (B, heads·d, N). With `causal`, position i sees positions 0..=i.
+/// Multi-head attention `softmax(q kᵀ / √d) v`, features first except for the values: `q` (B, heads·d, N),
+/// `k` (B, heads·d, M), `v` (B, M, heads·d) → (B, heads·d, N). With `causal`, position i attends to positions 0..=i.
+///
+/// # Errors
+/// If shapes do not match, or the features do not split into `heads`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
     let ((b, c, n), (kb, kc, m)) = (q.dims3()?, k.dims3()?);
     if heads == 0
@@ -41,15 +44,17 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
     }
     let dtype = q.dtype();
     if q.device().is_cpu() && matches!(dtype, DType::F16 | DType::BF16) {
-        // The kernel's numbers are f32, and wider is what attention wants in any case.
+        // The kernel computes in f32, and softmax needs f32 anyway.
         let wide = |t: &Tensor| t.to_dtype(DType::F32);
         return apply3(Attention { heads, causal }, &wide(q)?, &wide(k)?, &wide(v)?)?.to_dtype(dtype);
     }
     apply3(Attention { heads, causal }, q, k, v)
 }
 
-/// The weights `softmax(qᵀ k / √d)` themselves, all at once: `q` (B, heads·d, N), `k` (B, heads·d, M) →
-/// (B, heads, N, M).
+/// The attention weights `softmax(qᵀ k / √d)`: `q` (B, heads·d, N), `k` (B, heads·d, M) → (B, heads, N, M).
+///
+/// # Errors
+/// If shapes do not match, or the features do not split into `heads`.
 pub fn attention_weights(q: &Tensor, k: &Tensor, heads: usize) -> Result<Tensor> {
     let ((b, c, _), (kb, kc, m)) = (q.dims3()?, k.dims3()?);
     if heads == 0 || c == 0 || !c.is_multiple_of(heads) || (kb, kc) != (b, c) || m == 0 {
@@ -176,7 +181,7 @@ struct Unit<'a> {
     m: usize,
     queries: std::ops::Range<usize>,
     causal: bool,
-    /// Where this head's (d, n) begin in `out`.
+    /// Where the (d, n) result of this head begins in `out`.
     y: usize,
     out: Shared,
 }
@@ -204,7 +209,7 @@ impl WithSimd for Unit<'_> {
 }
 
 impl Unit<'_> {
-    /// The queries of `N` vectors from `at` on.
+    /// Computes the queries of `N` vectors from `at` on.
     #[inline(always)]
     fn block<S: Simd, const N: usize>(&self, s: S, at: usize, q: &mut [f32], scores: &mut [f32], result: &mut [f32]) {
         let width = N * S::F32_LANES;
@@ -262,8 +267,8 @@ impl Unit<'_> {
     }
 }
 
-/// Turns scores (keys, N vectors) into e^(score − highest), moving `highest` and `total`; what came before shrinks by
-/// the returned factors.
+/// Turns scores (keys, N vectors) into e^(score − highest) and updates `highest` and `total`. Returns the factors by which
+/// the results of earlier chunks shrink.
 #[inline(always)]
 fn softmax<S: Simd, const N: usize>(
     s: S,
@@ -330,7 +335,7 @@ unsafe fn product<S: Simd, const N: usize>(
     }
 }
 
-/// [`product`] for `R` of a panel's rows.
+/// [`product`] for `R` rows of a panel.
 #[inline(always)]
 unsafe fn product_rows<S: Simd, const R: usize, const N: usize>(
     s: S,

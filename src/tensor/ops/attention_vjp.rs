@@ -1,7 +1,7 @@
-//! The gradient of attention on the CPU, some queries at a time: the N×M weights never exist at once.
+//! The VJP of attention on the CPU, some queries at a time, so that the N×M weights never exist at once.
 //!
-//! For a strip of queries of one head the scores and their softmax are computed again; the five products of the gradient
-//! are `gemm`'s. With enough heads for all threads each thread has heads of its own, else all share every product.
+//! For a strip of queries of one head it recomputes the scores and their softmax; its five products use `gemm`. If there
+//! are enough heads, each thread has heads of its own; otherwise all threads share every product.
 
 use std::ops::Range;
 
@@ -16,22 +16,22 @@ use super::simd::{Shared, dispatch, exp};
 /// Scores of a strip: 512 KiB, and as much for their gradient.
 const STRIP: usize = 1 << 17;
 
-/// Multiply-adds below which threads cost more than they bring.
+/// Multiply-adds below which one thread is faster than several.
 const WORTH_THREADS: usize = 1 << 20;
 
-/// Numbers of rows that one thread takes at a time.
+/// Numbers that one thread processes at a time, in whole rows.
 const BLOCK: usize = 1 << 14;
 
-/// Where the gradient of the weights comes from.
+/// The source of the gradient of the attention weights.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
-    /// The values v (B, M, heads·d), and the gradient of attention's result (B, heads·d, N).
+    /// The values v (B, M, heads·d), and the gradient of the result of attention (B, heads·d, N).
     Result { v: &'a [f32], dy: &'a [f32] },
-    /// It is given: (B, heads, N, M).
+    /// The gradient of the weights itself, (B, heads, N, M).
     Weights(&'a [f32]),
 }
 
-/// Attention as its gradient needs it.
+/// The VJP of attention with its arguments.
 pub(super) struct Backward<'a> {
     /// (B, heads·d, N)
     pub q: Arg<'a>,
@@ -40,11 +40,11 @@ pub(super) struct Backward<'a> {
     pub from: Source<'a>,
     pub heads: usize,
     pub causal: bool,
-    /// Whether the gradients of q, of k and of v are wanted.
+    /// Which of the gradients of q, k and v are wanted.
     pub wanted: [bool; 3],
 }
 
-/// One head's sizes.
+/// The sizes of one head.
 #[derive(Clone, Copy)]
 struct Sizes {
     c: usize,
@@ -90,7 +90,7 @@ impl Backward<'_> {
         Ok(tensors)
     }
 
-    /// Adds head `i` of all samples' to the results, which it alone writes to.
+    /// Computes the gradients of head `i` of all heads, which no other call writes.
     fn head(&self, z: Sizes, i: usize, [dq, dk, dv]: [Shared; 3], room: &mut Vec<f32>, threads: usize) {
         let Sizes { c, d, n, m } = z;
         let (q, k) = (&self.q.data[i * d * n..][..d * n], &self.k.data[i * d * m..][..d * m]);
@@ -146,14 +146,14 @@ impl Backward<'_> {
     }
 }
 
-/// The scores of some queries, (queries, M).
+/// Computes the scores of some queries, (queries, M).
 fn scores(q: &[f32], k: &[f32], z: Sizes, queries: Range<usize>, scale: f32, to: &mut [f32], threads: usize) {
     // (queries, d) · (d, keys)
     let (left, right) = (Matrix::new(&q[queries.start..], 1, z.n), Matrix::new(k, z.m, 1));
     multiply((queries.len(), z.m, z.d), scale, left, right, Place::new(to, z.m, 1), false, threads);
 }
 
-/// The weights `softmax(qᵀ k / √d)`: (B, heads, N, M).
+/// Computes the weights `softmax(qᵀ k / √d)`, (B, heads, N, M).
 pub(super) fn weights(q: Arg, k: Arg, heads: usize) -> Result<(Vec<f32>, Shape)> {
     let (&[b, c, n], &[.., m]) = (q.dims, k.dims) else { candle_core::bail!("attention: needs three dimensions") };
     let z = Sizes { c, d: c / heads, n, m };
@@ -168,7 +168,7 @@ pub(super) fn weights(q: Arg, k: Arg, heads: usize) -> Result<(Vec<f32>, Shape)>
     Ok((weights, Shape::from((b, heads, n, m))))
 }
 
-/// A matrix to be read, its element (i, j) at i·row + j·column.
+/// A matrix to read, with element (i, j) at i·row + j·column.
 #[derive(Clone, Copy)]
 struct Matrix<'a> {
     data: &'a [f32],
@@ -181,13 +181,13 @@ impl<'a> Matrix<'a> {
         Matrix { data, row, column }
     }
 
-    /// Whether that many rows and columns are there.
+    /// Whether the matrix has that many rows and columns.
     fn holds(&self, rows: usize, columns: usize) -> bool {
         rows == 0 || columns == 0 || (rows - 1) * self.row + (columns - 1) * self.column < self.data.len()
     }
 }
 
-/// A matrix to be written, which no other thread touches.
+/// A matrix to write, which no other thread accesses.
 struct Place {
     at: *mut f32,
     row: usize,
@@ -199,17 +199,17 @@ impl Place {
         Place { at: data.as_mut_ptr(), row, column }
     }
 
-    /// From number `i` of a shared memory on.
+    /// The matrix from element `i` of a shared slice on.
     ///
     /// # Safety
-    /// `i` is in bounds, and what is written from there on is this thread's own.
+    /// `i` must be in bounds, and no other thread may access the elements that are written.
     unsafe fn at(memory: Shared, i: usize, row: usize, column: usize) -> Self {
         // SAFETY: promised by the caller.
         Place { at: unsafe { memory.at(i) }, row, column }
     }
 }
 
-/// `to = scale · left · right`, or more of it: (rows, inner) by (inner, columns).
+/// `to = scale · left · right`, or adds that to `to`: (rows, inner) by (inner, columns).
 fn multiply(
     (rows, columns, inner): (usize, usize, usize),
     scale: f32,
@@ -247,7 +247,7 @@ fn multiply(
     }
 }
 
-/// `f` of the number of the first row and of the rows, some at a time.
+/// Calls `f` with some rows at a time and the index of the first of them.
 fn in_rows(data: &mut [f32], m: usize, threads: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     if threads == 1 {
         return f(0, data);
@@ -260,7 +260,7 @@ fn in_rows(data: &mut [f32], m: usize, threads: usize, f: impl Fn(usize, &mut [f
 struct Softmax<'a> {
     rows: &'a mut [f32],
     m: usize,
-    /// How many keys the first row's query sees, and each later one one more. None: all.
+    /// Number of keys that the first query attends to, one more for each later query. `None`: all.
     seen: Option<usize>,
 }
 
@@ -299,7 +299,7 @@ impl WithSimd for Softmax<'_> {
     }
 }
 
-/// Turns rows of the gradient of weights into that of their scores: w (d − Σ w d).
+/// Turns rows of the gradient of the weights into the gradient of the scores: w (d − Σ w d).
 struct OfScores<'a> {
     weights: &'a [f32],
     rows: &'a mut [f32],

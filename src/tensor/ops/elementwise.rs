@@ -1,4 +1,4 @@
-//! Activations on the CPU, a vector of numbers at a time.
+//! Activation functions on the CPU, a vector at a time.
 
 use candle_core::{Device, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
@@ -9,7 +9,7 @@ use super::plain::{self, Activation};
 use super::plain_vjp;
 use super::simd::{Function, Unwritten, dispatch, exp, map, normal_cdf, sigmoid, written};
 
-/// Numbers that one thread takes at a time, and below which there is one thread.
+/// Numbers that one thread processes at a time; fewer numbers use one thread.
 const BLOCK: usize = 1 << 14;
 
 /// GELU, the exact (erf) form.
@@ -32,7 +32,7 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     apply1(Geglu, x)
 }
 
-/// The gradient of [`geglu`]'s input (…, 2d) from that of its result (…, d), neither of them tracked by autodiff.
+/// The VJP of [`geglu`]: the gradient of its input (…, 2d) from that of its result (…, d). Autodiff must track neither.
 pub fn geglu_vjp(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let fast = |[x, dy]: [Arg; 2]| {
         let d = dy.dims.last().copied().unwrap_or(1).max(1);
@@ -60,14 +60,14 @@ impl Function<1> for Activation {
     }
 }
 
-/// Its derivative at x, times dy.
+/// The derivative of an activation function at x, times dy.
 #[derive(Clone, Copy)]
 pub(super) struct Derivative(pub Activation);
 
 impl Function<2> for Derivative {
     #[inline(always)]
     fn of<S: Simd>(self, s: S, [x, dy]: [S::f32s; 2]) -> S::f32s {
-        let slope = match self.0 {
+        let derivative = match self.0 {
             Activation::Gelu => {
                 let density = exp(s, s.mul_f32s(s.mul_f32s(x, x), s.splat_f32s(-0.5)));
                 let density = s.mul_f32s(density, s.splat_f32s(INVERSE_ROOT_TAU));
@@ -76,7 +76,7 @@ impl Function<2> for Derivative {
             Activation::QuickGelu => sigmoid_gate_derivative(s, s.mul_f32s(x, s.splat_f32s(1.702))),
             Activation::Silu => sigmoid_gate_derivative(s, x),
         };
-        s.mul_f32s(dy, slope)
+        s.mul_f32s(dy, derivative)
     }
 }
 
@@ -154,7 +154,7 @@ impl WithSimd for Map<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        // A loop for each, without a branch in it.
+        // A loop for each activation, so that no loop has a branch.
         match self.activation {
             Activation::Gelu => map(s, [self.x], self.y, Activation::Gelu),
             Activation::QuickGelu => map(s, [self.x], self.y, Activation::QuickGelu),
@@ -173,7 +173,7 @@ impl Function<2> for Geglu {
     }
 }
 
-/// The gradient of the gate.
+/// The gradient of the gate: value · dy · GELU′(gate).
 #[derive(Clone, Copy)]
 struct GateVjp;
 
@@ -211,7 +211,7 @@ impl Kernel<1> for Geglu {
     }
 }
 
-/// Gradients of rows of 2d from those of d.
+/// The VJP of some rows: gradients of 2d numbers from those of d.
 struct GegluVjpRows<'a> {
     x: &'a [f32],
     dy: &'a [f32],
@@ -227,14 +227,14 @@ impl WithSimd for GegluVjpRows<'_> {
         let rows = self.x.chunks_exact(2 * self.d).zip(self.dy.chunks_exact(self.d));
         for ((x, dy), dx) in rows.zip(self.dx.chunks_exact_mut(2 * self.d)) {
             let ((value, gate), (dvalue, dgate)) = (x.split_at(self.d), dx.split_at_mut(self.d));
-            // What the value is multiplied by is the gate's activation.
+            // The value's gradient is dy · GELU(gate), as in the forward pass.
             map(s, [dy, gate], dvalue, Geglu);
             map(s, [value, gate, dy], dgate, GateVjp);
         }
     }
 }
 
-/// Rows of 2d, each to d.
+/// Some rows, from 2d numbers to d.
 struct GegluRows<'a> {
     x: &'a [f32],
     y: &'a mut [Unwritten],

@@ -5,7 +5,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor};
 
 use super::vjp::custom_vjp;
-use super::widen::Numbers;
+use super::widen::WeightSlice;
 
 /// A contiguous argument in f32.
 #[derive(Clone, Copy)]
@@ -194,19 +194,19 @@ pub(super) fn either<const N: usize, R>(
     fast(read)
 }
 
-/// Reads a constant as it lies.
-pub(super) fn read_numbers<R>(t: &Tensor, f: impl FnOnce(Numbers) -> R) -> Result<R> {
+/// Calls `f` with the numbers of a constant in their own dtype.
+pub(super) fn read_numbers<R>(t: &Tensor, f: impl FnOnce(WeightSlice) -> R) -> Result<R> {
     let (storage, layout) = t.storage_and_layout();
     let Some((from, to)) = layout.contiguous_offsets() else { candle_core::bail!("constant: needs to be contiguous") };
     match &*storage {
-        Storage::Cpu(CpuStorage::F32(data)) => Ok(f(Numbers::F32(&data[from..to]))),
-        Storage::Cpu(CpuStorage::F16(data)) => Ok(f(Numbers::F16(&data[from..to]))),
-        Storage::Cpu(CpuStorage::BF16(data)) => Ok(f(Numbers::Bf16(&data[from..to]))),
+        Storage::Cpu(CpuStorage::F32(data)) => Ok(f(WeightSlice::F32(&data[from..to]))),
+        Storage::Cpu(CpuStorage::F16(data)) => Ok(f(WeightSlice::F16(&data[from..to]))),
+        Storage::Cpu(CpuStorage::BF16(data)) => Ok(f(WeightSlice::Bf16(&data[from..to]))),
         _ => candle_core::bail!("constant: needs f32, f16 or bf16 on the CPU"),
     }
 }
 
-/// Reads a constant, all of it in f32.
+/// Calls `f` with all numbers of a constant in f32.
 pub(super) fn read<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     read_numbers(t, |numbers| f(numbers.widened(0..t.elem_count(), &mut Vec::new())))
 }

@@ -1,6 +1,6 @@
-//! Affine maps as matrix products by `gemm`, between token-first and channel-first layouts without transposing either.
+//! Linear maps as matrix products by `gemm`, between token-first and channel-first layouts without transposition.
 //!
-//! Weights in half precision are widened a block of rows at a time, and each block is multiplied while it is in a cache.
+//! Weights in half precision are widened one block of rows at a time, and each block is multiplied while it is in a cache.
 
 use std::ops::Range;
 
@@ -11,23 +11,23 @@ use rayon::prelude::*;
 use super::kernel::{Arg, Kernel, apply1, apply2, read_numbers, read_some};
 use super::plain;
 use super::simd::Shared;
-use super::widen::Numbers;
+use super::widen::WeightSlice;
 
-/// Multiply-adds below which threads cost more than they bring.
+/// Multiply-adds below which one thread is faster than several.
 const WORTH_THREADS: usize = 1 << 21;
 
-/// Tokens up to which each thread widens and multiplies blocks of its own. Beyond, all threads work on the same block:
-/// it may then be larger, and the tokens, which are read once a block, are read less often.
+/// Up to this many tokens, each thread widens and multiplies blocks of its own. With more, all threads share a block: then
+/// blocks can be larger, and the tokens, which are read once for each block, are read less often.
 const FEW_TOKENS: usize = 256;
 
-/// Weights of a block that a thread has for itself, and of one that all share: 512 KiB and 4 MiB once they are f32.
+/// Weights of a block of one thread, and of a block that all threads share: 512 KiB and 4 MiB in f32.
 const OWN_BLOCK: usize = 1 << 17;
 const SHARED_BLOCK: usize = 1 << 20;
 
-/// Which of its dimensions a tensor of features has first.
+/// The memory layout of a tensor of features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// (…, N, C): the features of a token beside each other.
+    /// (…, N, C): the features of a token lie beside each other.
     Tokens,
     /// (B, C, …): a plane for each feature.
     Channels,
@@ -40,9 +40,12 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 
 /// `x Wᵀ + b + add` from one layout to another.
 ///
-/// From [`Layout::Channels`] the dimensions after the second are one in tokens; to channels, they are those of `add`.
-/// `add` is in the result's shape; without it the result has rank 3, or `x`'s rank where the layout stays. The weight may
-/// be in half precision, to be computed with in `x`'s dtype.
+/// From [`Layout::Channels`], the dimensions after the second become one dimension of tokens; to channels, they are those
+/// of `add`. `add` has the shape of the result. Without it the result has rank 3, or the rank of `x` if the layout stays.
+/// The weight may be in half precision; the computation is in the dtype of `x`.
+///
+/// # Errors
+/// If shapes do not match.
 pub fn linear_between(
     x: &Tensor,
     weight: &Tensor,
@@ -50,29 +53,29 @@ pub fn linear_between(
     add: Option<&Tensor>,
     (from, to): (Layout, Layout),
 ) -> Result<Tensor> {
-    let linear = Linear { weight: weight.clone(), turned: false, bias: bias.cloned(), from, to };
+    let linear = Linear { weight: weight.clone(), transposed: false, bias: bias.cloned(), from, to };
     match add {
         Some(add) => apply2(linear, x, add),
         None => apply1(linear, x),
     }
 }
 
-/// The gradient of [`linear`]'s input from that of its result, neither of them tracked by autodiff: `dy W`.
+/// The VJP of [`linear`] with respect to its input: `dy W`. Autodiff must track neither tensor.
 pub fn linear_vjp(weight: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (from, to) = (Layout::Tokens, Layout::Tokens);
-    apply1(Linear { weight: weight.clone(), turned: true, bias: None, from, to }, dy)
+    apply1(Linear { weight: weight.clone(), transposed: true, bias: None, from, to }, dy)
 }
 
 struct Linear {
-    /// (to, from), or (from, to) if `turned`.
+    /// (to, from), or (from, to) if `transposed`.
     weight: Tensor,
-    turned: bool,
+    transposed: bool,
     bias: Option<Tensor>,
     from: Layout,
     to: Layout,
 }
 
-/// The sizes of one map: `batch` products of (tokens, from) with (from, to).
+/// The sizes of a map: `batch` products of (tokens, from) with (from, to).
 struct Sizes {
     batch: usize,
     tokens: usize,
@@ -84,7 +87,7 @@ struct Sizes {
 impl Linear {
     fn sizes(&self, x: &[usize], add: Option<&[usize]>) -> Result<Sizes> {
         let (mut to, mut from) = self.weight.dims2()?;
-        if self.turned {
+        if self.transposed {
             (to, from) = (from, to);
         }
         let (batch, tokens, features, result) = match (self.from, self.to, x) {
@@ -105,7 +108,7 @@ impl Linear {
         }
         let result = match add {
             Some(add) if add == result => result,
-            // What was one dimension of tokens becomes those of a picture.
+            // The dimension of tokens becomes the spatial dimensions of `add`.
             Some([b, c, rest @ ..]) if self.to == Layout::Channels && [*b, *c, rest.iter().product()] == *result => {
                 [&[*b, *c], rest].concat()
             }
@@ -119,19 +122,19 @@ impl Linear {
         let z = self.sizes(x.dims, add.map(|a| a.dims))?;
         let mut y = read_some(self.bias.as_ref(), |bias| self.start(&z, bias, add.map(|a| a.data)))?;
         let len = z.batch * z.tokens * z.to;
-        // What `start` wrote stays there.
+        // The products are added to what `start` wrote.
         y.clear();
         let room = Shared::new(&mut y.spare_capacity_mut()[..len]);
         let add = self.bias.is_some() || add.is_some();
-        let product = Product { x: x.data, y: room, add, from: self.from, to: self.to, turned: self.turned, z: &z };
+        let product =
+            Product { x: x.data, y: room, add, from: self.from, to: self.to, transposed: self.transposed, z: &z };
         read_numbers(&self.weight, |weight| product.all(weight))?;
         // SAFETY: the products are written.
         unsafe { y.set_len(len) };
         Ok((y, Shape::from(z.result)))
     }
 
-    /// What the products are added to: bias, addend, or their sum; without either, nothing is written to the room for
-    /// the products.
+    /// Writes what the products are added to: bias, `add`, or their sum; writes nothing if there is neither.
     fn start(&self, z: &Sizes, bias: Option<&[f32]>, add: Option<&[f32]>) -> Vec<f32> {
         let (n, o) = (z.tokens, z.to);
         let len = z.batch * n * o;
@@ -157,7 +160,7 @@ impl Linear {
             Layout::Tokens => x.clone(),
             Layout::Channels => x.reshape((z.batch, z.from, z.tokens))?.transpose(1, 2)?,
         };
-        let weight = if self.turned { &self.weight.t()? } else { &self.weight };
+        let weight = if self.transposed { &self.weight.t()? } else { &self.weight };
         let y = plain::linear(&x, weight, self.bias.as_ref())?;
         match self.to {
             Layout::Tokens => Ok(y),
@@ -165,41 +168,41 @@ impl Linear {
         }
     }
 
-    /// dx = dy W, in x's layout.
+    /// dx = dy W, in the layout of x.
     fn input_vjp(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let (weight, turned) = (self.weight.clone(), !self.turned);
-        apply1(Linear { weight, turned, bias: None, from: self.to, to: self.from }, dy)?.reshape(x.shape())
+        let (weight, transposed) = (self.weight.clone(), !self.transposed);
+        apply1(Linear { weight, transposed, bias: None, from: self.to, to: self.from }, dy)?.reshape(x.shape())
     }
 }
 
-/// The matrix product of an affine map.
+/// The matrix product of a linear map.
 struct Product<'a> {
     x: &'a [f32],
-    /// Room for batch·tokens·to numbers; with `add`, they are there and added to.
+    /// batch·tokens·to numbers; with `add` they are initialised, and the product is added to them.
     y: Shared,
     add: bool,
     from: Layout,
     to: Layout,
-    turned: bool,
+    transposed: bool,
     z: &'a Sizes,
 }
 
 impl Product<'_> {
-    /// By all of `weight`.
-    fn all(&self, weight: Numbers) {
+    /// Multiplies by the whole `weight`.
+    fn all(&self, weight: WeightSlice) {
         let z = self.z;
         let threads = match z.batch * z.tokens * z.from * z.to {
             ..WORTH_THREADS => 1,
             _ => rayon::current_num_threads(),
         };
-        // As the weight lies in memory.
-        let (rows, width) = if self.turned { (z.from, z.to) } else { (z.to, z.from) };
-        if let Numbers::F32(weight) = weight {
+        // In the order of the weight in memory.
+        let (rows, width) = if self.transposed { (z.from, z.to) } else { (z.to, z.from) };
+        if let WeightSlice::F32(weight) = weight {
             return self.rows(0..rows, weight, threads);
         }
-        // Blocks of the same size but for one row: `gemm` takes other ways for very small ones. Those of a turned weight
-        // add to the same results, so they are taken in turn.
-        let few = z.batch * z.tokens <= FEW_TOKENS && !self.turned;
+        // Blocks differ by at most one row, because `gemm` is slower for very small ones. Blocks of a transposed weight add
+        // to the same results, so they are processed one after the other.
+        let few = z.batch * z.tokens <= FEW_TOKENS && !self.transposed;
         let most = (if few { OWN_BLOCK } else { SHARED_BLOCK } / width.max(1)).max(1);
         let blocks = rows.div_ceil(most).max(if few { threads.min(rows) } else { 1 });
         let block = |i: usize| i * rows / blocks..(i + 1) * rows / blocks;
@@ -225,22 +228,23 @@ impl Product<'_> {
         }
     }
 
-    /// By `weight`, which are some `rows` of the whole as it lies in memory.
+    /// Multiplies by `weight`, which is some `rows` of the whole in memory order.
     fn rows(&self, rows: Range<usize>, weight: &[f32], threads: usize) {
         let (n, c, o) = (self.z.tokens, self.z.from, self.z.to);
-        let (whole, width) = if self.turned { (c, o) } else { (o, c) };
+        let (whole, width) = if self.transposed { (c, o) } else { (o, c) };
         assert!(rows.end <= whole && weight.len() == rows.len() * width && self.x.len() == self.z.batch * n * c);
-        // (of a feature, of a token)
+        // Strides (of a feature, of a token).
         let strides = |layout, c: usize| match layout {
             Layout::Tokens => (1, c),
             Layout::Channels => (n, 1),
         };
         let ((x_feature, x_token), (y_feature, y_token)) = (strides(self.from, c), strides(self.to, o));
-        // Some features of the result, or some of the input's part in all of it.
-        let (features, inner) = if self.turned { (o, rows.len()) } else { (rows.len(), c) };
-        let (row, column) = if self.turned { (1, o) } else { (c, 1) };
-        let (x_start, y_start) = if self.turned { (rows.start * x_feature, 0) } else { (0, rows.start * y_feature) };
-        let add = self.add || self.turned && rows.start > 0;
+        // Either some features of the result, or the contribution of some features of the input to all of it.
+        let (features, inner) = if self.transposed { (o, rows.len()) } else { (rows.len(), c) };
+        let (row, column) = if self.transposed { (1, o) } else { (c, 1) };
+        let (x_start, y_start) =
+            if self.transposed { (rows.start * x_feature, 0) } else { (0, rows.start * y_feature) };
+        let add = self.add || self.transposed && rows.start > 0;
         let threads = if threads == 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
         for i in 0..self.z.batch {
             let x = &self.x[i * n * c..][..n * c];

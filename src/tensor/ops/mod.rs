@@ -1,10 +1,11 @@
-//! The building blocks that every network of this crate is made of, differentiable on every device.
+//! The operations of networks, differentiable on every device.
 //!
-//! The plain candle form in [`plain`] is the definition, the test, and the form on other devices and dtypes. For f32 on
-//! the CPU each function here has a kernel, a file an operation, around `gemm`'s matrix products or the register tile of
-//! `tile`. Kernels take their weights as constants: where autodiff tracks a weight, the plain form is used. Linear maps and
-//! convolutions take weights in f16 and bf16 as well and compute with the same numbers in f32. Kernels run on rayon's
-//! current pool. This module knows no model.
+//! The plain candle form in [`plain`] defines and tests each operation, and is used on other devices and dtypes. For f32 on
+//! the CPU each operation has a kernel in a file of its own, on `gemm`'s matrix products or on the register tile of `tile`.
+//! Kernels treat weights as constants; if autodiff tracks a weight, the plain form is used. Linear maps and convolutions
+//! accept weights in f16 and bf16 too, and compute with the same numbers in f32. Kernels run on rayon's current pool.
+//!
+//! VJPs are written by hand: see [`custom_vjp`] and [`vjp`](fn@vjp).
 
 mod attention;
 mod attention_vjp;
@@ -33,7 +34,10 @@ pub use norm::{Moments, group_norm, group_norm_by, group_norm_vjp, layer_norm, l
 pub use resample::upsample_nearest_2x;
 pub use vjp::{Vjp, custom_vjp, vjp};
 
-/// Cross-correlation, see [`Convolution`], which keeps the weights ready for the next time.
+/// Cross-correlation. [`Convolution`] keeps the prepared weights for further calls.
+///
+/// # Errors
+/// As [`Convolution::new`] and [`Convolution::forward`].
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -44,12 +48,13 @@ pub fn conv2d(
     Convolution::new(weight, bias, stride, padding)?.forward(x)
 }
 
-/// Runs `f` on rayon's pool, where the kernels within can share their work without waking it each time.
+/// Runs `f` on rayon's pool, so that the kernels in it need not enter the pool one by one.
 pub fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
 
-/// [`on_pool`] for the CPU. For other devices on this thread: some of their libraries are set up anew for each thread.
+/// [`on_pool`] for the CPU. For other devices runs `f` on this thread, because some of their libraries keep state for each
+/// thread.
 pub fn on_pool_for<R: Send>(device: &Device, f: impl FnOnce() -> R + Send) -> R {
     if device.is_cpu() { on_pool(f) } else { f() }
 }
@@ -61,7 +66,7 @@ mod tests {
     use super::*;
     use pulp::Arch;
 
-    /// Every kernel on each kind of vectors that this processor has, down to none.
+    /// Every kernel with each kind of vector instructions that this processor has, and without.
     #[test]
     fn kernels_agree_on_all_vectors() {
         let _alone = simd::ALONE.lock();
@@ -72,10 +77,10 @@ mod tests {
         let matrix = normal(&[13, 70]);
         type Case<'a> = (&'a str, Box<dyn Fn(DType) -> Result<Tensor> + 'a>);
         let to = |t: &Tensor, d| t.to_dtype(d);
-        // A weight in half precision where there is a kernel for the other arguments.
+        // A weight in half precision, if the other arguments are f32.
         let half = |t: &Tensor, d| t.to_dtype(DType::F16)?.to_dtype(if d == DType::F32 { DType::F16 } else { d });
         let brain = |t: &Tensor, d| t.to_dtype(DType::BF16)?.to_dtype(if d == DType::F32 { DType::BF16 } else { d });
-        // The gradient of the first input, for a gradient of the result that is the result.
+        // The gradient of the first input, where the gradient of the result is the result itself.
         let back = |x: &Tensor, d: DType, f: &dyn Fn(&Tensor) -> Result<Tensor>| {
             let x = x.to_dtype(d)?;
             let [Some(dx)] = &vjp(|x| f(&x[0]), &[x], &[true], Ok)?[..] else { panic!("no gradient") };

@@ -1,4 +1,4 @@
-//! The plain candle form of every building block: slow, obvious, right in value and in gradient.
+//! The plain candle form of every operation: slow, simple, and correct in value and gradient.
 
 use candle_core::{D, DType, Result, Tensor};
 
@@ -11,8 +11,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     }
 }
 
-/// Cross-correlation in `x`'s dtype. `x` (B, C, H, W), `weight` (O, C, k, k), `bias` (O); `padding`: zeros (above and
-/// left, below and right).
+/// Cross-correlation in `x`'s dtype. `x` (B, C, H, W), `weight` (O, C, k, k), `bias` (O); `padding` is the
+/// number of zeros (above and left, below and right).
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -24,8 +24,8 @@ pub fn conv2d(
     let y = if stride == 1 && before == after {
         x.conv2d(&weight, before, 1, 1, 1)?
     } else {
-        // candle's gradient of a strided convolution needs every row and column of its input to be used: pad here, and
-        // leave off what no window reaches.
+        // candle's gradient of a strided convolution requires that windows cover every row and column: pad here, and drop
+        // the others.
         let (_, _, h, w) = x.dims4()?;
         let k = weight.dim(2)?;
         if h + before + after < k || w + before + after < k {
@@ -59,7 +59,7 @@ pub fn group_norm(
     if activate { silu(&y) } else { Ok(y) }
 }
 
-/// Mean and (biased) variance of each group of (B, C, H, W): (B, groups, 2), in f32 at least.
+/// Mean and (biased) variance of each group of (B, C, H, W): (B, groups, 2), in f32 or f64.
 pub fn group_moments(x: &Tensor, groups: usize) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     let g = at_least_f32(x)?.reshape((b, groups, c / groups * h * w))?;
@@ -68,7 +68,7 @@ pub fn group_moments(x: &Tensor, groups: usize) -> Result<Tensor> {
     Tensor::cat(&[mean, variance], 2)
 }
 
-/// [`group_norm`] by the given `moments` (B, groups, 2) in place of x's own.
+/// [`group_norm`] by these `moments` (B, groups, 2) in place of x's own.
 pub fn group_norm_by(
     x: &Tensor,
     moments: &Tensor,
@@ -87,7 +87,7 @@ pub fn group_norm_by(
     if activate { silu(&y) } else { Ok(y) }
 }
 
-/// Half precision is too coarse for sums.
+/// Widens half precision, which is too coarse for sums, to f32.
 pub(super) fn at_least_f32(x: &Tensor) -> Result<Tensor> {
     if matches!(x.dtype(), DType::F16 | DType::BF16) { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
@@ -99,13 +99,13 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     x.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
-/// Scores of attention that exist at once where nothing has to be kept for a gradient: 256 MiB in f32.
+/// Attention scores that exist at once if none are kept for a backward pass: 256 MiB in f32.
 pub(super) const SCORES: usize = 1 << 26;
 
-/// Multi-head attention `softmax(q kᵀ / √d) v`, features first but for the values: `q` (B, heads·d, N),
-/// `k` (B, heads·d, M), `v` (B, M, heads·d) → (B, heads·d, N). With `causal`, position i sees positions 0..=i.
+/// Multi-head attention `softmax(q kᵀ / √d) v`, features first except for the values: `q` (B, heads·d, N),
+/// `k` (B, heads·d, M), `v` (B, M, heads·d) → (B, heads·d, N). With `causal`, position i attends to positions 0..=i.
 ///
-/// Without a gradient to come, the queries are walked in chunks, so that memory does not grow with N·M.
+/// If autodiff tracks no argument, queries are processed in chunks, so that memory does not grow with N·M.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
     let (b, _, n) = q.dims3()?;
     let scores_of_a_query = (b * heads * k.dim(2)?).max(1);
@@ -119,7 +119,7 @@ pub fn attention_by(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bo
     let m = k.dim(2)?;
     let d = c / heads;
     let split = |t: &Tensor, len: usize| t.reshape((b, heads, d, len))?.transpose(2, 3)?.contiguous();
-    // Queries are scaled, not scores: fewer numbers, and f16 stays in its range.
+    // Scale the queries, not the scores: fewer numbers, and f16 does not overflow.
     let (q, k) = ((split(q, n)? * (1.0 / (d as f64).sqrt()))?, split(k, m)?.t()?);
     let v = v.reshape((b, m, heads, d))?.transpose(1, 2)?.contiguous()?;
     let chunk = |first: usize, rows: usize| -> Result<Tensor> {
@@ -139,7 +139,7 @@ pub fn attention_by(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bo
     y.transpose(2, 3)?.reshape((b, c, n))
 }
 
-/// Scores (B, heads, rows, M) of the queries from `first` on, without those of keys that come after them.
+/// Masks the scores (B, heads, rows, M) of the queries from `first` on for keys that come after them.
 pub(super) fn hide_later(scores: &Tensor, first: usize) -> Result<Tensor> {
     let (_, _, rows, m) = scores.dims4()?;
     let hidden = |i: usize, j: usize| if j > first + i { f32::NEG_INFINITY } else { 0.0 };
@@ -156,14 +156,14 @@ pub fn attention_weights(q: &Tensor, k: &Tensor, heads: usize) -> Result<Tensor>
     softmax(&q.matmul(&k.reshape((b, heads, d, m))?.contiguous()?)?)
 }
 
-/// Softmax over the last dimension; in f32 where the dtype is narrower, as PyTorch's attention has it.
+/// Softmax over the last dimension, in f32 if the dtype is narrower, as in PyTorch's attention.
 pub(super) fn softmax(scores: &Tensor) -> Result<Tensor> {
     let dtype = scores.dtype();
     let scores = match dtype {
         DType::F16 | DType::BF16 => &scores.to_dtype(DType::F32)?,
         _ => scores,
     };
-    // The fused form has no gradient; the other is decomposed.
+    // The fused form has no gradient; the other one is a composition.
     let weights = match scores.track_op() {
         true => candle_nn::ops::softmax(scores, D::Minus1)?,
         false => candle_nn::ops::softmax_last_dim(&scores.contiguous()?)?,
@@ -200,8 +200,8 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
     x.silu()
 }
 
-/// Every pixel twice in both directions: (B, C, H, W) → (B, C, 2H, 2W). By broadcasting: candle's own
-/// `upsample_nearest2d` has a wrong gradient where its input is used twice.
+/// Nearest-neighbour upsampling by 2: (B, C, H, W) → (B, C, 2H, 2W). By broadcasting, because the gradient of candle's
+/// `upsample_nearest2d` is wrong if its input is used twice.
 pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     x.reshape((b, c, h, 1, w, 1))?.broadcast_as((b, c, h, 2, w, 2))?.reshape((b, c, 2 * h, 2 * w))

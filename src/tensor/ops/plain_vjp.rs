@@ -1,6 +1,6 @@
-//! The gradients of the building blocks in candle's own operations: the form for other devices and dtypes.
+//! The VJPs of the operations in candle's operations, for other devices and dtypes.
 //!
-//! By formula, not by autodiff: nothing is kept but what a formula names. In f32 where the dtype is narrower, and back.
+//! They follow formulas, not autodiff, so that no other intermediates are kept. Narrower dtypes are computed in f32.
 
 use candle_core::{D, Result, Tensor};
 
@@ -8,12 +8,12 @@ use super::plain::{Activation, SCORES, at_least_f32, hide_later, softmax};
 
 /// dx = dy f′(x).
 pub(super) fn activation(kind: Activation, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    (slope(kind, &at_least_f32(x)?)? * at_least_f32(dy)?)?.to_dtype(x.dtype())
+    (derivative(kind, &at_least_f32(x)?)? * at_least_f32(dy)?)?.to_dtype(x.dtype())
 }
 
 /// f′(x).
-fn slope(kind: Activation, x: &Tensor) -> Result<Tensor> {
-    // Of x σ(x): σ(x) (1 + x (1 − σ(x))).
+fn derivative(kind: Activation, x: &Tensor) -> Result<Tensor> {
+    // The derivative of x σ(x): σ(x) (1 + x (1 − σ(x))).
     let sigmoid_gate_derivative = |x: &Tensor| {
         let gate = candle_nn::ops::sigmoid(x)?;
         &gate * ((x * (1.0 - &gate)?)? + 1.0)?
@@ -33,23 +33,23 @@ fn normal_cdf(x: &Tensor) -> Result<Tensor> {
     ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)? * 0.5
 }
 
-/// Of (…, 2d) from (…, d).
+/// The VJP of GEGLU: the gradient of (…, 2d) from that of (…, d).
 pub(super) fn geglu(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (wide, dy) = (at_least_f32(x)?, at_least_f32(dy)?);
     let d = dy.dim(D::Minus1)?;
     let (value, gate) = (wide.narrow(D::Minus1, 0, d)?, wide.narrow(D::Minus1, d, d)?);
     let to_value = (&dy * (&gate * normal_cdf(&gate)?)?)?;
-    let to_gate = ((value * dy)? * slope(Activation::Gelu, &gate)?)?;
+    let to_gate = ((value * dy)? * derivative(Activation::Gelu, &gate)?)?;
     Tensor::cat(&[to_value, to_gate], D::Minus1)?.to_dtype(x.dtype())
 }
 
-/// The sum of every four pixels: (B, C, 2H, 2W) → (B, C, H, W).
+/// The VJP of upsampling by 2, the sum of every four pixels: (B, C, 2H, 2W) → (B, C, H, W).
 pub(super) fn sum_2x2(x: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     x.reshape((b, c, h / 2, 2, w / 2, 2))?.sum(5)?.sum(3)
 }
 
-/// What a group norm is made of.
+/// The parameters of a group norm.
 pub(super) struct Group<'a> {
     pub groups: usize,
     pub weight: &'a Tensor,
@@ -59,7 +59,7 @@ pub(super) struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// dx, and the gradient of the moments where they are given and not x's own, (B, groups, 2).
+    /// Returns dx, and the gradient (B, groups, 2) of the moments if they are an argument.
     pub fn vjp(&self, x: &Tensor, moments: Option<&Tensor>, dy: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let (b, c, h, w) = x.dims4()?;
         let (pixels, grouped) = ((b, c, h, w), (b, self.groups, c / self.groups * h * w));
@@ -80,7 +80,7 @@ impl Group<'_> {
         let weight = by_channel(self.weight)?;
         if self.activate {
             let y = normal.reshape(pixels)?.broadcast_mul(&weight)?.broadcast_add(&by_channel(self.bias)?)?;
-            d = (d * slope(Activation::Silu, &y)?)?;
+            d = (d * derivative(Activation::Silu, &y)?)?;
         }
         let d = d.broadcast_mul(&weight)?.reshape(grouped)?;
         let (dx, of_moments) = if moments.is_some() {
@@ -94,13 +94,13 @@ impl Group<'_> {
     }
 }
 
-/// d without its parts along the constant and along x, which is normal: what normalisation lets pass, but for its scale.
+/// Projects d orthogonally to the constant and to the normalised x: the VJP of normalisation, except for its scale.
 fn centred(d: &Tensor, x: &Tensor) -> Result<Tensor> {
     let along = (d * x)?.mean_keepdim(D::Minus1)?;
     d.broadcast_sub(&d.mean_keepdim(D::Minus1)?)? - x.broadcast_mul(&along)?
 }
 
-/// Of mean and variance (B, groups, 2).
+/// The VJP of mean and variance (B, groups, 2).
 pub(super) fn group_moments(x: &Tensor, groups: usize, dy: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     let n = c / groups * h * w;
@@ -110,7 +110,7 @@ pub(super) fn group_moments(x: &Tensor, groups: usize, dy: &Tensor) -> Result<Te
     off.broadcast_mul(&to_variance)?.broadcast_add(&to_mean)?.reshape((b, c, h, w))?.to_dtype(x.dtype())
 }
 
-/// Of a layer norm over the last dimension.
+/// The VJP of a layer norm over the last dimension.
 pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, eps: f64, dy: &Tensor) -> Result<Tensor> {
     let wide = at_least_f32(x)?;
     let off = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
@@ -120,9 +120,10 @@ pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, eps: f64, dy: &Tensor) -> 
     centred(&d, &normal)?.broadcast_mul(&scale)?.to_dtype(x.dtype())
 }
 
-/// Of q (B, heads·d, N), k (B, heads·d, M) and v (B, M, heads·d) from that of the result, (B, heads·d, N).
+/// The VJP of attention: the gradients of q (B, heads·d, N), k (B, heads·d, M) and v (B, M, heads·d) from that of the
+/// result, (B, heads·d, N).
 ///
-/// The queries are walked in chunks, whose weights are computed again: N×M numbers are never there.
+/// Recomputes the weights of some queries at a time, so that N×M numbers never exist at once.
 pub(super) fn attention(
     [q, k, v]: [&Tensor; 3],
     heads: usize,
@@ -130,7 +131,7 @@ pub(super) fn attention(
     wanted: [bool; 3],
     dy: &Tensor,
 ) -> Result<[Option<Tensor>; 3]> {
-    // A few times the scores are there at once.
+    // A few tensors of the size of the scores exist at once.
     let queries = SCORES / 4 / (q.dim(0)? * heads * k.dim(2)?).max(1);
     attention_by([q, k, v], heads, causal, wanted, dy, queries)
 }
@@ -176,13 +177,14 @@ pub(super) fn attention_by(
     Ok([Some(dq), Some(dk), Some(dv.transpose(1, 2)?.reshape((b, m, c))?)])
 }
 
-/// The gradient of a softmax's input, from its result and that of its result.
+/// The VJP of softmax, from its result y and dy.
 fn of_scores(weights: &Tensor, d: &Tensor) -> Result<Tensor> {
     let mean = (weights * d)?.sum_keepdim(D::Minus1)?;
     weights * d.broadcast_sub(&mean)?
 }
 
-/// Of q (B, heads·d, N) and k (B, heads·d, M) from that of the weights, (B, heads, N, M).
+/// The VJP of attention weights: the gradients of q (B, heads·d, N) and k (B, heads·d, M) from that of the weights,
+/// (B, heads, N, M).
 pub(super) fn attention_weights([q, k]: [&Tensor; 2], heads: usize, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
     let ((b, c, n), m) = (q.dims3()?, k.dim(2)?);
     let (d, dtype) = (c / heads, q.dtype());
@@ -215,7 +217,7 @@ mod tests {
         norm((a - &b).unwrap()) / norm(b)
     }
 
-    /// Any number of queries at a time gives the same.
+    /// The result does not depend on the number of queries at a time.
     #[test]
     fn attention_in_chunks() {
         let (b, heads, d, n, m) = (2, 3, 5, 11, 11);
@@ -233,7 +235,7 @@ mod tests {
         }
     }
 
-    /// In half precision as far as that reaches, for every building block.
+    /// Every operation in half precision, within its rounding.
     #[test]
     fn half_precision() {
         type Case<'a> = (&'a str, Vec<Tensor>, Box<dyn Fn(&[Tensor]) -> Result<Tensor> + 'a>);
@@ -296,7 +298,7 @@ mod tests {
                 vjp(f, &inputs, &wanted, |_| Ok(dy))
             };
             let exact = of(DType::F64).unwrap();
-            // candle multiplies no bf16 on the CPU.
+            // candle does not support matrix products of bf16 on the CPU.
             for (dtype, bound) in [(DType::F32, 1e-6), (DType::F16, 5e-3)] {
                 for (i, (x, exact)) in of(dtype).unwrap().iter().zip(&exact).enumerate() {
                     let (x, exact) = (x.as_ref().unwrap(), exact.as_ref().unwrap());

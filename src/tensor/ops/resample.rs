@@ -1,4 +1,4 @@
-//! Nearest-neighbour doubling on the CPU, a line at a time.
+//! Nearest-neighbour upsampling by 2 on the CPU, a line at a time.
 
 use candle_core::{Device, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -7,7 +7,10 @@ use super::kernel::{Arg, Kernel, apply1, either};
 use super::simd::{Unwritten, written};
 use super::{plain, plain_vjp};
 
-/// Every pixel twice in both directions: (B, C, H, W) → (B, C, 2H, 2W).
+/// Nearest-neighbour upsampling by 2: (B, C, H, W) → (B, C, 2H, 2W).
+///
+/// # Errors
+/// If `x` does not have four dimensions.
 pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
     apply1(Double, x)
 }

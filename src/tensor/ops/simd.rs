@@ -1,7 +1,7 @@
-//! Vectors of f32 on whatever the processor at hand has, and the elementary functions on them.
+//! Vectors of f32 and elementary functions on them.
 //!
-//! The binary is built for any processor of its architecture; `pulp` picks AVX-512, AVX2, NEON or plain scalars when it
-//! runs. Everything here is inlined into a function that was compiled for one of them. Knows no tensor.
+//! The binary is built for any processor of its architecture; `pulp` selects AVX-512, AVX2, NEON or scalars at run time.
+//! Everything here is inlined into functions that are compiled for each of them.
 
 use std::mem::MaybeUninit;
 
@@ -17,11 +17,11 @@ fn arch() -> Arch {
     Arch::new()
 }
 
-/// In place of the best, for the test of the others.
+/// Overrides the best instructions, to test the others.
 #[cfg(test)]
 pub(super) static FORCED: std::sync::Mutex<Option<Arch>> = std::sync::Mutex::new(None);
 
-/// Held by tests that force vectors or compare bits, which other vectors change.
+/// Held by tests that override the instructions or compare bits, which depend on them.
 #[cfg(test)]
 pub(super) static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
@@ -30,16 +30,16 @@ fn arch() -> Arch {
     FORCED.lock().unwrap().unwrap_or_default()
 }
 
-/// Numbers of the longest vector.
+/// Lanes of the longest vector.
 pub(super) const LONGEST: usize = 16;
 
-/// A number that has not been written yet. Filling a large result with zeros first would cost as much as computing many.
+/// A number that is not initialised. To fill a large result with zeros first can take as long as to compute it.
 pub(super) type Unwritten = MaybeUninit<f32>;
 
-/// A vector of `n` numbers, each of which `write` writes.
+/// Returns a vector of `n` numbers, which `write` initialises.
 ///
 /// # Safety
-/// When `write` returns, it has written every number.
+/// `write` must initialise every number.
 pub(super) unsafe fn written(n: usize, write: impl FnOnce(&mut [Unwritten])) -> Vec<f32> {
     let mut data = Vec::with_capacity(n);
     write(&mut data.spare_capacity_mut()[..n]);
@@ -49,18 +49,19 @@ pub(super) unsafe fn written(n: usize, write: impl FnOnce(&mut [Unwritten])) -> 
 }
 
 /// # Safety
-/// Every number of `data` is written.
+/// Every number of `data` must be initialised.
 pub(super) unsafe fn assume_written(data: &mut [Unwritten]) -> &mut [f32] {
     // SAFETY: same layout, and all are written, says the caller.
     unsafe { &mut *(std::ptr::from_mut(data) as *mut [f32]) }
 }
 
-/// A memory that several threads write, each its own places.
+/// A slice that several threads write at once, each at its own indices.
 #[derive(Clone, Copy)]
 pub(super) struct Shared(*mut f32);
 
 // SAFETY: whoever makes a `Shared` promises that no place is written by two threads, nor read while written.
 unsafe impl Send for Shared {}
+// SAFETY: as for `Send`.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -68,35 +69,38 @@ impl Shared {
         Shared(data.as_mut_ptr().cast())
     }
 
-    /// Of numbers that may be read, too, by the thread whose they are.
+    /// A slice of initialised numbers, which the thread that owns an index may also read.
     pub fn of(data: &mut [f32]) -> Self {
         Shared(data.as_mut_ptr())
     }
 
     /// # Safety
-    /// `i` is in bounds of the memory, and this thread's own.
+    /// `i` must be in bounds, and no other thread may access it.
     #[inline(always)]
     pub unsafe fn at(self, i: usize) -> *mut f32 {
+        // SAFETY: the caller keeps `i` in bounds.
         unsafe { self.0.add(i) }
     }
 }
 
 /// # Safety
-/// A whole vector is readable at `p`.
+/// A whole vector must be readable at `p`.
 #[inline(always)]
 pub(super) unsafe fn load<S: Simd>(p: *const f32) -> S::f32s {
+    // SAFETY: the caller's pointer may be read, aligned or not.
     unsafe { (p as *const S::f32s).read_unaligned() }
 }
 
 /// # Safety
-/// A whole vector is writable at `p`.
+/// A whole vector must be writable at `p`.
 #[inline(always)]
 pub(super) unsafe fn store<S: Simd>(p: *mut f32, v: S::f32s) {
+    // SAFETY: the caller's pointer may be written, aligned or not.
     unsafe { (p as *mut S::f32s).write_unaligned(v) }
 }
 
-/// A function of `K` numbers, on vectors of them. A closure would not do: only what is marked `#[inline(always)]` is
-/// sure to be compiled for the vectors at hand.
+/// A function of `K` numbers, on vectors. Not a closure, because only `#[inline(always)]` guarantees that it is compiled
+/// for the selected instructions.
 pub(super) trait Function<const K: usize>: Copy {
     fn of<S: Simd>(self, s: S, x: [S::f32s; K]) -> S::f32s;
 }
@@ -139,17 +143,17 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::f32s, c: [f32; N]) -> S::f32s
     y
 }
 
-/// eˣ to one or two units in the last place; 0 below −87.7, and not above 2¹²⁷.
+/// eˣ to one or two units in the last place; 0 below −87.7, at most 2¹²⁷.
 ///
-/// x = n ln 2 + r with |r| ≤ ln 2 / 2: 2ⁿ by its bits, eʳ by a minimax polynomial.
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2: 2ⁿ from its bits, eʳ by a minimax polynomial.
 #[inline(always)]
 pub(super) fn exp<S: Simd>(s: S, x: S::f32s) -> S::f32s {
-    // ln 2 in two parts, the first of few bits, so that n times it is exact.
+    // ln 2 in two parts, the first with few bits, so that n times it is exact.
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
     // Adding 1.5·2²³ leaves the nearest integer in a float's low bits.
     const ROUND: f32 = 12_582_912.0;
-    // The constant first: then NaN passes.
+    // The constant is the first argument, so that NaN propagates.
     let x = s.min_f32s(s.splat_f32s(127.0 * std::f32::consts::LN_2), x);
     let x = s.max_f32s(s.splat_f32s(-127.0 * std::f32::consts::LN_2), x);
     let shifted = s.mul_add_e_f32s(x, s.splat_f32s(std::f32::consts::LOG2_E), s.splat_f32s(ROUND));

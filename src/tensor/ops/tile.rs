@@ -1,8 +1,8 @@
-//! The innermost loop of convolution and attention: a tile of products that stays in the registers.
+//! The innermost loop of convolution and attention: a tile of products that stays in registers.
 //!
-//! A tile is `R` rows by `N` vectors of columns. Its left operand comes in *panels*: the entries of [`ROWS`] rows beside
-//! each other, a step after the other. Its right operand is read where it lies, a vector of neighbouring columns at a
-//! time, which is what spares a convolution the unrolled copy of its input.
+//! A tile has `R` rows by `N` vectors of columns. Its left operand comes in *panels*: for each step, the entries of
+//! [`ROWS`] rows beside each other. Its right operand is read in place, a vector of neighbouring columns at a time, so that
+//! a convolution needs no unrolled copy (im2col) of its input.
 
 use pulp::Simd;
 
@@ -14,7 +14,7 @@ pub(super) const ROWS: usize = 8;
 /// Vectors of columns of a full tile: 8 × 3 accumulators leave 8 of 32 registers for the operands.
 pub(super) const VECTORS: usize = 3;
 
-/// Where the right operand of each step begins: for every plane, at every offset.
+/// Where the right operand of each step begins: in every plane, at every offset.
 #[derive(Clone, Copy)]
 pub(super) struct Steps<'a> {
     pub planes: usize,
@@ -26,7 +26,7 @@ pub(super) struct Steps<'a> {
 /// `acc[i][j] += Σ panel[step][i] · columns[step][j]`.
 ///
 /// # Safety
-/// `panel` holds [`ROWS`] entries a step from row `ROWS`-aligned on; `columns` is readable for `N` vectors at every step.
+/// `panel` must hold [`ROWS`] entries for each step, and `columns` must be readable for `N` vectors at every step.
 #[inline(always)]
 pub(super) unsafe fn tile<S: Simd, const R: usize, const N: usize>(
     s: S,

@@ -1,11 +1,11 @@
-//! Where the downloads of a repository lie: the layout that all clients of the hub share.
+//! The cache of a repository's downloads, in the layout that all clients of the hub share.
 //!
 //! ```text
-//! models--owner--name/blobs/ETAG                  a file's content, under what the hub calls it by
-//! models--owner--name/blobs/ETAG.incomplete       as much of it as has come
+//! models--owner--name/blobs/ETAG                  the content of a file, named by its ETag
+//! models--owner--name/blobs/ETAG.incomplete       a partial download
 //! models--owner--name/snapshots/COMMIT/path/file  a link to the content
 //! models--owner--name/refs/BRANCH                 the commit that the branch was at
-//! .locks/models--owner--name/ETAG.lock            locked by who downloads it
+//! .locks/models--owner--name/ETAG.lock            locked during its download
 //! ```
 
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ impl Cache {
         Cache { folder: cache.join(&name), locks: cache.join(".locks").join(&name) }
     }
 
-    /// The commit that a revision was at when it was last downloaded.
+    /// The commit of a revision at its last download.
     pub fn commit(&self, revision: &str) -> Option<String> {
         if self.snapshot(revision).is_dir() && is_commit(revision) {
             return Some(revision.into());
@@ -37,7 +37,7 @@ impl Cache {
         is_commit(commit).then(|| commit.to_string())
     }
 
-    /// The folder of a commit's files, which need not be there.
+    /// The folder of a commit's files, which may not exist.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
@@ -50,18 +50,18 @@ impl Cache {
         self.folder.join("blobs").join(format!("{etag}.incomplete"))
     }
 
-    /// The file that is locked while a content is downloaded.
+    /// The lock file of a download.
     pub fn lock(&self, etag: &str) -> Result<File> {
         let path = self.locks.join(format!("{etag}.lock"));
-        made(&path)?;
+        create_parent(&path)?;
         File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io(path))
     }
 
-    /// Puts a content in a commit's folder.
+    /// Links a content into the folder of a commit.
     pub fn link(&self, commit: &str, path: &str, etag: &str) -> Result<()> {
         let link = self.snapshot(commit).join(path);
-        made(&link)?;
-        // A link whose content was removed by hand.
+        create_parent(&link)?;
+        // A link whose content was deleted.
         if link.is_symlink() && !link.exists() {
             fs::remove_file(&link).map_err(Error::io(&link))?;
         }
@@ -72,13 +72,13 @@ impl Cache {
         }
     }
 
-    /// Notes which commit a branch or tag is at.
+    /// Records the commit of a branch or tag.
     pub fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
         if revision == commit {
             return Ok(());
         }
         let path = self.folder.join("refs").join(revision);
-        made(&path)?;
+        create_parent(&path)?;
         if fs::read_to_string(&path).is_ok_and(|known| known == commit) {
             return Ok(());
         }
@@ -87,13 +87,13 @@ impl Cache {
     }
 }
 
-/// Makes the folder of a file.
-pub(super) fn made(file: &Path) -> Result<()> {
+/// Creates the folder of a file.
+pub(super) fn create_parent(file: &Path) -> Result<()> {
     let folder = file.parent().unwrap_or(Path::new(""));
     fs::create_dir_all(folder).map_err(Error::io(folder))
 }
 
-/// A git commit, and therefore one component of a path.
+/// Whether a text is a git commit, which is a valid path component.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -103,7 +103,7 @@ fn symlink(_content: &Path, relative: &Path, link: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(relative, link)
 }
 
-/// Windows lets not everyone make links: then the content itself moves there, as with other clients.
+/// On Windows not every user may create links. Then the content itself moves there, as in other clients.
 #[cfg(windows)]
 fn symlink(content: &Path, relative: &Path, link: &Path) -> io::Result<()> {
     let relative = PathBuf::from(relative.to_string_lossy().replace('/', "\\"));

@@ -1,16 +1,14 @@
-//! Which files of a repository make up a model, where the repository has much besides.
-//!
-//! Knows names alone, as diffusers gives them.
+//! Chooses the files of a model from a repository, by diffusers' file names.
 
-/// Parts of a model that our networks are made of.
+/// The parts of a model that are used.
 const PARTS: [&str; 7] = ["scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae"];
 
-/// What diffusers and transformers call a part's weights, before the variant, the number of a shard and the extension.
+/// The names of a part's weights in diffusers and transformers, without variant, shard number and extension.
 const STEMS: [&str; 3] = ["diffusion_pytorch_model", "model", "pytorch_model"];
 
-/// The files that a model in diffusers' layout is made of, or a part of one (a folder with a `config.json`); none where
-/// `files` are neither. Each part's weights come once: safetensors rather than pickles, and of these the `fp16` variant
-/// if `half` is wanted, the full one if not, as far as there is a choice.
+/// The files of a model in diffusers' layout, or of a part of one (a folder with a `config.json`); none if `files` are
+/// neither. The weights of each part are chosen once: safetensors before pickles, then the `fp16` variant if `half`, or else
+/// the full one, as far as they exist.
 pub fn model_files(files: &[String], half: bool) -> Vec<String> {
     let has = |name: &str| files.iter().any(|file| file == name);
     let parts: Vec<String> = match (has("model_index.json"), has("config.json")) {
@@ -22,8 +20,8 @@ pub fn model_files(files: &[String], half: bool) -> Vec<String> {
     for part in parts {
         let inside = files.iter().filter_map(|file| file.strip_prefix(&part)).filter(|name| !name.contains('/'));
         let inside: Vec<&str> = inside.collect();
-        let best = inside.iter().filter_map(|name| Form::of(name)).min_by_key(|form| form.rank(half));
-        let needed = |name: &&&str| match Form::of(name) {
+        let best = inside.iter().filter_map(|name| WeightsForm::of(name)).min_by_key(|form| form.rank(half));
+        let needed = |name: &&&str| match WeightsForm::of(name) {
             Some(form) => Some(form) == best,
             None => {
                 (name.ends_with(".json") && !name.contains(".index.") || name.ends_with(".txt"))
@@ -35,23 +33,23 @@ pub fn model_files(files: &[String], half: bool) -> Vec<String> {
     chosen
 }
 
-/// One of the forms in which a part's weights lie side by side; shards and their index are of one form.
+/// One of the forms in which a repository has a part's weights. All shards and their index have one form.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Form {
+struct WeightsForm {
     stem: usize,
     pickle: bool,
     half: bool,
     sharded: bool,
 }
 
-impl Form {
-    /// `None` for what is no weights file, or one of another variant.
-    fn of(name: &str) -> Option<Form> {
+impl WeightsForm {
+    /// The form of a file; `None` if it is not a weights file, or of another variant.
+    fn of(name: &str) -> Option<WeightsForm> {
         let (whole, index) = match name.strip_suffix(".index.json") {
             Some(whole) => (whole, true),
             None => match name.strip_suffix(".index.fp16.json") {
                 // diffusers writes `stem.safetensors.index.fp16.json`.
-                Some(whole) => return Form::of(&format!("{}.index.json", varied(whole)?)),
+                Some(whole) => return WeightsForm::of(&format!("{}.index.json", varied(whole)?)),
                 None => (name, false),
             },
         };
@@ -65,22 +63,22 @@ impl Form {
         // Both `stem.fp16-00001-of-00002` and `stem-00001-of-00002.fp16` are in use.
         let (name, early) = unnumbered(name);
         let stem = STEMS.iter().position(|stem| *stem == name)?;
-        Some(Form { stem, pickle, half, sharded: shard || early || index })
+        Some(WeightsForm { stem, pickle, half, sharded: shard || early || index })
     }
 
-    /// The lowest is wanted most.
+    /// The preference: the least rank is best.
     fn rank(self, half: bool) -> (bool, bool, bool, usize) {
         (self.pickle, self.half != half, self.sharded, self.stem)
     }
 }
 
-/// `stem.safetensors` as `stem.fp16.safetensors`.
+/// `stem.fp16.safetensors` for `stem.safetensors`.
 fn varied(name: &str) -> Option<String> {
     let (stem, extension) = name.rsplit_once('.')?;
     Some(format!("{stem}.fp16.{extension}"))
 }
 
-/// A name without the number of a shard.
+/// A name without a shard number, and whether it had one.
 fn unnumbered(name: &str) -> (&str, bool) {
     let number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
     match name.rsplit_once("-of-").and_then(|(front, all)| Some((front.rsplit_once('-')?, all))) {
@@ -146,7 +144,7 @@ mod tests {
         }
     }
 
-    /// A repository of transformers', such as a CLIP's, has its tokenizer beside its weights.
+    /// A repository in transformers' layout has its tokenizer beside its weights.
     #[test]
     fn a_clip_comes_with_its_tokenizer() {
         let files = [

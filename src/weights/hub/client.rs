@@ -1,4 +1,4 @@
-//! Questions to the hub: what is in a repository, and the content of one file. And what its refusals mean.
+//! Requests to the hub: the list of a repository's files, and the content of a file; the meaning of its error responses.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{Hub, HubRef};
 use crate::{Error, Result};
 use lsregen_tensor::nearest;
 
-/// Bytes of the longest answer that is no file: the list of a repository of several hundred thousand files.
+/// The most bytes of a response that is not a file: the list of a repository with several hundred thousand files.
 const LONGEST_ANSWER: u64 = 128 << 20;
 
 const SEGMENT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -29,12 +29,12 @@ pub(super) struct Listing {
     pub files: Vec<RemoteFile>,
 }
 
-/// A file of the hub. What the list does not tell is asked for by [`Client::complete`].
+/// A file of a repository. [`Client::complete`] requests what the list does not have.
 #[derive(Clone)]
 pub(super) struct RemoteFile {
     pub path: String,
     pub size: Option<u64>,
-    /// The SHA-256 of a large file, the git object of a small one.
+    /// The SHA-256 of a large file, or the git object of a small one.
     pub etag: Option<String>,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Client<'a> {
         Ok(Client { hub, of, agent: config.build().into() })
     }
 
-    /// The files of the repository at the revision.
+    /// Requests the files of the repository at the revision.
     pub fn list(&self) -> Result<Listing> {
         let revision = utf8_percent_encode(self.of.revision(), &SEGMENT);
         let address = format!("{}/revision/{revision}?blobs=true", self.repository());
@@ -113,10 +113,10 @@ impl<'a> Client<'a> {
         Ok(Listing { commit: info.sha, files })
     }
 
-    /// Asks for the size and the name of the content, where a mirror's list told not.
+    /// Requests the size and the ETag of a file, which the list of a mirror may lack.
     pub fn complete(&self, file: &RemoteFile, commit: &str) -> Result<(String, u64)> {
         let address = self.address(&file.path, commit);
-        // The hub answers with where the content lies, and beside it with what it is: not to be followed.
+        // The hub redirects to the content and describes it in the same response, so redirects are not followed.
         let request = self.agent.head(&address).config().max_redirects(0).build();
         let answer = self.authorized(request).header("Accept-Encoding", "identity").call();
         let answer = answer.map_err(|error| self.unreachable(error))?;
@@ -132,7 +132,7 @@ impl<'a> Client<'a> {
         etag.zip(file.size.or(size)).ok_or_else(missing)
     }
 
-    /// The content of a file from a byte on; only the answer's status tells whether the server follows `from`.
+    /// Requests the content of a file from a byte on. The status of the response shows whether the server supports ranges.
     pub fn content(&self, file: &RemoteFile, commit: &str, from: u64) -> Result<Response<Body>, Failure> {
         let address = self.address(&file.path, commit);
         let answer = self.get(&address, (from > 0).then_some(from)).map_err(Failure::Passing)?;
@@ -145,13 +145,13 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Why `path` is not among the files.
+    /// The error for a `path` that is not in the repository.
     pub fn no_file(&self, path: &str, listing: &Listing) -> Error {
         let names = nearest(path, listing.files.iter().map(|file| file.path.as_str()));
         Error::input(format!("{}: the repository has no `{path}`; it has {names}", self.of))
     }
 
-    /// Why nothing was chosen of the files.
+    /// The error if no files were chosen.
     pub fn nothing(&self, files: &[String]) -> Error {
         let weights = |name: &&str| [".safetensors", ".ckpt", ".bin", ".gguf"].iter().any(|end| name.ends_with(end));
         let names = nearest("", files.iter().map(String::as_str).filter(weights));
@@ -194,7 +194,7 @@ impl<'a> Client<'a> {
         serde_json::from_slice(&text).map_err(|error| self.strange(address, &error.to_string()))
     }
 
-    /// Which of repository and revision is not there, and what is.
+    /// The error for a missing repository or revision, with existing names.
     fn not_there(&self) -> Error {
         #[derive(Deserialize)]
         struct Named {
@@ -288,14 +288,14 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Why there is no content.
+/// Why a request has no content.
 pub(super) enum Failure {
-    /// It may be there a little later.
+    /// A later attempt may succeed.
     Passing(Error),
     Final(Error),
 }
 
-/// The name of a content, if it can be a file's name.
+/// An ETag that is a valid file name.
 fn tag(etag: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     (!etag.is_empty() && etag.len() <= 128 && etag.chars().all(plain)).then(|| etag.to_string())

@@ -1,7 +1,7 @@
-//! One file from the hub into the cache: what is there already is kept, what comes is checked.
+//! Downloads one file from the hub into the cache, with resumption and checks.
 //!
-//! A content gets its name only when it is whole and is what the hub said it would be. Until then it is a partial file,
-//! which the next attempt goes on with, of this process or another.
+//! A content gets its name only when it is complete and matches its checksum. Until then it is a partial file, which the
+//! next attempt resumes, also one of another process.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -13,18 +13,18 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::http::StatusCode;
 
-use super::cache::{Cache, made};
+use super::cache::{Cache, create_parent};
 use super::client::{Client, Failure, RemoteFile};
 use super::{Hub, HubRef};
 use crate::{Error, Result};
 
-/// How often in a row a content is asked for in vain.
+/// Failed attempts in a row before the download fails.
 const ATTEMPTS: u32 = 5;
 
-/// How often one who waits looks whether he still should.
+/// How often a waiting download checks whether it was cancelled.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A file to be downloaded, of which everything is known but its content.
+/// A file to download, with its known size and ETag.
 pub(super) struct Download<'a> {
     pub hub: &'a Hub,
     pub of: &'a HubRef,
@@ -37,7 +37,7 @@ pub(super) struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Downloads what is missing. `progress` is told how many bytes are there, and ends the download by an error.
+    /// Downloads the missing bytes. Calls `progress` with the number of bytes so far; its error ends the download.
     pub fn run(&self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
         progress(0)?;
         let lock = self.cache.lock(self.etag)?;
@@ -45,7 +45,7 @@ impl Download<'_> {
             match lock.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => sleep(PAUSE),
-                // A file system without locks: two processes at one content would at worst spoil it, which is seen.
+                // A file system without locks: two downloads of one content at worst corrupt it, which the checksum detects.
                 Err(TryLockError::Error(_)) => break,
             }
             progress(0)?;
@@ -54,13 +54,13 @@ impl Download<'_> {
         match fs::metadata(&blob) {
             Ok(known) if known.len() == self.size => return progress(self.size),
             Ok(_) => fs::remove_file(&blob).map_err(Error::io(&blob))?,
-            Err(_) => made(&blob)?,
+            Err(_) => create_parent(&blob)?,
         }
         let partial = self.cache.partial(self.etag);
         let resumed = fs::metadata(&partial).is_ok_and(|known| known.len() > 0);
         let mut whole = self.fill(&partial, progress)?;
         if resumed && whole.is_err() {
-            // What was there from before was not the beginning of it: once more, from nothing.
+            // The earlier partial file was not the beginning of it: start again.
             fs::remove_file(&partial).map_err(Error::io(&partial))?;
             whole = self.fill(&partial, progress)?;
         }
@@ -75,7 +75,7 @@ impl Download<'_> {
         fs::rename(&partial, &blob).map_err(Error::io(blob))
     }
 
-    /// Brings the partial file to its full size. The inner error says what differs from what the hub told.
+    /// Completes the partial file. The inner error describes a mismatch with the checksum.
     fn fill(&self, path: &Path, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Result<(), &'static str>> {
         let mut partial = Partial::open(path, self)?;
         partial.read(progress)?;
@@ -116,7 +116,7 @@ impl Download<'_> {
         Ok(partial.sum.compare(self.etag))
     }
 
-    /// Writes what comes. The outer error ends the download, the inner one the connection.
+    /// Writes the response. The outer error ends the download, the inner one only the connection.
     fn receive(
         &self,
         partial: &mut Partial,
@@ -127,7 +127,7 @@ impl Download<'_> {
         loop {
             let count = match body.read(&mut buffer) {
                 Ok(0) => return Ok(Ok(())),
-                // More than it should be: what came first is looked at, and is it or is not.
+                // More bytes than expected: the checksum of the expected ones decides.
                 Ok(_) if partial.have == self.size => return Ok(Ok(())),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -172,7 +172,7 @@ impl Download<'_> {
     }
 }
 
-/// A content of which a beginning is there.
+/// A partial download.
 struct Partial<'a> {
     path: &'a Path,
     file: File,
@@ -193,7 +193,7 @@ impl<'a> Partial<'a> {
         Ok(partial)
     }
 
-    /// Reads what is there, for the sum.
+    /// Reads the existing bytes for the checksum.
     fn read(&mut self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
         let mut buffer = vec![0; 1 << 18];
         let mut left = self.have;
@@ -221,11 +221,11 @@ impl<'a> Partial<'a> {
     }
 }
 
-/// What a content is called by: large files by their SHA-256, small ones as git calls them.
+/// The checksum in an ETag: the SHA-256 of large files, the git object of small ones.
 enum Sum {
     Sha256(Sha256),
     Git(Sha1),
-    /// Called by something else, as a mirror may: only the size can be checked.
+    /// Another ETag, as of some mirrors: only the size can be checked.
     None,
 }
 
@@ -246,7 +246,7 @@ impl Sum {
         }
     }
 
-    /// Whether the content is what this calls; its name, where it is not.
+    /// Compares the checksum. The error names the one that differs.
     fn compare(self, etag: &str) -> Result<(), &'static str> {
         let (sum, name) = match self {
             Sum::Sha256(sum) => (format!("{:x}", sum.finalize()), "its SHA-256"),

@@ -1,12 +1,11 @@
-//! Models from the Hugging Face hub: what was downloaded before, and what is to be downloaded.
+//! Models from the Hugging Face hub: the local cache, and downloads.
 //!
-//! Knows the hub and the cache that its clients share. Knows not how a model is read: its
-//! caller chooses the files, by [`model_files`] or otherwise.
+//! The caller chooses the files of a repository, by [`model_files`] or otherwise.
 //!
-//! The crate hf-hub would do less than is needed: 1.0 begins a cut download anew, follows no `HF_HUB_OFFLINE`, checks
-//! no sums, and brings 160 crates; 0.5 checks no sums either, cannot be stopped, and knows neither `HF_HUB_CACHE` nor
-//! `HF_TOKEN`. So this speaks to the hub by ureq, and keeps hf-hub's and `huggingface_hub`'s layout of files and locks:
-//! they find what this has downloaded, go on with what it began, and the other way round.
+//! Why not the crate hf-hub: version 1.0 restarts interrupted downloads, ignores `HF_HUB_OFFLINE`, checks no checksums, and
+//! depends on 160 crates; 0.5 checks no checksums either, cannot be cancelled, and ignores `HF_HUB_CACHE` and `HF_TOKEN`.
+//! This module uses ureq, and the layout of files and locks of hf-hub and `huggingface_hub`. So each program finds and
+//! resumes the downloads of the others.
 
 mod cache;
 mod choose;
@@ -26,26 +25,26 @@ use cache::Cache;
 use client::{Client, RemoteFile};
 use download::Download;
 
-/// How far a download is. Bytes that were there from before count.
+/// The progress of a download, including bytes from earlier attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress<'a> {
-    /// The file at work, by its path in the repository.
+    /// The path of the current file in the repository.
     pub file: &'a str,
-    /// Bytes of this file that are there.
+    /// Bytes of this file so far.
     pub done: u64,
     /// Bytes of this file.
     pub size: u64,
-    /// Bytes that are there of all files of this download.
+    /// Bytes of all files of this download so far.
     pub all_done: u64,
     /// Bytes of all files of this download.
     pub all_size: u64,
 }
 
 impl Hub {
-    /// What was downloaded before: a file, or for a whole repository the folder of its files. Asks no network.
+    /// The path of an earlier download: a file, or the folder of a repository's files. Does not use the network.
     ///
-    /// A folder need not hold all of the repository's files, only those that someone wanted. After a [`Hub::fetch`] that
-    /// was cut off it is not there, or is that of an older commit.
+    /// The folder has only those files of the repository that were chosen. After an interrupted [`Hub::fetch`] there is none,
+    /// or that of an older commit.
     pub fn cached(&self, of: &HubRef) -> Option<PathBuf> {
         let cache = Cache::new(&self.cache, of);
         let snapshot = cache.snapshot(&cache.commit(of.revision())?);
@@ -53,14 +52,14 @@ impl Hub {
         path.exists().then_some(path)
     }
 
-    /// Downloads what is missing of the files that `wanted` chooses, and gives the place of the file or folder.
+    /// Downloads the missing files of those that `wanted` chooses. Returns the path of the file or folder.
     ///
-    /// `wanted` is given the paths of all files of the repository, or of the folder that is named, relative to it; for a
-    /// single file it is not asked. `progress` is called at least every few seconds while bytes come, and ends the
-    /// download by an error: [`Error::Cancelled`]. What came stays, and the next download goes on there.
+    /// `wanted` gets the paths of all files of the repository, or of the folder that `of` names, relative to it. It is not
+    /// called for a single file. `progress` is called at least every few seconds during the download; its error ends the
+    /// download, such as [`Error::Cancelled`]. The next download resumes there.
     ///
     /// # Errors
-    /// The hub refuses, has no such thing, or cannot be reached; what came is not what it said; the disk is full.
+    /// If the hub refuses, cannot be reached, or has no such file; if a checksum differs; if the disk is full.
     pub fn fetch(
         &self,
         of: &HubRef,
@@ -114,8 +113,7 @@ impl Hub {
             Download { hub, of, client, cache, commit, file, etag, size }.run(&mut tell)?;
             before += size;
         }
-        // All contents are there before any gets its place, the table of contents at the root last: a model that is
-        // seen is whole.
+        // All contents are complete before any is linked, the index at the root last: so a visible model is complete.
         missing.sort_by_key(|(file, ..)| std::cmp::Reverse(file.path.matches('/').count()));
         for (file, etag, _) in &missing {
             cache.link(commit, &file.path, etag)?;
@@ -125,7 +123,7 @@ impl Hub {
     }
 }
 
-/// A file with the name and the size of its content.
+/// A file with the ETag and the size of its content.
 fn known(client: &Client, file: &RemoteFile, commit: &str) -> Result<(RemoteFile, String, u64)> {
     let (etag, size) = match (&file.etag, file.size) {
         (Some(etag), Some(size)) => (etag.clone(), size),

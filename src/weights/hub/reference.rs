@@ -1,6 +1,4 @@
-//! How a graph names a model on the Hugging Face hub.
-//!
-//! Knows only the text; whether there is such a model is the hub's affair.
+//! The name of a model on the Hugging Face hub in a graph, such as `hf:owner/name`.
 
 use std::fmt;
 
@@ -23,10 +21,13 @@ const FORM: &str =
     "write hf:owner/name, hf:owner/name:file or hf:owner/name@revision:file, as in hf:CompVis/stable-diffusion-v1-4";
 
 impl HubRef {
-    /// `None` for a text that does not begin with `hf:`, which then is something else's name.
+    /// Parses a reference; `None` for a text that does not start with `hf:`.
+    ///
+    /// # Errors
+    /// If a text that starts with `hf:` is malformed.
     pub fn parse(text: &str) -> Result<Option<HubRef>> {
         let Some(rest) = text.strip_prefix("hf:") else { return Ok(None) };
-        let fault = |what: String| Error::input(format!("`{text}`: {what}; {FORM}"));
+        let invalid = |what: String| Error::input(format!("`{text}`: {what}; {FORM}"));
         let (repository, file) = match rest.split_once(':') {
             Some((repository, file)) => (repository, Some(file)),
             None => (rest, None),
@@ -35,24 +36,24 @@ impl HubRef {
             Some((id, revision)) => (id, Some(revision)),
             None => (repository, None),
         };
-        let Some((owner, name)) = id.split_once('/') else { return Err(fault("no owner/name".into())) };
+        let Some((owner, name)) = id.split_once('/') else { return Err(invalid("no owner/name".into())) };
         if let Some((name, inside)) = name.split_once('/')
             && is_name(owner)
             && is_name(name)
             && is_inside(inside)
         {
-            return Err(fault(format!("a file stands after a colon: hf:{owner}/{name}:{inside}")));
+            return Err(invalid(format!("a file stands after a colon: hf:{owner}/{name}:{inside}")));
         }
         for part in [owner, name] {
             if !is_name(part) {
-                return Err(fault(format!("`{part}` is no name of the hub (letters, digits, `-`, `_`, `.`)")));
+                return Err(invalid(format!("`{part}` is no name of the hub (letters, digits, `-`, `_`, `.`)")));
             }
         }
         if let Some(revision) = revision.filter(|revision| !is_inside(revision)) {
-            return Err(fault(format!("`{revision}` is no branch, tag or commit")));
+            return Err(invalid(format!("`{revision}` is no branch, tag or commit")));
         }
         if let Some(file) = file.filter(|file| !is_inside(file)) {
-            return Err(fault(format!("`{file}` is no path inside a repository")));
+            return Err(invalid(format!("`{file}` is no path inside a repository")));
         }
         Ok(Some(HubRef {
             owner: owner.into(),
@@ -67,7 +68,7 @@ impl HubRef {
         format!("{}/{}", self.owner, self.name)
     }
 
-    /// The branch, tag or commit that is meant.
+    /// The branch, tag or commit, by default `main`.
     pub fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or("main")
     }
@@ -86,7 +87,7 @@ impl fmt::Display for HubRef {
     }
 }
 
-/// What the hub allows as the name of an owner or a repository. `--` joins them in the cache.
+/// Whether the hub allows a name of an owner or repository. `--` separates the two in the cache.
 fn is_name(text: &str) -> bool {
     let edge = |c: char| c == '-' || c == '.';
     let inner = |c: char| c.is_ascii_alphanumeric() || edge(c) || c == '_';
@@ -99,7 +100,7 @@ fn is_name(text: &str) -> bool {
         && !text.contains("..")
 }
 
-/// Whether a path of the hub stays inside the folder that it is put in, on every system.
+/// Whether a path of the hub stays inside the folder of its repository, on every system.
 pub(super) fn is_inside(path: &str) -> bool {
     path.split('/').all(|part| !matches!(part, "" | "." | ".."))
         && !path.chars().any(|c| c.is_control() || matches!(c, '\\' | ':'))

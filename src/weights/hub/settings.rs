@@ -1,4 +1,4 @@
-//! The hub's settings, from the variables that every client of the hub follows.
+//! The settings of the hub, from the environment variables of all clients of the hub.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,32 +6,38 @@ use std::time::Duration;
 
 use crate::{Error, Result};
 
-/// Where the hub is, where downloads are kept, and how the hub knows us.
+/// The address of the hub, its cache, and credentials.
 #[derive(Clone)]
 pub struct Hub {
     /// Address of the hub or of a mirror, without a slash at the end.
     pub endpoint: String,
-    /// The folder of downloads that all clients share.
+    /// The cache that all clients share.
     pub cache: PathBuf,
-    /// Sent to the endpoint, to no other host.
+    /// The access token, which is sent to the endpoint and to no other host.
     pub token: Option<String>,
-    /// Nothing is asked of the network.
+    /// Whether the network is off.
     pub offline: bool,
-    /// A file of certificates (PEM) that are trusted in place of the built-in ones, for a mirror with its own.
+    /// A PEM file of certificates that replace the built-in ones, for a mirror with its own.
     pub certificates: Option<PathBuf>,
-    /// A connection that is silent for so long is given up.
+    /// The time without data after which a connection fails.
     pub timeout: Duration,
-    /// Wait before the first repetition of what failed without a byte; it doubles with every further one.
+    /// The wait before the first retry of a request that failed without data; it doubles with each further one.
     pub patience: Duration,
 }
 
 impl Hub {
     /// The settings of this process's environment.
+    ///
+    /// # Errors
+    /// If a variable is invalid, or the token file cannot be read.
     pub fn from_env() -> Result<Hub> {
         Hub::from_variables(|name| std::env::var_os(name))
     }
 
-    /// The settings of some environment, read as the Python package `huggingface_hub` reads them.
+    /// The settings of an environment, with the rules of the Python package `huggingface_hub`.
+    ///
+    /// # Errors
+    /// As [`Hub::from_env`].
     pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Hub> {
         let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let text = |name: &str| variable(name).and_then(|value| value.into_string().ok()).filter(|v| !v.is_empty());
@@ -72,7 +78,7 @@ impl Hub {
     }
 }
 
-/// The token that `hf auth login` has left.
+/// Reads the token that `hf auth login` has saved.
 fn read_token(path: &Path) -> Result<Option<String>> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(clean(text)),

@@ -1,15 +1,15 @@
-//! The zip file that a PyTorch checkpoint is: where its entries lie.
+//! The zip archive of a PyTorch checkpoint: where its entries lie.
 //!
-//! Knows the central directory, zip64 included. Knows no compression: what an entry holds is a slice of the file, or an
-//! error. Nothing is copied and no count is believed: names are slices, and reading goes on only as far as bytes do.
-//! (The `zip` crate sets memory aside for as many entries as a file claims to have.)
+//! Supports the central directory with zip64, but no compression: the content of an entry is a slice of the file. Names are
+//! slices too, and no count in the file is trusted. (The `zip` crate reserves memory for as many entries as a file claims
+//! to have.)
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::{Outcome, Reader, damaged, shown};
 
-/// Every entry of an archive by name.
+/// The entries of an archive by name.
 pub struct Archive<'a> {
     file: &'a [u8],
     entries: BTreeMap<&'a str, Record>,
@@ -22,19 +22,19 @@ struct Record {
     packed: usize,
     /// Bytes of the entry when unpacked.
     size: usize,
-    /// Where the entry's own header is.
+    /// Where the entry's local header lies.
     header: usize,
 }
 
 const ENCRYPTED: u16 = 1;
 
 impl<'a> Archive<'a> {
-    /// Whether a file begins as a zip file does.
+    /// Whether a file starts like a zip archive.
     pub fn recognises(file: &[u8]) -> bool {
         file.starts_with(b"PK\x03\x04")
     }
 
-    /// Whether the first entry is a checkpoint's pickle. So is PyTorch's, and it is known even where the end is missing.
+    /// Whether the first entry is a checkpoint's pickle, as PyTorch writes it. Recognises truncated files too.
     pub fn begins_with_pickle(file: &[u8]) -> bool {
         let length = file.get(26..28).map_or(0, |length| usize::from(u16::from_le_bytes([length[0], length[1]])));
         file.get(30..30 + length).is_some_and(|name| name.ends_with(b"/data.pkl"))
@@ -55,7 +55,7 @@ impl<'a> Archive<'a> {
         Ok(Archive { file, entries })
     }
 
-    /// The folder inside the archive that has `data.pkl`, with its slash: all of a checkpoint lies in there.
+    /// The folder with `data.pkl` in the archive, with its slash. All of a checkpoint lies in it.
     pub fn root(&self) -> Option<&'a str> {
         self.entries.keys().find_map(|name| name.strip_suffix("data.pkl").filter(|root| root.ends_with('/')))
     }
@@ -64,7 +64,7 @@ impl<'a> Archive<'a> {
         self.entries.contains_key(name)
     }
 
-    /// Where the content of an entry lies in the file.
+    /// The range of an entry's content in the file.
     pub fn range(&self, name: &str) -> Outcome<Range<usize>> {
         let record =
             self.entries.get(name).ok_or_else(|| damaged(format!("its entry `{}` is missing", shown(name))))?;
@@ -91,11 +91,11 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// Where the list of entries begins, and its length in bytes.
+/// The start of the central directory, and its length in bytes.
 fn directory(file: &[u8]) -> Outcome<(usize, usize)> {
     const LENGTH: usize = 22;
     const LOCATOR: usize = 20;
-    // The record stands at the end, before a comment of at most 65535 bytes that reaches to the end.
+    // The end record is followed only by a comment of at most 65535 bytes.
     let last = file.len().checked_sub(LENGTH).ok_or_else(|| damaged("it ends too early"))?;
     let place = (last.saturating_sub(0xffff)..=last).rev().find(|&at| {
         let record = &file[at..at + LENGTH];
@@ -117,7 +117,7 @@ fn directory(file: &[u8]) -> Outcome<(usize, usize)> {
     Ok((reader.length()?, size))
 }
 
-/// One record of the list of entries, and the name that it is for.
+/// Reads one record of the central directory, and its name.
 fn record<'a>(reader: &mut Reader<'a>) -> Outcome<(&'a str, Record)> {
     if reader.take(4)? != b"PK\x01\x02" {
         return Err(damaged("the list of its entries holds something else"));
@@ -138,7 +138,7 @@ fn record<'a>(reader: &mut Reader<'a>) -> Outcome<(&'a str, Record)> {
         let content = extra.take(length.into())?;
         long = (kind == 1).then(|| Reader::new(content, 0));
     }
-    // Fields that are all ones stand, in this order, in the zip64 extra.
+    // Fields whose bits are all ones are in the zip64 extra field, in this order.
     let mut widened = |field: u32| match (&mut long, field) {
         (Some(long), u32::MAX) => long.length(),
         _ => Ok(field as usize),

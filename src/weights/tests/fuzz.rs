@@ -2,7 +2,7 @@
 //!
 //! `examples/fuzz_weights` does the same for as many as one likes, and counts memory.
 
-#[path = "../examples/fuzz_weights/files.rs"]
+#[path = "../examples/fuzz_weights/files/mod.rs"]
 #[allow(dead_code)]
 mod files;
 

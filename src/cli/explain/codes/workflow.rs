@@ -172,7 +172,7 @@ outputs: { layout: layout }
     Code {
         name: "more-faults",
         summary: "there are more diagnostics than are reported (warning)",
-        explanation: "A check keeps 10 000 errors and as many warnings. Mend some of them and check again. A file with \
+        explanation: "A check keeps 10 000 errors and as many warnings. Correct some of them and check again. A file with \
             so many is often not a workflow at all.",
         example: other(
             "a generated graph in which every node has an error\n",

@@ -220,7 +220,7 @@ impl<'a> Execution<'a> {
             *left = left.saturating_sub(1);
             if *left == 0 {
                 self.needed.remove(key);
-                self.session.executor.store().memory().forget(key);
+                self.session.executor.store().memory().remove(key);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the `config.json` of a text encoder says, and that of a whole CLIP.
+//! The configurations of a text encoder and of a whole CLIP.
 
 use serde::Deserialize;
 
@@ -6,10 +6,10 @@ use super::{eps5, side, thirty_two, three};
 use crate::weights::{ModelFiles, TensorMap};
 use crate::{Error, Result};
 
-/// What a text encoder's `config.json` says.
+/// The configuration of a text encoder.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ClipTextConfig {
-    /// Tokens known.
+    /// Size of the vocabulary.
     #[serde(default = "clip_vocab")]
     pub vocab_size: usize,
     /// Width.
@@ -18,7 +18,7 @@ pub struct ClipTextConfig {
     /// Width inside the feed-forward nets.
     #[serde(default = "clip_inner")]
     pub intermediate_size: usize,
-    /// Width after the projection, where there is one.
+    /// Width after the projection, if there is one.
     #[serde(default = "clip_width")]
     pub projection_dim: usize,
     /// Layers.
@@ -27,7 +27,7 @@ pub struct ClipTextConfig {
     /// Heads.
     #[serde(default = "heads8")]
     pub num_attention_heads: usize,
-    /// Longest text in tokens.
+    /// Maximum number of tokens of a text.
     #[serde(default = "clip_length")]
     pub max_position_embeddings: usize,
     /// Activation.
@@ -36,10 +36,10 @@ pub struct ClipTextConfig {
     /// ε of layer norms.
     #[serde(default = "eps5")]
     pub layer_norm_eps: f64,
-    /// Token whose place gives the pooled text; 2 stands for "the greatest id", as in early configurations.
+    /// The end-of-text token, whose state is the pooled text; 2 means the greatest id, as in early configurations.
     #[serde(default = "clip_eos")]
     pub eos_token_id: u32,
-    /// `CLIPTextModelWithProjection` where the model projects its pooled text.
+    /// `CLIPTextModelWithProjection` if the model projects its pooled text.
     #[serde(default)]
     pub architectures: Vec<String>,
 }
@@ -81,19 +81,25 @@ const PROJECTED: &str = "CLIPTextModelWithProjection";
 
 impl ClipTextConfig {
     /// Reads `{folder}/config.json`.
+    ///
+    /// # Errors
+    /// If it is missing, malformed or not supported.
     pub fn read(files: &ModelFiles, folder: &str) -> Result<Self> {
         let path = format!("{folder}/config.json");
         Self::parse(&files.read(&path)?, &files.label(&path))
     }
 
-    /// Decodes the JSON text of a file that messages call `file`.
+    /// Parses the JSON text of a file, which messages call `file`.
+    ///
+    /// # Errors
+    /// If it is malformed or not supported.
     pub fn parse(json: &[u8], file: &str) -> Result<Self> {
         let config: Self = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
         heads_divide(config.hidden_size, config.num_attention_heads, file)?;
         Ok(config)
     }
 
-    /// What its layers are told.
+    /// The configuration of its layers.
     pub(crate) fn layer(&self) -> ClipLayerConfig {
         ClipLayerConfig {
             width: self.hidden_size,
@@ -105,7 +111,10 @@ impl ClipTextConfig {
         }
     }
 
-    /// The configuration of SD1's text encoder or of one of SDXL's, read off its tensors.
+    /// Infers the configuration of a text encoder of SD1 or SDXL from its tensors.
+    ///
+    /// # Errors
+    /// If a tensor is missing.
     pub fn infer(tensors: &TensorMap) -> Result<Self> {
         let label = tensors.label();
         let side = |name: &str, i: usize| side(tensors, name, i);
@@ -123,7 +132,7 @@ impl ClipTextConfig {
             num_hidden_layers: tensors.count("text_model.encoder.layers."),
             num_attention_heads: hidden_size / 64,
             max_position_embeddings: side("text_model.embeddings.position_embedding.weight", 0)?,
-            // OpenCLIP's, which alone has a projection here, uses the exact GELU.
+            // OpenCLIP's encoder, the only one with a projection here, uses the exact GELU.
             hidden_act: if projection { ClipActivation::Gelu } else { ClipActivation::QuickGelu },
             layer_norm_eps: eps5(),
             eos_token_id: clip_eos(),
@@ -144,7 +153,7 @@ fn heads_divide(width: usize, heads: usize, file: &str) -> Result<()> {
     Ok(())
 }
 
-/// A layer of one of CLIP's encoders, which are alike but for the mask.
+/// The configuration of a layer, which is the same in both encoders except for the mask.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClipLayerConfig {
     pub width: usize,
@@ -152,11 +161,11 @@ pub(crate) struct ClipLayerConfig {
     pub heads: usize,
     pub activation: ClipActivation,
     pub eps: f64,
-    /// Whether a token sees only those before it: of a text, not of a picture.
+    /// Whether a token attends only to earlier ones, as in the text encoder.
     pub causal: bool,
 }
 
-/// What a CLIP's `config.json` says of its picture encoder.
+/// The configuration of an image encoder.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ClipVisionConfig {
     /// Width.
@@ -171,13 +180,13 @@ pub struct ClipVisionConfig {
     /// Heads.
     #[serde(default = "twelve")]
     pub num_attention_heads: usize,
-    /// Side in pixels of the square picture that it takes.
+    /// Side in pixels of its square images.
     #[serde(default = "vision_side")]
     pub image_size: usize,
     /// Side of a patch.
     #[serde(default = "thirty_two")]
     pub patch_size: usize,
-    /// Channels of the picture: 3.
+    /// Channels of the image: 3.
     #[serde(default = "three")]
     pub num_channels: usize,
     /// Activation.
@@ -212,7 +221,7 @@ impl ClipVisionConfig {
         Ok(())
     }
 
-    /// Patches along a side of the picture.
+    /// Patches along a side of the image.
     pub fn patches(&self) -> usize {
         self.image_size / self.patch_size
     }
@@ -229,12 +238,12 @@ impl ClipVisionConfig {
     }
 }
 
-/// What the `config.json` of a whole CLIP says: both encoders, and the width in which they meet.
+/// The configuration of a whole CLIP.
 #[derive(Clone, Debug)]
 pub struct ClipConfig {
     /// The text encoder, with its projection.
     pub text: ClipTextConfig,
-    /// The picture encoder.
+    /// The image encoder.
     pub vision: ClipVisionConfig,
     /// Width of the embeddings of both.
     pub projection_dim: usize,
@@ -246,7 +255,7 @@ struct RawClip {
     text_config: Option<Object>,
     #[serde(default)]
     vision_config: Option<Object>,
-    /// The oldest files' name for the same; what stands here holds.
+    /// The name in the oldest files, which takes precedence.
     #[serde(default)]
     text_config_dict: Option<Object>,
     #[serde(default)]
@@ -258,9 +267,10 @@ struct RawClip {
 type Object = serde_json::Map<String, serde_json::Value>;
 
 impl ClipConfig {
-    /// Decodes the JSON text of a file that messages call `file`.
+    /// Parses the JSON text of a file, which messages call `file`.
     ///
-    /// Errors if it is not that of a `CLIPModel`.
+    /// # Errors
+    /// If it is malformed, or not that of a `CLIPModel`.
     pub fn parse(json: &[u8], file: &str) -> Result<Self> {
         let broken = |e: serde_json::Error| Error::Config(format!("{file}: {e}"));
         let raw: RawClip = serde_json::from_slice(json).map_err(broken)?;

@@ -1,6 +1,5 @@
-//! A network's `config.json`, with diffusers' and transformers' defaults, refused where it asks for what is not built.
-//!
-//! Knows the meaning of each key. Knows no tensor.
+//! The `config.json` of each network, with diffusers' and transformers' defaults. A value that is not supported is an
+//! error.
 
 mod clip;
 mod unet;
@@ -14,28 +13,26 @@ pub use vae::VaeConfig;
 use crate::weights::TensorMap;
 use crate::{Error, Result};
 
-/// Keys whose only built value is the one given (or absence): anything else changes the network.
+/// Checks keys of which only one value is supported, or absence: any other value would change the network.
 fn refuse_others(
     rest: &serde_json::Map<String, serde_json::Value>,
     file: &str,
-    built: &[(&str, serde_json::Value)],
+    supported: &[(&str, serde_json::Value)],
 ) -> Result<()> {
     use serde_json::Value;
-    for (key, value) in built {
+    for (key, value) in supported {
         match rest.get(*key) {
             None | Some(Value::Null) => {}
             Some(v) if v == value || v.as_f64().is_some_and(|v| Some(v) == value.as_f64()) => {}
             Some(v) => {
-                return Err(Error::Config(format!(
-                    "{file}: `{key}` is {v}, and only {value} is supported; this checkpoint is of another kind"
-                )));
+                return Err(Error::Config(format!("{file}: `{key}` is {v}, but only {value} is supported")));
             }
         }
     }
     Ok(())
 }
 
-/// How large a tensor is in its dimension `i`.
+/// The size of dimension `i` of a tensor.
 fn side(tensors: &TensorMap, name: &str, i: usize) -> Result<usize> {
     let side = tensors.shape(name).and_then(|shape| shape.get(i).copied());
     let label = tensors.label();

@@ -1,12 +1,13 @@
-//! What `unet/config.json` says.
+//! The configuration of a U-Net, `unet/config.json`.
 
 use serde::Deserialize;
 
 use super::{eps5, four, refuse_others, side, thirty_two, yes};
+use crate::models::Family;
 use crate::weights::{ModelFiles, TensorMap};
 use crate::{Error, Result};
 
-/// A number for all levels, or one a level.
+/// A number for all levels, or one for each level.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 enum PerLevel<T> {
@@ -33,16 +34,16 @@ pub enum AttentionType {
     Default,
     /// GLIGEN: boxes with phrases.
     Gated,
-    /// GLIGEN: boxes with phrases and pictures.
+    /// GLIGEN: boxes with phrases and images.
     GatedTextImage,
 }
 
-/// What `unet/config.json` says, resolved to one entry a level.
+/// `unet/config.json`, resolved to one entry for each level.
 #[derive(Clone, Debug)]
 pub struct UNetConfig {
     /// Side of the latent that the model was trained on, in latent pixels.
     pub sample_size: usize,
-    /// Channels of the latent that goes in.
+    /// Channels of the input latent.
     pub in_channels: usize,
     /// Channels of the prediction.
     pub out_channels: usize,
@@ -58,7 +59,7 @@ pub struct UNetConfig {
     pub up_transformer_layers: Vec<usize>,
     /// Attention heads of each level, going down.
     pub heads: Vec<usize>,
-    /// Residual blocks a level.
+    /// Residual blocks of each level.
     pub layers_per_block: usize,
     /// Width of the text's hidden states.
     pub cross_attention_dim: usize,
@@ -152,58 +153,110 @@ fn unet_up() -> Vec<String> {
     ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"].map(String::from).into()
 }
 
+impl RawUNet {
+    fn down_attention(&self, file: &str) -> Result<Vec<bool>> {
+        self.attention(&self.down_block_types, "down_block_types", ["CrossAttnDownBlock2D", "DownBlock2D"], file)
+    }
+
+    fn up_attention(&self, file: &str) -> Result<Vec<bool>> {
+        self.attention(&self.up_block_types, "up_block_types", ["CrossAttnUpBlock2D", "UpBlock2D"], file)
+    }
+
+    /// Whether each block of these types has transformers.
+    fn attention(&self, types: &[String], key: &str, [with, without]: [&str; 2], file: &str) -> Result<Vec<bool>> {
+        let levels = self.block_out_channels.len();
+        if types.len() != levels {
+            return Err(Error::Config(format!("{file}: `{key}` has {} entries for {levels} blocks", types.len())));
+        }
+        let has_attention = |t: &String| match t.as_str() {
+            t if t == with => Ok(true),
+            t if t == without => Ok(false),
+            t => Err(Error::Config(format!("{file}: `{key}`: {t} is not supported ({with}, {without})"))),
+        };
+        types.iter().map(has_attention).collect()
+    }
+
+    fn text_time(&self, file: &str) -> Result<Option<(usize, usize)>> {
+        match self.addition_embed_type.as_deref() {
+            None => Ok(None),
+            Some("text_time") => match (self.addition_time_embed_dim, self.projection_class_embeddings_input_dim) {
+                (Some(a), Some(b)) => Ok(Some((a, b))),
+                _ => Err(Error::Config(format!(
+                    "{file}: `text_time` conditioning needs `addition_time_embed_dim` and \
+                     `projection_class_embeddings_input_dim`"
+                ))),
+            },
+            Some(t) => Err(Error::Config(format!("{file}: `addition_embed_type` {t} is not supported (text_time)"))),
+        }
+    }
+
+    fn attention_type(&self, file: &str) -> Result<AttentionType> {
+        match self.attention_type.as_deref() {
+            None | Some("default") => Ok(AttentionType::Default),
+            Some("gated") => Ok(AttentionType::Gated),
+            Some("gated-text-image") => Ok(AttentionType::GatedTextImage),
+            Some(t) => Err(Error::Config(format!(
+                "{file}: `attention_type` {t} is not supported (default, gated, gated-text-image)"
+            ))),
+        }
+    }
+}
+
+/// Keys of which only one value is supported.
+fn supported_values() -> [(&'static str, serde_json::Value); 22] {
+    use serde_json::json;
+    [
+        ("act_fn", json!("silu")),
+        ("center_input_sample", json!(false)),
+        ("class_embed_type", json!(null)),
+        ("num_class_embeds", json!(null)),
+        ("conv_in_kernel", json!(3)),
+        ("conv_out_kernel", json!(3)),
+        ("cross_attention_norm", json!(null)),
+        ("downsample_padding", json!(1)),
+        ("dual_cross_attention", json!(false)),
+        ("encoder_hid_dim", json!(null)),
+        ("encoder_hid_dim_type", json!(null)),
+        ("mid_block_only_cross_attention", json!(false)),
+        ("mid_block_scale_factor", json!(1)),
+        ("only_cross_attention", json!(false)),
+        ("resnet_out_scale_factor", json!(1)),
+        ("resnet_skip_time_act", json!(false)),
+        ("resnet_time_scale_shift", json!("default")),
+        ("time_cond_proj_dim", json!(null)),
+        ("time_embedding_act_fn", json!(null)),
+        ("time_embedding_dim", json!(null)),
+        ("time_embedding_type", json!("positional")),
+        ("timestep_post_act", json!(null)),
+    ]
+}
+
 impl UNetConfig {
+    /// The family of models with such a U-Net.
+    pub fn family(&self) -> Family {
+        match (self.text_time, self.attention_type) {
+            (Some(_), _) => Family::Sdxl,
+            (None, AttentionType::Default) => Family::Sd1,
+            (None, _) => Family::Gligen,
+        }
+    }
+
     /// Reads `unet/config.json`.
+    ///
+    /// # Errors
+    /// If it is missing, malformed or not supported.
     pub fn read(files: &ModelFiles) -> Result<Self> {
         Self::parse(&files.read("unet/config.json")?, &files.label("unet/config.json"))
     }
 
-    /// Decodes the JSON text of a file that messages call `file`.
+    /// Parses the JSON text of a file, which messages call `file`.
+    ///
+    /// # Errors
+    /// If it is malformed or not supported.
     pub fn parse(json: &[u8], file: &str) -> Result<Self> {
-        use serde_json::json;
         let raw: RawUNet = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
-        refuse_others(
-            &raw.rest,
-            file,
-            &[
-                ("act_fn", json!("silu")),
-                ("center_input_sample", json!(false)),
-                ("class_embed_type", json!(null)),
-                ("num_class_embeds", json!(null)),
-                ("conv_in_kernel", json!(3)),
-                ("conv_out_kernel", json!(3)),
-                ("cross_attention_norm", json!(null)),
-                ("downsample_padding", json!(1)),
-                ("dual_cross_attention", json!(false)),
-                ("encoder_hid_dim", json!(null)),
-                ("encoder_hid_dim_type", json!(null)),
-                ("mid_block_only_cross_attention", json!(false)),
-                ("mid_block_scale_factor", json!(1)),
-                ("only_cross_attention", json!(false)),
-                ("resnet_out_scale_factor", json!(1)),
-                ("resnet_skip_time_act", json!(false)),
-                ("resnet_time_scale_shift", json!("default")),
-                ("time_cond_proj_dim", json!(null)),
-                ("time_embedding_act_fn", json!(null)),
-                ("time_embedding_dim", json!(null)),
-                ("time_embedding_type", json!("positional")),
-                ("timestep_post_act", json!(null)),
-            ],
-        )?;
+        refuse_others(&raw.rest, file, &supported_values())?;
         let levels = raw.block_out_channels.len();
-        let attention = |types: &[String], key: &str, with: &str, without: &str| -> Result<Vec<bool>> {
-            if types.len() != levels {
-                return Err(Error::Config(format!("{file}: `{key}` has {} entries for {levels} blocks", types.len())));
-            }
-            types
-                .iter()
-                .map(|t| match t.as_str() {
-                    t if t == with => Ok(true),
-                    t if t == without => Ok(false),
-                    t => Err(Error::Config(format!("{file}: `{key}`: a {t} is not supported ({with}, {without})"))),
-                })
-                .collect()
-        };
         if raw.mid_block_type.as_deref() != Some("UNetMidBlock2DCrossAttn") {
             return Err(Error::Config(format!("{file}: `mid_block_type` must be UNetMidBlock2DCrossAttn")));
         }
@@ -211,13 +264,13 @@ impl UNetConfig {
             return Err(Error::Config(format!("{file}: `block_out_channels` is empty")));
         }
         let transformer_layers = raw.transformer_layers_per_block.each(levels, file, "transformer_layers_per_block")?;
-        let up_transformer_layers = match raw.reverse_transformer_layers_per_block {
+        let up_transformer_layers = match raw.reverse_transformer_layers_per_block.clone() {
             Some(v) => PerLevel::Each(v).each(levels, file, "reverse_transformer_layers_per_block")?,
             None => transformer_layers.iter().rev().copied().collect(),
         };
         // diffusers' `attention_head_dim` is the number of heads wherever `num_attention_heads` is not given.
-        let heads =
-            raw.num_attention_heads.unwrap_or(raw.attention_head_dim).each(levels, file, "attention_head_dim")?;
+        let heads = raw.num_attention_heads.as_ref().unwrap_or(&raw.attention_head_dim);
+        let heads = heads.each(levels, file, "attention_head_dim")?;
         for (channels, heads) in raw.block_out_channels.iter().zip(&heads) {
             if *heads == 0 || channels % heads != 0 || raw.norm_num_groups == 0 || channels % raw.norm_num_groups != 0 {
                 return Err(Error::Config(format!(
@@ -226,21 +279,6 @@ impl UNetConfig {
                 )));
             }
         }
-        let text_time = match raw.addition_embed_type.as_deref() {
-            None => None,
-            Some("text_time") => match (raw.addition_time_embed_dim, raw.projection_class_embeddings_input_dim) {
-                (Some(a), Some(b)) => Some((a, b)),
-                _ => {
-                    return Err(Error::Config(format!(
-                        "{file}: `text_time` conditioning needs `addition_time_embed_dim` and \
-                         `projection_class_embeddings_input_dim`"
-                    )));
-                }
-            },
-            Some(t) => {
-                return Err(Error::Config(format!("{file}: `addition_embed_type` {t} is not supported (text_time)")));
-            }
-        };
         Ok(UNetConfig {
             sample_size: match &raw.sample_size {
                 Some(PerLevel::All(s)) => *s,
@@ -249,13 +287,8 @@ impl UNetConfig {
             },
             in_channels: raw.in_channels,
             out_channels: raw.out_channels,
-            down_attention: attention(
-                &raw.down_block_types,
-                "down_block_types",
-                "CrossAttnDownBlock2D",
-                "DownBlock2D",
-            )?,
-            up_attention: attention(&raw.up_block_types, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D")?,
+            down_attention: raw.down_attention(file)?,
+            up_attention: raw.up_attention(file)?,
             transformer_layers,
             up_transformer_layers,
             heads,
@@ -266,25 +299,16 @@ impl UNetConfig {
             use_linear_projection: raw.use_linear_projection,
             flip_sin_to_cos: raw.flip_sin_to_cos,
             freq_shift: raw.freq_shift,
-            attention_type: match raw.attention_type.as_deref() {
-                None | Some("default") => AttentionType::Default,
-                Some("gated") => AttentionType::Gated,
-                Some("gated-text-image") => AttentionType::GatedTextImage,
-                Some(t) => {
-                    return Err(Error::Config(format!(
-                        "{file}: `attention_type` {t} is not supported (default, gated, gated-text-image)"
-                    )));
-                }
-            },
-            text_time,
+            attention_type: raw.attention_type(file)?,
+            text_time: raw.text_time(file)?,
             block_out_channels: raw.block_out_channels,
         })
     }
 
-    /// The configuration of a Stable Diffusion 1.x, GLIGEN or SDXL U-Net, read off its tensors: for files that carry
-    /// none.
+    /// Infers the configuration of a Stable Diffusion 1.x, GLIGEN or SDXL U-Net from its tensors, for files without one.
     ///
-    /// Errors if it is of another kind, which is named where it is known.
+    /// # Errors
+    /// If it is another kind of model, which the message names if it is a known one.
     pub fn infer(tensors: &TensorMap) -> Result<Self> {
         let label = tensors.label();
         let side = |name: &str, i: usize| side(tensors, name, i);
@@ -305,8 +329,8 @@ impl UNetConfig {
             (Some(1024), None) => return Err(other(label, "Stable Diffusion 2.x")),
             (Some(1280), Some(_)) => return Err(other(label, "SDXL's refiner")),
             (context, _) => {
-                let what = context.map_or("no cross-attention".into(), |c| format!("texts {c} wide"));
-                return Err(other(label, &format!("a kind that is not known ({what})")));
+                let what = context.map_or("no cross-attention".into(), |c| format!("text states of width {c}"));
+                return Err(other(label, &format!("an unknown kind ({what})")));
             }
         };
         let transformer_layers: Vec<usize> =
@@ -333,7 +357,7 @@ impl UNetConfig {
         })
     }
 
-    /// How the layout enters, by what there is of GLIGEN.
+    /// Infers how the layout enters from the tensors of GLIGEN.
     pub fn attention_type_of(tensors: &TensorMap) -> AttentionType {
         if tensors.has("position_net.linears_text.0.weight") {
             AttentionType::GatedTextImage

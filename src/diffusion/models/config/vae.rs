@@ -1,4 +1,4 @@
-//! What `vae/config.json` says.
+//! The configuration of an autoencoder, `vae/config.json`.
 
 use serde::Deserialize;
 
@@ -7,19 +7,19 @@ use crate::models::Family;
 use crate::weights::{ModelFiles, TensorMap};
 use crate::{Error, Result};
 
-/// What `vae/config.json` says.
+/// The configuration of an autoencoder.
 #[derive(Clone, Debug, Deserialize)]
 pub struct VaeConfig {
-    /// Channels of the picture.
+    /// Channels of the image.
     #[serde(default = "three")]
     pub in_channels: usize,
-    /// Channels of the decoded picture.
+    /// Channels of the decoded image.
     #[serde(default = "three")]
     pub out_channels: usize,
     /// Channels of each level.
     #[serde(default = "vae_channels")]
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks a level of the encoder (the decoder has one more).
+    /// Residual blocks of each level of the encoder (the decoder has one more).
     #[serde(default = "single")]
     pub layers_per_block: usize,
     /// Channels of the latent.
@@ -28,10 +28,10 @@ pub struct VaeConfig {
     /// Groups of every group norm.
     #[serde(default = "thirty_two")]
     pub norm_num_groups: usize,
-    /// What a latent is multiplied by after encoding.
+    /// The factor of a latent after encoding.
     #[serde(default = "sd_scale")]
     pub scaling_factor: f64,
-    /// What is taken off a latent before scaling.
+    /// The shift that is subtracted from a latent before scaling.
     #[serde(default)]
     pub shift_factor: Option<f64>,
     /// Whether a 1×1 convolution follows the encoder.
@@ -40,10 +40,10 @@ pub struct VaeConfig {
     /// Whether a 1×1 convolution precedes the decoder.
     #[serde(default = "yes")]
     pub use_post_quant_conv: bool,
-    /// Whether the middle has self-attention.
+    /// Whether the middle block has self-attention.
     #[serde(default = "yes")]
     pub mid_block_add_attention: bool,
-    /// Whether f16 is not enough for it: SDXL's own overflows.
+    /// Whether it overflows in f16, as that of SDXL does.
     #[serde(default = "yes")]
     pub force_upcast: bool,
     #[serde(flatten)]
@@ -62,11 +62,17 @@ fn sd_scale() -> f64 {
 
 impl VaeConfig {
     /// Reads `vae/config.json`.
+    ///
+    /// # Errors
+    /// If it is missing, malformed or not supported.
     pub fn read(files: &ModelFiles) -> Result<Self> {
         Self::parse(&files.read("vae/config.json")?, &files.label("vae/config.json"))
     }
 
-    /// Decodes the JSON text of a file that messages call `file`.
+    /// Parses the JSON text of a file, which messages call `file`.
+    ///
+    /// # Errors
+    /// If it is malformed or not supported.
     pub fn parse(json: &[u8], file: &str) -> Result<Self> {
         use serde_json::json;
         let config: Self = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
@@ -94,7 +100,10 @@ impl VaeConfig {
         Ok(config)
     }
 
-    /// The configuration of an autoencoder of that family, read off its tensors.
+    /// Infers the configuration of an autoencoder of that family from its tensors.
+    ///
+    /// # Errors
+    /// If a tensor is missing.
     pub fn infer(tensors: &TensorMap, family: Family) -> Result<Self> {
         let side = |name: &str, i: usize| side(tensors, name, i);
         let levels = tensors.count("encoder.down_blocks.");
@@ -116,12 +125,12 @@ impl VaeConfig {
         })
     }
 
-    /// Whether it says that it is an autoencoder's.
+    /// Whether the file says that it is that of an autoencoder.
     pub fn is_autoencoder(&self) -> bool {
         self.rest.get("_class_name").and_then(|name| name.as_str()) == Some("AutoencoderKL")
     }
 
-    /// Pixels of the picture to one pixel of the latent, along a side.
+    /// The number of image pixels for each latent pixel, along a side.
     pub fn downscale(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }

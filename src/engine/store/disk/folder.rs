@@ -1,14 +1,14 @@
-//! The folder of a cache: where things lie in it, how a file comes into it whole, and its lock.
+//! The folder of a cache: its layout, its lock, and how files are written completely or not at all.
 //!
 //! ```text
-//! v1/entries/3f/3f….json         what is known of a result, by its key
-//! v1/blobs/a0/a0….safetensors    the values, by the digest of their bytes
+//! v1/entries/3f/3f….json         manifests of results, by key
+//! v1/blobs/a0/a0….safetensors    values, by the digest of their bytes
 //! v1/files/7c….json              digests of files that nodes read
-//! v1/tmp/                        files in the making
-//! v1/lock                        shared by writers, alone for whoever removes
+//! v1/tmp/                        files that are being written
+//! v1/lock                        shared by writers, exclusive for removal
 //! ```
 //!
-//! Knows no value and no manifest. Other files in the folder are not ours: they are neither read nor removed.
+//! Knows no value and no manifest. Other files in the folder are neither read nor removed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, TryLockError};
@@ -16,34 +16,33 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::digest::Digest;
-use crate::key::Key;
+use crate::key::{Digest, Key};
 
-/// The version of the layout: another one begins with an empty folder of its own.
+/// The version of the layout. Each version has a folder of its own.
 const LAYOUT: &str = "v1";
 
-/// Where the file system has no locks, a temporary file this old is taken for a dead process'.
+/// If the file system has no locks, a temporary file of this age is considered abandoned.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// The folder of a cache on disk. Nothing is made until something is written.
+/// The folder of a cache on disk. It is created by the first write.
 #[derive(Clone, Debug)]
 pub struct CacheFolder {
     root: PathBuf,
 }
 
-/// The right to write (shared) or to remove (alone), until it is dropped; the system takes it from a process that dies.
+/// The right to write (shared) or to remove (exclusive), until it is dropped. The system releases it when a process dies.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    /// `None` where the file system has no locks.
+    /// `None` if the file system has no locks.
     file: Option<File>,
 }
 
-/// A file of ours in the folder.
+/// A file of the cache.
 #[derive(Debug)]
 pub(crate) struct StoredFile {
     pub path: PathBuf,
     pub digest: Digest,
-    /// What follows the digest in its name.
+    /// The extension of its name.
     pub format: String,
     pub metadata: Metadata,
 }
@@ -54,7 +53,7 @@ impl CacheFolder {
         CacheFolder { root: folder.as_ref().join(LAYOUT) }
     }
 
-    /// Where everything of this version lies.
+    /// The folder of this version of the layout.
     pub fn path(&self) -> &Path {
         &self.root
     }
@@ -91,12 +90,12 @@ impl CacheFolder {
         list(&self.root.join("files")).filter_map(found)
     }
 
-    /// What is in the making, or was when its process died.
+    /// The files that are being written, or were when their process died.
     pub(crate) fn temporary(&self) -> impl Iterator<Item = (PathBuf, Metadata)> {
         list(&self.root.join("tmp"))
     }
 
-    /// The files of a kind that lie in folders of two digits.
+    /// The files in subfolders that are named by two digits.
     fn spread(&self, kind: &str) -> impl Iterator<Item = StoredFile> {
         let folders = fs::read_dir(self.root.join(kind)).into_iter().flatten().flatten();
         folders.flat_map(|folder| {
@@ -107,18 +106,18 @@ impl CacheFolder {
         })
     }
 
-    /// The right to write, beside others who write. Waits while someone removes. Makes the folder.
+    /// Returns the right to write, together with other writers. Waits for a removal to end. Creates the folder.
     pub(crate) fn share(&self) -> io::Result<Lock> {
         fs::create_dir_all(self.root.join("tmp"))?;
         self.lock(File::lock_shared)
     }
 
-    /// The right to remove. Waits for all writers; the files in `tmp/` are then of processes that died.
+    /// Returns the right to remove. Waits for all writers, so that the files in `tmp/` belong to dead processes.
     pub(crate) fn claim(&self) -> io::Result<Lock> {
         self.lock(File::lock)
     }
 
-    /// Opened anew each time: a lock belongs to the open file, and threads lock for themselves.
+    /// Opens the file each time: a lock belongs to the open file, and each thread needs its own.
     fn lock(&self, lock: fn(&File) -> io::Result<()>) -> io::Result<Lock> {
         let file = File::options().create(true).truncate(false).write(true).open(self.root.join("lock"))?;
         loop {
@@ -131,47 +130,47 @@ impl CacheFolder {
         }
     }
 
-    /// Whether someone writes or removes at this moment.
+    /// Whether a process is writing or removing now.
     pub fn is_busy(&self) -> bool {
         let file = File::options().write(true).open(self.root.join("lock"));
         file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
-    /// A file with these bytes at `place`, whole or not at all.
-    pub(crate) fn write(&self, _: &Lock, place: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Writes a file, completely or not at all.
+    pub(crate) fn write(&self, _: &Lock, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut builder = tempfile::Builder::new();
-        // As any new file, where a temporary one would be its owner's alone. The umask applies.
+        // The permissions of any new file; those of a temporary file are for its owner only. The umask applies.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let mut file = builder.tempfile_in(self.root.join("tmp"))?;
         file.write_all(bytes)?;
-        if let Some(folder) = place.parent() {
+        if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        file.persist(place).map_err(|error| error.error)?;
+        file.persist(path).map_err(|error| error.error)?;
         Ok(())
     }
 }
 
 impl Lock {
-    /// Whether a file without a name in the store can only be what a dead process left behind.
+    /// Whether a file that no manifest names was left behind by a dead process.
     pub(crate) fn is_left_behind(&self, metadata: &Metadata) -> bool {
         self.file.is_some() || age(metadata).is_some_and(|age| age >= ABANDONED)
     }
 
-    /// The lock of a file system that has none.
+    /// The lock on a file system without locks.
     #[cfg(test)]
     pub(crate) fn none() -> Lock {
         Lock { file: None }
     }
 }
 
-/// How long ago a file was written or used; `None` where the clock or the file system does not say.
+/// How long ago a file was written or used; `None` if the clock or the file system does not tell.
 pub(crate) fn age(metadata: &Metadata) -> Option<Duration> {
     SystemTime::now().duration_since(metadata.modified().ok()?).ok()
 }
 
-/// The regular files in a folder; none where it cannot be read.
+/// The regular files in a folder; none if it cannot be read.
 fn list(folder: &Path) -> impl Iterator<Item = (PathBuf, Metadata)> + use<> {
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
     files.filter_map(|file| {
@@ -180,16 +179,16 @@ fn list(folder: &Path) -> impl Iterator<Item = (PathBuf, Metadata)> + use<> {
     })
 }
 
-/// The file, if its name is one that we give.
+/// The file, if its name is one that the cache uses.
 fn found((path, metadata): (PathBuf, Metadata)) -> Option<StoredFile> {
     let name = path.file_name().and_then(OsStr::to_str)?;
     let (digits, format) = name.split_once('.')?;
     let digest: Digest = digits.parse().ok()?;
-    let ours = digest.to_string() == digits && is_format(format);
-    ours.then(|| StoredFile { digest, format: format.into(), metadata, path: path.clone() })
+    let is_ours = digest.to_string() == digits && is_format(format);
+    is_ours.then(|| StoredFile { digest, format: format.into(), metadata, path: path.clone() })
 }
 
-/// Whether a text may be the extension of a blob.
+/// Whether a text is a valid extension of a blob.
 pub(crate) fn is_format(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }

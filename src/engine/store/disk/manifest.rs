@@ -1,4 +1,4 @@
-//! What is known of one result: what its key was made of, and where its values lie.
+//! Manifests: the material of a result's key, and where its values are.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,23 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::is_format;
 use super::sealed;
-use crate::digest::Digest;
-use crate::key::{Key, Material};
-use crate::socket::SocketSpec;
+use crate::key::{Digest, Key, Material};
+use crate::node::SocketSpec;
 
-/// Raised when a manifest says something else than before.
+/// The format of manifests. Raise it when the meaning of a manifest changes.
 const FORMAT: u32 = 1;
 
-/// What the disk knows of a result. Written after its blobs, so that what it names is there.
+/// A result on disk. Written after its blobs, so that they exist.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     format: u32,
+    /// The memo key.
     pub key: Key,
     /// When it was written, in seconds since 1970.
     created: u64,
+    /// The material of the key.
     pub material: Material,
-    /// By output socket. `None` where the values are not on disk, because one of them has no form there or they are too
-    /// large: the manifest is then a mere record.
+    /// The values of the output sockets. `None` if they are not on disk, because one of them has no format or they are too
+    /// large: then the manifest only records that the node ran.
     pub outputs: Option<Vec<Blob>>,
 }
 
@@ -36,9 +37,9 @@ pub struct Blob {
     pub format: String,
     /// [`Codec::version`](crate::Codec::version).
     pub version: u32,
-    /// Of its bytes.
+    /// The digest of its bytes.
     pub digest: Digest,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
 }
 
@@ -57,18 +58,19 @@ impl Manifest {
         sealed::seal(self)
     }
 
-    /// The manifest of `key`, if the bytes are whole.
+    /// Reads the manifest of `key`; `None` if it is damaged.
     pub(crate) fn from_bytes(bytes: &[u8], key: &Key) -> Option<Manifest> {
         let manifest: Manifest = sealed::open(bytes)?;
-        let sound = manifest.format == FORMAT && manifest.key == *key && manifest.blobs().all(|b| is_format(&b.format));
-        sound.then_some(manifest)
+        let is_valid =
+            manifest.format == FORMAT && manifest.key == *key && manifest.blobs().all(|b| is_format(&b.format));
+        is_valid.then_some(manifest)
     }
 
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &Blob> {
         self.outputs.iter().flatten()
     }
 
-    /// Whether these sockets can read its blobs: others cannot where a codec has changed since.
+    /// Whether these sockets can read its blobs. They cannot if a codec has changed.
     pub(crate) fn fits(&self, sockets: &[SocketSpec]) -> bool {
         self.outputs.as_ref().is_some_and(|blobs| {
             blobs.len() == sockets.len() && blobs.iter().zip(sockets).all(|(blob, socket)| blob.fits(socket))

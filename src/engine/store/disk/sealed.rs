@@ -1,4 +1,4 @@
-//! JSON that carries a digest of itself, so that a cut or flipped byte anywhere in the file is found.
+//! JSON files that contain their own digest, so that any damaged byte is found.
 //!
 //! ```json
 //! {"digest":"<64 hexadecimal digits>","content":{…}}
@@ -7,26 +7,26 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::digest::Digest;
+use crate::key::Digest;
 
 const BEFORE_DIGEST: &str = "{\"digest\":\"";
 const BEFORE_CONTENT: &str = "\",\"content\":";
 const END: &str = "}\n";
 
-/// The text of a file with this content.
+/// Writes the text of a file with this content.
 ///
 /// # Errors
-/// When the content cannot be written as JSON.
+/// Returns an error if the content cannot be written as JSON.
 pub(crate) fn seal(content: &impl Serialize) -> serde_json::Result<String> {
     let content = serde_json::to_string(content)?;
     Ok(format!("{BEFORE_DIGEST}{}{BEFORE_CONTENT}{content}{END}", Digest::of(content.as_bytes())))
 }
 
-/// The content, if not a byte differs from what [`seal`] wrote.
+/// Reads the content of a file; `None` if any byte differs from what [`seal`] wrote.
 pub(crate) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let sealed = std::str::from_utf8(bytes).ok()?.strip_prefix(BEFORE_DIGEST)?.strip_suffix(END)?;
     let (digest, content) = sealed.split_once(BEFORE_CONTENT)?;
-    // By text: digits may not change their case either.
+    // Compare as text, so that the case of a digit matters too.
     if digest != Digest::of(content.as_bytes()).to_string() {
         return None;
     }

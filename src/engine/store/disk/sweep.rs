@@ -1,4 +1,4 @@
-//! What is done to the store as a whole: keeping its bound, looking it over, clearing it.
+//! Operations on the whole store: keeping its limit, reporting its contents, verifying and clearing it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -8,82 +8,87 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::folder::{Lock, StoredFile, age};
-use super::{DiskStore, Manifest, Miss, Trouble};
-use crate::digest::Digest;
-use crate::key::Key;
-use crate::panic::guarded;
-use crate::value::AnyCodec;
+use super::manifest::Manifest;
+use super::{DiskStore, Miss, Operation};
+use crate::key::{Digest, Key};
+use crate::node::{AnyCodec, guarded};
 
-/// Of the limit, so much is left in percent once it was passed: room for what comes next.
-const LEAVE: u64 = 90;
+/// When the limit is exceeded, results are removed until this percentage of it is used, to make room for the next ones.
+const TARGET_PERCENT: u64 = 90;
 
-/// The digest of a file that was written down so long ago is taken anew when the file is next needed.
-const FILES_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
+/// The digest of a file is removed at this age, and computed again when it is needed.
+const MAX_DIGEST_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SweepReport {
-    /// Results, or records of results.
+    /// Results, including records of results.
     pub entries: usize,
+    /// Values.
     pub blobs: usize,
-    /// Files that a dead process left half written.
+    /// Incomplete files of dead processes.
     pub temporary: usize,
-    /// Bytes of all that.
+    /// The size of the removed files, in bytes.
     pub bytes: u64,
-    /// Bytes that are left.
+    /// The size of the remaining files, in bytes.
     pub left: u64,
 }
 
-/// What the store holds.
+/// The contents of the store.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CacheStatus {
-    /// By node type.
+    /// The results of each node type.
     pub by_type: BTreeMap<String, TypeUsage>,
-    /// Manifests that are not whole.
+    /// Damaged manifests.
     pub damaged: usize,
-    /// Digests of files.
+    /// Cached digests of files.
     pub files: usize,
-    /// Bytes of everything but what is in the making.
+    /// The size of all files except temporary ones, in bytes.
     pub bytes: u64,
-    /// Files in the making, or left by processes that died.
+    /// Files that are being written, or were when their process died.
     pub temporary: usize,
+    /// The size of these files, in bytes.
     pub temporary_bytes: u64,
-    /// Whether someone writes or removes at this moment.
+    /// Whether a process is writing or removing now.
     pub busy: bool,
 }
 
 /// The results of one node type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TypeUsage {
+    /// Results with their values.
     pub results: usize,
     /// Results whose values are not on disk.
     pub records: usize,
-    /// Bytes of their values; what two results share is counted for both.
+    /// The size of their values, in bytes. A value that two results share counts twice.
     pub bytes: u64,
 }
 
-/// Something in the store that was not as it was written.
+/// A damaged file in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged {
+    /// The path of the file.
     pub path: PathBuf,
+    /// How it is damaged.
     pub what: String,
 }
 
-/// The entries that are whole, and how many of them name each blob.
+/// The undamaged results, and how many of them name each blob.
 type Survey = (Vec<(StoredFile, Manifest)>, HashMap<BlobName, usize>);
 
 impl DiskStore {
-    /// The bytes of everything that counts towards the limit.
+    /// The size of everything that counts towards the limit, in bytes.
     pub fn bytes(&self) -> u64 {
         let found = self.folder.entries().chain(self.folder.blobs()).chain(self.folder.files());
         found.map(|found| found.metadata.len()).sum()
     }
 
-    /// Everything that is known of results, in no order.
+    /// The manifests of all results, in no particular order.
     pub fn manifests(&self) -> impl Iterator<Item = Manifest> {
         self.folder.entries().filter_map(|found| manifest(&found))
     }
 
+    /// Counts the contents of the store.
     pub fn status(&self) -> CacheStatus {
         let mut status = CacheStatus { bytes: self.bytes(), busy: self.folder.is_busy(), ..CacheStatus::default() };
         for found in self.folder.entries() {
@@ -108,11 +113,11 @@ impl DiskStore {
         status
     }
 
-    /// Removes what dead processes left, blobs that no manifest names, and, where the limit is passed, what was used
-    /// longest ago.
+    /// Removes the files that dead processes left, blobs that no manifest names, and, if the limit is exceeded, the least
+    /// recently used results.
     ///
     /// # Errors
-    /// When the folder cannot be locked or something cannot be removed.
+    /// Returns an error if the folder cannot be locked or a file cannot be removed.
     pub fn gc(&self) -> io::Result<SweepReport> {
         if !self.folder.path().exists() {
             return Ok(SweepReport::default());
@@ -124,7 +129,7 @@ impl DiskStore {
     /// Removes everything.
     ///
     /// # Errors
-    /// As those of [`gc`](DiskStore::gc).
+    /// As for [`gc`](DiskStore::gc).
     pub fn clear(&self) -> io::Result<SweepReport> {
         let mut swept = SweepReport::default();
         if !self.folder.path().exists() {
@@ -144,29 +149,29 @@ impl DiskStore {
         Ok(swept)
     }
 
-    /// Reads everything, and removes what is not as it was written. `codecs`, by payload type, try whether values can
-    /// still be decoded; without one only the digest is looked at.
+    /// Reads everything, and removes damaged files. `codecs`, by payload type, decode the values; values without a codec are
+    /// only compared with their digest.
     pub fn verify(&self, codecs: &HashMap<&'static str, AnyCodec>) -> Vec<Damaged> {
         let mut damaged = vec![];
         let mut whole = HashSet::new();
         for entry in self.folder.entries() {
             let key = Key(entry.digest);
-            let judged = self.whole_manifest(&key).and_then(|manifest| {
+            let checked = self.read_manifest(&key).and_then(|manifest| {
                 self.check(&manifest, codecs)?;
                 whole.extend(manifest.blobs().map(|blob| blob.digest));
                 Ok(())
             });
-            if let Err(Miss::Damaged(_)) = judged
+            if let Err(Miss::Damaged(_)) = checked
                 && let Some(what) = self.discard(&key, |manifest| self.check(manifest, codecs))
             {
                 damaged.push(Damaged { path: entry.path, what });
             }
         }
         for blob in self.folder.blobs().filter(|blob| !whole.contains(&blob.digest)) {
-            let spoilt = || fs::read(&blob.path).is_ok_and(|bytes| Digest::of(&bytes) != blob.digest);
-            if spoilt()
+            let is_damaged = || fs::read(&blob.path).is_ok_and(|bytes| Digest::of(&bytes) != blob.digest);
+            if is_damaged()
                 && let Ok(_lock) = self.folder.claim()
-                && spoilt()
+                && is_damaged()
             {
                 let _ = fs::remove_file(&blob.path);
                 damaged.push(Damaged { path: blob.path.clone(), what: "its data is damaged".into() });
@@ -190,13 +195,13 @@ impl DiskStore {
         Ok(())
     }
 
-    /// Keeps the bound, where it is passed.
+    /// Removes results if the limit is exceeded.
     pub(super) fn shrink(&self) {
         self.written.store(0, std::sync::atomic::Ordering::Relaxed);
         if self.bytes() > self.limit
             && let Err(error) = self.gc()
         {
-            self.tell(Trouble::Remove, &error);
+            self.report(Operation::Remove, &error);
         }
     }
 
@@ -215,14 +220,14 @@ impl DiskStore {
             }
         }
         for file in self.folder.files() {
-            if age(&file.metadata).is_some_and(|age| age > FILES_KEPT) {
+            if age(&file.metadata).is_some_and(|age| age > MAX_DIGEST_AGE) {
                 swept.remove(&file.path, file.metadata.len())?;
             } else {
                 swept.left += file.metadata.len();
             }
         }
         if swept.left > self.limit {
-            // The last is the one used longest ago.
+            // The least recently used result comes last.
             entries.sort_by_key(|(entry, _)| Reverse(entry.metadata.modified().ok()));
             self.evict(entries, readers, blobs, &mut swept)?;
         }
@@ -236,7 +241,7 @@ impl DiskStore {
         Ok(())
     }
 
-    /// All entries, and how many of them name each blob. What is not whole is removed: it hides what it names.
+    /// Returns all results, and how many of them name each blob. Removes damaged manifests: nobody knows what they name.
     fn survey(&self, swept: &mut SweepReport) -> io::Result<Survey> {
         let mut entries = vec![];
         let mut readers = HashMap::new();
@@ -255,7 +260,7 @@ impl DiskStore {
         Ok((entries, readers))
     }
 
-    /// Drops entries from the end, and the blobs that no other names, until there is room again.
+    /// Removes results from the end, and the blobs that no other result names, until there is enough room.
     fn evict(
         &self,
         mut entries: Vec<(StoredFile, Manifest)>,
@@ -263,11 +268,11 @@ impl DiskStore {
         blobs: HashMap<BlobName, StoredFile>,
         swept: &mut SweepReport,
     ) -> io::Result<()> {
-        let target = (u128::from(self.limit) * u128::from(LEAVE) / 100) as u64;
+        let target = (u128::from(self.limit) * u128::from(TARGET_PERCENT) / 100) as u64;
         while swept.left > target
             && let Some((entry, manifest)) = entries.pop()
         {
-            // The manifest first: none may name what is gone.
+            // The manifest first, so that no manifest names a missing blob.
             swept.entries += swept.remove(&entry.path, entry.metadata.len())?;
             swept.left = swept.left.saturating_sub(entry.metadata.len());
             for name in names(&manifest) {
@@ -283,7 +288,7 @@ impl DiskStore {
     }
 }
 
-/// A blob as its file is called.
+/// The file name of a blob: its digest and format.
 type BlobName = (Digest, String);
 
 /// The blobs that a manifest names, each once.
@@ -296,7 +301,7 @@ fn manifest(found: &StoredFile) -> Option<Manifest> {
 }
 
 impl SweepReport {
-    /// Removes a file; how many that were, for it may be gone already.
+    /// Removes a file. Returns 1, or 0 if the file does not exist any more.
     fn remove(&mut self, path: &Path, bytes: u64) -> io::Result<usize> {
         match fs::remove_file(path) {
             Ok(()) => {
@@ -317,7 +322,7 @@ mod tests {
 
     use super::*;
 
-    /// Where nothing says who is at work, only what is old is taken for left behind.
+    /// Without locks nobody knows which processes are alive, so only old files are considered abandoned.
     #[test]
     fn without_locks_young_files_stay() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,28 +1,28 @@
-//! One test a kind of fault: what is told, word for word.
+//! One test for each kind of error: the exact message.
 
 use insta::assert_snapshot;
 use lsregen_engine::{Override, read_source, render, to_json};
 
-use crate::{GOOD, checked, told};
+use crate::{GOOD, checked, report};
 
-/// The good workflow with one piece replaced.
+/// The valid workflow with one piece replaced.
 fn with(from: &str, to: &str) -> String {
-    assert_eq!(GOOD.matches(from).count(), 1, "{from} must stand once in the workflow");
+    assert_eq!(GOOD.matches(from).count(), 1, "the workflow must contain {from} once");
     GOOD.replace(from, to)
 }
 
-/// `fault!(name, from => to)`: the good workflow, damaged. `fault!(name, text)`: a text of its own.
+/// `fault!(name, from => to)` damages the valid workflow. `fault!(name, text)` checks another text.
 macro_rules! fault {
     ($name:ident, $from:expr => $to:expr $(, set $($arg:expr),*)?) => {
         #[test]
         fn $name() {
-            assert_snapshot!(stringify!($name), told(&with($from, $to), &[$($($arg),*)?]));
+            assert_snapshot!(stringify!($name), report(&with($from, $to), &[$($($arg),*)?]));
         }
     };
     ($name:ident, $text:expr) => {
         #[test]
         fn $name() {
-            assert_snapshot!(stringify!($name), told(&$text, &[]));
+            assert_snapshot!(stringify!($name), report(&$text, &[]));
         }
     };
 }
@@ -141,7 +141,7 @@ fault!(missing_file, "  up: {" => "  photo: { type: LoadImage, path: pictur.png 
 fault!(missing_folder, "  up: {" => "  photo: { type: LoadImage, path: nowhere/picture.png }\n  up: {");
 fault!(folder_for_file, "  up: {" => "  photo: { type: LoadImage, path: folder }\n  up: {");
 
-/// Values of rare kinds, each wrong in its own way.
+/// Invalid values of rare types.
 fn kinds(params: &str) -> String {
     with("  up: {", &format!("  kinds: {{ type: Kinds, {params} }}\n  up: {{"))
 }
@@ -158,14 +158,14 @@ fault!(rare_optional_struct, kinds("size: { phrase: a, box: [0, 0, 1, 1], weight
 fault!(rare_scale, kinds("scale: 0.05"));
 
 #[test]
-fn rare_kinds_that_are_right() {
+fn valid_values_of_rare_types() {
     let text =
         kinds("colour: [1, 2, 255], frame: { shape: line, width: 3 }, names: { a: 1 }, methods: [ddim], pair: [1, b]");
-    assert!(checked(&text, &[]).graph.is_some(), "{}", told(&text, &[]));
+    assert!(checked(&text, &[]).graph.is_some(), "{}", report(&text, &[]));
     assert!(checked(&kinds("colour: red, size: null, scale: 0.1"), &[]).graph.is_some());
 }
 
-// The whole.
+// The graph as a whole.
 fault!(no_output, "  save: { type: SaveImage, image: image, path: out/picture.png }\n" => "");
 fault!(unneeded_node, "  up: {" => "  again: { type: Upsample, image: layout.image, width: 8, height: 8 }\n  up: {");
 fault!(written_twice, "  up: {" => "  too: { type: SaveImage, image: layout.image, path: out/picture.png }\n  up: {");
@@ -185,7 +185,7 @@ fn broken_overrides() {
     assert_snapshot!(render(&faults, false));
 }
 
-/// Many faults of one file are told in one go, each once, in the order of the file.
+/// All errors of a file are reported together, each once, in the order of the file.
 #[test]
 fn many_faults_at_once() {
     let text = "\
@@ -204,29 +204,29 @@ nodes:
   loop: { type: Upsample, image: loop, width: 8, height: 8 }
   save: { type: SaveImage, image: pu }
 ";
-    assert_snapshot!(told(text, &[]));
+    assert_snapshot!(report(text, &[]));
 }
 
 #[test]
-fn files_that_are_no_workflows() {
+fn files_that_are_not_workflows() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).expect("a file");
     write("graph.yaml", GOOD.as_bytes());
     write("latin.yaml", b"lsregen: 1\nabout: caf\xe9\n");
     write("huge.yaml", &"é".repeat(1 << 20).into_bytes()[1..]);
-    let told = ["grahp.yaml", "latin.yaml", ".", "nowhere/graph.yaml"].map(|name| {
+    let reported = ["grahp.yaml", "latin.yaml", ".", "nowhere/graph.yaml"].map(|name| {
         let fault = read_source(&folder.path().join(name)).err().expect("a fault");
         render(&[*fault], false).replace(&folder.path().display().to_string(), "FOLDER")
     });
-    assert_snapshot!(told.join(""));
+    assert_snapshot!(reported.join(""));
     assert!(read_source(&folder.path().join("huge.yaml")).is_ok_and(|source| source.text().len() > 1 << 20));
     let source = read_source(&folder.path().join("graph.yaml")).ok().expect("a source");
     assert_eq!(source.text(), GOOD);
 }
 
-/// What follows from a fault is not told.
+/// Errors that follow from another error are not reported.
 #[test]
-fn a_cause_is_told_once() {
+fn a_cause_is_reported_once() {
     let text = with("type: Layout", "type: Nonsense");
     assert_eq!(checked(&text, &[]).diagnostics.len(), 1);
     let text = GOOD.replace("${prompt}", "${nothing}");
@@ -238,7 +238,7 @@ fn a_cause_is_told_once() {
 }
 
 #[test]
-fn json_has_every_place() {
+fn json_has_every_location() {
     let diagnostics = checked(&with("width: 256", "width: ${seed}"), &["seed=many"]).diagnostics;
     assert_snapshot!(serde_json::to_string_pretty(&to_json(&diagnostics)).expect("JSON"));
 }

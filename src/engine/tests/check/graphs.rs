@@ -1,12 +1,12 @@
-//! Graphs without fault.
+//! Valid graphs.
 
 use lsregen_engine::Graph;
 
-use crate::{GOOD, checked, told};
+use crate::{GOOD, checked, report};
 
 fn graph(text: &str) -> Graph {
     let checked = checked(text, &[]);
-    assert_eq!(told(text, &[]), "");
+    assert_eq!(report(text, &[]), "");
     checked.graph.expect("no error")
 }
 
@@ -74,7 +74,7 @@ fn text_params_stay_texts_and_lists_stay_lists() {
 fn references_need_no_quotes_inside_braces() {
     let text =
         GOOD.replace("prompt: \"${prompt}, sharp\"", "prompt: ${prompt}").replace("width: 256", "width: ${ size}");
-    assert!(told(&text, &[]).contains("no parameter ` size`"));
+    assert!(report(&text, &[]).contains("no parameter ` size`"));
     let graph = graph(&text.replace("${ size}", "256"));
     let node = graph.order().iter().find(|&&node| &*graph.node(node).name == "sample").expect("a node");
     let params = graph.node(*node).node.params().expect("JSON");
@@ -103,8 +103,8 @@ nodes:
 fn a_node_hands_on_the_family_of_its_model() {
     let text = GOOD.replace("model: large, guidance", "model: patched, guidance");
     assert!(!graph(&format!("{text}  patched: {{ type: Patch, model: large }}\n")).order().is_empty());
-    let told = told(&format!("{text}  patched: {{ type: Patch, model: small }}\n"), &[]);
-    assert!(told.contains("wrong-family"), "{told}");
+    let reported = report(&format!("{text}  patched: {{ type: Patch, model: small }}\n"), &[]);
+    assert!(reported.contains("wrong-family"), "{reported}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Graphs that are nodes of graphs, as files in a folder.
+//! Graphs that include other graphs, as files in a folder.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::nodes;
 use crate::texts::{Dice, assert_sound, damage};
 
-/// A graph to be used by others: what it gives, and more than that.
+/// A graph for others to include. It has more nodes than its outputs need.
 const INNER: &str = "\
 lsregen: 1
 about: A layout.
@@ -36,7 +36,7 @@ outputs:
   layout: layout.latent
 ";
 
-/// Uses it twice, and its picture and latent.
+/// Includes it twice, and uses its image and latent.
 const OUTER: &str = "\
 lsregen: 1
 params:
@@ -90,13 +90,13 @@ impl Folder {
     }
 
     fn drawn(&self, checked: &Checked) -> String {
-        // Every place is one of its text.
+        // Every span is within its text.
         let json = to_json(&checked.diagnostics);
         assert_eq!(json.as_array().map(Vec::len), Some(checked.diagnostics.len()));
         render(&checked.diagnostics, false).replace(&format!("{}/", self.0.path().display()), "")
     }
 
-    fn told(&self, name: &str, overrides: &[&str]) -> String {
+    fn report(&self, name: &str, overrides: &[&str]) -> String {
         self.drawn(&self.check(name, overrides))
     }
 
@@ -104,7 +104,7 @@ impl Folder {
         self.check(name, &[]).diagnostics.iter().map(|diagnostic| diagnostic.code).collect()
     }
 
-    /// Name and memo key of each node.
+    /// The name and memo key of each node.
     fn keys(&self, graph: &Graph) -> HashMap<String, String> {
         let plan = Plan::new(graph, &Arc::new(self.host()), &Store::in_memory(0), &FileDigests::new()).expect("a plan");
         let keys = plan.steps().iter();
@@ -132,13 +132,13 @@ fn inner(from: &str, to: &str) -> String {
     INNER.replace(from, to)
 }
 
-/// What is told of the outer graph beside the inner one.
-fn told(outer: &str, inner: &str) -> String {
-    Folder::new(&[("outer.yaml", outer), ("inner.yaml", inner)]).told("outer.yaml", &[])
+/// The diagnostics of the outer graph, beside the inner one.
+fn report(outer: &str, inner: &str) -> String {
+    Folder::new(&[("outer.yaml", outer), ("inner.yaml", inner)]).report("outer.yaml", &[])
 }
 
 #[test]
-fn a_graph_stands_for_what_its_outputs_need() {
+fn an_included_graph_gives_the_nodes_that_its_outputs_need() {
     let folder = Folder::new(&[("outer.yaml", OUTER), ("inner.yaml", INNER)]);
     let graph = folder.graph("outer.yaml", &[]);
     let expected = ["a/small", "a/layout", "a/up", "b/small", "b/layout", "b/up", "large", "image", "save", "save-b"];
@@ -168,7 +168,7 @@ fn equal_work_has_equal_keys_inside_and_outside() {
 }
 
 #[test]
-fn what_an_outer_file_gives_is_not_written_in_again() {
+fn values_from_an_outer_file_are_not_expanded_again() {
     let text = outer("prompt: a blue square on moss", "prompt: 'a $${seed} in {braces}'");
     let folder = Folder::new(&[("outer.yaml", &text), ("inner.yaml", INNER)]);
     assert_eq!(params(&folder.graph("outer.yaml", &[]), "a/layout")["prompt"], "a ${seed} in {braces}, sharp");
@@ -228,18 +228,18 @@ fn files_of_a_node_lie_beside_its_own_file() {
     assert_eq!(folder.codes("graph.yaml"), ["file", "file"]);
 }
 
-/// `inside` is a good inner graph that is damaged, `outside` a good outer one.
+/// `inside` damages the valid inner graph, `outside` the valid outer one.
 macro_rules! fault {
     ($name:ident, outside $from:expr => $to:expr) => {
         #[test]
         fn $name() {
-            assert_snapshot!(stringify!($name), told(&outer($from, $to), INNER));
+            assert_snapshot!(stringify!($name), report(&outer($from, $to), INNER));
         }
     };
     ($name:ident, inside $from:expr => $to:expr) => {
         #[test]
         fn $name() {
-            assert_snapshot!(stringify!($name), told(OUTER, &inner($from, $to)));
+            assert_snapshot!(stringify!($name), report(OUTER, &inner($from, $to)));
         }
     };
 }
@@ -274,15 +274,15 @@ fault!(output_that_gives_nothing, inside "layout: layout.latent\n" => "layout: s
 fault!(output_that_is_no_link, inside "layout: layout.latent\n" => "layout: [up]\n  bad.name: up\n");
 
 #[test]
-fn a_fault_inside_a_graph_inside_a_graph() {
+fn an_error_in_a_nested_graph() {
     let folder = nested();
     folder.write("lib/deep/inner.yaml", inner("width: ${size}", "widht: ${size}"));
-    assert_snapshot!(folder.told("nested.yaml", &[]));
+    assert_snapshot!(folder.report("nested.yaml", &[]));
 }
 
 #[test]
 fn a_value_that_goes_through_two_files_shows_its_way() {
-    assert_snapshot!(nested().told("nested.yaml", &["n=4"]));
+    assert_snapshot!(nested().report("nested.yaml", &["n=4"]));
 }
 
 #[test]
@@ -293,11 +293,11 @@ fn a_family_is_followed_through_a_graph() {
                  sample: { type: Sample, model: models, guidance: [] }\n  \
                  image: { type: Decode, model: models.model, latent: sample }\n  \
                  save: { type: SaveImage, image: image, path: a.png }\n";
-    assert_snapshot!(Folder::new(&[("graph.yaml", graph), ("models.yaml", models)]).told("graph.yaml", &[]));
+    assert_snapshot!(Folder::new(&[("graph.yaml", graph), ("models.yaml", models)]).report("graph.yaml", &[]));
 }
 
 #[test]
-fn a_fault_of_a_file_is_told_once_one_of_a_value_at_each_use() {
+fn an_error_of_a_file_is_reported_once_one_of_a_value_at_each_use() {
     let graph = "lsregen: 1\nnodes:\n  a: { type: inner.yaml, size: 4 }\n  b: { type: inner.yaml, size: 5 }\n  \
                  c: { type: inner.yaml }\n  s: { type: SaveImage, image: a, path: a.png }\n  \
                  t: { type: SaveImage, image: b, path: b.png }\n  u: { type: SaveImage, image: c, path: c.png }\n";
@@ -322,7 +322,7 @@ fn a_graph_cannot_contain_itself() {
         ("sub/c.yaml", &using("../a.yaml")),
         ("into.yaml", &using("a.yaml")),
     ]);
-    assert_snapshot!(["self.yaml", "a.yaml", "into.yaml"].map(|name| folder.told(name, &[])).join("---\n"));
+    assert_snapshot!(["self.yaml", "a.yaml", "into.yaml"].map(|name| folder.report(name, &[])).join("---\n"));
     #[cfg(unix)]
     {
         folder.write("linked.yaml", using("link.yaml"));
@@ -332,10 +332,10 @@ fn a_graph_cannot_contain_itself() {
 }
 
 #[test]
-fn a_graph_that_declares_outputs_need_write_nothing() {
+fn a_graph_that_declares_outputs_needs_no_output_node() {
     let text = inner("  save: { type: SaveImage, image: twice, path: out/inner.png }\n", "");
     let folder = Folder::new(&[("inner.yaml", &text)]);
-    // `twice` is needed by nothing now.
+    // Nothing needs `twice` now.
     assert_eq!(folder.codes("inner.yaml"), ["unneeded-node"]);
     folder.write("inner.yaml", text.replace("  image: up\n", "  image: twice\n"));
     let graph = folder.graph("inner.yaml", &[]);
@@ -344,7 +344,7 @@ fn a_graph_that_declares_outputs_need_write_nothing() {
 }
 
 #[test]
-fn faulty_and_missing_files_are_known() {
+fn invalid_and_missing_files_are_listed() {
     let text = "lsregen: 1\nnodes:\n  a: { type: inner.yaml }\n  b: { type: ./gone.yml }\n  c: { type: lib/latin.yaml }\n  \
                 s: { type: SaveImage, image: a, path: a.png }\n  t: { type: SaveImage, image: b, path: b.png }\n";
     let folder = Folder::new(&[("graph.yaml", text), ("inner.yaml", "lsregen: [\n")]);
@@ -359,12 +359,12 @@ fn faulty_and_missing_files_are_known() {
 fn files_too_large_are_refused() {
     let folder = Folder::new(&[("outer.yaml", OUTER)]);
     folder.write("inner.yaml", "#".repeat((1 << 20) + 1));
-    assert_snapshot!(folder.told("outer.yaml", &[]));
+    assert_snapshot!(folder.report("outer.yaml", &[]));
 }
 
-/// Texts need not come from the disk.
+/// The texts need not be files.
 #[test]
-fn a_carried_graph_is_read_from_where_it_is_carried() {
+fn a_graph_can_be_read_from_memory() {
     let folder = nested();
     let graph = folder.graph("nested.yaml", &[]);
     let carried: HashMap<_, _> =
@@ -382,7 +382,7 @@ fn a_carried_graph_is_read_from_where_it_is_carried() {
 }
 
 #[test]
-fn what_shows_after_the_check_is_located_in_the_inner_file() {
+fn errors_after_the_check_are_located_in_the_inner_file() {
     let folder = nested();
     let graph = folder.graph("nested.yaml", &[]);
     let at = |name: &str, path| {
@@ -398,7 +398,7 @@ fn what_shows_after_the_check_is_located_in_the_inner_file() {
     assert_eq!(at("save", "path"), expect("nested.yaml", "a.png"));
 }
 
-/// A file for each level, each with two nodes of the next.
+/// A file for each level, each with two nodes that include the next.
 fn bomb(levels: usize, uses: usize) -> Folder {
     let folder = Folder::new(&[]);
     for level in 0..levels {
@@ -435,9 +435,9 @@ fn graphs_that_grow_are_refused() {
     assert!(start.elapsed() < Duration::from_secs(60), "not of the order of seconds");
 }
 
-/// Faulty files that are used often do not fill the memory with what is told once.
+/// An invalid file that is included often does not fill the memory with its errors.
 #[test]
-fn many_uses_of_a_faulty_file() {
+fn many_uses_of_an_invalid_file() {
     let mut faulty = String::from("lsregen: 1\nnodes:\n");
     (0..100).for_each(|i| faulty.push_str(&format!("  n{i}: {{ type: Nix{i} }}\n")));
     faulty.push_str("outputs: { image: n0 }\n");
@@ -448,7 +448,7 @@ fn many_uses_of_a_faulty_file() {
 }
 
 #[test]
-fn damaged_graphs_inside_graphs_are_told_of_and_never_panic() {
+fn damaged_nested_graphs_are_reported_and_never_panic() {
     let mut dice = Dice(3);
     for round in 0..4_000 {
         let (mut outer, mut middle, mut inner) = (OUTER.to_string(), MIDDLE.to_string(), INNER.to_string());
@@ -469,7 +469,7 @@ fn damaged_graphs_inside_graphs_are_told_of_and_never_panic() {
     }
 }
 
-/// Opening a pipe would wait for someone who writes into it.
+/// Opening a pipe would wait for a writer.
 #[cfg(unix)]
 #[test]
 fn a_pipe_is_no_file() {

@@ -1,4 +1,4 @@
-//! The front of the engine: text in, a graph or diagnostics out.
+//! From a text to a graph or diagnostics.
 
 mod faults;
 mod graphs;
@@ -12,7 +12,7 @@ mod workflow_schema;
 
 use lsregen_engine::{Checked, Host, Override, Source, check, render};
 
-/// A workflow without fault or warning; the other tests damage it.
+/// A workflow without errors and warnings. The other tests damage it.
 pub const GOOD: &str = "\
 lsregen: 1
 about: A layout, drawn large.
@@ -48,8 +48,8 @@ pub fn checked(text: &str, overrides: &[&str]) -> Checked {
     check(Source::new("graph.yaml", text), &overrides, &nodes::REGISTRY, &host())
 }
 
-/// All that is told of a text.
-pub fn told(text: &str, overrides: &[&str]) -> String {
+/// All diagnostics of a text.
+pub fn report(text: &str, overrides: &[&str]) -> String {
     let checked = checked(text, overrides);
     assert_eq!(checked.graph.is_some(), !checked.diagnostics.iter().any(|d| d.is_error()));
     render(&checked.diagnostics, false)

@@ -1,4 +1,4 @@
-//! Places: bytes, lines, columns.
+//! Locations: bytes, lines, columns.
 
 use lsregen_engine::{Position, Source, Span, to_json};
 
@@ -16,7 +16,7 @@ fn columns_count_characters() {
     assert_eq!(source.slice(Span::new(1, 2)), "", "a span within a character is empty");
 }
 
-/// Each fault's marked text, line and column.
+/// The marked text, line and column of each error.
 fn marked(text: &str) -> Vec<(String, u64, u64)> {
     let diagnostics = checked(text, &[]).diagnostics;
     let json = to_json(&diagnostics);

@@ -1,4 +1,4 @@
-//! The reference of node types.
+//! The documentation of node types.
 
 use insta::assert_snapshot;
 use lsregen_engine::reference;

@@ -1,14 +1,15 @@
-//! The text of a graph as it is run: overrides written in, all else as it was.
+//! The text of a graph with its overrides written in, and everything else unchanged.
 
 use std::sync::Arc;
 
 use lsregen_engine::{
-    Checked, Context, FileDigests, GraphRecord, Node, NodeType, Override, Plan, Record, Registry, Source, Store, check,
+    Checked, Context, FileDigests, GraphRecord, Node, NodeType, Override, Plan, Record, Registry, RunRecord, Source,
+    Store, check,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Takes whatever it is given.
+/// Takes any value.
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Say {
     values: Vec<serde_json::Value>,
@@ -38,7 +39,7 @@ fn checked(text: &str, set: &[&str]) -> Checked {
     check(Source::new("graph.yaml", text), &set, &Registry::new(&[NodeType::of::<Say>()]), &crate::host())
 }
 
-/// The text of a graph as it is run, which says the same by itself.
+/// The resolved text of a graph, which must give the same graph.
 fn resolved(text: &str, set: &[&str]) -> String {
     let params = |checked: &Checked| format!("{:?}", checked.document.as_ref().unwrap().params());
     let values = |checked: &Checked| {
@@ -55,7 +56,7 @@ fn resolved(text: &str, set: &[&str]) -> String {
     resolved
 }
 
-/// Checks that `after` stands for `before` under the overrides.
+/// Checks that `after` is `before` with the overrides.
 #[track_caller]
 fn splices(before: &str, set: &[&str], after: &str, uses: &[&str]) {
     assert_eq!(resolved(&graph(before, uses), set), graph(after, uses));
@@ -117,7 +118,7 @@ fn a_list() {
     ] {
         let text = resolved(&graph(&format!("{before}  seed: 7 # kept\n"), &["boxes", "seed"]), &[boxes]);
         let wanted = graph(&after(comment), &["boxes", "seed"]);
-        // A comment behind the last item stays where it is.
+        // A comment behind the last item keeps its place.
         assert_eq!(text.replace(" # first\n", "\n"), wanted, "{before}");
     }
 }
@@ -130,13 +131,13 @@ fn nothing() {
     let flow = "lsregen: 1\nparams: { negative: , seed: 7 }\nnodes: { say: { type: Say, values: [${negative}] } }\n";
     let wanted = flow.replace("negative: ,", "negative: \"red\" ,");
     assert_eq!(resolved(flow, &["negative=red"]), wanted);
-    // Not even a colon: written anew.
+    // There is not even a colon, so the text is written anew.
     let bare = resolved(&flow.replace("negative: ,", "negative,"), &["negative=red"]);
     assert!(bare.contains("negative: red"), "{bare}");
 }
 
 #[test]
-fn what_names_another_parameter() {
+fn a_value_that_names_another_parameter() {
     splices(
         "  base: a star\n  prompt: ${base}, red\n",
         &["prompt=${base}, blue"],
@@ -147,9 +148,9 @@ fn what_names_another_parameter() {
 
 #[test]
 fn anchors() {
-    // Of a value that no alias repeats: it stays, and does no harm.
+    // An anchor without an alias is kept.
     splices("  seed: &s 7\n", &["seed=8"], "  seed: &s 8\n", &["seed"]);
-    // An alias would now repeat the new value, and one cannot be written over: the text is written anew.
+    // An alias would repeat the new value, and an alias cannot be replaced: the text is written anew.
     for set in ["seed=8", "other=8"] {
         let text = resolved(&graph("  seed: &s 7 # luck\n  other: *s\n", &["seed", "other"]), &[set]);
         assert!(!text.contains('#') && text.contains("8\n") && text.contains("7\n"), "{text}");
@@ -193,10 +194,10 @@ fn a_record_holds_graph_and_keys_but_no_folder() {
 }
 
 #[test]
-fn what_is_no_record_is_told() {
+fn a_text_that_is_not_a_record_is_an_error() {
     let fault = |json: &str| GraphRecord::parse(json).unwrap_err().to_string();
-    assert!(fault("{").contains("no record of lsregen"));
-    assert!(fault("[1]").contains("no record of lsregen"));
+    assert!(fault("{").contains("does not carry a record of lsregen"));
+    assert!(fault("[1]").contains("does not carry a record of lsregen"));
     assert!(fault(r#"{ "record": 1 }"#).contains("missing field"));
     assert!(fault(r#"{ "record": 2, "graph": [] }"#).contains("use a newer lsregen"));
 }

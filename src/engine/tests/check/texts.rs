@@ -1,4 +1,4 @@
-//! Texts that nobody would write: damaged, huge, hostile.
+//! Texts that nobody would write: damaged, huge or malicious.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use lsregen_engine::{Checked, Override, Severity, render, to_json};
 
 use crate::{GOOD, checked};
 
-/// A small generator of numbers, so that every run damages alike.
+/// A small random number generator with a fixed seed, so that every run makes the same damage.
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -29,7 +29,7 @@ pub fn assert_sound(checked: &Checked) {
     assert_eq!(to_json(&checked.diagnostics).as_array().map(Vec::len), Some(checked.diagnostics.len()));
 }
 
-/// Sound as YAML, and with what the other workflow has not: anchors, block texts, references inside braces.
+/// Valid YAML with features that the other workflow does not have: anchors, block texts, references inside braces.
 const OTHER: &str = "\
 lsregen: 1
 params: { boxes: [{ phrase: x, box: [0, 0, 1, 1] }], n: 64 }
@@ -53,7 +53,7 @@ nodes:
       b
 ";
 
-/// Puts up to five faults into a text.
+/// Damages a text in up to five places.
 pub fn damage(text: &mut String, dice: &mut Dice) {
     let pieces = [
         "{",
@@ -120,7 +120,7 @@ pub fn damage(text: &mut String, dice: &mut Dice) {
 }
 
 #[test]
-fn damaged_texts_are_told_of_and_never_panic() {
+fn damaged_texts_are_reported_and_never_panic() {
     assert_eq!(codes(OTHER), ["unneeded-node"]);
     let mut dice = Dice(1);
     for round in 0..10_000 {
@@ -155,7 +155,7 @@ fn chain(nodes: usize, faulty: bool) -> String {
     text
 }
 
-/// Generous, for a debug build on a busy machine: a quadratic step would take minutes.
+/// Generous for a debug build on a busy machine: quadratic time would take minutes.
 #[test]
 fn long_chains_take_linear_time() {
     for faulty in [false, true] {
@@ -200,21 +200,21 @@ fn texts_that_are_too_much_are_refused() {
     assert!(codes(&deep).contains(&"too-deep"));
 }
 
-/// Each of these took minutes when something was looked for among all the others, or counted from the start of its line.
+/// Each of these would take minutes if a step took quadratic time.
 #[test]
-fn very_many_faults_in_one_place_are_told() {
+fn very_many_errors_in_one_place_are_reported() {
     let keys: String = (0..30_000).map(|i| format!("    k{i}: 1\n")).collect();
     let keys = format!("lsregen: 1\nnodes:\n  a:\n    type: LoadImage\n{keys}");
-    let told = codes(&keys);
-    // Of a hopeless file enough is told, and that it is not all.
-    assert_eq!((told.len(), told.last()), (10_001, Some(&"more-faults")));
+    let reported = codes(&keys);
+    // Of very many errors only some are reported, and a warning says so.
+    assert_eq!((reported.len(), reported.last()), (10_001, Some(&"more-faults")));
     let items = format!("lsregen: 1\nnodes: {{ a: {{ type: Kinds, methods: [{}] }} }}", "1,".repeat(50_000));
     let faults = checked(&items, &[]).diagnostics;
     assert_eq!(faults.iter().filter(|fault| fault.code == "wrong-type").count(), 10_000);
-    let told = to_json(&faults);
-    let columns: Vec<_> = told.as_array().unwrap().iter().filter_map(|fault| fault["column"].as_u64()).collect();
+    let reported = to_json(&faults);
+    let columns: Vec<_> = reported.as_array().unwrap().iter().filter_map(|fault| fault["column"].as_u64()).collect();
     assert!(columns[..10_000].windows(2).all(|pair| pair[0] <= pair[1]) && columns.iter().max() > Some(&20_000));
-    // A line that long is not drawn; its place is told.
+    // A line of this length is not printed, only its position.
     let drawn = render(&faults[..1], false);
     assert!(drawn.contains("graph.yaml:2:") && drawn.len() < 1000, "{drawn}");
     let references: String = (0..20_000).map(|i| format!("${{x{i}}}")).collect();

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use crate::nodes::REGISTRY;
 
-/// Every schema inside a schema.
+/// Every schema in a schema.
 fn walk(schema: &Json, visit: &mut impl FnMut(&serde_json::Map<String, Json>)) {
     match schema {
         Json::Object(object) => {
@@ -35,7 +35,7 @@ fn sockets_and_required_keys() {
 }
 
 #[test]
-fn it_stands_alone_and_speaks_draft_7() {
+fn it_has_no_outside_references_and_is_draft_7() {
     let schema = workflow_schema(&REGISTRY);
     let definitions = schema["definitions"].as_object().unwrap();
     for entry in REGISTRY.iter() {
@@ -53,7 +53,7 @@ fn it_stands_alone_and_speaks_draft_7() {
     });
 }
 
-/// A parameter inside itself.
+/// A parameter whose type contains itself.
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Branch {
     children: Vec<Branch>,
@@ -76,10 +76,10 @@ impl Node for Tree {
 }
 
 #[test]
-fn a_type_inside_itself_ends_somewhere() {
+fn a_type_that_contains_itself_is_cut_off() {
     let schema = workflow_schema(&Registry::new(&[NodeType::of::<Tree>()]));
     let mut depth = 0;
     walk(&schema, &mut |object| depth += usize::from(object.contains_key("children")));
-    // `required` names it in a list, `properties` as a key: once a level.
+    // `required` and `properties` name it once at each level.
     assert!((4..100).contains(&depth), "{depth}");
 }

@@ -1,4 +1,4 @@
-//! Fake nodes, graphs of them in a line each, and a world to run them in.
+//! Fake nodes, short notation for graphs of them, and a world to run them in.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-/// What travels between fake nodes. Its size is that of its text; it is counted while it is alive.
+/// The value between fake nodes. Its size is that of its text. Live values are counted.
 pub struct Text {
     pub text: String,
     alive: Arc<AtomicUsize>,
@@ -41,7 +41,7 @@ impl Payload for Text {
     }
 }
 
-/// How many texts there are.
+/// How many texts exist.
 #[derive(Clone, Default)]
 struct Alive(Arc<AtomicUsize>);
 
@@ -144,7 +144,7 @@ fake! {
 }
 
 fake! {
-    /// Takes whatever it gets, for its own sake.
+    /// An output node that takes any inputs.
     Sink { id: u32 },
     const OUTPUT: bool = true;
     type Inputs = Takes;
@@ -156,7 +156,7 @@ fake! {
 }
 
 fake! {
-    /// Works in steps, and tells the world of each.
+    /// Reports its steps to the world.
     Steps { of: usize },
     type Inputs = Takes;
     type Outputs = One;
@@ -171,7 +171,7 @@ fake! {
 }
 
 fake! {
-    /// Calls the world from the processor's lane.
+    /// Calls the world from the CPU lane.
     OnCpu { id: usize },
     type Inputs = Takes;
     type Outputs = One;
@@ -183,7 +183,7 @@ fake! {
 }
 
 fake! {
-    /// Calls the world from the device's lane.
+    /// Calls the world from the device lane.
     OnDevice { id: usize },
     const LANE: Lane = Lane::Device;
     type Inputs = Takes;
@@ -196,7 +196,7 @@ fake! {
 }
 
 fake! {
-    /// Works until no one waits for it; calls the world when it begins (0), and when it is about to give up (1).
+    /// Runs until it is cancelled. Calls the world when it starts (0) and before it stops (1).
     UntilCancelled {},
     type Inputs = Takes;
     type Outputs = One;
@@ -216,7 +216,7 @@ fake! {
 }
 
 fake! {
-    /// Writes what it gets, and can write it again from its output.
+    /// Writes its input to a file, and can restore the file from its output.
     Note { path: PathBuf },
     const OUTPUT: bool = true;
     type Inputs = Takes;
@@ -250,7 +250,7 @@ fake! {
 }
 
 fake! {
-    /// Panics, here or there.
+    /// Panics in the given method.
     Panic { place: String },
     const OUTPUT: bool = true;
     type Inputs = Takes;
@@ -283,19 +283,19 @@ pub fn save(path: &str) -> Save {
     Save { path: path.into() }
 }
 
-/// A graph in the making.
+/// Builds a graph.
 #[derive(Default)]
 pub struct Sketch {
     nodes: Vec<GraphNode>,
 }
 
 impl Sketch {
-    /// Adds a node; `links` are names of nodes already there, with `.1` for the second output.
+    /// Adds a node. `links` are names of earlier nodes, with `.1` for the second output.
     pub fn node<N: Node>(self, name: &str, node: N, links: &[&str]) -> Sketch {
         self.typed(name, NodeType::of::<N>(), node, links)
     }
 
-    /// A node whose type is not its own.
+    /// Adds a node whose type does not match it.
     pub fn typed<N: Node>(self, name: &str, node_type: NodeType, node: N, links: &[&str]) -> Sketch {
         let links = links.iter().map(|link| {
             let (name, output) = link.split_once('.').unwrap_or((link, "0"));
@@ -306,7 +306,7 @@ impl Sketch {
         self.push(name, node_type, node, links)
     }
 
-    /// A node linked to the first output of the node of that number.
+    /// Adds a node that is linked to the first output of the node with this index.
     pub fn linked<N: Node>(self, name: &str, node: N, producer: usize) -> Sketch {
         self.push(name, NodeType::of::<N>(), node, vec![Link { producer: NodeIndex::new(producer), output: 0 }])
     }
@@ -329,7 +329,7 @@ impl Sketch {
     }
 }
 
-/// Everything a run needs beside its graph.
+/// Everything that a run needs besides its graph.
 pub struct World {
     pub folder: TempDir,
     pub host: Arc<Host>,
@@ -345,7 +345,7 @@ impl World {
         World::at_steps(|_, _| {})
     }
 
-    /// `at_step` is called at each step of a [`Steps`] node, with the run's cancellation.
+    /// Calls `at_step` at each step of a [`Steps`] node, with the cancellation of the run.
     pub fn at_steps(at_step: impl Fn(usize, &Cancel) + Send + Sync + 'static) -> World {
         let folder = tempfile::tempdir().unwrap();
         let cancel = Cancel::new();
@@ -370,7 +370,7 @@ impl World {
         World { store: Arc::new(Store::in_memory(limit)), ..self }
     }
 
-    /// The same place with other numbers.
+    /// The same world with another fingerprint.
     pub fn with_fingerprint(self, fingerprint: &str) -> World {
         let host = Host::new(self.folder.path(), self.folder.path()).with_service(self.alive.clone());
         World { host: Arc::new(host.with_fingerprint(fingerprint)), ..self }
@@ -392,20 +392,20 @@ impl World {
         Plan::new(graph, &self.host, &self.store, &self.digests)
     }
 
-    /// Plans and runs.
+    /// Plans and runs a graph.
     pub fn run(&self, graph: &Arc<Graph>) -> Run {
         self.execute(graph, self.plan(graph).unwrap())
     }
 
     pub fn execute(&self, graph: &Arc<Graph>, plan: Plan) -> Run {
-        let (order, log) = self.order(graph, plan);
+        let (request, log) = self.request(graph, plan);
         let executor = Executor::new(Lanes::NARROW, self.store.clone());
-        let summary = runtime().block_on(async { executor.start(order).finished().await });
+        let summary = runtime().block_on(async { executor.start(request).finished().await });
         Run::new(summary, &log)
     }
 
-    /// A run to be started, and where its events go.
-    pub fn order(&self, graph: &Arc<Graph>, plan: Plan) -> (RunRequest, Log) {
+    /// A run request, and the log of its events.
+    pub fn request(&self, graph: &Arc<Graph>, plan: Plan) -> (RunRequest, Log) {
         let log = Log::default();
         let subscriber = Arc::new({
             let (log, alive) = (log.clone(), self.alive.clone());
@@ -415,20 +415,20 @@ impl World {
         (RunRequest { graph, plan, host, subscriber, cancel, fail_fast: self.fail_fast }, log)
     }
 
-    /// How many texts there are, in the store or anywhere.
+    /// How many texts exist, in the store or elsewhere.
     pub fn texts_alive(&self) -> usize {
         self.alive.0.load(Ordering::SeqCst)
     }
 }
 
-/// Events, and how many texts there were at each.
+/// Events, and how many texts existed at each.
 pub type Log = Arc<Mutex<Vec<(Event, usize)>>>;
 
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
-/// What a run told.
+/// The summary and the events of a run.
 #[derive(Debug)]
 pub struct Run {
     log: Vec<(Event, usize)>,
@@ -440,12 +440,12 @@ impl Run {
         Run { log: std::mem::take(&mut *log.lock().unwrap()), summary }
     }
 
-    /// An event a line, without times and keys.
+    /// The events, one on each line, without times and keys.
     pub fn log(&self) -> Vec<String> {
         self.log.iter().map(|(event, _)| line(event)).collect()
     }
 
-    /// The events, and how many texts there were at each.
+    /// The events, and how many texts existed at each.
     pub fn log_with_texts(&self) -> Vec<String> {
         self.log.iter().map(|(event, texts)| format!("{} ({texts})", line(event))).collect()
     }
@@ -455,8 +455,8 @@ impl Run {
         self.named("start ")
     }
 
-    /// The nodes whose results were known.
-    pub fn hits(&self) -> Vec<String> {
+    /// The nodes whose results were cached.
+    pub fn cached(&self) -> Vec<String> {
         self.named("hit ")
     }
 

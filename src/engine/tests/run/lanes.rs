@@ -1,14 +1,15 @@
-//! Nodes side by side, and runs side by side.
+//! Nodes and runs that are executed at the same time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
-use lsregen_engine::{Cancel, Event, Executor, Graph, Lanes, Outcome, RunRequest, Store};
+use lsregen_engine::{Cancel, Event, Executor, Graph, Lanes, Outcome, RunRequest, Store, Summary};
+use tokio::task::JoinHandle;
 
 use crate::fake::*;
 
-/// How many are inside at a time. Who comes in waits a little for company.
+/// Counts how many visitors it has at a time. A visitor waits a little for another one.
 #[derive(Default)]
 struct Room {
     inside: Mutex<(usize, usize)>,
@@ -32,14 +33,14 @@ impl Room {
 }
 
 fn run_in(lanes: Lanes, world: &World, graph: &Arc<Graph>) -> Run {
-    let (order, log) = world.order(graph, world.plan(graph).unwrap());
+    let (request, log) = world.request(graph, world.plan(graph).unwrap());
     let executor = Executor::new(lanes, world.store.clone());
-    let summary = runtime().block_on(async { executor.start(order).finished().await });
+    let summary = runtime().block_on(async { executor.start(request).finished().await });
     Run::new(summary, &log)
 }
 
 #[test]
-fn independent_branches_overlap_where_lanes_allow_it() {
+fn independent_branches_overlap_if_the_lanes_allow_it() {
     for (cpu, together) in [(2, 2), (1, 1)] {
         let room = Arc::new(Room::default());
         let world = World::at_steps({
@@ -61,7 +62,7 @@ fn independent_branches_overlap_where_lanes_allow_it() {
 }
 
 #[test]
-fn nodes_never_share_the_device_and_go_on_beside_it() {
+fn nodes_never_share_the_device_but_run_beside_it() {
     let (device, all) = (Arc::new(Room::default()), Arc::new(Room::default()));
     let world = World::at_steps({
         let (device, all) = (device.clone(), all.clone());
@@ -77,7 +78,7 @@ fn nodes_never_share_the_device_and_go_on_beside_it() {
         .graph();
     let run = run_in(Lanes { cpu: 4, device: 1, io: 4 }, &world, &graph);
     assert_eq!((device.most(), all.most()), (1, 2));
-    // By the events: a node of the device starts when the one before it has finished.
+    // The events show that a node on the device starts after the one before it has finished.
     let log = run.log();
     let on_device: Vec<_> = log.iter().filter(|line| line.contains(" d")).map(|line| &line[..8]).collect();
     assert_eq!(on_device, ["start d1", "finish d", "start d2", "finish d", "start d3", "finish d"]);
@@ -85,24 +86,25 @@ fn nodes_never_share_the_device_and_go_on_beside_it() {
     assert!(at("start c1") < at("finish d1"), "{log:?}");
 }
 
-/// Starts runs, also from within a node.
+/// Starts runs, also from a running node.
 #[derive(Clone)]
 struct Starter {
     executor: Executor,
-    orders: Arc<Mutex<Vec<RunRequest>>>,
-    summaries: Arc<Mutex<Vec<tokio::task::JoinHandle<lsregen_engine::Summary>>>>,
+    /// The runs that are to start, each with its number; the next one comes last.
+    requests: Arc<Mutex<Vec<(usize, RunRequest)>>>,
+    summaries: Arc<Mutex<Vec<(usize, JoinHandle<Summary>)>>>,
 }
 
 impl Starter {
     fn start(&self) {
-        let Some(order) = self.orders.lock().unwrap().pop() else { return };
-        let running = self.executor.start(order);
+        let Some((number, request)) = self.requests.lock().unwrap().pop() else { return };
+        let running = self.executor.start(request);
         let summary = tokio::runtime::Handle::current().spawn(running.finished());
-        self.summaries.lock().unwrap().push(summary);
+        self.summaries.lock().unwrap().push((number, summary));
     }
 }
 
-/// Two runs of two graphs on one executor; `at` says when the second starts, and may cancel the first.
+/// Runs two graphs on one executor. `at` starts the second run, and may cancel the first.
 fn two_runs(
     at: impl Fn(usize, &Cancel, &dyn Fn()) + Send + Sync + 'static,
     graphs: impl Fn() -> [Arc<Graph>; 2],
@@ -113,12 +115,12 @@ fn two_runs(
         move |step, cancel| at(step, cancel, &|| starter.get().unwrap().start())
     });
     let [first, second] = graphs();
-    let (first, first_log) = world.order(&first, world.plan(&first).unwrap());
-    let (mut second, second_log) = world.order(&second, world.plan(&second).unwrap());
+    let (first, first_log) = world.request(&first, world.plan(&first).unwrap());
+    let (mut second, second_log) = world.request(&second, world.plan(&second).unwrap());
     second.cancel = Cancel::new();
     let executor = Executor::new(Lanes { cpu: 2, ..Lanes::NARROW }, world.store.clone());
-    let orders = Arc::new(Mutex::new(vec![second, first]));
-    let _ = starter.set(Starter { executor, orders, summaries: Arc::default() });
+    let requests = Arc::new(Mutex::new(vec![(1, second), (0, first)]));
+    let _ = starter.set(Starter { executor, requests, summaries: Arc::default() });
     let summaries = runtime().block_on(async {
         let starter = starter.get().unwrap();
         starter.start();
@@ -126,11 +128,11 @@ fn two_runs(
         while summaries.len() < 2 {
             let next = starter.summaries.lock().unwrap().pop();
             match next {
-                Some(summary) => summaries.push((summary.id(), summary.await.unwrap())),
+                Some((number, summary)) => summaries.push((number, summary.await.unwrap())),
                 None => tokio::task::yield_now().await,
             }
         }
-        summaries.sort_by_key(|(id, _)| *id);
+        summaries.sort_by_key(|(number, _)| *number);
         summaries
     });
     let mut summaries = summaries.into_iter().map(|(_, summary)| summary);
@@ -138,7 +140,7 @@ fn two_runs(
 }
 
 #[test]
-fn two_runs_share_work_on_its_way() {
+fn two_runs_share_a_task_in_progress() {
     let graph = || Sketch::default().node("work", Steps { of: 3 }, &[]).node("sink", Sink { id: 1 }, &["work"]).graph();
     let start_second = |step, _: &Cancel, start: &dyn Fn()| {
         if step == 2 {
@@ -164,7 +166,7 @@ fn two_runs_share_work_on_its_way() {
 }
 
 #[test]
-fn a_cancelled_run_leaves_work_that_another_wants() {
+fn a_task_goes_on_for_the_other_run_when_one_is_cancelled() {
     let wanted =
         || Sketch::default().node("work", Steps { of: 3 }, &[]).node("sink", Sink { id: 1 }, &["work"]).graph();
     let hand_over = |step, cancel: &Cancel, start: &dyn Fn()| {
@@ -177,11 +179,11 @@ fn a_cancelled_run_leaves_work_that_another_wants() {
     assert!(first.summary.was_cancelled());
     assert_eq!(first.ran(), ["work"]);
     assert!(second.summary.succeeded());
-    assert_eq!(second.ran(), ["sink"], "what was at work is not begun again");
+    assert_eq!(second.ran(), ["sink"], "the task in progress does not start again");
 }
 
 #[test]
-fn work_that_no_run_wants_any_more_stops() {
+fn a_task_that_no_run_waits_for_stops() {
     let old = Sketch::default().node("old", UntilCancelled {}, &[]).node("sink", Sink { id: 1 }, &["old"]).graph();
     let new = Sketch::default().node("new", make("x"), &[]).node("sink", Sink { id: 1 }, &["new"]).graph();
     let hand_over = |step, cancel: &Cancel, start: &dyn Fn()| {
@@ -196,7 +198,7 @@ fn work_that_no_run_wants_any_more_stops() {
 }
 
 #[test]
-fn who_joins_work_that_has_given_up_gets_it_begun_again() {
+fn a_task_that_stops_while_a_run_joins_it_starts_again() {
     let graph =
         || Sketch::default().node("work", UntilCancelled {}, &[]).node("sink", Sink { id: 1 }, &["work"]).graph();
     let given_up = AtomicUsize::new(0);
@@ -212,7 +214,7 @@ fn who_joins_work_that_has_given_up_gets_it_begun_again() {
 }
 
 #[test]
-fn the_first_failure_ends_the_run_where_asked() {
+fn with_fail_fast_the_first_failure_ends_the_run() {
     let graph = || {
         Sketch::default()
             .node("bad", Fail { error: "no".into() }, &[])
@@ -232,7 +234,7 @@ fn the_first_failure_ends_the_run_where_asked() {
 }
 
 #[test]
-fn an_effect_that_is_gone_is_made_again_from_the_result() {
+fn a_missing_effect_is_restored_from_the_result() {
     let world = World::new();
     let graph =
         Sketch::default().node("a", make("x"), &[]).node("note", Note { path: "note.txt".into() }, &["a"]).graph();
@@ -249,13 +251,13 @@ fn an_effect_that_is_gone_is_made_again_from_the_result() {
 }
 
 #[test]
-fn a_panic_of_a_subscriber_reaches_who_waits_for_the_run() {
+fn a_panic_of_a_subscriber_reaches_everyone_who_waits_for_the_run() {
     let world = World::new();
     let graph = Sketch::default().node("a", make("x"), &[]).node("sink", Sink { id: 1 }, &["a"]).graph();
-    let (order, _) = world.order(&graph, world.plan(&graph).unwrap());
+    let (request, _) = world.request(&graph, world.plan(&graph).unwrap());
     let subscriber = Arc::new(|event: &Event| assert!(!matches!(event, Event::NodeStarted { .. }), "a bad listener"));
     let executor = Executor::new(Lanes::NARROW, Arc::new(Store::in_memory(0)));
-    let run = || runtime().block_on(async { executor.start(RunRequest { subscriber, ..order }).finished().await });
+    let run = || runtime().block_on(async { executor.start(RunRequest { subscriber, ..request }).finished().await });
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"a bad listener"));
 }

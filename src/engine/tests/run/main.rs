@@ -1,4 +1,4 @@
-//! Plans and runs of fake nodes, told by their event log.
+//! Plans and runs of fake nodes, checked by the log of their events.
 
 mod fake;
 mod lanes;

@@ -1,10 +1,10 @@
-//! What is known runs no more; what an edit touches runs again.
+//! Cached nodes do not run again; nodes that depend on an edit do.
 
 use lsregen_engine::{Action, NodeType};
 
 use crate::fake::*;
 
-/// `a` and `b` are joined, and the whole saved.
+/// Joins `a` and `b`, and saves the result.
 fn joined(a: &str, b: &str, by: &str) -> Sketch {
     Sketch::default().node("a", make(a), &[]).node("b", make(b), &[]).node("ab", join(by), &["a", "b"]).node(
         "save",
@@ -14,7 +14,7 @@ fn joined(a: &str, b: &str, by: &str) -> Sketch {
 }
 
 #[test]
-fn a_second_run_runs_nothing() {
+fn a_second_run_executes_nothing() {
     let world = World::new();
     let graph = joined("x", "y", "-").graph();
     assert_eq!(world.run(&graph).ran(), ["a", "b", "ab", "save"]);
@@ -24,17 +24,17 @@ fn a_second_run_runs_nothing() {
 }
 
 #[test]
-fn an_edited_parameter_runs_only_what_it_touches() {
+fn an_edited_parameter_runs_only_the_nodes_that_depend_on_it() {
     let world = World::new();
     world.run(&joined("x", "y", "-").graph());
     let run = world.run(&joined("x", "z", "-").graph());
     assert_eq!(run.ran(), ["b", "ab", "save"]);
-    assert_eq!(run.hits(), ["a"]);
+    assert_eq!(run.cached(), ["a"]);
     assert_eq!(world.read("ab"), "x-z");
     let run = world.run(&joined("x", "z", "+").graph());
     assert_eq!(run.ran(), ["ab", "save"]);
-    assert_eq!(run.hits(), ["a", "b"]);
-    // Back to what was known.
+    assert_eq!(run.cached(), ["a", "b"]);
+    // Back to the first value: cached.
     assert_eq!(world.run(&joined("x", "z", "-").graph()).ran(), [""; 0]);
 }
 
@@ -47,7 +47,7 @@ fn names_and_order_of_the_document_do_not_matter() {
         .node("one", make("x"), &[])
         .node("both", join("-"), &["one", "two"])
         .node("keep", save("ab"), &["both"]);
-    assert_eq!(world.run(&renamed.graph()).hits(), ["keep"]);
+    assert_eq!(world.run(&renamed.graph()).cached(), ["keep"]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn equal_keys_run_once() {
 }
 
 #[test]
-fn two_outputs_of_a_node_are_told_apart() {
+fn two_outputs_of_a_node_have_different_keys() {
     let world = World::new();
     let graph = |output: &str| {
         Sketch::default()
@@ -138,7 +138,7 @@ fn a_file_that_changes_after_the_plan_spoils_the_result() {
     world.write("in", "two");
     let run = world.execute(&graph, plan);
     assert!(run.log()[2].ends_with("in` changed after the run was planned; run again"), "{}", run.log()[2]);
-    // What it read is not taken for the old content.
+    // The result of the new content does not get the key of the old content.
     world.write("in", "one");
     assert_eq!(world.run(&graph).ran(), ["read", "save"]);
     assert_eq!(world.read("out"), "one");
@@ -154,7 +154,7 @@ fn the_fingerprint_of_the_host_changes_everything() {
 }
 
 #[test]
-fn the_fingerprint_of_a_node_changes_what_it_touches() {
+fn the_fingerprint_of_a_node_changes_the_keys_that_depend_on_it() {
     let world = World::new();
     let graph = |weights: &str| {
         Sketch::default()
@@ -183,32 +183,32 @@ fn a_new_version_of_a_node_type_runs_again() {
 }
 
 #[test]
-fn a_deleted_output_is_written_again_from_what_is_known() {
+fn a_deleted_output_is_written_again_from_cached_results() {
     let world = World::new();
     let graph = joined("x", "y", "-").graph();
     world.run(&graph);
     std::fs::remove_file(world.path("ab")).unwrap();
     let run = world.run(&graph);
     assert_eq!(run.ran(), ["save"]);
-    assert_eq!(run.hits(), ["ab"]);
+    assert_eq!(run.cached(), ["ab"]);
     assert_eq!(world.read("ab"), "x-y");
 }
 
 #[test]
-fn a_deleted_output_is_computed_again_where_nothing_is_kept() {
+fn a_deleted_output_is_computed_again_without_cached_results() {
     let graph = joined("x", "y", &"-".repeat(10_000)).graph();
-    // Room for small things, not for the joined text.
+    // Enough room for the short texts, but not for the joined one.
     let world = World::new().with_store(5000);
     world.run(&graph);
     assert_eq!(world.run(&graph).ran(), [""; 0]);
     std::fs::remove_file(world.path("ab")).unwrap();
     let run = world.run(&graph);
     assert_eq!(run.ran(), ["ab", "save"]);
-    assert_eq!(run.hits(), ["a", "b"]);
+    assert_eq!(run.cached(), ["a", "b"]);
 }
 
 #[test]
-fn only_what_outputs_need_runs() {
+fn only_nodes_that_outputs_need_run() {
     let world = World::new();
     let graph = joined("x", "y", "-").node("idle", make("z"), &[]).node("idler", join(""), &["idle", "ab"]).graph();
     let run = world.run(&graph);

@@ -1,4 +1,4 @@
-//! How a run goes: failure, cancellation, panics, and how long values live.
+//! Runs: failure, cancellation, panics, and the lifetime of values.
 
 use std::time::Instant;
 
@@ -48,7 +48,7 @@ fn a_failure_stops_only_what_depends_on_it() {
 }
 
 #[test]
-fn an_error_is_not_remembered() {
+fn an_error_is_not_cached() {
     let world = World::new();
     let graph = Sketch::default()
         .node("broken", Fail { error: "no".into() }, &[])
@@ -95,13 +95,13 @@ fn a_run_is_cancelled_at_the_next_step() {
     );
     assert!(run.summary.was_cancelled());
     assert!(!run.summary.succeeded());
-    // What was cancelled is not known; what was done before is.
+    // The nodes that ran before the cancellation are cached, the others are not.
     let plan = world.plan(&graph).unwrap();
     assert_eq!((plan.counts().run, plan.counts().cached), (4, 1));
 }
 
 #[test]
-fn a_run_cancelled_before_it_starts_runs_nothing() {
+fn a_run_that_is_cancelled_before_it_starts_executes_nothing() {
     let world = World::new();
     world.cancel.cancel();
     let graph = Sketch::default().node("a", make("x"), &[]).node("save", save("out"), &["a"]).graph();
@@ -111,7 +111,7 @@ fn a_run_cancelled_before_it_starts_runs_nothing() {
 }
 
 #[test]
-fn cancelling_what_is_done_already_changes_nothing() {
+fn cancelling_a_finished_run_changes_nothing() {
     let world = World::new();
     let graph = Sketch::default().node("a", make("x"), &[]).node("save", save("out"), &["a"]).graph();
     world.run(&graph);
@@ -143,7 +143,7 @@ fn a_panic_while_planning_is_an_error_of_the_plan() {
     let graph = |place: &str| Sketch::default().node("bad", Panic { place: place.into() }, &[]).graph();
     let errors = world.plan(&graph("files")).err().unwrap();
     assert!(errors[0].to_string().starts_with("node `bad`: it panicked: "), "{}", errors[0]);
-    // Its result is known, but the node cannot say whether it stands.
+    // Its result is cached, but the node cannot tell whether its effect is intact.
     let graph = graph("stands");
     assert!(world.run(&graph).summary.succeeded());
     let errors = world.plan(&graph).err().unwrap();
@@ -157,7 +157,7 @@ fn outputs_that_are_not_as_declared_are_a_bug_of_the_node() {
     let graph = Sketch::default().typed("liar", lying, make("x"), &[]).node("save", save("out"), &["liar.1"]).graph();
     assert_eq!(
         world.run(&graph).log()[2],
-        "fail liar: it gave [Text], but declares [Text, Text] (this is a bug of the node type `Make`)"
+        "fail liar: it returned [Text], but declares [Text, Text] (this is a bug of the node type `Make`)"
     );
 }
 
@@ -166,12 +166,12 @@ fn a_link_to_no_output_is_an_error_of_the_plan() {
     let world = World::new();
     let graph = Sketch::default().node("a", make("x"), &[]).node("save", save("out"), &["a.7"]).graph();
     let errors = world.plan(&graph).err().unwrap();
-    assert_eq!(errors[0].to_string(), "node `save`: it is linked to output 7 of `a`, which has none");
+    assert_eq!(errors[0].to_string(), "node `save`: it is linked to output 7 of `a`, which does not exist");
 }
 
 #[test]
 fn values_live_until_their_last_reader() {
-    // A store that keeps nothing.
+    // A store without room.
     let world = World::new().with_store(0);
     let graph = Sketch::default()
         .node("a", make("xyz"), &[])
@@ -188,7 +188,7 @@ fn values_live_until_their_last_reader() {
             "start a (0)",
             "finish a: 3 bytes (1)",
             "start b (1)",
-            // The first output of b has no reader, and is gone after the event.
+            // The first output of b has no reader, and is dropped after the event.
             "finish b: 3 bytes (3)",
             "start c (2)",
             "finish c: 2 bytes (2)",
@@ -232,10 +232,10 @@ fn a_plan_holds_the_results_it_builds_on() {
     world.run(&graph(1));
     let second = graph(2);
     let plan = world.plan(&second).unwrap();
-    // Drives `a` out of the store between plan and run.
+    // Evicts `a` from the store between plan and run.
     world.run(&Sketch::default().node("b", make(&"y".repeat(700)), &[]).node("sink", Sink { id: 3 }, &["b"]).graph());
     let run = world.execute(&second, plan);
-    assert_eq!(run.hits(), ["a"]);
+    assert_eq!(run.cached(), ["a"]);
     assert_eq!(run.ran(), ["sink"]);
     assert!(run.summary.succeeded());
 }
@@ -255,7 +255,7 @@ fn depth_costs_no_stack_and_only_linear_time() {
     let run = world.run(&graph);
     assert!(run.summary.succeeded());
     assert_eq!(run.ran().len(), 50_001);
-    assert_eq!(world.run(&graph).hits(), ["sink"]);
-    // Quadratic time would be minutes.
+    assert_eq!(world.run(&graph).cached(), ["sink"]);
+    // Quadratic time would take minutes.
     assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
 }

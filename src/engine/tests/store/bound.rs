@@ -1,11 +1,11 @@
-//! The bound: what goes, in which order, and what never does.
+//! The limit: what is removed, in which order, and what never is.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::world::*;
 
-/// Puts results of about 1000 bytes each, the first the oldest.
+/// Stores results of about 1000 bytes each, the oldest first.
 fn world(names: &[&str]) -> World {
     let world = World::new();
     let store = world.store();
@@ -21,14 +21,14 @@ fn kept(world: &World, names: &[&str]) -> Vec<bool> {
 }
 
 #[test]
-fn what_was_used_longest_ago_goes_first() {
+fn the_least_recently_used_is_removed_first() {
     let names = ["a", "b", "c", "d"];
     let world = world(&names);
     let each = world.store().bytes() / 4;
     let store = world.store_of(each * 3);
     assert!(store.get(&key("a"), NOTES).is_some(), "a use");
     let swept = store.gc().unwrap();
-    // Down to 90 % of three: two are left.
+    // Down to 90 % of the size of three: two are left.
     assert_eq!(kept(&world, &names), [true, false, false, true]);
     assert_eq!((swept.entries, swept.blobs), (2, 2));
     assert_eq!(swept.left, store.bytes());
@@ -44,7 +44,7 @@ fn the_bound_holds_while_results_come() {
     for i in 0..100 {
         let name = i.to_string();
         store.put(key(&name), &material(&name), NOTES, &[note(&"x".repeat(i * 137 % 3000)), note(&name)]);
-        // A sixteenth may be written before the next look, and the result that passes it.
+        // A sixteenth of the limit may be written before the next measurement, and the result that exceeds it.
         assert!(store.bytes() <= limit + limit / 16 + 4000, "{} bytes", store.bytes());
     }
     store.close();
@@ -57,7 +57,7 @@ fn the_bound_holds_while_results_come() {
 fn a_dropped_store_keeps_the_bound() {
     let names: Vec<_> = ('a'..='t').map(String::from).collect();
     let world = world(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    // So much that one result more is not worth a look.
+    // A limit so high that one more result causes no measurement.
     let limit = world.store().bytes() - 1;
     let store = world.store_of(limit);
     store.put(key("small"), &material("small"), &[], &[]);
@@ -68,14 +68,14 @@ fn a_dropped_store_keeps_the_bound() {
 }
 
 #[test]
-fn what_is_larger_than_the_whole_is_not_written() {
+fn a_result_larger_than_the_limit_is_not_written() {
     let world = world(&["a"]);
     let store = world.store_of(5000);
     store.put(key("b"), &material("b"), NOTES, &[note(&"x".repeat(5001)), note("")]);
     assert!(store.get(&key("b"), NOTES).is_none());
     assert_eq!(store.manifest(&key("b")).unwrap().outputs, None, "a record of it is");
     assert!(store.get(&key("a"), NOTES).is_some());
-    // A process with more room keeps it, and one with less leaves it then.
+    // A process with a higher limit stores it, and one with a lower limit leaves it.
     world.store().put(key("b"), &material("b"), NOTES, &[note(&"x".repeat(5001)), note("")]);
     store.put(key("b"), &material("b"), NOTES, &[note(&"x".repeat(5001)), note("")]);
     assert!(world.store().get(&key("b"), NOTES).is_some());
@@ -129,7 +129,7 @@ fn clear_removes_everything() {
 }
 
 #[test]
-fn nothing_is_made_where_nothing_is_kept() {
+fn nothing_is_created_if_nothing_is_stored() {
     let world = World::new();
     let store = world.store();
     assert_eq!((store.gc().unwrap(), store.clear().unwrap()), Default::default());

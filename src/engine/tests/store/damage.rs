@@ -1,4 +1,4 @@
-//! Whatever happens to the files, a result is either the one that was put or a miss.
+//! Whatever happens to the files, a result is either the stored one or a miss.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,21 +8,21 @@ use lsregen_engine::{Codec, Payload, SocketSpec};
 
 use crate::world::*;
 
-/// A store that holds one result.
+/// A store with one result.
 fn world() -> World {
     let world = World::new();
     world.store().put(key("a"), &material("a"), NOTES, &[note("one"), note("and the other")]);
     world
 }
 
-/// It is a miss, the entry is gone, someone was told, and the next put brings it back.
+/// The result is a miss, it has been removed with a warning, and storing it again works.
 fn assert_found_and_healed(world: &World, what: &str) {
     let store = world.store();
     assert!(store.get(&key("a"), NOTES).is_none(), "{what}");
     assert_eq!(world.entries(), [""; 0].map(PathBuf::from), "{what}");
     let warnings = world.warnings();
     assert_eq!(warnings.len(), 1, "{what}: {warnings:?}");
-    assert!(warnings[0].contains("is removed from the cache"), "{warnings:?}");
+    assert!(warnings[0].contains("was removed from the cache"), "{warnings:?}");
     assert!(store.get(&key("a"), NOTES).is_none());
     store.put(key("a"), &material("a"), NOTES, &[note("one"), note("and the other")]);
     assert_eq!(texts(&store.get(&key("a"), NOTES).unwrap()), ["one", "and the other"], "{what}");
@@ -64,7 +64,7 @@ fn every_cut_is_found() {
 }
 
 #[test]
-fn what_grew_is_found() {
+fn a_file_that_grew_is_found() {
     let world = world();
     for path in each_file(&world) {
         fs::write(&path, [fs::read(&path).unwrap(), vec![b'\n']].concat()).unwrap();
@@ -92,7 +92,7 @@ fn a_manifest_under_another_key_is_found() {
 }
 
 #[test]
-fn what_cannot_be_decoded_is_a_miss() {
+fn a_value_that_cannot_be_decoded_is_a_miss() {
     for odd in ["fail to decode", "panic in decoding"] {
         let world = World::new();
         world.store().put(key("a"), &material("a"), NOTES, &[note("one"), note(odd)]);
@@ -103,7 +103,7 @@ fn what_cannot_be_decoded_is_a_miss() {
     }
 }
 
-/// A note whose codec has changed since.
+/// A note with a newer codec.
 struct NewNote;
 
 impl Payload for NewNote {
@@ -117,7 +117,7 @@ impl Payload for NewNote {
 }
 
 #[test]
-fn what_another_program_wrote_otherwise_is_a_miss_and_stays() {
+fn a_result_of_another_version_is_a_miss_and_stays() {
     let world = world();
     let codec = |codec| NOTES.iter().map(|socket| SocketSpec { codec, ..*socket }).collect::<Vec<_>>();
     let others = [
@@ -185,7 +185,7 @@ fn verify_finds_all_damage_and_removes_it() {
     fs::write(world.entry("cut"), "{").unwrap();
     flip(&blob("flipped"), 3, 3);
     fs::remove_file(blob("gone")).unwrap();
-    // No manifest names it.
+    // A blob that no manifest names.
     fs::create_dir_all(blob("left behind").parent().unwrap()).unwrap();
     fs::write(blob("left behind"), "left behinD").unwrap();
 

@@ -1,4 +1,4 @@
-//! The store on disk: what comes back, what is found damaged, what is removed, and what others see meanwhile.
+//! The store on disk: what is read back, found damaged and removed, and what other processes see.
 
 mod bound;
 mod damage;
@@ -13,7 +13,7 @@ use lsregen_engine::{MemoryStore, Store};
 use crate::world::*;
 
 #[test]
-fn what_was_put_comes_back_in_another_process() {
+fn another_process_reads_what_was_stored() {
     let world = World::new();
     world.store().put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
     let store = world.store();
@@ -42,10 +42,10 @@ fn equal_values_lie_there_once() {
 }
 
 #[test]
-fn of_what_has_no_form_on_disk_a_record_is_kept() {
+fn a_result_without_a_format_is_recorded() {
     let world = World::new();
     let store = world.store();
-    // A type without one, and a value of a type that has one.
+    // A type without a codec, and a value that its codec cannot store.
     store.put(key("a"), &material("a"), SECRETS, &[secret()]);
     store.put(key("b"), &material("b"), NOTES, &[note("fine"), note("not to be kept")]);
     for (name, sockets) in [("a", SECRETS), ("b", NOTES)] {
@@ -57,7 +57,7 @@ fn of_what_has_no_form_on_disk_a_record_is_kept() {
 }
 
 #[test]
-fn a_value_that_fails_to_be_encoded_is_told_and_not_kept() {
+fn a_value_that_cannot_be_encoded_is_reported_and_not_stored() {
     let world = World::new();
     let store = world.store();
     store.put(key("a"), &material("a"), NOTES, &[note("one"), note("fail to encode")]);
@@ -65,11 +65,11 @@ fn a_value_that_fails_to_be_encoded_is_told_and_not_kept() {
     assert!(store.get(&key("a"), NOTES).is_none() && store.get(&key("b"), NOTES).is_none());
     let warnings = world.warnings();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("a result of a cannot be kept") && warnings[1].contains("panicked"), "{warnings:?}");
+    assert!(warnings[0].contains("a result of a cannot be stored") && warnings[1].contains("panicked"), "{warnings:?}");
 }
 
 #[test]
-fn a_store_of_both_remembers_in_memory_what_came_from_disk() {
+fn a_store_of_both_keeps_in_memory_what_it_read_from_disk() {
     let world = World::new();
     world.store().put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
     let store = Store::new(MemoryStore::new(1 << 20), Some(world.store()));
@@ -78,14 +78,14 @@ fn a_store_of_both_remembers_in_memory_what_came_from_disk() {
     world.remove_everything();
     let second = store.get(&key("a"), NOTES).unwrap();
     assert!(Arc::ptr_eq(&first, &second));
-    // And what is put goes to both.
+    // A new result is stored in both.
     store.put(key("b"), &material("b"), NOTES, &vec![note("three"), note("four")].into());
     assert!(store.memory().get(&key("b")).is_some());
     assert_eq!(texts(&world.store().get(&key("b"), NOTES).unwrap()), ["three", "four"]);
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_to_is_told_once_and_fails_nothing() {
+fn a_folder_that_cannot_be_written_is_reported_once_and_fails_nothing() {
     let world = World::new();
     std::fs::write(world.root(), "a file where a folder is wanted").unwrap();
     let store = world.store();
@@ -95,10 +95,10 @@ fn a_folder_that_cannot_be_written_to_is_told_once_and_fails_nothing() {
     }
     let warnings = world.warnings();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("cannot be read") && warnings[1].contains("cannot be kept"), "{warnings:?}");
+    assert!(warnings[0].contains("cannot be read") && warnings[1].contains("cannot be stored"), "{warnings:?}");
 }
 
-/// Whoever may read but not write still gets what is there. (As root nothing is forbidden, and there is nothing to see.)
+/// A process that may only read still gets the results. (For root nothing is forbidden, so this tests nothing.)
 #[cfg(unix)]
 #[test]
 fn a_read_only_folder_is_read() {

@@ -1,4 +1,4 @@
-//! Several stores on one folder, as several processes have.
+//! Several stores on one folder, like those of several processes.
 
 use std::fs::{self, File};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::world::*;
 
 #[test]
-fn what_one_puts_others_get() {
+fn what_one_stores_others_read() {
     let world = World::new();
     let (one, other) = (world.store(), world.store());
     one.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
@@ -19,7 +19,7 @@ fn what_one_puts_others_get() {
 }
 
 #[test]
-fn what_a_dead_writer_left_is_removed() {
+fn the_files_of_a_dead_writer_are_removed() {
     let world = World::new();
     let store = world.store();
     store.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
@@ -30,9 +30,9 @@ fn what_a_dead_writer_left_is_removed() {
     assert!(world.temporary().is_empty() && store.get(&key("a"), NOTES).is_some());
 }
 
-/// What another process does between its first blob and its manifest, with the lock it then holds.
+/// Acts as another process that has written a blob but not its manifest, and holds the lock.
 #[test]
-fn a_sweep_waits_for_who_writes() {
+fn a_sweep_waits_for_writers() {
     let world = World::new();
     let store = world.store();
     store.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
@@ -49,7 +49,7 @@ fn a_sweep_waits_for_who_writes() {
             swept.store(true, Ordering::SeqCst);
             done
         });
-        // Readers and other writers need not wait.
+        // Readers and other writers do not wait.
         assert!(world.store().get(&key("a"), NOTES).is_some());
         world.store().put(key("b"), &material("b"), NOTES, &[note("three"), note("four")]);
         thread::sleep(Duration::from_millis(50));
@@ -62,7 +62,7 @@ fn a_sweep_waits_for_who_writes() {
     assert!(store.get(&key("b"), NOTES).is_some());
 }
 
-/// Writers, readers and sweeps all at once: a reader gets what was put or nothing, and no one complains.
+/// Writers, readers and sweeps at the same time: a reader gets what was stored or nothing, and there is no warning.
 #[test]
 fn all_at_once() {
     let world = World::new();

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use lsregen_engine::{Codec, DiskStore, EdgeValue, Key, Material, Outputs, Payload, SocketSpec, Warn, outputs};
 use tempfile::TempDir;
 
-/// A text that can be kept, unless it says otherwise.
+/// A text that can be stored, except for certain texts.
 pub struct Note(pub String);
 
 impl Payload for Note {
@@ -34,7 +34,7 @@ impl Payload for Note {
     }
 }
 
-/// Lives in memory only.
+/// A value that is kept only in memory.
 pub struct Secret;
 
 impl Payload for Secret {
@@ -48,7 +48,7 @@ impl Payload for Secret {
 outputs! { pub struct Notes { pub first: Arc<Note>, pub second: Arc<Note> } }
 outputs! { pub struct Secrets { pub first: Arc<Secret> } }
 
-/// The sockets of a node that gives two notes.
+/// The sockets of a node with two notes as outputs.
 pub const NOTES: &[SocketSpec] = Notes::SPECS;
 pub const SECRETS: &[SocketSpec] = Secrets::SPECS;
 
@@ -80,7 +80,7 @@ pub fn key(node_type: &str) -> Key {
     material(node_type).key()
 }
 
-/// A folder, and what stores on it have warned of.
+/// A folder, and the warnings of its stores.
 pub struct World {
     folder: TempDir,
     warnings: Arc<Mutex<Vec<String>>>,
@@ -91,7 +91,7 @@ impl World {
         World { folder: tempfile::tempdir().unwrap(), warnings: Arc::default() }
     }
 
-    /// A store such as each process has.
+    /// A store, as each process has its own.
     pub fn store(&self) -> DiskStore {
         self.store_of(u64::MAX)
     }
@@ -106,12 +106,12 @@ impl World {
         self.folder.path().join("cache")
     }
 
-    /// A folder of the store's.
+    /// A folder of the cache.
     pub fn folder(&self, name: &str) -> PathBuf {
         self.root().join("v1").join(name)
     }
 
-    /// What was told since the last time.
+    /// The warnings since the last call.
     pub fn warnings(&self) -> Vec<String> {
         std::mem::take(&mut self.warnings.lock().unwrap())
     }
@@ -152,13 +152,13 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Makes a file as old as that.
+/// Sets the age of a file.
 pub fn age(path: &Path, seconds: u64) {
     let then = SystemTime::now() - Duration::from_secs(seconds);
     File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
 }
 
-/// How old a file is.
+/// The age of a file.
 pub fn age_of(path: &Path) -> Duration {
     fs::metadata(path).unwrap().modified().unwrap().elapsed().unwrap_or_default()
 }

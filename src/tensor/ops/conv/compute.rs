@@ -1,4 +1,4 @@
-//! The sums of products of a convolution: tiles of panels of weights and stretches of planes, shared out to threads.
+//! The sums of products of a convolution: tiles of panels of weights and segments of planes, distributed to threads.
 
 use std::ops::Range;
 
@@ -8,9 +8,9 @@ use rayon::prelude::*;
 use super::grid::Grid;
 use crate::ops::simd::{Function, LONGEST, Shared, dispatch, map, store};
 use crate::ops::tile::{ROWS, Steps, VECTORS, tile};
-use crate::ops::widen::Numbers;
+use crate::ops::widen::WeightSlice;
 
-/// Positions of the output that one unit of work covers: whole tiles for vectors of 1, 4, 8 and 16.
+/// Positions of the output in a unit of work: a whole number of tiles for vectors of 1, 4, 8 and 16 lanes.
 const STRIP: usize = 192;
 
 #[derive(Clone, Copy)]
@@ -23,22 +23,22 @@ impl Function<2> for Sum {
     }
 }
 
-/// A band of a convolution in the kernel's terms.
+/// The computation of one band.
 pub(super) struct Work<'a> {
     pub grid: &'a Grid,
-    pub weight: Numbers<'a>,
+    pub weight: WeightSlice<'a>,
     pub padded: &'a [f32],
     pub offsets: &'a [usize],
     pub start: &'a [f32],
     pub add: Option<&'a [f32]>,
-    /// The sample that `padded` begins with.
+    /// The first sample of `padded`.
     pub first: usize,
     pub c: usize,
     pub o: usize,
 }
 
 impl Work<'_> {
-    /// Writes the band of each of these samples to its place in `y`.
+    /// Computes the band of each of these samples into `y`.
     pub fn run(&self, samples: usize, threads: usize, y: Shared) {
         let (strips, panels) = (self.grid.positions.div_ceil(STRIP), self.o.div_ceil(ROWS));
         let wanted = if threads > 1 { 4 * threads } else { 1 };
@@ -59,14 +59,14 @@ impl Work<'_> {
     }
 }
 
-/// The part of it that one thread does in one go.
+/// The part of a band that one thread computes at a time.
 struct Unit<'a> {
     work: &'a Work<'a>,
-    /// From `work.first` on.
+    /// Counted from `work.first`.
     sample: usize,
     positions: Range<usize>,
     panels: Range<usize>,
-    /// For a panel that is widened.
+    /// Space for a widened panel.
     room: &'a mut Vec<f32>,
     y: Shared,
 }
@@ -95,20 +95,20 @@ impl WithSimd for Unit<'_> {
     }
 }
 
-/// What a unit computes with one panel.
+/// The part of a unit with one panel of weights.
 struct Stripe<'a> {
     work: &'a Work<'a>,
     sample: usize,
     panel: usize,
     /// The panel.
     weight: &'a [f32],
-    /// Past the last position.
+    /// The end of the positions.
     end: usize,
     y: Shared,
 }
 
 impl Stripe<'_> {
-    /// All channels of the panel at the `N` vectors of positions from `at` on.
+    /// Computes all channels of the panel at `N` vectors of positions from `at` on.
     #[inline(always)]
     fn tile<S: Simd, const N: usize>(&self, s: S, at: usize) {
         let mut sums = [0f32; ROWS * VECTORS * LONGEST];
@@ -144,7 +144,7 @@ impl Stripe<'_> {
         }
     }
 
-    /// Writes what of a tile lies in the picture.
+    /// Writes the part of a tile that lies in the image.
     #[inline(always)]
     fn write<S: Simd>(&self, s: S, at: usize, n: usize, sums: &[f32]) {
         let w = self.work;

@@ -1,4 +1,4 @@
-//! How the input and a band of the output of a convolution lie in memory.
+//! The memory layout of the padded input of a convolution.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::ops::simd::{LONGEST, Unwritten};
 use crate::ops::tile::VECTORS;
 
-/// How the input and a band of the output, some of its rows, lie in memory.
+/// The memory layout of the padded input, for a band of rows of the output.
 #[derive(Clone)]
 pub(super) struct Grid {
     input: (usize, usize),
@@ -19,20 +19,20 @@ pub(super) struct Grid {
     upsample: bool,
     /// Distance between lines of a phase.
     pub line: usize,
-    /// What the last line of a plane lacks of its right margin.
+    /// Zeros after the last line of a plane, which complete its right margin.
     over: usize,
-    /// The band's first row.
+    /// The first row of the band.
     pub top: usize,
     /// Lines of a phase.
     lines: usize,
     /// Distance between channels.
     pub plane: usize,
-    /// From the band's first pixel to past its last, in steps of the planes.
+    /// Positions from the first pixel of the band to its last, along the lines of a plane.
     pub positions: usize,
 }
 
 impl Grid {
-    /// Of the whole picture.
+    /// The layout for the whole image.
     pub fn new(input: (usize, usize), k: usize, s: usize, padding: (usize, usize), upsample: bool) -> Result<Grid> {
         let (before, after) = padding;
         let scale = if upsample { 2 } else { 1 };
@@ -42,14 +42,14 @@ impl Grid {
             candle_core::bail!("convolution: {w}×{h} is smaller than its {k}×{k} window");
         }
         let out = ((full_h - k) / s + 1, (full_w - k) / s + 1);
-        // With stride 1 the margin right of a line is that left of the next.
+        // With stride 1, the right margin of a line is the left margin of the next.
         let (line, over) = if s == 1 { (w + before.max(after), before.min(after)) } else { (full_w.div_ceil(s), 0) };
         let grid =
             Grid { input, out, k, stride: s, padding, upsample, line, over, top: 0, lines: 0, plane: 0, positions: 0 };
         Ok(grid.band(0..out.0))
     }
 
-    /// Of these rows of the output.
+    /// The layout for these rows of the output.
     pub fn band(&self, rows: Range<usize>) -> Grid {
         let lines = rows.len() + (self.k - 1) / self.stride;
         let plane = self.stride * self.stride * lines * self.line + self.over;
@@ -57,8 +57,8 @@ impl Grid {
         Grid { top: rows.start, lines, plane, positions, ..self.clone() }
     }
 
-    /// How many samples and rows of the output to compute at a time, so that the copy of the input does not grow with
-    /// the picture.
+    /// How many samples and rows of the output to compute at a time, so that the copy of the input does not grow with the
+    /// image.
     pub fn part(&self, samples: usize, channels: usize, copy: usize) -> (usize, usize) {
         let rows = self.out.0;
         if samples * channels * self.plane <= copy {
@@ -66,7 +66,7 @@ impl Grid {
         }
         let margin = (self.k - 1) / self.stride;
         let line = self.stride * self.stride * channels * self.line;
-        // Lines that two bands share are copied twice.
+        // Two bands share lines, which are copied twice.
         let most = (copy / line).saturating_sub(margin).max(2 * margin + 1);
         (1, rows.div_ceil(rows.div_ceil(most)))
     }
@@ -78,7 +78,7 @@ impl Grid {
         (0..k * k).map(|i| entry((i / k, i % k))).collect()
     }
 
-    /// Copies the band of `planes` planes into their margins; some room at the end, which the last tile reads and drops.
+    /// Copies the band of `planes` planes with their margins, and some space at the end, which the last tile reads.
     pub fn pad<'a>(&self, x: &[f32], planes: usize, threaded: bool, copy: &'a mut Vec<f32>) -> &'a [f32] {
         let (size, len) = (self.input.0 * self.input.1, planes * self.plane + VECTORS * LONGEST);
         copy.clear();
@@ -114,7 +114,7 @@ impl Grid {
                 continue;
             }
             let source = &from[((y - before) >> shift) * self.input.1..][..self.input.1];
-            // The first entry of this phase that lies in the picture, and the column it shows.
+            // The first entry of this phase inside the image, and its column.
             let first = before.saturating_sub(phase % s).div_ceil(s).min(line.len());
             let column = first * s + phase % s - before.min(first * s + phase % s);
             let n = w.saturating_sub(column).div_ceil(s).min(line.len() - first);

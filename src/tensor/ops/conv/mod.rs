@@ -1,10 +1,10 @@
 //! Convolution on the CPU without an unrolled copy of its input.
 //!
-//! The input is copied, with its margin of zeros, into planes whose lines follow each other; for stride s, into s² planes
-//! a channel, one for each phase. Of a large picture only a band is copied at a time. A pixel of the output and its neighbour to the right then read, for every
-//! entry of the window, neighbouring numbers at a fixed offset, also across the end of a line (those results are
-//! dropped). So the convolution is a sum of products of panels of weights with stretches of these planes: see
-//! [`super::tile`]. Panels in half precision are widened where they are used.
+//! The input is copied, with its margin of zeros, into planes whose lines follow each other: one plane for each channel, or
+//! s² planes for stride s, one for each phase. Large images are copied one band at a time. For every entry of the window,
+//! neighbouring pixels of the output then read neighbouring numbers at a fixed offset, also across the end of a line, where
+//! the results are dropped. So the convolution is a sum of products of panels of weights with segments of these planes
+//! ([`super::tile`]). Panels in half precision are widened where they are used.
 
 mod compute;
 mod grid;
@@ -18,14 +18,14 @@ use super::plain;
 use super::resample::{sum_2x2, upsample_nearest_2x};
 use super::simd::{Shared, Unwritten, written};
 use super::tile::ROWS;
-use super::widen::Numbers;
+use super::widen::WeightSlice;
 use compute::Work;
 use grid::Grid;
 
-/// Multiply-adds below which threads cost more than they bring.
+/// Multiply-adds below which one thread is faster than several.
 const WORTH_THREADS: usize = 1 << 20;
 
-/// Numbers of the input's copy: 28 MiB, which [`super::keep_memory`] keeps for the next convolution.
+/// Numbers of the copy of the input: 28 MiB, which [`super::keep_memory`] keeps for the next convolution.
 const COPY: usize = 7 << 20;
 
 /// A two-dimensional convolution: its weights, laid out for the kernel in their own dtype, and its geometry.
@@ -43,20 +43,23 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// `weight` (O, C, k, k), `bias` (O); `padding` is what zeros stand (above and left, below and right). The weight may
-    /// be in half precision, to be computed with in the input's dtype.
+    /// Prepares `weight` (O, C, k, k) and `bias` (O). `padding` is the number of zeros (above and left, below and right). The
+    /// weight may be in half precision; the computation is in the dtype of the input.
+    ///
+    /// # Errors
+    /// If the window is not square, the stride is 0, or shapes do not match.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: (usize, usize)) -> Result<Self> {
         let (o, c, k, width) = weight.dims4()?;
         if k != width || k == 0 || stride == 0 {
-            candle_core::bail!("convolution: a {k}×{width} window with stride {stride} is none");
+            candle_core::bail!("convolution: a {k}×{width} window with stride {stride} is not supported");
         }
         if let Some(bias) = bias
             && bias.dims() != [o]
         {
-            candle_core::bail!("convolution: bias {:?} for {o} channels", bias.dims());
+            candle_core::bail!("convolution: bias {:?} does not fit {o} channels", bias.dims());
         }
         let pointwise = k == 1 && stride == 1 && padding == (0, 0);
-        // A weight that is one number broadcast (a declared one) stays as it is, and so does one under training.
+        // A broadcast weight (of a network built on shapes alone) stays as it is, and so does one that autodiff tracks.
         let packed = !pointwise && ready(weight, true);
         let weight = if packed {
             let panels = o.div_ceil(ROWS);
@@ -68,7 +71,10 @@ impl Convolution {
         Ok(Convolution { weight, packed, bias: bias.cloned(), dims: (o, c, k), stride, padding, upsample: false })
     }
 
-    /// (B, C, H, W) → (B, O, H', W').
+    /// Applies the convolution: (B, C, H, W) → (B, O, H', W').
+    ///
+    /// # Errors
+    /// If `x` has other channels, or is smaller than the window.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if self.is_pointwise() {
             return self.pointwise(x, None);
@@ -76,7 +82,10 @@ impl Convolution {
         apply1(self.clone(), x)
     }
 
-    /// [`Convolution::forward`] of `x` at twice its size, each pixel four times.
+    /// Upsamples `x` by 2 (nearest neighbour), then applies the convolution.
+    ///
+    /// # Errors
+    /// As [`Convolution::forward`].
     pub fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
         if self.is_pointwise() {
             return self.pointwise(&upsample_nearest_2x(x)?, None);
@@ -84,7 +93,10 @@ impl Convolution {
         apply1(Convolution { upsample: true, ..self.clone() }, x)
     }
 
-    /// [`Convolution::forward`] plus `add`: (B, O), one number a channel, or (B, O, H', W').
+    /// [`Convolution::forward`] plus `add`, which is (B, O), one number for each channel, or (B, O, H', W').
+    ///
+    /// # Errors
+    /// As [`Convolution::forward`], or if `add` has another shape.
     pub fn forward_add(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
         match (self.is_pointwise(), add.rank()) {
             (true, 2) => self.pointwise(x, None)?.broadcast_add(&add.unsqueeze(2)?.unsqueeze(3)?),
@@ -97,7 +109,7 @@ impl Convolution {
         self.dims.2 == 1 && self.stride == 1 && self.padding == (0, 0)
     }
 
-    /// A window of one pixel is a matrix product.
+    /// A 1×1 convolution is a matrix product.
     fn pointwise(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
         let matrix = self.weight.squeeze(3)?.squeeze(2)?;
         let layouts = (Layout::Channels, Layout::Channels);
@@ -119,7 +131,10 @@ impl Convolution {
         plain::conv2d(large.as_ref().unwrap_or(x), &self.weight()?, self.bias.as_ref(), self.stride, self.padding)
     }
 
-    /// The gradient of the input, which has (height, width), from that of the result, plus `add`: a convolution too.
+    /// The VJP with respect to the input, which has (height, width), plus `add`. It is a convolution too.
+    ///
+    /// # Errors
+    /// If shapes do not match.
     pub fn input_vjp(&self, (h, w): (usize, usize), dy: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
         let ((o, c, k), (before, after)) = (self.dims, self.padding);
         let forward = |convolution: Convolution| match add {
@@ -136,22 +151,22 @@ impl Convolution {
         if !self.upsample {
             return forward(match self.packed {
                 true => {
-                    Convolution { weight: self.turned_panels()?, bias: None, dims: (c, o, k), padding, ..self.clone() }
+                    Convolution { weight: self.flipped_panels()?, bias: None, dims: (c, o, k), padding, ..self.clone() }
                 }
-                false => Convolution::new(&self.turned(self.weight.dtype())?, None, 1, padding)?,
+                false => Convolution::new(&self.flipped(self.weight.dtype())?, None, 1, padding)?,
             });
         }
-        // Each pixel of the input was four: the sum of their gradients, by windows one larger that are summed before.
-        let turned = self.turned(dy.dtype())?;
-        let rows = (turned.pad_with_zeros(2, 0, 1)? + turned.pad_with_zeros(2, 1, 0)?)?;
+        // The gradient of a pixel is the sum over its four copies: use larger windows that contain the sums.
+        let flipped = self.flipped(dy.dtype())?;
+        let rows = (flipped.pad_with_zeros(2, 0, 1)? + flipped.pad_with_zeros(2, 1, 0)?)?;
         let summed = (rows.pad_with_zeros(3, 0, 1)? + rows.pad_with_zeros(3, 1, 0)?)?;
         forward(Convolution::new(&summed, None, 2, padding)?)
     }
 
-    /// [`Convolution::input_vjp`] for any stride s and padding, not doubled.
+    /// [`Convolution::input_vjp`] for any stride s and padding, without upsampling.
     ///
-    /// With the padding, pixel s·p + r of the input was seen by entry s·j + r of the window at p − j: for each phase r a
-    /// convolution with every s-th entry, whose results are then put side by side.
+    /// Pixel s·p + r of the padded input contributes through entry s·j + r of the window at p − j. So each phase r is a
+    /// convolution with every s-th entry, and the results are interleaved.
     fn strided_vjp(&self, (h, w): (usize, usize), dy: &Tensor) -> Result<Tensor> {
         let ((o, c, k), s, (before, _)) = (self.dims, self.stride, self.padding);
         let (b, entries) = (dy.dim(0)?, k.div_ceil(s));
@@ -164,7 +179,7 @@ impl Convolution {
         let (_, _, rows, columns) = full.dims4()?;
         let full = full.reshape(vec![b, s, s, c, rows, columns])?.permute(vec![0, 3, 4, 1, 5, 2])?;
         let full = full.reshape((b, c, rows * s, columns * s))?;
-        // Without the padding; with the pixels that no window reached.
+        // Removes the padding, and adds zeros for pixels that no window covers.
         let cut = |x: Tensor, dim: usize, n: usize| {
             let missing = (before + n).saturating_sub(x.dim(dim)?);
             x.pad_with_zeros(dim, 0, missing)?.narrow(dim, before, n)
@@ -172,36 +187,36 @@ impl Convolution {
         cut(cut(full, 2, h)?, 3, w)?.contiguous()
     }
 
-    /// The weights the other way round, (C, O, k, k): what a pixel of the input gives to its neighbours.
-    fn turned(&self, dtype: DType) -> Result<Tensor> {
+    /// The weights of the VJP, (C, O, k, k): inputs and outputs exchanged, the window flipped.
+    fn flipped(&self, dtype: DType) -> Result<Tensor> {
         self.weight()?.to_dtype(dtype)?.transpose(0, 1)?.contiguous()?.flip(&[2, 3])?.contiguous()
     }
 
-    /// [`Convolution::turned`] from panels to panels, (⌈C/8⌉, O·k², 8), without a copy between.
-    fn turned_panels(&self) -> Result<Tensor> {
+    /// [`Convolution::flipped`] from panels to panels, (⌈C/8⌉, O·k², 8), without another copy.
+    fn flipped_panels(&self) -> Result<Tensor> {
         let (o, c, k) = self.dims;
         let shape = (c.div_ceil(ROWS), o * k * k, ROWS);
         let device = self.weight.device();
         read_numbers(&self.weight, |numbers| match numbers {
-            Numbers::F32(panels) => Tensor::from_vec(turn(panels, self.dims), shape, device),
-            Numbers::F16(panels) => Tensor::from_vec(turn(panels, self.dims), shape, device),
-            Numbers::Bf16(panels) => Tensor::from_vec(turn(panels, self.dims), shape, device),
+            WeightSlice::F32(panels) => Tensor::from_vec(flip_panels(panels, self.dims), shape, device),
+            WeightSlice::F16(panels) => Tensor::from_vec(flip_panels(panels, self.dims), shape, device),
+            WeightSlice::Bf16(panels) => Tensor::from_vec(flip_panels(panels, self.dims), shape, device),
         })?
     }
 
-    /// Copies at most `copy` numbers of the input at a time, or a few lines of one sample.
+    /// Computes the convolution. Copies at most `copy` numbers of the input at a time, or else a few lines of one sample.
     fn convolve(&self, x: Arg, add: Option<Arg>, copy: usize) -> Result<(Vec<f32>, Shape)> {
         let (o, c, k) = self.dims;
         let &[b, channels, h, w] = x.dims else { candle_core::bail!("convolution: needs (B, C, H, W)") };
         if channels != c {
-            candle_core::bail!("convolution: {channels} channels where the weights take {c}");
+            candle_core::bail!("convolution: {channels} channels do not fit weights for {c}");
         }
         let grid = Grid::new((h, w), k, self.stride, self.padding, self.upsample)?;
         let (ho, wo) = grid.out;
         let shape = Shape::from((b, o, ho, wo));
         let panels = o.div_ceil(ROWS);
 
-        // Where each channel of each sample starts from, and what is added to each pixel.
+        // The start value of each channel of each sample.
         let mut start = vec![0f32; b * panels * ROWS];
         read_some(self.bias.as_ref(), |bias| {
             for (row, bias) in start.chunks_exact_mut(panels * ROWS).zip(bias.into_iter().cycle()) {
@@ -223,7 +238,7 @@ impl Convolution {
         let threaded = b * grid.positions * panels * ROWS * c * k * k > WORTH_THREADS;
         let threads = if threaded { rayon::current_num_threads() } else { 1 };
         let (samples, rows) = grid.part(b, c, copy);
-        let compute = |weight: Numbers, y: &mut [Unwritten]| {
+        let compute = |weight: WeightSlice, y: &mut [Unwritten]| {
             let (y, size, mut copy) = (Shared::new(y), c * h * w, Vec::new());
             for first in (0..b).step_by(samples) {
                 let samples = samples.min(b - first);
@@ -243,13 +258,13 @@ impl Convolution {
     }
 }
 
-/// The panels of a convolution's weights the other way round.
-fn turn<T: Copy + Default + Send + Sync>(panels: &[T], (o, c, k): (usize, usize, usize)) -> Vec<T> {
+/// Flips the panels of a convolution's weights.
+fn flip_panels<T: Copy + Default + Send + Sync>(panels: &[T], (o, c, k): (usize, usize, usize)) -> Vec<T> {
     let (entries, panel) = (k * k, o * k * k * ROWS);
-    let mut turned = vec![T::default(); c.div_ceil(ROWS) * panel];
-    turned.par_chunks_exact_mut(panel.max(1)).enumerate().for_each(|(i, to)| {
+    let mut flipped = vec![T::default(); c.div_ceil(ROWS) * panel];
+    flipped.par_chunks_exact_mut(panel.max(1)).enumerate().for_each(|(i, to)| {
         for (j, to) in to.chunks_exact_mut(ROWS).enumerate() {
-            // From channel `from` of the result, at the entry opposite.
+            // From channel `from` of the result, at the opposite entry.
             let (from, entry) = (j / entries, entries - 1 - j % entries);
             let panel = &panels[from / ROWS * c * entries * ROWS..];
             for (row, to) in to.iter_mut().enumerate().take(c - i * ROWS) {
@@ -257,7 +272,7 @@ fn turn<T: Copy + Default + Send + Sync>(panels: &[T], (o, c, k): (usize, usize,
             }
         }
     });
-    turned
+    flipped
 }
 
 impl Kernel<1> for Convolution {
@@ -318,7 +333,7 @@ mod tests {
     use super::*;
     use crate::ops::{kernel::read, simd};
 
-    /// Bands of every height, down to the least, and samples one at a time, give the whole to the bit.
+    /// Bands of every height, and samples one at a time, give the same bits as the whole.
     #[test]
     fn bands_are_the_whole() {
         let _alone = simd::ALONE.lock();

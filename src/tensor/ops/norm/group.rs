@@ -1,4 +1,4 @@
-//! Group normalisation, by the moments of its own input or by given ones.
+//! Group normalisation, by the moments of its input or by given moments.
 
 use candle_core::{Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
@@ -25,7 +25,7 @@ pub fn group_norm(
     apply1(GroupNorm { groups, weight: weight.clone(), bias: bias.clone(), eps, activate }, x)
 }
 
-/// The gradient of [`group_norm`]'s input from that of its result, neither of them tracked by autodiff.
+/// The VJP of [`group_norm`] with respect to its input. Autodiff must track no tensor.
 pub fn group_norm_vjp(
     x: &Tensor,
     groups: usize,
@@ -68,7 +68,11 @@ impl Kernel<1> for GroupNorm {
     fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
         let &[_, c, h, w] = x.dims else { candle_core::bail!("group norm: needs (B, C, H, W)") };
         if self.groups == 0 || !c.is_multiple_of(self.groups) || self.weight.dims() != [c] || self.bias.dims() != [c] {
-            candle_core::bail!("group norm: {c} channels in {} groups, weight {:?}", self.groups, self.weight.dims());
+            candle_core::bail!(
+                "group norm: {c} channels do not fit {} groups and weight {:?}",
+                self.groups,
+                self.weight.dims()
+            );
         }
         let channels = c / self.groups;
         let (plane, size) = (h * w, channels * h * w);
@@ -155,10 +159,13 @@ impl Kernel<2> for GroupNormBy {
 
     fn fast(&self, [x, moments]: [Arg; 2]) -> Result<(Vec<f32>, Shape)> {
         let (&[b, c, h, w], &[samples, groups, 2]) = (x.dims, moments.dims) else {
-            candle_core::bail!("group norm: moments {:?} for {:?}", moments.dims, x.dims)
+            candle_core::bail!("group norm: moments {:?} do not fit {:?}", moments.dims, x.dims)
         };
         if samples != b || !c.is_multiple_of(groups) || self.weight.dims() != [c] || self.bias.dims() != [c] {
-            candle_core::bail!("group norm: {c} channels in {groups} groups, weight {:?}", self.weight.dims());
+            candle_core::bail!(
+                "group norm: {c} channels do not fit {groups} groups and weight {:?}",
+                self.weight.dims()
+            );
         }
         if x.data.is_empty() {
             return Ok((vec![], Shape::from(x.dims)));

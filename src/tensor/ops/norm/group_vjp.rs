@@ -11,7 +11,7 @@ use crate::ops::kernel::Arg;
 use crate::ops::plain::Activation;
 use crate::ops::simd::{Function, Unwritten, assume_written, dispatch, map, written};
 
-/// The gradient of a group norm: of x, and of the moments (B, groups, 2) where they are given and not x's own.
+/// The gradients of x and, if they are an argument, of the moments (B, groups, 2).
 pub(super) fn group_vjp(
     x: Arg,
     moments: Option<&[f32]>,
@@ -45,7 +45,7 @@ pub(super) fn group_vjp(
     Ok((dx, of_moments))
 }
 
-/// The gradient of one group of one sample; of mean and variance, if they are given.
+/// The VJP for one group of one sample. Returns the gradients of mean and variance, if they are arguments.
 struct GroupVjp<'a> {
     x: &'a [f32],
     dy: &'a [f32],
@@ -66,7 +66,7 @@ impl WithSimd for GroupVjp<'_> {
         let (mean, variance) = self.moments.unwrap_or_else(|| moments(s, self.x));
         let scale = 1.0 / (variance + self.eps).sqrt();
         let mean = mean as f32;
-        // First the gradient of the normal numbers, times the weight.
+        // First the gradient of the normalised numbers, times the weight.
         let mut sums = (0.0, 0.0);
         let planes = self.x.chunks_exact(self.plane).zip(self.dy.chunks_exact(self.plane));
         for (((x, dy), dx), (weight, bias)) in
@@ -93,7 +93,7 @@ impl WithSimd for GroupVjp<'_> {
     }
 }
 
-/// dy times the slope of SiLU at the normalised x, times the weight.
+/// dy times the derivative of SiLU at the normalised x, times the weight.
 #[derive(Clone, Copy)]
 struct ActivatedVjp {
     f: Affine,

@@ -15,7 +15,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     apply1(LayerNorm { weight: weight.clone(), bias: bias.clone(), eps }, x)
 }
 
-/// The gradient of [`layer_norm`]'s input from that of its result, neither of them tracked by autodiff.
+/// The VJP of [`layer_norm`] with respect to its input. Autodiff must track no tensor.
 pub fn layer_norm_vjp(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, dy: &Tensor) -> Result<Tensor> {
     LayerNorm { weight: weight.clone(), bias: bias.clone(), eps }.input_vjp(x, dy)
 }
@@ -36,7 +36,7 @@ impl Kernel<1> for LayerNorm {
     fn fast(&self, [x]: [Arg; 1]) -> Result<(Vec<f32>, Shape)> {
         let d = x.dims.last().copied().unwrap_or(0);
         if d == 0 || self.weight.dims() != [d] || self.bias.dims() != [d] {
-            candle_core::bail!("layer norm: weight {:?} for {:?}", self.weight.dims(), x.dims);
+            candle_core::bail!("layer norm: weight {:?} does not fit {:?}", self.weight.dims(), x.dims);
         }
         let write = |weight: &[f32], bias: &[f32], y: &mut [Unwritten]| {
             let rows = |(x, y): (&[f32], &mut [Unwritten])| dispatch(Rows { x, y, weight, bias, eps: self.eps });
@@ -102,7 +102,7 @@ impl WithSimd for Rows<'_> {
     }
 }
 
-/// The gradient of some rows of a layer norm.
+/// The VJP for some rows of a layer norm.
 struct RowsVjp<'a> {
     x: &'a [f32],
     dy: &'a [f32],

@@ -1,4 +1,4 @@
-//! Mean and variance of groups of channels, to be joined over the parts of a feature map.
+//! Mean and variance of groups of channels, which can be joined over the parts of a feature map.
 
 use candle_core::{Device, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
@@ -10,29 +10,35 @@ use crate::ops::kernel::{Arg, Kernel, apply1, either};
 use crate::ops::simd::{Unwritten, dispatch, map, written};
 use crate::ops::{plain, plain_vjp};
 
-/// Mean and variance of each group of channels over some pixels, to be joined with those of others.
+/// Mean and variance of each group of channels over a part of a feature map.
 ///
-/// What [`group_norm`] does at once to a map, these do to a map in parts: the moments of all parts, joined, are those of
-/// the whole, and each part is then normalised by them.
+/// The joined moments of all parts are those of the whole map, by which [`group_norm_by`](super::group_norm_by) normalises
+/// each part. The result is that of [`group_norm`](super::group_norm) on the whole map.
 #[derive(Clone, Debug)]
 pub struct Moments {
     /// (B, groups, 2): mean and (biased) variance; f32 at least.
     pub(super) values: Tensor,
-    /// Numbers that each group has.
+    /// Numbers in each group.
     count: usize,
 }
 
 impl Moments {
-    /// Of (B, C, H, W).
+    /// The moments of (B, C, H, W).
+    ///
+    /// # Errors
+    /// If the channels do not split into `groups`, or `x` is empty.
     pub fn of(x: &Tensor, groups: usize) -> Result<Self> {
         let (_, c, h, w) = x.dims4()?;
         if groups == 0 || !c.is_multiple_of(groups) || c * h * w == 0 {
-            candle_core::bail!("group norm: {c} channels of {w}×{h} in {groups} groups");
+            candle_core::bail!("group norm: {c} channels of {w}×{h} do not fit {groups} groups");
         }
         Ok(Moments { values: apply1(GroupMoments { groups }, x)?, count: c / groups * h * w })
     }
 
-    /// Those of both parts together, by Chan's formula.
+    /// The moments of both parts together, by Chan's formula.
+    ///
+    /// # Errors
+    /// If the parts differ in samples or groups.
     pub fn join(&self, other: &Moments) -> Result<Self> {
         let count = self.count + other.count;
         let (here, there) = (self.count as f64 / count as f64, other.count as f64 / count as f64);
@@ -88,7 +94,7 @@ impl Kernel<1> for GroupMoments {
     }
 }
 
-/// The gradient of a group from that of its mean and variance.
+/// The VJP of the moments of one group.
 struct GroupMomentsVjp<'a> {
     x: &'a [f32],
     dy: &'a [f32],

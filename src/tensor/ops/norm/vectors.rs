@@ -1,10 +1,10 @@
-//! What normalisation does to a stretch of numbers, a vector of them at a time.
+//! The functions of normalisation on slices, a vector at a time.
 
 use pulp::Simd;
 
 use crate::ops::simd::{Function, sigmoid};
 
-/// Numbers whose sums of squares are taken at once: they stay in the nearest cache between two passes.
+/// Numbers of a block, which stays in the L1 cache between two passes.
 const BLOCK: usize = 4096;
 
 /// (x − mean) · scale + bias
@@ -23,7 +23,7 @@ impl Function<1> for Affine {
     }
 }
 
-/// SiLU of it.
+/// SiLU of an affine map.
 #[derive(Clone, Copy)]
 pub(super) struct Activated(pub Affine);
 
@@ -35,7 +35,7 @@ impl Function<1> for Activated {
     }
 }
 
-/// What normalisation lets pass of a gradient d: d without its mean and without its part along x, scaled as x is.
+/// The VJP of normalisation: d without its mean and its component along x, scaled as x is.
 #[derive(Clone, Copy)]
 pub(super) struct Centre {
     pub scale: f32,
@@ -45,7 +45,7 @@ pub(super) struct Centre {
 }
 
 impl Centre {
-    /// Of `n` numbers x; `sums`: Σ d and Σ d (x − mean).
+    /// For `n` numbers x, with the sums Σ d and Σ d (x − mean).
     pub fn new(mean: f32, scale: f64, sums: (f64, f64), n: usize) -> Self {
         let (slope, shift) = (-scale.powi(3) * sums.1 / n as f64, -scale * sums.0 / n as f64);
         Centre { scale: scale as f32, mean, slope: slope as f32, shift: shift as f32 }
@@ -74,7 +74,7 @@ pub(super) fn in_place<S: Simd>(s: S, x: &[f32], d: &mut [f32], f: impl Function
     }
 }
 
-/// Σ d and Σ d (x − mean), in f64 beyond a block.
+/// Σ d and Σ d (x − mean), in f64 across blocks.
 #[inline(always)]
 pub(super) fn along<S: Simd>(s: S, x: &[f32], d: &[f32], mean: f32) -> (f64, f64) {
     let mut sums = (0.0, 0.0);
@@ -102,7 +102,7 @@ pub(super) fn moments<S: Simd>(s: S, x: &[f32]) -> (f64, f64) {
         let n = block.len() as f64;
         let (vectors, tail) = S::as_simd_f32s(block);
         let centre = (sum(s, vectors, Same) as f64 + tail.iter().map(|&v| v as f64).sum::<f64>()) / n;
-        // What rounding the centre to f32 leaves is far below the variance's own rounding.
+        // The error of rounding the centre to f32 is far below the rounding of the variance.
         let around = sum(s, vectors, SquaredDistance(centre as f32)) as f64
             + tail.iter().map(|&v| (v as f64 - centre).powi(2)).sum::<f64>();
         let step = centre - mean;

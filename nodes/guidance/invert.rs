@@ -1,0 +1,183 @@
+//! Invert.
+
+use std::sync::Arc;
+
+use lsregen_diffusion::guidance::InversionGuidance;
+use lsregen_diffusion::models::Family;
+use lsregen_diffusion::pipeline::{self, InversionMode, SamplingSettings};
+use lsregen_diffusion::sampler::SamplerKind;
+use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::host::bridge::{on_step, raise};
+use crate::params::defaults;
+use crate::params::guidance::{GuidanceParams, Strength, default_strength};
+use crate::params::sampling::{negative, prompt, sizes};
+use crate::values::{Conditioning, Guidance, ImageSize, Latent, Layout, Model, SamplingNeeds, declared, latent_errors};
+
+/// Guides the sampling towards an inverted reference: LSReGen's guidance, by the layout image at its large size.
+///
+/// The latent of the reference is inverted to the noise of each guided timestep. Before each of those steps the latent of
+/// the sampling moves towards it by `strength`. Prompts, `steps`, `sampler`, `original_size`, `target_size` and `crop` must
+/// be the sampling's.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct Invert {
+    /// The prompt of the sampling, under which the reference is inverted. Not used by `mode: noise`.
+    #[serde(default)]
+    pub prompt: String,
+    /// The sampling's prompt of the second text encoder; by default the same as `prompt`.
+    #[serde(default)]
+    pub prompt_2: Option<String>,
+    /// The negative prompt of the inversion. No effect while `cfg` is 1.
+    #[serde(default)]
+    pub negative: Option<String>,
+    /// The negative prompt of the second text encoder; by default the same.
+    #[serde(default)]
+    pub negative_2: Option<String>,
+    /// The sampling's original size, `[width, height]`; by default the image's own.
+    #[serde(default)]
+    #[schemars(inner(range(min = 1, max = 16384)))]
+    pub original_size: Option<[u32; 2]>,
+    /// The sampling's target size, `[width, height]`; by default the image's own.
+    #[serde(default)]
+    #[schemars(inner(range(min = 1, max = 16384)))]
+    pub target_size: Option<[u32; 2]>,
+    /// The sampling's crop, `[left, top]`.
+    #[serde(default)]
+    #[schemars(inner(range(min = 0, max = 16384)))]
+    pub crop: [u32; 2],
+    /// How noise is added to the reference.
+    #[serde(default)]
+    pub mode: Mode,
+    /// How far the latent moves towards the reference in a guided step (w in z ← (1−w) z + w z̄): 0 is no guidance, 1
+    /// replaces the latent, which is image-to-image. Raise it if shapes leave their boxes; lower it if the image looks like
+    /// the small one enlarged. `auto`, with boxes, is the default in a box of average size, more in smaller boxes and less
+    /// in larger ones.
+    #[serde(default = "default_strength")]
+    #[schemars(extend("minimum" = 0.0, "maximum" = 1.0))]
+    pub strength: Strength,
+    /// Steps of the inversion: those of the sampling.
+    #[serde(default = "defaults::steps")]
+    #[schemars(range(min = 1, max = 999))]
+    pub steps: u32,
+    /// The sampling's sampler, which determines the timesteps.
+    #[serde(default)]
+    pub sampler: SamplerKind,
+    /// Scale of classifier-free guidance during the inversion. 1, which is none, is the paper's; it is the fastest and the
+    /// most faithful to the reference.
+    #[serde(default = "cfg")]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub cfg: f64,
+    /// Seed of the noise of `mode: noise`; its low 32 bits count. Not used by `mode: ddim`.
+    #[serde(default)]
+    pub seed: u64,
+    /// Whether `mode: noise` takes the first noise of `seed`, from which a sampling of the same seed starts, or the second,
+    /// which is independent of it. Mixing two independent noises shrinks their spread (to 0.71 at `strength: 0.5`); a shared
+    /// one keeps it.
+    #[serde(default)]
+    pub shared_noise: bool,
+    /// How the guidance acts.
+    #[serde(flatten)]
+    pub params: GuidanceParams,
+}
+
+/// How noise is added to a reference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Mode {
+    /// DDIM inversion, the paper's, by the model's own prediction. Takes `steps` network calls.
+    #[default]
+    Ddim,
+    /// Noise from `seed`. Takes no network call.
+    Noise,
+}
+
+fn cfg() -> f64 {
+    1.0
+}
+
+sockets! {
+    pub struct InvertInputs {
+        /// The model that samples.
+        pub model: Arc<Model> = ["sdxl"],
+        /// The reference, encoded by that model. It has the size of the image.
+        pub latent: Arc<Latent>,
+        /// Where the guidance acts: in the boxes of this layout. Without `layout` and `mask` it acts everywhere.
+        pub layout: Option<Arc<Layout>>,
+    }
+}
+
+outputs! {
+    pub struct InvertOutputs {
+        /// The guidance, for a sampling of the same model, size, steps and sampler.
+        pub guidance: Arc<Guidance>,
+    }
+}
+
+impl Node for Invert {
+    const TYPE: &'static str = "Invert";
+    const VERSION: u32 = 2;
+    const LANE: Lane = Lane::Device;
+
+    type Inputs = InvertInputs;
+    type Outputs = InvertOutputs;
+
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
+        self.params.errors()
+    }
+
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
+        let auto = self.params.auto_error("strength", self.strength, links);
+        latent_errors(links).into_iter().chain(auto).collect()
+    }
+
+    fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        let needs = SamplingNeeds {
+            phrases: vec![],
+            timesteps: Some((self.steps, self.sampler)),
+            size: links.declaration::<ImageSize>("latent").copied(),
+            family: links.variant("model").and_then(Family::from_name),
+            conditioning: (self.mode == Mode::Ddim).then(|| Conditioning {
+                prompt: self.prompt.clone(),
+                prompt_2: self.prompt_2.clone(),
+                sizes: sizes(self.original_size, self.target_size, self.crop),
+            }),
+        };
+        declared("guidance", Some(needs))
+    }
+
+    fn run(&self, inputs: InvertInputs, cx: &Context) -> anyhow::Result<InvertOutputs> {
+        cx.cancel().check()?;
+        let model = &inputs.model.0;
+        let z0 = inputs.latent.of(&inputs.model)?.to_device(model.device()).map_err(|error| raise(error.into()))?;
+        let (_, _, h, w) = z0.dims4()?;
+        let (width, height) = (w * model.info.size_step, h * model.info.size_step);
+        let sampling = SamplingSettings {
+            prompt: prompt(&self.prompt, &self.prompt_2),
+            negative: negative(&self.negative, &self.negative_2),
+            width,
+            height,
+            seed: self.seed,
+            steps: self.steps as usize,
+            cfg: self.cfg,
+            sampler: self.sampler,
+            eta: 0.0,
+            sizes: sizes(self.original_size, self.target_size, self.crop),
+        };
+        let mode = match self.mode {
+            Mode::Ddim => InversionMode::Ddim,
+            Mode::Noise => InversionMode::Noise { shared: self.shared_noise },
+        };
+        let settings = self.params.resolve_weight(self.strength, inputs.layout.as_deref());
+        let trajectory = pipeline::invert(model, &z0, &sampling, mode, settings.window, &on_step(cx)).map_err(raise)?;
+        if let (Some(t), None) = (self.params.from_timestep, trajectory.timesteps().next()) {
+            anyhow::bail!("none of the {} steps has a timestep of at least {t}: lower `from_timestep`", self.steps);
+        }
+        let inverted = InversionGuidance { trajectory, settings };
+        let guidance = Guidance::inverted(inverted, (width, height));
+        Ok(InvertOutputs { guidance: Arc::new(guidance) })
+    }
+}

@@ -1,0 +1,141 @@
+//! Devices by name: what a user asks for, what there is, and what to do where they differ.
+//!
+//! Knows how devices are called and opened. Knows no dtype and no model.
+
+use std::sync::Mutex;
+
+use anyhow::Context as _;
+use lsregen_tensor::candle_core::Device;
+
+/// A device that was asked for by name.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where to compute.
+    pub device: Device,
+    /// What the user should know: why `auto` is not the CUDA device that this build is made for.
+    pub warning: Option<String>,
+}
+
+/// Opens `auto` (the first CUDA device where the build and the machine have one, else the CPU), `cpu`, `cuda` (the
+/// first) or `cuda:N`.
+///
+/// # Errors
+/// When the name is none of these, or there is no such device.
+pub fn open(name: &str) -> anyhow::Result<Opened> {
+    let cpu = |warning| Opened { device: Device::Cpu, warning };
+    let opened = match name {
+        "cpu" => cpu(None),
+        "auto" if cfg!(feature = "cuda") => match cuda(0) {
+            Ok(device) => Opened { device, warning: None },
+            Err(error) => cpu(Some(format!("computing on the CPU: {error:#}"))),
+        },
+        "auto" => cpu(None),
+        _ => {
+            let number = match name {
+                "cuda" => Some(0),
+                other => other.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+            };
+            let number =
+                number.with_context(|| format!("device `{name}` is unknown: give auto, cpu, cuda or cuda:N"))?;
+            let device = cuda(number).with_context(|| format!("device `{name}` cannot be used"))?;
+            Opened { device, warning: None }
+        }
+    };
+    *LAST.lock().unwrap_or_else(|e| e.into_inner()) = Some(opened.device.clone());
+    Ok(opened)
+}
+
+/// The device that was opened last: errors do not say where they happened.
+static LAST: Mutex<Option<Device>> = Mutex::new(None);
+
+/// Bytes free and in all on the device that was opened last. `None` for the CPU.
+pub(crate) fn memory() -> Option<(usize, usize)> {
+    #[cfg(feature = "cuda")]
+    {
+        let device = LAST.lock().unwrap_or_else(|e| e.into_inner()).clone()?;
+        lsregen_tensor::cuda::memory(&device)
+    }
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> anyhow::Result<Device> {
+    anyhow::bail!("this build has no CUDA; build it with `--features cuda`, or take `cpu`")
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(number: usize) -> anyhow::Result<Device> {
+    let count = lsregen_tensor::cuda::devices()?;
+    match count {
+        _ if number < count => {}
+        1 => anyhow::bail!("the only CUDA device here is `cuda:0`"),
+        _ => anyhow::bail!("the CUDA devices here are `cuda:0` to `cuda:{}`", count - 1),
+    }
+    // One stream for all threads: a node goes on where another thread left off.
+    Device::new_cuda_with_stream(number).map_err(|error| {
+        let text = error.to_string();
+        let advice = advice(&text).unwrap_or("see `nvidia-smi`: another program may hold it alone");
+        anyhow::anyhow!("the CUDA device does not open: {text}; {advice}")
+    })
+}
+
+/// What to do about an error of CUDA's, if it is one that says so.
+pub(crate) fn advice(error: &str) -> Option<&'static str> {
+    const ADVICE: [(&str, &str); 6] = [
+        (
+            "UNSUPPORTED_PTX_VERSION",
+            "the driver is older than the toolkit of this build: update the driver, or build with an older CUDA toolkit",
+        ),
+        ("INSUFFICIENT_DRIVER", "the driver is older than the CUDA libraries: update the driver"),
+        (
+            "NO_BINARY_FOR_GPU",
+            "this build is for another kind of GPU: build it with CUDA_COMPUTE_CAP of this one or lower (80 for all since \
+             Ampere)",
+        ),
+        (
+            "INVALID_PTX",
+            "this build is for another kind of GPU: build it with CUDA_COMPUTE_CAP of this one or lower (80 for all since \
+             Ampere)",
+        ),
+        (
+            "SYSTEM_DRIVER_MISMATCH",
+            "the driver's library and its kernel module differ: restart the machine after an update",
+        ),
+        ("ECC_UNCORRECTABLE", "the GPU's memory is faulty: see `nvidia-smi -q`, and take another"),
+    ];
+    ADVICE.iter().find(|(code, _)| error.contains(code)).map(|(_, advice)| *advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_by_name() {
+        let cpu = open("cpu").unwrap();
+        assert!(cpu.device.is_cpu() && cpu.warning.is_none());
+        for name in ["gpu", "cuda:x", "cuda:", "CUDA", "cuda:-1", ""] {
+            let error = open(name).unwrap_err().to_string();
+            assert!(error.contains("auto, cpu, cuda or cuda:N") && error.contains(&format!("`{name}`")), "{error}");
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_build_without_cuda_says_so_when_asked_and_only_then() {
+        let auto = open("auto").unwrap();
+        assert!(auto.device.is_cpu() && auto.warning.is_none());
+        for name in ["cuda", "cuda:1"] {
+            let error = format!("{:#}", open(name).unwrap_err());
+            assert!(error.contains("--features cuda") && error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn advice_for_what_cuda_says() {
+        let error = "DriverError(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, \"the provided PTX was compiled with …\")";
+        assert!(advice(error).unwrap().contains("update the driver"));
+        assert_eq!(advice("shape mismatch"), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! Writing a file whole or not at all.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lsregen_engine::{CheckContext, Context, NodeError};
+
+const PREFIX: &str = ".lsregen-";
+const SUFFIX: &str = ".tmp";
+
+/// Writes an output file by way of a temporary one in the same folder, so that no one ever sees half of it, and says so.
+/// Folders are made.
+pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<()> {
+    let path = &*cx.output_path(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("{}: cannot make this folder; choose another `path`", folder.display()))?;
+    sweep(folder);
+    let cannot = || format!("{}: cannot be written; choose another `path`", path.display());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PREFIX).suffix(SUFFIX);
+    // As any new file, where a temporary one would be its owner's alone. The umask applies.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).with_context(cannot)?;
+    // Says that someone is at work on it. A file system without locks does without: see `is_left_behind`.
+    let _ = file.as_file().lock();
+    std::io::Write::write_all(&mut file, bytes).with_context(cannot)?;
+    file.persist(path).map_err(|error| error.error).with_context(cannot)?;
+    cx.note(format!("wrote {}", path.display()));
+    Ok(())
+}
+
+/// Whether the file stands where it was written, with this content.
+pub(crate) fn is_intact(path: &Path, bytes: &[u8], cx: &Context) -> bool {
+    let path = cx.output_path(path);
+    let same_size = std::fs::metadata(&path).is_ok_and(|facts| facts.len() == bytes.len() as u64);
+    same_size && std::fs::read(&path).is_ok_and(|there| there == bytes)
+}
+
+/// Removes the temporary files of processes that were killed while they wrote into this folder.
+fn sweep(folder: &Path) {
+    const LOOKED_AT: usize = 10_000;
+    for entry in std::fs::read_dir(folder).into_iter().flatten().take(LOOKED_AT).flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        if ours && is_left_behind(&entry.path()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether no one is at work on a temporary file: no one holds its lock, and no one has just made it and is about to.
+fn is_left_behind(path: &Path) -> bool {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let Ok(file) = File::options().write(true).open(path) else { return false };
+    let modified = file.metadata().and_then(|facts| facts.modified());
+    let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+    age.is_some_and(|age| age >= MINUTE) && file.try_lock().is_ok()
+}
+
+/// Reports errors of a path to be written, whose name must end in `.{extension}`.
+pub(crate) fn errors(path: &Path, extension: &str, cx: &CheckContext) -> Vec<NodeError> {
+    if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)) {
+        let named = path.with_extension(extension);
+        return vec![
+            NodeError::new(
+                "path",
+                format!("`{}` does not end in .{extension}, the format that is written", path.display()),
+            )
+            .help(format!("write `{}`", named.display())),
+        ];
+    }
+    if cx.output_path(path).is_dir() {
+        return vec![
+            NodeError::new("path", format!("`{}` is a folder", path.display())).help("give the file's name too"),
+        ];
+    }
+    vec![]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use lsregen_engine::Host;
+
+    use super::*;
+
+    /// A temporary file, written to an hour ago.
+    fn leave(folder: &Path, name: &str) -> File {
+        let file = File::create(folder.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_at_the_next_write() {
+        let folder = tempfile::tempdir().unwrap();
+        leave(folder.path(), ".lsregen-dead.tmp");
+        let working = leave(folder.path(), ".lsregen-locked.tmp");
+        working.lock().unwrap();
+        leave(folder.path(), "own.tmp");
+        File::create(folder.path().join(".lsregen-new.tmp")).unwrap();
+        let cx = Context::detached(Arc::new(Host::new("", folder.path())));
+        write(Path::new("a.png"), b"picture", &cx).unwrap();
+        assert!(is_intact(Path::new("a.png"), b"picture", &cx) && !is_intact(Path::new("a.png"), b"Picture", &cx));
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".lsregen-locked.tmp", ".lsregen-new.tmp", "a.png", "own.tmp"]);
+    }
+}

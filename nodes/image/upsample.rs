@@ -1,0 +1,113 @@
+//! Upsample.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use lsregen_engine::{CheckContext, Context, Declaration, Links, Node, NodeError, outputs, sockets};
+use lsregen_tensor::image::{Resampling, resize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::host::bridge::raise;
+use crate::values::{Image, ImageSize, declared};
+
+/// Resizes an image, up or down, to a width and height or by a factor.
+///
+/// LSReGen uses it to resize the small layout image before the large model encodes it. When an image shrinks, every method
+/// but `nearest` averages its pixels (antialiasing).
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upsample {
+    /// Width in pixels, together with `height`. An image of other proportions is stretched.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 16384))]
+    pub width: Option<u32>,
+    /// Height in pixels, together with `width`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 16384))]
+    pub height: Option<u32>,
+    /// The factor by which each side grows, in place of `width` and `height`. The result is rounded to whole pixels.
+    #[serde(default)]
+    #[schemars(range(min = 0.01, max = 64.0))]
+    pub factor: Option<f64>,
+    /// The resampling kernel. `bicubic` is the reference's; `lanczos` is slightly sharper, `bilinear` softer; `nearest`
+    /// repeats pixels.
+    #[serde(default)]
+    pub method: Resampling,
+}
+
+sockets! {
+    pub struct UpsampleInputs {
+        /// The image.
+        pub image: Arc<Image>,
+    }
+}
+
+outputs! {
+    pub struct UpsampleOutputs {
+        /// The image in its new size.
+        pub image: Arc<Image>,
+    }
+}
+
+/// The longest side of a result, in pixels.
+const LONGEST: usize = 16384;
+
+impl Upsample {
+    /// Returns width and height of an image that had `width` and `height`.
+    fn resized(&self, width: usize, height: usize) -> (usize, usize) {
+        let side = |given: Option<u32>, old: usize| match (given, self.factor) {
+            (Some(side), _) => side as usize,
+            (None, factor) => ((old as f64 * factor.unwrap_or(1.0)).round() as usize).max(1),
+        };
+        (side(self.width, width), side(self.height, height))
+    }
+}
+
+impl Node for Upsample {
+    const TYPE: &'static str = "Upsample";
+    const VERSION: u32 = 1;
+
+    type Inputs = UpsampleInputs;
+    type Outputs = UpsampleOutputs;
+
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
+        let fault = match (self.width, self.height, self.factor) {
+            (Some(_), Some(_), None) | (None, None, Some(_)) => return vec![],
+            (None, None, None) => {
+                NodeError::new("", "the size is missing").help("give `width` and `height`, or `factor`")
+            }
+            (_, _, Some(_)) => {
+                NodeError::new("factor", "the size is given twice, by `factor` and by `width` or `height`")
+                    .help("keep `factor` alone, or `width` and `height`")
+            }
+            (Some(_), None, None) => NodeError::new("width", "`width` is given without `height`").help("add `height`"),
+            (None, Some(_), None) => NodeError::new("height", "`height` is given without `width`").help("add `width`"),
+        };
+        vec![fault]
+    }
+
+    fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        let given = self.width.zip(self.height).map(|(width, height)| ImageSize { width, height });
+        let scaled = || {
+            let ImageSize { width, height } = *links.declaration("image")?;
+            let (width, height) = self.resized(width as usize, height as usize);
+            Some(ImageSize { width: width.try_into().ok()?, height: height.try_into().ok()? })
+        };
+        declared("image", given.or_else(scaled))
+    }
+
+    fn run(&self, inputs: UpsampleInputs, cx: &Context) -> anyhow::Result<UpsampleOutputs> {
+        cx.cancel().check()?;
+        let (w, h) = inputs.image.size()?;
+        let (width, height) = self.resized(w, h);
+        ensure!(
+            width.max(height) <= LONGEST,
+            "{w}×{h} times {} is {width}×{height}, but a side may have at most {LONGEST} pixels: lower `factor`",
+            self.factor.unwrap_or(1.0)
+        );
+        let resized = resize(&inputs.image.0, height, width, self.method).map_err(raise)?;
+        // Bicubic and Lanczos overshoot at edges.
+        Ok(UpsampleOutputs { image: Arc::new(Image(resized.clamp(-1f32, 1f32)?)) })
+    }
+}

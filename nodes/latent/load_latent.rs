@@ -1,0 +1,48 @@
+//! LoadLatent.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lsregen_diffusion::latent;
+use lsregen_engine::{CheckContext, Context, FileRef, Lane, Node, outputs};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::host::bridge::raise;
+use crate::host::numerics::ComputeOptions;
+use crate::values::Latent;
+
+/// Reads a latent from a safetensors file, such as one of SaveLatent.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadLatent {
+    /// The file, relative to the graph file. Its tensor must be called `latent`, or be the only one.
+    pub path: PathBuf,
+}
+
+outputs! {
+    pub struct LoadLatentOutputs {
+        /// The latent.
+        pub latent: Arc<Latent>,
+    }
+}
+
+impl Node for LoadLatent {
+    const TYPE: &'static str = "LoadLatent";
+    const VERSION: u32 = 1;
+    const LANE: Lane = Lane::Io;
+
+    type Inputs = ();
+    type Outputs = LoadLatentOutputs;
+
+    fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
+        vec![FileRef::new("path", cx.resolve(&self.path))]
+    }
+
+    fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadLatentOutputs> {
+        let numerics = cx.service::<ComputeOptions>()?;
+        let (z, family) = latent::read(&cx.resolve(&self.path)).map_err(raise)?;
+        let z = z.to_device(&numerics.precision.device)?;
+        Ok(LoadLatentOutputs { latent: Arc::new(Latent { z, family }) })
+    }
+}

@@ -1,0 +1,78 @@
+//! VAEEncode.
+
+use std::sync::Arc;
+
+use lsregen_diffusion::models::bands::BandOptions;
+use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::host::bridge::{on_layer, raise};
+use crate::params::sampling::SIZE_STEP;
+use crate::values::{Image, ImageSize, Latent, Model, declared};
+
+/// Encodes an image to a latent with a model's autoencoder.
+///
+/// The latent is the mean of the autoencoder's distribution, so that one image always gives the same latent. Large images
+/// are encoded in bands of rows, as in Decode.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VaeEncode {}
+
+sockets! {
+    pub struct VaeEncodeInputs {
+        /// The model whose autoencoder encodes.
+        pub model: Arc<Model>,
+        /// The image; its width and height must be multiples of 8.
+        pub image: Arc<Image>,
+    }
+}
+
+outputs! {
+    pub struct VaeEncodeOutputs {
+        /// The latent, an eighth of the size of the image.
+        pub latent: Arc<Latent> = model,
+    }
+}
+
+impl Node for VaeEncode {
+    const TYPE: &'static str = "VAEEncode";
+    const VERSION: u32 = 2;
+    const LANE: Lane = Lane::Device;
+
+    type Inputs = VaeEncodeInputs;
+    type Outputs = VaeEncodeOutputs;
+
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
+        let size =
+            links.declaration::<ImageSize>("image").filter(|s| s.width % SIZE_STEP != 0 || s.height % SIZE_STEP != 0);
+        let error = |size| {
+            NodeError::new(
+                "image",
+                format!("the sides of an image must be multiples of {SIZE_STEP}, but it has {size}"),
+            )
+            .help("resize it with Upsample first")
+        };
+        size.map(error).into_iter().collect()
+    }
+
+    fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        declared("latent", links.declaration::<ImageSize>("image").copied())
+    }
+
+    fn run(&self, inputs: VaeEncodeInputs, cx: &Context) -> anyhow::Result<VaeEncodeOutputs> {
+        cx.cancel().check()?;
+        let model = &inputs.model.0;
+        let (width, height) = inputs.image.size()?;
+        let step = model.info.size_step;
+        anyhow::ensure!(
+            width % step == 0 && height % step == 0,
+            "an image of {width}×{height} cannot be encoded: its sides must be multiples of {step}; resize it with Upsample \
+             first"
+        );
+        let x = inputs.image.0.to_device(model.device()).map_err(|error| raise(error.into()))?;
+        let work = BandOptions { on_step: &on_layer(cx), ..BandOptions::default() };
+        let z = model.vae().and_then(|vae| vae.encode_with(&x, &work)).map_err(raise)?;
+        Ok(VaeEncodeOutputs { latent: Arc::new(Latent { z, family: Some(model.info.family) }) })
+    }
+}

@@ -1,0 +1,230 @@
+//! LoadModel.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use anyhow::Context as _;
+use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelLocation, ModelSource, Problem};
+use lsregen_diffusion::schedule::PredictionType;
+use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Node, NodeError, outputs};
+use lsregen_tensor::candle_core::DType;
+use lsregen_weights::search::{ModelKind, ModelsPath};
+use lsregen_weights::{BUILTIN, ModelFiles};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::host::numerics::ComputeOptions;
+use crate::params::model_path::{Found, Look, at, digest, fetch_model};
+use crate::values::Model;
+
+/// Loads a diffusion model: text encoders, U-Net, autoencoder and the noise schedule.
+///
+/// The files determine the family of the model (`sd1`, `gligen` or `sdxl`), and other nodes accept only the families that
+/// they support. `check` verifies that the files are complete. A run loads each model once, however many nodes use it, and
+/// each of its networks when it is first needed.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadModel {
+    /// `shapes/gligen` or `shapes/xl`, the built-in small models of coloured shapes; or a folder in diffusers' layout
+    /// (`unet/`, `vae/`, `text_encoder/`, …), or a checkpoint in one file (`.safetensors`, `.ckpt`), of Stable Diffusion
+    /// 1.x, GLIGEN or SDXL. Named by its path from the graph file, by its name in a folder of models (`--models-dir`), or on
+    /// the Hugging Face hub as `hf:owner/name`, `hf:owner/name@revision` or `hf:owner/name:file`, which a run downloads
+    /// first. Write `./shapes/xl` for a folder with the name of a built-in model.
+    #[schemars(length(min = 1))]
+    pub model: String,
+    /// Another autoencoder in place of the model's own: a file, its folder, or the folder of a model that has one. Named like
+    /// `model`.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub vae: Option<String>,
+    /// GLIGEN's fusers for a Stable Diffusion 1.4 or 1.5 model, which make it a model of the family `gligen`: a file such as
+    /// `gligen_sd14_textbox_pruned.safetensors`. Named like `model`.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub gligen: Option<String>,
+    /// What the U-Net predicts, if the files do not state it or state it incorrectly. By default what they state, or else the
+    /// noise.
+    #[serde(default)]
+    pub prediction: Option<PredictionType>,
+}
+
+outputs! {
+    pub struct LoadModelOutputs {
+        /// The model.
+        pub model: Arc<Model>,
+    }
+}
+
+impl LoadModel {
+    /// Which of the built-in models is meant, if one is.
+    fn builtin(&self) -> Option<usize> {
+        BUILTIN.iter().position(|files| matches!(files, ModelFiles::Embedded { name, .. } if *name == self.model))
+    }
+
+    /// Whether the model is one that is built in, as it is.
+    fn is_builtin(&self) -> bool {
+        self.builtin().is_some() && self.vae.is_none() && self.gligen.is_none()
+    }
+
+    /// What is named, with the parameter that names it.
+    fn named(&self) -> impl Iterator<Item = (&'static str, ModelKind, &str)> {
+        let model = self.builtin().is_none().then_some(("model", ModelKind::Model, self.model.as_str()));
+        let vae = self.vae.as_deref().map(|vae| ("vae", ModelKind::Vae, vae));
+        let gligen = self.gligen.as_deref().map(|gligen| ("gligen", ModelKind::Gligen, gligen));
+        model.into_iter().chain(vae).chain(gligen)
+    }
+
+    /// Where all of it is; nothing where part of it has to be fetched first.
+    fn source(&self, look: &Look) -> Result<Option<ModelSource>, Vec<NodeError>> {
+        let mut faults = vec![];
+        let mut places = [const { None }; 3];
+        let mut whole = true;
+        for (param, kind, name) in self.named() {
+            match look.find(param, kind, name) {
+                Found::Here(path) => places[kind as usize] = Some(path),
+                Found::Elsewhere => whole = false,
+                Found::Nowhere(fault) => faults.push(fault),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let [model, vae, gligen] = places;
+        let model = match (self.builtin(), model) {
+            (Some(index), _) => ModelLocation::Files(BUILTIN[index].clone()),
+            (None, Some(path)) if path.is_dir() => ModelLocation::Files(ModelFiles::Folder(path)),
+            (None, Some(path)) => ModelLocation::File(path),
+            (None, None) => return Ok(None),
+        };
+        Ok(whole.then_some(ModelSource { model, vae, gligen, prediction: self.prediction }))
+    }
+
+    /// What the model is made of; nothing where part of it has to be fetched first, or may be.
+    fn blueprint(&self, look: &Look) -> Result<Option<Arc<Blueprint>>, Vec<NodeError>> {
+        let Some(source) = self.source(look)? else { return Ok(None) };
+        match look.blueprints.model(&source) {
+            Ok(blueprint) => Ok(Some(blueprint)),
+            // Of a repository only some files may have come so far: `fetch` will tell.
+            Err(_) if self.is_of_hub() => Ok(None),
+            Err(problems) => Err(faults(problems)),
+        }
+    }
+
+    fn is_of_hub(&self) -> bool {
+        self.named().any(|(_, _, name)| name.starts_with("hf:"))
+    }
+}
+
+fn faults(problems: Vec<Problem>) -> Vec<NodeError> {
+    problems.into_iter().map(|problem| at(problem.part, problem.error)).collect()
+}
+
+impl Node for LoadModel {
+    const TYPE: &'static str = "LoadModel";
+    const VERSION: u32 = 1;
+    const LANE: Lane = Lane::Io;
+
+    type Inputs = ();
+    type Outputs = LoadModelOutputs;
+
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
+        // What is built in is whole: tests load it.
+        if self.is_builtin() {
+            return vec![];
+        }
+        self.blueprint(&Look {
+            resolve: &|path| cx.resolve(path),
+            models: cx.service(),
+            blueprints: cx.service().unwrap_or_default(),
+        })
+        .err()
+        .unwrap_or_default()
+    }
+
+    fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
+        if self.is_builtin() {
+            return vec![];
+        }
+        // What cannot be opened is told by `check`.
+        let blueprint = self
+            .blueprint(&Look {
+                resolve: &|path| cx.resolve(path),
+                models: cx.service(),
+                blueprints: cx.service().unwrap_or_default(),
+            })
+            .ok()
+            .flatten();
+        blueprint
+            .iter()
+            .flat_map(|blueprint| blueprint.files())
+            .map(|path| FileRef::new("model", path).readable())
+            .collect()
+    }
+
+    fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
+        let resolve = |path: &Path| cx.resolve(path);
+        let look = Look { resolve: &resolve, models: cx.service(), blueprints: cx.service().unwrap_or_default() };
+        let first =
+            |faults: Vec<NodeError>| faults.into_iter().next().unwrap_or_else(|| NodeError::new("model", "unknown"));
+        if !self.is_of_hub() || self.blueprint(&look).map_err(first)?.is_some() {
+            return Ok(false);
+        }
+        let half = cx.service::<ComputeOptions>().is_none_or(|numerics| numerics.precision.weights != Some(DType::F32));
+        for (param, _, name) in self.named() {
+            if name.starts_with("hf:") {
+                fetch_model(param, name, half, progress)?;
+            }
+        }
+        match self.source(&look).map_err(first)?.map(|source| look.blueprints.model(&source)) {
+            Some(Ok(_)) => Ok(true),
+            Some(Err(problems)) => Err(first(faults(problems))),
+            None => Err(NodeError::new("model", format!("{}: nothing of it could be fetched", self.model))
+                .help("of a repository without model_index.json name the file: hf:owner/name:file.safetensors")),
+        }
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        static DIGESTS: LazyLock<Vec<String>> = LazyLock::new(|| BUILTIN.iter().map(digest).collect());
+        self.builtin().map(|index| DIGESTS[index].clone())
+    }
+
+    fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)> {
+        static FAMILIES: LazyLock<Vec<Option<String>>> = LazyLock::new(|| BUILTIN.iter().map(family).collect());
+        let family = match self.builtin() {
+            Some(index) if self.is_builtin() => FAMILIES[index].clone(),
+            _ => {
+                let blueprint = self
+                    .blueprint(&Look {
+                        resolve: &|path| cx.resolve(path),
+                        models: cx.service(),
+                        blueprints: cx.service().unwrap_or_default(),
+                    })
+                    .ok()
+                    .flatten();
+                blueprint.map(|blueprint| blueprint.info.family.name().to_string())
+            }
+        };
+        family.map(|family| ("model", family)).into_iter().collect()
+    }
+
+    fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadModelOutputs> {
+        cx.cancel().check()?;
+        let numerics = cx.service::<ComputeOptions>()?;
+        let models = cx.service::<ModelsPath>().ok();
+        let blueprints = cx.service().unwrap_or_default();
+        let blueprint =
+            self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints }).map_err(|faults| {
+                let faults: Vec<_> = faults.into_iter().map(|fault| fault.message).collect();
+                anyhow::anyhow!(faults.join("; "))
+            })?;
+        let blueprint = blueprint.with_context(|| format!("{}: is not on this machine (any more)", self.model))?;
+        blueprint.notes.iter().for_each(|note| cx.note(format!("{}: {note}", self.model)));
+        let model = models::Model::new(blueprint, numerics.precision.clone(), numerics.offload);
+        let model = model.with_gradient_memory(numerics.gradient_memory);
+        Ok(LoadModelOutputs { model: Arc::new(Model(model)) })
+    }
+}
+
+fn family(files: &ModelFiles) -> Option<String> {
+    ModelInfo::inspect(files).ok().map(|info| info.family.name().to_string())
+}

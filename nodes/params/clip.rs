@@ -1,0 +1,114 @@
+//! The parameter `clip`: a CLIP model by its name.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use anyhow::Context as _;
+use lsregen_diffusion::models::clip::{Clip, ClipBlueprint};
+use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, NodeError};
+use lsregen_tensor::candle_core::DType;
+use lsregen_weights::search::{ModelKind, ModelsPath};
+use lsregen_weights::{BUILTIN_CLIP, ModelFiles, Precision};
+
+use super::model_path::{Found, Look, at, digest, fetch_model};
+use crate::host::numerics::ComputeOptions;
+
+/// The name of the parameter.
+const PARAM: &str = "clip";
+
+/// The value of the parameter `clip`.
+pub struct ClipPath<'a>(pub &'a str);
+
+impl ClipPath<'_> {
+    fn is_builtin(&self) -> bool {
+        matches!(&BUILTIN_CLIP, ModelFiles::Embedded { name, .. } if *name == self.0)
+    }
+
+    fn is_of_hub(&self) -> bool {
+        self.0.starts_with("hf:")
+    }
+
+    /// Opens the model's files. `None` if they have to be downloaded first.
+    fn blueprint(&self, look: &Look) -> Result<Option<Arc<ClipBlueprint>>, NodeError> {
+        let folder = match self.is_builtin() {
+            true => BUILTIN_CLIP.clone(),
+            false => match look.find(PARAM, ModelKind::Clip, self.0) {
+                Found::Here(path) if path.is_dir() => ModelFiles::Folder(path),
+                Found::Here(path) => {
+                    return Err(NodeError::new(PARAM, format!("{}: a CLIP is a folder, not a file", path.display()))
+                        .help(
+                            "name the folder in transformers' layout: config.json, model.safetensors, tokenizer and \
+                         preprocessor_config.json",
+                        ));
+                }
+                Found::Elsewhere => return Ok(None),
+                Found::Nowhere(fault) => return Err(fault),
+            },
+        };
+        match look.blueprints.clip(&folder) {
+            Ok(blueprint) => Ok(Some(blueprint)),
+            // A repository may be downloaded only in part: `fetch` reports what is missing.
+            Err(_) if self.is_of_hub() => Ok(None),
+            Err(error) => Err(at(PARAM, error)),
+        }
+    }
+
+    fn checked(&self, cx: &CheckContext) -> Result<Option<Arc<ClipBlueprint>>, NodeError> {
+        self.blueprint(&Look {
+            resolve: &|path| cx.resolve(path),
+            models: cx.service(),
+            blueprints: cx.service().unwrap_or_default(),
+        })
+    }
+
+    /// Returns why the model cannot be loaded, if it cannot.
+    pub fn error(&self, cx: &CheckContext) -> Option<NodeError> {
+        self.checked(cx).err()
+    }
+
+    /// Returns the number of layers of its image encoder, if the model is on this machine.
+    pub fn vision_layers(&self, cx: &CheckContext) -> Option<usize> {
+        Some(self.checked(cx).ok()??.config.vision.num_hidden_layers)
+    }
+
+    /// Returns every file that loading reads.
+    pub fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
+        // `check` reports files that cannot be opened.
+        let blueprint = self.checked(cx).ok().flatten();
+        blueprint
+            .iter()
+            .flat_map(|blueprint| blueprint.files())
+            .map(|path| FileRef::new(PARAM, path).readable())
+            .collect()
+    }
+
+    /// Downloads the model from the hub, if it is there and not yet here.
+    pub fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
+        let resolve = |path: &Path| cx.resolve(path);
+        let look = Look { resolve: &resolve, models: cx.service(), blueprints: cx.service().unwrap_or_default() };
+        if !self.is_of_hub() || self.blueprint(&look)?.is_some() {
+            return Ok(false);
+        }
+        let folder = fetch_model(PARAM, self.0, false, progress)?;
+        look.blueprints.clip(&ModelFiles::Folder(folder)).map_err(|error| at(PARAM, error))?;
+        Ok(true)
+    }
+
+    /// Returns the digest of the built-in model; others are identified by their files.
+    pub fn fingerprint(&self) -> Option<String> {
+        static DIGEST: LazyLock<String> = LazyLock::new(|| digest(&BUILTIN_CLIP));
+        self.is_builtin().then(|| DIGEST.clone())
+    }
+
+    /// Loads the model in f32, since its gradients are small, and so is the model beside those that it guides.
+    pub fn load(&self, cx: &Context) -> anyhow::Result<Arc<Clip>> {
+        cx.cancel().check()?;
+        let numerics = cx.service::<ComputeOptions>()?;
+        let models = cx.service::<ModelsPath>().ok();
+        let blueprints = cx.service().unwrap_or_default();
+        let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints });
+        let blueprint = blueprint.map_err(|fault| anyhow::anyhow!(fault.message))?;
+        let blueprint = blueprint.with_context(|| format!("{}: is no longer on this machine", self.0))?;
+        Ok(Arc::new(blueprint.load(&Precision { compute: DType::F32, ..numerics.precision.clone() })?))
+    }
+}

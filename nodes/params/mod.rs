@@ -1,0 +1,9 @@
+//! Parameters that several nodes have, and their checks.
+
+pub mod boxes;
+pub mod clip;
+pub mod colour;
+pub mod defaults;
+pub mod guidance;
+pub mod model_path;
+pub mod sampling;

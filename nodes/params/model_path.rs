@@ -1,0 +1,127 @@
+//! The names of models: a path, a name in a folder of models, or a repository on the hub.
+//!
+//! Knows how models are named. Does not know what they contain.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lsregen_diffusion::Error;
+use lsregen_engine::{FetchProgress, NodeError};
+use lsregen_weights::ModelFiles;
+use lsregen_weights::hub::{self, Hub, HubRef};
+use lsregen_weights::search::{ModelKind, ModelsPath};
+
+use crate::host::blueprints::Blueprints;
+
+/// The place of a model that a parameter names.
+pub(crate) enum Found {
+    Here(PathBuf),
+    /// In a repository on the hub that is not downloaded yet.
+    Elsewhere,
+    Nowhere(NodeError),
+}
+
+/// The places where models are searched.
+pub(crate) struct Look<'a> {
+    pub resolve: &'a dyn Fn(&Path) -> PathBuf,
+    pub models: Option<Arc<ModelsPath>>,
+    pub blueprints: Arc<Blueprints>,
+}
+
+impl Look<'_> {
+    pub fn find(&self, param: &'static str, kind: ModelKind, name: &str) -> Found {
+        match hub_of(name) {
+            Err(fault) => return Found::Nowhere(at(param, fault)),
+            Ok(Some((hub, reference))) => {
+                return hub.cached(&reference).map_or(Found::Elsewhere, Found::Here);
+            }
+            Ok(None) => {}
+        }
+        let path = (self.resolve)(Path::new(name));
+        if path.exists() {
+            return Found::Here(path);
+        }
+        if let Some(path) = self.models.as_ref().and_then(|models| models.find(kind, name)) {
+            return Found::Here(path);
+        }
+        let builtin = match kind {
+            ModelKind::Model => "the built-in models are shapes/gligen and shapes/xl; ",
+            ModelKind::Clip => "the built-in CLIP is shapes/clip, which knows coloured shapes only; ",
+            ModelKind::Vae | ModelKind::Gligen => "",
+        };
+        let searched = self.models.as_ref().map(|models| format!("; {}", models.missing(kind, name)));
+        Found::Nowhere(NodeError::new(param, format!("there is no {} `{name}`", kind.name())).help(format!(
+            "{builtin}there is no {}{}",
+            path.display(),
+            searched.unwrap_or_default()
+        )))
+    }
+}
+
+/// Returns the path of the model `name`, relative to the working directory; downloads it if it is on the hub.
+///
+/// # Errors
+/// If no model has this name, or if it cannot be downloaded.
+pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf, NodeError> {
+    let here = |path: &Path| path.to_path_buf();
+    let look = Look { resolve: &here, models: Some(Arc::new(models)), blueprints: Arc::default() };
+    let found = ModelKind::ALL.into_iter().map(|kind| look.find("model", kind, name));
+    // If nothing is found, report the first miss: that of a whole model.
+    let found = found.reduce(|first, next| match (&first, &next) {
+        (Found::Nowhere(_), Found::Here(_)) => next,
+        _ => first,
+    });
+    match found {
+        Some(Found::Here(path)) => Ok(path),
+        Some(Found::Nowhere(fault)) => Err(fault),
+        _ => fetch_model("model", name, true, progress),
+    }
+}
+
+/// Downloads the model that the parameter `param` names on the hub, and returns its path. Of several variants it takes the
+/// one in half precision if `half`.
+///
+/// # Errors
+/// If `name` does not refer to the hub, or if the download fails.
+pub fn fetch_model(
+    param: &'static str,
+    name: &str,
+    half: bool,
+    progress: &mut dyn FnMut(FetchProgress),
+) -> Result<PathBuf, NodeError> {
+    let Some((hub, reference)) = hub_of(name).map_err(|error| at(param, error))? else {
+        return Err(NodeError::new(param, format!("`{name}` is not on the hub: write hf:owner/name")));
+    };
+    let wanted = |paths: &[String]| hub::model_files(paths, half);
+    let mut tell = |p: hub::Progress| {
+        progress(FetchProgress { file: p.file, done: p.all_done, of: p.all_size });
+        Ok(())
+    };
+    hub.fetch(&reference, &wanted, &mut tell).map_err(|error| at(param, error))
+}
+
+/// Parses a name that refers to the hub, and returns the hub that the environment configures.
+fn hub_of(name: &str) -> Result<Option<(Hub, HubRef)>, Error> {
+    match HubRef::parse(name)? {
+        Some(reference) => Ok(Some((Hub::from_env()?, reference))),
+        None => Ok(None),
+    }
+}
+
+/// Converts a library error to the error of a parameter.
+pub(crate) fn at(param: &'static str, error: Error) -> NodeError {
+    NodeError::new(param, error.to_string())
+}
+
+/// Returns the BLAKE3 digest of the names and contents of a built-in model's files, each length-prefixed. Takes about 10 ms
+/// for both models.
+pub(crate) fn digest(files: &ModelFiles) -> String {
+    let mut hasher = blake3::Hasher::new();
+    if let ModelFiles::Embedded { files, .. } = files {
+        for part in files.iter().flat_map(|(path, bytes)| [path.as_bytes(), bytes]) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}

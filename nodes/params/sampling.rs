@@ -1,0 +1,302 @@
+//! The parameters of samplings, and their checks.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use lsregen_diffusion::models::Family;
+use lsregen_diffusion::models::prompt::{Prompt, Sizes};
+use lsregen_diffusion::pipeline::SamplingSettings;
+use lsregen_diffusion::sampler::SamplerKind;
+use lsregen_engine::{LinkedNode, Links, NodeError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::defaults;
+use crate::values::{Conditioning, Guidance, ImageSize, Model, SamplingNeeds};
+
+/// The parameters of a sampling with a model of any family.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Sampling {
+    /// The description of the image, of any length. `(text:1.2)` gives text more weight, `(text:0.8)` less, and `(text)` the
+    /// weight 1.1; write parentheses as `\(` and `\)`.
+    pub prompt: String,
+    /// The description of what the image should not show. By default the empty text, or zeros if the model's configuration
+    /// says so.
+    #[serde(default)]
+    pub negative: Option<String>,
+    /// Width of the image in pixels, a multiple of 8. By default that of the guidance, or else the model's own.
+    #[serde(default)]
+    #[schemars(range(min = 8, max = 8192))]
+    pub width: Option<u32>,
+    /// Height of the image in pixels, a multiple of 8. By default that of the guidance, or else the model's own.
+    #[serde(default)]
+    #[schemars(range(min = 8, max = 8192))]
+    pub height: Option<u32>,
+    /// Seed of the noise. One seed gives the same image on every device, and the same as in diffusers. Only its low 32 bits
+    /// are used.
+    #[serde(default)]
+    pub seed: u64,
+    /// Denoising steps. More steps are slower and give finer images. An inversion must have the same number.
+    #[serde(default = "defaults::steps")]
+    #[schemars(range(min = 1, max = 999))]
+    pub steps: u32,
+    /// How the latent is sampled.
+    #[serde(default)]
+    pub sampler: SamplerKind,
+    /// η of DDIM, the share of fresh noise in each step: 0 is deterministic, 1 is DDPM.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub eta: f64,
+}
+
+/// The parameters of a sampling with an SDXL model.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline, extend("additionalProperties" = false))]
+pub struct SdxlSampling {
+    /// The parameters of every sampling.
+    #[serde(flatten)]
+    pub sampling: Sampling,
+    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 is none, and twice as fast; large
+    /// values oversaturate colours. Under guidance `shapes/xl` keeps a layout best near 2; SDXL is at its best near 5.
+    #[serde(default = "defaults::sdxl_cfg")]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub cfg: f64,
+    /// The prompt of the second text encoder; by default the same. SDXL's pooled text embedding comes from this one.
+    #[serde(default)]
+    pub prompt_2: Option<String>,
+    /// The negative prompt of the second text encoder; by default the same.
+    #[serde(default)]
+    pub negative_2: Option<String>,
+    /// SDXL's original size: width and height in pixels of the photograph that the image is taken from. By default the
+    /// image's own size. A small one gives the look of an enlarged photograph, a large one more detail.
+    #[serde(default)]
+    #[schemars(inner(range(min = 1, max = 16384)))]
+    pub original_size: Option<[u32; 2]>,
+    /// SDXL's target size: width and height in pixels at which the image is shown. By default the image's own size.
+    #[serde(default)]
+    #[schemars(inner(range(min = 1, max = 16384)))]
+    pub target_size: Option<[u32; 2]>,
+    /// SDXL's crop: the pixels cut off at the left and at the top, `[left, top]`. `[0, 0]` gives a centred, complete subject.
+    #[serde(default)]
+    #[schemars(inner(range(min = 0, max = 16384)))]
+    pub crop: [u32; 2],
+}
+
+/// Returns a prompt, with the text of the second encoder.
+pub(crate) fn prompt(text: &str, text_2: &Option<String>) -> Prompt {
+    Prompt { text: text.into(), text_2: text_2.clone() }
+}
+
+/// Returns a negative prompt, if either text is given.
+pub(crate) fn negative(text: &Option<String>, text_2: &Option<String>) -> Option<Prompt> {
+    let given = text.is_some() || text_2.is_some();
+    given.then(|| prompt(text.as_deref().unwrap_or_default(), text_2))
+}
+
+/// Returns SDXL's size conditioning.
+pub(crate) fn sizes(original: Option<[u32; 2]>, target: Option<[u32; 2]>, crop: [u32; 2]) -> Sizes {
+    let pair = |[a, b]: [u32; 2]| (a as usize, b as usize);
+    Sizes { original: original.map(pair), target: target.map(pair), crop: pair(crop) }
+}
+
+/// Pixels along a side of a latent pixel, for every family.
+pub(crate) const SIZE_STEP: u32 = 8;
+
+/// Reports sides of an image that are not whole latent pixels.
+pub(crate) fn size_errors(width: Option<u32>, height: Option<u32>) -> Vec<NodeError> {
+    let sides = [("width", width), ("height", height)];
+    let given = sides.iter().filter_map(|(name, side)| Some((name, (*side)?)));
+    given
+        .filter(|(_, side)| side % SIZE_STEP != 0)
+        .map(|(name, side)| {
+            let (below, above) = (side / SIZE_STEP * SIZE_STEP, side.div_ceil(SIZE_STEP) * SIZE_STEP);
+            let choice = if below == 0 { format!("{above}") } else { format!("{below} or {above}") };
+            NodeError::new(*name, format!("`{name}` must be a multiple of {SIZE_STEP} pixels, but is {side}"))
+                .help(format!("write {choice}"))
+        })
+        .collect()
+}
+
+/// Reports an η that the sampler does not have.
+pub(crate) fn eta_errors(sampler: SamplerKind, eta: f64) -> Vec<NodeError> {
+    match sampler {
+        SamplerKind::Euler | SamplerKind::DpmSolverPp2M if eta != 0.0 => {
+            vec![
+                NodeError::new("eta", "`eta` requires the sampler `ddim`: the others add no noise")
+                    .help("leave `eta` out, or write `sampler: ddim`"),
+            ]
+        }
+        _ => vec![],
+    }
+}
+
+impl Sampling {
+    /// Reports invalid parameters.
+    pub(crate) fn errors(&self) -> Vec<NodeError> {
+        let mut errors = size_errors(self.width, self.height);
+        errors.extend(eta_errors(self.sampler, self.eta));
+        errors
+    }
+
+    /// Returns the size of the image, if it is known before the run: by the parameters, or else by the guidances.
+    pub(crate) fn size(&self, links: &Links) -> Option<ImageSize> {
+        let by_guidance = links.declared::<SamplingNeeds>("guidance").find_map(|(_, needs)| needs.size);
+        let width = self.width.or(by_guidance.map(|size| size.width))?;
+        let height = self.height.or(by_guidance.map(|size| size.height))?;
+        Some(ImageSize { width, height })
+    }
+
+    /// Reports guidances whose needs this sampling does not meet. `conditioning` is that of an SDXL model.
+    pub(crate) fn guidance_errors(&self, links: &Links, conditioning: Option<&Conditioning>) -> Vec<NodeError> {
+        let (size, family) = (self.size(links), links.variant("model").and_then(Family::from_name));
+        let mut errors = vec![];
+        for (link, needs) in links.declared::<SamplingNeeds>("guidance") {
+            let mut report = |(message, help): (String, String)| {
+                errors.push(NodeError::new(format!("guidance/{}", link.index), message).help(help));
+            };
+            needs.phrases.iter().filter_map(|phrase| self.phrase_error(link, phrase)).for_each(&mut report);
+            let mismatch = self.timesteps_error(link, needs);
+            let mismatch = mismatch.or_else(|| family_error(link, needs.family?, family?));
+            let mismatch = mismatch.or_else(|| size_error(link, needs.size?, size?));
+            let mismatch = mismatch.or_else(|| conditioning_error(link, needs.conditioning.as_ref()?, conditioning?));
+            mismatch.into_iter().for_each(&mut report);
+        }
+        errors
+    }
+
+    fn phrase_error(&self, link: &LinkedNode, phrase: &str) -> Option<(String, String)> {
+        (!has_words(&self.prompt, phrase)).then(|| {
+            (
+                format!("`{}` guides the phrase `{phrase}`, but the prompt does not contain it", link.name),
+                "write the phrase in the prompt, in the same words: attention exists only for words of the prompt"
+                    .into(),
+            )
+        })
+    }
+
+    fn timesteps_error(&self, link: &LinkedNode, needs: &SamplingNeeds) -> Option<(String, String)> {
+        let (steps, sampler) = needs.timesteps.filter(|timesteps| *timesteps != (self.steps, self.sampler))?;
+        let message = format!(
+            "the guidance of `{}` is for {steps} steps of {}, but this sampling has {} steps of {}",
+            link.name,
+            sampler.name(),
+            self.steps,
+            self.sampler.name()
+        );
+        let help = "give both the same `steps` and the same `sampler`: the guidance acts at the timesteps that it was \
+                    made for";
+        Some((message, help.into()))
+    }
+
+    /// Returns the settings of a sampling with `model` under these guidances.
+    ///
+    /// # Errors
+    /// If a guidance is for images of another size.
+    pub(crate) fn settings(
+        &self,
+        model: &Model,
+        cfg: f64,
+        guidance: &[Arc<Guidance>],
+    ) -> anyhow::Result<SamplingSettings> {
+        let own = model.0.info.picture_size;
+        let (default_width, default_height) = guidance.iter().find_map(|g| g.size).unwrap_or((own, own));
+        let width = self.width.map_or(default_width, |side| side as usize);
+        let height = self.height.map_or(default_height, |side| side as usize);
+        for (i, g) in guidance.iter().enumerate() {
+            let Some((own_width, own_height)) = g.size else { continue };
+            ensure!(
+                (own_width, own_height) == (width, height),
+                "guidance {} of {} is for images of {own_width}×{own_height}, but this sampling generates \
+                 {width}×{height}: make them equal, or leave `width` and `height` out",
+                i + 1,
+                guidance.len(),
+            );
+        }
+        Ok(SamplingSettings {
+            prompt: prompt(&self.prompt, &None),
+            negative: negative(&self.negative, &None),
+            width,
+            height,
+            seed: self.seed,
+            steps: self.steps as usize,
+            cfg,
+            sampler: self.sampler,
+            eta: self.eta,
+            sizes: Sizes::default(),
+        })
+    }
+}
+
+fn family_error(link: &LinkedNode, own: Family, family: Family) -> Option<(String, String)> {
+    (!own.shares_latents(family)).then(|| {
+        let (name, own, family) = (link.name, own.name(), family.name());
+        (
+            format!("the guidance of `{name}` is for a model of the family `{own}`, but this sampling's is `{family}`"),
+            "link both to the same model".into(),
+        )
+    })
+}
+
+fn size_error(link: &LinkedNode, own: ImageSize, size: ImageSize) -> Option<(String, String)> {
+    (own != size).then(|| {
+        (
+            format!("the guidance of `{}` is for images of {own}, but this sampling generates {size}", link.name),
+            "make the sizes equal, or leave `width` and `height` out".into(),
+        )
+    })
+}
+
+fn conditioning_error(link: &LinkedNode, own: &Conditioning, sampling: &Conditioning) -> Option<(String, String)> {
+    // Another prompt may be intended. The same prompt with another second half is an oversight.
+    let second = |c: &Conditioning| c.prompt_2.clone().unwrap_or_else(|| c.prompt.clone());
+    let parameters = [
+        ("prompt_2", own.prompt == sampling.prompt && second(own) != second(sampling)),
+        ("original_size", own.sizes.original != sampling.sizes.original),
+        ("target_size", own.sizes.target != sampling.sizes.target),
+        ("crop", own.sizes.crop != sampling.sizes.crop),
+    ];
+    let others: Vec<_> =
+        parameters.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("`{name}`")).collect();
+    let others = (!others.is_empty()).then(|| others.join(" and "))?;
+    Some((
+        format!("the guidance of `{}` was inverted with another {others} than this sampling has", link.name),
+        format!("give both the same {others}, or leave {others} out of both"),
+    ))
+}
+
+/// Whether a prompt contains the words of a phrase in order, apart from a leading article.
+fn has_words(prompt: &str, phrase: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        words.map(str::to_lowercase).collect()
+    };
+    let (prompt, phrase) = (words(prompt), words(phrase));
+    let phrase = match phrase.as_slice() {
+        [article, rest @ ..] if !rest.is_empty() && ["a", "an", "the"].contains(&article.as_str()) => rest,
+        all => all,
+    };
+    // A phrase without letters is left to the tokenizer.
+    phrase.is_empty() || prompt.windows(phrase.len()).any(|words| words == phrase)
+}
+
+impl SdxlSampling {
+    /// Returns what the network is conditioned on.
+    pub(crate) fn conditioning(&self) -> Conditioning {
+        Conditioning {
+            prompt: self.sampling.prompt.clone(),
+            prompt_2: self.prompt_2.clone(),
+            sizes: sizes(self.original_size, self.target_size, self.crop),
+        }
+    }
+
+    /// Returns the settings of a sampling: see [`Sampling::settings`].
+    pub(crate) fn settings(&self, model: &Model, guidance: &[Arc<Guidance>]) -> anyhow::Result<SamplingSettings> {
+        Ok(SamplingSettings {
+            prompt: prompt(&self.sampling.prompt, &self.prompt_2),
+            negative: negative(&self.sampling.negative, &self.negative_2),
+            sizes: sizes(self.original_size, self.target_size, self.crop),
+            ..self.sampling.settings(model, self.cfg, guidance)?
+        })
+    }
+}

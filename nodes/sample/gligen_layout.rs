@@ -1,0 +1,165 @@
+//! GLIGENLayout.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lsregen_diffusion::models::bands::BandOptions;
+use lsregen_diffusion::models::prompt::Sizes;
+use lsregen_diffusion::pipeline::{self, SamplingSettings};
+use lsregen_diffusion::sampler::SamplerKind;
+use lsregen_engine::{CheckContext, Context, Declaration, FileRef, Lane, Links, Node, NodeError, outputs, sockets};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::host::bridge::{raise, unless_cancelled};
+use crate::host::preview::on_step_with_previews;
+use crate::params::boxes::{self, PhraseBox};
+use crate::params::defaults;
+use crate::params::sampling::{eta_errors, negative, prompt, size_errors};
+use crate::values::{Image, ImageSize, Latent, Layout, Model, declared};
+
+/// Generates an image from a layout, with each phrase in its box, by a GLIGEN model.
+///
+/// This is the first half of LSReGen, at the small size that the model was trained on. At a larger size the same node is
+/// the paper's baseline "GLIGEN at large scale".
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GligenLayout {
+    /// The description of the whole image, of any length. It should name the objects in the boxes. `(text:1.2)` gives text
+    /// more weight, `(text:0.8)` less, and `(text)` the weight 1.1; write parentheses as `\(` and `\)`.
+    pub prompt: String,
+    /// The description of what the image should not show. By default the empty text.
+    #[serde(default)]
+    pub negative: Option<String>,
+    /// The objects, each a `phrase` and a `box`. With an empty list only the prompt counts. Either this or `layout_file`.
+    #[serde(default)]
+    pub boxes: Option<Vec<PhraseBox>>,
+    /// A JSON file of boxes, relative to the graph file: `{"boxes": [{"phrase": …, "box": [x0, y0, x1, y1]}]}` in
+    /// fractions, or COCO's `bbox: [x, y, width, height]` in pixels, with the image's `width` and `height`.
+    #[serde(default)]
+    pub layout_file: Option<PathBuf>,
+    /// Width of the image in pixels, a multiple of 8. By default the size that the model was trained on: 128 for
+    /// `shapes/gligen`, 512 for Stable Diffusion 1.4. At much larger sizes the image no longer follows the layout.
+    #[serde(default)]
+    #[schemars(range(min = 8, max = 8192))]
+    pub width: Option<u32>,
+    /// Height of the image in pixels, a multiple of 8. By default the size that the model was trained on.
+    #[serde(default)]
+    #[schemars(range(min = 8, max = 8192))]
+    pub height: Option<u32>,
+    /// Seed of the noise. One seed gives the same image on every device, and the same as in diffusers. Only its low 32 bits
+    /// are used.
+    #[serde(default)]
+    pub seed: u64,
+    /// Denoising steps. More steps are slower and give finer images.
+    #[serde(default = "defaults::steps")]
+    #[schemars(range(min = 1, max = 999))]
+    pub steps: u32,
+    /// Scale of classifier-free guidance: how closely the image follows prompt and boxes. 1 is none, and twice as fast;
+    /// large values oversaturate colours. `shapes/gligen` is at its best near 3, Stable Diffusion near 7.5.
+    #[serde(default = "cfg")]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub cfg: f64,
+    /// Grounding slots of the model; slots without a box are null. Models are trained with 30. More slots take more time, and
+    /// another number changes the image.
+    #[serde(default = "slots")]
+    #[schemars(range(min = 1, max = 256))]
+    pub slots: u32,
+    /// Share of the steps, from the first on, in which the model is grounded on the boxes (the paper's scheduled sampling,
+    /// β). Lower it if objects look pasted in: the remaining steps follow the prompt only.
+    #[serde(default = "beta")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub beta: f64,
+    /// How the latent is sampled.
+    #[serde(default)]
+    pub sampler: SamplerKind,
+    /// η of DDIM, the share of fresh noise in each step: 0 is deterministic, 1 is DDPM.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub eta: f64,
+}
+
+fn cfg() -> f64 {
+    3.0
+}
+
+fn slots() -> u32 {
+    30
+}
+
+fn beta() -> f64 {
+    1.0
+}
+
+sockets! {
+    pub struct GligenLayoutInputs {
+        /// The model that samples.
+        pub model: Arc<Model> = ["gligen"],
+    }
+}
+
+outputs! {
+    pub struct GligenLayoutOutputs {
+        /// The image.
+        pub image: Arc<Image>,
+        /// The sampled latent, of this model's autoencoder.
+        pub latent: Arc<Latent> = model,
+        /// The boxes and phrases.
+        pub layout: Arc<Layout>,
+    }
+}
+
+impl Node for GligenLayout {
+    const TYPE: &'static str = "GLIGENLayout";
+    const VERSION: u32 = 2;
+    const LANE: Lane = Lane::Device;
+
+    type Inputs = GligenLayoutInputs;
+    type Outputs = GligenLayoutOutputs;
+
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
+        let mut errors = boxes::errors(self.boxes.as_deref(), self.layout_file.as_deref(), self.slots, cx);
+        errors.extend(size_errors(self.width, self.height));
+        errors.extend(eta_errors(self.sampler, self.eta));
+        errors
+    }
+
+    fn declare(&self, _: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        let size = self.width.zip(self.height).map(|(width, height)| ImageSize { width, height });
+        let phrases = boxes::phrases(self.boxes.as_deref(), self.layout_file.as_deref(), cx);
+        let sizes = declared("image", size).into_iter().chain(declared("latent", size));
+        sizes.chain(declared("layout", Some(phrases))).collect()
+    }
+
+    fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
+        self.layout_file.iter().map(|file| FileRef::new("layout_file", cx.resolve(file))).collect()
+    }
+
+    fn run(&self, inputs: GligenLayoutInputs, cx: &Context) -> anyhow::Result<GligenLayoutOutputs> {
+        cx.cancel().check()?;
+        let model = &inputs.model.0;
+        let layout = boxes::layout(self.boxes.as_deref(), self.layout_file.as_deref(), cx).map_err(raise)?;
+        let side = |given: Option<u32>| given.map_or(model.info.picture_size, |side| side as usize);
+        let settings = SamplingSettings {
+            prompt: prompt(&self.prompt, &None),
+            negative: negative(&self.negative, &None),
+            width: side(self.width),
+            height: side(self.height),
+            seed: self.seed,
+            steps: self.steps as usize,
+            cfg: self.cfg,
+            sampler: self.sampler,
+            eta: self.eta,
+            sizes: Sizes::default(),
+        };
+        let slots = self.slots as usize;
+        let on_step = on_step_with_previews(cx, &inputs.model);
+        let z = pipeline::gligen(model, &settings, &layout, slots, self.beta, &on_step).map_err(raise)?;
+        let work = BandOptions { on_step: &unless_cancelled(cx), ..BandOptions::default() };
+        Ok(GligenLayoutOutputs {
+            image: Arc::new(Image::decoded(&inputs.model, &z, &work).map_err(raise)?),
+            latent: Arc::new(Latent { z, family: Some(model.info.family) }),
+            layout: Arc::new(Layout(layout)),
+        })
+    }
+}

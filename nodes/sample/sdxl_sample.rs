@@ -1,0 +1,52 @@
+//! SDXLSample.
+
+use std::sync::Arc;
+
+use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::sampling::sample;
+use crate::params::sampling::SdxlSampling;
+use crate::values::{Latent, Model, declared};
+
+/// Generates an image from a prompt with an SDXL model: GuidedSDXLSample without guidance.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct SdxlSample(pub SdxlSampling);
+
+sockets! {
+    pub struct SdxlSampleInputs {
+        /// The model that samples.
+        pub model: Arc<Model> = ["sdxl"],
+    }
+}
+
+outputs! {
+    pub struct SdxlSampleOutputs {
+        /// The image as a latent; Decode converts it to an image.
+        pub latent: Arc<Latent> = model,
+    }
+}
+
+impl Node for SdxlSample {
+    const TYPE: &'static str = "SDXLSample";
+    const VERSION: u32 = 2;
+    const LANE: Lane = Lane::Device;
+
+    type Inputs = SdxlSampleInputs;
+    type Outputs = SdxlSampleOutputs;
+
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
+        self.0.sampling.errors()
+    }
+
+    fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        declared("latent", self.0.sampling.size(links))
+    }
+
+    fn run(&self, inputs: SdxlSampleInputs, cx: &Context) -> anyhow::Result<SdxlSampleOutputs> {
+        let settings = self.0.settings(&inputs.model, &[])?;
+        Ok(SdxlSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, &[], cx)?) })
+    }
+}

@@ -1,0 +1,203 @@
+//! Nodes compare what other nodes declare, and never their types: a guidance that lsregen does not know has the checks of a
+//! built-in one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lsregen_diffusion::Result;
+use lsregen_diffusion::guidance::{BoundGuidance, GuidanceSpec, SamplingRun};
+use lsregen_diffusion::models::Family;
+use lsregen_diffusion::sampler::SamplerKind;
+use lsregen_engine::{
+    CheckContext, Context, Declaration, Host, Links, Node, NodeType, Registry, Source, check, sockets,
+};
+use lsregen_nodes::values::{Guidance, ImageSize, Layout, Phrases, SamplingNeeds, declared};
+use lsregen_nodes::{ALL, GuidanceNode, GuidanceOutputs, GuidanceParams, Strength};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug)]
+struct Nothing;
+
+impl GuidanceSpec for Nothing {
+    fn bind(&self, _: &SamplingRun) -> Result<Vec<BoundGuidance>> {
+        Ok(vec![])
+    }
+}
+
+/// A guidance that follows a layout.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+struct Follow {
+    scale: Strength,
+    #[serde(flatten)]
+    params: GuidanceParams,
+}
+
+sockets! {
+    struct FollowInputs {
+        /// The phrases.
+        pub layout: Option<Arc<Layout>>,
+    }
+}
+
+impl GuidanceNode for Follow {
+    const TYPE: &'static str = "Follow";
+    const VERSION: u32 = 1;
+
+    type Inputs = FollowInputs;
+
+    fn strength(&self) -> Strength {
+        self.scale
+    }
+
+    fn params(&self) -> &GuidanceParams {
+        &self.params
+    }
+
+    fn phrases(&self, links: &Links) -> Vec<String> {
+        links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone())
+    }
+
+    fn guidance(&self, _: FollowInputs, _: &Context) -> anyhow::Result<Guidance> {
+        Ok(Guidance::new(Nothing))
+    }
+}
+
+/// A guidance that is for one sampling alone.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+struct Bespoke {}
+
+impl Node for Bespoke {
+    const TYPE: &'static str = "Bespoke";
+    const VERSION: u32 = 1;
+
+    type Inputs = ();
+    type Outputs = GuidanceOutputs;
+
+    fn declare(&self, _: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        let needs = SamplingNeeds {
+            timesteps: Some((7, SamplerKind::Euler)),
+            size: Some(ImageSize { width: 64, height: 96 }),
+            family: Some(Family::Sdxl),
+            ..SamplingNeeds::default()
+        };
+        declared("guidance", Some(needs))
+    }
+
+    fn run(&self, (): (), _: &Context) -> anyhow::Result<GuidanceOutputs> {
+        Ok(GuidanceOutputs { guidance: Arc::new(Guidance::new(Nothing)) })
+    }
+}
+
+/// The errors of a graph with these nodes, whose image is saved.
+fn errors(nodes: &str) -> Vec<String> {
+    let registry = Registry::new(&[ALL, &[Follow::node_type(), NodeType::of::<Bespoke>()]].concat());
+    let text = format!(
+        "lsregen: 1\nnodes:\n  model: {{ type: LoadModel, model: shapes/xl }}\n  small: {{ type: LoadModel, model: \
+         shapes/gligen }}\n{nodes}  image: {{ type: Decode, model: model, latent: sample }}\n  save: {{ type: SaveImage, \
+         image: image, path: a.png }}\n"
+    );
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../graphs");
+    let checked = check(Source::new("graph.yaml", text), &[], &registry, &Host::new(&here, "."));
+    checked.diagnostics.iter().filter(|d| d.is_error()).map(|d| d.message.clone()).collect()
+}
+
+const LAYOUT: &str = "  layout: { type: Layout, boxes: [{ phrase: a red circle, box: [0, 0, 0.5, 0.5] }] }\n";
+
+fn sample(kind: &str, params: &str) -> String {
+    format!("  sample: {{ type: {kind}, model: model, guidance: [follow], {params} }}\n")
+}
+
+#[test]
+fn phrases_of_an_unknown_guidance_must_be_in_the_prompt() {
+    for layout in [LAYOUT, "  layout: { type: Layout, layout_file: layout.json }\n"] {
+        let follow = "  follow: { type: Follow, scale: 1, layout: layout }\n";
+        let with = |prompt: &str| errors(&[layout, follow, &sample("GuidedSDXLSample", prompt)].concat());
+        assert_eq!(with("prompt: \"The RED circle, the blue square\""), [""; 0]);
+        let errors = with("prompt: a blue square");
+        assert!(
+            errors[0].contains("guides the phrase `a red circle`, but the prompt does not contain it"),
+            "{errors:?}"
+        );
+    }
+}
+
+#[test]
+fn strength_by_boxes_requires_boxes() {
+    let follow = |link: &str| format!("  follow: {{ type: Follow, scale: auto{link} }}\n");
+    let sample = sample("GuidedSDXLSample", "prompt: a red circle");
+    assert_eq!(errors(&[LAYOUT, &follow(", layout: layout"), &sample].concat()), [""; 0]);
+    let errors = errors(&[&follow(""), &*sample].concat());
+    assert!(errors[0].contains("`scale: auto` follows the size of boxes"), "{errors:?}");
+}
+
+#[test]
+fn a_guidance_for_one_sampling_is_compared_with_it() {
+    let follow = "  follow: { type: Bespoke }\n";
+    let with = |kind: &str, params: &str| errors(&[follow, &sample(kind, params)].concat());
+    let fitting = "prompt: x, steps: 7, sampler: euler";
+    for kind in ["GuidedSDXLSample", "MultiDiffusionSample"] {
+        let layout = if kind == "MultiDiffusionSample" { ", layout: layout" } else { "" };
+        let with = |params: &str| errors(&[LAYOUT, follow, &sample(kind, &format!("{params}{layout}"))].concat());
+        let unneeded = |errors: Vec<String>| errors.into_iter().filter(|e| !e.contains("layout")).collect::<Vec<_>>();
+        assert_eq!(unneeded(with(fitting)), [""; 0], "{kind}");
+        for (params, message) in [
+            ("prompt: x, sampler: euler", "is for 7 steps of euler, but this sampling has 20 steps of euler"),
+            ("prompt: x, steps: 7", "is for 7 steps of euler, but this sampling has 7 steps of ddim"),
+            (
+                "prompt: x, steps: 7, sampler: euler, width: 128",
+                "is for images of 64×96, but this sampling generates 128×96",
+            ),
+        ] {
+            let errors = with(params);
+            assert!(errors.iter().any(|e| e.contains(message)), "{kind} {params}: {errors:?}");
+        }
+    }
+    let errors = with("GuidedSDSample", fitting).join("; ");
+    assert!(errors.contains("sdxl"), "{errors}");
+    let small =
+        "  sample: { type: GuidedSDSample, model: small, guidance: [follow], prompt: x, steps: 7, sampler: euler }\n";
+    let errors = self::errors(&[follow, small].concat()).join("; ");
+    assert!(errors.contains("is for a model of the family `sdxl`, but this sampling's is `gligen`"), "{errors}");
+}
+
+/// Sizes go from node to node: an image that the autoencoder cannot encode is an error before the run.
+#[test]
+fn sizes_are_known_before_a_run() {
+    let encode = |upsample: &str| {
+        errors(&format!(
+            "  gligen: {{ type: GLIGENLayout, model: small, prompt: x, boxes: [], width: 64, height: 64 }}\n  up: {{ type: \
+             Upsample, image: gligen.image, {upsample} }}\n  sample: {{ type: VAEEncode, model: model, image: up }}\n"
+        ))
+    };
+    assert_eq!(encode("factor: 1.5"), [""; 0]);
+    assert_eq!(encode("width: 64, height: 32"), [""; 0]);
+    for upsample in ["factor: 1.1", "width: 70, height: 64"] {
+        let errors = encode(upsample);
+        assert!(errors[0].contains("must be multiples of 8, but it has 70×"), "{errors:?}");
+    }
+}
+
+#[test]
+fn an_inversion_declares_its_size_and_timesteps() {
+    let nodes = |params: &str| {
+        format!(
+            "  gligen: {{ type: GLIGENLayout, model: small, prompt: x, boxes: [], width: 64, height: 64 }}\n  z0: {{ type: \
+             VAEEncode, model: model, image: gligen.image }}\n  follow: {{ type: Invert, model: model, latent: z0, prompt: \
+             x }}\n{}",
+            sample("GuidedSDXLSample", params)
+        )
+    };
+    assert_eq!(errors(&nodes("prompt: x")), [""; 0]);
+    for (params, message) in [
+        ("prompt: x, steps: 9", "is for 20 steps of ddim, but this sampling has 9 steps of ddim"),
+        ("prompt: x, height: 128", "is for images of 64×64, but this sampling generates 64×128"),
+        (
+            "prompt: x, prompt_2: y, crop: [8, 8]",
+            "was inverted with another `prompt_2` and `crop` than this sampling has",
+        ),
+    ] {
+        let errors = errors(&nodes(params));
+        assert!(errors.len() == 1 && errors[0].contains(message), "{params}: {errors:?}");
+    }
+}

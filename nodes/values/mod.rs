@@ -1,0 +1,187 @@
+//! The values that nodes exchange.
+
+mod codecs;
+mod declared;
+
+use std::sync::Arc;
+
+use lsregen_diffusion::guidance::{GuidanceSpec, InversionGuidance};
+use lsregen_diffusion::layout::GroundedPhrase;
+use lsregen_diffusion::models::bands::BandOptions;
+use lsregen_diffusion::models::{self, Family};
+use lsregen_engine::{Codec, Links, NodeError, Payload};
+use lsregen_tensor::candle_core::{DType, Device, Tensor};
+use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
+
+pub use self::declared::{Conditioning, ImageSize, Phrases, SamplingNeeds, declared};
+
+/// An image: (1, 3, H, W) in [-1, 1], f32 on the CPU. It is rounded to eight bits only when it is saved, so that nothing
+/// is lost between a model that decodes and one that encodes.
+pub struct Image(pub Tensor);
+
+/// A latent, scaled for the denoiser.
+pub struct Latent {
+    /// (1, C, h, w).
+    pub z: Tensor,
+    /// The family of the model whose autoencoder it belongs to; `None` if it was loaded from a file without one.
+    pub family: Option<Family>,
+}
+
+/// A loaded model.
+pub struct Model(pub models::Model);
+
+/// A backward guidance that is not yet bound to a sampling run.
+pub struct Guidance {
+    pub spec: Arc<dyn GuidanceSpec>,
+    /// Width and height in pixels of the images that it is for; `None` if it fits any size.
+    pub size: Option<(usize, usize)>,
+    /// LSReGen's guidance. Only this one is cached on disk: the others cost nothing to create.
+    pub(crate) inverted: Option<Arc<InversionGuidance>>,
+}
+
+/// Phrases in boxes.
+pub struct Layout(pub Vec<GroundedPhrase>);
+
+/// The content of a file that a node has written. Node and host know its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedFile(pub Arc<[u8]>);
+
+impl Image {
+    /// Returns width and height in pixels.
+    pub fn size(&self) -> anyhow::Result<(usize, usize)> {
+        let (_, _, height, width) = self.0.dims4()?;
+        Ok((width, height))
+    }
+
+    /// Converts an image of 8 bits per channel.
+    pub fn from_rgb(image: &RgbImage) -> lsregen_diffusion::Result<Image> {
+        Ok(Image(to_tensor(image, DType::F32, &Device::Cpu)?))
+    }
+
+    /// Decodes a latent (1, C, h, w).
+    pub(crate) fn decoded(model: &Model, z: &Tensor, work: &BandOptions) -> lsregen_diffusion::Result<Image> {
+        let z = z.to_device(model.0.device())?;
+        let x = model.0.vae()?.decode_with(&z, work)?.clamp(-1f64, 1f64)?;
+        Ok(Image(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?))
+    }
+
+    /// Converts to 8 bits per channel.
+    pub fn to_rgb(&self) -> lsregen_diffusion::Result<RgbImage> {
+        from_tensor(&self.0)
+    }
+}
+
+impl Guidance {
+    /// Creates a guidance for images of any size.
+    pub fn new(spec: impl GuidanceSpec + 'static) -> Guidance {
+        Guidance { spec: Arc::new(spec), size: None, inverted: None }
+    }
+
+    /// Creates LSReGen's guidance, for images of this width and height.
+    pub(crate) fn inverted(inverted: InversionGuidance, size: (usize, usize)) -> Guidance {
+        let inverted = Arc::new(inverted);
+        Guidance { spec: inverted.clone(), size: Some(size), inverted: Some(inverted) }
+    }
+}
+
+impl Latent {
+    /// Returns the tensor, for use with `model`.
+    ///
+    /// # Errors
+    /// If the latent is known to belong to the autoencoder of another family.
+    pub fn of(&self, model: &Model) -> anyhow::Result<&Tensor> {
+        let family = model.0.info.family;
+        match self.family {
+            Some(own) if !own.shares_latents(family) => anyhow::bail!(
+                "this latent belongs to {}'s autoencoder, not to {}'s: decode it with its own model, and encode the image \
+                 with the other",
+                own.name(),
+                family.name()
+            ),
+            _ => Ok(&self.z),
+        }
+    }
+}
+
+/// Reports a `latent` that belongs to another autoencoder than that of its `model`, if both families are known.
+pub(crate) fn latent_errors(links: &Links) -> Vec<NodeError> {
+    let family = |socket| links.variant(socket).and_then(Family::from_name);
+    match (family("latent"), family("model")) {
+        (Some(own), Some(other)) if !own.shares_latents(other) => vec![
+            NodeError::new(
+                "latent",
+                format!(
+                    "`latent` belongs to the autoencoder of the family `{}`, but the model is of the family `{}`",
+                    own.name(),
+                    other.name()
+                ),
+            )
+            .help("decode it with its own model, then encode the image with this one"),
+        ],
+        _ => vec![],
+    }
+}
+
+fn tensor_bytes(x: &Tensor) -> usize {
+    x.elem_count() * x.dtype().size_in_bytes()
+}
+
+impl Payload for Image {
+    const TYPE: &'static str = "Image";
+    const CODEC: Option<Codec<Image>> = Some(codecs::IMAGE);
+
+    fn bytes(&self) -> usize {
+        tensor_bytes(&self.0)
+    }
+}
+
+impl Payload for Latent {
+    const TYPE: &'static str = "Latent";
+    const CODEC: Option<Codec<Latent>> = Some(codecs::LATENT);
+
+    fn bytes(&self) -> usize {
+        tensor_bytes(&self.z)
+    }
+}
+
+impl Payload for Model {
+    const TYPE: &'static str = "Model";
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+impl Payload for Guidance {
+    const TYPE: &'static str = "Guidance";
+    const CODEC: Option<Codec<Guidance>> = Some(codecs::GUIDANCE);
+
+    fn bytes(&self) -> usize {
+        self.spec.bytes()
+    }
+}
+
+impl Payload for Layout {
+    const TYPE: &'static str = "Layout";
+    const CODEC: Option<Codec<Layout>> = Some(codecs::LAYOUT);
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|object| size_of_val(object) + object.phrase.len()).sum()
+    }
+}
+
+impl Payload for SavedFile {
+    const TYPE: &'static str = "File";
+
+    fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The bytes of the file.
+    const CODEC: Option<Codec<SavedFile>> = Some(Codec {
+        format: "file",
+        version: 1,
+        encode: |file| Ok(Some(file.0.to_vec())),
+        decode: |bytes| Ok(SavedFile(bytes.into())),
+    });
+}

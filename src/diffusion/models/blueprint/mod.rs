@@ -1,0 +1,233 @@
+//! A model's configurations and the places of its tensors, before any weights are loaded.
+//!
+//! A model is a folder in diffusers' layout or a checkpoint in one file, optionally with another autoencoder or with
+//! GLIGEN's fusers. A blueprint checks, from the headers of the files alone, that the tensors are those that the
+//! configurations ask for.
+
+mod file;
+mod folder;
+mod parts;
+pub mod survey;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+
+use crate::models::Family;
+use crate::models::ModelInfo;
+use crate::models::clip::{ClipTextModel, ClipTokenizer};
+use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
+use crate::models::unet::UNet;
+use crate::models::vae::AutoencoderKl;
+use crate::schedule::{NoiseSchedule, PredictionType, SchedulerConfig};
+use crate::weights::{ModelFiles, Precision, TensorMap, Weights};
+use crate::{Error, Result};
+
+/// Where the parts of a model come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSource {
+    /// The model.
+    pub model: ModelLocation,
+    /// An autoencoder that replaces the model's own.
+    pub vae: Option<PathBuf>,
+    /// GLIGEN's fusers and position net, for a Stable Diffusion 1.x model.
+    pub gligen: Option<PathBuf>,
+    /// What the U-Net predicts, if its files do not say so, or are wrong.
+    pub prediction: Option<PredictionType>,
+}
+
+/// Where a model is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelLocation {
+    /// A folder in diffusers' layout, on disk or embedded in the program.
+    Files(ModelFiles),
+    /// A checkpoint in one file.
+    File(PathBuf),
+}
+
+impl From<ModelFiles> for ModelSource {
+    fn from(files: ModelFiles) -> Self {
+        ModelSource { model: ModelLocation::Files(files), vae: None, gligen: None, prediction: None }
+    }
+}
+
+/// A problem of a model, and the part of its [`ModelSource`] that has it.
+#[derive(Debug)]
+pub struct Problem {
+    /// `model`, `vae` or `gligen`.
+    pub part: &'static str,
+    /// The problem.
+    pub error: Error,
+}
+
+/// A text encoder with its tokenizer.
+#[derive(Clone)]
+pub struct EncoderBlueprint {
+    /// Its configuration.
+    pub config: ClipTextConfig,
+    /// Its tensors.
+    pub tensors: TensorMap,
+    tokenizer: TokenizerSource,
+}
+
+#[derive(Clone)]
+enum TokenizerSource {
+    /// A folder of a model's files.
+    Folder(ModelFiles, &'static str),
+    /// CLIP's own tokenizer, which checkpoints in one file rely on, with this token for padding.
+    Clip { pad: &'static str },
+}
+
+/// A model's configurations and the places of its tensors.
+#[derive(Clone)]
+pub struct Blueprint {
+    /// Family and sizes.
+    pub info: ModelInfo,
+    /// The U-Net.
+    pub unet: (UNetConfig, TensorMap),
+    /// The autoencoder.
+    pub vae: (VaeConfig, TensorMap),
+    /// The text encoders: one, or two of SDXL.
+    pub encoders: Vec<EncoderBlueprint>,
+    /// The settings of the sampler.
+    pub scheduler: SchedulerConfig,
+    /// Whether a missing negative prompt is zeros (SDXL) and not the empty text.
+    pub force_zeros: bool,
+    /// The layout of its files, in words.
+    pub form: String,
+    /// Names of tensors that belong to no network.
+    pub unknown: Vec<String>,
+    /// Remarks for the user.
+    pub notes: Vec<String>,
+    files: BTreeSet<PathBuf>,
+}
+
+/// Collects problems, so that all are reported at once.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn keep<T>(&mut self, part: &'static str, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.0.push(Problem { part, error })).ok()
+    }
+}
+
+impl Blueprint {
+    /// Reads configurations and headers, and checks them against each other.
+    ///
+    /// # Errors
+    /// Returns all problems that keep the model from being loaded.
+    pub fn open(source: &ModelSource) -> Result<Blueprint, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let blueprint = match &source.model {
+            ModelLocation::Files(files) => Self::of_folder(files, source, &mut problems),
+            ModelLocation::File(path) => Self::of_file(path, source, &mut problems),
+        };
+        let Some(mut blueprint) = blueprint.filter(|_| problems.0.is_empty()) else { return Err(problems.0) };
+        if let Some(prediction) = source.prediction {
+            blueprint.scheduler.prediction_type = prediction;
+        }
+        let encoders = blueprint.encoders.iter().map(|encoder| &encoder.tensors);
+        let maps = [&blueprint.unet.1, &blueprint.vae.1].into_iter().chain(encoders);
+        blueprint.files.extend(maps.flat_map(TensorMap::paths));
+        blueprint.verify(source, &mut problems);
+        if problems.0.is_empty() { Ok(blueprint) } else { Err(problems.0) }
+    }
+
+    /// Checks every network by building it on names and shapes alone.
+    fn verify(&self, source: &ModelSource, problems: &mut Problems) {
+        let precision = Precision::new(DType::F32, &candle_core::Device::Cpu);
+        let declared = |tensors: &TensorMap| Weights::new(tensors.shapes_only(), &precision);
+        let (config, tensors) = &self.unet;
+        let part = if source.gligen.is_some() { "gligen" } else { "model" };
+        problems.keep(part, UNet::build(config.clone(), &declared(tensors)));
+        let (vae, tensors) = &self.vae;
+        let part = if source.vae.is_some() { "vae" } else { "model" };
+        problems.keep(part, AutoencoderKl::build(vae.clone(), &declared(tensors)));
+        if config.in_channels != vae.latent_channels {
+            let error = Error::Config(format!(
+                "{}: the U-Net takes {} channels, but the autoencoder's latents have {} (an inpainting model?)",
+                self.unet.1.label(),
+                config.in_channels,
+                vae.latent_channels
+            ));
+            problems.keep::<()>("model", Err(error));
+        }
+        for encoder in &self.encoders {
+            problems.keep("model", ClipTextModel::build(&encoder.config, &declared(&encoder.tensors)));
+        }
+        let width: usize = self.encoders.iter().map(|e| e.config.hidden_size).sum();
+        if width != config.cross_attention_dim {
+            let error = Error::Config(format!(
+                "{}: the U-Net takes text states of width {}, but the text encoders return {width}; are they another model's?",
+                self.unet.1.label(),
+                config.cross_attention_dim
+            ));
+            problems.keep::<()>("model", Err(error));
+        }
+        if self.info.family == Family::Sdxl && !self.encoders.last().is_some_and(|e| e.config.has_projection()) {
+            let error = "text_encoder_2: the second text encoder of an SDXL model must have a projection";
+            problems.keep::<()>("model", Err(Error::Config(error.into())));
+        }
+        problems.keep("model", NoiseSchedule::new(&self.scheduler));
+    }
+
+    /// All files that loading reads.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(PathBuf::as_path)
+    }
+
+    /// The bytes of memory that the weights take.
+    pub fn bytes(&self, precision: &Precision) -> usize {
+        let encoders: usize = self.encoders.iter().map(|e| e.tensors.bytes(precision)).sum();
+        self.unet.1.bytes(precision) + self.vae.1.bytes(&self.vae_precision(precision)) + encoders
+    }
+
+    /// The precision of the autoencoder: f32 in place of f16 where that would overflow, as its configuration says
+    /// (diffusers' `force_upcast`).
+    pub fn vae_precision(&self, precision: &Precision) -> Precision {
+        match precision.compute {
+            DType::F16 if self.vae.0.force_upcast => Precision::new(DType::F32, &precision.device),
+            _ => precision.clone(),
+        }
+    }
+
+    /// Loads the U-Net.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
+    pub fn load_unet(&self, precision: &Precision) -> Result<UNet> {
+        UNet::build(self.unet.0.clone(), &Weights::new(self.unet.1.clone(), precision))
+    }
+
+    /// Loads the autoencoder.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
+    pub fn load_vae(&self, precision: &Precision) -> Result<AutoencoderKl> {
+        AutoencoderKl::build(self.vae.0.clone(), &Weights::new(self.vae.1.clone(), &self.vae_precision(precision)))
+    }
+}
+
+impl EncoderBlueprint {
+    /// Loads the text encoder.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
+    pub fn load(&self, precision: &Precision) -> Result<ClipTextModel> {
+        ClipTextModel::build(&self.config, &Weights::new(self.tensors.clone(), precision))
+    }
+
+    /// Loads its tokenizer.
+    ///
+    /// # Errors
+    /// If its files are malformed.
+    pub fn tokenizer(&self) -> Result<ClipTokenizer> {
+        let longest = self.config.max_position_embeddings;
+        match &self.tokenizer {
+            TokenizerSource::Folder(files, folder) => ClipTokenizer::load(files, folder, longest),
+            TokenizerSource::Clip { pad } => ClipTokenizer::clip(pad, longest),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A description of a checkpoint for a person: networks, sizes, dtypes, missing and unused tensors.
+//!
+//! Describes whole models, and files that are part of one. Reads headers only.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{Blueprint, ModelLocation, ModelSource};
+use crate::schedule::PredictionType;
+use crate::weights::{Checkpoint, ModelFiles, NetworkKind, SortedTensors, TensorMap};
+
+/// A description of a checkpoint.
+#[derive(Debug, Serialize)]
+pub struct Survey {
+    /// `sd1`, `gligen` or `sdxl`; `None` if it is not a whole model.
+    pub family: Option<&'static str>,
+    /// What it is, in words.
+    pub form: String,
+    /// Its networks.
+    pub networks: Vec<NetworkSurvey>,
+    /// What the U-Net predicts: `epsilon` or `v_prediction`.
+    pub prediction: Option<&'static str>,
+    /// Problems that keep it from being loaded as a model.
+    pub problems: Vec<String>,
+    /// Names of tensors that belong to no network.
+    pub unused: Vec<String>,
+    /// Remarks for the user.
+    pub notes: Vec<String>,
+}
+
+/// One network of a checkpoint.
+#[derive(Debug, Serialize)]
+pub struct NetworkSurvey {
+    /// What it is.
+    pub name: &'static str,
+    /// Number of its tensors.
+    pub tensors: usize,
+    /// Number of its parameters.
+    pub parameters: usize,
+    /// The dtype of most of its parameters in the file.
+    pub dtype: String,
+    /// Bytes in the file.
+    pub bytes: usize,
+}
+
+impl NetworkSurvey {
+    fn of(name: &'static str, map: &TensorMap) -> NetworkSurvey {
+        let dtype = map.dtype();
+        NetworkSurvey {
+            name,
+            tensors: map.names().count(),
+            parameters: map.elements(),
+            dtype: dtype.map_or("none".into(), |dtype| format!("{dtype:?}").to_lowercase()),
+            bytes: map.elements() * dtype.map_or(0, |dtype| dtype.bitsize()) / 8,
+        }
+    }
+}
+
+impl Survey {
+    /// Describes a folder or file.
+    pub fn of(path: &Path) -> Survey {
+        let model = match path.is_dir() {
+            true => ModelLocation::Files(ModelFiles::Folder(path.into())),
+            false => ModelLocation::File(path.into()),
+        };
+        let source = ModelSource { model, vae: None, gligen: None, prediction: None };
+        match Blueprint::open(&source) {
+            Ok(blueprint) => Self::of_model(&blueprint),
+            Err(problems) => {
+                let problems: Vec<String> = problems.into_iter().map(|p| p.error.to_string()).collect();
+                Self::of_parts(path, problems)
+            }
+        }
+    }
+
+    /// Describes a whole model.
+    pub fn of_model(blueprint: &Blueprint) -> Survey {
+        let names = ["text encoder", "second text encoder"];
+        let encoders = blueprint.encoders.iter().zip(names);
+        let networks = [("U-Net", &blueprint.unet.1), ("autoencoder", &blueprint.vae.1)].into_iter();
+        let networks = networks.chain(encoders.map(|(encoder, name)| (name, &encoder.tensors)));
+        Survey {
+            family: Some(blueprint.info.family.name()),
+            form: blueprint.form.clone(),
+            networks: networks.map(|(name, map)| NetworkSurvey::of(name, map)).collect(),
+            prediction: Some(match blueprint.scheduler.prediction_type {
+                PredictionType::Epsilon => "epsilon",
+                PredictionType::VPrediction => "v_prediction",
+            }),
+            problems: vec![],
+            unused: blueprint.unknown.clone(),
+            notes: blueprint.notes.clone(),
+        }
+    }
+
+    /// Describes what is not a whole model.
+    fn of_parts(path: &Path, problems: Vec<String>) -> Survey {
+        let mut survey = Survey {
+            family: None,
+            form: if path.is_dir() { "a folder, but not a whole model" } else { "no weights" }.into(),
+            networks: vec![],
+            prediction: None,
+            problems,
+            unused: vec![],
+            notes: vec![],
+        };
+        // The folder of one component, or a file.
+        let file = if path.is_dir() {
+            let files = ModelFiles::Folder(path.into());
+            let found = ["diffusion_pytorch_model", "model"].iter().find_map(|stem| files.weights("", stem).ok());
+            found.map(|file| path.join(file))
+        } else {
+            Some(path.into())
+        };
+        let Some(checkpoint) = file.and_then(|file| Checkpoint::open(&file).ok()) else { return survey };
+        let checkpoint = Arc::new(checkpoint);
+        let sorted = SortedTensors::of(&checkpoint);
+        let mut fusers = false;
+        for (part, map) in &sorted.networks {
+            let alone = *part == NetworkKind::UNet && !map.has("conv_in.weight");
+            fusers |= alone && map.names().any(|name| name.contains(".fuser."));
+            let name = match part {
+                NetworkKind::UNet if fusers => "GLIGEN's fusers",
+                NetworkKind::UNet => "U-Net",
+                NetworkKind::Vae => "autoencoder",
+                NetworkKind::TextEncoder => "text encoder",
+                NetworkKind::TextEncoder2 => "second text encoder",
+            };
+            survey.networks.push(NetworkSurvey::of(name, map));
+        }
+        let kinds: Vec<NetworkKind> = sorted.networks.keys().copied().collect();
+        let what = match kinds.as_slice() {
+            [NetworkKind::UNet] if fusers => Some("for `gligen` beside a Stable Diffusion 1.x model"),
+            [NetworkKind::Vae] => Some("for `vae` beside a model"),
+            _ => None,
+        };
+        survey.form = format!("part of a model ({})", checkpoint.format());
+        if let Some(what) = what {
+            survey.form = format!("{}, {what}", survey.form);
+            survey.problems.clear();
+        }
+        survey.unused = sorted.unknown;
+        survey
+    }
+}

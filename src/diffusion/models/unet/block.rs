@@ -1,0 +1,114 @@
+//! The block of a U-Net's transformers (diffusers' `BasicTransformerBlock`).
+
+use candle_core::Tensor;
+
+use super::attention_maps::AttentionKind;
+use crate::Result;
+use crate::models::config::{AttentionType, UNetConfig};
+use crate::models::gligen::Fuser;
+use crate::models::layers::{Attention, FeedForward, LayerNorm};
+use crate::models::remat::Block;
+use crate::ops;
+use crate::weights::Weights;
+
+/// Self-attention, GLIGEN's fuser if the model has one, cross-attention, feed-forward net.
+pub(super) struct TransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    fuser: Option<Fuser>,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff: FeedForward,
+}
+
+impl TransformerBlock {
+    pub fn new(d: usize, heads: usize, c: &UNetConfig, w: &Weights) -> Result<Self> {
+        let context = c.cross_attention_dim;
+        Ok(TransformerBlock {
+            norm1: LayerNorm::new(d, 1e-5, &w.at("norm1"))?,
+            attn1: Attention::new(d, d, heads, &w.at("attn1"))?,
+            fuser: (c.attention_type != AttentionType::Default)
+                .then(|| Fuser::new(d, context, heads, &w.at("fuser")))
+                .transpose()?,
+            norm2: LayerNorm::new(d, 1e-5, &w.at("norm2"))?,
+            attn2: Attention::new(d, context, heads, &w.at("attn2"))?,
+            norm3: LayerNorm::new(d, 1e-5, &w.at("norm3"))?,
+            ff: FeedForward::new(d, &w.at("ff"))?,
+        })
+    }
+
+    /// `x` (B, N, d) → (B, N, d).
+    pub fn forward(&self, x: &Tensor, context: &Tensor, objs: Option<&Tensor>) -> Result<Tensor> {
+        self.feed(self.attend(x, context, objs)?)
+    }
+
+    /// All but the feed-forward net.
+    fn attend(&self, x: &Tensor, context: &Tensor, objs: Option<&Tensor>) -> Result<Tensor> {
+        let h = self.norm1.forward(x)?;
+        let x = self.fuse(self.attn1.forward_add(&h, &h, x)?, objs)?;
+        self.attn2.forward_add(&self.norm2.forward(&x)?, context, &x)
+    }
+
+    /// Returns the weights of one of its attentions and, unless they are the `last` to be recorded, the result of
+    /// [`TransformerBlock::forward`].
+    pub fn record(
+        &self,
+        x: &Tensor,
+        context: &Tensor,
+        objs: Option<&Tensor>,
+        kind: AttentionKind,
+        last: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let h = self.norm1.forward(x)?;
+        if kind == AttentionKind::SelfAttention {
+            let weights = self.attn1.weights(&h, &h)?;
+            if last {
+                return Ok((weights, None));
+            }
+            let x = self.fuse(self.attn1.forward_by(&weights, &h, x)?, objs)?;
+            let y = self.feed(self.attn2.forward_add(&self.norm2.forward(&x)?, context, &x)?)?;
+            return Ok((weights, Some(y)));
+        }
+        let x = self.fuse(self.attn1.forward_add(&h, &h, x)?, objs)?;
+        let weights = self.attn2.weights(&self.norm2.forward(&x)?, context)?;
+        let y = if last { None } else { Some(self.feed(self.attn2.forward_by(&weights, context, &x)?)?) };
+        Ok((weights, y))
+    }
+
+    /// Applies GLIGEN's fuser, if there is one and it is on.
+    fn fuse(&self, x: Tensor, objs: Option<&Tensor>) -> Result<Tensor> {
+        match (&self.fuser, objs) {
+            (Some(fuser), Some(objs)) => fuser.forward(&x, objs),
+            _ => Ok(x),
+        }
+    }
+
+    fn feed(&self, x: Tensor) -> Result<Tensor> {
+        self.ff.forward_add(&self.norm3.forward(&x)?, &x)
+    }
+}
+
+impl Block for TransformerBlock {
+    fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
+        let ((b, n, d), (_, l, _)) = (inputs[0].dims3()?, inputs[1].dims3()?);
+        // Self-attention: its norm, three projections, result, sum; cross-attention: norm, queries, result, sum; the
+        // feed-forward net: norm, 8 to be gated, 4 gated. The sum that the block returns is not among them.
+        let mut numbers = (6 + 4 + 13) * n * d + 2 * l * d;
+        if let (Some(_), Some(objs)) = (&self.fuser, inputs.get(2)) {
+            numbers += Fuser::kept(n, objs.dim(1)?, d);
+        }
+        Ok(b * numbers)
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        self.forward(&inputs[0], &inputs[1], inputs.get(2))
+    }
+
+    /// Recomputes only the attentions under autodiff.
+    fn vjp(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let attend = |x: &[Tensor]| Ok(self.attend(&x[0], &x[1], x.get(2))?);
+        let feed = |x: Tensor| Ok(self.ff.vjp_add(&self.norm3, &x, dy)?);
+        Ok(ops::vjp(attend, inputs, wanted, feed)?)
+    }
+}

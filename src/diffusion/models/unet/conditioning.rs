@@ -1,0 +1,55 @@
+//! What a U-Net's prediction is conditioned on.
+
+use candle_core::Tensor;
+
+use crate::{Error, Result};
+
+/// What a prediction is conditioned on. Each tensor has a row for each sample of the batch.
+#[derive(Clone, Debug)]
+pub struct Conditioning {
+    /// Hidden states of the text, (B, L, d).
+    pub context: Tensor,
+    /// SDXL's added conditioning.
+    pub added: Option<Added>,
+    /// GLIGEN's grounding tokens from [`UNet::grounding_tokens`](super::UNet::grounding_tokens), (B, M, d). `None` turns the
+    /// fusers off.
+    pub objs: Option<Tensor>,
+}
+
+/// SDXL's added conditioning (`text_time`).
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// Pooled, projected text, (B, p).
+    pub text_embeds: Tensor,
+    /// Original height and width, crop's top and left, target height and width in pixels, (B, 6).
+    pub time_ids: Tensor,
+}
+
+impl Conditioning {
+    /// Joins both halves of classifier-free guidance into one batch: the rows of `self`, then those of `other`. Contexts
+    /// of different lengths are repeated to their least common multiple, which does not change the result of
+    /// cross-attention.
+    ///
+    /// # Errors
+    /// If only one of them has added conditioning, or grounding tokens.
+    pub fn stack(&self, other: &Conditioning) -> Result<Conditioning> {
+        let pair = |a: &Option<Tensor>, b: &Option<Tensor>| -> Result<Option<Tensor>> {
+            match (a, b) {
+                (Some(a), Some(b)) => Ok(Some(Tensor::cat(&[a, b], 0)?)),
+                (None, None) => Ok(None),
+                _ => Err(Error::input("the two halves of classifier-free guidance differ in kind")),
+            }
+        };
+        let part = |c: &Conditioning, f: fn(&Added) -> &Tensor| c.added.as_ref().map(|a| f(a).clone());
+        let text = pair(&part(self, |a| &a.text_embeds), &part(other, |a| &a.text_embeds))?;
+        let time = pair(&part(self, |a| &a.time_ids), &part(other, |a| &a.time_ids))?;
+        let (a, b) = (self.context.dim(1)?, other.context.dim(1)?);
+        let length = (1..=b).map(|n| n * a).find(|length| length.is_multiple_of(b)).unwrap_or(a);
+        let repeated = |t: &Tensor, l: usize| if l == length { Ok(t.clone()) } else { t.repeat((1, length / l, 1)) };
+        Ok(Conditioning {
+            context: Tensor::cat(&[repeated(&self.context, a)?, repeated(&other.context, b)?], 0)?,
+            added: text.zip(time).map(|(text_embeds, time_ids)| Added { text_embeds, time_ids }),
+            objs: pair(&self.objs, &other.objs)?,
+        })
+    }
+}

@@ -1,0 +1,244 @@
+//! The denoising U-Net of SD1-like, GLIGEN and SDXL-like models (diffusers' `UNet2DConditionModel`).
+
+mod attention_maps;
+mod block;
+mod conditioning;
+mod embedding;
+mod level;
+mod pass;
+mod transformer;
+
+use std::sync::Arc;
+
+use candle_core::{D, DType, Device, Tensor};
+
+use crate::models::config::{AttentionType, UNetConfig};
+use crate::models::gligen::{Grounding, PositionNet};
+use crate::models::layers::{Conv2d, GroupNorm};
+use crate::models::remat::{GRADIENT_MEMORY, RematBudget};
+use crate::models::resnet::{Head, upsample};
+use crate::weights::Weights;
+use crate::{Error, Result, ops};
+use attention_maps::Recorder;
+use embedding::{Embedding, sinusoidal};
+use level::{Level, Mid, temb_width};
+use pass::Pass;
+
+pub use attention_maps::{AttentionKind, AttentionLayer, AttentionMap, UNetBlock};
+pub use conditioning::{Added, Conditioning};
+
+/// The U-Net.
+pub struct UNet {
+    config: UNetConfig,
+    time_embedding: Embedding,
+    add_embedding: Option<Embedding>,
+    position_net: Option<PositionNet>,
+    conv_in: Conv2d,
+    down: Vec<Level>,
+    mid: Mid,
+    up: Vec<Level>,
+    head: Arc<Head>,
+    /// Bytes that may be kept for the backward pass.
+    gradient_memory: u64,
+    dtype: DType,
+    device: Device,
+}
+
+impl UNet {
+    /// Builds the network from `w`.
+    ///
+    /// # Errors
+    /// If a tensor is missing, has another shape, or belongs to another network.
+    pub fn build(config: UNetConfig, w: &Weights) -> Result<Self> {
+        let unet = Self::new(config, w)?;
+        w.finish()?;
+        Ok(unet)
+    }
+
+    /// Builds the network from the tensors of `w`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn new(c: UNetConfig, w: &Weights) -> Result<Self> {
+        let (first, levels, temb) = (c.block_out_channels[0], c.block_out_channels.len(), temb_width(&c));
+        let added = |(_, width)| Embedding::new(width, temb, &w.at("add_embedding"));
+        Ok(UNet {
+            time_embedding: Embedding::new(first, temb, &w.at("time_embedding"))?,
+            add_embedding: c.text_time.map(added).transpose()?,
+            position_net: (c.attention_type != AttentionType::Default)
+                .then(|| PositionNet::new(c.attention_type, c.cross_attention_dim, &w.at("position_net")))
+                .transpose()?,
+            conv_in: Conv2d::same3(c.in_channels, first, &w.at("conv_in"))?,
+            down: (0..levels).map(|i| Level::down(i, &c, w)).collect::<Result<_>>()?,
+            mid: Mid::new(&c, w)?,
+            up: (0..levels).map(|i| Level::up(i, &c, w)).collect::<Result<_>>()?,
+            head: Arc::new(Head {
+                norm: GroupNorm::new(c.norm_num_groups, first, c.norm_eps, &w.at("conv_norm_out"))?,
+                conv: Conv2d::same3(first, c.out_channels, &w.at("conv_out"))?,
+            }),
+            gradient_memory: GRADIENT_MEMORY,
+            dtype: w.precision().compute,
+            device: w.precision().device.clone(),
+            config: c,
+        })
+    }
+
+    /// Sets how many bytes of activations are kept for the backward pass, by default [`GRADIENT_MEMORY`]. Blocks are kept in
+    /// the order of the forward pass as long as the limit allows; the others are rematerialised. The inputs and results of
+    /// blocks are kept in any case, and are not counted.
+    pub fn with_gradient_memory(mut self, bytes: u64) -> Self {
+        self.gradient_memory = bytes;
+        self
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// The device of the weights.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Computes the grounding tokens of a layout, which do not depend on the timestep.
+    ///
+    /// # Errors
+    /// If the model does not accept a layout.
+    pub fn grounding_tokens(&self, g: &Grounding) -> Result<Tensor> {
+        match &self.position_net {
+            Some(net) => net.forward(g),
+            None => Err(Error::input("this model accepts no layout: it has no GLIGEN position net")),
+        }
+    }
+
+    /// Predicts for the noisy latent `z` (B, C, h, w) at timestep `t`. The result has the shape and dtype of `z`, which may be
+    /// finer than the network's dtype.
+    ///
+    /// `t` is one number for the whole batch; it may be fractional, as Euler's timesteps are. If a side of the latent is not
+    /// a multiple of the network's downscale, feature maps are resized to the skip connections, as in diffusers.
+    ///
+    /// # Errors
+    /// If the conditioning does not fit the model or the batch.
+    pub fn forward(&self, z: &Tensor, t: f64, c: &Conditioning) -> Result<Tensor> {
+        let batch = z.dim(0)?;
+        let t = Tensor::full(t as f32, batch, z.device())?;
+        self.forward_each(z, &t, c)
+    }
+
+    /// [`UNet::forward`] with a timestep for each sample, `t` (B).
+    ///
+    /// # Errors
+    /// As [`UNet::forward`].
+    pub fn forward_each(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        ops::on_pool_for(z.device(), || self.predict(z, t, c))
+    }
+
+    fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        let temb = self.time(t, c)?;
+        let mut pass = self.pass(&temb, c, None);
+        let h = self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
+        let h = h.ok_or_else(|| Error::input("U-Net: the pass ended too early"))?;
+        Ok(pass.memory.run(&self.head, &[&h])?.to_dtype(z.dtype())?)
+    }
+
+    /// The attention layers, in the order of a forward pass.
+    pub fn attention_layers(&self) -> Vec<AttentionLayer> {
+        AttentionLayer::all(&self.config)
+    }
+
+    /// Computes the attention maps of the `wanted` layers for the noisy latent `z` at timestep `t`, in the order of
+    /// [`UNet::attention_layers`], differentiable with respect to `z`. Layers after the last wanted one are not computed.
+    ///
+    /// # Errors
+    /// As [`UNet::forward`].
+    pub fn attention_maps(
+        &self,
+        z: &Tensor,
+        t: f64,
+        c: &Conditioning,
+        kind: AttentionKind,
+        wanted: &dyn Fn(&AttentionLayer) -> bool,
+    ) -> Result<Vec<AttentionMap>> {
+        let places: Vec<_> = self.attention_layers().into_iter().filter(|place| wanted(place)).collect();
+        if places.is_empty() {
+            return Ok(vec![]);
+        }
+        let t = Tensor::full(t as f32, z.dim(0)?, z.device())?;
+        ops::on_pool_for(z.device(), || {
+            let temb = self.time(&t, c)?;
+            let mut pass = self.pass(&temb, c, Some(Recorder::new(kind, places)));
+            self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
+            Ok(pass.recorder.map(Recorder::into_maps).unwrap_or_default())
+        })
+    }
+
+    fn pass<'a>(&self, temb: &'a Tensor, c: &'a Conditioning, recorder: Option<Recorder>) -> Pass<'a> {
+        let memory = RematBudget::new(self.gradient_memory);
+        Pass { temb, context: &c.context, objs: c.objs.as_ref(), memory, recorder }
+    }
+
+    /// The embedding of the timesteps `t` (B), and of pooled text and sizes, after SiLU: (B, d).
+    fn time(&self, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        let dtype = self.dtype;
+        let emb = sinusoidal(t, self.config.block_out_channels[0], &self.config)?.to_dtype(dtype)?;
+        let mut temb = self.time_embedding.forward(&emb)?;
+        if let (Some(embedding), Some((width, _))) = (&self.add_embedding, self.config.text_time) {
+            let added = c
+                .added
+                .as_ref()
+                .ok_or_else(|| Error::input("this model needs pooled text and sizes (SDXL's added conditioning)"))?;
+            let (b, n) = added.time_ids.dims2()?;
+            let sizes = sinusoidal(&added.time_ids.reshape(b * n)?, width, &self.config)?;
+            let sizes = sizes.reshape((b, n * width))?.to_dtype(dtype)?;
+            temb = (temb + embedding.forward(&Tensor::cat(&[&added.text_embeds, &sizes], D::Minus1)?)?)?;
+        }
+        // Every residual block applies SiLU to the embedding first: once here for all.
+        Ok(ops::silu(&temb)?)
+    }
+
+    /// From the latent to the features before the last layers. `None` if all maps were recorded on the way.
+    fn walk(&self, z: &Tensor, pass: &mut Pass) -> Result<Option<Tensor>> {
+        let mut h = self.conv_in.forward(z)?;
+        let mut skips = vec![h.clone()];
+        for (n, level) in self.down.iter().enumerate() {
+            for transformer in 0..level.resnets.len() {
+                let at = AttentionLayer { unet_block: UNetBlock::Down(n), transformer, block: 0, downscale: 1 << n };
+                let Some(next) = level.layer(&h, None, at, pass)? else { return Ok(None) };
+                h = next;
+                skips.push(h.clone());
+            }
+            if let Some(conv) = &level.resample {
+                h = conv.forward(&h)?;
+                skips.push(h.clone());
+            }
+        }
+
+        let deepest = self.down.len() - 1;
+        h = pass.resnet(&self.mid.first, &h, None)?;
+        let at = AttentionLayer { unet_block: UNetBlock::Mid, transformer: 0, block: 0, downscale: 1 << deepest };
+        let Some(next) = self.mid.transformer.forward(&h, at, pass)? else { return Ok(None) };
+        h = pass.resnet(&self.mid.second, &next, None)?;
+
+        for (n, level) in self.up.iter().enumerate() {
+            for transformer in 0..level.resnets.len() {
+                let skip = skips
+                    .pop()
+                    .ok_or_else(|| Error::input("U-Net: there are fewer skip connections than layers on the way up"))?;
+                let at = AttentionLayer {
+                    unet_block: UNetBlock::Up(n),
+                    transformer,
+                    block: 0,
+                    downscale: 1 << (deepest - n),
+                };
+                let Some(next) = level.layer(&h, Some(&skip), at, pass)? else { return Ok(None) };
+                h = next;
+            }
+            if let (Some(conv), Some(skip)) = (&level.resample, skips.last()) {
+                let (_, _, height, width) = skip.dims4()?;
+                h = upsample(conv, &h, (height, width))?;
+            }
+        }
+        Ok(Some(h))
+    }
+}

@@ -1,0 +1,53 @@
+//! What a node is linked to, as far as it is known before a run: for checks that need more than one node.
+
+use std::any::Any;
+
+/// What a node declares of an output: a value of a type on which nodes agree.
+pub type Declaration = Box<dyn Any>;
+
+/// The links of a node, socket by socket.
+pub struct Links<'a> {
+    links: Vec<LinkedNode<'a>>,
+}
+
+/// A link, and what is known of the value at its other end.
+pub struct LinkedNode<'a> {
+    /// The socket that takes the link.
+    pub socket: &'static str,
+    /// The position of the link among those of its socket.
+    pub index: usize,
+    /// The producer's name in the document.
+    pub name: &'a str,
+    /// The variant (model family) of the value, if it is known.
+    pub variant: Option<&'a str>,
+    /// What the producer declares of the value: see [`Node::declare`](crate::Node::declare).
+    pub declaration: Option<&'a dyn Any>,
+}
+
+impl<'a> Links<'a> {
+    /// The given links.
+    pub fn new(links: Vec<LinkedNode<'a>>) -> Links<'a> {
+        Links { links }
+    }
+
+    /// The links of `socket` whose values have a declaration of the type `D`.
+    pub fn declared<D: 'static>(&self, socket: &str) -> impl Iterator<Item = (&LinkedNode<'a>, &'a D)> {
+        let links = self.links.iter().filter(move |link| link.socket == socket);
+        links.filter_map(|link| Some((link, link.declaration?.downcast_ref::<D>()?)))
+    }
+
+    /// The declaration of the type `D` of the value at the first link of `socket`.
+    pub fn declaration<D: 'static>(&self, socket: &str) -> Option<&'a D> {
+        self.links.iter().find(|link| link.socket == socket)?.declaration?.downcast_ref()
+    }
+
+    /// Whether `socket` has a link.
+    pub fn has(&self, socket: &str) -> bool {
+        self.links.iter().any(|link| link.socket == socket)
+    }
+
+    /// The variant (model family) of the value at the first link of `socket`.
+    pub fn variant(&self, socket: &str) -> Option<&'a str> {
+        self.links.iter().find(|link| link.socket == socket)?.variant
+    }
+}

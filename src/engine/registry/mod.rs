@@ -1,0 +1,96 @@
+//! The known node types and their documentation, which `lsregen nodes` prints.
+
+pub mod reference;
+mod schema;
+mod workflow_schema;
+
+use std::collections::HashMap;
+
+use schemars::Schema;
+use serde_json::Value as Json;
+
+pub use self::schema::ParamDoc;
+pub(crate) use self::schema::{readable, stand_in, violations};
+pub use self::workflow_schema::workflow_schema;
+use crate::node::NodeType;
+use crate::text::nearest;
+
+/// The node types that a document may use.
+pub struct Registry {
+    entries: Vec<RegistryEntry>,
+    by_name: HashMap<&'static str, usize>,
+}
+
+/// A node type with its documentation.
+pub struct RegistryEntry {
+    /// The node type.
+    pub node_type: NodeType,
+    /// The JSON Schema of its parameters.
+    pub schema: Schema,
+    /// The doc comment of the node's struct.
+    pub doc: String,
+    /// Its parameters, in the order of the struct's fields.
+    pub params: Vec<ParamDoc>,
+}
+
+impl Registry {
+    /// Registers the given types.
+    ///
+    /// # Panics
+    /// If two types have the same name, if two keys (inputs and parameters) of a type have the same name, or if a key is
+    /// called `type`. These are bugs of the program.
+    pub fn new(types: &[NodeType]) -> Registry {
+        let mut registry = Registry { entries: vec![], by_name: HashMap::new() };
+        for node_type in types {
+            let entry = RegistryEntry::new(*node_type);
+            let former = registry.by_name.insert(node_type.name, registry.entries.len());
+            assert!(former.is_none(), "two node types are called {}", node_type.name);
+            registry.entries.push(entry);
+        }
+        registry
+    }
+
+    /// The type of this name.
+    pub fn get(&self, name: &str) -> Option<&RegistryEntry> {
+        self.by_name.get(name).map(|&index| &self.entries[index])
+    }
+
+    /// The name of a type that is similar to `name`.
+    pub fn nearest(&self, name: &str) -> Option<&'static str> {
+        nearest(name, self.iter().map(|entry| entry.node_type.name))
+    }
+
+    /// All types, in the order in which they were registered.
+    pub fn iter(&self) -> impl Iterator<Item = &RegistryEntry> {
+        self.entries.iter()
+    }
+}
+
+impl RegistryEntry {
+    /// The purpose of the type in one line: the first paragraph of its documentation.
+    pub fn purpose(&self) -> String {
+        self.doc.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+    }
+
+    fn new(node_type: NodeType) -> RegistryEntry {
+        let schema = (node_type.schema)();
+        let doc = text(schema.get("description"));
+        let params = schema::params(&schema);
+        let mut names = std::collections::HashSet::from(["type"]);
+        let sockets = node_type.inputs.iter().map(|socket| socket.name);
+        for name in params.iter().map(|param| param.name.as_str()).chain(sockets) {
+            assert!(names.insert(name), "{}: two keys are called {name}", node_type.name);
+        }
+        RegistryEntry { node_type, schema, doc, params }
+    }
+
+    /// Whether the type has an input or a parameter of this name.
+    pub(crate) fn has_key(&self, name: &str) -> bool {
+        let inputs = self.node_type.inputs.iter().map(|socket| socket.name);
+        inputs.chain(self.params.iter().map(|param| param.name.as_str())).any(|key| key == name)
+    }
+}
+
+fn text(json: Option<&Json>) -> String {
+    json.and_then(Json::as_str).unwrap_or_default().to_string()
+}

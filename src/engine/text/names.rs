@@ -1,0 +1,113 @@
+//! Names: which are valid, which are similar, and lists of them in sentences.
+
+use std::cell::Cell;
+
+/// How many comparisons one check may make: enough for any real file, and a limit for others.
+const COMPARISONS: usize = 200_000;
+
+/// A comparison counts once for this many pairs of letters.
+const PAIRS: usize = 64;
+
+/// Finds names that are similar to a misspelt one, until its comparisons are spent.
+pub(crate) struct NameFinder {
+    left: Cell<usize>,
+}
+
+/// Returns the candidate that is most similar to `name`, if one is similar enough: at most a third of the letters differ,
+/// not counting case, `-`, `_` and spaces.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    NameFinder::new().nearest(name, candidates)
+}
+
+impl NameFinder {
+    pub fn new() -> NameFinder {
+        NameFinder { left: Cell::new(COMPARISONS) }
+    }
+
+    /// Whether no comparisons are left.
+    pub fn is_spent(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    /// Returns the candidate that is most similar to `name`, if one is similar enough: at most a third of the letters
+    /// differ, not counting case, `-`, `_` and spaces.
+    pub fn nearest<'a>(&self, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+        let plain = |name: &str| name.to_lowercase().replace(['-', '_', ' '], "");
+        let target = plain(name);
+        let length = target.chars().count();
+        let max_distance = (length / 3).max(1);
+        let mut best = None;
+        for candidate in candidates {
+            self.spend(1)?;
+            if candidate.len().abs_diff(name.len()) > max_distance * 4 + 8 || length > 100 {
+                continue;
+            }
+            // The time grows with both lengths, so comparing long names costs more.
+            let cost = length * candidate.len() / PAIRS;
+            self.spend(cost)?;
+            let distance = strsim::damerau_levenshtein(&target, &plain(candidate));
+            // Names of one letter are never similar.
+            let near = distance <= max_distance && distance < length.max(1);
+            if near && best.is_none_or(|(least, _)| distance < least) {
+                best = Some((distance, candidate));
+            }
+        }
+        best.map(|(_, candidate)| candidate)
+    }
+
+    /// Spends comparisons. `None` if too few are left; then none are left.
+    fn spend(&self, comparisons: usize) -> Option<()> {
+        let left = self.left.get().checked_sub(comparisons);
+        self.left.set(left.unwrap_or(0));
+        left.map(drop)
+    }
+}
+
+/// Lists names in backticks: `a`, `b` and `c`. Of many names, lists the first and the number of the others. Without names,
+/// returns `nothing`.
+pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    joined(names, "and")
+}
+
+/// Lists names as [`listed`], but with "or": `a`, `b` or `c`.
+pub(crate) fn either<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    joined(names, "or")
+}
+
+/// Lists `count` names as [`either`]. Calls `name` only for those that are shown.
+pub(crate) fn either_of(count: usize, name: impl Fn(usize) -> String) -> String {
+    let parts: Vec<_> = (0..count.min(SHOWN)).map(|index| format!("`{}`", name(index))).collect();
+    let more = count - parts.len();
+    sentence(parts, more, "or")
+}
+
+/// How many names a list shows.
+pub(crate) const SHOWN: usize = 8;
+
+fn joined<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
+    let mut names = names.into_iter();
+    let parts = names.by_ref().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    sentence(parts, names.count(), word)
+}
+
+fn sentence(mut parts: Vec<String>, more: usize, word: &str) -> String {
+    if more > 0 {
+        parts.push(format!("{more} more"));
+    }
+    match parts.as_slice() {
+        [] => "nothing".into(),
+        [one] => one.clone(),
+        [firsts @ .., last] => format!("{} {word} {last}", firsts.join(", ")),
+    }
+}
+
+/// Whether a node, parameter or output may have this name: letters, digits, `_` and `-`, with a letter or `_` first.
+pub(crate) fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+}
+
+/// The label at a misspelt name.
+pub(crate) fn did_you_mean(name: &str) -> String {
+    format!("did you mean `{name}`?")
+}
