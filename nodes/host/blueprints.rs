@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lsregen_diffusion::Result;
 use lsregen_diffusion::models::clip::ClipBlueprint;
 use lsregen_diffusion::models::{Blueprint, ModelSource, Problem};
+use lsregen_tensor::Result;
 use lsregen_weights::{FileCache, ModelFiles};
 
 /// The blueprints that the nodes of a host have opened. A blueprint is opened again when one of its files changes; see

@@ -4,21 +4,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lsregen_diffusion::Error;
 use lsregen_diffusion::guidance::{BoundGuidance, Extractor, GuidanceSpec, SamplingRun, StepContext};
 use lsregen_diffusion::sampler::Step;
 use lsregen_engine::{Cancel, Cancelled, Context};
+use lsregen_tensor::Error;
 use lsregen_tensor::candle_core::Tensor;
 
 use super::device;
 
 /// Reports the steps of a sampling as steps of the node.
-pub(crate) fn on_step(cx: &Context) -> impl Fn(Step) -> lsregen_diffusion::Result<()> + '_ {
+pub(crate) fn on_step(cx: &Context) -> impl Fn(Step) -> lsregen_tensor::Result<()> + '_ {
     |step| cx.step(step.done, step.of).map_err(|Cancelled| Error::Cancelled)
 }
 
 /// Reports the layers of an autoencoder as steps of the node. Within a layer it only checks for cancellation.
-pub(crate) fn on_layer(cx: &Context) -> impl Fn(usize, usize) -> lsregen_diffusion::Result<()> + '_ {
+pub(crate) fn on_layer(cx: &Context) -> impl Fn(usize, usize) -> lsregen_tensor::Result<()> + '_ {
     let reported = AtomicUsize::new(usize::MAX);
     move |done, of| {
         let is_reported = reported.swap(done, Ordering::Relaxed) == done;
@@ -28,7 +28,7 @@ pub(crate) fn on_layer(cx: &Context) -> impl Fn(usize, usize) -> lsregen_diffusi
 }
 
 /// Checks for cancellation while an image is decoded at the end of a node that reports other steps.
-pub(crate) fn unless_cancelled(cx: &Context) -> impl Fn(usize, usize) -> lsregen_diffusion::Result<()> + '_ {
+pub(crate) fn unless_cancelled(cx: &Context) -> impl Fn(usize, usize) -> lsregen_tensor::Result<()> + '_ {
     |_, _| cx.cancel().check().map_err(|Cancelled| Error::Cancelled)
 }
 
@@ -46,7 +46,7 @@ impl fmt::Debug for Cancellable {
 }
 
 impl GuidanceSpec for Cancellable {
-    fn bind(&self, run: &SamplingRun) -> lsregen_diffusion::Result<Vec<BoundGuidance>> {
+    fn bind(&self, run: &SamplingRun) -> lsregen_tensor::Result<Vec<BoundGuidance>> {
         let guidance = self.spec.bind(run)?.into_iter();
         let watched = guidance.map(|guidance| {
             let extractor = Arc::new(Watched { extractor: guidance.extractor.clone(), cancel: self.cancel.clone() });
@@ -70,12 +70,12 @@ impl Extractor for Watched {
         self.extractor.name()
     }
 
-    fn feat(&self, x: &Tensor, at: &StepContext) -> lsregen_diffusion::Result<Tensor> {
+    fn feat(&self, x: &Tensor, at: &StepContext) -> lsregen_tensor::Result<Tensor> {
         self.cancel.check().map_err(|Cancelled| Error::Cancelled)?;
         self.extractor.feat(x, at)
     }
 
-    fn target(&self, at: &StepContext) -> lsregen_diffusion::Result<Tensor> {
+    fn target(&self, at: &StepContext) -> lsregen_tensor::Result<Tensor> {
         self.extractor.target(at)
     }
 

@@ -1,18 +1,18 @@
-//! Devices by name: what a user asks for, what there is, and what to do where they differ.
+//! Devices by name: what the user requests, what the machine has, and advice if the two differ.
 //!
-//! Knows how devices are called and opened. Knows no dtype and no model.
+//! Knows how devices are named and opened. Knows no dtype and no model.
 
 use std::sync::Mutex;
 
 use anyhow::Context as _;
 use lsregen_tensor::candle_core::Device;
 
-/// A device that was asked for by name.
+/// A device that was requested by name.
 #[derive(Debug)]
 pub struct Opened {
-    /// Where to compute.
+    /// The device.
     pub device: Device,
-    /// What the user should know: why `auto` is not the CUDA device that this build is made for.
+    /// A warning for the user: why `auto` is the CPU in a build with CUDA.
     pub warning: Option<String>,
 }
 
@@ -20,7 +20,7 @@ pub struct Opened {
 /// first) or `cuda:N`.
 ///
 /// # Errors
-/// When the name is none of these, or there is no such device.
+/// If the name is none of these, or if the machine has no such device.
 pub fn open(name: &str) -> anyhow::Result<Opened> {
     let cpu = |warning| Opened { device: Device::Cpu, warning };
     let opened = match name {
@@ -36,7 +36,7 @@ pub fn open(name: &str) -> anyhow::Result<Opened> {
                 other => other.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
             };
             let number =
-                number.with_context(|| format!("device `{name}` is unknown: give auto, cpu, cuda or cuda:N"))?;
+                number.with_context(|| format!("device `{name}` is unknown: write auto, cpu, cuda or cuda:N"))?;
             let device = cuda(number).with_context(|| format!("device `{name}` cannot be used"))?;
             Opened { device, warning: None }
         }
@@ -45,10 +45,10 @@ pub fn open(name: &str) -> anyhow::Result<Opened> {
     Ok(opened)
 }
 
-/// The device that was opened last: errors do not say where they happened.
+/// The device that was opened last: CUDA's errors do not name their device.
 static LAST: Mutex<Option<Device>> = Mutex::new(None);
 
-/// Bytes free and in all on the device that was opened last. `None` for the CPU.
+/// Returns the free and the total memory in bytes of the device that was opened last; `None` for the CPU.
 pub(crate) fn memory() -> Option<(usize, usize)> {
     #[cfg(feature = "cuda")]
     {
@@ -61,7 +61,7 @@ pub(crate) fn memory() -> Option<(usize, usize)> {
 
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: usize) -> anyhow::Result<Device> {
-    anyhow::bail!("this build has no CUDA; build it with `--features cuda`, or take `cpu`")
+    anyhow::bail!("this build has no CUDA; build it with `--features cuda`, or use `cpu`")
 }
 
 #[cfg(feature = "cuda")]
@@ -72,15 +72,15 @@ fn cuda(number: usize) -> anyhow::Result<Device> {
         1 => anyhow::bail!("the only CUDA device here is `cuda:0`"),
         _ => anyhow::bail!("the CUDA devices here are `cuda:0` to `cuda:{}`", count - 1),
     }
-    // One stream for all threads: a node goes on where another thread left off.
+    // One stream for all threads: a node may continue the work of another thread.
     Device::new_cuda_with_stream(number).map_err(|error| {
         let text = error.to_string();
-        let advice = advice(&text).unwrap_or("see `nvidia-smi`: another program may hold it alone");
+        let advice = advice(&text).unwrap_or("see `nvidia-smi`: another program may have exclusive use of it");
         anyhow::anyhow!("the CUDA device does not open: {text}; {advice}")
     })
 }
 
-/// What to do about an error of CUDA's, if it is one that says so.
+/// Returns advice on an error of CUDA, if there is any.
 pub(crate) fn advice(error: &str) -> Option<&'static str> {
     const ADVICE: [(&str, &str); 6] = [
         (

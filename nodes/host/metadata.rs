@@ -1,16 +1,16 @@
-//! What a written picture carries beside its pixels: the program, and the graph that it came from.
+//! The metadata of a saved PNG file: the program, and the graph that made the image.
 //!
-//! Knows the texts of a PNG file. Does not know what a record says: see [`GraphRecord`](lsregen_engine::GraphRecord).
+//! Knows the texts of a PNG file. Does not know the content of a record: see [`GraphRecord`](lsregen_engine::GraphRecord).
 
 use lsregen_engine::Context;
 use lsregen_tensor::image::{PNG_SIGNATURE, read_texts};
 
 use super::bridge::raise;
 
-/// Whether pictures carry their graph; a service of the host. They do where a host does not offer it.
+/// Whether PNG files contain their graph: a service of the host. By default they do.
 ///
-/// No part of any memo key: a picture is the same with and without. A file that was written the other way does not
-/// count as written, though.
+/// It is no part of a memo key, since the image is the same with and without. But a file that was written the other way does
+/// not count as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata(pub bool);
 
@@ -23,11 +23,11 @@ impl Metadata {
 /// The keyword of the record.
 const RECORD: &str = "lsregen";
 
-/// The keyword that PNG has for the program; it stands in every file that may carry a record.
+/// PNG's keyword for the program; every file that may contain a record has it.
 const PROGRAM: &str = "Software";
 const NAME: &str = concat!("lsregen ", env!("CARGO_PKG_VERSION"));
 
-/// The texts of a picture that is written now.
+/// Returns the texts of a file that is written now.
 pub(crate) fn texts(cx: &Context) -> Vec<(&'static str, &str)> {
     if !Metadata::wanted(cx) {
         return vec![];
@@ -35,7 +35,7 @@ pub(crate) fn texts(cx: &Context) -> Vec<(&'static str, &str)> {
     let record = cx.record().and_then(|record| {
         let json = record.json();
         if json.is_none() {
-            cx.note("the picture carries no graph: with these values the graph could not be put into one text");
+            cx.note("the PNG file contains no graph: with these values the graph has no single text");
         }
         json
     });
@@ -47,7 +47,7 @@ pub(crate) fn is_carried(png: &[u8]) -> bool {
     read_texts(png, [PROGRAM]).is_ok_and(|[program]| program.is_some_and(|program| program.starts_with(RECORD)))
 }
 
-/// What a picture says of its making.
+/// The metadata that an image file contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Carried {
     /// A record, as JSON.
@@ -57,18 +57,18 @@ pub enum Carried {
     Nothing,
 }
 
-/// Whether a file is PNG, by how it begins.
+/// Whether a file is a PNG file, by its signature.
 pub fn is_png(bytes: &[u8]) -> bool {
     bytes.starts_with(&PNG_SIGNATURE)
 }
 
-/// What a PNG file carries.
+/// Reads the metadata of a PNG file.
 ///
 /// # Errors
-/// When it is damaged where this should stand.
+/// If its text chunks are corrupt.
 pub fn carried(png: &[u8]) -> anyhow::Result<Carried> {
     let [record, prompt, workflow] = read_texts(png, [RECORD, "prompt", "workflow"]).map_err(raise)?;
-    // ComfyUI's are JSON objects; other programs too call a text `prompt`.
+    // ComfyUI's texts are JSON objects; other programs use the keyword `prompt` too.
     let is_comfy = |text: &String| text.trim_start().starts_with('{');
     Ok(match record {
         Some(json) => Carried::Record(json),

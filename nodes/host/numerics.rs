@@ -1,10 +1,10 @@
-//! Where the numbers are made: the device and the dtype, a service of the host.
+//! The device and the dtypes of models: a service of the host.
 
 use lsregen_diffusion::models::remat::GRADIENT_MEMORY;
 use lsregen_tensor::candle_core::{DType, Device, DeviceLocation};
 use lsregen_weights::Precision;
 
-/// The tensor library, as the memo keys know it: other versions may give other last bits.
+/// The tensor library in memo keys: other versions may give other last bits.
 const BACKEND: &str = "candle 0.11.1";
 
 /// The device and dtypes of every model that nodes load; see [`Host::with_service`](lsregen_engine::Host::with_service).

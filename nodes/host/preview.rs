@@ -1,6 +1,6 @@
-//! Small pictures of a latent on its way: how the result looks so far.
+//! Previews: small images of the predicted x̂₀ during a sampling.
 //!
-//! No failure in here is one of the node.
+//! A failed preview does not fail the node.
 
 use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::sampler::Step;
@@ -11,20 +11,20 @@ use lsregen_tensor::image;
 use super::bridge::on_step;
 use crate::values::{Image, Model};
 
-/// Latent pixels a side at most: 256 of the picture.
+/// The longest side of a preview in latent pixels: 256 pixels of the image.
 const SIDE: usize = 32;
 
-/// Previews a node at most, and the last step's.
+/// The largest number of previews of a node, beside that of the last step.
 const COUNT: usize = 10;
 
-/// Steps of a sampling as steps of the node, with previews where someone wants them.
+/// Reports the steps of a sampling as steps of the node, with previews if the host has enabled them.
 pub(crate) fn on_step_with_previews<'a>(
     cx: &'a Context,
     model: &'a Model,
-) -> impl Fn(Step) -> lsregen_diffusion::Result<()> + 'a {
-    let tell = on_step(cx);
+) -> impl Fn(Step) -> lsregen_tensor::Result<()> + 'a {
+    let report = on_step(cx);
     move |step| {
-        tell(step)?;
+        report(step)?;
         let is_shown = step.done.is_multiple_of(step.of.div_ceil(COUNT)) || step.done == step.of;
         if is_shown && cx.previews_enabled() {
             match preview(step.predicted_x0, model) {
@@ -36,8 +36,8 @@ pub(crate) fn on_step_with_previews<'a>(
     }
 }
 
-/// The picture of a latent made small, which any autoencoder decodes in a moment.
-fn preview(z: &Tensor, model: &Model) -> lsregen_diffusion::Result<Vec<u8>> {
+/// Decodes a shrunk latent, which takes an autoencoder only a moment.
+fn preview(z: &Tensor, model: &Model) -> lsregen_tensor::Result<Vec<u8>> {
     let (_, _, h, w) = z.dims4()?;
     let shrink = h.max(w).div_ceil(SIDE);
     let small = z.avg_pool2d((shrink.min(h), shrink.min(w)))?;

@@ -1,29 +1,29 @@
-//! Contact sheets of picture files, outside of any graph: what a sweep ends with.
+//! Contact sheets of image files, outside any graph: the last step of a sweep.
 
 use std::path::Path;
 
 use lsregen_diffusion::draw;
 use lsregen_tensor::image;
 
-/// Cells in a row where they have no columns of their own.
+/// Cells in a row of a sheet without columns.
 const COLUMNS: usize = 8;
-/// Width of a cell in pixels, where they are few.
+/// The largest width of a cell in pixels.
 const CELL: u32 = 256;
-/// Neither is a sheet wider than this, nor has it many more pixels than the square of it.
+/// The largest width of a sheet in pixels; its area is about the square of this at most.
 const SIDE: u32 = 8192;
 
-/// Pictures and their labels. Where there is no picture, the cell is marked so.
+/// Images and their labels. The cell of a missing image is marked.
 pub enum Sheet<'a> {
-    /// A label below each picture.
+    /// A label below each image.
     Cells { pictures: &'a [Option<&'a Path>], labels: Vec<String> },
     /// Row by row, with a title before each row and above each column.
     Table { pictures: &'a [Option<&'a Path>], rows: Vec<String>, columns: Vec<String> },
 }
 
-/// The sheet as a PNG file.
+/// Returns the sheet as a PNG file.
 ///
 /// # Errors
-/// When a picture cannot be read, or there are as many cells as no sheet can hold.
+/// If an image cannot be read, or if there are too many cells for one sheet.
 pub fn png(sheet: Sheet) -> anyhow::Result<Vec<u8>> {
     let (pictures, columns) = match &sheet {
         Sheet::Cells { pictures, .. } => (*pictures, COLUMNS.min(pictures.len())),
@@ -31,11 +31,11 @@ pub fn png(sheet: Sheet) -> anyhow::Result<Vec<u8>> {
     };
     let width = |columns: usize| SIDE / u32::try_from(columns.max(1)).unwrap_or(u32::MAX);
     let cell = CELL.min(width(columns)).min(width(pictures.len().isqrt() + 1));
-    anyhow::ensure!(cell >= 16, "{} pictures are too many for one sheet", pictures.len());
+    anyhow::ensure!(cell >= 16, "{} images are too many for one sheet", pictures.len());
     let mut height = None;
     let mut small = vec![];
     for path in pictures {
-        // Each is made small at once, so that no more than one is held at its full size.
+        // Each image is shrunk at once, so that memory holds only one at full size.
         small.push(match path {
             None => None,
             Some(path) => {

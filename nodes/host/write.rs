@@ -1,4 +1,4 @@
-//! Writing a file whole or not at all.
+//! Writes files completely or not at all.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,22 +10,22 @@ use lsregen_engine::{CheckContext, Context, NodeError};
 const PREFIX: &str = ".lsregen-";
 const SUFFIX: &str = ".tmp";
 
-/// Writes an output file by way of a temporary one in the same folder, so that no one ever sees half of it, and says so.
-/// Folders are made.
+/// Writes an output file by renaming a temporary one in the same folder, so that no reader sees a partial file, and notes it.
+/// Creates missing folders.
 pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<()> {
     let path = &*cx.output_path(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)
-        .with_context(|| format!("{}: cannot make this folder; choose another `path`", folder.display()))?;
+        .with_context(|| format!("{}: this folder cannot be created; choose another `path`", folder.display()))?;
     sweep(folder);
     let cannot = || format!("{}: cannot be written; choose another `path`", path.display());
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
-    // As any new file, where a temporary one would be its owner's alone. The umask applies.
+    // The mode of any new file; a temporary one would be private to its owner. The umask applies.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder).with_context(cannot)?;
-    // Says that someone is at work on it. A file system without locks does without: see `is_left_behind`.
+    // Marks the file as in use. A file system without locks has no mark: see `is_left_behind`.
     let _ = file.as_file().lock();
     std::io::Write::write_all(&mut file, bytes).with_context(cannot)?;
     file.persist(path).map_err(|error| error.error).with_context(cannot)?;
@@ -33,7 +33,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<(
     Ok(())
 }
 
-/// Whether the file stands where it was written, with this content.
+/// Whether the file is still there with this content.
 pub(crate) fn is_intact(path: &Path, bytes: &[u8], cx: &Context) -> bool {
     let path = cx.output_path(path);
     let same_size = std::fs::metadata(&path).is_ok_and(|facts| facts.len() == bytes.len() as u64);
@@ -52,7 +52,7 @@ fn sweep(folder: &Path) {
     }
 }
 
-/// Whether no one is at work on a temporary file: no one holds its lock, and no one has just made it and is about to.
+/// Whether a temporary file is not in use: no process holds its lock, and it was not created just now.
 fn is_left_behind(path: &Path) -> bool {
     const MINUTE: Duration = Duration::from_secs(60);
     let Ok(file) = File::options().write(true).open(path) else { return false };
@@ -68,14 +68,14 @@ pub(crate) fn errors(path: &Path, extension: &str, cx: &CheckContext) -> Vec<Nod
         return vec![
             NodeError::new(
                 "path",
-                format!("`{}` does not end in .{extension}, the format that is written", path.display()),
+                format!("`{}` must end in .{extension}, the format that is written", path.display()),
             )
             .help(format!("write `{}`", named.display())),
         ];
     }
     if cx.output_path(path).is_dir() {
         return vec![
-            NodeError::new("path", format!("`{}` is a folder", path.display())).help("give the file's name too"),
+            NodeError::new("path", format!("`{}` is a folder", path.display())).help("add the name of a file"),
         ];
     }
     vec![]

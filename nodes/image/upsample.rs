@@ -72,7 +72,7 @@ impl Node for Upsample {
     type Outputs = UpsampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        let fault = match (self.width, self.height, self.factor) {
+        let error = match (self.width, self.height, self.factor) {
             (Some(_), Some(_), None) | (None, None, Some(_)) => return vec![],
             (None, None, None) => {
                 NodeError::new("", "the size is missing").help("give `width` and `height`, or `factor`")
@@ -84,7 +84,7 @@ impl Node for Upsample {
             (Some(_), None, None) => NodeError::new("width", "`width` is given without `height`").help("add `height`"),
             (None, Some(_), None) => NodeError::new("height", "`height` is given without `width`").help("add `width`"),
         };
-        vec![fault]
+        vec![error]
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

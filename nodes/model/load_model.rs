@@ -56,17 +56,17 @@ outputs! {
 }
 
 impl LoadModel {
-    /// Which of the built-in models is meant, if one is.
+    /// Returns the index of the built-in model that `model` names, if it names one.
     fn builtin(&self) -> Option<usize> {
         BUILTIN.iter().position(|files| matches!(files, ModelFiles::Embedded { name, .. } if *name == self.model))
     }
 
-    /// Whether the model is one that is built in, as it is.
+    /// Whether the model is an unmodified built-in one.
     fn is_builtin(&self) -> bool {
         self.builtin().is_some() && self.vae.is_none() && self.gligen.is_none()
     }
 
-    /// What is named, with the parameter that names it.
+    /// Returns the names of files, each with its parameter; built-in models have none.
     fn named(&self) -> impl Iterator<Item = (&'static str, ModelKind, &str)> {
         let model = self.builtin().is_none().then_some(("model", ModelKind::Model, self.model.as_str()));
         let vae = self.vae.as_deref().map(|vae| ("vae", ModelKind::Vae, vae));
@@ -74,20 +74,20 @@ impl LoadModel {
         model.into_iter().chain(vae).chain(gligen)
     }
 
-    /// Where all of it is; nothing where part of it has to be fetched first.
+    /// Returns the paths of the model's parts. `None` if a part has to be downloaded first.
     fn source(&self, look: &Look) -> Result<Option<ModelSource>, Vec<NodeError>> {
-        let mut faults = vec![];
+        let mut errors = vec![];
         let mut places = [const { None }; 3];
         let mut whole = true;
         for (param, kind, name) in self.named() {
             match look.find(param, kind, name) {
                 Found::Here(path) => places[kind as usize] = Some(path),
                 Found::Elsewhere => whole = false,
-                Found::Nowhere(fault) => faults.push(fault),
+                Found::Nowhere(error) => errors.push(error),
             }
         }
-        if !faults.is_empty() {
-            return Err(faults);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let [model, vae, gligen] = places;
         let model = match (self.builtin(), model) {
@@ -99,14 +99,14 @@ impl LoadModel {
         Ok(whole.then_some(ModelSource { model, vae, gligen, prediction: self.prediction }))
     }
 
-    /// What the model is made of; nothing where part of it has to be fetched first, or may be.
+    /// Opens the model's files. `None` if a part has to be downloaded first.
     fn blueprint(&self, look: &Look) -> Result<Option<Arc<Blueprint>>, Vec<NodeError>> {
         let Some(source) = self.source(look)? else { return Ok(None) };
         match look.blueprints.model(&source) {
             Ok(blueprint) => Ok(Some(blueprint)),
-            // Of a repository only some files may have come so far: `fetch` will tell.
+            // A repository may be downloaded only in part: `fetch` reports what is missing.
             Err(_) if self.is_of_hub() => Ok(None),
-            Err(problems) => Err(faults(problems)),
+            Err(problems) => Err(errors(problems)),
         }
     }
 
@@ -115,7 +115,7 @@ impl LoadModel {
     }
 }
 
-fn faults(problems: Vec<Problem>) -> Vec<NodeError> {
+fn errors(problems: Vec<Problem>) -> Vec<NodeError> {
     problems.into_iter().map(|problem| at(problem.part, problem.error)).collect()
 }
 
@@ -128,7 +128,7 @@ impl Node for LoadModel {
     type Outputs = LoadModelOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        // What is built in is whole: tests load it.
+        // Built-in models are complete: tests load them.
         if self.is_builtin() {
             return vec![];
         }
@@ -145,7 +145,7 @@ impl Node for LoadModel {
         if self.is_builtin() {
             return vec![];
         }
-        // What cannot be opened is told by `check`.
+        // `check` reports files that cannot be opened.
         let blueprint = self
             .blueprint(&Look {
                 resolve: &|path| cx.resolve(path),
@@ -165,7 +165,7 @@ impl Node for LoadModel {
         let resolve = |path: &Path| cx.resolve(path);
         let look = Look { resolve: &resolve, models: cx.service(), blueprints: cx.service().unwrap_or_default() };
         let first =
-            |faults: Vec<NodeError>| faults.into_iter().next().unwrap_or_else(|| NodeError::new("model", "unknown"));
+            |errors: Vec<NodeError>| errors.into_iter().next().unwrap_or_else(|| NodeError::new("model", "unknown"));
         if !self.is_of_hub() || self.blueprint(&look).map_err(first)?.is_some() {
             return Ok(false);
         }
@@ -177,9 +177,9 @@ impl Node for LoadModel {
         }
         match self.source(&look).map_err(first)?.map(|source| look.blueprints.model(&source)) {
             Some(Ok(_)) => Ok(true),
-            Some(Err(problems)) => Err(first(faults(problems))),
-            None => Err(NodeError::new("model", format!("{}: nothing of it could be fetched", self.model))
-                .help("of a repository without model_index.json name the file: hf:owner/name:file.safetensors")),
+            Some(Err(problems)) => Err(first(errors(problems))),
+            None => Err(NodeError::new("model", format!("{}: no file of it could be downloaded", self.model))
+                .help("for a repository without model_index.json, name the file: hf:owner/name:file.safetensors")),
         }
     }
 
@@ -213,11 +213,11 @@ impl Node for LoadModel {
         let models = cx.service::<ModelsPath>().ok();
         let blueprints = cx.service().unwrap_or_default();
         let blueprint =
-            self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints }).map_err(|faults| {
-                let faults: Vec<_> = faults.into_iter().map(|fault| fault.message).collect();
-                anyhow::anyhow!(faults.join("; "))
+            self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints }).map_err(|errors| {
+                let errors: Vec<_> = errors.into_iter().map(|error| error.message).collect();
+                anyhow::anyhow!(errors.join("; "))
             })?;
-        let blueprint = blueprint.with_context(|| format!("{}: is not on this machine (any more)", self.model))?;
+        let blueprint = blueprint.with_context(|| format!("{}: is no longer on this machine", self.model))?;
         blueprint.notes.iter().for_each(|note| cx.note(format!("{}: {note}", self.model)));
         let model = models::Model::new(blueprint, numerics.precision.clone(), numerics.offload);
         let model = model.with_gradient_memory(numerics.gradient_memory);

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use lsregen_diffusion::Error;
 use lsregen_diffusion::layout::{self, GroundedPhrase};
 use lsregen_engine::{CheckContext, Context, NodeError};
+use lsregen_tensor::Error;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,7 @@ pub(crate) fn layout(
     boxes: Option<&[PhraseBox]>,
     file: Option<&Path>,
     cx: &Context,
-) -> lsregen_diffusion::Result<Vec<GroundedPhrase>> {
+) -> lsregen_tensor::Result<Vec<GroundedPhrase>> {
     match file {
         Some(file) => layout::read(&cx.resolve(file)),
         None => Ok(boxes.iter().copied().flatten().map(GroundedPhrase::from).collect()),

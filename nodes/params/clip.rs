@@ -42,7 +42,7 @@ impl ClipPath<'_> {
                         ));
                 }
                 Found::Elsewhere => return Ok(None),
-                Found::Nowhere(fault) => return Err(fault),
+                Found::Nowhere(error) => return Err(error),
             },
         };
         match look.blueprints.clip(&folder) {
@@ -107,7 +107,7 @@ impl ClipPath<'_> {
         let models = cx.service::<ModelsPath>().ok();
         let blueprints = cx.service().unwrap_or_default();
         let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints });
-        let blueprint = blueprint.map_err(|fault| anyhow::anyhow!(fault.message))?;
+        let blueprint = blueprint.map_err(|error| anyhow::anyhow!(error.message))?;
         let blueprint = blueprint.with_context(|| format!("{}: is no longer on this machine", self.0))?;
         Ok(Arc::new(blueprint.load(&Precision { compute: DType::F32, ..numerics.precision.clone() })?))
     }

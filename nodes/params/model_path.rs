@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lsregen_diffusion::Error;
 use lsregen_engine::{FetchProgress, NodeError};
+use lsregen_tensor::Error;
 use lsregen_weights::ModelFiles;
 use lsregen_weights::hub::{self, Hub, HubRef};
 use lsregen_weights::search::{ModelKind, ModelsPath};
@@ -31,7 +31,7 @@ pub(crate) struct Look<'a> {
 impl Look<'_> {
     pub fn find(&self, param: &'static str, kind: ModelKind, name: &str) -> Found {
         match hub_of(name) {
-            Err(fault) => return Found::Nowhere(at(param, fault)),
+            Err(error) => return Found::Nowhere(at(param, error)),
             Ok(Some((hub, reference))) => {
                 return hub.cached(&reference).map_or(Found::Elsewhere, Found::Here);
             }
@@ -73,7 +73,7 @@ pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgr
     });
     match found {
         Some(Found::Here(path)) => Ok(path),
-        Some(Found::Nowhere(fault)) => Err(fault),
+        Some(Found::Nowhere(error)) => Err(error),
         _ => fetch_model("model", name, true, progress),
     }
 }

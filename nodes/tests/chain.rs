@@ -215,7 +215,7 @@ impl Extractor for Counted {
         "counted"
     }
 
-    fn feat(&self, z: &Tensor, _: &StepContext) -> lsregen_diffusion::Result<Tensor> {
+    fn feat(&self, z: &Tensor, _: &StepContext) -> lsregen_tensor::Result<Tensor> {
         let mut updates = self.updates.lock().unwrap();
         *updates += 1;
         if *updates == 3 {
@@ -224,13 +224,13 @@ impl Extractor for Counted {
         Ok(z.clone())
     }
 
-    fn target(&self, _: &StepContext) -> lsregen_diffusion::Result<Tensor> {
+    fn target(&self, _: &StepContext) -> lsregen_tensor::Result<Tensor> {
         Ok(Tensor::zeros((1, 4, 8, 8), DType::F32, &Device::Cpu)?)
     }
 }
 
 impl GuidanceSpec for Counted {
-    fn bind(&self, run: &SamplingRun) -> lsregen_diffusion::Result<Vec<guidance::BoundGuidance>> {
+    fn bind(&self, run: &SamplingRun) -> lsregen_tensor::Result<Vec<guidance::BoundGuidance>> {
         let counted = Counted { cancel: self.cancel.clone(), updates: self.updates.clone() };
         let settings =
             guidance::GuidanceSettings { repeats: 1000, scale: 1e-6, ..guidance::GuidanceSettings::default() };
@@ -323,7 +323,7 @@ fn broken_files_are_named() {
     let whole = std::fs::read(folder.path().join("whole.png")).unwrap();
     std::fs::write(folder.path().join("cut.png"), &whole[..whole.len() / 2]).unwrap();
     std::fs::write(folder.path().join("text.png"), "no picture").unwrap();
-    for (name, words) in [("cut.png", "not a whole picture"), ("text.png", "PNG, JPEG, WebP"), ("none.png", "No such")]
+    for (name, words) in [("cut.png", "incomplete or corrupt image"), ("text.png", "PNG, JPEG, WebP"), ("none.png", "No such")]
     {
         let error = failure(node::<LoadImage>(json!({ "path": name })).run((), &context));
         assert!(error.contains(words) && error.contains(name), "{error}");

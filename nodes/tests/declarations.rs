@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lsregen_diffusion::Result;
 use lsregen_diffusion::guidance::{BoundGuidance, GuidanceSpec, SamplingRun};
 use lsregen_diffusion::models::Family;
 use lsregen_diffusion::sampler::SamplerKind;
@@ -13,6 +12,7 @@ use lsregen_engine::{
 };
 use lsregen_nodes::values::{Guidance, ImageSize, Layout, Phrases, SamplingNeeds, declared};
 use lsregen_nodes::{ALL, GuidanceNode, GuidanceOutputs, GuidanceParams, Strength};
+use lsregen_tensor::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -54,19 +54,19 @@ impl Image {
     }
 
     /// Converts an image of 8 bits per channel.
-    pub fn from_rgb(image: &RgbImage) -> lsregen_diffusion::Result<Image> {
+    pub fn from_rgb(image: &RgbImage) -> lsregen_tensor::Result<Image> {
         Ok(Image(to_tensor(image, DType::F32, &Device::Cpu)?))
     }
 
     /// Decodes a latent (1, C, h, w).
-    pub(crate) fn decoded(model: &Model, z: &Tensor, work: &BandOptions) -> lsregen_diffusion::Result<Image> {
+    pub(crate) fn decoded(model: &Model, z: &Tensor, work: &BandOptions) -> lsregen_tensor::Result<Image> {
         let z = z.to_device(model.0.device())?;
         let x = model.0.vae()?.decode_with(&z, work)?.clamp(-1f64, 1f64)?;
         Ok(Image(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?))
     }
 
     /// Converts to 8 bits per channel.
-    pub fn to_rgb(&self) -> lsregen_diffusion::Result<RgbImage> {
+    pub fn to_rgb(&self) -> lsregen_tensor::Result<RgbImage> {
         from_tensor(&self.0)
     }
 }

@@ -1,4 +1,4 @@
-//! From a clean latent up to the noisy ones: DDIM inversion (the paper's §3.3) and plain noising.
+//! Noisy latents of a clean one: DDIM inversion (the paper, §3.3) and noising.
 
 use candle_core::{Device, Tensor};
 
@@ -6,57 +6,60 @@ use crate::denoiser::{Denoiser, epsilon, predicted_x0};
 use crate::sampler::{OnStep, Sampler, Step};
 use crate::{Error, Result};
 
-/// z̄_t at a sampler's timesteps.
+/// A trajectory: z̄_t at the timesteps of a sampler.
 #[derive(Clone, Debug)]
 pub struct Trajectory {
     points: Vec<(f64, Tensor)>,
 }
 
 impl Trajectory {
-    /// Of timesteps and their latents, in the order of sampling.
+    /// Creates a trajectory from timesteps and their latents, in the order of sampling.
     pub fn new(points: Vec<(f64, Tensor)>) -> Trajectory {
         Trajectory { points }
     }
 
-    /// The timesteps and their latents, in the order of sampling.
+    /// Returns the timesteps and their latents, in the order of sampling.
     pub fn points(&self) -> &[(f64, Tensor)] {
         &self.points
     }
 
-    /// The same on another device; shares the latents where they are there already.
+    /// Moves the latents to a device; shares those that are already there.
     pub fn to_device(&self, device: &Device) -> Result<Trajectory> {
         let points = self.points.iter().map(|(t, z)| Ok((*t, z.to_device(device)?)));
         Ok(Trajectory { points: points.collect::<Result<_>>()? })
     }
 
-    /// z̄_t. Errors if the trajectory was not made for this timestep.
+    /// Returns z̄_t.
+    ///
+    /// # Errors
+    /// If the trajectory was not made for this timestep.
     pub fn at(&self, t: f64) -> Result<&Tensor> {
         self.points.iter().find(|(s, _)| (s - t).abs() < 1e-3).map(|(_, z)| z).ok_or_else(|| {
             let known: Vec<String> = self.points.iter().map(|(t, _)| format!("{t}")).collect();
             Error::input(format!(
-                "the inversion has no latent at timestep {t}, only at {}; invert with the steps, the sampler and the \
-                 window of the sampling that it specs",
+                "the inversion has no latent at timestep {t}, only at {}; invert with the steps, the sampler and the window \
+                 of the guided sampling",
                 known.join(", ")
             ))
         })
     }
 
-    /// The timesteps, in the order of sampling.
+    /// Returns the timesteps, in the order of sampling.
     pub fn timesteps(&self) -> impl Iterator<Item = f64> + '_ {
         self.points.iter().map(|(t, _)| *t)
     }
 
-    /// Bytes of its latents.
+    /// Returns the bytes of its latents.
     pub fn bytes(&self) -> usize {
         self.points.iter().map(|(_, z)| z.elem_count() * z.dtype().size_in_bytes()).sum()
     }
 }
 
-/// DDIM inversion of z̄_0 over the sampler's own grid, keeping the latents of its first `keep` steps (the noisiest).
+/// Inverts z̄_0 by DDIM over the sampler's timesteps, and keeps the latents of its first `keep` steps (the noisiest).
 ///
 /// At each timestep t, ascending, with s the one below it: ε = ε_θ(z, t), x̂₀ = (z − √(1−ᾱ_s) ε)/√ᾱ_s,
 /// z̄_t = √ᾱ_t x̂₀ + √(1−ᾱ_t) ε. Equals diffusers' `DDIMInverseScheduler` on `leading` spacing. The network is called
-/// once a step, usually without classifier-free guidance.
+/// once a step, in the paper without classifier-free guidance.
 pub fn ddim(
     z0: &Tensor,
     sampler: &Sampler,
@@ -86,7 +89,7 @@ pub fn ddim(
     Ok(Trajectory { points })
 }
 
-/// Noising: z̄_t = √ᾱ_t z̄_0 + √(1−ᾱ_t) ε, with one ε for all timesteps.
+/// Noises z̄_0: z̄_t = √ᾱ_t z̄_0 + √(1−ᾱ_t) ε, with one ε for all timesteps.
 pub fn noise(z0: &Tensor, sampler: &Sampler, epsilon: &Tensor, keep: usize) -> Result<Trajectory> {
     let points = sampler.timesteps().iter().take(keep).map(|&t| {
         let a = sampler.schedule().alpha_bar(t);

@@ -1,4 +1,4 @@
-//! Latents as files: safetensors with one tensor `latent`, and the family of models that it belongs to.
+//! Latents as files: safetensors with one tensor `latent`, and the model family that it belongs to.
 //!
 //! Knows the file. Knows no model.
 
@@ -15,7 +15,7 @@ use crate::{Error, Result};
 const TENSOR: &str = "latent";
 const FAMILY: &str = "family";
 
-/// The bytes of a safetensors file with the latent (1, C, h, w) in f32, and its family, if known, in the header.
+/// Encodes the latent (1, C, h, w) as a safetensors file in f32, with its family, if known, in the header.
 pub fn encode(z: &Tensor, family: Option<Family>) -> Result<Vec<u8>> {
     let values = z.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -25,10 +25,11 @@ pub fn encode(z: &Tensor, family: Option<Family>) -> Result<Vec<u8>> {
     safetensors::serialize([(TENSOR, view)], header).map_err(broken)
 }
 
-/// Reads a latent: the tensor called `latent`, or the only one of the file, as f32 on the CPU; and its family where
-/// the file says it.
+/// Reads a latent, the tensor called `latent` or the only one of the file, as f32 on the CPU; and its family, if the file
+/// has it.
 ///
-/// Errors if the file is not whole safetensors, or holds no latent (1, C, h, w) of floating-point numbers.
+/// # Errors
+/// If the file is not valid safetensors, or has no latent (1, C, h, w) of floating-point numbers.
 pub fn read(path: &Path) -> Result<(Tensor, Option<Family>)> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let fail = |what: String| Error::Input(format!("{}: {what}", path.display()));
@@ -48,7 +49,7 @@ pub fn read(path: &Path) -> Result<(Tensor, Option<Family>)> {
         [only] => file.tensor(only),
         _ => file.tensor(TENSOR),
     };
-    let view = view.map_err(|_| fail(format!("holds {} tensors, none of them called `{TENSOR}`", names.len())))?;
+    let view = view.map_err(|_| fail(format!("contains {} tensors, but none called `{TENSOR}`", names.len())))?;
     let dtype = DType::try_from(view.dtype()).ok().filter(DType::is_float);
     let (Some(dtype), [1, _, _, _]) = (dtype, view.shape()) else {
         let (shape, dtype) = (view.shape(), view.dtype());

@@ -19,7 +19,7 @@ pub mod sampler;
 mod sampling;
 pub mod schedule;
 
-#[cfg(feature = "cuda")]
-pub use lsregen_tensor::cuda;
-pub use lsregen_tensor::{Error, Result, candle_core, image, noise, ops, tensors};
-pub use {lsregen_onnx as onnx, lsregen_weights as weights};
+pub use lsregen_tensor::{Error, Result};
+// The floors below, by the names of their crates without the prefix.
+use lsregen_tensor::{image, noise, ops};
+use {lsregen_onnx as onnx, lsregen_weights as weights};

@@ -1,7 +1,6 @@
-//! Whole runs: a prompt and a layout to a latent, by the models and samplers of this crate.
+//! Complete samplings: from a prompt and a layout to a latent, with the models and samplers of this crate.
 //!
-//! Each run logs what it is asked for, at the level `debug`. Knows what a run is made of and how its parts fit. Knows no
-//! graph.
+//! Each sampling logs its settings at the level `debug`. Knows the parts of a sampling and how they fit. Knows no graph.
 
 use std::sync::Arc;
 
@@ -17,32 +16,32 @@ use crate::models::prompt::{Prompt, Sizes};
 use crate::models::unet::Conditioning;
 use crate::models::{Family, Model};
 use crate::noise::Generator;
-use crate::regions::{Part, Regions};
+use crate::regions::{RegionPart, Regions};
 use crate::sampler::{OnStep, Sampler, SamplerKind};
 use crate::{Error, Result};
 
-/// What every run is told.
+/// The settings of a sampling.
 #[derive(Clone, Debug)]
 pub struct SamplingSettings {
-    /// What to draw.
+    /// The prompt.
     pub prompt: Prompt,
-    /// What not to draw; without one SDXL's may be zero, as the model's configuration says.
+    /// The negative prompt; `None` is the empty text, or zeros if the configuration of an SDXL model says so.
     pub negative: Option<Prompt>,
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// Of the noise; its low 32 bits count.
+    /// Seed of the noise; only its low 32 bits are used.
     pub seed: u64,
-    /// T.
+    /// T, the number of steps.
     pub steps: usize,
-    /// Scale of classifier-free guidance; 1 is none.
+    /// s, the scale of classifier-free guidance; 1 is none.
     pub cfg: f64,
-    /// Sampler.
+    /// The sampler.
     pub sampler: SamplerKind,
     /// η of DDIM.
     pub eta: f64,
-    /// What SDXL is told of sizes; other families have no use for it.
+    /// SDXL's size conditioning; other families ignore it.
     pub sizes: Sizes,
 }
 
@@ -59,12 +58,12 @@ impl SamplingSettings {
         Sampler::new(self.sampler, &model.scheduler, self.steps, self.eta)
     }
 
-    /// The unit noise of the run, (1, C, h, w), in f32: a sampler's sums want more digits than a network needs.
+    /// Returns the unit noise of the sampling, (1, C, h, w), in f32: the sums of a sampler need more precision than a network.
     fn noise(&self, model: &Model, generator: &mut Generator) -> Result<Tensor> {
         let f = model.info.size_step;
         if self.width == 0 || self.height == 0 || !self.width.is_multiple_of(f) || !self.height.is_multiple_of(f) {
             return Err(Error::input(format!(
-                "width and height must be multiples of {f} pixels, not {}×{}",
+                "`width` and `height` must be multiples of {f} pixels, but are {}×{}",
                 self.width, self.height
             )));
         }
@@ -73,10 +72,13 @@ impl SamplingSettings {
     }
 }
 
-/// GLIGEN: a picture of a layout, as a latent (1, 4, h, w).
+/// Samples an image from a layout with GLIGEN, as a latent (1, 4, h, w).
 ///
-/// The conditional half sees the boxes in `slots` slots, the unconditional half only null slots. After the first ⌊β T⌋
-/// steps the fusers are off (the paper's scheduled sampling, β = `beta`).
+/// The conditional half is grounded on the boxes in `slots` slots, the unconditional half on null slots only. After the first
+/// ⌊β T⌋ steps the fusers are off (the paper's scheduled sampling, β = `beta`).
+///
+/// # Errors
+/// If the model is not of the family GLIGEN, or if the settings do not fit it.
 pub fn gligen(
     model: &Model,
     settings: &SamplingSettings,
@@ -88,7 +90,7 @@ pub fn gligen(
     debug!(?settings, ?layout, slots, beta, "GLIGEN");
     if model.info.family != Family::Gligen {
         return Err(Error::input(format!(
-            "a layout needs a GLIGEN model, and this one is of the family {}",
+            "a layout requires a GLIGEN model, but this one is of the family {}",
             model.info.family.name()
         )));
     }
@@ -109,7 +111,7 @@ pub fn gligen(
     sampler.run(&noise, &denoiser, &[], &mut generator, on_step)
 }
 
-/// Sampling under backward guidance, as a latent (1, 4, h, w). Without guidance: plain sampling.
+/// Samples under backward guidance, to a latent (1, 4, h, w). Without specs this is plain sampling.
 pub fn sample(
     model: &Model,
     settings: &SamplingSettings,
@@ -120,24 +122,24 @@ pub fn sample(
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
-    let guidance = prepared(model, settings, &sampler, specs)?;
+    let guidance = bound(model, settings, &sampler, specs)?;
     let denoiser = denoiser(model, settings)?;
     sampler.run(&noise, &denoiser, &guidance, &mut generator, on_step)
 }
 
-/// How the regions of a picture get their own prompts.
+/// The prompts of the regions of an image.
 #[derive(Clone, Debug)]
 pub struct RegionPrompts {
-    /// Each region's prompt and its box.
+    /// The prompt and the box of each region.
     pub regions: Vec<(Prompt, Bounds)>,
-    /// Share of the steps, from the first on, in which a region sees a plain ground around it.
+    /// Share of the steps, from the first on, in which a region has a plain background.
     pub bootstrap: f64,
 }
 
-/// Grounds that bootstrapping takes turns with.
+/// Number of backgrounds among which bootstrapping alternates.
 const GROUNDS: usize = 4;
 
-/// MultiDiffusion: [`sample`] with a prompt for each region, that of `settings` for what is in none.
+/// [Samples](sample) with a prompt for each region (MultiDiffusion); the prompt of `settings` is that of the background.
 pub fn sample_regions(
     model: &Model,
     settings: &SamplingSettings,
@@ -149,7 +151,7 @@ pub fn sample_regions(
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
-    let guidance = prepared(model, settings, &sampler, specs)?;
+    let guidance = bound(model, settings, &sampler, specs)?;
     let bootstrapped = Window::first(prompts.bootstrap).steps(sampler.timesteps()).end;
     let bootstrap = bootstrapped.checked_sub(1).map_or(f64::INFINITY, |last| sampler.timesteps()[last]);
     let grounds = match bootstrapped {
@@ -168,14 +170,14 @@ pub fn sample_regions(
         masks.push(mask(&[*bounds])?);
     }
     let cover = masks[1..].iter().try_fold(masks[0].clone(), |sum, mask| sum + mask)?;
-    let part = |(i, (denoiser, mask))| Part { denoiser, mask, is_object: i > 0 };
+    let part = |(i, (denoiser, mask))| RegionPart { denoiser, mask, is_object: i > 0 };
     let parts = denoisers.into_iter().zip(masks).enumerate().map(part).collect();
     let schedule = sampler.schedule().clone();
     let regions = Regions { parts, cover, grounds, bootstrap, schedule, seed: settings.seed };
     sampler.run(&noise, &regions, &guidance, &mut generator, on_step)
 }
 
-/// The latents of pictures of one colour each, chosen by chance.
+/// Encodes images of one random colour each.
 fn plain_grounds(model: &Model, settings: &SamplingSettings, generator: &mut Generator) -> Result<Vec<Tensor>> {
     let vae = model.vae()?;
     let ground = |_| {
@@ -185,8 +187,8 @@ fn plain_grounds(model: &Model, settings: &SamplingSettings, generator: &mut Gen
     (0..GROUNDS).map(ground).collect()
 }
 
-/// The guidances of this run.
-fn prepared(
+/// Binds specs to this run.
+fn bound(
     model: &Model,
     settings: &SamplingSettings,
     sampler: &Sampler,
@@ -198,7 +200,7 @@ fn prepared(
     Ok(guidance.concat())
 }
 
-/// Slots of a GLIGEN model that is given no layout: as many as it was trained with, all null.
+/// Null slots of a GLIGEN model without a layout: as many as in training.
 const NULL_SLOTS: usize = 30;
 
 fn denoiser(model: &Model, settings: &SamplingSettings) -> Result<CfgDenoiser> {
@@ -206,8 +208,8 @@ fn denoiser(model: &Model, settings: &SamplingSettings) -> Result<CfgDenoiser> {
     Ok(denoisers(model, settings, vec![conditional])?.remove(0))
 }
 
-/// A denoiser for each of these texts, away from the same one. The network is wanted last, and once, so that a model that
-/// makes room for it does not load it again.
+/// Returns a denoiser for each of these texts, all with the same unconditional half. The network is requested last, and once,
+/// so that a model with offloading does not load it twice.
 fn denoisers(model: &Model, settings: &SamplingSettings, conditional: Vec<Conditioning>) -> Result<Vec<CfgDenoiser>> {
     let unconditional = (settings.cfg != 1.0).then(|| settings.unconditional(model)).transpose()?;
     let objs = (model.info.family == Family::Gligen).then(|| model.ground(&[], NULL_SLOTS)).transpose()?;
@@ -221,11 +223,11 @@ fn denoisers(model: &Model, settings: &SamplingSettings, conditional: Vec<Condit
     conditional.into_iter().map(guided).collect()
 }
 
-/// Where the words `phrase` of the prompt look in a picture, at timestep t: the mean cross-attention of all layers of one
-/// resolution, (1, 1, h, w), between 0 and 1.
+/// Computes the attention between the words `phrase` of the prompt and an image at timestep t: the mean cross-attention of
+/// all layers of one resolution, (1, 1, h, w), between 0 and 1.
 ///
-/// `z0` is the picture's latent, which is noised to t by the noise of the settings' seed. A map has one pixel for
-/// `downscale` latent pixels a side. Width and height are those of `z0`; no guidance has a part in it.
+/// `z0` is the latent of the image; it is noised to t with the noise of the settings' seed. One pixel of the map covers
+/// `downscale` latent pixels along each side. Width and height of the settings are those of `z0`.
 pub fn attention_map(
     model: &Model,
     z0: &Tensor,
@@ -250,22 +252,22 @@ pub fn attention_map(
     Ok(low.broadcast_div(&(low.max(0)? + 1e-12)?)?.reshape((1, 1, h, w))?)
 }
 
-/// How the noisy latents of a reference are found.
+/// How the noisy latents of a reference are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InversionMode {
     /// DDIM inversion, the paper's.
     Ddim,
     /// Noising with one ε for all timesteps.
     Noise {
-        /// Whether ε is the noise that a sampling of the same seed starts from; else it is the generator's next.
+        /// Whether ε is the noise from which a sampling of the same seed starts; otherwise it is the generator's next.
         shared: bool,
     },
 }
 
-/// z̄_t of the reference latent `z0` at the timesteps of the run that `settings` describes, within `window`.
+/// Computes z̄_t of the reference latent `z0` at those timesteps of a sampling with `settings` that are in `window`.
 ///
-/// Width and height are those of `z0`. The prompt is the sampling's; `settings.cfg` is that of the inversion, 1 in the
-/// paper's mode.
+/// Width and height of the settings are those of `z0`, and the prompt is the sampling's. `settings.cfg` is that of the
+/// inversion, 1 in the paper.
 pub fn invert(
     model: &Model,
     z0: &Tensor,

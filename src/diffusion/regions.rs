@@ -1,9 +1,9 @@
-//! Each region of a picture by its own prompt: MultiDiffusion (Bar-Tal et al., ICML 2023).
+//! One prompt for each region of an image: MultiDiffusion (Bar-Tal et al., ICML 2023).
 //!
-//! Every prompt predicts for the same latent, and the next latent is the mean of their steps, each where its mask is:
+//! Every prompt predicts for the same latent, and the next latent is the mean of their steps, weighted by their masks (eq. 5):
 //! z' = Σ M_i Φ(z, y_i) / Σ M_i. A sampler's step is the same affine map in every pixel, so the mean of the steps is the
-//! step of the mean prediction, and regions are a denoiser like any other. In the first steps a region sees a plain ground
-//! around it (bootstrapping), so that its object is drawn inside of it and not across its border.
+//! step of the mean prediction, and regions are a denoiser like any other. In the first steps a region has a plain background
+//! around it (bootstrapping), so that its object stays inside.
 //!
 //! Knows denoisers and masks. Knows no sampler.
 
@@ -15,34 +15,34 @@ use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use crate::noise::Generator;
 use crate::schedule::NoiseSchedule;
 
-/// A region: its prompt's denoiser, and where it is.
-pub struct Part {
-    /// Predicts by the region's prompt.
+/// A region: the denoiser of its prompt, and its mask.
+pub struct RegionPart {
+    /// Predicts with the region's prompt.
     pub denoiser: CfgDenoiser,
     /// (1, 1, h, w): 1 inside, 0 outside.
     pub mask: Tensor,
-    /// Whether bootstrapping shields it from what is around it: all but the ground.
+    /// Whether bootstrapping gives it a plain background; not so for the background region.
     pub is_object: bool,
 }
 
-/// Predictions of several prompts, each where its region is.
+/// A denoiser that combines the predictions of several prompts, each in its region.
 pub struct Regions {
-    /// The regions. Together their masks leave nothing out.
-    pub parts: Vec<Part>,
+    /// The regions, the background first. Together their masks cover the latent.
+    pub parts: Vec<RegionPart>,
     /// Σ M_i.
     pub cover: Tensor,
-    /// The clean latents (1, C, h, w) of plain grounds, one of which stands around an object while bootstrapping lasts.
+    /// The clean latents (1, C, h, w) of plain backgrounds for bootstrapping.
     pub grounds: Vec<Tensor>,
-    /// The lowest timestep at which it does.
+    /// The lowest timestep with bootstrapping.
     pub bootstrap: f64,
-    /// ᾱ_t, for grounds to be noised by.
+    /// ᾱ_t, by which backgrounds are noised.
     pub schedule: NoiseSchedule,
-    /// Of that noise.
+    /// Seed of that noise.
     pub seed: u64,
 }
 
 impl Regions {
-    /// A ground at t, with noise of its own each time.
+    /// Returns a background noised to t, with new noise each time; `None` after bootstrapping.
     fn ground(&self, t: f64, part: usize) -> Result<Option<Tensor>> {
         if t < self.bootstrap || self.grounds.is_empty() {
             return Ok(None);
@@ -77,7 +77,7 @@ impl Denoiser for Regions {
         }
     }
 
-    /// That of the ground, whose prompt is the whole picture's.
+    /// Returns the attention layers of the background, whose prompt is that of the whole image.
     fn attention_layers(&self) -> Vec<AttentionLayer> {
         self.parts.first().map_or_else(Vec::new, |ground| ground.denoiser.attention_layers())
     }

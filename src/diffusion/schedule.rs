@@ -1,4 +1,4 @@
-//! The noise schedule ᾱ_t and the timesteps at which a sampler visits it.
+//! The noise schedule ᾱ_t.
 //!
 //! Knows `scheduler_config.json` and the arithmetic of diffusers' schedulers. Knows no latent.
 
@@ -20,7 +20,7 @@ pub enum BetaSchedule {
     SquaredcosCapV2,
 }
 
-/// How timesteps are spread over 0..N.
+/// How the timesteps of a sampler are spaced over 0..N.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepSpacing {
@@ -45,10 +45,10 @@ pub enum PredictionType {
     VPrediction,
 }
 
-/// What `scheduler/scheduler_config.json` says, with diffusers' defaults.
+/// The content of `scheduler/scheduler_config.json`, with diffusers' defaults.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SchedulerConfig {
-    /// N, the timesteps of training.
+    /// N, the number of training timesteps.
     #[serde(default = "thousand")]
     pub num_train_timesteps: usize,
     /// β at t = 0.
@@ -60,19 +60,19 @@ pub struct SchedulerConfig {
     /// How β grows.
     #[serde(default)]
     pub beta_schedule: BetaSchedule,
-    /// How timesteps are spread.
+    /// How timesteps are spaced.
     #[serde(default)]
     pub timestep_spacing: TimestepSpacing,
-    /// Added to each timestep of `leading` spacing.
+    /// Offset of each timestep with `leading` spacing.
     #[serde(default)]
     pub steps_offset: usize,
     /// Whether DDIM's last step goes to ᾱ = 1 rather than to ᾱ_0.
     #[serde(default = "yes")]
     pub set_alpha_to_one: bool,
-    /// Whether DDIM clamps the predicted latent.
+    /// Whether DDIM clamps x̂₀.
     #[serde(default = "yes")]
     pub clip_sample: bool,
-    /// To what.
+    /// The bound of that clamp, ±.
     #[serde(default = "one")]
     pub clip_sample_range: f64,
     /// What the network predicts.
@@ -87,7 +87,7 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    /// That of Stable Diffusion 1.x and SDXL, for checkpoints in one file, which carry none.
+    /// Returns the configuration of Stable Diffusion 1.x and SDXL, for checkpoints in one file, which have none.
     pub fn stable_diffusion(prediction_type: PredictionType) -> Self {
         SchedulerConfig {
             num_train_timesteps: thousand(),
@@ -123,16 +123,19 @@ fn yes() -> bool {
     true
 }
 
-/// ᾱ_t for t = 0..N.
+/// A noise schedule: ᾱ_t for t = 0..N.
 #[derive(Clone, Debug)]
 pub struct NoiseSchedule {
     alpha_bar: Vec<f64>,
-    /// The configuration that it was made from.
+    /// Its configuration.
     pub config: SchedulerConfig,
 }
 
 impl NoiseSchedule {
     /// Computes ᾱ as PyTorch does: β in f32, the product accumulated in f64 and rounded to f32.
+    ///
+    /// # Errors
+    /// If the configuration has an option that is not supported, or fewer than two timesteps.
     pub fn new(config: &SchedulerConfig) -> Result<Self> {
         let n = config.num_train_timesteps;
         for (set, key) in
@@ -166,7 +169,7 @@ impl NoiseSchedule {
         Ok(NoiseSchedule { alpha_bar: alpha_bar.collect(), config: config.clone() })
     }
 
-    /// ᾱ_t. Between two timesteps σ = √((1−ᾱ)/ᾱ) is interpolated, as Euler's fractional timesteps need.
+    /// Returns ᾱ_t. Between two timesteps it interpolates σ = √((1−ᾱ)/ᾱ), as Euler's fractional timesteps require.
     pub fn alpha_bar(&self, t: f64) -> f64 {
         let last = self.alpha_bar.len() - 1;
         let t = t.clamp(0.0, last as f64);
@@ -179,23 +182,23 @@ impl NoiseSchedule {
         1.0 / (s * s + 1.0)
     }
 
-    /// ᾱ below the lowest timestep: 1 or ᾱ_0, as `set_alpha_to_one` says.
+    /// Returns ᾱ below the lowest timestep: 1 if `set_alpha_to_one`, else ᾱ_0.
     pub fn final_alpha_bar(&self) -> f64 {
         if self.config.set_alpha_to_one { 1.0 } else { self.alpha_bar[0] }
     }
 
-    /// N.
+    /// Returns N.
     pub fn len(&self) -> usize {
         self.alpha_bar.len()
     }
 
-    /// Never: a schedule has at least two timesteps.
+    /// Returns `false`: a schedule has at least two timesteps.
     pub fn is_empty(&self) -> bool {
         false
     }
 }
 
-/// `torch.linspace` in f32: from both ends towards the middle.
+/// Computes `torch.linspace` in f32: from both ends towards the middle.
 fn linspace(from: f32, to: f32, n: usize) -> Vec<f32> {
     let step = (to - from) / (n - 1) as f32;
     (0..n).map(|i| if i < n / 2 { from + step * i as f32 } else { to - step * (n - 1 - i) as f32 }).collect()

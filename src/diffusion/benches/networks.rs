@@ -8,10 +8,10 @@ use criterion::Criterion;
 use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::weights::{ModelFiles, Precision};
+use lsregen_weights::{ModelFiles, Precision};
 
 fn main() {
-    lsregen_diffusion::ops::keep_memory();
+    lsregen_tensor::ops::keep_memory();
     let mut c = Criterion::default()
         .configure_from_args()
         .without_plots()

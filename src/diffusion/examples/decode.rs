@@ -15,8 +15,8 @@ use lsregen_diffusion::models::Blueprint;
 use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::config::VaeConfig;
 use lsregen_diffusion::models::vae::AutoencoderKl;
-use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Precision, Weights};
+use lsregen_tensor::noise::Generator;
+use lsregen_weights::{ModelFiles, Precision, Weights};
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -54,7 +54,7 @@ fn peak() -> Option<usize> {
 }
 
 fn main() -> Anyhow<()> {
-    lsregen_diffusion::ops::keep_memory();
+    lsregen_tensor::ops::keep_memory();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (keys, sides): (Vec<_>, Vec<_>) = args.iter().partition(|arg| arg.contains('='));
     let key = |name: &str| keys.iter().find_map(|arg| arg.strip_prefix(name)?.strip_prefix('='));

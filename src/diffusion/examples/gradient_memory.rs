@@ -19,8 +19,8 @@ use lsregen_diffusion::models::config::{UNetConfig, VaeConfig};
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Precision, Weights};
+use lsregen_tensor::noise::Generator;
+use lsregen_weights::{ModelFiles, Precision, Weights};
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -84,7 +84,7 @@ fn computed() -> Option<f64> {
 }
 
 fn main() -> Anyhow<()> {
-    lsregen_diffusion::ops::keep_memory();
+    lsregen_tensor::ops::keep_memory();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (keys, words): (Vec<_>, Vec<_>) = args.iter().partition(|arg| arg.contains('='));
     let key = |name: &str| keys.iter().find_map(|arg| arg.strip_prefix(name)?.strip_prefix('='));

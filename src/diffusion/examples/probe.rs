@@ -16,11 +16,11 @@ use lsregen_diffusion::models::clip::ClipText;
 use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
 use lsregen_diffusion::models::{Blueprint, Model, ModelLocation, ModelSource};
-use lsregen_diffusion::weights::{ModelFiles, Precision};
 use lsregen_diffusion::{Error, Result};
+use lsregen_weights::{ModelFiles, Precision};
 
 fn main() -> Result<()> {
-    lsregen_diffusion::ops::keep_memory();
+    lsregen_tensor::ops::keep_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let argument = |name: &str| {
         let at = arguments.iter().position(|a| a == name)?;

@@ -1,6 +1,6 @@
-//! Which words of a prompt look where: what the guidances by cross-attention have in common.
+//! What the guidances by attention share: token positions, attention maps and masks of boxes.
 //!
-//! Knows where phrases stand in a prompt and how maps are gathered. Each loss has a file of its own.
+//! Each loss has a file of its own.
 
 use candle_core::{D, Tensor};
 
@@ -9,19 +9,20 @@ use crate::layout::{Bounds, GroundedPhrase};
 use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap, UNetBlock};
 use crate::{Error, Result};
 
-/// Which layers of a network are looked at.
+/// The attention layers of a network that a guidance uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layers {
-    /// Those whose map has one pixel for so many latent pixels a side.
+    /// Those whose map has one pixel for this number of latent pixels along each side.
     Downscale(usize),
-    /// The middle, and the first block on the way up that attends.
+    /// Those of the middle block and of the first upsampling block with attention.
     MidAndUp,
 }
 
 impl Layers {
-    /// The places that are meant, of those that there are.
+    /// Selects from the layers of a network.
     ///
-    /// Errors if there is none, saying which there are.
+    /// # Errors
+    /// If there is no such layer. The error lists the resolutions of the network.
     pub fn of(self, places: &[AttentionLayer]) -> Result<Vec<AttentionLayer>> {
         let first_up = places.iter().find(|p| matches!(p.unet_block, UNetBlock::Up(_))).map(|p| p.unet_block);
         let meant = |p: &&AttentionLayer| match self {
@@ -35,31 +36,32 @@ impl Layers {
             there.dedup();
             let there: Vec<_> = there.iter().map(usize::to_string).collect();
             return Err(Error::input(format!(
-                "this model has no attention of the wanted kind: its maps are of downscale {}",
+                "this model has no attention of this resolution: its maps have downscale {}",
                 there.join(", ")
             )));
         }
         Ok(chosen)
     }
 
-    /// Their cross-attention for z_t, under the run's own prompt.
+    /// Computes their cross-attention at z_t, with the run's own prompt.
     pub fn maps(self, z: &Tensor, at: &StepContext) -> Result<Vec<AttentionMap>> {
         self.maps_of(z, at, AttentionKind::Cross)
     }
 
-    /// Their attention of this kind for z_t.
+    /// Computes their attention of this kind at z_t.
     pub fn maps_of(self, z: &Tensor, at: &StepContext, kind: AttentionKind) -> Result<Vec<AttentionMap>> {
         let wanted = self.of(&at.denoiser.attention_layers())?;
         at.denoiser.attention_maps(z, at.t, kind, &wanted)
     }
 }
 
-/// Side of the maps that the published guidances look at, in pixels of the map.
+/// Side of the maps of the published guidances, in pixels of the map.
 const SIDE: f64 = 16.0;
 
-/// The resolution that counts in this run: the given one, or else that whose maps are nearest to the published 16 × 16.
+/// Returns the resolution for a run: `downscale`, or else the one whose maps are nearest to the published 16 × 16.
 ///
-/// Errors if the run's model has no attention of it.
+/// # Errors
+/// If the model has no attention of this resolution.
 pub fn resolution(downscale: Option<usize>, run: &SamplingRun) -> Result<usize> {
     let places = AttentionLayer::all(&run.model.blueprint().unet.0);
     if let Some(downscale) = downscale {
@@ -72,42 +74,43 @@ pub fn resolution(downscale: Option<usize>, run: &SamplingRun) -> Result<usize> 
     nearest.ok_or_else(|| Error::input("this model has no attention"))
 }
 
-/// The mean over heads and layers of maps of one size: (h·w, L).
+/// Averages maps of one size over heads and layers: (h·w, L).
 pub fn mean_map(maps: &[AttentionMap]) -> Result<Tensor> {
     let means = maps.iter().map(|map| Ok(map.weights.squeeze(0)?.mean(0)?)).collect::<Result<Vec<_>>>()?;
     Ok(Tensor::stack(&means, 0)?.mean(0)?)
 }
 
-/// The columns of (…, L) at these positions: (…, n).
+/// Selects the columns of (…, L) at these positions: (…, n).
 pub fn columns(weights: &Tensor, positions: &[usize]) -> Result<Tensor> {
     let index: Vec<u32> = positions.iter().map(|p| *p as u32).collect();
     Ok(weights.contiguous()?.index_select(&Tensor::new(index, weights.device())?, D::Minus1)?)
 }
 
-/// An object of a layout as its prompt has it.
+/// An object of a layout with its words in the prompt.
 #[derive(Clone, Debug)]
-pub struct Spoken {
-    /// Where its words stand among the tokens.
+pub struct PromptObject {
+    /// The token positions of its words.
     pub positions: Vec<usize>,
     /// Its box.
     pub bounds: Bounds,
 }
 
-/// The objects of a layout, found in the run's prompt.
+/// Finds the objects of a layout in the prompt of a run.
 ///
-/// Errors if there are none, or if a phrase is not in the prompt.
-pub fn spoken(layout: &[GroundedPhrase], run: &SamplingRun) -> Result<Vec<Spoken>> {
+/// # Errors
+/// If the layout is empty, or if a phrase is not in the prompt.
+pub fn objects_in_prompt(layout: &[GroundedPhrase], run: &SamplingRun) -> Result<Vec<PromptObject>> {
     if layout.is_empty() {
-        return Err(Error::input("a guidance by attention needs at least one phrase in a box"));
+        return Err(Error::input("a guidance by attention requires at least one phrase in a box"));
     }
     let object = |object: &GroundedPhrase| {
-        Ok(Spoken { positions: run.model.positions(run.prompt, &object.phrase)?, bounds: object.bounds })
+        Ok(PromptObject { positions: run.model.positions(run.prompt, &object.phrase)?, bounds: object.bounds })
     };
     layout.iter().map(object).collect()
 }
 
-/// The cells of a grid of `height` × `width` that a box covers: (rows, columns), at least one of each. `edge` makes a
-/// whole number of an edge's place.
+/// Returns the cells of a grid of `height` × `width` that a box covers: (rows, columns), at least one of each. `edge` rounds
+/// the position of an edge.
 pub fn cells(
     [x0, y0, x1, y1]: Bounds,
     height: usize,
@@ -122,7 +125,7 @@ pub fn cells(
     (span(y0, y1, height), span(x0, x1, width))
 }
 
-/// 1 in the cells of a box, 0 outside, row by row.
+/// Returns the mask of a box, row by row: 1 in its cells, 0 outside.
 pub fn cell_mask(bounds: Bounds, height: usize, width: usize, edge: fn(f64) -> f64) -> Vec<f32> {
     let (rows, columns) = cells(bounds, height, width, edge);
     let inside = |i: usize, j: usize| f32::from(u8::from(rows.contains(&i) && columns.contains(&j)));

@@ -1,4 +1,4 @@
-//! Bounded guidance: each object's words, and the pixels of its box, are to be seen from inside its box (Dahary et al.,
+//! Bounded guidance: guides each object's words and the pixels of its box to be attended from inside the box (Dahary et al.,
 //! Be Yourself: Bounded Attention, ECCV 2024).
 //!
 //! For object i, Â_i(x) is how much pixel x attends to its words (cross-attention), or to the pixels of its box
@@ -9,14 +9,14 @@
 //! ```
 //!
 //! and D is the mean over objects of 1.5 L_i by cross-attention and 0.5 L_i by self-attention. In the first 15 of 50 steps
-//! z ← z − γ ∇D, γ from 18 to 5, up to five times a step, until D ≤ 0.2. The method's other half, masks on attention
-//! during sampling, is no guidance and is not here.
+//! z ← z − γ ∇D, γ from 18 to 5, up to five times a step, until D ≤ 0.2. The other half of the method, masks on attention
+//! during sampling, is not a guidance and is not implemented.
 
 use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use super::attention::{Layers, cell_mask, columns, mean_map, resolution, spoken};
+use super::attention::{Layers, cell_mask, columns, mean_map, objects_in_prompt, resolution};
 use super::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, Schedule,
     StepContext, Until, Window,
@@ -25,10 +25,10 @@ use crate::Result;
 use crate::layout::GroundedPhrase;
 use crate::models::unet::AttentionKind;
 
-/// feat(z_t) = how much each pixel attends to each object's words, then to each object's box, (2 · objects, cells).
+/// feat(z_t) = the attention of each pixel to each object's words, then to each object's box, (2 · objects, cells).
 pub struct BoundedAttention {
     layers: Layers,
-    /// Where each object's words stand among the tokens.
+    /// The token positions of the words of each object.
     positions: Vec<Vec<usize>>,
     /// (objects, cells): 1 in the box of an object.
     masks: Tensor,
@@ -53,9 +53,9 @@ impl Extractor for BoundedAttention {
     }
 }
 
-/// The mean over objects of a weight times (1 − inside / (inside + n outside))².
+/// The distance D: the mean over objects of a weight times (1 − inside / (inside + n outside))².
 pub struct BoundedLoss {
-    /// What counts of cross-attention and of self-attention.
+    /// The weights of cross-attention and of self-attention.
     pub weights: [f64; 2],
 }
 
@@ -72,13 +72,13 @@ impl Distance for BoundedLoss {
     }
 }
 
-/// Bounded guidance.
+/// Guidance by bounded attention.
 #[derive(Debug)]
 pub struct BoundedAttentionGuidance {
-    /// Phrases that the prompt has too, in boxes.
+    /// Phrases in boxes; the prompt must contain them.
     pub layout: Vec<GroundedPhrase>,
-    /// The resolution whose attention counts, in latent pixels a side of one pixel of the map.
-    /// By default that nearest to the published maps of 16 × 16.
+    /// The resolution whose attention is used: latent pixels along the side of one pixel of the map. By default the one whose
+    /// maps are nearest to the published 16 × 16.
     pub downscale: Option<usize>,
     /// How it acts.
     pub settings: GuidanceSettings,
@@ -88,7 +88,7 @@ impl BoundedAttentionGuidance {
     /// The published weights of cross-attention and self-attention.
     pub const WEIGHTS: [f64; 2] = [1.5, 0.5];
 
-    /// The published way.
+    /// The published settings.
     pub fn defaults() -> GuidanceSettings {
         GuidanceSettings {
             scale: 18.0,
@@ -104,7 +104,7 @@ impl BoundedAttentionGuidance {
 
 impl GuidanceSpec for BoundedAttentionGuidance {
     fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
-        let objects = spoken(&self.layout, run)?;
+        let objects = objects_in_prompt(&self.layout, run)?;
         let (h, w) = run.latent_size();
         let downscale = resolution(self.downscale, run)?;
         let (h, w) = (h.div_ceil(downscale), w.div_ceil(downscale));

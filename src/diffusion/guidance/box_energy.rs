@@ -1,18 +1,18 @@
-//! Layout-guidance: most of the cross-attention of each object's words is to lie in its box (Chen et al., WACV 2024).
+//! Layout-guidance: guides most of the cross-attention of each object's words into its box (Chen et al., WACV 2024).
 //!
 //! ```text
 //!     E = mean over heads and words of (1 − Σ_{u ∈ B} A_u / Σ_u A_u)²
 //! ```
 //!
-//! summed over objects and maps, over their numbers. The maps are those of the middle and of the first attending block on
-//! the way up. In the first fifth of the steps z ← z − (1−ᾱ) 30 ∇E, up to five times a step, until E ≤ 0.2 once: then the
-//! guidance rests. (The authors write σ² for a latent z/√ᾱ, which is 1 − ᾱ for z.)
+//! averaged over objects and maps. The maps are those of the middle block and of the first upsampling block with attention. In
+//! the first fifth of the steps z ← z − (1−ᾱ) 30 ∇E, up to five times a step. Once E ≤ 0.2, the guidance skips the rest of the
+//! run. (The authors write σ² for a latent z/√ᾱ, which is 1 − ᾱ for z.)
 
 use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use super::attention::{Layers, cell_mask, columns, spoken};
+use super::attention::{Layers, cell_mask, columns, objects_in_prompt};
 use super::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, Schedule,
     StepContext, Until, Window,
@@ -21,11 +21,11 @@ use crate::Result;
 use crate::layout::GroundedPhrase;
 use crate::models::unet::AttentionLayer;
 
-/// feat(z_t) = each object's attention in each map: a row for each map, object, word and head, (rows, cells), filled with
-/// zeros where a map has fewer cells.
+/// feat(z_t) = the attention of each object in each map: a row for each map, object, word and head, (rows, cells), padded with
+/// zeros to the largest map.
 pub struct BoxAttention {
     layers: Layers,
-    /// Where each object's words stand among the tokens.
+    /// The token positions of the words of each object.
     positions: Vec<Vec<usize>>,
     /// (rows, cells): 1 in the box of a row's object.
     masks: Tensor,
@@ -57,9 +57,9 @@ impl Extractor for BoxAttention {
     }
 }
 
-/// Σ over rows of a weight times (1 − Σ A M / Σ A)².
+/// The distance E: Σ over rows of a weight times (1 − Σ A M / Σ A)².
 pub struct BoxEnergy {
-    /// (rows): what each counts.
+    /// The weight of each row, (rows).
     weights: Tensor,
 }
 
@@ -74,14 +74,14 @@ impl Distance for BoxEnergy {
 /// Layout-guidance's guidance.
 #[derive(Debug)]
 pub struct LayoutGuidance {
-    /// Phrases that the prompt has too, in boxes.
+    /// Phrases in boxes; the prompt must contain them.
     pub layout: Vec<GroundedPhrase>,
     /// How it acts.
     pub settings: GuidanceSettings,
 }
 
 impl LayoutGuidance {
-    /// The published way: γ = 30 (1−ᾱ), up to five times in each of the first fifth of the steps, until E ≤ 0.2.
+    /// The published settings: γ = 30 (1−ᾱ), up to five times in each of the first fifth of the steps, until E ≤ 0.2.
     pub fn defaults() -> GuidanceSettings {
         GuidanceSettings {
             scale: 30.0,
@@ -93,9 +93,9 @@ impl LayoutGuidance {
         }
     }
 
-    /// What is seen, and by what it is measured.
+    /// Returns the extractor and its distance for a run.
     pub fn parts(&self, run: &SamplingRun) -> Result<(BoxAttention, BoxEnergy)> {
-        let objects = spoken(&self.layout, run)?;
+        let objects = objects_in_prompt(&self.layout, run)?;
         let layers = Layers::MidAndUp;
         let config = &run.model.blueprint().unet.0;
         let maps = layers.of(&AttentionLayer::all(config))?;

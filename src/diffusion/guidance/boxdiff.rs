@@ -1,22 +1,22 @@
 //! BoxDiff: guides the cross-attention of each object's words into its box (Xie et al., ICCV 2023).
 //!
-//! A is the mean of all cross-attention of one resolution, without the begin and the last token, × 100, softmax over what
-//! is left, smoothed; an object of several words has the sum of theirs, which is the share of the phrase. With the box's mask M, P the share of cells that
-//! count and c the cells near the box's edges:
+//! A is the mean of all cross-attention of one resolution: without the first and the last token, × 100, softmax over the
+//! rest, smoothed. An object of several words has the sum of their attention. With the mask M of the box, the share P of
+//! cells that count and the cells c near the edges of the box:
 //!
 //! ```text
 //!     L_ib = Σ max(0, 1 − mean topk_P(A ⊙ M))        L_ob = Σ mean topk_P(A ⊙ (1−M))
 //!     L_cx = Σ mean_x |max_y A − max_y M| c_x        L_cy likewise
 //! ```
 //!
-//! In its first half of the steps z ← z − 20 √(1 … ½) ∇(L_ib + L_ob + L_cx + L_cy); in three steps before that, up to 20
-//! updates by the largest L_ib alone, until it is small enough.
+//! In the first half of the steps z ← z − 20 √(1 … ½) ∇(L_ib + L_ob + L_cx + L_cy). Three of these steps are refined first: up
+//! to 20 updates by the largest L_ib alone, until it is small enough.
 
 use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use super::attention::{Layers, cell_mask, cells, columns, mean_map, resolution, spoken};
+use super::attention::{Layers, cell_mask, cells, columns, mean_map, objects_in_prompt, resolution};
 use super::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, StepContext, Until,
     Window,
@@ -28,17 +28,17 @@ use crate::{Error, Result};
 /// feat(z_t) = the smoothed attention of each object, (objects, h, w).
 pub struct ObjectAttention {
     layers: Layers,
-    /// Where each object's words stand among the tokens.
+    /// The token positions of the words of each object.
     positions: Vec<Vec<usize>>,
     /// The masks of the boxes, (objects, h, w).
     masks: Tensor,
 }
 
-/// Width of the smoothing kernel (σ), which is e^(−((x−1)/2σ)²) at x = 0, 1, 2 in each direction.
+/// σ of the smoothing kernel, which is e^(−((x−1)/2σ)²) at x = 0, 1, 2 in each direction.
 const SIGMA: f64 = 0.5;
 
 impl ObjectAttention {
-    /// (h, w) → (h, w), by the kernel of 3 × 3, the border mirrored.
+    /// Smooths (h, w) by the kernel of 3 × 3; the border is mirrored.
     fn smooth(map: &Tensor) -> Result<Tensor> {
         let side = (-(1.0 / (2.0 * SIGMA)).powi(2)).exp();
         let total = 1.0 + 2.0 * side;
@@ -67,7 +67,7 @@ impl Extractor for ObjectAttention {
         let share = candle_nn::ops::softmax(&(map.narrow(1, 1, tokens)? * 100.0)?, D::Minus1)?;
         let object = |positions: &Vec<usize>| -> Result<Tensor> {
             let shifted: Vec<usize> = positions.iter().map(|p| p - 1).collect();
-            // Smoothing is linear: that of the sum is the sum of the smoothed.
+            // Smoothing is linear: the sum is smoothed once.
             Self::smooth(&columns(&share, &shifted)?.sum(D::Minus1)?.reshape((h, w))?)
         };
         Ok(Tensor::stack(&self.positions.iter().map(object).collect::<Result<Vec<_>>>()?, 0)?)
@@ -78,12 +78,12 @@ impl Extractor for ObjectAttention {
     }
 }
 
-/// What of BoxDiff's losses counts.
+/// The losses of BoxDiff that the distance contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Terms {
     /// L_ib + L_ob + L_cx + L_cy.
     All,
-    /// The largest object's L_ib alone: what refinement follows.
+    /// The largest L_ib of all objects, which refinement follows.
     WorstInside,
 }
 
@@ -91,19 +91,19 @@ pub enum Terms {
 pub struct BoxLoss {
     /// P.
     pub share: f64,
-    /// How far from an edge its corner term reaches, in cells.
+    /// The distance in cells up to which a cell is near an edge.
     pub reach: usize,
-    /// Which terms.
+    /// The terms of the loss.
     pub terms: Terms,
 }
 
 impl BoxLoss {
-    /// The published ones: P = 0.2, a reach of one cell.
+    /// Returns the published loss: P = 0.2, a reach of one cell.
     pub fn published(terms: Terms) -> Self {
         BoxLoss { share: 0.2, reach: 1, terms }
     }
 
-    /// The mean of the largest P · `cells` numbers, at least one.
+    /// Returns the mean of the largest P · `cells` numbers, at least one.
     fn top(&self, x: &Tensor, cells: f64) -> Result<Tensor> {
         let flat = x.flatten_all()?;
         let k = ((self.share * cells) as usize).clamp(1, flat.dim(0)?);
@@ -111,7 +111,7 @@ impl BoxLoss {
         Ok(flat.index_select(&order.contiguous()?, 0)?.mean_all()?)
     }
 
-    /// mean |max A − max M| c along one axis, after the maximum over `over`.
+    /// Returns mean |max A − max M| c along one axis, after the maximum over `over`.
     fn corners(&self, a: &Tensor, m: &Tensor, over: usize) -> Result<Tensor> {
         let near = {
             let line: Vec<f32> = m.max(over)?.to_dtype(candle_core::DType::F32)?.to_vec1()?;
@@ -153,21 +153,21 @@ impl Distance for BoxLoss {
 /// BoxDiff's guidance.
 #[derive(Debug)]
 pub struct BoxDiffGuidance {
-    /// Phrases that the prompt has too, in boxes.
+    /// Phrases in boxes; the prompt must contain them.
     pub layout: Vec<GroundedPhrase>,
-    /// The resolution whose attention counts, in latent pixels a side of one pixel of the map: 4 for 16² of 64².
-    /// By default that nearest to the published maps of 16 × 16.
+    /// The resolution whose attention is used: latent pixels along the side of one pixel of the map, 4 for 16² of 64². By
+    /// default the one whose maps are nearest to the published 16 × 16.
     pub downscale: Option<usize>,
-    /// Steps that are refined first, as shares of the run, and what the inside of every box must reach there.
+    /// The refined steps as shares of the run, and the attention that the inside of every box must reach there.
     pub refined: Vec<(f64, f64)>,
-    /// Updates of such a step, at most.
+    /// The largest number of updates of a refined step.
     pub refinements: usize,
-    /// How the full loss acts.
+    /// How the complete loss acts.
     pub settings: GuidanceSettings,
 }
 
 impl BoxDiffGuidance {
-    /// The published way: γ = 20, falling, in the first half of the steps.
+    /// The published settings: γ = 20, falling, in the first half of the steps.
     pub fn defaults() -> GuidanceSettings {
         GuidanceSettings {
             scale: 20.0,
@@ -177,14 +177,14 @@ impl BoxDiffGuidance {
         }
     }
 
-    /// The published steps of refinement: the first, the 11th and the 21st of 50.
+    /// The published refined steps: the first, the 11th and the 21st of 50.
     pub const REFINED: [(f64, f64); 3] = [(0.0, 0.05), (0.2, 0.5), (0.4, 0.8)];
-    /// The published number of updates in each.
+    /// The published number of updates in each of them.
     pub const REFINEMENTS: usize = 20;
 
-    /// Sees the attention of the run's objects.
+    /// Returns the extractor for a run.
     pub fn extractor(&self, run: &SamplingRun) -> Result<ObjectAttention> {
-        let objects = spoken(&self.layout, run)?;
+        let objects = objects_in_prompt(&self.layout, run)?;
         let (h, w) = run.latent_size();
         let downscale = resolution(self.downscale, run)?;
         let (h, w) = (h.div_ceil(downscale), w.div_ceil(downscale));
@@ -193,7 +193,9 @@ impl BoxDiffGuidance {
             let (rows, columns) = cells(o.bounds, h, w, f64::round_ties_even);
             rows.len() * columns.len() == h * w
         }) {
-            return Err(Error::input("BoxDiff: a box covers the whole picture, so that nothing lies outside of it"));
+            return Err(Error::input(
+                "BoxDiff: a box covers the whole image, so that nothing is outside it; make it smaller",
+            ));
         }
         Ok(ObjectAttention {
             layers: Layers::Downscale(downscale),

@@ -1,7 +1,7 @@
 //! Guides the CLIP embedding of the predicted image towards that of a text or of another image.
 //!
-//! Embeddings have length 1 here, so that ‖f̄ − f‖² = 2 (1 − cos) and every distance sees the angle alone. CLIP looks at
-//! the middle of a picture that is no square, as its own preprocessing has it. (FreeDoM, Yu et al., ICCV 2023, and others
+//! Embeddings have length 1 here, so that ‖f̄ − f‖² = 2 (1 − cos) and every distance depends on the angle only. Of an image
+//! that is not square, CLIP sees the middle, as in its own preprocessing. (FreeDoM, Yu et al., ICCV 2023, and others
 //! before it.)
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::{
 use crate::Result;
 use crate::models::clip::{Clip, normalise};
 
-/// feat(picture) = its embedding by CLIP, of length 1, (1, p).
+/// feat(image) = its CLIP embedding, of length 1, (1, p).
 pub struct ClipEmbedding {
     clip: Arc<Clip>,
     target: Tensor,
@@ -47,31 +47,31 @@ impl Extractor for ClipEmbedding {
     }
 }
 
-/// What a picture is to be like.
+/// The target of a CLIP guidance.
 #[derive(Clone, Debug)]
 pub enum ClipGoal {
-    /// What a text says.
+    /// The embedding of a text.
     Text(String),
-    /// Another picture, (1, 3, H, W) in [-1, 1], of any size.
+    /// The embedding of an image (1, 3, H, W) in [-1, 1], of any size.
     Picture(Tensor),
 }
 
-/// Guidance by CLIP's embeddings.
+/// Guidance by CLIP embeddings.
 #[derive(Debug)]
 pub struct ClipGuidance {
     /// The network.
     pub clip: Arc<Clip>,
     /// The text or image whose embedding is the target.
     pub goal: ClipGoal,
-    /// By which embeddings are compared.
+    /// The distance between embeddings.
     pub metric: Metric,
     /// How it acts.
     pub settings: GuidanceSettings,
 }
 
 impl ClipGuidance {
-    /// After FreeDoM, whose step has the size of a share of the predicted noise, growing with √(1−ᾱ)/√ᾱ; here of what
-    /// classifier-free guidance adds, and constant.
+    /// The defaults, after FreeDoM. FreeDoM's step is a share of the predicted noise that grows with √(1−ᾱ)/√ᾱ; here it is a
+    /// constant share of classifier-free guidance's correction.
     pub fn defaults() -> GuidanceSettings {
         GuidanceSettings {
             scale: 0.3,

@@ -6,16 +6,19 @@ use super::{BoundGuidance, Extractor, GuidanceSettings, GuidanceSpec, Metric, Sa
 use crate::layout::{self, Bounds};
 use crate::{Error, Result};
 
-/// feat(picture) = its mean colour in each box, (boxes, 3) in [0, 1].
+/// feat(image) = its mean colour in each box, (boxes, 3) in [0, 1].
 pub struct ColourLayout {
-    /// The share of each pixel in each box's mean, (boxes, H·W).
+    /// The weight of each pixel in the mean of each box, (boxes, H·W).
     weights: Tensor,
     /// (boxes, 3) in [0, 1].
     target: Tensor,
 }
 
 impl ColourLayout {
-    /// For pictures of this size.
+    /// Creates the extractor for images of this size.
+    ///
+    /// # Errors
+    /// If a box contains no pixel.
     pub fn new(colours: &[(Bounds, [f32; 3])], height: usize, width: usize, device: &Device) -> Result<Self> {
         let mut weights = Vec::with_capacity(colours.len() * height * width);
         for (i, (bounds, _)) in colours.iter().enumerate() {
@@ -23,7 +26,7 @@ impl ColourLayout {
             let pixels: f32 = mask.iter().sum();
             if pixels == 0.0 {
                 return Err(Error::input(format!(
-                    "box {i} of the colours holds no pixel of a picture of {width}×{height}"
+                    "box {i} of the colours contains no pixel of an image of {width}×{height}"
                 )));
             }
             weights.extend(mask.iter().map(|m| m / pixels));
@@ -57,7 +60,7 @@ impl Extractor for ColourLayout {
 pub struct ColourLayoutGuidance {
     /// Each box and its colour, red, green and blue in [0, 1].
     pub colours: Vec<(Bounds, [f32; 3])>,
-    /// By which colours are compared.
+    /// The distance between colours.
     pub metric: Metric,
     /// How it acts.
     pub settings: GuidanceSettings,

@@ -1,7 +1,7 @@
 //! Guides the edges of the predicted image towards those of a drawing or of another image.
 //!
-//! The filter is Sobel's, of the grey picture in [0, 1], so that a step from black to white is an edge of 1. It is plain
-//! and differentiable; a trained line extractor can take its place as an ONNX network.
+//! The filter is Sobel's on the grey image in [0, 1]: a step from black to white is an edge of strength 1. A trained line
+//! extractor can replace it as an ONNX network.
 
 use candle_core::Tensor;
 use schemars::JsonSchema;
@@ -11,13 +11,13 @@ use super::{BoundGuidance, Extractor, GuidanceSettings, GuidanceSpec, Metric, Sa
 use crate::Result;
 use crate::image::grey;
 
-/// feat(picture) = the strength of its edges, (1, 1, H, W).
+/// feat(image) = the strength of its edges, (1, 1, H, W).
 pub struct Edges {
-    /// The edges that it ought to have.
+    /// The target edges.
     pub target: Tensor,
 }
 
-/// √(g_x² + g_y² + ε) of Sobel's two filters over 4: (B, 1, H, W) → (B, 1, H, W). The border is mirrored.
+/// Computes √(g_x² + g_y² + ε) of Sobel's two filters over 4: (B, 1, H, W) → (B, 1, H, W). The border is mirrored.
 pub fn sobel(grey: &Tensor) -> Result<Tensor> {
     // Each filter is a difference in one direction and a mean in the other.
     let line = |x: &Tensor, dim: usize, weights: [f64; 3]| -> Result<Tensor> {
@@ -76,9 +76,9 @@ pub enum Drawing {
 pub struct EdgesGuidance {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,
-    /// What it is.
+    /// How its edges are read.
     pub drawing: Drawing,
-    /// By which edges are compared.
+    /// The distance between edge maps.
     pub metric: Metric,
     /// How it acts.
     pub settings: GuidanceSettings,

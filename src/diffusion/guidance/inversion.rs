@@ -17,7 +17,7 @@ pub struct Inversion {
 }
 
 impl Inversion {
-    /// LSReGen's guidance: z ← (1−w) z + w z̄_t with the strength w = 2γ.
+    /// Returns LSReGen's guidance: z ← (1−w) z + w z̄_t with the strength w = 2γ (the paper, §3.3).
     pub fn bound(trajectory: Arc<Trajectory>, settings: GuidanceSettings, mask: Option<Tensor>) -> BoundGuidance {
         BoundGuidance {
             extractor: Arc::new(Inversion { trajectory }),
@@ -47,7 +47,7 @@ impl Extractor for Inversion {
     }
 }
 
-/// Guidance towards a reference whose noisy latents are known.
+/// Guidance towards a reference whose noisy latents are given.
 #[derive(Debug)]
 pub struct InversionGuidance {
     /// z̄_t.
@@ -59,7 +59,7 @@ pub struct InversionGuidance {
 impl GuidanceSpec for InversionGuidance {
     fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
         let (h, w) = run.latent_size();
-        // No cell is moved past its target.
+        // No cell moves past its target: w ≤ 1.
         let strength = 2.0 * self.settings.scale as f32;
         let most = if strength > 0.0 { 1.0 / strength } else { f32::INFINITY };
         let mask = self.settings.region.weights(h, w, most, run.device())?;

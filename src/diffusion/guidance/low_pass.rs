@@ -1,7 +1,7 @@
 //! Guides the coarse part of the latent towards that of a reference image.
 //!
-//! Choi et al., ILVR: z' = z − φ(z) + φ(z̄_t), where φ leaves only what is coarser than N. With an orthogonal projection
-//! for φ, here the mean of each N × N block, that is the update of D = ‖φ(z) − φ(z̄_t)‖² with γ = ½.
+//! Choi et al., ILVR, eq. 8: z' = z − φ(z) + φ(z̄_t), where φ is a low-pass filter of factor N. With an orthogonal projection
+//! for φ, here the mean of each N × N block, this is the update of D = ‖φ(z) − φ(z̄_t)‖² with γ = ½.
 
 use candle_core::{Device, Tensor};
 
@@ -18,7 +18,7 @@ pub struct LowPass {
 }
 
 impl LowPass {
-    /// φ(z): each block's mean in all its pixels. Blocks at the right and lower border may be smaller.
+    /// Computes φ(z): each pixel becomes the mean of its block. Blocks at the right and lower border may be smaller.
     pub fn filter(z: &Tensor, factor: usize) -> Result<Tensor> {
         let (_, _, h, w) = z.dims4()?;
         let matrix = |n: usize| block_means(n, factor, z.device());
@@ -26,7 +26,7 @@ impl LowPass {
     }
 }
 
-/// (n, n): the mean over the block of each of n pixels in a line. Symmetric, and its own square.
+/// Returns the matrix (n, n) that averages n pixels in a line over their blocks. It is symmetric and idempotent.
 fn block_means(n: usize, factor: usize, device: &Device) -> Result<Tensor> {
     let factor = factor.max(1);
     let weight = |i: usize, j: usize| {
@@ -52,14 +52,14 @@ impl Extractor for LowPass {
     }
 }
 
-/// Guidance towards the coarse part of a picture.
+/// Guidance towards the coarse part of an image.
 #[derive(Debug)]
 pub struct LowPassGuidance {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,
     /// N, in latent pixels.
     pub factor: usize,
-    /// By which the coarse parts are compared.
+    /// The distance between the coarse parts.
     pub metric: Metric,
     /// How it acts.
     pub settings: GuidanceSettings,

@@ -189,7 +189,7 @@ impl BoundGuidance {
         let how = if size.is_finite() { format!("the latent grew to {size:.1e}") } else { "it is not finite".into() };
         Error::input(format!(
             "guidance `{}` diverged at step {} of {} (t = {}): {how}. Lower its `scale` or `strength` (γ is {:.3e} there), \
-             spec fewer steps (`window`), repeat it less (`repeats`), or normalise it (`normalise: freedom`)",
+             guide fewer steps (`window`), repeat it less (`repeats`), or normalise it (`normalise: freedom`)",
             self.extractor.name(),
             at.step + 1,
             at.steps,

@@ -1,8 +1,8 @@
 //! Guides a feature of the predicted image, computed by the user's own ONNX network, towards that of another image, a
 //! given feature, or a class.
 //!
-//! The picture is resized to what the network takes and normalised as it was trained, on the tape. The network's gradient
-//! is tested by finite differences at that size before it guides.
+//! The image is resized and normalised for the network, differentiably. The gradient of the network is tested by finite
+//! differences at that size before it guides.
 
 use std::fmt;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::{
 use crate::onnx::{ImageInput, Normalisation, OnnxNetwork};
 use crate::{Error, Result};
 
-/// A network that looks at pictures.
+/// A network applied to images, and the feature that it computes.
 pub struct Look {
     network: Arc<OnnxNetwork>,
     input: ImageInput,
@@ -38,11 +38,12 @@ impl fmt::Debug for Look {
 }
 
 impl Look {
-    /// By the value `output` of the network, or its only output; at height and width `size`, by default what the network
-    /// fixes, or else what the picture has.
+    /// Uses the value `output` of the network, or its only output, at height and width `size`: by default the network's fixed
+    /// size, or else that of the image.
     ///
-    /// Errors if the network takes no picture, or none of that size, or gives no such value; or, where the size is known,
-    /// if its gradient fails the test.
+    /// # Errors
+    /// If the network takes no image, none of that size, or has no such value; or, if the size is known, if its gradient fails
+    /// the test.
     pub fn new(
         network: Arc<OnnxNetwork>,
         output: Option<&str>,
@@ -59,12 +60,12 @@ impl Look {
         Ok(look)
     }
 
-    /// The feature of a picture (1, 3, H, W) in [-1, 1], in f32; differentiable.
+    /// Computes the feature of an image (1, 3, H, W) in [-1, 1], in f32; differentiable.
     pub fn feature(&self, picture: &Tensor) -> Result<Tensor> {
         self.network.forward(&self.input.prepare(picture, self.size, &self.normalisation)?, Some(&self.output))
     }
 
-    /// Tests the gradient by finite differences, once. Gives the deviation.
+    /// Tests the gradient by finite differences, once. Returns the deviation.
     pub fn test(&self, height: usize, width: usize) -> Result<f64> {
         if let Some(deviation) = self.tested.get() {
             return Ok(*deviation);
@@ -77,7 +78,7 @@ impl Look {
     }
 }
 
-/// feat(picture) = the network's feature; with [`Metric::Gram`] its places in one row.
+/// feat(image) = the network's feature; for [`Metric::Gram`] its positions are one dimension.
 pub struct OnnxFeature {
     look: Arc<Look>,
     flat: bool,
@@ -100,7 +101,9 @@ impl OnnxFeature {
                 let target = if target.rank() + 1 == own.rank() { target.unsqueeze(0)? } else { target };
                 if target.dims() != own.dims() {
                     let (a, b, output) = (target.dims(), own.dims(), &look.output);
-                    return Err(Error::input(format!("the target is {a:?}, and the network's `{output}` is {b:?}")));
+                    return Err(Error::input(format!(
+                        "the target has the shape {a:?}, but the network's `{output}` has {b:?}"
+                    )));
                 }
                 shaped(target, flat)?
             }
@@ -110,7 +113,7 @@ impl OnnxFeature {
                 if *class >= classes {
                     let output = &look.output;
                     return Err(Error::input(format!(
-                        "the network's `{output}` has {classes} classes, and none is {class}"
+                        "the network's `{output}` has {classes} classes, so that there is no class {class}"
                     )));
                 }
                 let mut dims = own.dims().to_vec();
@@ -124,13 +127,13 @@ impl OnnxFeature {
     }
 }
 
-/// A feature as a distance takes it.
+/// Reshapes a feature for a distance.
 fn shaped(feature: Tensor, flat: bool) -> Result<Tensor> {
     match (flat, feature.rank()) {
         (false, _) | (true, 3) => Ok(feature),
         (true, 4) => Ok(feature.flatten_from(2)?),
         _ => Err(Error::input(format!(
-            "a feature {:?} has no places to compare textures of: take an output (B, C, H, W), or another distance",
+            "a feature {:?} has no positions to compare textures over: use an output (B, C, H, W), or another distance",
             feature.dims()
         ))),
     }
@@ -153,28 +156,31 @@ impl Extractor for OnnxFeature {
 /// The target of a network's feature.
 #[derive(Clone, Debug)]
 pub enum OnnxGoal {
-    /// That of another picture, (1, 3, H, W) in [-1, 1], of any size; its class probabilities with
+    /// The feature of an image (1, 3, H, W) in [-1, 1], of any size; its class probabilities with
     /// [`Metric::CrossEntropy`].
     Picture(Tensor),
-    /// A feature, with or without the dimension of samples.
+    /// A feature, with or without the batch dimension.
     Feature(Tensor),
     /// A class, from 0: the feature is logits (1, classes, …).
     Class(usize),
 }
 
 impl OnnxGoal {
-    /// The feature that a safetensors file holds: its only tensor, of floating-point numbers.
+    /// Reads a feature from a safetensors file: its only tensor, of floating-point numbers.
+    ///
+    /// # Errors
+    /// If the file is invalid or has no such tensor.
     pub fn read(path: &Path) -> Result<Self> {
         let bad = |what: String| Error::input(format!("{}: {what}", path.display()));
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-            .map_err(|e| bad(format!("not a whole safetensors file ({e})")))?;
+            .map_err(|e| bad(format!("not a valid safetensors file ({e})")))?;
         let mut tensors = tensors.into_values();
         match (tensors.next(), tensors.len()) {
             (Some(only), 0) if only.dtype().is_float() => Ok(OnnxGoal::Feature(only)),
-            (Some(_), 0) => Err(bad("its tensor is not of floating-point numbers".into())),
-            (None, _) => Err(bad("holds no tensor; a target is one".into())),
-            (_, more) => Err(bad(format!("holds {} tensors; a target is one", more + 1))),
+            (Some(_), 0) => Err(bad("its tensor must have floating-point numbers".into())),
+            (None, _) => Err(bad("contains no tensor, but a target is one tensor".into())),
+            (_, more) => Err(bad(format!("contains {} tensors, but a target is one tensor", more + 1))),
         }
     }
 }
@@ -186,14 +192,14 @@ pub struct OnnxGuidance {
     pub look: Arc<Look>,
     /// The target of its feature.
     pub goal: OnnxGoal,
-    /// By which features are compared.
+    /// The distance between features.
     pub metric: Metric,
     /// How it acts.
     pub settings: GuidanceSettings,
 }
 
 impl OnnxGuidance {
-    /// As for CLIP.
+    /// The defaults, as for CLIP.
     pub fn defaults() -> GuidanceSettings {
         GuidanceSettings {
             scale: 0.3,

@@ -10,12 +10,12 @@ use candle_core::Tensor;
 use super::{BoundGuidance, GuidanceSettings, GuidanceSpec, InversionGuidance, SamplingRun};
 use crate::{Result, inversion};
 
-/// Guidance towards a picture.
+/// Guidance towards an image.
 #[derive(Debug)]
 pub struct ReferenceGuidance {
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,
-    /// Whether ε is the noise that the run starts from; else the next one of its seed.
+    /// Whether ε is the noise from which the run starts; otherwise it is the next of its seed.
     pub shared_noise: bool,
     /// How it acts; its strength is w = 2γ.
     pub settings: GuidanceSettings,

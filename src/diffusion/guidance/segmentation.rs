@@ -1,9 +1,9 @@
 //! Guides each pixel's attention towards the words of its region in a segmentation map.
 //!
-//! The network's own cross-attention segments the picture: among the words of a prompt, p(word | pixel). A region's
-//! probability is that of its phrase; what is in no region belongs to the remaining words and the end of the text. The
-//! distance is the cross-entropy to the map. It is layout-guidance for regions of any shape, and the paper's segmentation
-//! maps as control information without a network beside the model's.
+//! The network's own cross-attention segments the image: p(word | pixel) among the words of the prompt. The probability of a
+//! region is that of its phrase. The background belongs to the remaining words and the end of the text. The distance is the
+//! cross-entropy to the map. This is layout-guidance for regions of any shape, and the paper's segmentation maps as control
+//! information without a second network.
 
 use candle_core::{D, Tensor};
 
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// feat(z_t) = ln p(region | pixel), (1, regions + 1, cells); the last is none of them.
+/// feat(z_t) = ln p(region | pixel), (1, regions + 1, cells); the last region is the background.
 pub struct WordSegmentation {
     layers: Layers,
-    /// Where the words of each region stand among the tokens; those of none at last.
+    /// The token positions of the words of each region, and last of the background.
     positions: Vec<Vec<usize>>,
     /// p̄, (1, regions + 1, cells).
     target: Tensor,
@@ -41,7 +41,7 @@ impl Extractor for WordSegmentation {
     }
 }
 
-/// A region of a map: the words for what stands in it, and its colour, red, green and blue in [0, 1].
+/// A region of a map: its phrase and its colour, red, green and blue in [0, 1].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ColouredPhrase {
     /// Words that the prompt has too.
@@ -57,17 +57,17 @@ pub struct SegmentationGuidance {
     pub map: Tensor,
     /// Its regions.
     pub regions: Vec<ColouredPhrase>,
-    /// How far a pixel's colour may be from a region's, in each channel, of 1.
+    /// The largest difference between the colours of a pixel and its region, in each channel, from 0 to 1.
     pub tolerance: f32,
-    /// The resolution whose attention counts, in latent pixels a side of one pixel of the attention's map.
-    /// By default that nearest to the published maps of 16 × 16.
+    /// The resolution whose attention is used: latent pixels along the side of one pixel of the attention map. By default the
+    /// one whose maps are nearest to 16 × 16.
     pub downscale: Option<usize>,
     /// How it acts.
     pub settings: GuidanceSettings,
 }
 
 impl SegmentationGuidance {
-    /// As layout-guidance: in the first part of the steps, by the share of noise.
+    /// The defaults, after layout-guidance: in the first part of the steps, by the share of noise.
     pub fn defaults() -> GuidanceSettings {
         GuidanceSettings {
             scale: 30.0,
@@ -78,9 +78,11 @@ impl SegmentationGuidance {
         }
     }
 
-    /// The share of each region, and at last of none, in each cell of `height` × `width`: (1, regions + 1, cells).
+    /// Returns the share of each region, and last of the background, in each cell of `height` × `width`:
+    /// (1, regions + 1, cells).
     ///
-    /// Errors if a region has no pixel in the map.
+    /// # Errors
+    /// If a region has no pixel in the map.
     pub fn shares(&self, height: usize, width: usize) -> Result<Tensor> {
         let picture = self.map.to_device(&candle_core::Device::Cpu)?.squeeze(0)?.affine(0.5, 0.5)?;
         let (_, h, w) = picture.dims3()?;
@@ -105,7 +107,7 @@ impl SegmentationGuidance {
             )));
         }
         let shares = Tensor::from_vec(counts, (1, n + 1, height * width), self.map.device())?;
-        // A map smaller than the attention's leaves cells without a pixel: they are asked for nothing.
+        // If the map is smaller than the attention's, some cells have no pixel and add nothing to the distance.
         Ok(shares.broadcast_div(&shares.sum_keepdim(1)?.maximum(1f32)?)?)
     }
 }

@@ -1,4 +1,4 @@
-//! The guidances of one run: what they remember from step to step.
+//! The state of guidances during one run.
 
 use candle_core::Tensor;
 
@@ -8,23 +8,24 @@ use crate::Result;
 /// Guidances during a run.
 pub struct Session<'a> {
     guidance: &'a [BoundGuidance],
-    /// Which have settled, and rest for what remains of the run.
+    /// Whether each has settled, and skips the rest of the run.
     settled: Vec<bool>,
 }
 
 impl<'a> Session<'a> {
-    /// At the start of a run.
+    /// Starts a run.
     pub fn new(guidance: &'a [BoundGuidance]) -> Self {
         Session { guidance, settled: vec![false; guidance.len()] }
     }
 
-    /// How often the sampler's step is taken: more than once where a guidance re-noises between its repeats.
+    /// Returns how many times the sampler takes this step: more than once if a guidance renoises between its repeats.
     pub fn passes(&self, at: &StepContext) -> usize {
         let settings = self.guidance.iter().zip(&self.settled).filter(|(g, settled)| !**settled && g.settings.acts(at));
         settings.filter(|(g, _)| g.settings.renoise).map(|(g, _)| g.settings.repeats).max().unwrap_or(1)
     }
 
-    /// z̃_t: the latent after all guidances that act now, one after another. `pass` counts the passes of the step from 0.
+    /// Returns z̃_t: the latent after all guidances that act in this step, one after another. `pass` is the pass of the step,
+    /// from 0.
     pub fn update(&mut self, z: &Tensor, at: &StepContext, pass: usize) -> Result<Tensor> {
         let mut z = z.clone();
         for (number, (guidance, settled)) in self.guidance.iter().zip(&mut self.settled).enumerate() {

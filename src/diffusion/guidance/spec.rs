@@ -12,55 +12,56 @@ use crate::models::prompt::Prompt;
 use crate::noise::Generator;
 use crate::sampler::Sampler;
 
-/// Makes the guidances of a run: of one size, one prompt, one model.
+/// A guidance that is not yet bound to a sampling run.
 ///
 /// `Debug` shows its parameters: the pipeline logs them with each sampling.
 pub trait GuidanceSpec: fmt::Debug + Send + Sync {
-    /// One guidance, or a few that belong together and act one after another.
+    /// Binds to a run: returns one guidance, or a few that act one after another.
     ///
-    /// Errors if it cannot guide this run, saying what of the run does not fit it.
+    /// # Errors
+    /// If it cannot guide this run. The error says what does not fit.
     fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>>;
 
-    /// Memory that it holds.
+    /// Returns the bytes of memory that it uses.
     fn bytes(&self) -> usize {
         0
     }
 }
 
-/// What is to be sampled.
+/// A sampling run, before its first step.
 pub struct SamplingRun<'a> {
     /// The model that samples.
     pub model: &'a Model,
     /// The prompt.
     pub prompt: &'a Prompt,
-    /// Timesteps and schedule.
+    /// Its timesteps and noise schedule.
     pub sampler: &'a Sampler,
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// Of the run's noise.
+    /// Seed of its noise.
     pub seed: u64,
 }
 
 impl SamplingRun<'_> {
-    /// Height and width of the latent.
+    /// Returns height and width of the latent.
     pub fn latent_size(&self) -> (usize, usize) {
         let step = self.model.info.size_step;
         (self.height / step, self.width / step)
     }
 
-    /// Where the run is computed.
+    /// Returns the device of the run.
     pub fn device(&self) -> &Device {
         self.model.device()
     }
 
-    /// What shows the predicted picture.
+    /// Returns the space of the predicted image.
     pub fn image_space(&self) -> Result<FeatureSpace> {
         Ok(FeatureSpace::Image(self.model.vae()?))
     }
 
-    /// A picture (1, 3, H, W) in [-1, 1] of any size in the run's size, on its device.
+    /// Resizes an image (1, 3, H, W) in [-1, 1] to the run's size, on its device.
     pub fn fitted(&self, picture: &Tensor) -> Result<Tensor> {
         let picture = picture.to_device(self.device())?;
         let (_, _, h, w) = picture.dims4()?;
@@ -71,7 +72,7 @@ impl SamplingRun<'_> {
         Ok(resized.clamp(-1f32, 1f32)?)
     }
 
-    /// Unit noise in the latent's shape: the first of the run's seed, which the run starts from, or the one after it.
+    /// Returns unit noise in the shape of the latent: the first of the run's seed, from which the run starts, or the next.
     pub fn noise(&self, first: bool) -> Result<Tensor> {
         let (h, w) = self.latent_size();
         let shape = [1, self.model.blueprint().unet.0.in_channels, h, w];
@@ -93,7 +94,7 @@ impl SamplingRun<'_> {
         self.bound_by(Arc::new(extractor), distance, space, settings)
     }
 
-    /// [`SamplingRun::bound`] by an extractor that several share.
+    /// [`SamplingRun::bound`] with an extractor that several guidances share.
     pub fn bound_by(
         &self,
         extractor: Arc<dyn Extractor>,

@@ -1,7 +1,7 @@
 //! Guides the textures of the predicted image towards those of another image, independent of position.
 //!
-//! Textures are the Gram matrix of what CLIP's picture encoder makes of the patches in one of its first layers (Gatys et
-//! al. with CLIP in place of VGG, as FreeDoM has it: the third layer, and the Frobenius norm).
+//! A texture is the Gram matrix of the patches after one of the first layers of CLIP's image encoder (Gatys et al. with CLIP
+//! in place of VGG; FreeDoM uses the third layer and the Frobenius norm).
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{
 use crate::Result;
 use crate::models::clip::Clip;
 
-/// feat(picture) = what a layer of CLIP makes of its patches, (1, d, n).
+/// feat(image) = its patches after a layer of CLIP, (1, d, n).
 pub struct ClipPatches {
     clip: Arc<Clip>,
     layer: usize,
@@ -25,7 +25,8 @@ impl ClipPatches {
     /// Extracts the patches after layer `layer` (from 1), with those of `picture` (1, 3, H, W) in [-1, 1], of any size, as
     /// the target.
     ///
-    /// Errors if the encoder has fewer layers.
+    /// # Errors
+    /// If the encoder has fewer layers.
     pub fn new(clip: Arc<Clip>, layer: usize, picture: &Tensor) -> Result<Self> {
         let target = patches(&clip, layer, picture)?;
         Ok(ClipPatches { clip, layer, target })
@@ -34,9 +35,9 @@ impl ClipPatches {
 
 fn patches(clip: &Clip, layer: usize, picture: &Tensor) -> Result<Tensor> {
     let states = clip.hidden_state(picture, layer)?;
-    // The first is the class token.
+    // The first state is the class token.
     let patches = states.narrow(1, 1, states.dim(1)? - 1)?.transpose(1, 2)?.contiguous()?;
-    // Sums over places and features are too much for half precision.
+    // Sums over patches and features overflow half precision.
     Ok(if patches.dtype().size_in_bytes() < 4 { patches.to_dtype(candle_core::DType::F32)? } else { patches })
 }
 
@@ -54,12 +55,12 @@ impl Extractor for ClipPatches {
     }
 }
 
-/// Guidance towards the style of a picture.
+/// Guidance towards the style of an image.
 #[derive(Debug)]
 pub struct StyleGuidance {
     /// The network.
     pub clip: Arc<Clip>,
-    /// The layer whose textures count, from 1.
+    /// The layer whose textures are compared, from 1.
     pub layer: usize,
     /// (1, 3, H, W) in [-1, 1], of any size.
     pub picture: Tensor,
@@ -68,11 +69,11 @@ pub struct StyleGuidance {
 }
 
 impl StyleGuidance {
-    /// The layer that FreeDoM takes.
+    /// FreeDoM's layer.
     pub const LAYER: usize = 3;
 
-    /// FreeDoM's: in the middle of the run, three times a step with fresh noise between, a fifth of what classifier-free
-    /// guidance adds.
+    /// FreeDoM's defaults: in the middle of the run, three times a step with fresh noise between, with a fifth of
+    /// classifier-free guidance's correction.
     pub fn defaults() -> GuidanceSettings {
         GuidanceSettings {
             scale: 0.2,

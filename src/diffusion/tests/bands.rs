@@ -11,8 +11,8 @@ use lsregen_diffusion::Error;
 use lsregen_diffusion::models::Blueprint;
 use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::vae::AutoencoderKl;
-use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Precision};
+use lsregen_tensor::noise::Generator;
+use lsregen_weights::{ModelFiles, Precision};
 
 fn vae(dtype: DType) -> AutoencoderKl {
     let blueprint = Blueprint::open(&ModelFiles::Folder(shapes("xl")).into()).unwrap();

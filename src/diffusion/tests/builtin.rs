@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lsregen_diffusion::models::Blueprint;
 use lsregen_diffusion::models::clip::ClipBlueprint;
-use lsregen_diffusion::weights::{BUILTIN, BUILTIN_CLIP, ModelFiles};
+use lsregen_weights::{BUILTIN, BUILTIN_CLIP, ModelFiles};
 
 /// The tables hold what a model of these folders is made of.
 #[test]

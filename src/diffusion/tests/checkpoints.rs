@@ -14,7 +14,7 @@ use common::{keys, shapes};
 use lsregen_diffusion::models::config::AttentionType;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
 use lsregen_diffusion::models::{Blueprint, Family, Model, ModelLocation, ModelSource, Survey};
-use lsregen_diffusion::weights::{ModelFiles, Precision};
+use lsregen_weights::{ModelFiles, Precision};
 use serde_json::json;
 
 /// Name and shape of each tensor of a file in the original layout.

@@ -23,7 +23,7 @@ use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::sampler::{Sampler, SamplerKind};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::{BUILTIN_CLIP, ModelFiles, Precision, TensorMap, Weights};
+use lsregen_weights::{BUILTIN_CLIP, ModelFiles, Precision, TensorMap, Weights};
 
 const TEXTS: [&str; 3] = ["a red circle and a blue star on sand", "", "white square "];
 

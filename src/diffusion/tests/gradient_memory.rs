@@ -12,9 +12,9 @@ use common::shapes;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer};
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::ops;
-use lsregen_diffusion::weights::{ModelFiles, Precision};
+use lsregen_tensor::noise::Generator;
+use lsregen_tensor::ops;
+use lsregen_weights::{ModelFiles, Precision};
 
 /// Counts the bytes that are in use.
 struct Counting;

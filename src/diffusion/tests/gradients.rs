@@ -16,8 +16,8 @@ use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer, AttentionMap, UNetBlock};
 use lsregen_diffusion::models::vae::AutoencoderKl;
-use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::weights::{ModelFiles, Precision, Weights};
+use lsregen_tensor::noise::Generator;
+use lsregen_weights::{ModelFiles, Precision, Weights};
 
 /// Largest relative error beside torch, which computed in f64.
 const MAPS: f64 = 1e-4;

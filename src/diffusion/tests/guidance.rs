@@ -22,10 +22,10 @@ use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
 use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::{ModelFiles, Precision};
+use lsregen_tensor::noise::Generator;
+use lsregen_weights::{ModelFiles, Precision};
 
 /// Largest relative error of a value or a gradient beside torch.
 const TORCH: f64 = 1e-3;

@@ -12,12 +12,12 @@ use lsregen_diffusion::Result;
 use lsregen_diffusion::guidance::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, Inversion, SquaredL2, StepContext, Window,
 };
-use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_diffusion::inversion;
-use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::PredictionType;
 use lsregen_diffusion::schedule::SchedulerConfig;
+use lsregen_tensor::image::{Resampling, resize};
+use lsregen_tensor::noise::Generator;
 use serde_json::Value;
 
 fn facts() -> Value {

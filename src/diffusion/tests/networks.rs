@@ -14,7 +14,7 @@ use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::weights::{ModelFiles, Precision, TensorMap, Weights};
+use lsregen_weights::{ModelFiles, Precision, TensorMap, Weights};
 
 /// Largest relative error of a network in f32.
 const NETWORK: f64 = 1e-4;

@@ -11,8 +11,8 @@ use candle_core::{Device, Tensor, Var};
 use common::assert_close;
 use lsregen_diffusion::guidance::onnx::{Look, OnnxFeature};
 use lsregen_diffusion::guidance::{Metric, OnnxGoal};
-use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::onnx::{Normalisation, OnnxNetwork};
+use lsregen_onnx::{Normalisation, OnnxNetwork};
+use lsregen_tensor::noise::Generator;
 
 const CPU: &Device = &Device::Cpu;
 
@@ -65,7 +65,7 @@ fn goals_that_do_not_fit_the_feature_are_refused() {
     made(&OnnxGoal::Picture(picture()), Metric::CrossEntropy).unwrap();
     made(&OnnxGoal::Feature(normal(&[5], 3)), Metric::L2).unwrap();
     for (goal, metric, words) in [
-        (OnnxGoal::Class(5), Metric::CrossEntropy, "has 5 classes, and none is 5"),
+        (OnnxGoal::Class(5), Metric::CrossEntropy, "has 5 classes, so that there is no class 5"),
         (
             OnnxGoal::Feature(normal(&[1, 6], 3)),
             Metric::L2,
@@ -90,5 +90,5 @@ fn goals_that_do_not_fit_the_feature_are_refused() {
     contains("target", &OnnxGoal::read(&path).unwrap_err().to_string(), &["target.safetensors", "safetensors"]);
     let two = [("a", normal(&[1], 1)), ("b", normal(&[1], 1))].into_iter().map(|(n, t)| (n.to_string(), t)).collect();
     candle_core::safetensors::save(&two, &path).unwrap();
-    contains("target", &OnnxGoal::read(&path).unwrap_err().to_string(), &["holds 2 tensors"]);
+    contains("target", &OnnxGoal::read(&path).unwrap_err().to_string(), &["contains 2 tensors"]);
 }

@@ -15,7 +15,7 @@ use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Family, Model};
 use lsregen_diffusion::pipeline::{SamplingSettings, sample};
 use lsregen_diffusion::sampler::{SamplerKind, Step};
-use lsregen_diffusion::weights::{ModelFiles, Precision};
+use lsregen_weights::{ModelFiles, Precision};
 use serde::Deserialize;
 
 /// Largest relative error of an encoder in f32.

@@ -11,17 +11,17 @@ use common::{assert_close, fixture, shapes, tensors};
 use lsregen_diffusion::Result;
 use lsregen_diffusion::denoiser::CfgDenoiser;
 use lsregen_diffusion::guidance::{GuidanceSettings, GuidanceSpec, InversionGuidance, Window};
-use lsregen_diffusion::image::{Resampling, resize};
 use lsregen_diffusion::inversion::Trajectory;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::config::UNetConfig;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::pipeline::{InversionMode, SamplingSettings, gligen, invert, sample};
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
-use lsregen_diffusion::weights::{ModelFiles, Precision, Weights};
+use lsregen_tensor::image::{Resampling, resize};
+use lsregen_tensor::noise::Generator;
+use lsregen_weights::{ModelFiles, Precision, Weights};
 
 /// Largest relative error of the latents after a whole run in f32.
 const RUN: f64 = 1e-3;

@@ -9,9 +9,9 @@ use lsregen_diffusion::guidance::{
     Auto, BoundGuidance, Extractor, FeatureSpace, GuidanceSettings, Metric, Normalise, Region, Schedule, Session,
     StepContext, Until, Window,
 };
-use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::{PredictionType, SchedulerConfig};
+use lsregen_tensor::noise::Generator;
 
 /// Predicts 3 everywhere.
 fn threes(z: &Tensor, _: f64) -> Result<Tensor> {

@@ -17,20 +17,20 @@ use lsregen_diffusion::guidance::{
     LowPassGuidance, Metric, OnnxGoal, OnnxGuidance, ReferenceGuidance, Region, SamplingRun, Schedule,
     SegmentationGuidance, StepContext, StyleGuidance, Until, Window,
 };
-use lsregen_diffusion::image::{decode, load as load_image};
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::clip::Clip;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::noise::Generator;
-use lsregen_diffusion::onnx::{Normalisation, OnnxNetwork};
 use lsregen_diffusion::pipeline::{
     InversionMode, RegionPrompts, SamplingSettings, attention_map, invert, sample, sample_regions,
 };
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::weights::{ModelFiles, Precision};
 use lsregen_diffusion::{Result, inversion};
+use lsregen_onnx::{Normalisation, OnnxNetwork};
+use lsregen_tensor::image::{decode, load as load_image};
+use lsregen_tensor::noise::Generator;
+use lsregen_weights::{ModelFiles, Precision};
 
 static XL: LazyLock<Model> = LazyLock::new(|| {
     let blueprint = Blueprint::open(&ModelFiles::Folder(shapes("xl")).into()).unwrap();

@@ -42,7 +42,6 @@ pub struct NearestResult {
 /// A part of the key that differs: what it was in the cached result, and what it is now.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // `was` and `is` are the values then and now; `socket` is the input.
-
 pub enum Difference {
     /// A parameter or a part of one; `None` if it is missing.
     Param { path: String, was: Option<Json>, is: Option<Json> },

@@ -1,9 +1,9 @@
-//! Tries an ONNX network: what the file says, whether its gradient passes the test, how long values and gradients take.
+//! Tests an ONNX network: prints what the file declares, runs the self-test, and measures values and gradients.
 //!
 //!     cargo run --release --example onnx -p lsregen-onnx -- FILE 1 3 224 224 [IO]
 //!
-//! The numbers are the input's shape. IO is a safetensors file with x, y, r and g: then it also tells how far y and the
-//! gradient g of Σ y·r are from those.
+//! The numbers are the shape of the input. IO is a safetensors file with x, y, r and g: then it also prints the deviations
+//! from y and from the gradient g of Σ y·r.
 
 use std::path::Path;
 use std::time::Instant;

@@ -85,7 +85,7 @@ fn every_network_passes_the_self_test() {
     }
 }
 
-/// Files that `open` and `inspect` refuse, and what their error says.
+/// Files that `open` and `inspect` reject, and words of the error.
 const REFUSED: [(&str, &[&str]); 17] = [
     (
         "operators",
@@ -160,11 +160,11 @@ fn what_does_not_fit_is_said_when_it_runs() {
     }
     let error = network.forward(&normal(&[1, 3, 37, 30], 1), Some("featur")).unwrap_err().to_string();
     contains("residual", &error, &["has no value `featur`", "`feature`"]);
-    // Small steps have no slope: the gradient of rounding is 0, its differences over many of them are not.
+    // The gradient of rounding is 0, but differences over many of its steps are not.
     let error = open("bad_steps").self_test(&[1, 3, 4, 4]).unwrap_err().to_string();
     let words = ["deviates from finite differences", "node `to_b` (Round, opset 17) passes no gradient"];
     contains("bad_steps", &error, &words);
-    // The output that does not depend on the input.
+    // An output that does not depend on the input.
     let error = open("bad_constant").self_test(&[1, 3, 4, 4]).unwrap_err().to_string();
     contains("bad_constant", &error, &["does not depend on its input"]);
 }
@@ -194,7 +194,7 @@ fn inner_values_are_features_too() {
     assert!(network.self_test_of(&[1, 3, 37, 30], Some(inner)).unwrap() < 1e-2);
 }
 
-/// Cut and corrupted files are errors, or other networks, whose runs are results or errors.
+/// Truncated and corrupt files are errors, or other networks whose runs return results or errors.
 #[test]
 fn damaged_files_never_panic() {
     let folder = tempfile::tempdir().unwrap();

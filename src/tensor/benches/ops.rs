@@ -1,7 +1,7 @@
-//! Time of single operations; `tools/speed/ops.py` runs these beside the same shapes in PyTorch.
+//! Measures single operations; `tools/speed/ops.py` compares them with the same shapes in PyTorch.
 //!
-//! Benchmarks are named `ops/…` and, for the plain candle form of the same, `plain/…`, then the operation and its shape
-//! as that script reads them. `half_…` has its weights in f16, `brain_…` in bf16.
+//! The names of benchmarks start with `ops/…` or, for the plain candle form, `plain/…`. Then come the operation and its
+//! shape, as that script parses them. `half_…` has its weights in f16, `brain_…` in bf16.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ fn normal(shape: &[usize]) -> Tensor {
     Tensor::randn(0f32, 1.0, shape, &Device::Cpu).expect("noise")
 }
 
-/// Times the function of `ops` and its plain form.
+/// Measures a function of `ops` and its plain form.
 fn bench(
     c: &mut Criterion,
     name: &str,
     fast: impl Fn() -> Result<Tensor> + Send + Sync,
     plain: impl Fn() -> Result<Tensor>,
 ) {
-    // On rayon's pool, as the networks run.
+    // On rayon's pool, where networks run too.
     let repeat = |n| {
         let start = Instant::now();
         (0..n).for_each(|_| drop(black_box(fast().expect("an operation"))));
@@ -31,7 +31,7 @@ fn bench(
     c.bench_function(&format!("plain/{name}"), |b| b.iter(|| black_box(plain().expect("an operation"))));
 }
 
-/// What weights may be kept as, and how the names of such operations begin.
+/// The dtypes of weights, and the prefixes of the names of such operations.
 const DTYPES: [(DType, &str); 3] = [(DType::F32, ""), (DType::F16, "half_"), (DType::BF16, "brain_")];
 
 fn main() {

@@ -1,6 +1,6 @@
-//! Every building block: kernels against the plain form, values and gradients; the plain form against finite differences.
+//! Every operation: values and gradients of kernels against the plain form, and the plain form against finite differences.
 //!
-//! A function of `ops` takes the kernel for f32 on the CPU and the plain form for f64, so one closure serves as both.
+//! A function of `ops` uses the kernel for f32 on the CPU and the plain form for f64, so that one closure tests both.
 
 mod common;
 
@@ -27,7 +27,7 @@ impl Bench {
         self.noise.randn(shape, &Device::Cpu).unwrap()
     }
 
-    /// Holds `f` of inputs of these shapes to everything that a building block promises.
+    /// Checks everything that an operation guarantees, for inputs of these shapes.
     fn check(&mut self, what: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
         let inputs: Vec<Tensor> = shapes.iter().map(|s| self.normal(s)).collect();
         let wide: Vec<Tensor> = inputs.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
@@ -53,7 +53,7 @@ impl Bench {
         self.checked += 1;
     }
 
-    /// `exact`, the gradient of Σ f·direction, against a central difference along a random step.
+    /// Compares `exact`, the gradient of Σ f·direction, with a central difference along a random step.
     fn differences(
         &mut self,
         what: &str,
@@ -105,7 +105,7 @@ fn gradient_f64(inputs: &[Tensor], i: usize, direction: &Tensor, f: &impl Fn(&[T
 #[test]
 fn convolutions() {
     let mut bench = Bench::new();
-    // Batch, channels in and out, height and width; sizes beside those of tiles, strips and vectors, and single pixels.
+    // Batch, channels in and out, height and width; sizes next to those of tiles, strips and vectors, and single pixels.
     for (b, c, o, h, w) in [
         (1, 1, 1, 1, 1),
         (2, 3, 5, 1, 4),
@@ -150,7 +150,7 @@ fn convolutions() {
             });
         }
     }
-    // Large enough to be shared among threads.
+    // Large enough for several threads.
     bench.check("shared", &[&[2, 16, 40, 40], &[24, 16, 3, 3]], |t| ops::conv2d(&t[0], &t[1], None, 1, (1, 1)));
     assert!(bench.checked > 150);
 }
@@ -190,8 +190,7 @@ fn affine_maps() {
     }
 }
 
-/// `f` of a weight in half precision and of inputs in f32: values, and gradients of every input, are those of the widened
-/// weight.
+/// Checks that `f` with a weight in half precision and inputs in f32 has the values and gradients of the widened weight.
 fn check_half(
     bench: &mut Bench,
     what: &str,
@@ -211,7 +210,7 @@ fn check_half(
         assert_close(&what, "value", &out, &exact, VALUES);
         let widened = f(&weight.to_dtype(DType::F32).unwrap(), &inputs).unwrap();
         assert_close(&what, "beside the kernel for f32", &out, &widened, VALUES);
-        // The plain form, because of the inputs' dtype, and because of how the weight lies.
+        // The plain form, because of the dtype of the inputs, and because the weight is not contiguous.
         assert_close(&what, "inputs in f64", &f(&weight, &wide).unwrap(), &exact, 1e-12);
         let n = weight.dim(0).unwrap();
         let view = weight.pad_with_zeros(1, 1, 2).unwrap().narrow(1, 1, weight.dim(1).unwrap()).unwrap();
@@ -231,7 +230,7 @@ fn check_half(
 fn affine_maps_with_weights_in_half_precision() {
     let mut bench = Bench::new();
     let (tokens, channels) = (Layout::Tokens, Layout::Channels);
-    // In one block and in several; of one thread, a thread each, and shared by all.
+    // In one block and in several; on one thread, on a thread for each block, and shared by all threads.
     for (b, n, c, o) in [
         (1, 1, 1, 1),
         (2, 5, 3, 7),
@@ -247,7 +246,7 @@ fn affine_maps_with_weights_in_half_precision() {
             let bias = [o];
             let shapes = [&[x, &bias[..]], add.as_slice()].concat();
             check_half(&mut bench, &what, &[o, c], &shapes, |w, t| {
-                // The bias is a constant: kernels know no gradient of it.
+                // The bias is a constant, for which kernels have no gradient.
                 ops::linear_between(&t[0], w, Some(&t[1]), t.get(2), layouts)
             });
         };
@@ -288,7 +287,7 @@ fn convolutions_with_weights_in_half_precision() {
             }
         }
     }
-    // To the bit: a panel is the same once it is widened.
+    // Equal bits, because a widened panel has the same numbers.
     let (x, weight) = (bench.normal(&[1, 30, 20, 21]), bench.normal(&[19, 30, 3, 3]).to_dtype(DType::BF16).unwrap());
     let narrow = ops::conv2d(&x, &weight, None, 1, (1, 1)).unwrap();
     let wide = ops::conv2d(&x, &weight.to_dtype(DType::F32).unwrap(), None, 1, (1, 1)).unwrap();
@@ -317,7 +316,7 @@ fn normalisations() {
         });
     }
     for (c, groups, h, w) in [(4, 2, 5, 7), (6, 3, 70, 41), (8, 8, 3, 3)] {
-        // A map in two parts is normalised as the whole is.
+        // A feature map in two parts is normalised like the whole.
         bench.check(&format!("group norm of {c}×{h}×{w} in parts"), &[&[2, c, h, w], &[c], &[c]], |t| {
             let parts = [t[0].narrow(2, 0, 2)?, t[0].narrow(2, 2, h - 2)?];
             let moments = Moments::of(&parts[0], groups)?.join(&Moments::of(&parts[1], groups)?)?;
@@ -328,7 +327,7 @@ fn normalisations() {
             Ok(y)
         });
     }
-    // Far from zero: a variance that cancellation would lose.
+    // Far from zero, where cancellation would lose the variance.
     bench.check("group norm far from zero", &[&[1, 4, 70, 70], &[4], &[4]], |t| {
         ops::group_norm(&(&t[0] + 8.0)?, 2, &t[1], &t[2], 1e-5, true)
     });
@@ -356,14 +355,14 @@ fn attentions() {
             ops::attention(&t[0], &t[1], &t[2], heads, true)
         });
     }
-    // Scores far apart, the greatest in the last chunk of keys.
+    // Scores that differ much, with the greatest in the last chunk of keys.
     bench.check("attention of large scores", &[&[1, 16, 20], &[1, 16, 300], &[1, 300, 16]], |t| {
         let ramp = Tensor::arange(0u32, 300, &Device::Cpu)?.to_dtype(t[1].dtype())?.affine(0.05, 0.0)?;
         ops::attention(&t[0], &t[1].broadcast_mul(&ramp)?, &t[2], 2, false)
     });
 }
 
-/// Chunks of queries against all at once: the form for other devices, here on the CPU.
+/// Chunks of queries against all queries at once, in the form for other devices, here on the CPU.
 #[test]
 fn attention_in_chunks() {
     let device = &Device::Cpu;
@@ -406,7 +405,7 @@ fn activations() {
     }
 }
 
-/// Every number of the activations, over all of their range, and what is no number.
+/// Activation functions over their whole range, with infinity and NaN.
 #[test]
 fn activations_far_from_zero() {
     let x: Vec<f32> = (-20_000..=20_000).map(|i| i as f32 * 0.01).collect();
@@ -453,7 +452,7 @@ fn bad_shapes_are_errors() {
     for (i, e) in errors.iter().enumerate() {
         assert!(e.is_err(), "case {i}");
     }
-    // Nothing to compute is no error, nor is its gradient.
+    // Empty tensors are valid, and so are their gradients.
     let q = Var::zeros((1, 6, 0), DType::F32, &Device::Cpu).unwrap();
     let nothing = ops::attention(&q, &zeros(&[1, 6, 4]), &zeros(&[1, 4, 6]), 2, false).unwrap();
     assert_eq!(nothing.sum_all().unwrap().backward().unwrap().get(&q).unwrap().dims(), [1, 6, 0]);

@@ -1,6 +1,6 @@
-//! Thousands of weights files that nobody would write: none makes opening or loading panic, and an error says which.
+//! Opens thousands of malformed weights files: none may panic, and every error names the file.
 //!
-//! `examples/fuzz_weights` does the same for as many as one likes, and counts memory.
+//! `examples/fuzz_weights` does the same for any number of files, and measures memory.
 
 #[path = "../examples/fuzz_weights/files/mod.rs"]
 #[allow(dead_code)]
@@ -27,7 +27,7 @@ fn no_weights_file_makes_opening_panic() {
             Err(error) => assert!(error.contains(&folder.path().display().to_string()), "seed {seed} ({way}): {error}"),
         }
     }
-    // Damage that leaves most files whole, or none, would say little.
+    // The test would say little if most files, or none, were still valid.
     assert!((200..2_500).contains(&opened), "{opened} were opened");
     assert!(loaded > 100, "{loaded} tensors were loaded");
 }

@@ -92,8 +92,11 @@ struct Starter {
     executor: Executor,
     /// The runs that are to start, each with its number; the next one comes last.
     requests: Arc<Mutex<Vec<(usize, RunRequest)>>>,
-    summaries: Arc<Mutex<Vec<(usize, JoinHandle<Summary>)>>>,
+    summaries: Arc<Mutex<Vec<Started>>>,
 }
+
+/// A run in progress, with its number.
+type Started = (usize, JoinHandle<Summary>);
 
 impl Starter {
     fn start(&self) {

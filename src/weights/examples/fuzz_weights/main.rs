@@ -1,14 +1,13 @@
-//! Opens weights files that nobody would write, as many as asked for: none may panic, or take more memory than its own
-//! size explains, and every one that is refused must be named.
+//! Opens malformed weights files: none may panic, or take more memory than its size allows, and every error must name the
+//! file.
 //!
 //!     cargo run --release --example fuzz_weights -p lsregen-weights -- COUNT [SEED]
-//!     cargo run --release --example fuzz_weights -p lsregen-weights -- large [BYTES]   files built to take memory
+//!     cargo run --release --example fuzz_weights -p lsregen-weights -- large [BYTES]   files that try to exhaust memory
 //!
-//! How much memory a file may cost: [`ALLOWED`] bytes for each of its own, and [`CONSTANT`]. A header costs more in
-//! memory than in the file. Of a pickle, sixteen bytes are kept for each byte of the file; a vector that doubles has the
-//! old half beside the new, hence 48. The safetensors crate takes JSON apart before it knows what a number is for: two
-//! bytes (`1,`) become a value of 32, hence 48 again. What memory must never follow is a *claim*: a length of 2^40 in a file of 100
-//! bytes.
+//! A file may take [`ALLOWED`] bytes of memory for each of its own, and [`CONSTANT`] bytes more. A header takes more memory
+//! than it has bytes in the file. A pickle keeps up to sixteen bytes for each byte of the file, and a vector that doubles
+//! keeps its old half for a moment, hence 48. The safetensors crate parses JSON into values: two bytes (`1,`) become a value
+//! of 32 bytes, hence 48 again. Memory must never follow a *claim*, such as a length of 2^40 in a file of 100 bytes.
 
 mod files;
 
@@ -25,10 +24,10 @@ use files::{Corpus, LARGE, load, open};
 const ALLOWED: usize = 48;
 const CONSTANT: usize = 4 << 20;
 
-/// Longer texts are not read.
+/// The longest message that an error may have.
 const MESSAGE: usize = 1000;
 
-/// Counts the bytes that are in use.
+/// An allocator that counts the bytes in use.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -38,25 +37,25 @@ fn grow(bytes: usize) {
     PEAK.fetch_max(LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes, Ordering::Relaxed);
 }
 
-// SAFETY: all is left to the system's allocator; only numbers are kept beside it.
+// SAFETY: all calls go to the system's allocator; only counters are updated.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Old and new may be there at once.
+        // The old and the new allocation may exist at once.
         grow(size);
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.realloc(at, layout, size) }
     }
 }
@@ -64,7 +63,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static MEMORY: Counting = Counting;
 
-/// What happened to the files of one way of making.
+/// The results of the files of one kind.
 #[derive(Default)]
 struct Row {
     cases: usize,
@@ -72,7 +71,7 @@ struct Row {
     errors: usize,
     opened: usize,
     loaded: usize,
-    /// Memory beyond the constant, for each byte of the file; and memory.
+    /// The greatest memory beyond the constant for each byte of a file, and the greatest memory.
     ratio: f64,
     peak: usize,
     seconds: f64,
@@ -81,7 +80,7 @@ struct Row {
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    // A thread has a smaller stack than the program: what is too deep shows sooner.
+    // A thread has a smaller stack than the program, so that deep recursion shows sooner.
     let worker = std::thread::Builder::new().stack_size(1 << 20).spawn(move || work(&arguments));
     worker.map_or(ExitCode::FAILURE, |worker| worker.join().unwrap_or(ExitCode::FAILURE))
 }
@@ -124,7 +123,7 @@ fn work(arguments: &[String]) -> ExitCode {
     print(&table)
 }
 
-/// Opens a file and loads what is in it; tells of it what must not be.
+/// Opens a file and loads its tensors. Returns a violation, if there is one.
 fn judge(path: &Path, size: usize, name: &str, row: &mut Row) {
     row.cases += 1;
     let before = LIVE.load(Ordering::Relaxed);

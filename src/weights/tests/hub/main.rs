@@ -1,4 +1,4 @@
-//! Models from the hub, against a server of our own. The real hub was not asked.
+//! Downloads from the hub, tested with a local server. The real hub is not contacted.
 
 mod server;
 
@@ -12,7 +12,7 @@ use lsregen_weights::{Error, Result};
 use server::{Server, etag};
 use tempfile::TempDir;
 
-/// A cache of its own and settings that point to a server.
+/// A temporary cache, and settings for a server.
 struct Client {
     hub: Hub,
     folder: TempDir,
@@ -23,7 +23,7 @@ impl Client {
         Client::with(server, &[])
     }
 
-    /// With variables of the environment.
+    /// The client with further environment variables.
     fn with(server: &Server, variables: &[(&str, &str)]) -> Client {
         let folder = tempfile::tempdir().unwrap();
         let base = [("HF_ENDPOINT", server.endpoint.as_str()), ("HF_HOME", folder.path().to_str().unwrap())];
@@ -50,7 +50,7 @@ impl Client {
         self.folder.path().join("hub/models--owner--name")
     }
 
-    /// Names in the folder of contents.
+    /// The names in the folder of contents.
     fn blobs(&self) -> Vec<String> {
         let entries = fs::read_dir(self.repository().join("blobs")).into_iter().flatten().flatten();
         let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
@@ -63,7 +63,7 @@ fn reference(text: &str) -> HubRef {
     HubRef::parse(text).unwrap().unwrap()
 }
 
-/// Bytes that differ from file to file and from place to place.
+/// Bytes that differ between files and between offsets.
 fn bytes(seed: u32, size: usize) -> Vec<u8> {
     (0..size as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 13) as u8).collect()
 }
@@ -429,7 +429,7 @@ fn huggingface_hub_finds_ours_and_we_find_its() {
     assert_eq!(client.fetch("hf:owner/name").unwrap(), theirs);
     assert_eq!(server.contents().len(), 0);
 
-    // What one began the other ends.
+    // Each resumes the downloads of the other.
     let client = Client::of(&server);
     server.world().cuts = vec![2_000_000, 0, 0, 0, 0, 0];
     client.error("hf:owner/name:unet/model.safetensors");

@@ -1,4 +1,4 @@
-//! A hub of one repository that serves as the real one does, and fails as it is told to.
+//! A hub with one repository that behaves like the real one, and fails as tests configure it.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -11,10 +11,10 @@ use serde_json::json;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// Files of more bytes are called by their SHA-256, and served from another host.
+/// Larger files have their SHA-256 as ETag, and another host serves them.
 const LARGE: usize = 1000;
 
-/// What the server holds and how it behaves; may be changed while it runs.
+/// The content and behaviour of the server, which tests may change while it runs.
 #[derive(Default)]
 pub struct World {
     /// The repository's `owner/name`.
@@ -25,19 +25,19 @@ pub struct World {
     pub files: BTreeMap<String, Vec<u8>>,
     /// Refuses content without this token.
     pub token: Option<String>,
-    /// Answers every request for content so: status, `X-Error-Code`.
+    /// Refuses every request for content with this status and `X-Error-Code`.
     pub refuse: Option<(u16, &'static str)>,
-    /// Each of the next answers with a large file ends after so many bytes…
+    /// The next responses with a large file end after so many bytes each,
     pub cuts: Vec<usize>,
-    /// …and stays silent so long before it does.
+    /// after this silence.
     pub silence: Duration,
-    /// Serves other bytes than it says.
+    /// Serves bytes that do not match the ETag.
     pub corrupt: bool,
-    /// Serves files whole, whatever part is asked for.
+    /// Ignores ranges and serves whole files.
     pub no_ranges: bool,
-    /// Its list has names alone.
+    /// Lists only names.
     pub plain_list: bool,
-    /// What was asked for.
+    /// All requests so far.
     pub log: Vec<Request>,
 }
 
@@ -57,7 +57,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves the repository `owner/name` with a branch `main`.
+    /// Starts a server of the repository `owner/name` with a branch `main`.
     pub fn start(files: &[(&str, Vec<u8>)]) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -81,19 +81,19 @@ impl Server {
         self.world.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// The host that large files come from.
+    /// The host of large files.
     pub fn other_host(&self) -> String {
         format!("localhost:{}", self.port)
     }
 
-    /// Requests for content since this was last asked.
+    /// Requests for content since the last call.
     pub fn contents(&self) -> Vec<Request> {
         let log = std::mem::take(&mut self.world().log);
         log.into_iter().filter(|r| r.method == "GET" && !r.path.starts_with("/api/")).collect()
     }
 }
 
-/// What the hub calls a file by.
+/// The ETag of a file.
 pub fn etag(bytes: &[u8]) -> String {
     if bytes.len() > LARGE {
         return format!("{:x}", Sha256::digest(bytes));
@@ -182,7 +182,7 @@ fn answer(request: &Request, port: u16, world: &mut World) -> Answer {
             None => Answer::refusal(404, "RevisionNotFound"),
         };
     }
-    // The host of the large files asks no one who he is.
+    // The host of large files requires no token.
     if let Some(rest) = path.strip_prefix("/content/") {
         return content(request, rest, world);
     }

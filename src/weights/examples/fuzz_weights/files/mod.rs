@@ -1,7 +1,6 @@
-//! Weights files that nobody would write: good ones damaged, pickles grown of random opcodes, and files that are built to
-//! make a reader take memory.
+//! Generates malformed weights files: damaged valid files, pickles of random opcodes, and files that try to exhaust memory.
 //!
-//! A file is made of its seed alone, so that a seed is enough to make it again.
+//! A file depends only on its seed, so that a seed reproduces it.
 
 mod large;
 
@@ -16,13 +15,13 @@ use lsregen_weights::{Checkpoint, Precision, SortedTensors, Weights};
 
 pub use large::LARGE;
 
-/// Opens a weights file as a program does that loads a model: its directory, then the networks in it.
+/// Opens a weights file like a program that loads a model: its directory, then its networks.
 pub fn open(path: &Path) -> Result<SortedTensors, String> {
     let checkpoint = Checkpoint::open(path).map_err(|e| e.to_string())?;
     Ok(SortedTensors::of(&Arc::new(checkpoint)))
 }
 
-/// Loads every tensor that was found. How many could be.
+/// Loads every tensor. Returns how many could be loaded.
 pub fn load(sorted: SortedTensors) -> usize {
     let numbers = Precision::new(DType::F32, &Device::Cpu);
     let mut loaded = 0;
@@ -34,7 +33,7 @@ pub fn load(sorted: SortedTensors) -> usize {
     loaded
 }
 
-/// A small generator of numbers (SplitMix64), the same on every machine.
+/// A small random number generator (SplitMix64), the same on every machine.
 pub struct Dice(u64);
 
 impl Dice {
@@ -46,7 +45,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// Below `sides`, which is at least 1.
+    /// A number below `sides`, which is at least 1.
     fn roll(&mut self, sides: usize) -> usize {
         (self.next() % sides.max(1) as u64) as usize
     }
@@ -56,9 +55,9 @@ impl Dice {
     }
 }
 
-/// The files that others are made of: the fixtures of this crate.
+/// The valid files that are damaged: the fixtures of this crate.
 pub struct Corpus {
-    /// Whole files of PyTorch, in both formats.
+    /// PyTorch's files, in both formats.
     checkpoints: Vec<Vec<u8>>,
     /// The pickles inside the zipped ones.
     pickles: Vec<Vec<u8>>,
@@ -66,7 +65,7 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// `package` is this crate's folder.
+    /// Reads the fixtures. `package` is the folder of this crate.
     ///
     /// # Panics
     /// When the fixtures cannot be read.
@@ -82,7 +81,7 @@ impl Corpus {
                 corpus.safetensors.push(bytes);
                 continue;
             }
-            // `data.pkl` is the first entry of what torch zips; the record of its sizes follows.
+            // `data.pkl` is the first entry of torch's archives; the record of its sizes follows.
             if let (Some(end), true) = (find(&bytes, b"PK\x07\x08"), bytes.starts_with(b"PK\x03\x04")) {
                 let start = 30 + usize::from(bytes[26]) + 256 * usize::from(bytes[29]) + usize::from(bytes[28]);
                 corpus.pickles.push(bytes[start..end].to_vec());
@@ -92,7 +91,7 @@ impl Corpus {
         corpus
     }
 
-    /// Writes case `seed` into `folder`. How it was made, the file that is to be opened, and the bytes of all its files.
+    /// Writes case `seed` into `folder`. Returns its kind, the file to open, and the bytes of all its files.
     pub fn write(&self, seed: u64, folder: &Path) -> std::io::Result<(&'static str, PathBuf, usize)> {
         let dice = &mut Dice(seed);
         let (way, bytes) = match dice.roll(20) {
@@ -173,7 +172,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-/// Numbers that lengths, counts and offsets break at.
+/// Extreme values of lengths, counts and offsets.
 const EDGES: &[u64] = &[
     0,
     1,
@@ -195,7 +194,7 @@ const EDGES: &[u64] = &[
     u64::MAX,
 ];
 
-/// One of `files` after one to three accidents.
+/// Damages one of `files` in one to three places.
 fn damaged(dice: &mut Dice, files: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = dice.pick(files).clone();
     for _ in 0..1 + dice.roll(3) {
@@ -225,7 +224,7 @@ fn damaged(dice: &mut Dice, files: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// What the machine knows, and some that it does not.
+/// The supported opcodes, and some others.
 const OPCODES: &[u8] = b"\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98\
     (.0123BCDFGIJKLMNPQRSTUVX]abcdeghijlopqrstu})";
 
@@ -255,12 +254,12 @@ const CLASSES: &[&str] = &[
     "torch\nSize\n",
 ];
 
-/// A pickle of random steps, most of which fit what is on the stack.
+/// Generates a pickle of random steps, most of which fit the stack.
 fn grown(dice: &mut Dice) -> Vec<u8> {
     let mut p = b"\x80\x02}q\x00(".to_vec();
     let (steps, wild, mut keys) = (1 + dice.roll(200), dice.roll(3), BTreeSet::new());
     for _ in 0..steps {
-        // Some have no wild step, some one or two, some nothing else.
+        // Some pickles have no invalid step, some have one or two, and some only such steps.
         match if wild == 2 || wild == 1 && dice.roll(steps) == 0 { dice.roll(24) } else { 24 } {
             0 => p.push(*dice.pick(OPCODES)),
             1 => p.extend([b'h', dice.roll(12) as u8]),
@@ -284,7 +283,7 @@ fn grown(dice: &mut Dice) -> Vec<u8> {
             14 => p.extend(b"}q\x06U\x01ah\x06s"),
             _ => {
                 // A key and a tensor.
-                // Mostly of names that can be loaded, and no two the same.
+                // Mostly names that can be loaded, all different.
                 let key = match model_name(dice) {
                     name if keys.insert(name.clone()) => name,
                     _ => format!("{:016x}", dice.next()),
@@ -300,7 +299,7 @@ fn grown(dice: &mut Dice) -> Vec<u8> {
     p
 }
 
-/// The call of a tensor's making. One number in `wild` is no good one.
+/// Writes the call that makes a tensor. One number in `wild` is invalid.
 fn tensor(dice: &mut Dice, p: &mut Vec<u8>, wild: usize) {
     let storage = [b'0' + dice.roll(3) as u8];
     p.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x01");
@@ -357,7 +356,7 @@ fn zipped(dice: &mut Dice, pickle: &[u8]) -> Vec<u8> {
 /// The magic number and the version of a checkpoint before PyTorch 1.6, each a pickle.
 const MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
 
-/// A checkpoint as before PyTorch 1.6.
+/// A checkpoint in the format before PyTorch 1.6.
 fn in_a_row(dice: &mut Dice, pickle: &[u8]) -> Vec<u8> {
     let mut file = [MAGIC, b"\x80\x02}.", pickle, b"\x80\x02](U\x010U\x011U\x012e."].concat();
     for _ in 0..3 {
@@ -368,7 +367,7 @@ fn in_a_row(dice: &mut Dice, pickle: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Names of every layout that is known; `#` is a small number.
+/// Names of every supported layout; `#` is a small number.
 const NAMES: &[&str] = &[
     "down_blocks.#.attentions.#.transformer_blocks.0.attn1.to_q.weight",
     "down_blocks.#.resnets.#.conv1.weight",
@@ -407,7 +406,7 @@ fn model_name(dice: &mut Dice) -> String {
     name
 }
 
-/// Safetensors with names of models and small shapes.
+/// Generates safetensors with names of models and small shapes.
 fn named(dice: &mut Dice) -> Vec<u8> {
     let (mut header, mut end) = (serde_json::Map::new(), 0);
     for _ in 0..dice.roll(20) {
@@ -430,7 +429,7 @@ fn safetensors(header: impl Display, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
-/// Safetensors with another header: a number, dtype or text of it changed; the length before it mostly right.
+/// Changes a number, dtype or text of a safetensors header; the length before it is mostly correct.
 fn header(dice: &mut Dice, file: &[u8]) -> Vec<u8> {
     let length = usize::from_le_bytes(file[..8].try_into().expect("eight bytes"));
     let mut text = String::from_utf8_lossy(&file[8..8 + length]).into_owned();
