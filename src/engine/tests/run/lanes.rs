@@ -86,13 +86,16 @@ fn nodes_never_share_the_device_but_run_beside_it() {
     assert!(at("start c1") < at("finish d1"), "{log:?}");
 }
 
+/// A run with its number.
+type NumberedRun = (usize, JoinHandle<Summary>);
+
 /// Starts runs, also from a running node.
 #[derive(Clone)]
 struct Starter {
     executor: Executor,
     /// The runs that are to start, each with its number; the next one comes last.
     requests: Arc<Mutex<Vec<(usize, RunRequest)>>>,
-    summaries: Arc<Mutex<Vec<(usize, JoinHandle<Summary>)>>>,
+    summaries: Arc<Mutex<Vec<NumberedRun>>>,
 }
 
 impl Starter {
