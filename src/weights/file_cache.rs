@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Values that are kept; beyond this the oldest is dropped.
 const CAPACITY: usize = 16;
@@ -52,7 +52,7 @@ impl<K: Clone + PartialEq, V> FileCache<K, V> {
         let stamps = paths.into_iter().map(|path| FileStamp::of(&path).map(|stamp| (path, stamp)));
         // A file that was written meanwhile may have been read in its former state.
         if let Some(stamps) = stamps.collect::<Option<Vec<_>>>()
-            && stamps.iter().all(|(_, stamp)| stamp.modified.is_some_and(|modified| modified < start))
+            && stamps.iter().all(|(_, stamp)| stamp.modified.is_some_and(|modified| modified + CLOCK_LAG < start))
         {
             if values.len() == CAPACITY {
                 values.remove(0);
@@ -62,6 +62,9 @@ impl<K: Clone + PartialEq, V> FileCache<K, V> {
         Ok(value)
     }
 }
+
+/// The most by which the times of files lag behind the clock: the kernel updates the time that it gives them once a tick.
+const CLOCK_LAG: Duration = Duration::from_millis(20);
 
 /// The metadata by which a changed file or folder is recognised.
 #[derive(PartialEq, Eq)]
@@ -93,7 +96,6 @@ impl FileStamp {
 mod tests {
     use std::cell::Cell;
     use std::convert::Infallible;
-    use std::time::Duration;
 
     use super::*;
 

@@ -202,13 +202,13 @@ nodes:
     check(`keys of the type are offered in ${where}`, own.every((key) => items.has(key)), [...items.keys()]);
     const foreign = ["prompt", "strength", "path", "labels", "images", "guidance", "model", "nodes"];
     check("… and no other type's", !foreign.some((key) => items.has(key)), [...items.keys()]);
-    check("… each with its doc", items.get("method")?.includes("The kernel"), [...items]);
+    check("… each with its doc", items.get("method")?.includes("The resampling kernel"), [...items]);
   }
   items = await completion(`${HEAD}  x:\n    |\n`);
   check("without a type only `type` is offered", items.has("type") && !items.has("prompt"), [...items.keys()]);
   items = await completion(`${HEAD}  x:\n    type: SDXLSample\n    sampler: |\n`);
   check("words of a parameter are offered", ["ddim", "euler", "dpmpp_2m"].every((word) => items.has(word)), [...items.keys()]);
-  check("… each with its doc", items.get("ddim")?.includes("DDIM, the paper's"), [...items]);
+  check("… each with its doc", items.get("ddim")?.includes("DDIM (Song"), [...items]);
   items = await completion(`${HEAD}  x:\n    type: GLIGENLayout\n    boxes:\n      - phrase: a star\n        |\n`);
   check("keys inside a list of mappings are offered", items.has("box") && !items.has("steps"), [...items.keys()]);
 
@@ -220,20 +220,20 @@ nodes:
   text = await hover(`${HEAD}  x: { type: SDXLSample, model: m, prompt: x, steps: "$|{n}" }\n`);
   check("and over a `${…}` there", text.includes("Denoising steps"), text);
   text = await hover(`${HEAD}  x: { type: SDXLSample, mo|del: m, prompt: x }\n`);
-  check("hovering over a socket shows its doc", text.includes("The model that draws") && text.includes("family sdxl"), text);
+  check("hovering over a socket shows its doc", text.includes("The model that samples") && text.includes("family sdxl"), text);
   text = await hover(`${HEAD}  x: { type: GuidedSDXLSample, guid|ance: [], model: m, prompt: x }\n`);
-  check("… over one that takes a list too", text.includes("What nudges the latent") && text.includes("list of"), text);
+  check("… over one that takes a list too", text.includes("The guidances; may be empty") && text.includes("list of"), text);
   text = await hover(`${HEAD}  x: { type: SDXLSample, model: m, prompt: x, samp|ler: ddim }\n`);
-  check("hovering over a choice lists its words", text.includes("dpmpp_2m") && text.includes("DDIM, the paper's"), text);
+  check("hovering over a choice lists its words", text.includes("dpmpp_2m") && text.includes("DDIM (Song"), text);
   text = await hover(`${HEAD}  x: { type: Load|Image, path: a.png }\n`);
-  check("hovering over a type shows its doc", text.includes("Reads a picture from a file"), text);
+  check("hovering over a type shows its doc", text.includes("Reads an image from a PNG"), text);
   check("… its outputs, and no other type's doc", text.includes("`image` (Image)") && !text.includes("Loads a diffusion"), text);
   text = await hover(`${HEAD}  x: { ty|pe: LoadImage, path: a.png }\n`);
-  check("hovering over the key `type` too", text.includes("Reads a picture from a file"), text);
+  check("hovering over the key `type` too", text.includes("Reads an image from a PNG"), text);
   text = await hover(`${HEAD}  x|: { type: LoadImage, path: a.png }\n`);
-  check("hovering over a node's name too", text.includes("Reads a picture from a file"), text);
+  check("hovering over a node's name too", text.includes("Reads an image from a PNG"), text);
   text = await hover(`${HEAD}  x: { type: GLIGENLayout, model: m, prompt: x, boxes: [{ phr|ase: a, box: [0, 0, 1, 1] }] }\n`);
-  check("hovering over a field inside a parameter shows its doc", text.includes("What stands in the box"), text);
+  check("hovering over a field inside a parameter shows its doc", text.includes("The content of the box"), text);
   text = await hover(`${MODELINE}lsregen: 1\npar|ams: { n: 1 }\nnodes: { m: { type: LoadModel, model: x } }\n`);
   check("hovering over a key of the file shows its doc", text.includes("--set"), text);
 

@@ -37,29 +37,29 @@ fn assert_near(what: &str, ours: &[f64], expected: &[f64]) {
 #[test]
 fn schedules_of_gamma() {
     let window = Window::between(0.2, 0.8);
-    for (schedule, window, expected) in [
-        (Schedule::Constant, window, [2.0, 2.0, 2.0]),
+    for (schedule, schedule_end, window, expected) in [
+        (Schedule::Constant, 0.0, window, [2.0, 2.0, 2.0]),
         // 2 (1 − ½ s) at s = 0, 2/5 and 1.
-        (Schedule::Linear /* schedule_end: 0.5 */, window, [2.0, 1.6, 1.0]),
+        (Schedule::Linear, 0.5, window, [2.0, 1.6, 1.0]),
         // 2 (1 + 2 s).
-        (Schedule::Linear /* schedule_end: 3.0 */, window, [2.0, 3.6, 6.0]),
+        (Schedule::Linear, 3.0, window, [2.0, 3.6, 6.0]),
         // At s = 0, 1/2 and 1 by timesteps.
-        (Schedule::Linear /* schedule_end: 0.5 */, Window::Timesteps(200.0, 800.0), [2.0, 1.5, 1.0]),
+        (Schedule::Linear, 0.5, Window::Timesteps(200.0, 800.0), [2.0, 1.5, 1.0]),
         // From 1000 on, where no highest timestep is given.
-        (Schedule::Linear /* schedule_end: 0.0 */, Window::from_timestep(200.0), [1.5, 0.75, 0.0]),
+        (Schedule::Linear, 0.0, Window::from_timestep(200.0), [1.5, 0.75, 0.0]),
         // 2 · ½ (1 + cos πs).
-        (Schedule::Cosine, window, [2.0, 1.309_016_994, 0.0]),
-        (Schedule::Cosine, Window::Timesteps(200.0, 800.0), [2.0, 1.0, 0.0]),
+        (Schedule::Cosine, 0.0, window, [2.0, 1.309_016_994, 0.0]),
+        (Schedule::Cosine, 0.0, Window::Timesteps(200.0, 800.0), [2.0, 1.0, 0.0]),
         // 2 (1 − ᾱ).
-        (Schedule::Noise, window, [1.92, 1.5, 0.38]),
+        (Schedule::Noise, 0.0, window, [1.92, 1.5, 0.38]),
         // 2 √ᾱ.
-        (Schedule::Signal, window, [0.4, 1.0, 1.8]),
+        (Schedule::Signal, 0.0, window, [0.4, 1.0, 1.8]),
         // 2 √(1 − i/18): over the whole run, whatever the window.
-        (Schedule::BoxDiff, window, [1.885_618_083, 1.763_834_207, 1.563_471_920]),
+        (Schedule::BoxDiff, 0.0, window, [1.885_618_083, 1.763_834_207, 1.563_471_920]),
         // 2 [½ (1 + cos π(1 − t/1000))]³.
-        (Schedule::DemoFusion, window, [1.480_021_243, 0.25, 0.001_741_503]),
+        (Schedule::DemoFusion, 0.0, window, [1.480_021_243, 0.25, 0.001_741_503]),
     ] {
-        let settings = GuidanceSettings { scale: 2.0, schedule, window, ..GuidanceSettings::default() };
+        let settings = GuidanceSettings { scale: 2.0, schedule, schedule_end, window, ..GuidanceSettings::default() };
         assert_near(&format!("{schedule:?} {window:?}"), &moments().map(|at| settings.scale_at(&at)), &expected);
     }
 }

@@ -87,7 +87,8 @@ fn settings() -> GuidanceSettings {
     let boxes = Some(vec![[0.0, 0.0, 0.5, 1.0]]);
     GuidanceSettings {
         scale: 0.25,
-        schedule: Schedule::Linear, /* schedule_end: 0.5 */
+        schedule: Schedule::Linear,
+        schedule_end: 0.5,
         window: Window::between(0.1, 0.6),
         repeats: 2,
         renoise: true,

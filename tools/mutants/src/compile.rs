@@ -1,0 +1,158 @@
+//! Plants mutants, and drops those that do not compile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value as Json;
+
+use crate::mutant::{Kind, Mutant, Site};
+use crate::rewrite::{Owner, Region};
+use crate::tree::Tree;
+
+/// Writes the tree until it compiles. Returns the mutants that do, and those that do not.
+pub fn plant(tree: &Tree, mutants: Vec<Mutant>) -> Result<(Vec<Mutant>, Vec<Mutant>)> {
+    let (mut planted, mut dropped) = (Vec::new(), Vec::new());
+    mutants.into_iter().for_each(|mutant| sort(valid(mutant), &mut planted, &mut dropped));
+    for round in 1.. {
+        let regions = tree.write(&planted)?;
+        let errors = check(tree)?;
+        println!("round {round}: {} mutants planted, {} errors", planted.len(), errors.len());
+        if errors.is_empty() {
+            break;
+        }
+        let mut blamed = BTreeSet::new();
+        for error in &errors {
+            let ids = error.blamed(&regions);
+            if ids.is_empty() {
+                bail!("the tree does not compile, and not for a mutant:\n{}", error.rendered);
+            }
+            blamed.extend(ids);
+        }
+        for mutant in std::mem::take(&mut planted) {
+            let kept = if blamed.contains(&mutant.id) { widened(mutant) } else { Ok(mutant) };
+            sort(kept, &mut planted, &mut dropped);
+        }
+    }
+    Ok((planted, dropped))
+}
+
+fn sort(mutant: std::result::Result<Mutant, Mutant>, planted: &mut Vec<Mutant>, dropped: &mut Vec<Mutant>) {
+    match mutant {
+        Ok(mutant) => planted.push(mutant),
+        Err(mutant) => dropped.push(mutant),
+    }
+}
+
+fn parses(site: &Site) -> bool {
+    match site.kind {
+        Kind::Expression => syn::parse_str::<syn::Expr>(&site.text).is_ok(),
+        Kind::Body | Kind::Statement => syn::parse_str::<syn::Block>(&format!("{{{}\n}}", site.text)).is_ok(),
+    }
+}
+
+/// The change at its smallest site where it is valid Rust. The mutant itself if there is none.
+fn valid(mut mutant: Mutant) -> std::result::Result<Mutant, Mutant> {
+    while !parses(&mutant.site) {
+        if mutant.wider.is_empty() {
+            return Err(mutant);
+        }
+        mutant.site = mutant.wider.remove(0);
+    }
+    Ok(mutant)
+}
+
+/// The change at the next larger site.
+fn widened(mut mutant: Mutant) -> std::result::Result<Mutant, Mutant> {
+    if mutant.wider.is_empty() {
+        return Err(mutant);
+    }
+    mutant.site = mutant.wider.remove(0);
+    valid(mutant)
+}
+
+/// An error of the compiler.
+struct CompileError {
+    /// Files and bytes that it points to; whether it is there.
+    spans: Vec<(String, Range<usize>, bool)>,
+    rendered: String,
+}
+
+impl CompileError {
+    /// The mutants that an error is put down to: those in whose changed text it is, or else all of the sites around it, or
+    /// inside it.
+    fn blamed(&self, regions: &BTreeMap<String, Vec<Region>>) -> Vec<u32> {
+        let at = |file: &String| regions.get(file).into_iter().flatten();
+        let mut changed = Vec::new();
+        for (file, span, _) in &self.spans {
+            let around =
+                at(file).filter(|region| matches!(region.owner, Owner::Changed(_)) && holds(&region.span, span));
+            if let Some(Region { owner: Owner::Changed(id), .. }) = around.min_by_key(|region| region.span.len()) {
+                changed.push(*id);
+            }
+        }
+        if !changed.is_empty() {
+            return changed;
+        }
+        let primary = || self.spans.iter().filter(|(_, _, primary)| *primary);
+        for (file, span, _) in primary() {
+            let around = at(file).filter(|region| holds(&region.span, span)).min_by_key(|region| region.span.len());
+            if let Some(Region { owner: Owner::Site(ids), .. }) = around {
+                return ids.clone();
+            }
+        }
+        // For instance a variable that stays without a value because a mutant deletes the assignment.
+        let near = |a: &Range<usize>, b: &Range<usize>| a.start < b.end + 1500 && b.start < a.end + 1500;
+        let inside = primary().flat_map(|(file, span, _)| at(file).filter(|region| near(&region.span, span)));
+        inside.filter_map(|region| if let Owner::Changed(id) = region.owner { Some(id) } else { None }).collect()
+    }
+}
+
+fn holds(outer: &Range<usize>, inner: &Range<usize>) -> bool {
+    outer.start <= inner.start && inner.end <= outer.end
+}
+
+/// Checks the libraries and programs of the tree.
+fn check(tree: &Tree) -> Result<Vec<CompileError>> {
+    let output = Command::new("cargo")
+        .args(["check", "--workspace", "--keep-going", "--message-format=json", "--target-dir"])
+        .arg(&tree.target)
+        .current_dir(&tree.copy)
+        .stderr(Stdio::piped())
+        .output()
+        .context("cannot run cargo")?;
+    let mut errors = Vec::new();
+    for line in String::from_utf8(output.stdout)?.lines() {
+        let json: Json = serde_json::from_str(line).context("cargo prints JSON")?;
+        let message = &json["message"];
+        let spans = spans(message);
+        if json["reason"] == "compiler-message" && message["level"] == "error" && !spans.is_empty() {
+            let rendered = message["rendered"].as_str().unwrap_or_default().to_string();
+            errors.push(CompileError { spans, rendered });
+        }
+    }
+    let failed = !output.status.success() && errors.is_empty();
+    ensure!(!failed, "cargo check fails: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(errors)
+}
+
+/// Every place that a message and its notes point to, through macros.
+fn spans(message: &Json) -> Vec<(String, Range<usize>, bool)> {
+    let mut found = Vec::new();
+    let list = |json: &Json| json.as_array().cloned().unwrap_or_default();
+    for span in list(&message["spans"]) {
+        let mut span = &span;
+        let primary = span["is_primary"] == true;
+        while span.is_object() {
+            let byte = |name: &str| span[name].as_u64().unwrap_or_default() as usize;
+            let file = span["file_name"].as_str().unwrap_or_default().to_string();
+            found.push((file, byte("byte_start")..byte("byte_end"), primary));
+            span = &span["expansion"]["span"];
+        }
+    }
+    for child in list(&message["children"]) {
+        found.extend(spans(&child).into_iter().map(|(file, span, _)| (file, span, false)));
+    }
+    found
+}
