@@ -14,8 +14,7 @@ use lsregen_diffusion::guidance::{
 };
 use lsregen_diffusion::inversion;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
-use lsregen_diffusion::schedule::PredictionType;
-use lsregen_diffusion::schedule::SchedulerConfig;
+use lsregen_diffusion::schedule::{NoiseSchedule, PredictionType, SchedulerConfig};
 use lsregen_tensor::image::{Resampling, resize};
 use lsregen_tensor::noise::Generator;
 use serde_json::Value;
@@ -38,6 +37,37 @@ fn stable_diffusion() -> SchedulerConfig {
             "set_alpha_to_one": false, "steps_offset": 1}"#,
     )
     .unwrap()
+}
+
+/// diffusers' `betas_for_alpha_bar` caps β at 0.999: the last timestep keeps a thousandth of the signal before it.
+#[test]
+fn the_cosine_schedule_caps_beta() {
+    let config: SchedulerConfig = serde_json::from_str(r#"{"beta_schedule": "squaredcos_cap_v2"}"#).unwrap();
+    let schedule = NoiseSchedule::new(&config).unwrap();
+    let share = schedule.alpha_bar(999.0) / schedule.alpha_bar(998.0);
+    assert!((share - 0.001).abs() < 1e-6, "{share}");
+}
+
+/// ᾱ = 0.9, 0.9 · 0.8, 0.9 · 0.8 · 0.7.
+#[test]
+fn trained_betas_take_the_place_of_a_schedule() {
+    let config = r#"{"num_train_timesteps": 3, "trained_betas": [0.1, 0.2, 0.3]}"#;
+    let schedule = NoiseSchedule::new(&serde_json::from_str(config).unwrap()).unwrap();
+    for (t, expected) in [(0.0, 0.9), (1.0, 0.72), (2.0, 0.504)] {
+        assert!((schedule.alpha_bar(t) - expected).abs() < 1e-6, "{t}: {}", schedule.alpha_bar(t));
+    }
+}
+
+/// One step to ᾱ = 1 gives x̂₀ itself, clamped.
+#[test]
+fn ddim_clamps_the_predicted_latent_on_both_sides() {
+    let config: SchedulerConfig = serde_json::from_str(r#"{"clip_sample_range": 0.5}"#).unwrap();
+    let sampler = Sampler::new(SamplerKind::Ddim, &config, 1, 0.0).unwrap();
+    let zeros = |z: &Tensor, _: f64| -> Result<Tensor> { Ok(z.zeros_like()?) };
+    let z = Tensor::new(&[[[[-3f32, -0.25, 0.25, 3.0]]]], &Device::Cpu).unwrap();
+    let z = sampler.run(&z, &zeros, &[], &mut Generator::new(0), &quiet).unwrap();
+    let expected = Tensor::new(&[[[[-0.5f32, -0.25, 0.25, 0.5]]]], &Device::Cpu).unwrap();
+    assert_close("clamped", &z, &expected, 1e-3);
 }
 
 fn randn(shape: &[usize], seed: u64) -> Tensor {

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, shapes, tensors};
 use lsregen_diffusion::Result;
-use lsregen_diffusion::denoiser::CfgDenoiser;
+use lsregen_diffusion::denoiser::{CfgDenoiser, Denoiser};
 use lsregen_diffusion::guidance::{GuidanceSettings, GuidanceSpec, InversionGuidance, Window};
 use lsregen_diffusion::inversion::Trajectory;
 use lsregen_diffusion::layout::GroundedPhrase;
@@ -153,7 +153,13 @@ fn a_run_of_a_fresh_network_equals_the_reference() {
     let sampler = Sampler::new(SamplerKind::Ddim, &scheduler.unwrap(), 20, 0.0).unwrap();
     let mut generator = Generator::new(7);
     let noise = generator.randn(&[2, 4, 10, 14], &Device::Cpu).unwrap();
-    let denoiser = CfgDenoiser::new(net, &conditional, &unconditional, 3.0).unwrap();
+    let denoiser = CfgDenoiser::new(net.clone(), &conditional, &unconditional, 3.0).unwrap();
+    // 3 RMS(ε_c − ε_u), where ε_u + s (ε_c − ε_u) differs by ε_c − ε_u between s = 3 and s = 2.
+    let less = CfgDenoiser::new(net, &conditional, &unconditional, 2.0).unwrap();
+    let difference = (denoiser.predict(&noise, 501.0).unwrap() - less.predict(&noise, 501.0).unwrap()).unwrap();
+    let size = difference.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+    let correction = denoiser.correction(&noise, 501.0).unwrap();
+    assert!((correction / (3.0 * f64::from(size)) - 1.0).abs() < 1e-3, "{correction}, not 3 · {size}");
     let z = sampler.run(&noise, &denoiser, &[], &mut generator, &quiet).unwrap();
     assert_close("fresh.v", &z, &REFERENCE["fresh.v"], RUN);
 }

@@ -95,8 +95,9 @@ fn windows() {
     assert_eq!(acts(GuidanceSettings { repeats: 0, ..whole }), [false; 3]);
 }
 
-/// The latent itself, which ought to be 0; or not a number.
-struct Still(f64);
+/// The latent times a number, which ought to be 0. Whether it says that it is the latent itself, so that the gradient has a
+/// closed form.
+struct Still(f64, bool);
 
 impl Extractor for Still {
     fn name(&self) -> &str {
@@ -110,13 +111,17 @@ impl Extractor for Still {
     fn target(&self, _: &StepContext) -> Result<Tensor> {
         Ok(Tensor::zeros((1, 1, 1, 4), candle_core::DType::F32, &Device::Cpu)?)
     }
+
+    fn is_identity(&self) -> bool {
+        self.1
+    }
 }
 
 /// ∇D = 2z: with γ = ¼ each update halves the latent.
 fn halving(settings: GuidanceSettings) -> BoundGuidance {
     let settings = GuidanceSettings { window: Window::first(1.0), ..settings };
     BoundGuidance {
-        extractor: Arc::new(Still(1.0)),
+        extractor: Arc::new(Still(1.0, false)),
         distance: Metric::L2.distance(),
         space: FeatureSpace::Latent,
         settings,
@@ -139,9 +144,14 @@ fn updated(session: &mut Session, from: f32, pass: usize) -> f64 {
 
 #[test]
 fn repeats_and_what_ends_them() {
+    [false, true].into_iter().for_each(repeats_of);
+}
+
+/// By automatic differentiation, or in closed form.
+fn repeats_of(is_identity: bool) {
     let three = GuidanceSettings { repeats: 3, ..GuidanceSettings::default() };
     let run = |settings: &GuidanceSettings, from: &[f32]| -> Vec<f64> {
-        let guidance = [halving(settings.clone())];
+        let guidance = [BoundGuidance { extractor: Arc::new(Still(1.0, is_identity)), ..halving(settings.clone()) }];
         let mut session = Session::new(&guidance);
         from.iter().map(|from| updated(&mut session, *from, 0)).collect()
     };
@@ -163,6 +173,15 @@ fn renoising_takes_the_step_again() {
     assert_eq!(Session::new(&guidance[..1]).passes(&moments()[0]), 2);
     assert_eq!(Session::new(&guidance).passes(&moments()[0]), 2);
     assert_eq!(Session::new(&guidance[1..]).passes(&moments()[0]), 1);
+    // Not after its window, and not once it has settled.
+    let early = [BoundGuidance {
+        settings: GuidanceSettings { window: Window::first(0.3), until: Until::Settled(100.0), ..settings.clone() },
+        ..halving(GuidanceSettings::default())
+    }];
+    let mut session = Session::new(&early);
+    assert_eq!([0, 1].map(|i| session.passes(&moments()[i])), [2, 1]);
+    updated(&mut session, 4.0, 0);
+    assert_eq!(session.passes(&moments()[0]), 1);
     let mut session = Session::new(&guidance[..1]);
     assert_eq!([0, 1, 2].map(|pass| updated(&mut session, 4.0, pass)), [2.0, 2.0, 4.0]);
 
@@ -250,7 +269,7 @@ fn what_diverges_is_named() {
     let small = halving(GuidanceSettings { scale: 1000.0, ..GuidanceSettings::default() })
         .step(&latent([0.01; 4]), &moments()[1]);
     assert!(small.is_ok());
-    let nan = BoundGuidance { extractor: Arc::new(Still(f64::NAN)), ..halving(GuidanceSettings::default()) };
+    let nan = BoundGuidance { extractor: Arc::new(Still(f64::NAN, false)), ..halving(GuidanceSettings::default()) };
     let nan = nan.step(&latent([4.0; 4]), &moments()[1]).err().unwrap().to_string();
     for (error, what) in [(&grown, "grew to 4.0e2"), (&nan, "not finite")] {
         for word in

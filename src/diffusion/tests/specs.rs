@@ -356,11 +356,24 @@ fn regions_have_their_own_prompts() {
     assert_close("none", &regions(&[], 0.5), &plain(PROMPT), 1e-5);
     let star = regions(&[[0.0, 0.0, 1.0, 1.0]], 0.0);
     assert_close("whole", &star, &plain("a green star"), 1e-5);
+    assert_close("twice", &regions(&[[0.0, 0.0, 1.0, 1.0]; 2], 0.0), &star, 1e-5);
     let half = regions(&[[0.0, 0.0, 0.5, 1.0]], 0.0);
     assert!(relative(&half, &star) > 1e-2 && relative(&half, &plain(PROMPT)) > 1e-2);
     // With a plain ground around it in the first step it is another.
     let [half_of_two, all_of_two] = [0.5, 1.0].map(|share| regions(&[[0.0, 0.0, 0.5, 1.0]], share));
     assert!(relative(&half_of_two, &half) > 1e-3 && relative(&all_of_two, &half_of_two) > 1e-4);
+}
+
+#[test]
+fn inversions_have_their_own_cfg() {
+    let z0 = XL.vae().unwrap().encode(&halves(SIDE)).unwrap();
+    let inverted = |cfg| {
+        let settings = SamplingSettings { steps: 4, cfg, ..sampling() };
+        let trajectory = invert(&XL, &z0, &settings, InversionMode::Ddim, Window::first(0.25), &quiet).unwrap();
+        let t = trajectory.timesteps().next().unwrap();
+        trajectory.at(t).unwrap().clone()
+    };
+    assert!(relative(&inverted(3.0), &inverted(1.0)) > 1e-3);
 }
 
 #[test]
