@@ -14,7 +14,10 @@ use crate::tree::Tree;
 /// Writes the tree until it compiles. Returns the mutants that do, and those that do not.
 pub fn plant(tree: &Tree, mutants: Vec<Mutant>) -> Result<(Vec<Mutant>, Vec<Mutant>)> {
     let (mut planted, mut dropped) = (Vec::new(), Vec::new());
-    mutants.into_iter().for_each(|mutant| sort(valid(mutant), &mut planted, &mut dropped));
+    for mut mutant in mutants {
+        let kept = if is_valid(&mut mutant) { &mut planted } else { &mut dropped };
+        kept.push(mutant);
+    }
     for round in 1.. {
         let regions = tree.write(&planted)?;
         let errors = check(tree)?;
@@ -30,19 +33,13 @@ pub fn plant(tree: &Tree, mutants: Vec<Mutant>) -> Result<(Vec<Mutant>, Vec<Muta
             }
             blamed.extend(ids);
         }
-        for mutant in std::mem::take(&mut planted) {
-            let kept = if blamed.contains(&mutant.id) { widened(mutant) } else { Ok(mutant) };
-            sort(kept, &mut planted, &mut dropped);
+        for mut mutant in std::mem::take(&mut planted) {
+            let kept = !blamed.contains(&mutant.id) || widen(&mut mutant);
+            let kept = if kept { &mut planted } else { &mut dropped };
+            kept.push(mutant);
         }
     }
     Ok((planted, dropped))
-}
-
-fn sort(mutant: std::result::Result<Mutant, Mutant>, planted: &mut Vec<Mutant>, dropped: &mut Vec<Mutant>) {
-    match mutant {
-        Ok(mutant) => planted.push(mutant),
-        Err(mutant) => dropped.push(mutant),
-    }
 }
 
 fn parses(site: &Site) -> bool {
@@ -52,24 +49,20 @@ fn parses(site: &Site) -> bool {
     }
 }
 
-/// The change at its smallest site where it is valid Rust. The mutant itself if there is none.
-fn valid(mut mutant: Mutant) -> std::result::Result<Mutant, Mutant> {
-    while !parses(&mutant.site) {
-        if mutant.wider.is_empty() {
-            return Err(mutant);
-        }
-        mutant.site = mutant.wider.remove(0);
-    }
-    Ok(mutant)
+/// Moves a mutant to its smallest site at which it is valid Rust. Returns whether there is one.
+fn is_valid(mutant: &mut Mutant) -> bool {
+    parses(&mutant.site) || widen(mutant)
 }
 
-/// The change at the next larger site.
-fn widened(mut mutant: Mutant) -> std::result::Result<Mutant, Mutant> {
-    if mutant.wider.is_empty() {
-        return Err(mutant);
+/// Moves a mutant to its next larger site at which it is valid Rust. Returns whether there is one.
+fn widen(mutant: &mut Mutant) -> bool {
+    while !mutant.wider.is_empty() {
+        mutant.site = mutant.wider.remove(0);
+        if parses(&mutant.site) {
+            return true;
+        }
     }
-    mutant.site = mutant.wider.remove(0);
-    valid(mutant)
+    false
 }
 
 /// An error of the compiler.

@@ -110,7 +110,7 @@ fn batches(suite: &Suite, id: u32) -> Vec<Vec<&Test>> {
 }
 
 /// A part of the mutants, drawn by a seed; the whole if it has no more.
-pub fn sample<'m>(mutants: Vec<&'m Mutant>, size: usize, seed: u64) -> Vec<&'m Mutant> {
+pub fn sample(mutants: Vec<&Mutant>, size: usize, seed: u64) -> Vec<&Mutant> {
     // SplitMix64 over the number of each mutant: the same mutants for the same seed.
     let hash = |id: u32| {
         let mut z = seed.wrapping_add(u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15));
