@@ -69,9 +69,9 @@ fn goals_that_do_not_fit_the_feature_are_refused() {
         (
             OnnxGoal::Feature(normal(&[1, 6], 3)),
             Metric::L2,
-            "the target is [1, 6], and the network's `feature` is [1, 5]",
+            "has the shape [1, 6], but the network's `feature` has [1, 5]",
         ),
-        (OnnxGoal::Picture(picture()), Metric::Gram, "no places to compare textures of"),
+        (OnnxGoal::Picture(picture()), Metric::Gram, "has no positions to compare textures over"),
     ] {
         contains("residual", &made(&goal, metric).unwrap_err().to_string(), &[words]);
     }
