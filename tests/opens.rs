@@ -44,16 +44,25 @@ fn opens(folder: &Path, arguments: &[&str]) -> [usize; FILES.len()] {
     }
 }
 
+/// Sets the modification time of a folder and of everything in it.
+fn age(folder: &Path, time: SystemTime) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => age(&path, time),
+            false => fs::File::options().append(true).open(&path).unwrap().set_modified(time).unwrap(),
+        }
+    }
+    fs::File::open(folder).unwrap().set_modified(time).unwrap();
+}
+
 #[test]
 fn a_model_is_opened_once_in_a_check_and_at_most_twice_in_a_run() {
     let folder = tempfile::tempdir().unwrap();
     copy_folder(&repository("models/shapes/gligen"), &folder.path().join("model"));
-    // The digest of a file that was just written is not trusted, and is computed again for each node.
-    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
-    for file in FILES {
-        let file = fs::File::options().append(true).open(folder.path().join("model").join(file)).unwrap();
-        file.set_modified(hour_ago).unwrap();
-    }
+    // A file or folder that was just written may be written again within the same tick of the clock, so that neither its
+    // digest nor a blueprint made of it is shared.
+    age(&folder.path().join("model"), SystemTime::now() - Duration::from_secs(3600));
     let graph = "lsregen: 1\nparams: { prompt: a circle }\nnodes:\n\
         \x20 model: { type: LoadModel, model: ./model }\n\
         \x20 again: { type: LoadModel, model: ./model }\n\

@@ -138,13 +138,16 @@ fn budgets_are_kept() {
     let _alone = alone();
     for (name, through, [side, _]) in NETWORKS {
         let kept = |bytes| through(side, bytes).0;
+        kept(0); // The first pass also allocates what later ones share.
         let (least, most) = (kept(0), kept(u64::MAX));
         // The smallest budget under which nothing is computed again.
         let (mut low, mut high) = (0, 8 * most as u64);
-        assert_eq!(kept(high), most);
+        // The test harness allocates beside the network, now and then, but far less than a block keeps.
+        let is_most = |bytes: usize| bytes.abs_diff(most) < 4096;
+        assert!(is_most(kept(high)));
         while high - low > high / 50 {
             let middle = (low + high) / 2;
-            if kept(middle) == most { high = middle } else { low = middle }
+            if is_most(kept(middle)) { high = middle } else { low = middle }
         }
         let ratio = high as f64 / (most - least) as f64;
         println!(
