@@ -1,9 +1,55 @@
 //! The diffusion library of lsregen: models, samplers, inversion and the backward guidance framework.
 //!
-//! Knows tensors, pictures and checkpoints. Knows no graph, no YAML, no engine.
+//! It depends on tensors, images and checkpoints, and not on graphs, YAML or the engine.
 //!
 //! [`schedule`], [`sampler`], [`inversion`] and [`guidance`] are the paper's mathematics; [`models`] are the networks
 //! over [`lsregen_weights`], made of [`lsregen_tensor::ops`]; [`pipeline`] puts them together.
+//!
+//! Load a model, sample with it, and guide the sampling towards a red box:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use lsregen_diffusion::guidance::{ColourLayoutGuidance, GuidanceSettings, GuidanceSpec, Metric, Normalise};
+//! use lsregen_diffusion::models::{Blueprint, Model};
+//! use lsregen_diffusion::models::prompt::Sizes;
+//! use lsregen_diffusion::pipeline::{SamplingSettings, sample};
+//! use lsregen_diffusion::sampler::SamplerKind;
+//! use lsregen_tensor::candle_core::{DType, Device};
+//! use lsregen_weights::{BUILTIN, Precision};
+//!
+//! # fn main() -> lsregen_diffusion::Result<()> {
+//! // The built-in `shapes/xl`; `ModelFiles::Folder(path)` is a model on disk in diffusers' layout.
+//! let blueprint = Blueprint::open(&BUILTIN[1].clone().into()).map_err(|problems| problems.into_iter().next().unwrap().error)?;
+//! let model = Model::new(blueprint, Precision::new(DType::F32, &Device::Cpu), false);
+//! let settings = SamplingSettings {
+//!     prompt: "a red circle on sand".into(),
+//!     negative: None,
+//!     width: 64,
+//!     height: 64,
+//!     seed: 1,
+//!     steps: 2,
+//!     cfg: 2.0,
+//!     sampler: SamplerKind::Ddim,
+//!     eta: 0.0,
+//!     sizes: Sizes::default(),
+//! };
+//! let plain = sample(&model, &settings, &[], &|_| Ok(()))?;
+//! assert_eq!(plain.dims(), [1, 4, 8, 8]);
+//!
+//! let red_box: Arc<dyn GuidanceSpec> = Arc::new(ColourLayoutGuidance {
+//!     colours: vec![([0.1, 0.1, 0.5, 0.5], [1.0, 0.0, 0.0])],
+//!     metric: Metric::L2,
+//!     settings: GuidanceSettings { normalise: Normalise::Freedom, ..GuidanceSettings::default() },
+//! });
+//! let guided = sample(&model, &settings, &[red_box], &|_| Ok(()))?;
+//! let difference = (guided - plain)?.abs()?.max_all()?.to_scalar::<f32>()?;
+//! assert!(difference > 0.0);
+//! # Ok(())
+//! # }
+//! ```
+
+#![warn(missing_docs)]
 
 pub mod denoiser;
 pub mod draw;
