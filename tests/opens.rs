@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use inotify::{EventMask, Inotify, WatchMask};
@@ -63,6 +64,7 @@ fn a_model_is_opened_once_in_a_check_and_at_most_twice_in_a_run() {
     // A file or folder that was just written may be written again within the same tick of the clock, so that neither its
     // digest nor a blueprint made of it is shared.
     age(&folder.path().join("model"), SystemTime::now() - Duration::from_secs(3600));
+    thread::sleep(Duration::from_millis(100));
     let graph = "lsregen: 1\nparams: { prompt: a circle }\nnodes:\n\
         \x20 model: { type: LoadModel, model: ./model }\n\
         \x20 again: { type: LoadModel, model: ./model }\n\

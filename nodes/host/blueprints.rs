@@ -1,10 +1,10 @@
 //! Blueprints of models, each opened once a command and shared: a service of the host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lsregen_diffusion::models::clip::ClipBlueprint;
-use lsregen_diffusion::models::{Blueprint, ModelSource, Problem};
+use lsregen_diffusion::models::{Blueprint, ModelLocation, ModelSource, Problem};
 use lsregen_tensor::Result;
 use lsregen_weights::{FileCache, ModelFiles};
 
@@ -22,7 +22,14 @@ impl Blueprints {
     /// # Errors
     /// Everything that keeps the model from being loaded.
     pub(crate) fn model(&self, source: &ModelSource) -> Result<Arc<Blueprint>, Vec<Problem>> {
-        let files = |blueprint: &Blueprint| blueprint.files().map(Path::to_path_buf).collect();
+        let files = |blueprint: &Blueprint| {
+            let of_folder = match &source.model {
+                ModelLocation::Files(files) => index(files),
+                ModelLocation::File(_) => None,
+            };
+            let of_vae = source.vae.as_ref().map(|vae| vae.join("config.json"));
+            blueprint.files().map(Path::to_path_buf).chain(of_folder).chain(of_vae).collect()
+        };
         self.models.get(source, || Blueprint::open(source), files)
     }
 
@@ -31,6 +38,15 @@ impl Blueprints {
     /// # Errors
     /// When it cannot be loaded.
     pub(crate) fn clip(&self, folder: &ModelFiles) -> Result<Arc<ClipBlueprint>> {
-        self.clips.get(folder, || ClipBlueprint::open(folder), |blueprint| blueprint.files().into_iter().collect())
+        let files = |blueprint: &ClipBlueprint| blueprint.files().into_iter().chain(index(folder)).collect();
+        self.clips.get(folder, || ClipBlueprint::open(folder), files)
+    }
+}
+
+/// Returns the index of a folder, which changes what is read if it appears.
+fn index(files: &ModelFiles) -> Option<PathBuf> {
+    match files {
+        ModelFiles::Folder(folder) => Some(folder.join("model_index.json")),
+        ModelFiles::Embedded { .. } => None,
     }
 }

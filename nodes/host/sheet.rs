@@ -56,3 +56,26 @@ pub fn png(sheet: Sheet) -> anyhow::Result<Vec<u8>> {
     };
     Ok(image::png(&sheet, &[])?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nine images without a table stand in two rows of at most eight, a third as high as wide.
+    #[test]
+    fn cells_stand_in_rows_of_eight() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image.png");
+        let wide = image::RgbImage::new(30, 10);
+        std::fs::write(&path, image::png(&wide, &[]).unwrap()).unwrap();
+        let size = |n: usize| {
+            let pictures = vec![Some(path.as_path()); n];
+            let sheet = png(Sheet::Cells { pictures: &pictures, labels: vec![] }).unwrap();
+            image::decode(&sheet).unwrap().dimensions()
+        };
+        let gap = CELL / 24;
+        let expected = |columns: u32, rows: u32| (columns * (CELL + gap) + gap, rows * (85 + gap) + gap);
+        assert_eq!(size(3), expected(3, 1));
+        assert_eq!(size(9), expected(8, 2));
+    }
+}

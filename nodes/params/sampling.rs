@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use lsregen_diffusion::models::Family;
-use lsregen_diffusion::models::prompt::{Prompt, Sizes};
+use lsregen_diffusion::models::prompt::{Prompt, Sizes, parse};
 use lsregen_diffusion::pipeline::SamplingSettings;
 use lsregen_diffusion::sampler::SamplerKind;
 use lsregen_engine::{LinkedNode, Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization as _;
 
 use super::defaults;
 use crate::values::{Conditioning, Guidance, ImageSize, Model, SamplingNeeds};
@@ -265,13 +266,25 @@ fn conditioning_error(link: &LinkedNode, own: &Conditioning, sampling: &Conditio
     ))
 }
 
-/// Whether a prompt contains the words of a phrase in order, apart from a leading article.
+/// Whether a prompt contains the words of a phrase in order, apart from a leading article. As in CLIP's tokenizer, case,
+/// weights and the form of composed letters do not matter, and each digit is a word.
 fn has_words(prompt: &str, phrase: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
-        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-        words.map(str::to_lowercase).collect()
+        let text: String = text.nfc().collect::<String>().to_lowercase();
+        let mut words: Vec<String> = vec![];
+        let mut in_word = false;
+        for c in text.chars() {
+            match in_word && c.is_alphabetic() {
+                true => words.last_mut().expect("a word was begun").push(c),
+                false if c.is_alphanumeric() => words.push(c.into()),
+                false => (),
+            }
+            in_word = c.is_alphabetic();
+        }
+        words
     };
-    let (prompt, phrase) = (words(prompt), words(phrase));
+    let unweighted: String = parse(prompt).into_iter().map(|segment| segment.text).collect();
+    let (prompt, phrase) = (words(&unweighted), words(phrase));
     let phrase = match phrase.as_slice() {
         [article, rest @ ..] if !rest.is_empty() && ["a", "an", "the"].contains(&article.as_str()) => rest,
         all => all,
@@ -298,5 +311,28 @@ impl SdxlSampling {
             sizes: sizes(self.original_size, self.target_size, self.crop),
             ..self.sampling.settings(model, self.cfg, guidance)?
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_prompts() {
+        for (prompt, phrase) in [
+            ("a red circle and a blue square", "the blue square"),
+            ("a (Red:1.2) circle", "a red circle"),
+            ("a cafe\u{301} at night", "a caf\u{e9}"),
+            ("2cats on sand", "cats"),
+            ("a cat", "a"),
+        ] {
+            assert!(has_words(prompt, phrase), "{prompt}: {phrase}");
+        }
+        for (prompt, phrase) in
+            [("a red square", "a red circle"), ("cats on sand", "a cat"), ("red, a circle", "circle red")]
+        {
+            assert!(!has_words(prompt, phrase), "{prompt}: {phrase}");
+        }
     }
 }

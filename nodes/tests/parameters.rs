@@ -144,6 +144,9 @@ fn errors_have_their_place() {
         ("SDXLSample", json!({ "prompt": "", "sampler": "dpmpp_2m", "eta": 1 }), "eta", "ddim"),
         ("Invert", json!({ "window": 0.2, "from_timestep": 900 }), "from_timestep", "twice"),
         ("Invert", json!({ "mask": [[0, 0, 1, 1], [0, 0, 0, 1]] }), "mask/1", "right"),
+        ("Invert", json!({ "from_timestep": 900, "to_timestep": 100 }), "to_timestep", "between 900 and 100"),
+        ("Invert", json!({ "window": [0.5, 0.5] }), "window", "[0.5, 0.5]"),
+        ("Invert", json!({ "schedule": "cosine", "schedule_end": 0.5 }), "schedule_end", "linear"),
         ("Upsample", json!({}), "", "size is missing"),
         ("Upsample", json!({ "width": 8 }), "width", "without `height`"),
         ("Upsample", json!({ "height": 8 }), "height", "without `width`"),
@@ -155,6 +158,10 @@ fn errors_have_their_place() {
         let [error] = found.as_slice() else { panic!("{name} {params}: {found:?}") };
         assert_eq!(error.path, path, "{name} {params}");
         assert!(format!("{error:?}").contains(words), "{error:?}");
+    }
+    // One timestep is a window, and so is one between two shares.
+    for params in [json!({ "from_timestep": 500, "to_timestep": 500 }), json!({ "window": [0.5, 0.6] })] {
+        assert!(errors("Invert", params.clone()).is_empty(), "{params}");
     }
 }
 

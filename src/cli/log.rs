@@ -1,5 +1,6 @@
 //! The log on stderr: `-v`, `-vv` and `RUST_LOG`.
 
+use std::env::VarError;
 use std::io::stderr;
 
 use tracing_subscriber::EnvFilter;
@@ -13,9 +14,13 @@ const VARIABLE: &str = "RUST_LOG";
 /// Starts the log, if it is asked for. Otherwise nothing is installed, and a log statement costs one comparison.
 ///
 /// # Errors
-/// When `RUST_LOG` is malformed; the reason is printed.
+/// If `RUST_LOG` is malformed; the reason is printed.
 pub fn start(verbose: u8) -> Result<(), Exit> {
-    let variable = std::env::var(VARIABLE).ok().filter(|directives| !directives.is_empty());
+    let variable = match std::env::var(VARIABLE) {
+        Ok(directives) => Some(directives).filter(|directives| !directives.is_empty()),
+        Err(VarError::NotPresent) => None,
+        Err(error @ VarError::NotUnicode(_)) => return Err(usage(format!("{VARIABLE}: {error}"))),
+    };
     // A directive names the beginning of a target: all crates of this workspace.
     let directives = match (variable, verbose) {
         (Some(directives), _) => directives,
@@ -29,6 +34,8 @@ pub fn start(verbose: u8) -> Result<(), Exit> {
         .with_writer(stderr)
         .with_ansi(console::colours())
         .with_timer(uptime())
+        // A closed or full stderr does not stop a run.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }

@@ -15,7 +15,8 @@ pub struct FileCache<K, V>(Mutex<Vec<CachedValue<K, V>>>);
 struct CachedValue<K, V> {
     key: K,
     value: Arc<V>,
-    stamps: Vec<(PathBuf, FileStamp)>,
+    /// Without a stamp: a file that did not exist.
+    stamps: Vec<(PathBuf, Option<FileStamp>)>,
 }
 
 impl<K, V> Default for FileCache<K, V> {
@@ -26,7 +27,8 @@ impl<K, V> Default for FileCache<K, V> {
 
 impl<K: Clone + PartialEq, V> FileCache<K, V> {
     /// Returns the value under `key` if none of its files has changed, and otherwise reads it with `read`. `files` lists
-    /// the files that a value was read from; their folders count too, because a new file may take precedence.
+    /// the files that a value was read from, and those that would take precedence if they existed. Their folders count
+    /// too, because a new file may take precedence.
     ///
     /// # Errors
     /// The error of `read`, which is not kept.
@@ -37,23 +39,23 @@ impl<K: Clone + PartialEq, V> FileCache<K, V> {
         files: impl FnOnce(&V) -> Vec<PathBuf>,
     ) -> Result<Arc<V>, E> {
         let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = values.iter().position(|cached| cached.key == *key) {
-            let is_unchanged = |(path, stamp): &(PathBuf, FileStamp)| FileStamp::of(path).as_ref() == Some(stamp);
-            if values[at].stamps.iter().all(is_unchanged) {
-                return Ok(values[at].value.clone());
-            }
-            values.remove(at);
+        // A value of changed or deleted files is of no use any more, but may keep them open.
+        values.retain(|cached| cached.stamps.iter().all(|(path, stamp)| FileStamp::of(path) == *stamp));
+        if let Some(cached) = values.iter().find(|cached| cached.key == *key) {
+            return Ok(cached.value.clone());
         }
         let start = SystemTime::now();
         let value = Arc::new(read()?);
         let files = files(&value);
         let folders = files.iter().filter_map(|file| file.parent()).map(Path::to_path_buf);
         let paths: BTreeSet<PathBuf> = folders.chain(files.iter().cloned()).collect();
-        let stamps = paths.into_iter().map(|path| FileStamp::of(&path).map(|stamp| (path, stamp)));
+        let stamped = |path: PathBuf| {
+            let stamp = FileStamp::of(&path);
+            (path, stamp)
+        };
+        let stamps: Vec<_> = paths.into_iter().map(stamped).collect();
         // A file that was written meanwhile may have been read in its former state.
-        if let Some(stamps) = stamps.collect::<Option<Vec<_>>>()
-            && stamps.iter().all(|(_, stamp)| stamp.modified.is_some_and(|modified| modified + CLOCK_LAG < start))
-        {
+        if stamps.iter().flat_map(|(_, stamp)| stamp).all(|stamp| stamp.is_older_than(start)) {
             if values.len() == CAPACITY {
                 values.remove(0);
             }
@@ -90,6 +92,20 @@ impl FileStamp {
             inode: (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
         })
     }
+
+    /// Whether the file was last written before `time`. The time of modification can be set by hand, as `cp -p` does; the
+    /// time at which the inode changed cannot.
+    fn is_older_than(&self, time: SystemTime) -> bool {
+        #[cfg(unix)]
+        {
+            let (.., seconds, nanoseconds) = self.inode;
+            let since_epoch = Duration::new(seconds.max(0) as u64, nanoseconds as u32);
+            if SystemTime::UNIX_EPOCH + since_epoch + CLOCK_LAG >= time {
+                return false;
+            }
+        }
+        self.modified.is_some_and(|modified| modified + CLOCK_LAG < time)
+    }
 }
 
 #[cfg(test)]
@@ -103,11 +119,9 @@ mod tests {
     fn a_value_is_read_again_when_its_files_or_their_folder_change() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
-        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
-        let age = |path: &Path| fs::File::open(path).unwrap().set_modified(hour_ago).unwrap();
-        let write = |text: &str| {
-            fs::write(&path, text).unwrap();
-            fs::File::options().append(true).open(&path).unwrap().set_modified(hour_ago).unwrap();
+        let write = |name: &str, text: &str| {
+            fs::write(folder.path().join(name), text).unwrap();
+            std::thread::sleep(2 * CLOCK_LAG);
         };
         let cache = FileCache::<&str, String>::default();
         let reads = Cell::new(0);
@@ -116,17 +130,36 @@ mod tests {
                 reads.set(reads.get() + 1);
                 Ok::<_, Infallible>(fs::read_to_string(&path).unwrap())
             };
-            cache.get(&key, read, |_| vec![path.clone()]).unwrap().to_string()
+            cache.get(&key, read, |_| vec![path.clone(), folder.path().join("later/file")]).unwrap().to_string()
         };
-        write("one");
-        age(folder.path());
+        write("config.json", "one");
         assert_eq!((get("a"), get("a"), reads.get()), ("one".into(), "one".into(), 1));
         assert_eq!((get("b"), reads.get()), ("one".into(), 2));
-        // The same length and time: the inode tells.
-        write("two");
+        // The length is the same.
+        write("config.json", "two");
         assert_eq!((get("a"), get("a"), reads.get()), ("two".into(), "two".into(), 3));
-        fs::write(folder.path().join("beside"), "").unwrap();
+        write("beside", "");
         assert_eq!((get("a"), reads.get()), ("two".into(), 4));
+    }
+
+    /// `cp -p` and `rsync --times` overwrite a file and set its time back.
+    #[test]
+    fn a_file_that_is_overwritten_while_it_is_read_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        fs::write(&path, "one").unwrap();
+        std::thread::sleep(2 * CLOCK_LAG);
+        let cache = FileCache::<u32, String>::default();
+        let read = || {
+            let text = fs::read_to_string(&path).unwrap();
+            let modified = fs::metadata(&path).unwrap().modified().unwrap();
+            fs::write(&path, "two").unwrap();
+            fs::File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
+            Ok::<_, Infallible>(text)
+        };
+        assert_eq!(*cache.get(&0, read, |_| vec![path.clone()]).unwrap(), "one");
+        let again = cache.get(&0, || Ok::<_, Infallible>(fs::read_to_string(&path).unwrap()), |_| vec![path.clone()]);
+        assert_eq!(*again.unwrap(), "two");
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn unknown(name: &str) -> Exit {
         Some(near) => format!("did you mean {near}?"),
         None => "`lsregen explain` lists all codes".to_string(),
     };
-    usage(format!("there is no code {name}; {help}"))
+    usage(format!("there is no code `{}`; {help}", name.escape_debug()))
 }
 
 fn list() -> String {

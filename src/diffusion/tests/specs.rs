@@ -8,12 +8,13 @@ use std::sync::{Arc, LazyLock};
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, relative, shapes};
+use lsregen_diffusion::guidance::colour_layout::ColourLayout;
 use lsregen_diffusion::guidance::edges::{Drawing, sobel};
 use lsregen_diffusion::guidance::onnx::Look;
 use lsregen_diffusion::guidance::segmentation::ColouredPhrase;
 use lsregen_diffusion::guidance::{
     Auto, BoundGuidance, BoundedAttentionGuidance, BoxDiffGuidance, ClipGoal, ClipGuidance, ColourLayoutGuidance,
-    EdgesGuidance, FeatureSpace, GuidanceSettings, GuidanceSpec, InversionGuidance, LayoutGuidance, LowPass,
+    EdgesGuidance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, InversionGuidance, LayoutGuidance, LowPass,
     LowPassGuidance, Metric, OnnxGoal, OnnxGuidance, ReferenceGuidance, Region, SamplingRun, Schedule,
     SegmentationGuidance, StepContext, StyleGuidance, Until, Window,
 };
@@ -247,6 +248,14 @@ fn colours_of_boxes() {
     // The second box is a third red and two thirds blue.
     let seen = numbers(&guidance[0].extractor.feat(&halves(SIDE), &first()).unwrap());
     let expected = [1.0, 0.0, 0.0, 1.0 / 3.0, 0.0, 2.0 / 3.0];
+    assert!(seen.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{seen:?}");
+    // In an image that is twice as high as wide, the upper half is red and blue, and the lower half is white.
+    let (height, width) = (2 * SIDE, SIDE);
+    let boxes = [([0.0, 0.0, 1.0, 0.5], [0.0; 3]), ([0.0, 0.5, 1.0, 1.0], [0.0; 3])];
+    let oblong = ColourLayout::new(&boxes, height, width, &Device::Cpu).unwrap();
+    let picture = Tensor::cat(&[halves(SIDE), Tensor::ones((1, 3, SIDE, SIDE), DType::F32, &Device::Cpu).unwrap()], 2);
+    let seen = numbers(&oblong.feat(&picture.unwrap(), &first()).unwrap());
+    let expected = [0.5, 0.0, 0.5, 1.0, 1.0, 1.0];
     assert!(seen.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{seen:?}");
 }
 
