@@ -40,7 +40,7 @@ fn scale() -> Strength {
 
 sockets! {
     pub struct BoundedAttentionInputs {
-        /// Phrases that the prompt has too, in their boxes.
+        /// Phrases in boxes. The prompt must contain the phrases.
         pub layout: Arc<Layout>,
     }
 }

@@ -42,7 +42,7 @@ pub(crate) const LATENT: Codec<Latent> = Codec {
 pub(crate) const GUIDANCE: Codec<Guidance> =
     Codec { format: "safetensors", version: 3, encode: encode_guidance, decode: decode_guidance };
 
-/// The part of a guidance that is no tensor. Numbers are written and read exactly.
+/// The part of a guidance that is not tensors. Numbers are written and read exactly.
 #[derive(Serialize, Deserialize)]
 struct GuidanceHeader {
     settings: GuidanceSettings,
@@ -181,7 +181,7 @@ mod tests {
         assert!(round_trip(&Layout(vec![])).0.is_empty());
     }
 
-    /// Every f32 between 0 and 1 in steps that hit all patterns of digits.
+    /// f32 numbers between 0 and 1, at steps that give many patterns of digits.
     #[test]
     fn numbers_of_layouts_are_exact() {
         for start in (0..0x3f80_0000u32).step_by(4 * 997) {

@@ -57,7 +57,7 @@ pub enum Unavailable {
     #[error("the NVIDIA driver has no device here; see `nvidia-smi`, and what CUDA_VISIBLE_DEVICES hides")]
     NoDevice,
     /// The driver does not start.
-    #[error("the NVIDIA driver does not start ({0}); see `nvidia-smi`, and whether the machine wants a restart")]
+    #[error("the NVIDIA driver does not start ({0}); see `nvidia-smi`, and whether the machine needs a restart")]
     Broken(String),
 }
 

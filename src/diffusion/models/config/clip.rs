@@ -276,7 +276,7 @@ impl ClipConfig {
         let raw: RawClip = serde_json::from_slice(json).map_err(broken)?;
         let (Some(text), Some(vision)) = (raw.text_config, raw.vision_config) else {
             return Err(Error::Config(format!(
-                "{file}: no configuration of a CLIP with both encoders: `text_config` and `vision_config` are not there"
+                "{file}: no configuration of a CLIP with both encoders: `text_config` and `vision_config` are missing"
             )));
         };
         let joined = |mut object: Object, over: Option<Object>| {
