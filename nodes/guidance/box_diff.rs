@@ -44,7 +44,7 @@ fn scale() -> Strength {
 
 sockets! {
     pub struct BoxDiffInputs {
-        /// Phrases that the prompt has too, in their boxes.
+        /// Phrases in boxes. The prompt must contain the phrases.
         pub layout: Arc<Layout>,
     }
 }

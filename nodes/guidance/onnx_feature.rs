@@ -27,11 +27,11 @@ use crate::values::{Guidance, Image, Layout};
 pub struct OnnxFeature {
     /// The ONNX file, relative to the graph file.
     pub path: PathBuf,
-    /// The output, or any inner value, that is the feature. By default the only output.
+    /// The output or inner value of the network that is the feature. By default the only output.
     #[serde(default)]
     pub output: Option<String>,
-    /// Width and height in pixels to which images are resized for the network. By default the network's own, or the
-    /// sampling's if the network takes any.
+    /// Width and height in pixels to which images are resized for the network. By default the size that the network
+    /// requires, or that of the sampling if the network accepts any.
     #[serde(default)]
     #[schemars(inner(range(min = 1, max = 16384)))]
     pub size: Option<[u32; 2]>,

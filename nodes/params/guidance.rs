@@ -12,7 +12,8 @@ use crate::values::Layout;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct GuidanceParams {
-    /// The guided steps, as a share of all steps: the first part (at least one step; `0` is none), or `[from, to]`.
+    /// The guided steps, as shares of all steps: `to`, which guides from the first step on (at least one step, or none
+    /// with `0`), or `[from, to]`.
     #[serde(default)]
     pub window: Option<StepShare>,
     /// In place of `window`: the lowest guided timestep, between 0 (clean) and 999 (noise). With 20 steps, 900 is the same

@@ -37,7 +37,8 @@ pub struct Sampling {
     /// are used.
     #[serde(default)]
     pub seed: u64,
-    /// Denoising steps. More steps are slower and give finer images. An inversion must have the same number.
+    /// Denoising steps. More steps are slower and give finer images. An inversion for the sampling must have the same
+    /// number.
     #[serde(default = "defaults::steps")]
     #[schemars(range(min = 1, max = 999))]
     pub steps: u32,

@@ -12,8 +12,9 @@ use crate::values::{Guidance, Latent, Model, declared};
 
 /// Generates an image from a prompt with a Stable Diffusion 1 model, under guidance.
 ///
-/// BoxDiff and layout-guidance were made for such models. A GLIGEN model is one too, here without its boxes. Several
-/// guidances act one after another in each step, in the order of the list. Without guidance this is plain sampling.
+/// BoxDiff and layout-guidance were made for such models. A GLIGEN model works too; this node does not use its boxes.
+/// Several guidances act one after another in each step, in the order of the list. Without guidance this is plain
+/// sampling.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct GuidedSdSample {

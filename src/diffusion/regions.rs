@@ -21,7 +21,7 @@ pub struct RegionPart {
     pub denoiser: CfgDenoiser,
     /// (1, 1, h, w): 1 inside, 0 outside.
     pub mask: Tensor,
-    /// Whether bootstrapping gives it a plain background; not so for the background region.
+    /// Whether bootstrapping gives it a plain background; `false` for the background region.
     pub is_object: bool,
 }
 

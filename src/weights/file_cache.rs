@@ -122,7 +122,7 @@ mod tests {
         age(folder.path());
         assert_eq!((get("a"), get("a"), reads.get()), ("one".into(), "one".into(), 1));
         assert_eq!((get("b"), reads.get()), ("one".into(), 2));
-        // The same length and time: the inode tells.
+        // The same length and time, but another inode.
         write("two");
         assert_eq!((get("a"), get("a"), reads.get()), ("two".into(), "two".into(), 3));
         fs::write(folder.path().join("beside"), "").unwrap();

@@ -173,7 +173,7 @@ impl ModelsPath {
         }
         let others = ModelKind::ALL.into_iter().filter(|other| *other != kind);
         if let Some((other, path)) = others.filter_map(|other| Some((other, self.find(other, name)?))).next() {
-            return format!("`{name}` is no {} but a {}: {}", kind.name(), other.name(), path.display());
+            return format!("`{name}` is a {}, not a {}: {}", other.name(), kind.name(), path.display());
         }
         if let Some(path) = self.bare(name) {
             return format!(
@@ -354,7 +354,7 @@ mod tests {
             assert!(found(&root, ModelKind::Model, "fix").is_none() && found(&root, ModelKind::Vae, "sd").is_none());
         }
         let path = ModelsPath::new([comfy.path().to_path_buf()]);
-        assert!(path.missing(ModelKind::Model, "fix").contains("is no model but a VAE"));
+        assert!(path.missing(ModelKind::Model, "fix").contains("is a VAE, not a model"));
         assert!(path.missing(ModelKind::Model, "flux").contains("without their text encoders"));
         let web = tree(&["models/Stable-diffusion/a/sd.safetensors", "models/VAE/v.pt", "models/Lora/l.safetensors"]);
         assert_eq!(names(web.path(), ModelKind::Model), ["a/sd.safetensors"]);
@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(found(root, ModelKind::Clip, "b32").as_deref(), Some("clip/b32"));
         assert_eq!((found(root, ModelKind::Clip, "clip_l"), found(root, ModelKind::Clip, "fix")), (None, None));
         let path = ModelsPath::new([root.to_path_buf()]);
-        assert!(path.missing(ModelKind::Clip, "fix").contains("is no CLIP but a VAE"));
+        assert!(path.missing(ModelKind::Clip, "fix").contains("is a VAE, not a CLIP"));
     }
 
     #[test]
@@ -439,7 +439,7 @@ mod tests {
         fs::set_permissions(root.path().join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
         let names = names(root.path(), ModelKind::Model);
         fs::set_permissions(root.path().join("closed"), fs::Permissions::from_mode(0o755)).unwrap();
-        // The superuser reads what is closed.
+        // Root can read the folder `closed` despite its permissions.
         let open: Vec<_> = names.iter().filter(|name| !name.starts_with("closed")).collect();
         assert_eq!(open, ["a/x.safetensors", "linked/sd.safetensors", "one.ckpt"]);
         assert!(found(root.path(), ModelKind::Model, "linked/sd").is_some());

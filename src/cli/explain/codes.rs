@@ -19,7 +19,7 @@ pub struct Code {
     pub example: Example,
 }
 
-/// A minimal input that is wrong, and the same corrected.
+/// A minimal invalid input, and the same input corrected.
 pub struct Example {
     pub form: Form,
     pub wrong: &'static str,

@@ -136,7 +136,7 @@ impl BoundGuidance {
     /// Returns ∇_z D. Returns D too if it is `wanted`, or if the gradient needs it anyway.
     ///
     /// The gradient has a closed form where the feature is the latent itself; otherwise it comes from automatic
-    /// differentiation, through the network where the feature space is beyond it.
+    /// differentiation, through the network if the feature space is the predicted x₀ or the image.
     pub fn gradient(&self, z: &Tensor, at: &StepContext, wanted: bool) -> Result<(Option<f64>, Tensor)> {
         ops::on_pool_for(z.device(), || {
             let target = self.extractor.target(at)?.detach();

@@ -211,7 +211,8 @@ pub enum Until {
     Never,
     /// Once D is at most this before an update, which is then skipped.
     Reached(f64),
-    /// After an update that D at most this preceded; the guidance then skips the rest of the run (layout-guidance).
+    /// Once D is at most this before an update, which is still applied; the guidance then skips the rest of the run
+    /// (layout-guidance).
     Settled(f64),
 }
 

@@ -236,7 +236,7 @@ impl Run {
         let bytes = outputs.iter().map(EdgeValue::bytes).fold(0, usize::saturating_add);
         let (name, key) = (self.graph.node(node).name.clone(), self.step(node).0.key);
         self.emit(Event::NodeFinished { node: name, key, duration, bytes });
-        // Of the waiters of a task, the one that it runs for has given its inputs.
+        // Several runs may wait for one task. It ran for the one that gave it the inputs.
         let outcome = if self.took_inputs(node) { Outcome::Ran { duration, bytes } } else { Outcome::Joined };
         self.on_success(node, outputs, outcome)
     }

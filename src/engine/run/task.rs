@@ -33,7 +33,7 @@ pub(super) struct Waiter {
     pub stop: Stop,
 }
 
-/// Tells whether a run is to stop.
+/// Returns whether a run must stop.
 #[derive(Clone)]
 pub(super) struct Stop {
     pub cancel: Cancel,

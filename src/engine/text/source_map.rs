@@ -27,7 +27,7 @@ struct Origin {
 enum Provenance {
     /// From the caller of the check.
     Caller,
-    /// It is the graph file of the node `name`; `node_type` is where the node names it.
+    /// It is the graph file that the node `name` includes; `node_type` is the location of the node's `type`.
     Node { name: String, node_type: Location },
     /// It is a value in a node of an outer graph, at this location.
     OuterValue(Location),

@@ -20,8 +20,8 @@ pub fn entries<'a>(
         _ => root,
     };
     let mut directory = Directory::new();
-    // A container may stand in many places, or hold itself, so that a short file can have endless paths. In an honest
-    // file every step of a path has bytes of its own, and so has most of every name.
+    // A container may be referenced several times, or contain itself, so that a short file can have endless paths. In a
+    // well-formed file each step of a path, and most of each name, takes bytes of the file.
     let mut left = length.saturating_mul(2).saturating_add(1 << 12);
     let mut name = String::new();
     let mut path = vec![PathStep { container: root, next: 0, name: 0 }];

@@ -151,7 +151,7 @@ impl Names {
         Names(reserved.into_iter().map(|name| (name.to_lowercase(), None)).collect())
     }
 
-    /// Takes the name of the row `index`; returns the error if it was taken before.
+    /// Records the name of the row `index`; returns an error if the name was recorded before.
     pub fn take(&mut self, rows: &Rows, index: usize, name: &str) -> Option<Diagnostic> {
         let former = self.0.insert(name.to_lowercase(), Some(index))?;
         let label = rows.label(index)?;

@@ -165,7 +165,7 @@ impl Lock {
     }
 }
 
-/// How long ago a file was written or used; `None` if the clock or the file system does not tell.
+/// How long ago a file was written or used; `None` if the clock or the file system does not report it.
 pub(crate) fn age(metadata: &Metadata) -> Option<Duration> {
     SystemTime::now().duration_since(metadata.modified().ok()?).ok()
 }

@@ -252,7 +252,7 @@ impl Convolution {
                 }
             }
         };
-        // SAFETY: the bands of all samples are the whole.
+        // SAFETY: the bands of all samples together write every element.
         let y = read_numbers(&self.weight, |weight| unsafe { written(b * o * ho * wo, |y| compute(weight, y)) })?;
         Ok((y, shape))
     }
