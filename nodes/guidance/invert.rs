@@ -36,11 +36,11 @@ pub struct Invert {
     /// The negative prompt of the second text encoder; by default the same.
     #[serde(default)]
     pub negative_2: Option<String>,
-    /// The sampling's original size, `[width, height]`; by default the image's own.
+    /// The sampling's original size, `[width, height]`; by default the size of the image.
     #[serde(default)]
     #[schemars(inner(range(min = 1, max = 16384)))]
     pub original_size: Option<[u32; 2]>,
-    /// The sampling's target size, `[width, height]`; by default the image's own.
+    /// The sampling's target size, `[width, height]`; by default the size of the image.
     #[serde(default)]
     #[schemars(inner(range(min = 1, max = 16384)))]
     pub target_size: Option<[u32; 2]>,

@@ -16,7 +16,8 @@ use crate::host::numerics::ComputeOptions;
 use crate::params::guidance::{GuidanceParams, Strength};
 use crate::values::{Guidance, Image, Layout};
 
-/// Guides the sampling towards a feature of your own network: that of another image, one from a file, or a class.
+/// Guides the sampling towards a target for a feature that your own network computes: the feature of another image, a
+/// feature in a file, or a class.
 ///
 /// The network is an ONNX file with one input, an image, such as `torch.onnx.export` writes. It may use the operators of
 /// common feature extractors; `check` reports any others. Its gradient is tested by finite differences before it guides.
@@ -174,7 +175,7 @@ impl GuidanceNode for OnnxFeature {
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
         let path = cx.resolve(&self.path);
-        // External data are in files beside the network's. `check` reports files that cannot be read.
+        // External data are in further files. `check` reports files that cannot be read.
         let external = OnnxNetwork::inspect(&path).map(|info| info.files).unwrap_or_default();
         let mut files = vec![FileRef::new("path", path)];
         files.extend(external.into_iter().map(|path| FileRef::new("path", path)));

@@ -84,7 +84,8 @@ impl Extractor for Watched {
     }
 }
 
-/// Converts a library error to the engine's. A cancelled sampling is a cancelled node, and CUDA's errors come with advice.
+/// Converts a library error to an error for the engine. A cancelled sampling is a cancelled node, and CUDA's errors
+/// come with advice.
 pub(crate) fn raise(error: Error) -> anyhow::Error {
     match error {
         Error::Cancelled => Cancelled.into(),

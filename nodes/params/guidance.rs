@@ -1,4 +1,4 @@
-//! The parameters that every guidance node has beside its own.
+//! The parameters that all guidance nodes share.
 
 use lsregen_diffusion::guidance::{Auto, GuidanceSettings, Normalise, Region, Schedule, StepShare, Until, Window};
 use lsregen_engine::{Links, NodeError};

@@ -78,8 +78,8 @@ pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgr
     }
 }
 
-/// Downloads the model that the parameter `param` names on the hub, and returns its path. Of several variants it takes the
-/// one in half precision if `half`.
+/// Downloads the model that the parameter `param` names on the hub, and returns its path. If the repository has several
+/// variants of the weights, `half` selects those in half precision.
 ///
 /// # Errors
 /// If `name` does not refer to the hub, or if the download fails.

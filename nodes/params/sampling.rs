@@ -25,11 +25,13 @@ pub struct Sampling {
     /// says so.
     #[serde(default)]
     pub negative: Option<String>,
-    /// Width of the image in pixels, a multiple of 8. By default that of the guidance, or else the model's own.
+    /// Width of the image in pixels, a multiple of 8. By default that of the guidance, or else that of the images that
+    /// the model was trained on.
     #[serde(default)]
     #[schemars(range(min = 8, max = 8192))]
     pub width: Option<u32>,
-    /// Height of the image in pixels, a multiple of 8. By default that of the guidance, or else the model's own.
+    /// Height of the image in pixels, a multiple of 8. By default that of the guidance, or else that of the images that
+    /// the model was trained on.
     #[serde(default)]
     #[schemars(range(min = 8, max = 8192))]
     pub height: Option<u32>,
@@ -58,8 +60,9 @@ pub struct SdxlSampling {
     /// The parameters of every sampling.
     #[serde(flatten)]
     pub sampling: Sampling,
-    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 is none, and twice as fast; large
-    /// values oversaturate colours. Under guidance `shapes/xl` keeps a layout best near 2; SDXL is at its best near 5.
+    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 disables it and is twice as fast;
+    /// large values oversaturate colours. Under guidance `shapes/xl` keeps a layout best near 2; SDXL is at its best
+    /// near 5.
     #[serde(default = "defaults::sdxl_cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,

@@ -21,8 +21,8 @@ pub struct GuidedSdSample {
     /// The parameters of every sampling.
     #[serde(flatten)]
     pub sampling: Sampling,
-    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 is none, and twice as fast; large
-    /// values oversaturate colours. Stable Diffusion 1 is at its best near 7.5.
+    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 disables it and is twice as fast;
+    /// large values oversaturate colours. Stable Diffusion 1 is at its best near 7.5.
     #[serde(default = "cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,

@@ -38,7 +38,7 @@ pub(crate) const LATENT: Codec<Latent> = Codec {
     },
 };
 
-/// Encodes LSReGen's guidance; others are created anew.
+/// Encodes LSReGen's guidance; other guidances are created again in each process.
 pub(crate) const GUIDANCE: Codec<Guidance> =
     Codec { format: "safetensors", version: 3, encode: encode_guidance, decode: decode_guidance };
 

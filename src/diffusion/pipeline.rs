@@ -35,7 +35,7 @@ pub struct SamplingSettings {
     pub seed: u64,
     /// T, the number of steps.
     pub steps: usize,
-    /// s, the scale of classifier-free guidance; 1 is none.
+    /// s, the scale of classifier-free guidance; 1 disables it.
     pub cfg: f64,
     /// The sampler.
     pub sampler: SamplerKind,
@@ -255,7 +255,7 @@ pub fn attention_map(
 /// How the noisy latents of a reference are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InversionMode {
-    /// DDIM inversion, the paper's.
+    /// DDIM inversion, as in the paper.
     Ddim,
     /// Noising with one ε for all timesteps.
     Noise {

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum SamplerKind {
-    /// DDIM (Song et al., eq. 12), the paper's.
+    /// DDIM (Song et al., eq. 12), the sampler of the paper.
     #[default]
     Ddim,
     /// Euler (Karras et al., algorithm 2 without churn), as diffusers' `EulerDiscreteScheduler`.

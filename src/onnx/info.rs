@@ -64,7 +64,7 @@ pub struct OnnxInfo {
     pub outputs: Vec<ValueInfo>,
     /// Names of all values that its nodes compute, with the outputs.
     pub values: Vec<String>,
-    /// Files beside it with numbers of its weights.
+    /// External data files, with values of its weights.
     pub files: Vec<PathBuf>,
     /// How often each operator occurs.
     pub operators: BTreeMap<String, usize>,

@@ -75,7 +75,7 @@ impl Tensors {
     }
 }
 
-/// The name of the text that holds all texts.
+/// The key of the metadata entry that contains all texts.
 const TEXTS: &str = "texts";
 
 #[cfg(test)]

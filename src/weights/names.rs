@@ -245,8 +245,8 @@ fn vae(name: &str) -> Option<(String, TensorSlice)> {
             "block" => "resnets",
             "downsample" => "downsamplers.0",
             "upsample" => "upsamplers.0",
-            // The original layout counts the way up from its last level. `reverse_level` corrects it once the number of
-            // levels is known.
+            // The original layout numbers the upsampling blocks from the last level. `reverse_level` corrects it once
+            // the number of levels is known.
             "up" => "up",
             // Attention: the original names, and those of diffusers before 0.17.
             "norm" if to.ends_with("attentions.0") => "group_norm",

@@ -257,7 +257,7 @@ impl Walk {
             let file_name = entry.file_name();
             let Some(last) = file_name.to_str().filter(|name| !name.starts_with('.')) else { continue };
             let (path, name) = (entry.path(), format!("{prefix}{last}"));
-            // Follows links, unlike the entry's own.
+            // Follows links, unlike `entry.metadata()`.
             let Ok(metadata) = fs::metadata(&path) else { continue };
             let is_file = ModelKind::FILES.contains(&self.kind) && metadata.is_file() && is_weights(&path);
             if is_file || metadata.is_dir() && is_folder_of(self.kind, &path) {

@@ -41,9 +41,8 @@ impl Look {
     /// Uses the value `output` of the network, or its only output, at height and width `size`: by default the network's fixed
     /// size, or else that of the image.
     ///
-    /// # Errors
-    /// If the network takes no image, none of that size, or has no such value; or, if the size is known, if its gradient fails
-    /// the test.
+    /// # Errors If the network does not take an image of that size, or has no such value, or (if the size is known) if
+    /// its gradient fails the test.
     pub fn new(
         network: Arc<OnnxNetwork>,
         output: Option<&str>,

@@ -37,7 +37,7 @@ pub struct GuidanceSettings {
 }
 
 impl Default for GuidanceSettings {
-    /// The paper's: γ = 1/4, once a step in the first tenth of the steps, everywhere.
+    /// The paper's settings: γ = 1/4, once a step in the first tenth of the steps, everywhere.
     fn default() -> Self {
         GuidanceSettings {
             scale: 0.25,
@@ -86,7 +86,7 @@ pub enum StepShare {
 }
 
 impl Default for Window {
-    /// The paper's: the first tenth.
+    /// The first tenth of the steps, as in the paper.
     fn default() -> Self {
         Window::first(0.1)
     }

@@ -198,7 +198,7 @@ fn deep_and_long_prompts_are_read_in_linear_time_without_recursion() {
 fn an_infinite_weight_is_an_error() {
     let deep = format!("a {}red{} circle", "(".repeat(10_000), ")".repeat(10_000));
     let message = SMALL.encode_prompt(&deep.as_str().into()).unwrap_err().to_string();
-    assert!(message.contains("\"red\" weighs too much"), "{message}");
+    assert!(message.contains("\"red\" has a weight that is too large"), "{message}");
     let message =
         LARGE.encode_prompt(&"(a red circle and a blue square on sand:3.4e38)".into()).unwrap_err().to_string();
     assert!(message.contains("too large"), "{message}");

@@ -15,8 +15,7 @@ pub(super) struct Identity {
 
 /// Returns the identity of each node, by index.
 ///
-/// # Errors
-/// Returns the error of every node whose key cannot be computed. Nodes that depend on such a node are not mentioned.
+/// # Errors Returns the error of every node whose key cannot be computed, but none for the nodes that depend on it.
 pub(super) fn identify(graph: &Graph, host: &Host, digests: &FileDigests) -> Result<Vec<Identity>, Vec<PlanError>> {
     let mut identities: Vec<Option<Identity>> = graph.order().iter().map(|_| None).collect();
     let mut errors = vec![];

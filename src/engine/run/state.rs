@@ -67,7 +67,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Starts a run. Returns it with the nodes that can be executed at once.
+    /// Starts a run. Returns it with the nodes that can be executed immediately.
     pub fn new(request: RunRequest, done: oneshot::Sender<Summary>) -> (Run, Vec<Ready>) {
         let RunRequest { graph, plan, host, subscriber, cancel, fail_fast } = request;
         let counts = plan.counts();

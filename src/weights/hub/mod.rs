@@ -69,7 +69,7 @@ impl Hub {
         if self.offline {
             return self.cached(of).ok_or_else(|| {
                 Error::input(format!(
-                    "{of}: HF_HUB_OFFLINE is set, and {} does not hold it; unset HF_HUB_OFFLINE to download it",
+                    "{of}: HF_HUB_OFFLINE is set, and {} does not contain it; unset HF_HUB_OFFLINE to download it",
                     self.cache.display()
                 ))
             });

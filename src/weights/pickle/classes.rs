@@ -45,7 +45,7 @@ pub fn is_inert(module: &str, name: &str) -> bool {
         ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") | ("numpy", "dtype") => true,
         ("__builtin__" | "builtins", "set" | "frozenset" | "complex" | "bytearray") | ("_codecs", "encode") => true,
         ("argparse", "Namespace") | ("pathlib", "PosixPath" | "WindowsPath") => true,
-        // The configuration in GLIGEN's own files, and in Lightning's.
+        // The configuration in the files of GLIGEN's authors and of Lightning.
         (module, _) if module.starts_with("omegaconf.") => true,
         (_, "AttributeDict") => module.starts_with("pytorch_lightning.") || module.starts_with("lightning"),
         _ => false,

@@ -34,7 +34,7 @@ pub fn entries<'a>(
         step.next += 1;
         let key = if holds_tensors(value) { key_text(key) } else { None };
         let used = 1 + key.as_ref().map_or(0, |key| name.len() + key.len());
-        left = left.checked_sub(used).ok_or_else(|| damaged("its containers hold each other without end"))?;
+        left = left.checked_sub(used).ok_or_else(|| damaged("its containers contain each other endlessly"))?;
         let Some(key) = key else { continue };
         if !name.is_empty() {
             name.push('.');

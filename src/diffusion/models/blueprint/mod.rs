@@ -1,8 +1,7 @@
 //! A model's configurations and the places of its tensors, before any weights are loaded.
 //!
 //! A model is a folder in diffusers' layout or a checkpoint in one file, optionally with another autoencoder or with
-//! GLIGEN's fusers. A blueprint checks, from the headers of the files alone, that the tensors are those that the
-//! configurations ask for.
+//! GLIGEN's fusers. A blueprint checks, from the headers of the files alone, that the tensors match the configurations.
 
 mod file;
 mod folder;

@@ -178,7 +178,7 @@ fn what_came_before_the_end_is_kept_and_not_taken_for_whole() {
     server.world().cuts = vec![2_000_000, 0, 0, 0, 0, 0];
     let client = Client::of(&server);
     let error = client.error("hf:owner/name");
-    assert!(error.contains(UNET) && error.contains("try again to go on"), "{error}");
+    assert!(error.contains(UNET) && error.contains("try again to continue"), "{error}");
     assert_eq!(client.cached("hf:owner/name"), None);
     assert!(!client.repository().join("snapshots").exists());
     let partial = client.repository().join("blobs").join(format!("{}.incomplete", etag(&content(UNET))));
@@ -341,7 +341,7 @@ fn offline_only_the_cache_answers() {
     client.hub.offline = true;
     assert_eq!(client.fetch("hf:owner/name:unet").unwrap(), online);
     let error = client.error("hf:owner/name@fp16");
-    assert!(error.contains("HF_HUB_OFFLINE") && error.contains("does not hold it"), "{error}");
+    assert!(error.contains("HF_HUB_OFFLINE") && error.contains("does not contain it"), "{error}");
     assert!(server.world().log.is_empty());
 }
 
