@@ -112,7 +112,7 @@ fn a_second_process_runs_nothing() {
     assert_eq!(ran, [""; 0], "{stderr}");
     assert_eq!(case.picture("other"), picture);
 
-    // A change runs what it affects: here everything from the sampling on.
+    // A change runs the nodes that it affects: here everything from the sampling on.
     let (ran, stderr) = case.run("out", &["cfg=3"]);
     assert_eq!(ran, ["large", "sample", "image", "keep"], "{stderr}");
 }

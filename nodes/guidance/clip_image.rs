@@ -14,8 +14,8 @@ use crate::values::{Guidance, Image, Layout};
 
 /// Guides the sampling towards the content of another image, by a CLIP model. The content may be anywhere in the image.
 ///
-/// The image may have any size. Of an image that is not square, CLIP sees the middle. The gradient goes through CLIP, the
-/// decoder and the network. By default the guidance acts in the first 60 % of the steps, normalised as in FreeDoM.
+/// The image may have any size. If the image is not square, CLIP sees only its centre. The gradient goes through CLIP,
+/// the decoder and the network. By default the guidance acts in the first 60 % of the steps, normalised as in FreeDoM.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct ClipImage {

@@ -14,10 +14,10 @@ use crate::values::{Guidance, Image, Layout};
 
 /// Guides the sampling towards the textures and colours of another image, wherever they are in it.
 ///
-/// It compares Gram matrices of the patches after one of CLIP's first layers, as FreeDoM does. The image may have any size.
-/// Of an image that is not square, CLIP sees the middle. The gradient goes through CLIP, the decoder and the network. By
-/// default the guidance acts from 30 % to 70 % of the steps, three times a step with fresh noise between, normalised as in
-/// FreeDoM.
+/// It compares Gram matrices of the patches after one of CLIP's first layers, as FreeDoM does. The image may have any
+/// size. If the image is not square, CLIP sees only its centre. The gradient goes through CLIP, the decoder and the
+/// network. By default the guidance acts from 30 % to 70 % of the steps, three times a step with fresh noise between,
+/// normalised as in FreeDoM.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct Style {

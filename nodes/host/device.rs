@@ -1,6 +1,6 @@
 //! Devices by name: what the user requests, what the machine has, and advice if the two differ.
 //!
-//! Knows how devices are named and opened. Knows no dtype and no model.
+//! Deals with names of devices and opens them. Independent of dtypes and models.
 
 use std::sync::Mutex;
 

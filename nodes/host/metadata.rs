@@ -1,6 +1,7 @@
 //! The metadata of a saved PNG file: the program, and the graph that made the image.
 //!
-//! Knows the texts of a PNG file. Does not know the content of a record: see [`GraphRecord`](lsregen_engine::GraphRecord).
+//! Deals with the text chunks of a PNG file, not with the content of a record: see
+//! [`GraphRecord`](lsregen_engine::GraphRecord).
 
 use lsregen_engine::Context;
 use lsregen_tensor::image::{PNG_SIGNATURE, read_texts};

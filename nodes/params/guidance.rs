@@ -201,7 +201,7 @@ impl GuidanceParams {
         errors
     }
 
-    /// Returns the error of a strength at `path` that is `auto` where there are no boxes.
+    /// Returns the error of a strength at `path` that is `auto` although there are no boxes.
     pub fn auto_error(&self, path: &str, strength: Strength, links: &Links) -> Option<NodeError> {
         let boxes = self.mask.as_ref().is_some_and(|mask| !mask.is_empty()) || links.has("layout");
         (strength.auto().is_some() && !boxes).then(|| {

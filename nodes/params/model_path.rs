@@ -1,6 +1,6 @@
 //! The names of models: a path, a name in a folder of models, or a repository on the hub.
 //!
-//! Knows how models are named. Does not know what they contain.
+//! Deals with the names of models, not with their contents.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

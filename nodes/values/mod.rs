@@ -35,7 +35,7 @@ pub struct Guidance {
     pub spec: Arc<dyn GuidanceSpec>,
     /// Width and height in pixels of the images that it is for; `None` if it fits any size.
     pub size: Option<(usize, usize)>,
-    /// LSReGen's guidance. Only this one is cached on disk: the others cost nothing to create.
+    /// LSReGen's guidance. Only this guidance is cached on disk; the others are cheap to create.
     pub(crate) inverted: Option<Arc<InversionGuidance>>,
 }
 

@@ -1,6 +1,6 @@
 //! Draws on images: text, the frames of a layout, contact sheets.
 //!
-//! Knows pixels and one embedded typeface (DejaVu Sans Condensed). Does not know tensors or models.
+//! Deals with pixels and one embedded typeface (DejaVu Sans Condensed), not with tensors or models.
 
 use std::sync::LazyLock;
 

@@ -1,6 +1,6 @@
 //! Latents as files: safetensors with one tensor `latent`, and the model family that it belongs to.
 //!
-//! Knows the file. Knows no model.
+//! Deals with the file, not with models.
 
 use std::collections::HashMap;
 use std::path::Path;

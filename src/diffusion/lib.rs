@@ -1,6 +1,6 @@
 //! The diffusion library of lsregen: models, samplers, inversion and the backward guidance framework.
 //!
-//! Knows tensors, pictures and checkpoints. Knows no graph, no YAML, no engine.
+//! Deals with tensors, images and checkpoints. Does not depend on graphs, YAML or the engine.
 //!
 //! [`schedule`], [`sampler`], [`inversion`] and [`guidance`] are the paper's mathematics; [`models`] are the networks
 //! over [`lsregen_weights`], made of [`lsregen_tensor::ops`]; [`pipeline`] puts them together.
@@ -20,6 +20,6 @@ mod sampling;
 pub mod schedule;
 
 pub use lsregen_tensor::{Error, Result};
-// The floors below, by the names of their crates without the prefix.
+// The crates that this crate builds on, by their names without the prefix.
 use lsregen_tensor::{image, noise, ops};
 use {lsregen_onnx as onnx, lsregen_weights as weights};

@@ -1,6 +1,6 @@
 //! Complete samplings: from a prompt and a layout to a latent, with the models and samplers of this crate.
 //!
-//! Each sampling logs its settings at the level `debug`. Knows the parts of a sampling and how they fit. Knows no graph.
+//! Each sampling logs its settings at the level `debug`. Combines the parts of a sampling. Independent of graphs.
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@
 //! step of the mean prediction, and regions are a denoiser like any other. In the first steps a region has a plain background
 //! around it (bootstrapping), so that its object stays inside.
 //!
-//! Knows denoisers and masks. Knows no sampler.
+//! Deals with denoisers and masks, not with samplers.
 
 use candle_core::Tensor;
 

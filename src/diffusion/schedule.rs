@@ -1,6 +1,6 @@
 //! The noise schedule ᾱ_t.
 //!
-//! Knows `scheduler_config.json` and the arithmetic of diffusers' schedulers. Knows no latent.
+//! Deals with `scheduler_config.json` and the arithmetic of diffusers' schedulers, not with latents.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

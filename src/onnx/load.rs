@@ -59,7 +59,8 @@ pub fn name(dtype: i32) -> String {
     }
 }
 
-/// Shape and type of a tensor, checked against the numbers that the file holds. Of external files only the size is read.
+/// Shape and type of a tensor, checked against the numbers that the file holds. Only the size of external files is
+/// read.
 pub struct DeclaredTensor {
     pub dims: Vec<usize>,
     pub count: usize,

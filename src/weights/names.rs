@@ -36,9 +36,9 @@ pub enum TensorSlice {
 /// Where a tensor belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TensorPlace {
-    /// To a network, as one tensor or several, with diffusers' names.
+    /// It belongs to a network, as one tensor or several, with diffusers' names.
     In(NetworkKind, Vec<(String, TensorSlice)>),
-    /// To no network: a constant, a counter, or a copy from training.
+    /// It belongs to no network: a constant, a counter, or a copy from training.
     Spare,
     /// No supported network has such a tensor.
     Unknown,

@@ -234,7 +234,7 @@ fn is_folder_of(kind: ModelKind, folder: &Path) -> bool {
     }
 }
 
-/// A walk through folders.
+/// The state of a recursive search.
 struct Walk {
     kind: ModelKind,
     found: BTreeMap<String, PathBuf>,
@@ -290,7 +290,7 @@ mod tests {
         folder
     }
 
-    /// What is found, relative to the root.
+    /// The path that is found, relative to the root.
     fn found(root: &Path, kind: ModelKind, name: &str) -> Option<String> {
         let path = ModelsPath::new([root.to_path_buf()]).find(kind, name)?;
         Some(path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/"))

@@ -5,7 +5,7 @@
 //! update is applied before the network is called. A [`GuidanceSpec`] is a guidance that is not yet bound to a run: for a
 //! [`SamplingRun`] it returns [`BoundGuidance`]s. A [`Session`] keeps their state from step to step of one run.
 //!
-//! Each extractor has a file here. Knows latents and the networks of a run; knows no graph.
+//! Each extractor has a file here. Deals with latents and the networks of a run, not with graphs.
 
 mod settings;
 pub mod attention;
@@ -78,7 +78,7 @@ impl StepContext<'_> {
     }
 }
 
-/// What a feature is computed from. The gradient goes back from there to z_t.
+/// What a feature is computed from. The gradient is propagated from this space back to z_t.
 #[derive(Clone)]
 pub enum FeatureSpace {
     /// The noisy latent z_t (B, C, h, w), and the network's attention at z_t.
@@ -128,7 +128,7 @@ pub struct BoundGuidance {
     pub space: FeatureSpace,
     /// How strongly, when and how often the guidance acts.
     pub settings: GuidanceSettings,
-    /// Where it acts: (1, 1, h, w), multiplied with the gradient. `None`: everywhere alike.
+    /// The mask by which the gradient is multiplied, (1, 1, h, w). `None` is 1 everywhere.
     pub mask: Option<Tensor>,
 }
 

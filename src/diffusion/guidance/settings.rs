@@ -1,6 +1,6 @@
 //! The settings of a guidance: how strongly, in which steps, how often, and where it acts.
 //!
-//! Knows steps, timesteps and boxes. Knows no feature and no network.
+//! Deals with steps, timesteps and boxes, not with features or networks.
 
 use std::f64::consts::PI;
 use std::ops::Range;

@@ -54,7 +54,7 @@ impl ResnetBlock {
         }
     }
 
-    /// The VJP with respect to `x` alone. Of the activations, only the second norm's input is recomputed.
+    /// The VJP with respect to `x` alone. Recomputes only one activation, the input of the second norm.
     fn input_vjp(&self, x: &Tensor, activated_temb: Option<&Tensor>, dy: &Tensor) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
         let mut d = self.conv2.input_vjp((h, w), dy)?;

@@ -1,7 +1,7 @@
 //! Node types: parameters that know how to run.
 //!
 //! The parameters are the struct itself, so that documentation, defaults, schema, memo key and code stand in one file.
-//! Knows nothing of documents or graphs.
+//! Independent of documents and graphs.
 
 mod context;
 mod event;

@@ -1,6 +1,6 @@
 //! The values of a run that a node has still to read. Each value is dropped when its last reader has taken it.
 //!
-//! Knows links and readers. The [`MemoryStore`](crate::MemoryStore) decides what outlives the run.
+//! Deals with links and readers. The [`MemoryStore`](crate::MemoryStore) decides what outlives the run.
 
 use petgraph::graph::NodeIndex;
 

@@ -1,6 +1,6 @@
 //! One run in progress: which nodes wait for which, the values that are still to be read, and how each node ended.
 //!
-//! Knows its graph and plan. Does not know who executes the nodes, or other runs: see the
+//! Deals with the graph and plan of one run. The execution of nodes and other runs are elsewhere: see the
 //! [executor](crate::Executor).
 
 use std::mem::{replace, take};
@@ -124,7 +124,7 @@ impl Run {
                 Action::Cached { outputs, restore } => {
                     self.live.put(node, outputs);
                     if *restore {
-                        // To restore an effect needs no inputs.
+                        // Restoring an effect needs no inputs.
                         self.took[node.index()] = true;
                         ready.push(Ready { node, restore: true });
                     } else {

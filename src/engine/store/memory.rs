@@ -1,6 +1,6 @@
 //! Results in memory, with a limit in bytes. The least recently used result is dropped first.
 //!
-//! Knows keys and sizes, but no graph. Stores only results, never errors.
+//! Deals with keys and sizes, not with graphs. Stores only results, never errors.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;

@@ -1,4 +1,4 @@
-//! Functions of each number by itself, and softmax. At a kink the gradient is the one-sided gradient that torch has.
+//! Elementwise functions, and softmax. At a kink the gradient is the one-sided gradient that torch has.
 
 use candle_core::{DType, Tensor};
 use lsregen_tensor::ops;

@@ -33,7 +33,7 @@ fn arch() -> Arch {
 /// Lanes of the longest vector.
 pub(super) const LONGEST: usize = 16;
 
-/// A number that is not initialised. To fill a large result with zeros first can take as long as to compute it.
+/// A number that is not initialised. Filling a large result with zeros first can take as long as computing it.
 pub(super) type Unwritten = MaybeUninit<f32>;
 
 /// Returns a vector of `n` numbers, which `write` initialises.

@@ -35,7 +35,7 @@ impl Bench {
         let exact = f(&wide).unwrap();
         assert_close(what, "value", &out, &exact, VALUES);
 
-        // As views with gaps between their rows.
+        // The same inputs as views with gaps between their rows.
         for i in 0..inputs.len() {
             let (last, n) = (inputs[i].rank() - 1, inputs[i].dims()[inputs[i].rank() - 1]);
             let mut views = inputs.clone();

@@ -37,7 +37,7 @@ pub fn tensor_dtype(name: &str) -> Option<Dtype> {
     })
 }
 
-/// Whether a class belongs to the settings that trainers save beside tensors. A call of it becomes
+/// Whether a class belongs to the settings that trainers save with tensors. A call of it becomes
 /// [`PickleValue::Other`](super::heap::PickleValue::Other); it is never run, so its effect in Python does not matter.
 pub fn is_inert(module: &str, name: &str) -> bool {
     match (module, name) {

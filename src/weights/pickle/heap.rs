@@ -79,7 +79,8 @@ impl MemoryBudget {
     }
 }
 
-/// The cost of a container beside its items: its own record, and the space that a vector reserves for its first items.
+/// The cost of a container in addition to its items: its own record, and the space that a vector reserves for its first
+/// items.
 pub const CONTAINER: usize = 256;
 
 /// Everything that a pickle has built.

@@ -95,7 +95,7 @@ impl<'a> Execution<'a> {
                     (started, Ok(run)) => drop(running.spawn(async { (started, run.finished().await) })),
                     (started, Err(error)) => self.finish(started, RowOutcome::not_started(error))?,
                 }
-                // Lets the task that waits for Ctrl-C run.
+                // Yields, so that the task that waits for Ctrl-C can run.
                 tokio::task::yield_now().await;
             }
             match running.join_next().await {

@@ -1,6 +1,6 @@
-//! The rows of a bulk run: lines of a file, or the combinations of a sweep. Each row is parsed when it is asked for.
+//! The rows of a bulk run: lines of a file, or the combinations of a sweep. Each row is parsed on request.
 //!
-//! Knows parameters by name only; the check decides whether a row fits its graph.
+//! Uses only the names of parameters; the check decides whether a row fits its graph.
 
 use std::collections::HashMap;
 use std::fs;

@@ -90,7 +90,7 @@ fn take_unet(path: &Path, sorted: &mut SortedTensors) -> Result<TensorMap> {
     }
 }
 
-/// What a checkpoint says about itself that a user should know.
+/// Returns remarks for the user on what a checkpoint states about itself.
 fn notes(checkpoint: &Checkpoint, sorted: &SortedTensors) -> Vec<String> {
     let mut notes = Vec::new();
     if sorted.predicts_v {

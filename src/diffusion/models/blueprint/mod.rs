@@ -32,7 +32,7 @@ pub struct ModelSource {
     pub vae: Option<PathBuf>,
     /// GLIGEN's fusers and position net, for a Stable Diffusion 1.x model.
     pub gligen: Option<PathBuf>,
-    /// What the U-Net predicts, if its files do not say so, or are wrong.
+    /// What the U-Net predicts, if its files do not state it or state it incorrectly.
     pub prediction: Option<PredictionType>,
 }
 

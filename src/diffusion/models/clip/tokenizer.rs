@@ -67,7 +67,7 @@ enum Merge {
     Pair(String, String),
 }
 
-/// A special token in a configuration: its text, alone or inside an object.
+/// A special token in a configuration: its text, or an object that contains it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Special {

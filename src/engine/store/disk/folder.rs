@@ -8,7 +8,7 @@
 //! v1/lock                        shared by writers, exclusive for removal
 //! ```
 //!
-//! Knows no value and no manifest. Other files in the folder are neither read nor removed.
+//! Independent of values and manifests. Other files in the folder are neither read nor removed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, TryLockError};

@@ -58,7 +58,7 @@ enum Operation {
 enum Miss {
     /// It does not exist, or has a format that these sockets cannot read.
     Missing,
-    /// It is not as it was written.
+    /// Its content differs from what was written.
     Damaged(Damage),
     Unreadable(io::Error),
 }

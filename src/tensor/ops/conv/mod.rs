@@ -264,7 +264,7 @@ fn flip_panels<T: Copy + Default + Send + Sync>(panels: &[T], (o, c, k): (usize,
     let mut flipped = vec![T::default(); c.div_ceil(ROWS) * panel];
     flipped.par_chunks_exact_mut(panel.max(1)).enumerate().for_each(|(i, to)| {
         for (j, to) in to.chunks_exact_mut(ROWS).enumerate() {
-            // From channel `from` of the result, at the opposite entry.
+            // Read from channel `from` of the result, at the opposite entry of the window.
             let (from, entry) = (j / entries, entries - 1 - j % entries);
             let panel = &panels[from / ROWS * c * entries * ROWS..];
             for (row, to) in to.iter_mut().enumerate().take(c - i * ROWS) {
