@@ -33,7 +33,7 @@ pub struct Invert {
     /// The negative prompt of the inversion. No effect while `cfg` is 1.
     #[serde(default)]
     pub negative: Option<String>,
-    /// The negative prompt of the second text encoder; by default the same.
+    /// The negative prompt of the second text encoder; by default that of the first.
     #[serde(default)]
     pub negative_2: Option<String>,
     /// The sampling's original size, `[width, height]`; by default the size of the image.

@@ -16,8 +16,8 @@ use crate::host::numerics::ComputeOptions;
 use crate::params::guidance::{GuidanceParams, Strength};
 use crate::values::{Guidance, Image, Layout};
 
-/// Guides the sampling towards a target for a feature that your own network computes: the feature of another image, a
-/// feature in a file, or a class.
+/// Guides a feature of the image, computed by your own network, towards that of another image, a feature in a file, or
+/// a class.
 ///
 /// The network is an ONNX file with one input, an image, such as `torch.onnx.export` writes. It may use the operators of
 /// common feature extractors; `check` reports any others. Its gradient is tested by finite differences before it guides.

@@ -27,8 +27,8 @@ pub struct Segmentation {
     #[serde(default = "tolerance")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub tolerance: f64,
-    /// The resolution whose attention is used: the number of latent pixels along the side of one pixel of the map. By default
-    /// the one whose maps are nearest to the published 16 × 16, which is 4 for Stable Diffusion at 512 × 512.
+    /// Resolution of the attention maps that are used: the number of latent pixels along each side of one map pixel. By
+    /// default the one whose maps are nearest to the published 16 × 16, which is 4 for Stable Diffusion at 512 × 512.
     #[serde(default)]
     #[schemars(range(min = 1, max = 64))]
     pub downscale: Option<u32>,

@@ -66,10 +66,11 @@ pub struct SdxlSampling {
     #[serde(default = "defaults::sdxl_cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,
-    /// The prompt of the second text encoder; by default the same. SDXL's pooled text embedding comes from this one.
+    /// The prompt of the second text encoder; by default that of the first. SDXL's pooled text embedding comes from
+    /// this prompt.
     #[serde(default)]
     pub prompt_2: Option<String>,
-    /// The negative prompt of the second text encoder; by default the same.
+    /// The negative prompt of the second text encoder; by default that of the first.
     #[serde(default)]
     pub negative_2: Option<String>,
     /// SDXL's original size: width and height in pixels of the photograph that the image is taken from. By default the

@@ -79,8 +79,8 @@ fn memory(key: &str) -> Option<f64> {
 /// Returns the CPU seconds of all threads of this process, if the system reports them.
 fn computed() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // Fields 14 and 15 are the user and system time in hundredths of a second. Count them after the name, which may
-    // contain any character.
+    // Fields 14 and 15 are the user and system time in hundredths of a second. Fields are counted after the name,
+    // because it may contain any character.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / 100.0)
 }

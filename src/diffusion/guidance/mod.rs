@@ -178,7 +178,7 @@ impl BoundGuidance {
         }
         let updated = (z - (gradient * gamma)?)?;
         let size = rms(&updated)?;
-        // A latent's numbers are near 1 at every t.
+        // The values of a latent are of the order of 1 at every t.
         if !size.is_finite() || size > EXPLODED * rms(z)?.max(1.0) {
             return Err(self.diverged(at, size));
         }

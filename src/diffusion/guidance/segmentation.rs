@@ -59,8 +59,8 @@ pub struct SegmentationGuidance {
     pub regions: Vec<ColouredPhrase>,
     /// The largest difference between the colours of a pixel and its region, in each channel, from 0 to 1.
     pub tolerance: f32,
-    /// The resolution whose attention is used: latent pixels along the side of one pixel of the attention map. By default the
-    /// one whose maps are nearest to 16 × 16.
+    /// Resolution of the attention maps that are used: latent pixels along each side of one pixel of the attention map.
+    /// By default the one whose maps are nearest to 16 × 16.
     pub downscale: Option<usize>,
     /// How it acts.
     pub settings: GuidanceSettings,

@@ -1,7 +1,7 @@
 //! Downloads one file from the hub into the cache, with resumption and checks.
 //!
-//! A content gets its name only when it is complete and matches its checksum. Until then it is a partial file, which the
-//! next attempt resumes, also one of another process.
+//! A file gets its final name only when it is complete and matches its checksum. Until then it is a partial file, which
+//! the next attempt resumes, also one of another process.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};

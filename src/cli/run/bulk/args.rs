@@ -49,7 +49,7 @@ impl FromStr for Shard {
 }
 
 impl BulkArgs {
-    /// The rows that the arguments ask for; `None` for a single run.
+    /// Returns the rows that the arguments specify; `None` for a single run.
     ///
     /// # Errors
     /// When they cannot be read, or another argument needs rows and there are none; the reason is printed.

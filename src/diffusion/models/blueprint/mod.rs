@@ -93,7 +93,7 @@ pub struct Blueprint {
     pub scheduler: SchedulerConfig,
     /// Whether a missing negative prompt is zeros (SDXL) and not the empty text.
     pub force_zeros: bool,
-    /// The layout of its files, in words.
+    /// A description of the layout of its files.
     pub form: String,
     /// Names of tensors that belong to no network.
     pub unknown: Vec<String>,
