@@ -123,7 +123,7 @@ pub(crate) fn size_errors(width: Option<u32>, height: Option<u32>) -> Vec<NodeEr
         .collect()
 }
 
-/// Reports an η that the sampler does not have.
+/// Reports `eta` for a sampler that does not use it.
 pub(crate) fn eta_errors(sampler: SamplerKind, eta: f64) -> Vec<NodeError> {
     match sampler {
         SamplerKind::Euler | SamplerKind::DpmSolverPp2M if eta != 0.0 => {

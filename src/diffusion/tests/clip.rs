@@ -107,7 +107,7 @@ fn gradients_equal_torch() {
     }
 }
 
-/// In f64, along random directions.
+/// Compares in f64, along random directions.
 #[test]
 fn gradients_equal_finite_differences() {
     for name in CASES {
@@ -298,7 +298,7 @@ fn with_moment<R>(model: &Model, context: &Tensor, f: impl FnOnce(&StepContext) 
     f(&StepContext { step: 0, steps: 20, t: 501.0, alpha_bar: 0.3, prediction_type: kind, denoiser: &denoiser })
 }
 
-/// Through CLIP, the decoder and the U-Net.
+/// Compares gradients through CLIP, the decoder and the U-Net.
 #[test]
 fn gradients_of_the_latent_equal_torch() {
     let io = tensors("clip_vision/builtin.io.safetensors");

@@ -92,7 +92,7 @@ outputs: { model: xl }
     Code {
         name: "unused-param",
         summary: "a parameter is declared but never used (warning)",
-        explanation: "No `${…}` names the parameter, so that `--set` would change nothing. Name it where it is meant, or \
+        explanation: "No `${…}` names the parameter, so that `--set` would change nothing. Use it where it is meant, or \
             remove it.",
         example: workflow(
             r"lsregen: 1
