@@ -1,4 +1,4 @@
-//! Images: files and 8-bit RGB outside, tensors in [-1, 1] inside; resizing.
+//! Reads, writes and resizes images: files and 8-bit RGB for callers, tensors in [-1, 1] for networks.
 
 use std::path::Path;
 

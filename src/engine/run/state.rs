@@ -20,7 +20,7 @@ use crate::graph::{Graph, GraphNode};
 use crate::node::{Cancel, Context, EdgeValue, Event, Host, Subscriber};
 use crate::plan::{Action, Step};
 
-/// Why a node has no outputs. The nodes that depend on it do not run for the same reason.
+/// Why a node has no outputs. For the same reason, the nodes that depend on it do not run either.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Block {
     /// This node failed: the node itself, or one that it depends on.

@@ -114,7 +114,7 @@ outputs: { model: xl }
         summary: "a `${…}` cannot be replaced",
         explanation: "The reference is never closed, names a parameter that is declared further down, or stands inside \
             a text although the parameter is a list or a mapping. A list or mapping must be the whole value: \
-            `boxes: ${boxes}`. Parameters may name those above them.",
+            `boxes: ${boxes}`. A parameter can only use the parameters above it.",
         example: workflow(
             r"lsregen: 1
 params: { model: shapes/xl }
