@@ -83,7 +83,7 @@ const DIMENSIONS: usize = 8;
 /// The sizes in a tuple or list.
 fn sizes(heap: &Heap, value: PickleValue) -> Outcome<Vec<usize>> {
     let items = heap.sequence(value).filter(|items| items.len() <= DIMENSIONS);
-    let items = items.ok_or_else(|| damaged(format!("its shape does not have 0 to {DIMENSIONS} sizes")))?;
+    let items = items.ok_or_else(|| damaged(format!("its shape does not have 0 to {DIMENSIONS} dimensions")))?;
     items.iter().map(|item| item.size().ok_or_else(|| damaged("its shape has items that are not sizes"))).collect()
 }
 

@@ -6,8 +6,7 @@ pub const CODES: [Code; 10] = [
     Code {
         name: "missing-type",
         summary: "a node has no `type`",
-        explanation: "Every node names its type. `lsregen nodes` lists the types; a path that ends in `.yaml` or \
-            `.yml` \
+        explanation: "Every node names its type. `lsregen nodes` lists the types; a path that ends in `.yaml` or `.yml` \
             is a graph file used as a node.",
         example: nodes(
             r"  image: { model: xl, latent: sample }
@@ -73,8 +72,7 @@ pub const CODES: [Code; 10] = [
         name: "wrong-type",
         summary: "a value is of another type than required",
         explanation: "The value is, for instance, a text where a number is required. Quotes turn a number into a text; \
-            without them `yes` is a text and `true` is not. A key without a value is null, which no parameter takes \
-            unless \
+            without them `yes` is a text and `true` is not. A key without a value is null, which no parameter takes unless \
             it is optional.",
         example: nodes(
             r"  sample: { type: SDXLSample, model: xl, prompt: a red circle on sand, steps: many }
@@ -108,8 +106,7 @@ pub const CODES: [Code; 10] = [
     Code {
         name: "wrong-value",
         summary: "a node cannot be made from its parameters",
-        explanation: "Each parameter fits its schema, but the node's own decoding refuses them. No built-in node does \
-            so; \
+        explanation: "Each parameter fits its schema, but the node's own decoding refuses them. No built-in node does so; \
             a node type that you added may. The message is the node's.",
         example: other("the message of the node type says what it refuses\n", "what the node type accepts\n"),
     },

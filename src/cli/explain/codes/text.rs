@@ -6,8 +6,8 @@ pub const CODES: [Code; 14] = [
     Code {
         name: "file",
         summary: "a file is missing or cannot be read",
-        explanation: "A graph, or a file that a node names, does not exist, is a folder, a pipe or a device, or \
-            cannot be read. A path in a graph is relative to the graph file, not to the working directory; an absolute path is \
+        explanation: "A graph, or a file that a node names, does not exist, is a folder, a pipe or a device, or cannot \
+            be read. A path in a graph is relative to the graph file, not to the working directory; an absolute path is \
             taken as it is. The message names the path that was tried.",
         example: nodes(
             r"  photo: { type: LoadImage, path: foto.png }
@@ -21,15 +21,14 @@ pub const CODES: [Code; 14] = [
     Code {
         name: "not-utf8",
         summary: "a graph file is not UTF-8",
-        explanation: "Graph files are text in UTF-8. Reading a file in another encoding (UTF-16, Latin-1), or a \
-            binary file, stops at the first byte that is not UTF-8; the message names its line. Save the file as UTF-8.",
+        explanation: "Graph files are text in UTF-8. Reading a file in another encoding (UTF-16, \
+            Latin-1), or a binary file, stops at the first byte that is not UTF-8; the message names its line. Save the file as UTF-8.",
         example: other("a graph saved as UTF-16 or Latin-1\n", "the same graph saved as UTF-8\n"),
     },
     Code {
         name: "empty",
         summary: "the file has no content",
-        explanation: "The file is empty, or holds only comments and blank lines. A workflow needs at least `lsregen: \
-            1` \
+        explanation: "The file is empty, or holds only comments and blank lines. A workflow needs at least `lsregen: 1` \
             and `nodes:`.",
         example: workflow(
             r"# a red circle
@@ -106,8 +105,8 @@ outputs: { model: xl }
     Code {
         name: "tag",
         summary: "a YAML tag is used",
-        explanation: "Tags such as `!env` or `!!str` are not supported. If a text looks like a number, put it in \
-            quotes; a prompt that begins with `!` needs quotes too.",
+        explanation: "Tags such as `!env` or `!!str` are not supported. If a text looks like a number, put it \
+            in quotes; a prompt that begins with `!` needs quotes too.",
         example: nodes(
             r"  sample: { type: SDXLSample, model: xl, prompt: !prompt a red circle on sand }
 ",

@@ -83,9 +83,9 @@ fn take_unet(path: &Path, sorted: &mut SortedTensors) -> Result<TensorMap> {
         Some(unet) if unet.names().any(|name| name.contains(".fuser.")) => Err(Error::Weights(format!(
             "{label}: holds only GLIGEN's fusers; give a Stable Diffusion 1.x checkpoint as `model`, and this file as `gligen`"
         ))),
-        _ if sorted.networks.contains_key(&NetworkKind::Vae) => {
-            Err(Error::Weights(format!("{label}: holds no U-Net but an autoencoder; give it as `vae` beside a model")))
-        }
+        _ if sorted.networks.contains_key(&NetworkKind::Vae) => Err(Error::Weights(format!(
+            "{label}: contains an autoencoder and no U-Net; give it as `vae`, together with a model"
+        ))),
         _ => Err(Error::Weights(format!("{label}: holds no U-Net of a known kind ({})", shown(&sorted.unknown)))),
     }
 }

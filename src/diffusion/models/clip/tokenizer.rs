@@ -59,7 +59,7 @@ struct JoinedModel {
     merges: Vec<Merge>,
 }
 
-/// A merge in the form of older and of newer files.
+/// A merge: one text in older files, a pair in newer ones.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Merge {
