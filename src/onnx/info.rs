@@ -97,7 +97,7 @@ impl OnnxInfo {
         Ok(input)
     }
 
-    /// The name of an output or inner value, checked; the name of the only output if `wanted` is `None`.
+    /// Checks and returns the name of an output or inner value; by default that of the only output.
     ///
     /// # Errors
     /// If there is no such value, or several outputs to choose from.

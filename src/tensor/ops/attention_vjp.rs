@@ -31,7 +31,7 @@ pub(super) enum Source<'a> {
     Weights(&'a [f32]),
 }
 
-/// The VJP of attention with its arguments.
+/// The arguments of the VJP of attention.
 pub(super) struct Backward<'a> {
     /// (B, heads·d, N)
     pub q: Arg<'a>,
