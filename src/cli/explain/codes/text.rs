@@ -189,7 +189,7 @@ outputs: { layout: layout }
     Code {
         name: "too-deep",
         summary: "lists, mappings or graphs are nested too deeply",
-        explanation: "Lists and mappings may be nested 64 deep, graphs inside graphs as the message says. No workflow \
+        explanation: "Lists and mappings may be nested 64 deep; the message states the limit for graphs. No workflow \
             needs more: check for a bracket that is opened too often, or flatten the value.",
         example: nodes(
             r"  layout: { type: Layout, boxes: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[
