@@ -281,7 +281,7 @@ fn has_words(prompt: &str, phrase: &str) -> bool {
         [article, rest @ ..] if !rest.is_empty() && ["a", "an", "the"].contains(&article.as_str()) => rest,
         all => all,
     };
-    // A phrase without letters is left to the tokenizer.
+    // Only the tokenizer can find a phrase without letters, so the check accepts it.
     phrase.is_empty() || prompt.windows(phrase.len()).any(|words| words == phrase)
 }
 

@@ -362,7 +362,8 @@ fn attentions() {
     });
 }
 
-/// Chunks of queries against all queries at once, in the form for other devices, here on the CPU.
+/// Compares attention in chunks of queries with attention of all queries at once, in the plain form, which other
+/// devices use.
 #[test]
 fn attention_in_chunks() {
     let device = &Device::Cpu;

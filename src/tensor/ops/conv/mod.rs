@@ -1,10 +1,11 @@
 //! Convolution on the CPU without an unrolled copy of its input.
 //!
-//! The input is copied, with its margin of zeros, into planes whose lines follow each other: one plane for each channel, or
-//! s² planes for stride s, one for each phase. Large images are copied one band at a time. For every entry of the window,
-//! neighbouring pixels of the output then read neighbouring numbers at a fixed offset, also across the end of a line, where
-//! the results are dropped. So the convolution is a sum of products of panels of weights with segments of these planes
-//! ([`super::tile`]). Panels in half precision are widened where they are used.
+//! The input is copied, with its margin of zeros, into planes whose lines follow each other: one plane for each
+//! channel, or s² planes for stride s, one for each phase. Large images are copied one band at a time. For every entry
+//! of the window, neighbouring pixels of the output then read neighbouring numbers, at an offset that is the same for
+//! all pixels. This also holds across the end of a line, where the results are dropped. So the convolution is a sum of
+//! products of panels of weights with segments of these planes ([`super::tile`]). Panels in half precision are widened
+//! where they are used.
 
 mod compute;
 mod grid;
