@@ -257,7 +257,7 @@ fn attention_losses_equal_torch_and_finite_differences() {
         let error = (value.unwrap() - expected).abs() / expected;
         println!("{case}: loss apart by {error:.1e}");
         assert!(error < 1e-4, "{case}: {value:?}, expected {expected}");
-        // Layout-guidance's gradient is that of 30 E.
+        // The fixture has the gradient of 30 E for layout-guidance.
         let g30 = if key == "energy" { (&g * 30.0).unwrap() } else { g.clone() };
         assert_close(case, &g30, &IO[&format!("{case}/gradient")], TORCH);
         if let Some(smoothed) = IO.get(&format!("{case}/smoothed")) {

@@ -22,7 +22,7 @@ fn leaky(x: &Tensor, slope: f64) -> Result<Tensor> {
     custom_vjp(x, y, move |x, _, g| Ok((g * factors(x)?)?))
 }
 
-/// x clamped to [low, high]. The gradient passes at both ends, as in torch.
+/// x clamped to [low, high]. At both bounds the gradient is 1, as in torch.
 fn clamp(x: &Tensor, low: f32, high: f32) -> Result<Tensor> {
     let y = x.detach().clamp(low, high)?;
     custom_vjp(x, y, move |x, _, g| {

@@ -106,8 +106,9 @@ pub const CODES: [Code; 10] = [
     Code {
         name: "wrong-value",
         summary: "a node cannot be made from its parameters",
-        explanation: "Each parameter fits its schema, but the node's own decoding refuses them. No built-in node does so; \
-            a node type that you added may. The message is the node's.",
+        explanation: "Each parameter fits its schema, but creating the node from \
+            them fails. This does not happen for built-in nodes, but may for a node type that you added. The message \
+            comes from the node type.",
         example: other("the message of the node type says what it refuses\n", "what the node type accepts\n"),
     },
     Code {
