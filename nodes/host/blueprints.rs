@@ -1,4 +1,4 @@
-//! Blueprints of models, each opened once a command and shared: a service of the host.
+//! Blueprints of models, a service of the host. A command opens each one once, and nodes share it.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -91,7 +91,7 @@ def vae_of_old_folder(names):
 
 
 def clip(names):
-    """transformers' CLIP, which is the same in both."""
+    """The names of transformers' CLIP, which are the same in both layouts."""
     for name in names:
         yield name, [name], same
 

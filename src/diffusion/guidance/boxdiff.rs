@@ -150,7 +150,7 @@ impl Distance for BoxLoss {
     }
 }
 
-/// BoxDiff's guidance.
+/// Guidance by the loss of BoxDiff.
 #[derive(Debug)]
 pub struct BoxDiffGuidance {
     /// Phrases in boxes; the prompt must contain them.

@@ -159,7 +159,7 @@ impl Blueprint {
         let width: usize = self.encoders.iter().map(|e| e.config.hidden_size).sum();
         if width != config.cross_attention_dim {
             let error = Error::Config(format!(
-                "{}: the U-Net takes text states of width {}, but the text encoders return {width}; are they another model's?",
+                "{}: the U-Net takes text states of width {}, but the text encoders return {width}; do they belong to another model?",
                 self.unet.1.label(),
                 config.cross_attention_dim
             ));

@@ -96,7 +96,7 @@ struct Config {
 fn merge_of(line: &str, label: &str) -> Result<(String, String)> {
     match line.split_once(' ') {
         Some((a, b)) => Ok((a.to_string(), b.to_string())),
-        None => Err(Error::Config(format!("{label}: `{line}` is no merge of two tokens"))),
+        None => Err(Error::Config(format!("{label}: `{line}` is not a merge of two tokens"))),
     }
 }
 
