@@ -19,8 +19,7 @@ pub struct Blueprints {
 impl Blueprints {
     /// The blueprint of a diffusion model.
     ///
-    /// # Errors
-    /// Everything that keeps the model from being loaded.
+    /// # Errors Returns every problem that prevents loading the model.
     pub(crate) fn model(&self, source: &ModelSource) -> Result<Arc<Blueprint>, Vec<Problem>> {
         let files = |blueprint: &Blueprint| blueprint.files().map(Path::to_path_buf).collect();
         self.models.get(source, || Blueprint::open(source), files)

@@ -42,7 +42,7 @@ pub struct Guidance {
 /// Phrases in boxes.
 pub struct Layout(pub Vec<GroundedPhrase>);
 
-/// The content of a file that a node has written. Node and host know its path.
+/// The content of a file that a node has written. The parameters of the node and the host determine its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedFile(pub Arc<[u8]>);
 

@@ -28,8 +28,7 @@ impl<K: Clone + PartialEq, V> FileCache<K, V> {
     /// Returns the value under `key` if none of its files has changed, and otherwise reads it with `read`. `files` lists
     /// the files that a value was read from; their folders count too, because a new file may take precedence.
     ///
-    /// # Errors
-    /// The error of `read`, which is not kept.
+    /// # Errors Returns the error of `read`. Errors are not cached.
     pub fn get<E>(
         &self,
         key: &K,

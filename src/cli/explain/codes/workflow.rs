@@ -133,7 +133,7 @@ outputs: { model: xl }
     Code {
         name: "no-outputs",
         summary: "a graph that is used as a node declares no outputs",
-        explanation: "A node whose type is a graph file gives what that file lists under `outputs`. Without it nothing \
+        explanation: "A node whose type is a graph file has the outputs that the file lists under `outputs`. Without it nothing \
             in the file can be linked to. Add `outputs` to the inner file.",
         example: other(
             r"# layout.yaml, used as `{ type: ./layout.yaml }`
