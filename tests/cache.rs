@@ -118,7 +118,7 @@ fn a_second_process_runs_nothing() {
 }
 
 #[test]
-fn what_comes_from_disk_gives_the_same_picture() {
+fn values_from_disk_give_the_same_image() {
     let case = Case::new();
     case.run("fresh", &["cfg=3"]);
     fs::remove_dir_all(case.path("cache")).unwrap();

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_device_says_what_lowers_the_need() {
+    fn a_full_device_error_lists_ways_to_use_less_memory() {
         for text in [
             "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
             "CublasError(CUBLAS_STATUS_ALLOC_FAILED)",

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_goes_at_the_next_write() {
+    fn files_of_killed_processes_are_removed_at_the_next_write() {
         let folder = tempfile::tempdir().unwrap();
         leave(folder.path(), ".lsregen-dead.tmp");
         let working = leave(folder.path(), ".lsregen-locked.tmp");

@@ -108,7 +108,7 @@ mod tests {
     fn round_trip<P: Payload>(value: &P) -> P {
         let codec = P::CODEC.unwrap();
         let bytes = (codec.encode)(value).unwrap().unwrap();
-        assert_eq!((codec.encode)(value).unwrap().unwrap(), bytes, "one value, one form");
+        assert_eq!((codec.encode)(value).unwrap().unwrap(), bytes, "each value has one encoding");
         for cut in (0..bytes.len()).step_by(7) {
             assert!((codec.decode)(&bytes[..cut]).is_err(), "cut to {cut} bytes");
         }

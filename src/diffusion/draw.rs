@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_stands_where_the_box_is() {
+    fn a_frame_is_drawn_around_the_box() {
         let mut picture = ground(100);
         layout(&mut picture, &[object("x", [0.2, 0.3, 0.6, 0.8])], false);
         let coloured: Vec<_> = picture.enumerate_pixels().filter(|(.., p)| **p == PALETTE[0]).collect();

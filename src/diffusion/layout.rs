@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_named() {
+    fn problems_are_named() {
         for (json, words) in [
             ("", "EOF"),
             (r#"{"boxes": [{"phrase": "a"}]}"#, "boxes[0] needs either"),

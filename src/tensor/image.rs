@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told() {
+    fn damage_is_an_error() {
         let whole = png(&picture(), &[("lsregen", LONG)]).unwrap();
         let at = whole.windows(4).position(|w| w == b"iTXt").unwrap();
         let mut changed = whole.clone();

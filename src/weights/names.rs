@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn old_and_own_names_of_diffusers() {
+    fn old_and_current_names_of_diffusers() {
         let old = "decoder.mid_block.attentions.0.proj_attn.weight";
         let new = "decoder.mid_block.attentions.0.to_out.0.weight";
         assert_eq!(place(old, 2), TensorPlace::In(NetworkKind::Vae, vec![(new.into(), TensorSlice::Matrix)]));

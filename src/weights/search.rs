@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_root_wins_and_doubles_are_told() {
+    fn the_first_root_wins_and_duplicates_are_reported() {
         let (one, two) = (tree(&["a.ckpt", "x/b.ckpt", "y/b.ckpt"]), tree(&["a.ckpt", "c.ckpt"]));
         let path = ModelsPath::new([one.path().into(), "nowhere".into(), two.path().into()]);
         assert_eq!(path.find(ModelKind::Model, "a").unwrap(), one.path().join("a.ckpt"));

@@ -121,7 +121,7 @@ fn layers_are_counted_and_can_be_stopped() {
 }
 
 #[test]
-fn half_precision_takes_and_gives_f32() {
+fn half_precision_takes_and_returns_f32() {
     let (half, full) = (vae(DType::F16), vae(DType::F32));
     let z = tensors("runs.safetensors")["xl"].narrow(2, 0, 8).unwrap().narrow(3, 0, 8).unwrap().contiguous().unwrap();
     let exact = full.decode(&z).unwrap();

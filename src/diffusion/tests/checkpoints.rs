@@ -176,7 +176,7 @@ fn copy(model: &str, to: &Path) {
 }
 
 #[test]
-fn a_gated_configuration_without_fusers_is_a_known_trap() {
+fn a_gated_configuration_without_fusers_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     copy("gligen", folder.path());
     let path = folder.path().join("unet/diffusion_pytorch_model.safetensors");

@@ -343,7 +343,7 @@ fn gradients_of_the_latent_equal_finite_differences() {
 }
 
 #[test]
-fn a_layer_that_is_not_there_is_told() {
+fn a_missing_layer_is_an_error() {
     let io = tensors("clip_vision/builtin.io.safetensors");
     let clip = Clip::open(&BUILTIN_CLIP, &Precision::new(DType::F32, &Device::Cpu)).unwrap();
     let error = clip.hidden_state(&io["picture"], clip.layers() + 1).unwrap_err().to_string();

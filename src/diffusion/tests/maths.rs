@@ -303,7 +303,7 @@ fn diverging_guidance_is_named() {
 }
 
 #[test]
-fn a_run_ends_where_its_callback_fails() {
+fn a_run_ends_at_the_step_whose_callback_fails() {
     let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
     let seen = std::cell::RefCell::new(Vec::new());
     let stop = |Step { done: i, of: n, .. }: Step| {

@@ -281,7 +281,7 @@ fn real_checkpoints_load_name_by_name() {
 }
 
 #[test]
-fn faults_of_checkpoints_are_named() {
+fn problems_of_checkpoints_are_named() {
     let shapes = |edit: &dyn Fn(&mut Shapes)| {
         let text = std::fs::read_to_string(keys("sd14-unet.json")).unwrap();
         let mut shapes: Shapes = serde_json::from_str(&text).unwrap();

@@ -40,7 +40,7 @@ fn picture() -> Tensor {
 }
 
 #[test]
-fn what_a_network_sees_in_a_picture_equals_torchs() {
+fn features_of_images_equal_torchs() {
     let io = candle_core::safetensors::load(file("io.safetensors"), CPU).unwrap();
     let by = Normalisation { mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.25] };
     let looks = [

@@ -47,7 +47,7 @@ fn input_material(
 ) -> Result<Option<Vec<InputMaterial>>, NodeError> {
     let sockets = node.node_type.inputs;
     if node.inputs.len() != sockets.len() {
-        let message = format!("it has links for {} sockets, but {} sockets", node.inputs.len(), sockets.len());
+        let message = format!("it has links for {} sockets, but its type has {}", node.inputs.len(), sockets.len());
         return Err(NodeError::new("", message));
     }
     let mut inputs = vec![];

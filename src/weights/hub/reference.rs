@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_say_the_form() {
+    fn errors_state_the_expected_form() {
         let faulty = [
             "hf:",
             "hf:a",

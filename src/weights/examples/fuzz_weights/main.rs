@@ -188,7 +188,7 @@ fn print(table: &BTreeMap<&str, Row>) -> ExitCode {
     let sum = |of: fn(&Row) -> usize| table.values().map(of).sum::<usize>();
     let (cases, panics, faults) = (sum(|r| r.cases), sum(|r| r.panics), sum(|r| r.faults));
     println!(
-        "{cases} files: {} opened, {} refused, {panics} panics, {faults} other faults",
+        "{cases} files: {} opened, {} refused, {panics} panics, {faults} other violations",
         sum(|r| r.opened),
         sum(|r| r.errors)
     );
