@@ -1,4 +1,4 @@
-//! The nodes of lsregen: adapters of the diffusion library for the engine, one file for each node, in rooms by topic.
+//! The nodes of lsregen: adapters of the diffusion library for the engine, one file for each node, in modules by topic.
 //!
 //! A node's struct is its parameters, and their doc comments are the reference for users. [`values`] are what nodes exchange;
 //! [`ComputeOptions`] is the service that a host must offer them. The mathematics is all in `lsregen-diffusion`.

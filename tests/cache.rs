@@ -112,13 +112,13 @@ fn a_second_process_runs_nothing() {
     assert_eq!(ran, [""; 0], "{stderr}");
     assert_eq!(case.picture("other"), picture);
 
-    // A change runs what it affects: here everything from the sampling on.
+    // A change runs the nodes that it affects: here everything from the sampling on.
     let (ran, stderr) = case.run("out", &["cfg=3"]);
     assert_eq!(ran, ["large", "sample", "image", "keep"], "{stderr}");
 }
 
 #[test]
-fn what_comes_from_disk_gives_the_same_picture() {
+fn values_from_disk_give_the_same_image() {
     let case = Case::new();
     case.run("fresh", &["cfg=3"]);
     fs::remove_dir_all(case.path("cache")).unwrap();

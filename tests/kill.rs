@@ -39,7 +39,7 @@ fn kill_runs(count: u64) {
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         };
         for mut child in [start("one", &mut random), start("two", &mut random)] {
-            // At any time within a run, or while it writes, which takes only a small part of it.
+            // Kills at any time within a run, or during the short time in which it writes.
             match random.below(3) {
                 0 => while half_done() == 0 && child.try_wait().unwrap().is_none() {},
                 _ => thread::sleep(whole.mul_f64(random.below(1000) as f64 / 1000.0)),

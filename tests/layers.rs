@@ -1,4 +1,5 @@
-//! Which crate depends on which: the engine on no tensor, the numeric crates on no graph, and everything downwards only.
+//! The dependencies between crates: the engine does not depend on tensors, the numeric crates do not depend on graphs,
+//! and crates depend only on lower layers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -44,8 +45,8 @@ fn closures() -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
-/// Each crate, and all crates of this workspace that it may be built from: the floors, from the lowest up.
-const FLOORS: [(&str, &[&str]); 7] = [
+/// Each crate, and all crates of this workspace that it may depend on, from the lowest layer up.
+const LAYERS: [(&str, &[&str]); 7] = [
     ("lsregen-engine", &[]),
     ("lsregen-tensor", &[]),
     ("lsregen-weights", &["lsregen-tensor"]),
@@ -61,12 +62,12 @@ const FLOORS: [(&str, &[&str]); 7] = [
 #[test]
 fn dependencies_lead_downwards_only() {
     let closures = closures();
-    for (name, below) in FLOORS {
+    for (name, below) in LAYERS {
         let ours = closures[name].iter().filter(|other| closures.contains_key(*other) && *other != name);
         let expected: BTreeSet<_> = below.iter().map(|name| name.to_string()).collect();
         assert_eq!(ours.cloned().collect::<BTreeSet<_>>(), expected, "{name}");
     }
-    assert_eq!(closures.len(), FLOORS.len(), "a crate of the workspace has no floor");
+    assert_eq!(closures.len(), LAYERS.len(), "a crate of the workspace has no layer");
 }
 
 /// Crates outside this workspace from which a crate must not be built. candle-core itself is built from tokenizers.

@@ -33,7 +33,7 @@ fn copy_folder(from: &Path, to: &Path) {
         let to = to.join(entry.file_name());
         match entry.path().is_dir() {
             true => copy_folder(&entry.path(), &to),
-            // Without the permissions, which may forbid writing.
+            // Does not copy the permissions, which may forbid writing.
             false => std::fs::write(to, std::fs::read(entry.path()).unwrap()).unwrap(),
         }
     }

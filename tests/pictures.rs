@@ -55,7 +55,7 @@ fn chunks(png: &[u8]) -> (Vec<String>, Vec<u8>) {
 }
 
 #[test]
-fn an_image_runs_again_and_gives_itself() {
+fn an_image_file_runs_again_and_reproduces_itself() {
     let folder = drawn(&["--set", "seed=8"]);
     let here = folder.path();
     run(here, &["run", "picture.png", "--device", "cpu", "--quiet", "--output-dir", "again"]);

@@ -55,7 +55,7 @@ pub trait GuidanceNode: Serialize + DeserializeOwned + JsonSchema + Send + Sync 
         vec![]
     }
 
-    /// Returns the files that it reads, beside those of a CLIP.
+    /// Returns the files that it reads, besides those of a CLIP.
     fn files(&self, _cx: &CheckContext) -> Vec<FileRef> {
         vec![]
     }

@@ -20,8 +20,8 @@ use crate::values::{Guidance, Layout, Phrases};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct BoxDiff {
-    /// The resolution whose attention is used: the number of latent pixels along the side of one pixel of the map. By default
-    /// the one whose maps are nearest to the published 16 × 16, which is 4 for Stable Diffusion at 512 × 512.
+    /// Resolution of the attention maps that are used: the number of latent pixels along each side of one map pixel. By
+    /// default the one whose maps are nearest to the published 16 × 16, which is 4 for Stable Diffusion at 512 × 512.
     #[serde(default)]
     #[schemars(range(min = 1, max = 64))]
     pub downscale: Option<u32>,
@@ -44,7 +44,7 @@ fn scale() -> Strength {
 
 sockets! {
     pub struct BoxDiffInputs {
-        /// Phrases that the prompt has too, in their boxes.
+        /// Phrases in boxes. The prompt must contain the phrases.
         pub layout: Arc<Layout>,
     }
 }

@@ -14,18 +14,19 @@ use crate::values::{Guidance, Layout};
 
 /// Guides the sampling towards an image that matches a text, by a CLIP model.
 ///
-/// Of an image that is not square, CLIP sees the middle. The gradient goes through CLIP, the decoder and the network. By
-/// default the guidance acts in the first 60 % of the steps, normalised as in FreeDoM.
+/// If the image is not square, CLIP sees only its centre. The gradient goes through CLIP, the decoder and the network.
+/// By default the guidance acts in the first 60 % of the steps, normalised as in FreeDoM.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct ClipText {
     /// The description of the image.
     #[schemars(length(min = 1))]
     pub text: String,
-    /// The CLIP model: `shapes/clip`, the built-in one, which knows coloured shapes only; or a folder in transformers' layout
-    /// (`config.json`, `model.safetensors`, tokenizer, `preprocessor_config.json`). Named by its path from the graph file, by
-    /// its name in a folder of models (`--models-dir`), or on the Hugging Face hub, such as
-    /// `hf:openai/clip-vit-base-patch16`, which a run downloads first. It must know images of the kind that is sampled.
+    /// The CLIP model: `shapes/clip`, the built-in one, which knows coloured shapes only; or a folder in transformers'
+    /// layout (`config.json`, `model.safetensors`, tokenizer, `preprocessor_config.json`). Named by its path from the
+    /// graph file, by its name in a folder of models (`--models-dir`), or on the Hugging Face hub, such as
+    /// `hf:openai/clip-vit-base-patch16`, which a run downloads first. It must have been trained on images of the kind
+    /// that you sample.
     #[schemars(length(min = 1))]
     pub clip: String,
     /// The distance between the two embeddings, which have length 1.

@@ -18,9 +18,9 @@ use crate::values::{Conditioning, Guidance, ImageSize, Latent, Layout, Model, Sa
 
 /// Guides the sampling towards an inverted reference: LSReGen's guidance, by the layout image at its large size.
 ///
-/// The latent of the reference is inverted to the noise of each guided timestep. Before each of those steps the latent of
-/// the sampling moves towards it by `strength`. Prompts, `steps`, `sampler`, `original_size`, `target_size` and `crop` must
-/// be the sampling's.
+/// The latent of the reference is inverted to the noise of each guided timestep. Before each of those steps the latent
+/// of the sampling moves towards it by `strength`. Prompts, `steps`, `sampler`, `original_size`, `target_size` and
+/// `crop` must equal those of the sampling.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct Invert {
@@ -33,14 +33,14 @@ pub struct Invert {
     /// The negative prompt of the inversion. No effect while `cfg` is 1.
     #[serde(default)]
     pub negative: Option<String>,
-    /// The negative prompt of the second text encoder; by default the same.
+    /// The negative prompt of the second text encoder; by default that of the first.
     #[serde(default)]
     pub negative_2: Option<String>,
-    /// The sampling's original size, `[width, height]`; by default the image's own.
+    /// The sampling's original size, `[width, height]`; by default the size of the image.
     #[serde(default)]
     #[schemars(inner(range(min = 1, max = 16384)))]
     pub original_size: Option<[u32; 2]>,
-    /// The sampling's target size, `[width, height]`; by default the image's own.
+    /// The sampling's target size, `[width, height]`; by default the size of the image.
     #[serde(default)]
     #[schemars(inner(range(min = 1, max = 16384)))]
     pub target_size: Option<[u32; 2]>,
@@ -65,12 +65,12 @@ pub struct Invert {
     /// The sampling's sampler, which determines the timesteps.
     #[serde(default)]
     pub sampler: SamplerKind,
-    /// Scale of classifier-free guidance during the inversion. 1, which is none, is the paper's; it is the fastest and the
-    /// most faithful to the reference.
+    /// Scale of classifier-free guidance during the inversion. 1 means no such guidance; it is the paper's value, the
+    /// fastest, and the most faithful to the reference.
     #[serde(default = "cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,
-    /// Seed of the noise of `mode: noise`; its low 32 bits count. Not used by `mode: ddim`.
+    /// Seed of the noise of `mode: noise`; only its low 32 bits are used. Not used by `mode: ddim`.
     #[serde(default)]
     pub seed: u64,
     /// Whether `mode: noise` takes the first noise of `seed`, from which a sampling of the same seed starts, or the second,
@@ -88,7 +88,7 @@ pub struct Invert {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum Mode {
-    /// DDIM inversion, the paper's, by the model's own prediction. Takes `steps` network calls.
+    /// DDIM inversion, as in the paper, by the model's own prediction. Takes `steps` network calls.
     #[default]
     Ddim,
     /// Noise from `seed`. Takes no network call.

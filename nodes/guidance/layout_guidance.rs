@@ -14,8 +14,8 @@ use crate::values::{Guidance, Layout, Phrases};
 /// Guides most of the attention of each object's words into its box (layout-guidance).
 ///
 /// The prompt of the sampling must contain the phrases of the layout in the same words. By default the guidance acts as
-/// published: γ = 30 by the share of noise, up to five times in each of the first fifth of the steps, until the energy has
-/// once been 0.2. The gradient goes through the network.
+/// published: γ = 30 by the share of noise, up to five times in each of the first fifth of the steps, until the energy
+/// has been at most 0.2 once. The gradient goes through the network.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct LayoutGuidance {
@@ -34,7 +34,7 @@ fn scale() -> Strength {
 
 sockets! {
     pub struct LayoutGuidanceInputs {
-        /// Phrases that the prompt has too, in their boxes.
+        /// Phrases in boxes. The prompt must contain the phrases.
         pub layout: Arc<Layout>,
     }
 }

@@ -23,8 +23,8 @@ pub struct LowPass {
     #[serde(default = "factor")]
     #[schemars(range(min = 1, max = 1024))]
     pub factor: u32,
-    /// γ, the strength: 0.5 replaces the sampling's coarse part with the image's, less moves towards it. `auto` follows the
-    /// size of each box.
+    /// γ, the strength: 0.5 replaces the sampling's coarse part with the image's, and smaller values move it towards
+    /// the image's. `auto` follows the size of each box.
     #[serde(default = "scale")]
     pub scale: Strength,
     /// The distance between the two coarse parts.

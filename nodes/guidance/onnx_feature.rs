@@ -16,7 +16,8 @@ use crate::host::numerics::ComputeOptions;
 use crate::params::guidance::{GuidanceParams, Strength};
 use crate::values::{Guidance, Image, Layout};
 
-/// Guides the sampling towards a feature of your own network: that of another image, one from a file, or a class.
+/// Guides a feature of the image, computed by your own network, towards that of another image, a feature in a file, or
+/// a class.
 ///
 /// The network is an ONNX file with one input, an image, such as `torch.onnx.export` writes. It may use the operators of
 /// common feature extractors; `check` reports any others. Its gradient is tested by finite differences before it guides.
@@ -27,11 +28,11 @@ use crate::values::{Guidance, Image, Layout};
 pub struct OnnxFeature {
     /// The ONNX file, relative to the graph file.
     pub path: PathBuf,
-    /// The output, or any inner value, that is the feature. By default the only output.
+    /// The output or inner value of the network that is the feature. By default the only output.
     #[serde(default)]
     pub output: Option<String>,
-    /// Width and height in pixels to which images are resized for the network. By default the network's own, or the
-    /// sampling's if the network takes any.
+    /// Width and height in pixels to which images are resized for the network. By default the size that the network
+    /// requires, or that of the sampling if the network accepts any.
     #[serde(default)]
     #[schemars(inner(range(min = 1, max = 16384)))]
     pub size: Option<[u32; 2]>,
@@ -174,7 +175,7 @@ impl GuidanceNode for OnnxFeature {
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
         let path = cx.resolve(&self.path);
-        // External data are in files beside the network's. `check` reports files that cannot be read.
+        // External data are in further files. `check` reports files that cannot be read.
         let external = OnnxNetwork::inspect(&path).map(|info| info.files).unwrap_or_default();
         let mut files = vec![FileRef::new("path", path)];
         files.extend(external.into_iter().map(|path| FileRef::new("path", path)));

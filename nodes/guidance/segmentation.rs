@@ -14,21 +14,21 @@ use crate::values::{Guidance, Image, Layout};
 
 /// Guides the attention of words into the regions of a colour-coded map.
 ///
-/// The prompt of the sampling must contain the phrases of the regions in the same words. The map may have any size. Pixels
-/// of none of the colours are background. By default the guidance acts up to three times in each of the first 40 % of the
-/// steps, by the share of noise. The gradient goes through the network.
+/// The prompt of the sampling must contain the phrases of the regions in the same words. The map may have any size.
+/// Pixels that match none of the colours are background. By default the guidance acts up to three times in each of the
+/// first 40 % of the steps, by the share of noise. The gradient goes through the network.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct Segmentation {
     /// The regions of the map.
     pub regions: Vec<SegmentationRegion>,
     /// The largest difference between a pixel's colour and its region's, in each channel, where the full range is 1. If
-    /// several regions match, the nearest counts.
+    /// several regions match, the pixel belongs to the one with the nearest colour.
     #[serde(default = "tolerance")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub tolerance: f64,
-    /// The resolution whose attention is used: the number of latent pixels along the side of one pixel of the map. By default
-    /// the one whose maps are nearest to the published 16 × 16, which is 4 for Stable Diffusion at 512 × 512.
+    /// Resolution of the attention maps that are used: the number of latent pixels along each side of one map pixel. By
+    /// default the one whose maps are nearest to the published 16 × 16, which is 4 for Stable Diffusion at 512 × 512.
     #[serde(default)]
     #[schemars(range(min = 1, max = 64))]
     pub downscale: Option<u32>,
@@ -46,7 +46,7 @@ pub struct Segmentation {
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 pub struct SegmentationRegion {
-    /// The content of the region, in words that the prompt has too.
+    /// The content of the region, in words that the prompt also contains.
     #[schemars(length(min = 1))]
     pub phrase: String,
     /// Its colour in the map, as `"#rrggbb"`.

@@ -1,4 +1,4 @@
-//! Blueprints of models, each opened once a command and shared: a service of the host.
+//! Blueprints of models, a service of the host. A command opens each one once, and nodes share it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Blueprints {
     /// The blueprint of a diffusion model.
     ///
     /// # Errors
-    /// Everything that keeps the model from being loaded.
+    /// Returns every problem that prevents loading the model.
     pub(crate) fn model(&self, source: &ModelSource) -> Result<Arc<Blueprint>, Vec<Problem>> {
         let files = |blueprint: &Blueprint| {
             let of_folder = match &source.model {

@@ -84,7 +84,8 @@ impl Extractor for Watched {
     }
 }
 
-/// Converts a library error to the engine's. A cancelled sampling is a cancelled node, and CUDA's errors come with advice.
+/// Converts a library error to an error for the engine. A cancelled sampling is a cancelled node, and CUDA's errors
+/// come with advice.
 pub(crate) fn raise(error: Error) -> anyhow::Error {
     match error {
         Error::Cancelled => Cancelled.into(),
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_device_says_what_lowers_the_need() {
+    fn a_full_device_error_lists_ways_to_use_less_memory() {
         for text in [
             "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
             "CublasError(CUBLAS_STATUS_ALLOC_FAILED)",

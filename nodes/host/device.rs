@@ -1,6 +1,6 @@
 //! Devices by name: what the user requests, what the machine has, and advice if the two differ.
 //!
-//! Knows how devices are named and opened. Knows no dtype and no model.
+//! Deals with names of devices and opens them. Independent of dtypes and models.
 
 use std::sync::Mutex;
 
@@ -123,7 +123,7 @@ mod tests {
 
     #[cfg(not(feature = "cuda"))]
     #[test]
-    fn a_build_without_cuda_says_so_when_asked_and_only_then() {
+    fn a_build_without_cuda_reports_it_only_on_request() {
         let auto = open("auto").unwrap();
         assert!(auto.device.is_cpu() && auto.warning.is_none());
         for name in ["cuda", "cuda:1"] {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn advice_for_what_cuda_says() {
+    fn advice_for_errors_of_cuda() {
         let error = "DriverError(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, \"the provided PTX was compiled with …\")";
         assert!(advice(error).unwrap().contains("update the driver"));
         assert_eq!(advice("shape mismatch"), None);

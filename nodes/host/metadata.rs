@@ -1,6 +1,7 @@
 //! The metadata of a saved PNG file: the program, and the graph that made the image.
 //!
-//! Knows the texts of a PNG file. Does not know the content of a record: see [`GraphRecord`](lsregen_engine::GraphRecord).
+//! Deals with the text chunks of a PNG file, not with the content of a record: see
+//! [`GraphRecord`](lsregen_engine::GraphRecord).
 
 use lsregen_engine::Context;
 use lsregen_tensor::image::{PNG_SIGNATURE, read_texts};
@@ -9,8 +10,8 @@ use super::bridge::raise;
 
 /// Whether PNG files contain their graph: a service of the host. By default they do.
 ///
-/// It is no part of a memo key, since the image is the same with and without. But a file that was written the other way does
-/// not count as written.
+/// Not part of memo keys, because the image is the same. But a file that was written with the other setting does not
+/// count as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata(pub bool);
 
@@ -27,7 +28,7 @@ const RECORD: &str = "lsregen";
 const PROGRAM: &str = "Software";
 const NAME: &str = concat!("lsregen ", env!("CARGO_PKG_VERSION"));
 
-/// Returns the texts of a file that is written now.
+/// Returns the text chunks for a new file.
 pub(crate) fn texts(cx: &Context) -> Vec<(&'static str, &str)> {
     if !Metadata::wanted(cx) {
         return vec![];
@@ -35,14 +36,14 @@ pub(crate) fn texts(cx: &Context) -> Vec<(&'static str, &str)> {
     let record = cx.record().and_then(|record| {
         let json = record.json();
         if json.is_none() {
-            cx.note("the PNG file contains no graph: with these values the graph has no single text");
+            cx.note("the PNG file contains no graph: the values of its parameters cannot be written into the text of the graph");
         }
         json
     });
     [(PROGRAM, NAME)].into_iter().chain(record.map(|json| (RECORD, json))).collect()
 }
 
-/// Whether a file was written with its [`texts`].
+/// Whether a file was written with these [`texts`].
 pub(crate) fn is_carried(png: &[u8]) -> bool {
     read_texts(png, [PROGRAM]).is_ok_and(|[program]| program.is_some_and(|program| program.starts_with(RECORD)))
 }

@@ -1,4 +1,4 @@
-//! The side of nodes that faces the host: devices, progress and errors, files and what they carry.
+//! What nodes use of the host: devices, progress and errors, files and their metadata.
 
 pub mod blueprints;
 pub mod bridge;

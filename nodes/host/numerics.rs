@@ -4,24 +4,24 @@ use lsregen_diffusion::models::remat::GRADIENT_MEMORY;
 use lsregen_tensor::candle_core::{DType, Device, DeviceLocation};
 use lsregen_weights::Precision;
 
-/// The tensor library in memo keys: other versions may give other last bits.
+/// The tensor library, as part of memo keys: results of other versions may differ in the last bits.
 const BACKEND: &str = "candle 0.11.1";
 
 /// The device and dtypes of every model that nodes load; see [`Host::with_service`](lsregen_engine::Host::with_service).
 #[derive(Clone, Debug)]
 pub struct ComputeOptions {
     pub precision: Precision,
-    /// Whether a model's networks make room for each other.
+    /// Whether only one network of a model is in memory at a time.
     pub offload: bool,
-    /// Bytes that each network may keep for a gradient through it; what does not fit is computed again, to
-    /// the same numbers but for rounding, so that keys do not know of it.
+    /// The bytes of activations that each network may keep for its backward pass; others are recomputed. Not part of
+    /// memo keys, because results differ only by rounding.
     pub gradient_memory: u64,
 }
 
-/// The dtype that a user asks for.
+/// The dtype that a user requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DtypeOption {
-    /// On the CPU f32, with weights kept as their files have them, which gives the same numbers; bf16 on CUDA.
+    /// On the CPU f32, with weights in the dtype of their files, which does not change results; on CUDA bf16.
     #[default]
     Auto,
     F32,
@@ -30,7 +30,8 @@ pub enum DtypeOption {
 }
 
 impl DtypeOption {
-    /// On the CPU everything is computed in f32, whatever the weights are rounded to: it is faster there.
+    /// Returns the precision for a device. On the CPU everything is computed in f32, which is faster there, whatever
+    /// the dtype of the weights.
     fn precision(self, device: Device) -> Precision {
         let half = match self {
             DtypeOption::Auto => None,
@@ -44,17 +45,17 @@ impl DtypeOption {
 }
 
 impl ComputeOptions {
-    /// On this device, see [`device::open`](crate::device::open).
+    /// Creates the options for a device: see [`device::open`](crate::device::open).
     pub fn new(device: Device, dtype: DtypeOption, offload: bool) -> ComputeOptions {
         ComputeOptions { precision: dtype.precision(device), offload, gradient_memory: GRADIENT_MEMORY }
     }
 
-    /// The same with so many bytes for gradients.
+    /// Sets the gradient memory, in bytes.
     pub fn with_gradient_memory(self, bytes: u64) -> ComputeOptions {
         ComputeOptions { gradient_memory: bytes, ..self }
     }
 
-    /// The device in words, such as `cpu` or `cuda:0`.
+    /// Returns the name of the device, such as `cpu` or `cuda:0`.
     pub fn device_name(&self) -> String {
         match self.precision.device.location() {
             DeviceLocation::Cpu => "cpu".into(),
@@ -63,8 +64,8 @@ impl ComputeOptions {
         }
     }
 
-    /// What decides the numbers beside the nodes: kind of device, dtypes, and versions of the code that computes. For
-    /// [`Host::with_fingerprint`](lsregen_engine::Host::with_fingerprint).
+    /// Returns everything besides the nodes that affects results: the kind of device, the dtypes, and the versions of
+    /// lsregen and of the tensor library. For [`Host::with_fingerprint`](lsregen_engine::Host::with_fingerprint).
     pub fn fingerprint(&self) -> String {
         let kind = match self.precision.device {
             Device::Cpu => std::env::consts::ARCH,
@@ -88,9 +89,9 @@ mod tests {
         assert_eq!(ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false).device_name(), "cpu");
     }
 
-    /// Widening half weights gives the same numbers, rounding to half others.
+    /// Widening half-precision weights does not change results, but rounding weights to half precision does.
     #[test]
-    fn fingerprint_tells_what_changes_numbers() {
+    fn fingerprint_has_all_that_changes_results() {
         let of = |precision| ComputeOptions::new(Device::Cpu, precision, false).fingerprint();
         assert_eq!(of(DtypeOption::Auto), of(DtypeOption::F32));
         assert_ne!(of(DtypeOption::Auto), of(DtypeOption::Bf16));

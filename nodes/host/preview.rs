@@ -14,7 +14,7 @@ use crate::values::{Image, Model};
 /// The longest side of a preview in latent pixels: 256 pixels of the image.
 const SIDE: usize = 32;
 
-/// The largest number of previews of a node, beside that of the last step.
+/// The largest number of previews of a node, besides that of the last step.
 const COUNT: usize = 10;
 
 /// Reports the steps of a sampling as steps of the node, with previews if the host has enabled them.
@@ -36,7 +36,7 @@ pub(crate) fn on_step_with_previews<'a>(
     }
 }
 
-/// Decodes a shrunk latent, which takes an autoencoder only a moment.
+/// Decodes a downscaled latent, which is fast.
 fn preview(z: &Tensor, model: &Model) -> lsregen_tensor::Result<Vec<u8>> {
     let (_, _, h, w) = z.dims4()?;
     let shrink = h.max(w).div_ceil(SIDE);

@@ -16,7 +16,7 @@ const SIDE: u32 = 8192;
 pub enum Sheet<'a> {
     /// A label below each image.
     Cells { pictures: &'a [Option<&'a Path>], labels: Vec<String> },
-    /// Row by row, with a title before each row and above each column.
+    /// Images row by row, with a title before each row and above each column.
     Table { pictures: &'a [Option<&'a Path>], rows: Vec<String>, columns: Vec<String> },
 }
 

@@ -10,8 +10,8 @@ use lsregen_engine::{CheckContext, Context, NodeError};
 const PREFIX: &str = ".lsregen-";
 const SUFFIX: &str = ".tmp";
 
-/// Writes an output file by renaming a temporary one in the same folder, so that no reader sees a partial file, and notes it.
-/// Creates missing folders.
+/// Writes an output file by renaming a temporary one in the same folder, so that no reader sees a partial file. Creates
+/// missing folders, and reports the file as a note of the run.
 pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<()> {
     let path = &*cx.output_path(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -21,11 +21,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<(
     let cannot = || format!("{}: cannot be written; choose another `path`", path.display());
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
-    // The mode of any new file; a temporary one would be private to its owner. The umask applies.
+    // Gives the file the mode of any new file (less the umask); by default a temporary file is private to its owner.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder).with_context(cannot)?;
-    // Marks the file as in use. A file system without locks has no mark: see `is_left_behind`.
+    // Marks the file as in use. On a file system without locks this has no effect: see `is_left_behind`.
     let _ = file.as_file().lock();
     std::io::Write::write_all(&mut file, bytes).with_context(cannot)?;
     file.persist(path).map_err(|error| error.error).with_context(cannot)?;
@@ -33,7 +33,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<(
     Ok(())
 }
 
-/// Whether the file is still there with this content.
+/// Whether the file still exists with this content.
 pub(crate) fn is_intact(path: &Path, bytes: &[u8], cx: &Context) -> bool {
     let path = cx.output_path(path);
     let same_size = std::fs::metadata(&path).is_ok_and(|facts| facts.len() == bytes.len() as u64);
@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// A temporary file, written to an hour ago.
+    /// Creates a temporary file that was last written an hour ago.
     fn leave(folder: &Path, name: &str) -> File {
         let file = File::create(folder.join(name)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_goes_at_the_next_write() {
+    fn files_of_killed_processes_are_removed_at_the_next_write() {
         let folder = tempfile::tempdir().unwrap();
         leave(folder.path(), ".lsregen-dead.tmp");
         let working = leave(folder.path(), ".lsregen-locked.tmp");

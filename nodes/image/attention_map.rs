@@ -28,8 +28,8 @@ pub struct AttentionMap {
     #[serde(default = "timestep")]
     #[schemars(range(min = 0.0, max = 999.0))]
     pub timestep: f64,
-    /// The resolution of the map: the number of latent pixels along the side of one of its pixels. 2 or 4 shows most. If the
-    /// network has no such resolution, the error lists those that it has.
+    /// The resolution of the map: the number of latent pixels along the side of one of its pixels. 2 or 4 is the most
+    /// informative. If the network has no such resolution, the error lists those that it has.
     #[serde(default = "downscale")]
     #[schemars(range(min = 1, max = 64))]
     pub downscale: u32,

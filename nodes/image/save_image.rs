@@ -57,7 +57,7 @@ impl Node for SaveImage {
 
     fn effect(&self, outputs: &SaveImageOutputs, cx: &Context) -> Effect {
         let png = &outputs.file.0;
-        // A run with or without metadata wrote the file, and this one wants the other.
+        // The file was written with the other setting of metadata.
         if metadata::is_carried(png) != Metadata::wanted(cx) {
             return Effect::Gone;
         }

@@ -30,8 +30,8 @@ pub struct Upsample {
     #[serde(default)]
     #[schemars(range(min = 0.01, max = 64.0))]
     pub factor: Option<f64>,
-    /// The resampling kernel. `bicubic` is the reference's; `lanczos` is slightly sharper, `bilinear` softer; `nearest`
-    /// repeats pixels.
+    /// The resampling kernel. `bicubic` is that of the paper's reference implementation; `lanczos` is slightly sharper,
+    /// `bilinear` softer; `nearest` repeats pixels.
     #[serde(default)]
     pub method: Resampling,
 }

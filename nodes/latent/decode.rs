@@ -12,8 +12,8 @@ use crate::values::{Image, ImageSize, Latent, Model, declared, latent_errors};
 
 /// Decodes a latent to an image with a model's autoencoder.
 ///
-/// Large images are decoded in bands of rows. This saves memory and does not change the result. In f32 decoding takes about
-/// 1 kB per pixel (3 GB for 1920×1440) beside the model, and half of that in half precision.
+/// Large images are decoded in bands of rows. This saves memory and does not change the result. In addition to the
+/// model, decoding takes about 1 kB per pixel in f32 (3 GB for 1920×1440), and half of that in half precision.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decode {}

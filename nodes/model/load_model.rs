@@ -42,8 +42,8 @@ pub struct LoadModel {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub gligen: Option<String>,
-    /// What the U-Net predicts, if the files do not state it or state it incorrectly. By default what they state, or else the
-    /// noise.
+    /// What the U-Net predicts, if the files do not state it or state it incorrectly. By default what the files state,
+    /// or else the noise.
     #[serde(default)]
     pub prediction: Option<PredictionType>,
 }

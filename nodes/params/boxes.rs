@@ -15,7 +15,7 @@ use crate::values::Phrases;
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 pub struct PhraseBox {
-    /// The content of the box, in words that the prompt has too: `a red circle`.
+    /// The content of the box, in words that the prompt also contains: `a red circle`.
     #[schemars(length(min = 1))]
     pub phrase: String,
     /// `[x0, y0, x1, y1]`: the left, upper, right and lower side, as fractions of the image with the origin at the top left.

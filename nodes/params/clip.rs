@@ -82,7 +82,7 @@ impl ClipPath<'_> {
             .collect()
     }
 
-    /// Downloads the model from the hub, if it is there and not yet here.
+    /// Downloads the model, if it is on the hub and not yet on this machine.
     pub fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
         let resolve = |path: &Path| cx.resolve(path);
         let look = Look { resolve: &resolve, models: cx.service(), blueprints: cx.service().unwrap_or_default() };
@@ -100,7 +100,8 @@ impl ClipPath<'_> {
         self.is_builtin().then(|| DIGEST.clone())
     }
 
-    /// Loads the model in f32, since its gradients are small, and so is the model beside those that it guides.
+    /// Loads the model in f32, because its gradients are small, and because it is small in comparison with the models
+    /// that it guides.
     pub fn load(&self, cx: &Context) -> anyhow::Result<Arc<Clip>> {
         cx.cancel().check()?;
         let numerics = cx.service::<ComputeOptions>()?;

@@ -1,4 +1,4 @@
-//! The parameters that every guidance node has beside its own.
+//! The parameters that all guidance nodes share.
 
 use lsregen_diffusion::guidance::{Auto, GuidanceSettings, Normalise, Region, Schedule, StepShare, Until, Window};
 use lsregen_engine::{Links, NodeError};
@@ -12,7 +12,8 @@ use crate::values::Layout;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct GuidanceParams {
-    /// The guided steps, as a share of all steps: the first part (at least one step; `0` is none), or `[from, to]`.
+    /// The guided steps, as shares of all steps: `to`, which guides from the first step on (at least one step, or none
+    /// with `0`), or `[from, to]`.
     #[serde(default)]
     pub window: Option<StepShare>,
     /// In place of `window`: the lowest guided timestep, between 0 (clean) and 999 (noise). With 20 steps, 900 is the same
@@ -200,7 +201,7 @@ impl GuidanceParams {
         errors
     }
 
-    /// Returns the error of a strength at `path` that is `auto` where there are no boxes.
+    /// Returns the error of a strength at `path` that is `auto` although there are no boxes.
     pub fn auto_error(&self, path: &str, strength: Strength, links: &Links) -> Option<NodeError> {
         let boxes = self.mask.as_ref().is_some_and(|mask| !mask.is_empty()) || links.has("layout");
         (strength.auto().is_some() && !boxes).then(|| {

@@ -1,4 +1,4 @@
-//! Parameters that several nodes have, and their checks.
+//! Parameters that several nodes share, and their checks.
 
 pub mod boxes;
 pub mod clip;

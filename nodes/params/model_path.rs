@@ -1,6 +1,6 @@
 //! The names of models: a path, a name in a folder of models, or a repository on the hub.
 //!
-//! Knows how models are named. Does not know what they contain.
+//! Deals with the names of models, not with their contents.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,8 +78,8 @@ pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgr
     }
 }
 
-/// Downloads the model that the parameter `param` names on the hub, and returns its path. Of several variants it takes the
-/// one in half precision if `half`.
+/// Downloads the model that the parameter `param` names on the hub, and returns its path. If the repository has several
+/// variants of the weights, `half` selects those in half precision.
 ///
 /// # Errors
 /// If `name` does not refer to the hub, or if the download fails.

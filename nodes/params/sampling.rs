@@ -26,11 +26,13 @@ pub struct Sampling {
     /// says so.
     #[serde(default)]
     pub negative: Option<String>,
-    /// Width of the image in pixels, a multiple of 8. By default that of the guidance, or else the model's own.
+    /// Width of the image in pixels, a multiple of 8. By default that of the guidance, or else that of the images that
+    /// the model was trained on.
     #[serde(default)]
     #[schemars(range(min = 8, max = 8192))]
     pub width: Option<u32>,
-    /// Height of the image in pixels, a multiple of 8. By default that of the guidance, or else the model's own.
+    /// Height of the image in pixels, a multiple of 8. By default that of the guidance, or else that of the images that
+    /// the model was trained on.
     #[serde(default)]
     #[schemars(range(min = 8, max = 8192))]
     pub height: Option<u32>,
@@ -38,7 +40,8 @@ pub struct Sampling {
     /// are used.
     #[serde(default)]
     pub seed: u64,
-    /// Denoising steps. More steps are slower and give finer images. An inversion must have the same number.
+    /// Denoising steps. More steps are slower and give finer images. An inversion for the sampling must have the same
+    /// number.
     #[serde(default = "defaults::steps")]
     #[schemars(range(min = 1, max = 999))]
     pub steps: u32,
@@ -58,15 +61,17 @@ pub struct SdxlSampling {
     /// The parameters of every sampling.
     #[serde(flatten)]
     pub sampling: Sampling,
-    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 is none, and twice as fast; large
-    /// values oversaturate colours. Under guidance `shapes/xl` keeps a layout best near 2; SDXL is at its best near 5.
+    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 disables it and is twice as fast;
+    /// large values oversaturate colours. Under guidance `shapes/xl` keeps a layout best near 2; SDXL is at its best
+    /// near 5.
     #[serde(default = "defaults::sdxl_cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,
-    /// The prompt of the second text encoder; by default the same. SDXL's pooled text embedding comes from this one.
+    /// The prompt of the second text encoder; by default that of the first. SDXL's pooled text embedding comes from
+    /// this prompt.
     #[serde(default)]
     pub prompt_2: Option<String>,
-    /// The negative prompt of the second text encoder; by default the same.
+    /// The negative prompt of the second text encoder; by default that of the first.
     #[serde(default)]
     pub negative_2: Option<String>,
     /// SDXL's original size: width and height in pixels of the photograph that the image is taken from. By default the
@@ -119,7 +124,7 @@ pub(crate) fn size_errors(width: Option<u32>, height: Option<u32>) -> Vec<NodeEr
         .collect()
 }
 
-/// Reports an η that the sampler does not have.
+/// Reports `eta` for a sampler that does not use it.
 pub(crate) fn eta_errors(sampler: SamplerKind, eta: f64) -> Vec<NodeError> {
     match sampler {
         SamplerKind::Euler | SamplerKind::DpmSolverPp2M if eta != 0.0 => {
@@ -289,7 +294,7 @@ fn has_words(prompt: &str, phrase: &str) -> bool {
         [article, rest @ ..] if !rest.is_empty() && ["a", "an", "the"].contains(&article.as_str()) => rest,
         all => all,
     };
-    // A phrase without letters is left to the tokenizer.
+    // Only the tokenizer can find a phrase without letters, so the check accepts it.
     phrase.is_empty() || prompt.windows(phrase.len()).any(|words| words == phrase)
 }
 

@@ -55,8 +55,8 @@ pub struct GligenLayout {
     #[serde(default = "defaults::steps")]
     #[schemars(range(min = 1, max = 999))]
     pub steps: u32,
-    /// Scale of classifier-free guidance: how closely the image follows prompt and boxes. 1 is none, and twice as fast;
-    /// large values oversaturate colours. `shapes/gligen` is at its best near 3, Stable Diffusion near 7.5.
+    /// Scale of classifier-free guidance: how closely the image follows prompt and boxes. 1 disables it and is twice as
+    /// fast; large values oversaturate colours. `shapes/gligen` is at its best near 3, Stable Diffusion near 7.5.
     #[serde(default = "cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,

@@ -12,16 +12,17 @@ use crate::values::{Guidance, Latent, Model, declared};
 
 /// Generates an image from a prompt with a Stable Diffusion 1 model, under guidance.
 ///
-/// BoxDiff and layout-guidance were made for such models. A GLIGEN model is one too, here without its boxes. Several
-/// guidances act one after another in each step, in the order of the list. Without guidance this is plain sampling.
+/// BoxDiff and layout-guidance were made for such models. A GLIGEN model works too; this node does not use its boxes.
+/// Several guidances act one after another in each step, in the order of the list. Without guidance this is plain
+/// sampling.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct GuidedSdSample {
     /// The parameters of every sampling.
     #[serde(flatten)]
     pub sampling: Sampling,
-    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 is none, and twice as fast; large
-    /// values oversaturate colours. Stable Diffusion 1 is at its best near 7.5.
+    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 disables it and is twice as fast;
+    /// large values oversaturate colours. Stable Diffusion 1 is at its best near 7.5.
     #[serde(default = "cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,

@@ -12,8 +12,8 @@ use crate::values::{Guidance, Latent, Model, declared};
 
 /// Generates an image from a prompt with an SDXL model, under guidance.
 ///
-/// With the guidance of Invert this is the second half of LSReGen. Several guidances act one after another in each step, in
-/// the order of the list. Without guidance the node is SDXLSample.
+/// With the guidance of Invert this is the second half of LSReGen. Several guidances act one after another in each
+/// step, in the order of the list. Without guidance the node does the same as SDXLSample.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct GuidedSdxlSample(pub SdxlSampling);

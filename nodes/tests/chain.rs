@@ -1,4 +1,4 @@
-//! The nodes by themselves, on the built-in models: what the engine would call, without the engine's graph.
+//! Runs nodes on the built-in models as the engine does, but without a graph.
 
 use std::fmt;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn here() -> Context {
     Context::detached(host(Path::new(".")))
 }
 
-/// A node as the document would give it.
+/// Creates a node from its parameters in a document.
 fn node<N: Node>(params: Json) -> N {
     serde_json::from_value(params).unwrap()
 }
@@ -36,7 +36,7 @@ fn load(name: &str) -> Arc<Model> {
     node::<LoadModel>(json!({ "model": name })).run((), &here()).unwrap().model
 }
 
-/// The error of a node that should fail.
+/// Returns the error of a node that must fail.
 fn failure<T>(result: anyhow::Result<T>) -> String {
     match result {
         Ok(_) => panic!("should fail"),
@@ -71,7 +71,7 @@ fn numbers(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// A picture of a gradient.
+/// An image of a colour gradient.
 fn picture(width: u32, height: u32) -> Arc<Image> {
     let pixel = |x: u32, y: u32| [x * 255 / width, y * 255 / height, 128].map(|v| v as u8);
     let picture = RgbImage::from_fn(width, height, |x, y| pixel(x, y).into());
@@ -84,7 +84,7 @@ fn latent(side: usize) -> Arc<Latent> {
     Arc::new(Latent { z, family: Some(Family::Sdxl) })
 }
 
-/// The main job, node by node, at half the usual size: the types fit, the sizes follow, the picture is written.
+/// Runs LSReGen node by node, at half the default size: types and sizes fit, and the image is written.
 #[test]
 fn from_layout_to_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -121,7 +121,7 @@ fn from_layout_to_file() {
     assert_eq!(save.effect(&saved, &context), Effect::Intact);
 }
 
-/// A written file is kept as it is, and comes back elsewhere; but one with its graph is not one without.
+/// An intact file stays as it is, and a missing one is restored. A file with its graph does not count as one without.
 #[test]
 fn written_files_are_restored() {
     let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -130,7 +130,7 @@ fn written_files_are_restored() {
     let saved = save.run(SaveImageInputs { image: picture(24, 16) }, &here).unwrap();
     let read = |folder: &Path, name: &str| std::fs::read(folder.join(name)).unwrap();
     assert_eq!(read(folder.path(), "a/picture.png"), *saved.file.0);
-    // As the disk keeps it.
+    // Encodes and decodes the file, as the cache on disk does.
     let codec = SavedFile::CODEC.unwrap();
     let kept = (codec.encode)(&saved.file).unwrap().unwrap();
     let saved = SaveImageOutputs { file: Arc::new((codec.decode)(&kept).unwrap()) };
@@ -158,9 +158,10 @@ fn written_files_are_restored() {
     assert_eq!(read(elsewhere.path(), "z.safetensors"), read(folder.path(), "z.safetensors"));
 }
 
-/// Ten previews at most, small, and only where they are wanted; they change nothing.
+/// A sampling reports at most ten small previews and that of the last step, only if the host enables them, and they do
+/// not change the result.
 #[test]
-fn samplings_show_how_they_go() {
+fn samplings_report_previews() {
     let run = |previews: bool| {
         let shown = Arc::new(Mutex::new(vec![]));
         let events = shown.clone();
@@ -191,7 +192,7 @@ fn sdxl_sample_is_guided_sample_without_guidance() {
     assert_eq!(numbers(&plain.z), numbers(&guided(run, &[]).unwrap().z));
 }
 
-/// A guidance that counts its updates, and cancels its run in the third.
+/// A guidance that counts its updates, and cancels its run at the third.
 struct Counted {
     cancel: Cancel,
     updates: Arc<Mutex<usize>>,
@@ -231,9 +232,9 @@ impl GuidanceSpec for Counted {
     }
 }
 
-/// One step may be many updates, each through a network: a run that is cancelled does not wait for the step's end.
+/// One step may have many updates, each through a network: cancellation does not wait for the end of the step.
 #[test]
-fn cancellation_takes_hold_within_a_step() {
+fn cancellation_takes_effect_within_a_step() {
     let (cancel, updates) = (Cancel::new(), Arc::new(Mutex::new(0)));
     let cx = Context::new(host(Path::new(".")), "sample".into(), cancel.clone(), Arc::new(|_: &Event| {}));
     let guidance = Guidance::new(Counted { cancel, updates: updates.clone() });
@@ -245,7 +246,7 @@ fn cancellation_takes_hold_within_a_step() {
 }
 
 #[test]
-fn strength_and_mask_say_how_much_and_where() {
+fn strength_and_mask_set_how_much_and_where() {
     let z0 = latent(8);
     let run = json!({ "prompt": PROMPT, "steps": 2, "seed": 1, "cfg": 1, "width": 64, "height": 64 });
     let with = |params: Json, layout| {
@@ -268,7 +269,7 @@ fn strength_and_mask_say_how_much_and_where() {
 }
 
 #[test]
-fn guidance_that_does_not_fit_says_what_to_do() {
+fn guidance_for_another_sampling_is_an_error_with_help() {
     let guidance = invert(json!({ "mode": "noise" }), &latent(8), None).unwrap();
     for (run, words) in [
         (json!({ "prompt": "", "width": 128 }), "for images of 64×64, but this sampling generates 128×64"),
@@ -327,10 +328,10 @@ fn broken_files_are_named() {
 }
 
 #[test]
-fn what_cannot_be_written_leaves_nothing() {
+fn failed_writes_leave_no_files() {
     let folder = tempfile::tempdir().unwrap();
     let context = Context::detached(host(folder.path()));
-    // A folder stands where the file should, and a file where a folder should.
+    // The path of the file is a folder, or a folder on its path is a file.
     std::fs::create_dir(folder.path().join("folder.png")).unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
     for path in ["folder.png", "file/picture.png"] {
@@ -366,7 +367,7 @@ fn resizing_by_size_or_factor_stays_in_range() {
     assert!(error.contains("multiples of 8") && error.contains("Upsample"), "{error}");
 }
 
-/// A layout from a file is the layout from the graph.
+/// A layout in a file equals the same layout in the graph.
 #[test]
 fn layouts_from_files() {
     let folder = tempfile::tempdir().unwrap();
@@ -408,7 +409,7 @@ fn pictures_with_boxes_on_a_sheet() {
     let sheet = grid(json!({ "cell": 64 }), vec![labelled.clone(); 5]).unwrap().image;
     assert_eq!(sheet.size().unwrap(), (4 * 64 + 5 * 4, 2 * 64 + 3 * 4), "at most four in a row, no room for labels");
     let error = failure(grid(json!({ "labels": ["one"] }), vec![labelled.clone(), bare]));
-    assert!(error.contains("1 labels do not fit 2 pictures"), "{error}");
+    assert!(error.contains("1 labels do not fit 2 images"), "{error}");
     assert!(failure(grid(json!({}), vec![])).contains("`images`"));
 }
 

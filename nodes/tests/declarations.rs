@@ -1,5 +1,5 @@
-//! Nodes compare what other nodes declare, and never their types: a guidance that lsregen does not know has the checks of a
-//! built-in one.
+//! Nodes compare the declarations of other nodes, never their types: a guidance node of another crate gets the same
+//! checks as a built-in one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ impl GuidanceNode for Follow {
     }
 }
 
-/// A guidance that is for one sampling alone.
+/// A guidance that fits only one sampling.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 struct Bespoke {}
 
@@ -89,7 +89,7 @@ impl Node for Bespoke {
     }
 }
 
-/// The errors of a graph with these nodes, whose image is saved.
+/// Returns the errors of a graph with these nodes, whose image is saved.
 fn errors(nodes: &str) -> Vec<String> {
     let registry = Registry::new(&[ALL, &[Follow::node_type(), NodeType::of::<Bespoke>()]].concat());
     let text = format!(
@@ -161,7 +161,7 @@ fn a_guidance_for_one_sampling_is_compared_with_it() {
     assert!(errors.contains("is for a model of the family `sdxl`, but this sampling's is `gligen`"), "{errors}");
 }
 
-/// Sizes go from node to node: an image that the autoencoder cannot encode is an error before the run.
+/// Nodes declare sizes to each other: an image that the autoencoder cannot encode is an error before the run.
 #[test]
 fn sizes_are_known_before_a_run() {
     let encode = |upsample: &str| {

@@ -1,4 +1,5 @@
-//! The nodes under the engine: the graphs of this repository check, and what is known is not done again.
+//! Runs the nodes in the engine: the graphs of this repository have no errors, and cached results are not computed
+//! again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ fn told(diagnostics: &[Diagnostic]) -> Vec<&str> {
 }
 
 #[test]
-fn every_graph_checks_without_a_word() {
+fn every_graph_has_no_diagnostics() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../graphs");
     let mut graphs = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
@@ -36,7 +37,7 @@ fn every_graph_checks_without_a_word() {
     assert!(graphs >= 17, "{graphs} graphs");
 }
 
-/// A model of the wrong family is found before anything runs.
+/// A model of the wrong family is reported before anything runs.
 #[test]
 fn families_are_checked() {
     let text = "\
@@ -74,7 +75,7 @@ nodes:
   save:   { type: SaveImage, image: image, path: \"${path}\" }
 ";
 
-/// Runs `GRAPH` and gives the names of the nodes that ran.
+/// Runs `GRAPH` and returns the names of the nodes that ran.
 fn run(host: Host, registry: &Registry, store: &Arc<Store>, set: &[&str]) -> Vec<String> {
     let host = Arc::new(host);
     let overrides: Vec<_> =
@@ -94,7 +95,7 @@ fn run(host: Host, registry: &Registry, store: &Arc<Store>, set: &[&str]) -> Vec
 }
 
 #[test]
-fn what_is_known_is_not_done_again() {
+fn cached_results_are_not_computed_again() {
     let folder = tempfile::tempdir().unwrap();
     let (registry, store) = (registry(), Arc::new(Store::in_memory(1 << 30)));
     let place = || host(folder.path(), folder.path());

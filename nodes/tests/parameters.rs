@@ -1,4 +1,4 @@
-//! Parameters and the files that they name: what a check knows of a node before it runs.
+//! Parameters and the files that they name: what a check can find out about a node before it runs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ fn here() -> Context {
     Context::detached(host(Path::new(".")))
 }
 
-/// A node as the document would give it.
+/// Creates a node from its parameters in a document.
 fn node<N: Node>(params: Json) -> N {
     serde_json::from_value(params).unwrap()
 }
@@ -35,7 +35,7 @@ fn errors(name: &str, params: Json) -> Vec<NodeError> {
 }
 
 #[test]
-fn models_are_known_before_they_are_loaded() {
+fn models_are_described_before_they_are_loaded() {
     let host = host(Path::new("."));
     let cx = CheckContext::new(&host);
     let model = |name: &str| node::<LoadModel>(json!({ "model": name }));
@@ -44,10 +44,10 @@ fn models_are_known_before_they_are_loaded() {
     let prints = ["shapes/gligen", "shapes/xl"].map(|name| Node::fingerprint(&model(name)).unwrap());
     assert_ne!(prints[0], prints[1]);
     assert!(Node::files(&model("shapes/xl"), &cx).is_empty());
-    // Weights in f32, plus a little.
+    // The weights in f32, and little more.
     assert!((10_000_000..200_000_000).contains(&lsregen_engine::Payload::bytes(&*load("shapes/xl"))));
 
-    // The same model from a folder: what is read is named, and nothing else is.
+    // The same model from a folder: `files` lists every file that is read, and no other.
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shapes/xl");
     assert_eq!(Node::check(&model(folder), &cx), []);
     assert_eq!(Node::variants(&model(folder), &cx), [("model", "sdxl".to_string())]);
@@ -81,18 +81,18 @@ fn broken_model_folders_are_reported_before_the_run() {
 }
 
 #[test]
-fn clips_are_known_before_they_are_loaded() {
+fn clips_are_described_before_they_are_loaded() {
     let host = host(Path::new("."));
     let cx = CheckContext::new(&host);
     let clip = |name: &str| node::<AsNode<ClipText>>(json!({ "clip": name, "text": "a red circle" }));
     assert_eq!((Node::check(&clip("shapes/clip"), &cx), Node::files(&clip("shapes/clip"), &cx)), (vec![], vec![]));
     assert!(Node::fingerprint(&clip("shapes/clip")).is_some());
-    // The same from a folder: what is read is named.
+    // The same from a folder: `files` lists every file that is read.
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shapes/clip");
     assert_eq!((Node::check(&clip(folder), &cx), Node::fingerprint(&clip(folder))), (vec![], None));
     assert_eq!(Node::files(&clip(folder), &cx).len(), 7);
     let guidance = clip(folder).run(ClipTextInputs { layout: None }, &here()).unwrap().guidance;
-    // Its weights in f32, and not much more.
+    // The weights in f32, and little more.
     assert!((1_900_000..2_100_000).contains(&Payload::bytes(&*guidance)), "{}", Payload::bytes(&*guidance));
 
     let broken = tempfile::tempdir().unwrap();
@@ -122,7 +122,7 @@ fn clips_are_known_before_they_are_loaded() {
     assert!(error.help.as_ref().unwrap().contains("the built-in CLIP is shapes/clip"), "{error:?}");
 }
 
-/// Every error that a node's own check reports, at its place.
+/// Every error of a node's own check has the path of its parameter.
 #[test]
 fn errors_have_their_place() {
     let object = |bounds: Json| json!({ "phrase": "a red circle", "box": bounds });
@@ -165,7 +165,7 @@ fn errors_have_their_place() {
     }
 }
 
-/// Every node type can be made from what it must be given, and its parameters survive being written and read.
+/// Every node type can be created from its required parameters, and its parameters survive serialisation.
 #[test]
 fn every_type_is_complete() {
     let registry = registry();
@@ -191,7 +191,7 @@ fn every_type_is_complete() {
         assert_eq!((entry.node_type.decode)(&params).unwrap().params().unwrap(), params, "{name}");
         let mut unknown = given.clone();
         unknown["no_such_key"] = json!(1);
-        // Where parameters are shared (`flatten`), serde takes any key, and the schema alone refuses.
+        // With shared parameters (`flatten`) serde accepts any key, and only the schema rejects it.
         let closed = entry.schema.get("additionalProperties") == Some(&json!(false));
         assert!(closed || (entry.node_type.decode)(&unknown).is_err(), "{name} takes unknown keys");
     }

@@ -38,11 +38,11 @@ pub(crate) const LATENT: Codec<Latent> = Codec {
     },
 };
 
-/// Encodes LSReGen's guidance; others are created anew.
+/// Encodes LSReGen's guidance; other guidances are created again in each process.
 pub(crate) const GUIDANCE: Codec<Guidance> =
     Codec { format: "safetensors", version: 3, encode: encode_guidance, decode: decode_guidance };
 
-/// The part of a guidance that is no tensor. Numbers are written and read exactly.
+/// The part of a guidance that is not tensors. Numbers are written and read exactly.
 #[derive(Serialize, Deserialize)]
 struct GuidanceHeader {
     settings: GuidanceSettings,
@@ -108,7 +108,7 @@ mod tests {
     fn round_trip<P: Payload>(value: &P) -> P {
         let codec = P::CODEC.unwrap();
         let bytes = (codec.encode)(value).unwrap().unwrap();
-        assert_eq!((codec.encode)(value).unwrap().unwrap(), bytes, "one value, one form");
+        assert_eq!((codec.encode)(value).unwrap().unwrap(), bytes, "each value has one encoding");
         for cut in (0..bytes.len()).step_by(7) {
             assert!((codec.decode)(&bytes[..cut]).is_err(), "cut to {cut} bytes");
         }
@@ -181,7 +181,7 @@ mod tests {
         assert!(round_trip(&Layout(vec![])).0.is_empty());
     }
 
-    /// Every f32 between 0 and 1 in steps that hit all patterns of digits.
+    /// f32 numbers between 0 and 1, at steps that give many patterns of digits.
     #[test]
     fn numbers_of_layouts_are_exact() {
         for start in (0..0x3f80_0000u32).step_by(4 * 997) {

@@ -33,7 +33,7 @@ pub struct SamplingNeeds {
     pub size: Option<ImageSize>,
     /// A family whose latents the model must share.
     pub family: Option<Family>,
-    /// What else the network must be conditioned on.
+    /// Other conditioning that the network must have.
     pub conditioning: Option<Conditioning>,
 }
 

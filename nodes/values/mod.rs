@@ -35,14 +35,14 @@ pub struct Guidance {
     pub spec: Arc<dyn GuidanceSpec>,
     /// Width and height in pixels of the images that it is for; `None` if it fits any size.
     pub size: Option<(usize, usize)>,
-    /// LSReGen's guidance. Only this one is cached on disk: the others cost nothing to create.
+    /// LSReGen's guidance. Only this guidance is cached on disk; the others are cheap to create.
     pub(crate) inverted: Option<Arc<InversionGuidance>>,
 }
 
 /// Phrases in boxes.
 pub struct Layout(pub Vec<GroundedPhrase>);
 
-/// The content of a file that a node has written. Node and host know its path.
+/// The content of a file that a node has written. The parameters of the node and the host determine its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedFile(pub Arc<[u8]>);
 

@@ -134,7 +134,7 @@ impl Explain {
             let names: Vec<_> = graph.order().iter().map(|&index| &*graph.node(index).name).collect();
             return Err(usage(format!("the graph has no node {}; its nodes are {}", self.node, names.join(", "))));
         };
-        // Only the keys of the plan are used, not the results under them.
+        // Only the keys of the plan are used, not the cached results.
         let plan = open::plan(&graph, &host, &Store::in_memory(0), &FileDigests::kept_in(disk.folder().clone()))?;
         if let Some(explanation) = Explanation::new(&graph, &plan, node, &disk) {
             print(&explanation.describe(&graph));

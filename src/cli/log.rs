@@ -11,7 +11,7 @@ use super::{Exit, console, usage};
 /// The variable that replaces `-v`, with the syntax of `tracing-subscriber`: `lsregen_engine=debug,warn`.
 const VARIABLE: &str = "RUST_LOG";
 
-/// Starts the log, if it is asked for. Otherwise nothing is installed, and a log statement costs one comparison.
+/// Starts the log, if it is requested. Otherwise nothing is installed, and a log statement costs one comparison.
 ///
 /// # Errors
 /// If `RUST_LOG` is malformed; the reason is printed.

@@ -29,7 +29,7 @@ impl Models {
         }
         let width = found.keys().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for ((name, place), kinds) in &found {
-            // A folder that is not sorted by kind may hold any.
+            // A folder that is not sorted by kind may contain models of any kind.
             let kind = if kinds.len() == ModelKind::FILES.len() { "any".into() } else { kinds.join("/") };
             let size = ByteSize(size(place, 0)).to_string();
             print(&format!("{name:width$}  {kind:6}  {size:>10}  {}\n", place.display()));

@@ -1,4 +1,4 @@
-//! From a path on the command line to a checked graph, its files, and a plan.
+//! Turns a path on the command line into a checked graph, its files, and a plan.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::{Exit, console, record, usage};
 /// The text of a graph, and where the graphs inside it are read from.
 pub struct GraphText {
     source: Arc<Source>,
-    /// Of a PNG file, which holds the inner graphs too. Otherwise they are files on disk.
+    /// From a PNG file, which contains the inner graphs too. Otherwise they are files on disk.
     recorded: Option<Box<GraphReader<'static>>>,
 }
 

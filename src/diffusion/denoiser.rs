@@ -1,4 +1,4 @@
-//! Denoisers: the prediction for a noisy latent, under classifier-free guidance. Samplers see nothing else of a model.
+//! Denoisers: the prediction for a noisy latent, under classifier-free guidance. Samplers use nothing else of a model.
 
 use std::sync::Arc;
 

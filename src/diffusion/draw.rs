@@ -1,6 +1,6 @@
-//! Drawing on pictures: text, frames of a layout, contact sheets.
+//! Draws on images: text, the frames of a layout, contact sheets.
 //!
-//! Knows pixels and one typeface (DejaVu Sans Condensed, embedded). Knows no tensor and no model.
+//! Deals with pixels and one embedded typeface (DejaVu Sans Condensed), not with tensors or models.
 
 use std::sync::LazyLock;
 
@@ -15,11 +15,11 @@ static TYPEFACE: LazyLock<FontRef<'static>> = LazyLock::new(|| {
     FontRef::try_from_slice(dejavu::sans_condensed::regular()).expect("the embedded typeface is a whole TrueType file")
 });
 
-/// The ground of sheets.
+/// The background of contact sheets.
 pub const WHITE: Rgb<u8> = Rgb([255; 3]);
 const INK: Rgb<u8> = Rgb([24; 3]);
 
-/// Colours that stay apart for most eyes (Okabe and Ito's, without black), one a box in turn.
+/// Colours that most people can distinguish (Okabe and Ito's, without black). Boxes use them in turn.
 const PALETTE: [Rgb<u8>; 7] = [
     Rgb([230, 159, 0]),
     Rgb([86, 180, 233]),
@@ -30,7 +30,7 @@ const PALETTE: [Rgb<u8>; 7] = [
     Rgb([204, 121, 167]),
 ];
 
-/// Width in pixels of a line of text, `size` pixels high.
+/// Returns the width in pixels of a line of text that is `size` pixels high.
 pub fn text_width(text: &str, size: f32) -> f32 {
     let font = TYPEFACE.as_scaled(PxScale::from(size));
     let glyphs: Vec<_> = text.chars().map(|c| font.glyph_id(c)).collect();
@@ -38,7 +38,7 @@ pub fn text_width(text: &str, size: f32) -> f32 {
     advance + glyphs.windows(2).map(|pair| font.kern(pair[0], pair[1])).sum::<f32>()
 }
 
-/// Writes a line of text, `size` pixels high, with its upper left corner at (x, y). What lies outside is cut off.
+/// Writes a line of text, `size` pixels high, with its upper left corner at (x, y). Clips it at the edges of the image.
 pub fn text(picture: &mut RgbImage, x: f32, y: f32, size: f32, colour: Rgb<u8>, text: &str) {
     let font = TYPEFACE.as_scaled(PxScale::from(size));
     let mut pen = x;
@@ -57,7 +57,7 @@ pub fn text(picture: &mut RgbImage, x: f32, y: f32, size: f32, colour: Rgb<u8>, 
     }
 }
 
-/// Lays a colour over a pixel, if it lies inside.
+/// Blends a colour over a pixel, if the pixel is inside the image.
 fn blend(picture: &mut RgbImage, x: i64, y: i64, colour: Rgb<u8>, opacity: f32) {
     let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else { return };
     if let Some(pixel) = picture.get_pixel_mut_checked(x, y) {
@@ -67,7 +67,7 @@ fn blend(picture: &mut RgbImage, x: i64, y: i64, colour: Rgb<u8>, opacity: f32) 
     }
 }
 
-/// A rectangle in pixels; its right and lower edges are outside it.
+/// A rectangle in pixels. The right and lower edges are exclusive.
 #[derive(Clone, Copy)]
 struct Area {
     x0: i64,
@@ -85,7 +85,7 @@ impl Area {
         }
     }
 
-    /// The border, `line` pixels wide, inward.
+    /// Returns the four sides of the border, `line` pixels wide, inside the rectangle.
     fn frame(self, picture: &mut RgbImage, line: i64, colour: Rgb<u8>) {
         let Area { x0, y0, x1, y1 } = self;
         for side in [
@@ -107,8 +107,8 @@ impl Area {
     }
 }
 
-/// Draws each box's frame in its own colour and, with `labels`, its phrase on a tag of that colour. Lines and letters
-/// grow with the picture; a tag keeps clear of the picture's edges and, where there is room, of the other tags.
+/// Draws a frame around each box in a colour of its own and, with `labels`, its phrase on a tag of that colour. Lines
+/// and letters scale with the image. A tag stays inside the image and, if there is room, does not overlap other tags.
 pub fn layout(picture: &mut RgbImage, objects: &[GroundedPhrase], labels: bool) {
     let (w, h) = (i64::from(picture.width()), i64::from(picture.height()));
     let line = ((w.min(h) as f32 / 160.0).round() as i64).max(1);
@@ -120,7 +120,7 @@ pub fn layout(picture: &mut RgbImage, objects: &[GroundedPhrase], labels: bool) 
     };
     let coloured = || objects.iter().zip(PALETTE.iter().cycle());
     for (object, &colour) in coloured() {
-        // A dark rim keeps the frame visible on a ground of its own colour.
+        // A dark outline keeps the frame visible on a background of its own colour.
         place(object).grown(rim).frame(picture, line + 2 * rim, INK);
         place(object).frame(picture, line, colour);
     }
@@ -136,7 +136,7 @@ pub fn layout(picture: &mut RgbImage, objects: &[GroundedPhrase], labels: bool) 
         let Area { x0, y0, y1, .. } = place(object);
         let x = x0.min(w - width).max(0);
         let at = |y: i64| Area { x0: x, y0: y, x1: x + width, y1: y + height };
-        // Above the box, or in one of its corners, or else as near as there is room.
+        // Above the box, or in one of its corners, or else in the nearest free place.
         let mut anywhere: Vec<i64> = (0..=h - height).collect();
         anywhere.sort_by_key(|y| (y - y0).abs());
         let rows = [y0 - height, y0, y1, y1 - height].into_iter().chain(anywhere);
@@ -151,7 +151,7 @@ pub fn layout(picture: &mut RgbImage, objects: &[GroundedPhrase], labels: bool) 
     }
 }
 
-/// The text, or as much of its beginning as fits, with an ellipsis.
+/// Returns the text, or as much of its beginning as fits, with an ellipsis.
 fn shortened(text: &str, size: f32, width: f32) -> String {
     if text_width(text, size) <= width {
         return text.to_string();
@@ -166,7 +166,7 @@ fn shortened(text: &str, size: f32, width: f32) -> String {
     String::new()
 }
 
-/// The words of a text in lines that fit; a word that is too long by itself is shortened.
+/// Breaks a text into lines that fit. Shortens a word that is too long for a line.
 fn wrapped(text: &str, size: f32, width: f32) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -178,15 +178,15 @@ fn wrapped(text: &str, size: f32, width: f32) -> Vec<String> {
     lines.iter().map(|line| shortened(line, size, width)).collect()
 }
 
-/// Pictures side by side in rows of `columns`, each fitted into a cell `cell` pixels wide and as high as the tallest
-/// of them needs, its label below. No labels, or one a picture.
+/// Arranges images in rows of `columns`, with a label below each image. Every cell is `cell` pixels wide, and as high
+/// as the tallest image requires. Takes no labels, or one for each image.
 pub fn contact_sheet(pictures: &[RgbImage], labels: &[String], columns: usize, cell: u32) -> Result<RgbImage> {
     if pictures.is_empty() || columns == 0 || cell == 0 {
-        return Err(Error::input("a contact sheet needs pictures, columns and a cell of some size"));
+        return Err(Error::input("a contact sheet requires at least one image, one column and a cell of one pixel"));
     }
     if !labels.is_empty() && labels.len() != pictures.len() {
         let (n, m) = (labels.len(), pictures.len());
-        return Err(Error::input(format!("{n} labels do not fit {m} pictures: give one a picture, or none")));
+        return Err(Error::input(format!("{n} labels do not fit {m} images: give one for each image, or none")));
     }
     let size = (cell as f32).sqrt().clamp(10.0, 64.0);
     let labels: Vec<Vec<String>> = labels.iter().map(|label| wrapped(label, size, cell as f32)).collect();
@@ -214,12 +214,12 @@ pub fn contact_sheet(pictures: &[RgbImage], labels: &[String], columns: usize, c
     Ok(sheet)
 }
 
-/// Pictures in a table, row by row, each fitted into a cell `cell` pixels wide and as high as the tallest of them needs;
-/// a title above each column and before each row.
+/// Arranges images in a table, row by row, with a title above each column and before each row. Every cell is `cell`
+/// pixels wide, and as high as the tallest image requires.
 pub fn table(pictures: &[RgbImage], rows: &[String], columns: &[String], cell: u32) -> Result<RgbImage> {
     if pictures.is_empty() || cell == 0 || pictures.len() != rows.len() * columns.len() {
         let (n, r, c) = (pictures.len(), rows.len(), columns.len());
-        return Err(Error::input(format!("{n} pictures do not fill a table of {r} rows and {c} columns")));
+        return Err(Error::input(format!("{n} images do not fill a table of {r} rows and {c} columns")));
     }
     let size = (cell as f32).sqrt().clamp(10.0, 64.0);
     let line = (size * 1.2).ceil() as u32;
@@ -252,7 +252,7 @@ pub fn table(pictures: &[RgbImage], rows: &[String], columns: &[String], cell: u
     Ok(sheet)
 }
 
-/// What stands where there is no picture: a grey cell with a cross.
+/// Draws the placeholder for a missing image: a grey cell with a cross.
 pub fn missing(width: u32, height: u32) -> RgbImage {
     let mut cell = RgbImage::from_pixel(width, height, Rgb([225; 3]));
     let side = width.max(height).max(1);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_stands_where_the_box_is() {
+    fn a_frame_is_drawn_around_the_box() {
         let mut picture = ground(100);
         layout(&mut picture, &[object("x", [0.2, 0.3, 0.6, 0.8])], false);
         let coloured: Vec<_> = picture.enumerate_pixels().filter(|(.., p)| **p == PALETTE[0]).collect();
@@ -292,19 +292,20 @@ mod tests {
         assert_eq!(*picture.get_pixel(40, 50), Rgb([200, 180, 150]), "the inside is left alone");
     }
 
-    /// Two boxes at one place have two tags.
+    /// Two boxes in the same place have two tags.
     #[test]
     fn tags_keep_clear_of_each_other() {
         let mut picture = ground(128);
         let twice = |phrase| object(phrase, [0.1, 0.3, 0.9, 0.9]);
         layout(&mut picture, &[twice("one"), twice("two"), twice("three")], true);
         for colour in &PALETTE[..3] {
-            // More than a frame of one pixel that is drawn over.
+            // The drawing covers more than a frame of one pixel.
             assert!(picture.pixels().filter(|p| *p == colour).count() > 100, "{colour:?}");
         }
     }
 
-    /// Boxes at all edges, phrases too long, many at one place: nothing is drawn outside, and nothing panics.
+    /// Boxes at all edges, phrases that are too long, and many boxes in one place: drawing stays inside the image and
+    /// does not panic.
     #[test]
     fn any_layout_can_be_drawn() {
         for side in [1, 8, 128, 1024] {
@@ -337,7 +338,7 @@ mod tests {
             assert!(sheet.pixels().any(|p| p == picture.get_pixel(0, 0)));
         }
         let error = contact_sheet(&pictures, &labels[..2], 2, 64).unwrap_err().to_string();
-        assert!(error.contains("2 labels do not fit 3 pictures"), "{error}");
+        assert!(error.contains("2 labels do not fit 3 images"), "{error}");
         assert!(contact_sheet(&[], &[], 2, 64).is_err());
     }
 

@@ -1,6 +1,6 @@
 //! Latents as files: safetensors with one tensor `latent`, and the model family that it belongs to.
 //!
-//! Knows the file. Knows no model.
+//! Deals with the file, not with models.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_latent_is_named() {
+    fn files_without_a_latent_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("z.safetensors");
         let z = Tensor::zeros((1, 4, 2, 2), DType::F32, &Device::Cpu).unwrap();

@@ -1,6 +1,6 @@
 //! Layouts: phrases in boxes.
 //!
-//! Knows boxes as fractions of an image and the JSON files that hold them. Knows no model and no YAML.
+//! Deals with boxes as fractions of an image and the JSON files that contain them, not with models or YAML.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ pub fn error(bounds: &[f32; 4]) -> Option<String> {
 /// Returns the mask of boxes on a grid of `height` × `width` cells, row by row: 1 inside, falling to 0 over `feather`
 /// outside.
 ///
-/// `feather` is a fraction of the image's side. With 0, a cell is inside if its centre is.
+/// `feather` is a fraction of the image's side. With 0, a cell is inside if its centre is inside.
 pub fn mask(boxes: &[[f32; 4]], height: usize, width: usize, feather: f32) -> Vec<f32> {
     let centre = |i: usize, n: usize| (i as f32 + 0.5) / n as f32;
     let weight = |x: f32, y: f32, [x0, y0, x1, y1]: [f32; 4]| {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_named() {
+    fn problems_are_named() {
         for (json, words) in [
             ("", "EOF"),
             (r#"{"boxes": [{"phrase": "a"}]}"#, "boxes[0] needs either"),

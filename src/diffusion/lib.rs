@@ -66,6 +66,6 @@ mod sampling;
 pub mod schedule;
 
 pub use lsregen_tensor::{Error, Result};
-// The floors below, by the names of their crates without the prefix.
+// The crates that this crate builds on, by their names without the prefix.
 use lsregen_tensor::{image, noise, ops};
 use {lsregen_onnx as onnx, lsregen_weights as weights};

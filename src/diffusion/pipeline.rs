@@ -1,6 +1,6 @@
 //! Complete samplings: from a prompt and a layout to a latent, with the models and samplers of this crate.
 //!
-//! Each sampling logs its settings at the level `debug`. Knows the parts of a sampling and how they fit. Knows no graph.
+//! Each sampling logs its settings at the level `debug`. Combines the parts of a sampling. Independent of graphs.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub struct SamplingSettings {
     pub seed: u64,
     /// T, the number of steps.
     pub steps: usize,
-    /// s, the scale of classifier-free guidance; 1 is none.
+    /// s, the scale of classifier-free guidance; 1 disables it.
     pub cfg: f64,
     /// The sampler.
     pub sampler: SamplerKind,
@@ -255,7 +255,7 @@ pub fn attention_map(
 /// How the noisy latents of a reference are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InversionMode {
-    /// DDIM inversion, the paper's.
+    /// DDIM inversion, as in the paper.
     Ddim,
     /// Noising with one ε for all timesteps.
     Noise {

@@ -5,7 +5,7 @@
 //! step of the mean prediction, and regions are a denoiser like any other. In the first steps a region has a plain background
 //! around it (bootstrapping), so that its object stays inside.
 //!
-//! Knows denoisers and masks. Knows no sampler.
+//! Deals with denoisers and masks, not with samplers.
 
 use candle_core::Tensor;
 
@@ -21,7 +21,7 @@ pub struct RegionPart {
     pub denoiser: CfgDenoiser,
     /// (1, 1, h, w): 1 inside, 0 outside.
     pub mask: Tensor,
-    /// Whether bootstrapping gives it a plain background; not so for the background region.
+    /// Whether bootstrapping gives it a plain background; `false` for the background region.
     pub is_object: bool,
 }
 

@@ -1,8 +1,8 @@
 //! Samplers: their timesteps, and the formula of one step.
 //!
-//! All latents are in the variance-preserving space, z_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε. Euler's own space is
-//! x = z/√ᾱ with σ = √((1−ᾱ)/ᾱ); its step x' = x + (σ'−σ) ε is, written in z, DDIM's with η = 0, so that what sets
-//! Euler apart is its grid of timesteps and its end at σ = 0. Guidance therefore acts alike under every sampler.
+//! All latents are in the variance-preserving space, z_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε. Euler's own space is x = z/√ᾱ with σ =
+//! √((1−ᾱ)/ᾱ); in terms of z, its step x' = x + (σ'−σ) ε is DDIM's with η = 0. So Euler differs from DDIM only in its
+//! timesteps and in its end at σ = 0. Guidance therefore acts alike under every sampler.
 
 use candle_core::Tensor;
 use schemars::JsonSchema;
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum SamplerKind {
-    /// DDIM (Song et al., eq. 12), the paper's.
+    /// DDIM (Song et al., eq. 12), the sampler of the paper.
     #[default]
     Ddim,
     /// Euler (Karras et al., algorithm 2 without churn), as diffusers' `EulerDiscreteScheduler`.
@@ -64,7 +64,7 @@ pub struct Step<'a> {
     pub predicted_x0: &'a Tensor,
 }
 
-/// What DPM-Solver++(2M) needs of the step before.
+/// The values of the previous step that DPM-Solver++(2M) uses.
 pub(crate) struct PreviousStep {
     /// x̂₀.
     pub x0: Tensor,

@@ -1,6 +1,6 @@
 //! The noise schedule ᾱ_t.
 //!
-//! Knows `scheduler_config.json` and the arithmetic of diffusers' schedulers. Knows no latent.
+//! Deals with `scheduler_config.json` and the arithmetic of diffusers' schedulers, not with latents.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ pub enum BetaSchedule {
     /// β linear in t.
     #[default]
     Linear,
-    /// √β linear in t: Stable Diffusion's.
+    /// √β linear in t, as in Stable Diffusion.
     ScaledLinear,
     /// Nichol and Dhariwal's cosine ᾱ, β at most 0.999.
     SquaredcosCapV2,

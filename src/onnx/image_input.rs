@@ -36,7 +36,7 @@ impl Default for Normalisation {
 }
 
 impl OnnxInfo {
-    /// The images that the only input accepts.
+    /// Returns the images that the network's only input accepts.
     ///
     /// # Errors
     /// If there are several inputs, or the input is not an image of one or three channels.

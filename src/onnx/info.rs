@@ -64,7 +64,7 @@ pub struct OnnxInfo {
     pub outputs: Vec<ValueInfo>,
     /// Names of all values that its nodes compute, with the outputs.
     pub values: Vec<String>,
-    /// Files beside it with numbers of its weights.
+    /// External data files, with values of its weights.
     pub files: Vec<PathBuf>,
     /// How often each operator occurs.
     pub operators: BTreeMap<String, usize>,
@@ -97,7 +97,7 @@ impl OnnxInfo {
         Ok(input)
     }
 
-    /// The name of an output or inner value, checked; the name of the only output if `wanted` is `None`.
+    /// Checks and returns the name of an output or inner value; by default that of the only output.
     ///
     /// # Errors
     /// If there is no such value, or several outputs to choose from.

@@ -1,4 +1,4 @@
-//! The numbers of an ONNX file's weights, in the file itself or in files beside it.
+//! Reads the values of an ONNX file's weights, from the file itself or from external data files.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -59,7 +59,8 @@ pub fn name(dtype: i32) -> String {
     }
 }
 
-/// Shape and type of a tensor, checked against the numbers that the file holds. Of external files only the size is read.
+/// Shape and type of a tensor, checked against the numbers that the file holds. Only the size of external files is
+/// read.
 pub struct DeclaredTensor {
     pub dims: Vec<usize>,
     pub count: usize,
@@ -155,14 +156,14 @@ fn array<const N: usize>(chunk: &[u8]) -> [u8; N] {
     std::array::from_fn(|i| chunk.get(i).copied().unwrap_or_default())
 }
 
-/// A range of bytes of a file beside the model's.
+/// A range of bytes of an external data file.
 struct External {
     path: PathBuf,
     offset: u64,
     length: usize,
 }
 
-/// The file beside the model's with a tensor's numbers, if the tensor has one.
+/// The external data file of a tensor, if it has one.
 pub fn external(t: &proto::Tensor, folder: &Path) -> Option<PathBuf> {
     if t.location == 1 { External::of(t, folder).ok().map(|e| e.path) } else { None }
 }

@@ -1,4 +1,4 @@
-//! Images: files and 8-bit RGB outside, tensors in [-1, 1] inside; resizing.
+//! Reads, writes and resizes images: files and 8-bit RGB for callers, tensors in [-1, 1] for networks.
 
 use std::path::Path;
 
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told() {
+    fn damage_is_an_error() {
         let whole = png(&picture(), &[("lsregen", LONG)]).unwrap();
         let at = whole.windows(4).position(|w| w == b"iTXt").unwrap();
         let mut changed = whole.clone();

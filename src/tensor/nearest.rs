@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 /// The most names that a message lists.
 const LISTED: usize = 8;
 
-/// Similarity takes time for each pair of letters, so longer names, and names after so many, are not compared.
+/// The similarity of two names takes time for each pair of letters, so names that are longer than one limit, or come
+/// after the other, are not compared.
 const LONGEST: usize = 200;
 const MOST: usize = 100_000;
 

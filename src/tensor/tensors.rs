@@ -75,7 +75,7 @@ impl Tensors {
     }
 }
 
-/// The name of the text that holds all texts.
+/// The key of the metadata entry that contains all texts.
 const TEXTS: &str = "texts";
 
 #[cfg(test)]
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_foreign_is_an_error() {
+    fn truncated_or_foreign_files_are_errors() {
         let x = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
         let bytes = Tensors::default().tensor("x", &x).encode().unwrap();
         for cut in 0..bytes.len() {

@@ -255,7 +255,7 @@ fn other_kind(file: &[u8]) -> Option<&'static str> {
     } else if begins(b"GGUF") {
         Some("a GGUF file, which is not supported; take the safetensors of the same model")
     } else if begins(b"PK") {
-        Some("a zip archive, but none that PyTorch saved")
+        Some("a zip archive, but not one that PyTorch saved")
     } else {
         None
     }

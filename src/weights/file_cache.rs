@@ -31,7 +31,7 @@ impl<K: Clone + PartialEq, V> FileCache<K, V> {
     /// too, because a new file may take precedence.
     ///
     /// # Errors
-    /// The error of `read`, which is not kept.
+    /// Returns the error of `read`. Errors are not cached.
     pub fn get<E>(
         &self,
         key: &K,

@@ -36,9 +36,9 @@ pub enum TensorSlice {
 /// Where a tensor belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TensorPlace {
-    /// To a network, as one tensor or several, with diffusers' names.
+    /// It belongs to a network, as one tensor or several, with diffusers' names.
     In(NetworkKind, Vec<(String, TensorSlice)>),
-    /// To no network: a constant, a counter, or a copy from training.
+    /// It belongs to no network: a constant, a counter, or a copy from training.
     Spare,
     /// No supported network has such a tensor.
     Unknown,
@@ -245,8 +245,8 @@ fn vae(name: &str) -> Option<(String, TensorSlice)> {
             "block" => "resnets",
             "downsample" => "downsamplers.0",
             "upsample" => "upsamplers.0",
-            // The original layout counts the way up from its last level. `reverse_level` corrects it once the number of
-            // levels is known.
+            // The original layout numbers the upsampling blocks from the last level. `reverse_level` corrects it once
+            // the number of levels is known.
             "up" => "up",
             // Attention: the original names, and those of diffusers before 0.17.
             "norm" if to.ends_with("attentions.0") => "group_norm",
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn old_and_own_names_of_diffusers() {
+    fn old_and_current_names_of_diffusers() {
         let old = "decoder.mid_block.attentions.0.proj_attn.weight";
         let new = "decoder.mid_block.attentions.0.to_out.0.weight";
         assert_eq!(place(old, 2), TensorPlace::In(NetworkKind::Vae, vec![(new.into(), TensorSlice::Matrix)]));

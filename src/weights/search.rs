@@ -173,7 +173,7 @@ impl ModelsPath {
         }
         let others = ModelKind::ALL.into_iter().filter(|other| *other != kind);
         if let Some((other, path)) = others.filter_map(|other| Some((other, self.find(other, name)?))).next() {
-            return format!("`{name}` is no {} but a {}: {}", kind.name(), other.name(), path.display());
+            return format!("`{name}` is a {}, not a {}: {}", other.name(), kind.name(), path.display());
         }
         if let Some(path) = self.bare(name) {
             return format!(
@@ -234,7 +234,7 @@ fn is_folder_of(kind: ModelKind, folder: &Path) -> bool {
     }
 }
 
-/// A walk through folders.
+/// The state of a recursive search.
 struct Walk {
     kind: ModelKind,
     found: BTreeMap<String, PathBuf>,
@@ -257,7 +257,7 @@ impl Walk {
             let file_name = entry.file_name();
             let Some(last) = file_name.to_str().filter(|name| !name.starts_with('.')) else { continue };
             let (path, name) = (entry.path(), format!("{prefix}{last}"));
-            // Follows links, unlike the entry's own.
+            // Follows links, unlike `entry.metadata()`.
             let Ok(metadata) = fs::metadata(&path) else { continue };
             let is_file = ModelKind::FILES.contains(&self.kind) && metadata.is_file() && is_weights(&path);
             if is_file || metadata.is_dir() && is_folder_of(self.kind, &path) {
@@ -290,7 +290,7 @@ mod tests {
         folder
     }
 
-    /// What is found, relative to the root.
+    /// The path that is found, relative to the root.
     fn found(root: &Path, kind: ModelKind, name: &str) -> Option<String> {
         let path = ModelsPath::new([root.to_path_buf()]).find(kind, name)?;
         Some(path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/"))
@@ -354,7 +354,7 @@ mod tests {
             assert!(found(&root, ModelKind::Model, "fix").is_none() && found(&root, ModelKind::Vae, "sd").is_none());
         }
         let path = ModelsPath::new([comfy.path().to_path_buf()]);
-        assert!(path.missing(ModelKind::Model, "fix").contains("is no model but a VAE"));
+        assert!(path.missing(ModelKind::Model, "fix").contains("is a VAE, not a model"));
         assert!(path.missing(ModelKind::Model, "flux").contains("without their text encoders"));
         let web = tree(&["models/Stable-diffusion/a/sd.safetensors", "models/VAE/v.pt", "models/Lora/l.safetensors"]);
         assert_eq!(names(web.path(), ModelKind::Model), ["a/sd.safetensors"]);
@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(found(root, ModelKind::Clip, "b32").as_deref(), Some("clip/b32"));
         assert_eq!((found(root, ModelKind::Clip, "clip_l"), found(root, ModelKind::Clip, "fix")), (None, None));
         let path = ModelsPath::new([root.to_path_buf()]);
-        assert!(path.missing(ModelKind::Clip, "fix").contains("is no CLIP but a VAE"));
+        assert!(path.missing(ModelKind::Clip, "fix").contains("is a VAE, not a CLIP"));
     }
 
     #[test]
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_root_wins_and_doubles_are_told() {
+    fn the_first_root_wins_and_duplicates_are_reported() {
         let (one, two) = (tree(&["a.ckpt", "x/b.ckpt", "y/b.ckpt"]), tree(&["a.ckpt", "c.ckpt"]));
         let path = ModelsPath::new([one.path().into(), "nowhere".into(), two.path().into()]);
         assert_eq!(path.find(ModelKind::Model, "a").unwrap(), one.path().join("a.ckpt"));
@@ -439,7 +439,7 @@ mod tests {
         fs::set_permissions(root.path().join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
         let names = names(root.path(), ModelKind::Model);
         fs::set_permissions(root.path().join("closed"), fs::Permissions::from_mode(0o755)).unwrap();
-        // The superuser reads what is closed.
+        // Root can read the folder `closed` despite its permissions.
         let open: Vec<_> = names.iter().filter(|name| !name.starts_with("closed")).collect();
         assert_eq!(open, ["a/x.safetensors", "linked/sd.safetensors", "one.ckpt"]);
         assert!(found(root.path(), ModelKind::Model, "linked/sd").is_some());

@@ -234,7 +234,7 @@ impl TensorMap {
         paths
     }
 
-    /// Reverses the levels on the way up, which the original layout counts from the last one.
+    /// Reverses the levels of the upsampling blocks, which the original layout counts from the last one.
     fn reverse_levels(&mut self) {
         let levels = self.count("decoder.up.");
         let up: Vec<String> = self.tensors.keys().filter(|name| name.starts_with("decoder.up.")).cloned().collect();
@@ -401,8 +401,8 @@ fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<
     to
 }
 
-/// Converts little-endian numbers to a tensor of another dtype: the conversions that real checkpoints need in one pass, the
-/// others by candle.
+/// Converts little-endian numbers to a tensor of another dtype. Conversions that occur in real checkpoints take one
+/// pass; candle does the others.
 fn convert(bytes: &[u8], from: Dtype, shape: &[usize], to: DType) -> Result<Tensor> {
     const BLOCK: usize = 4096;
     let cpu = &Device::Cpu;

@@ -15,7 +15,7 @@ use self::dice::Dice;
 use self::grown::{NAMES, grown, value};
 pub use self::large::LARGE;
 
-/// The documents that others are made from: every graph and every faulty graph of the repository.
+/// The documents that others are made from: every graph of the repository, with and without errors.
 pub struct Corpus {
     texts: Vec<String>,
 }

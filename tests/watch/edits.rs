@@ -103,7 +103,7 @@ fn edits_of_files(live: &mut Live, text: &mut Text, fresh: u32, expect: Expect) 
     text.width = fresh + 7;
     expect(live.edit(|folder| text.write(folder)), "a graph again", &FIRST_BUT_PICTURE, "reloaded");
 
-    // Of two quick saves the second counts; whether the first is noticed depends on timing.
+    // After two quick saves the result is that of the second; whether the first is noticed depends on timing.
     text.other = fresh + 8;
     let first = text.clone();
     text.other = fresh + 9;
@@ -115,7 +115,7 @@ fn edits_of_files(live: &mut Live, text: &mut Text, fresh: u32, expect: Expect) 
     assert!(answer.started.iter().all(|node| node.ends_with('2')), "{answer:?}");
     expect(live.edit(|folder| touch(&graph(folder))), "and all is done", &[], "unchanged");
 
-    // To a blue image and back to a cached one.
+    // Changes to a blue image, and back to the cached one.
     expect(
         live.edit(|folder| replace(&folder.join("picture2.png"), &png(BLUE))),
         "blue",

@@ -147,8 +147,8 @@ GRID = {name_of(w, f, m): lsregen(w, f, m) for w in STRENGTHS for f in FRACTIONS
 
 def around(w, fraction, mode):
     """Variations of one strength and inversion with several shares of guided steps: masked to the boxes, with hard and with soft
-    edges; `auto` strength, with and without a mask. With `mode: noise` in the given share: the noise that the sampling starts
-    from."""
+    edges; `auto` strength, with and without a mask. With `mode: noise`, in the given share, also the noise
+    from which the sampling starts."""
     out = {}
     for f in sorted({0.1, 0.2, fraction}):
         out[name_of(w, f, mode, " boxes")] = lsregen(w, f, mode, boxes=True)

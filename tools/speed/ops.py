@@ -1,4 +1,4 @@
-"""Times single operations beside PyTorch's, alternately, with the same shapes and all cores. Prints a table of ratios.
+"""Times single operations and the same operations in PyTorch, alternately, with the same shapes and all cores. Prints a table of ratios.
 
 Runs src/tensor/benches/ops.rs (criterion) and, in this process, the same operations in torch, round by round, and
 compares the smallest medians. --plain also times candle's own form of each operation, which takes a while.

@@ -47,7 +47,7 @@ def ours(binary, folder):
 def theirs(folder):
     seconds, memory, text = timed([sys.executable, HERE / "diffusers_run.py", GRAPH, f"{folder}/theirs.png"])
     stages = json.loads(text.splitlines()[-1])
-    # GLIGENLayout includes the decoding of its image; the last decoding is another node's.
+    # GLIGENLayout includes the decoding of its image; the last decoding is a separate node.
     return seconds, memory, stages["gligen"] + stages["invert"] + stages["sample"]
 
 

@@ -1,4 +1,4 @@
-"""The objects of other packages that public pickles contain beside tensors, made without those packages.
+"""The objects of other packages that public pickles contain besides tensors, made without those packages.
 
 Stable Diffusion's first .ckpt files contain the state of the trainer: a class of pytorch_lightning as a key, and a numpy
 scalar. GLIGEN's contain the variables of an omegaconf object (its own loader reads `config_dict["_content"]`). A useful reader
@@ -30,7 +30,7 @@ def instance(cls, **state):
 
 
 def lightning():
-    """Returns the training state beside `state_dict`."""
+    """Returns the training state that is stored besides `state_dict`."""
     checkpoint = named("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")
     return {"epoch": 23, "global_step": 470000, "pytorch-lightning_version": "1.4.2",
             "callbacks": {checkpoint: {"monitor": "val/loss_simple_ema", "best_model_score": np.float64(0.15), "best_model_path": "", "dirpath": ""}},

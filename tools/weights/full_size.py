@@ -295,7 +295,7 @@ def check_gligen_original(folder, equal, known, is_foreign):
 
 
 def check_pruned(folder, equal, known):
-    """Checks that the file on top of Stable Diffusion gives the tensors of the GLIGEN folder."""
+    """Checks that GLIGEN's file together with Stable Diffusion gives the tensors of the GLIGEN folder."""
     import torch
     from safetensors.torch import load_file
     state = load_file(next(folder.glob("*.safetensors")))

@@ -91,7 +91,7 @@ def vae_of_old_folder(names):
 
 
 def clip(names):
-    """transformers' CLIP, which is the same in both."""
+    """The names of transformers' CLIP, which are the same in both layouts."""
     for name in names:
         yield name, [name], same
 
@@ -118,7 +118,7 @@ def open_clip(names):
 
 
 def schedule_buffers():
-    """Returns the constants of the noise schedule, which Stable Diffusion 1.x files contain beside the weights."""
+    """Returns the constants of the noise schedule, which Stable Diffusion 1.x files contain besides the weights."""
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     alphas, kept = 1 - betas, np.cumprod(1 - betas)
     before = np.append(1.0, kept[:-1])

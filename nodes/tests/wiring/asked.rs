@@ -1,7 +1,7 @@
-//! What the diffusion library is asked for when a node runs.
+//! Records the calls to the diffusion library when a node runs.
 //!
-//! The library's pipeline logs its settings; a guidance, a model and a small image show what they were made with. Numbers of
-//! networks are compared, but not shown: their last digits are the machine's.
+//! The library's pipeline logs its settings, and a guidance, a model or a small image shows its parameters. The results
+//! of networks are compared, but not shown, because their last digits depend on the machine.
 
 use std::fmt::{Debug, Write as _};
 use std::path::Path;
@@ -18,12 +18,12 @@ use tracing::span;
 
 use crate::Params;
 
-/// What a run asked for.
+/// The calls of one run, as text.
 pub struct Asked {
     pub text: String,
-    /// Its outputs to the bit, where they have a form on disk.
+    /// The bytes of its outputs; `None` for a type without a format on disk.
     pub outputs: Vec<Option<Vec<u8>>>,
-    /// Whether its parameters are not valid, or it ended in an error, which is then the text.
+    /// Whether its parameters are invalid or the run failed; then `text` is the error.
     pub failed: bool,
 }
 
@@ -33,7 +33,7 @@ impl Asked {
     }
 }
 
-/// A folder with the files that rows name.
+/// A folder with the files that the rows of the table name.
 pub struct Bench {
     folder: tempfile::TempDir,
 }
@@ -47,7 +47,7 @@ impl Bench {
         for name in ["look.onnx", "look_2.onnx"] {
             std::fs::copy(models.join("onnx/look.onnx"), at(name)).unwrap();
         }
-        // Another autoencoder: its latents are scaled otherwise.
+        // Another autoencoder: it scales latents differently.
         copy(&models.join("xl/vae"), &at("vae"));
         replace(&at("vae/config.json"), r#""scaling_factor": "#, r#""scaling_factor": 2"#);
         without_fusers(&models.join("gligen"), &at("sd1"), &at("fusers.safetensors"));
@@ -108,7 +108,7 @@ impl Bench {
     }
 }
 
-/// An output in words.
+/// Describes an output.
 fn shown(value: &EdgeValue, lane: Lane) -> String {
     if let Some(guidance) = value.get::<Guidance>() {
         return format!("{:#?} for {:?}", guidance.spec, guidance.size);
@@ -126,7 +126,7 @@ fn shown(value: &EdgeValue, lane: Lane) -> String {
     }
     if let Some(image) = value.get::<Image>() {
         let (width, height) = image.size().unwrap();
-        // Numbers of networks are not for a snapshot.
+        // The results of networks are not in snapshots.
         let few = lane != Lane::Device && width * height <= 8;
         let numbers = few.then(|| image.0.flatten_all().unwrap().to_vec1::<f32>().unwrap());
         let numbers = numbers.iter().flatten().map(|v| format!(" {v:.2}"));
@@ -135,10 +135,11 @@ fn shown(value: &EdgeValue, lane: Lane) -> String {
     value.type_name().into()
 }
 
-/// Lines of `before` that are missing in `after` (`-`), and lines of `after` that are missing in `before` (`+`).
+/// Returns the lines of `before` that are missing in `after` (`-`), and the lines of `after` that are missing in
+/// `before` (`+`).
 pub fn difference(before: &str, after: &str) -> Vec<String> {
     let (a, b): (Vec<_>, Vec<_>) = (before.lines().collect(), after.lines().collect());
-    // The longest common subsequence of a[i..] and b[j..].
+    // The length of the longest common subsequence of a[i..] and b[j..].
     let mut common = vec![vec![0u32; b.len() + 1]; a.len() + 1];
     for i in (0..a.len()).rev() {
         for j in (0..b.len()).rev() {
@@ -163,7 +164,7 @@ pub fn difference(before: &str, after: &str) -> Vec<String> {
     lines
 }
 
-/// Listens to what the pipeline logs in this thread.
+/// Collects what the pipeline logs in this thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<String>>);
 
@@ -194,7 +195,7 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// A copy of a GLIGEN model as the Stable Diffusion 1 model that it grew from, and a file of its fusers.
+/// Splits a GLIGEN model into a Stable Diffusion 1 model and a file of fusers.
 fn without_fusers(gligen: &Path, sd1: &Path, fusers: &Path) {
     copy(gligen, sd1);
     replace(&sd1.join("unet/config.json"), r#""attention_type": "gated""#, r#""attention_type": "default""#);
@@ -222,7 +223,7 @@ fn copy(from: &Path, to: &Path) {
     });
 }
 
-/// Every file in a folder and its folders.
+/// Calls `f` with every file in a folder and its subfolders.
 fn files_in(folder: &Path, f: &mut dyn FnMut(&Path)) {
     let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();

@@ -12,7 +12,7 @@ use lsregen_tensor::image::RgbImage;
 use serde_json::{Value as Json, json};
 
 pub struct Inputs {
-    /// Two that differ in every network that a node may use.
+    /// Two models that differ in every network that a node may use.
     any: [EdgeValue; 2],
     gligen: [EdgeValue; 2],
     pub xl: [EdgeValue; 2],
@@ -23,7 +23,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// With the files of a folder.
+    /// Creates the inputs, with files from a folder.
     pub fn new(folder: &Path) -> Inputs {
         let model = |params| run("LoadModel", params, vec![]);
         let models = |name| {
@@ -52,7 +52,7 @@ impl Inputs {
         }
     }
 
-    /// Two values that a socket takes.
+    /// Returns two values that a socket accepts.
     pub fn of(&self, socket: &SocketSpec) -> [EdgeValue; 2] {
         match (socket.type_name, socket.variants) {
             ("Model", []) => self.any.clone(),
@@ -67,7 +67,7 @@ impl Inputs {
     }
 }
 
-/// What a node of this type gives.
+/// Runs a node of this type and returns its first output.
 pub fn run(name: &str, params: Json, inputs: Vec<Vec<EdgeValue>>) -> EdgeValue {
     let host = Host::new(Path::new("."), Path::new("."));
     let cx = Context::detached(Arc::new(host.with_service(ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false))));
@@ -75,13 +75,13 @@ pub fn run(name: &str, params: Json, inputs: Vec<Vec<EdgeValue>>) -> EdgeValue {
     node.run(inputs, &cx).unwrap().remove(0)
 }
 
-/// A gradient.
+/// Returns an image of a colour gradient.
 pub fn image(width: u32, height: u32) -> Arc<Image> {
     let pixel = |x: u32, y: u32| [x * 255 / width, y * 255 / height, 128].map(|v| v as u8);
     Arc::new(Image::from_rgb(&RgbImage::from_fn(width, height, |x, y| pixel(x, y).into())).unwrap())
 }
 
-/// A latent that any model takes.
+/// Returns a latent that any model accepts.
 fn latent(height: usize, width: usize) -> Arc<Latent> {
     let z = (0..4 * height * width).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>();
     Arc::new(Latent { z: Tensor::from_vec(z, (1, 4, height, width), &Device::Cpu).unwrap(), family: None })

@@ -1,8 +1,8 @@
 //! Every parameter and every link of every node type reaches the diffusion library.
 //!
-//! Each node is run as the engine runs it, once with another value than the default for each of its parameters, and once
-//! with another value at each of its input sockets. What the library is then asked for (see [`asked`]) must differ from
-//! what it is asked for by default; the snapshots show how. A new parameter needs a row in `rows.yaml`.
+//! Each node runs as in the engine: once for each parameter, with a value that is not the default, and once for each
+//! input socket, with another value. Its calls to the library (see [`asked`]) must then differ from those by default;
+//! the snapshots show the differences. A new parameter needs a row in `rows.yaml`.
 
 mod asked;
 mod inputs;
@@ -47,12 +47,12 @@ fn every_parameter_and_link_reaches_the_library() {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
-/// What is found out about one node type.
+/// The test of one node type.
 struct Wiring<'a> {
     entry: &'a RegistryEntry,
     rows: NodeRows<'a>,
     bench: &'a Bench,
-    /// What is linked to each input socket.
+    /// The values that are linked to each input socket.
     defaults: Vec<Vec<EdgeValue>>,
     /// The snapshot.
     text: String,

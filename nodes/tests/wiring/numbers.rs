@@ -1,4 +1,4 @@
-//! Parameters that act on pixels within a node, by numbers.
+//! Tests parameters that change pixels within a node by the values of these pixels.
 
 use lsregen_engine::EdgeValue;
 use lsregen_nodes::values::Image;
@@ -12,7 +12,7 @@ fn numbers(image: &EdgeValue) -> Vec<f32> {
     image.get::<Image>().unwrap().0.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// The share `opacity` of the map, and of the image what is left.
+/// The result is `opacity` of the map plus 1 − `opacity` of the image.
 #[test]
 fn attention_maps_are_laid_over_the_image() {
     let inputs = Inputs::new(Bench::new().path());
@@ -33,9 +33,9 @@ fn attention_maps_are_laid_over_the_image() {
     }
 }
 
-/// Labels cover more than boxes alone.
+/// Boxes with labels cover more pixels than boxes alone.
 #[test]
-fn labels_are_written_where_they_are_wanted() {
+fn labels_are_drawn_only_on_request() {
     let picture = image(128, 128);
     let [layout, _] = Inputs::new(Bench::new().path()).layout;
     let drawn = |labels: bool| {

@@ -1,4 +1,4 @@
-//! The table of values that are tried: `rows.yaml`.
+//! The table of values to test: `rows.yaml`.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ impl NodeRows<'_> {
         self.table.base.clone()
     }
 
-    /// Whether an optional input is linked in every run.
+    /// Returns whether an optional input is linked in every run.
     pub fn links(&self, socket: &str) -> bool {
         self.table.linked.iter().any(|linked| linked == socket)
     }
@@ -84,7 +84,7 @@ impl NodeRows<'_> {
         base
     }
 
-    /// The values of a parameter that are tried: those of its rows, and all words and truth values that it may have.
+    /// Returns the values of a parameter to test: those of its rows, all words of an enum, and both booleans.
     pub fn values(&self, param: &ParamDoc) -> Vec<Json> {
         let schema = &self.entry.schema.as_value()["properties"][&param.name];
         let rows = [&self.table.rows, &self.table.also];
@@ -95,7 +95,7 @@ impl NodeRows<'_> {
     }
 }
 
-/// The words and truth values that a schema allows.
+/// Returns the words and booleans that a schema allows.
 fn words(schema: &Json) -> Vec<Json> {
     let is_boolean =
         |kind: &Json| kind == "boolean" || kind.as_array().is_some_and(|kinds| kinds.contains(&json!("boolean")));

@@ -28,7 +28,7 @@ pub struct HostArgs {
     offload: bool,
 
     /// Memory for the activations that a guidance keeps for its gradient, such as 8GiB. With less memory more
-    /// activations are computed twice; results differ only by rounding
+    /// activations are recomputed; results differ only by rounding
     #[arg(long, value_name = "SIZE", default_value = "2GiB")]
     gradient_memory: ByteSize,
 

@@ -19,14 +19,14 @@ pub struct Code {
     pub example: Example,
 }
 
-/// A minimal input that is wrong, and the same corrected.
+/// A minimal invalid input, and the same input corrected.
 pub struct Example {
     pub form: Form,
     pub wrong: &'static str,
     pub right: &'static str,
 }
 
-/// What an example is a part of.
+/// The form of an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// A workflow file.
@@ -41,7 +41,8 @@ pub enum Form {
     Other,
 }
 
-/// The graph around the examples of the form [`Form::Nodes`]; an entry of the same name replaces one of these.
+/// The graph around examples of the form [`Form::Nodes`]. An entry of an example replaces the entry here of the same
+/// name.
 pub const FRAME: &str = r"lsregen: 1
 nodes:
   xl: { type: LoadModel, model: shapes/xl }

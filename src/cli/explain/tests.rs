@@ -1,4 +1,4 @@
-//! The table of codes against the sources, and its examples against the checks.
+//! Compares the table of codes with the sources, and its examples with the results of checks.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -22,8 +22,8 @@ fn every_code_in_the_sources_has_an_entry_and_every_entry_is_reported() {
     }
 }
 
-/// The codes in the sources, each with a file that reports it: text literals in the place of a parameter or field that
-/// is called `code`.
+/// Returns the codes in the sources, each with a file that reports it: string literals for a parameter or field that is
+/// called `code`.
 fn reported() -> BTreeMap<String, PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![];
@@ -35,7 +35,7 @@ fn reported() -> BTreeMap<String, PathBuf> {
     literals.collect()
 }
 
-/// Rust sources without tests.
+/// Returns the Rust sources, without tests.
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
     for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -47,7 +47,7 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The functions and closures of a source that have a parameter `code`.
+/// Returns the functions and closures of a source that have a parameter `code`.
 fn takers(text: &str) -> impl Iterator<Item = &str> {
     let parameter = text.match_indices("code: &'static str").filter_map(|(at, _)| {
         let (head, _) = text[..at].rsplit_once('(')?;
@@ -61,7 +61,7 @@ fn takers(text: &str) -> impl Iterator<Item = &str> {
     parameter.chain(closures)
 }
 
-/// The literals that are given as a code: `taker("…"`, `taker(index, "…"`, or `code: "…"`.
+/// Returns the literals that are passed as a code: `taker("…"`, `taker(index, "…"`, or `code: "…"`.
 fn literals<'t>(text: &'t str, takers: &HashSet<&str>) -> impl Iterator<Item = String> + use<'t> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let found: Vec<_> = text
@@ -85,7 +85,7 @@ fn literals<'t>(text: &'t str, takers: &HashSet<&str>) -> impl Iterator<Item = S
 }
 
 #[test]
-fn every_example_gives_its_code_and_is_right_when_corrected() {
+fn every_example_has_its_code_and_a_valid_correction() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("photo.png"), "").unwrap();
     let mut failures = vec![];
@@ -119,7 +119,7 @@ fn diagnostics(form: Form, example: &str, folder: &Path) -> Vec<Diagnostic> {
     check(Source::new("example.yaml", graph), &[], &lsregen_nodes::registry(), &Host::new(folder, folder)).diagnostics
 }
 
-/// The frame with the nodes of an example, each in the place of the one that has its name.
+/// Returns the frame with the nodes of an example, each in place of the frame's node of the same name.
 fn framed(example: &str) -> String {
     let name = |line: &str| line.split(':').next().unwrap_or_default().to_string();
     let own: HashSet<_> = example.lines().map(name).collect();

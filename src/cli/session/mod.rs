@@ -60,7 +60,7 @@ pub struct Session {
 /// How many runs a session has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Runs {
-    /// Memory keeps no results: a value is of no use after its last reader.
+    /// The store in memory keeps no results, because a value is not used again after its last reader.
     One,
     Many,
 }

@@ -10,7 +10,7 @@ use crate::cli::{Exit, console, usage};
 /// A folder for previews.
 pub struct Previews {
     folder: PathBuf,
-    /// A write error was reported; only the first one is.
+    /// Whether a write error was reported: only the first one is reported.
     reported: AtomicBool,
 }
 

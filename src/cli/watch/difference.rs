@@ -55,7 +55,7 @@ impl Difference {
         let mut active = HashMap::new();
         if let Some((former, nodes)) = former {
             active = nodes.snapshot();
-            // A node that writes a file runs anew in each run.
+            // A node that writes a file runs again in each run.
             for index in former.outputs() {
                 active.remove(&former.node(index).name);
             }

@@ -1,8 +1,9 @@
 //! `lsregen watch`: runs a graph again whenever one of its files changes.
 //!
-//! A notification of a change is only a hint; contents decide. At each hint all files are read and the graph is planned
-//! again. If the plan differs, the new run starts before the former one is cancelled: tasks that both need continue, and
-//! tasks that only the former needs stop at their next step. A graph with errors changes nothing.
+//! A notification of a change is only a hint: what counts is the contents of the files. After each hint the watch reads
+//! all files and plans the graph again. If the plan differs, the new run starts before the former one is cancelled:
+//! tasks that both need continue, and tasks that only the former needs stop at their next step. A graph with errors
+//! changes nothing.
 
 mod change;
 mod difference;

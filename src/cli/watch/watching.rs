@@ -21,10 +21,11 @@ use crate::cli::console::{self, Progress};
 use crate::cli::open::{self, GraphText};
 use crate::cli::session::{Session, Several};
 
-/// The interval at which a graph with errors is checked again: what it lacks may come where nothing is watched.
+/// The interval at which a graph with errors is checked again, because a missing file may appear in a folder that is
+/// not watched.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How often a refresh reads everything again because new files came to be watched meanwhile.
+/// How many times a refresh reads everything again because it has started to watch further files.
 const ATTEMPTS: usize = 3;
 
 /// The state of a watch.
@@ -278,7 +279,7 @@ impl<'a> Watching<'a> {
                 let text = current.result(&summary);
                 self.say(&text);
             }
-            // A cancelled run, which may have overwritten files of the current one before it stopped.
+            // A cancelled run may have overwritten files of the current one before it stopped.
             _ => self.overwritten = true,
         }
         if self.overwritten && self.current.as_ref().is_some_and(|current| current.done) {
@@ -307,7 +308,7 @@ impl CurrentRun {
     }
 }
 
-/// The keys of the output nodes. They cover everything upstream, and nothing else is run.
+/// The keys of the output nodes. They depend on everything upstream, and a run executes nothing else.
 fn outputs(graph: &Graph, plan: &Plan) -> BTreeSet<Key> {
     plan.steps().iter().filter(|step| graph.node(step.node).node_type.output).map(|step| step.key).collect()
 }

@@ -1,10 +1,12 @@
-//! Decodes a latent, tells the time and the largest memory of the process. For measurements: see `tools/speed/decode.py`.
+//! Decodes a latent, and prints the time and the peak memory of the process. For measurements: see
+//! `tools/speed/decode.py`.
 //!
 //!     cargo run --release -p lsregen-diffusion --example decode -- 1920 1440 [key=value …]
 //!
-//! Keys: `model=FOLDER` with `vae/`, by default SDXL's autoencoder at full size with random weights; `latent=FILE` and
-//! `save=FILE`, safetensors with one tensor, `latent` and `picture`, by default a latent of noise and nothing;
-//! `numbers=N`, numbers of a map taken at a time, `whole` for all; `encode=yes` for the way back, of the picture.
+//! Keys: `model=FOLDER` with `vae/`, by default SDXL's autoencoder at full size with random weights; `latent=FILE`
+//! reads the tensor `latent` from a safetensors file instead of generating noise; `save=FILE` writes the tensor
+//! `picture` to one; `numbers=N` sets how many elements of a feature map are processed at a time (`whole` for all);
+//! `encode=yes` also encodes the decoded image.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -25,7 +27,7 @@ const SDXL: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_b
     "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
     "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
 
-/// SDXL's autoencoder with weights that keep the spread of what goes through them.
+/// Creates SDXL's autoencoder with random weights that preserve the variance of activations.
 fn random(folder: &Path) -> Anyhow<AutoencoderKl> {
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights/tests/fixtures/keys/sd-vae.json");
     let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_slice(&std::fs::read(keys)?)?;
@@ -46,7 +48,7 @@ fn random(folder: &Path) -> Anyhow<AutoencoderKl> {
     Ok(AutoencoderKl::new(VaeConfig::parse(SDXL.as_bytes(), "SDXL")?, &weights)?)
 }
 
-/// The largest memory so far, in MiB, where the system tells.
+/// Returns the peak memory so far in MiB, if the system reports it.
 fn peak() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,12 +1,13 @@
-//! One gradient through a network, its time and the most memory that it took. For measurements: see
+//! Computes one gradient through a network, and prints its time and peak memory. For measurements: see
 //! `tools/speed/gradient.py`.
 //!
 //!     cargo run -p lsregen-diffusion --example gradient_memory -- unet|decoder PIXELS kept|again|BYTES [key=value …]
 //!
-//! The gradient of the sum of the result with respect to the latent of a square picture, in f32 on the CPU, with
-//! everything kept, with every block computed again, or with so many bytes to keep. Keys: `model=FOLDER`, by default the
-//! built-in SDXL-like model, or `model=sdxl`, SDXL at full size with random weights in f16, for which 5 GB are written to
-//! a temporary folder; `rounds=N`, of which the fastest counts, by default 1.
+//! It is the gradient of the sum of the result with respect to the latent of a square image, in f32 on the CPU: with
+//! all activations kept (`kept`), with every block recomputed (`again`), or with this limit of kept bytes (`BYTES`).
+//! Keys: `model=FOLDER`, by default the built-in SDXL-like model, or `model=sdxl`, SDXL at full size with random
+//! weights in f16, for which 5 GB are written to a temporary folder; `rounds=N`, by default 1, reports the fastest of N
+//! rounds.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
@@ -24,7 +25,7 @@ use lsregen_weights::{ModelFiles, Precision, Weights};
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// The sum of a network's result, of a latent.
+/// A function from a latent to the sum of a network's result.
 type Sum = dyn Fn(&Tensor) -> Anyhow<Tensor>;
 
 const SDXL_UNET: &str = r#"{"sample_size": 128, "attention_head_dim": [5, 10, 20], "cross_attention_dim": 2048,
@@ -39,13 +40,13 @@ const SDXL_VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_p
     "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
     "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
 
-/// Weights of these names and shapes that keep the spread of what goes through them: noise, over and over.
+/// Writes weights of these names and shapes that preserve the variance of activations: the same noise, repeated.
 fn random(keys: &str, folder: &Path) -> Anyhow<Weights> {
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights/tests/fixtures/keys").join(keys);
     let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_slice(&std::fs::read(keys)?)?;
     let most = shapes.values().map(|shape| shape.iter().product::<usize>()).max().unwrap_or(0);
     let noise = Generator::new(1).randn(&[1 << 20], &Device::Cpu)?.repeat(most.div_ceil(1 << 20))?;
-    // One for each number of inputs.
+    // One tensor of noise for each number of inputs.
     let mut scaled: HashMap<usize, Tensor> = HashMap::new();
     let mut tensors = HashMap::new();
     for (name, shape) in shapes {
@@ -68,17 +69,18 @@ fn random(keys: &str, folder: &Path) -> Anyhow<Weights> {
     Ok(Weights::open(&ModelFiles::Folder(folder.into()), "random.safetensors", &numbers)?)
 }
 
-/// A size of this process in MiB, where the system tells.
+/// Returns a memory size of this process in MiB, if the system reports it.
 fn memory(key: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok().map(|kb| kb / 1024.0)
 }
 
-/// Seconds that this process's threads have computed, where the system tells.
+/// Returns the CPU seconds of all threads of this process, if the system reports them.
 fn computed() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // Behind the name, which may hold anything, in hundredths: 14 and 15 of the fields, for the program and the system.
+    // Fields 14 and 15 are the user and system time in hundredths of a second. Fields are counted after the name,
+    // because it may contain any character.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / 100.0)
 }
@@ -140,7 +142,7 @@ fn main() -> Anyhow<()> {
         part => return Err(format!("no part `{part}`: unet or decoder").into()),
     };
 
-    // What loading took is not to count, where the system lets the peak be forgotten.
+    // Resets the peak, if the system allows it, so that the memory for loading does not count.
     std::fs::write("/proc/self/clear_refs", "5").ok();
     let before = memory("VmRSS:").unwrap_or(f64::NAN);
     let (mut best, mut least) = (f64::INFINITY, f64::INFINITY);

@@ -1,9 +1,9 @@
-//! What each network of a checkpoint gives for given inputs, so that another implementation can be held against it.
+//! Prints the results of each network of a checkpoint for given inputs, to compare with another implementation.
 //!
 //!     cargo run --release --example probe -p lsregen-diffusion -- --model PATH [--vae PATH] [--gligen PATH]
 //!         [--dtype auto|f32|bf16|f16] --inputs FILE --outputs FILE
 //!
-//! Inputs are read from a safetensors file, where they are there: `unet.latent`, `unet.t`, `unet.context`, `unet.pooled`,
+//! Reads the inputs that a safetensors file has, of these: `unet.latent`, `unet.t`, `unet.context`, `unet.pooled`,
 //! `unet.time_ids`, `gligen.boxes`, `gligen.masks`, `gligen.embeddings`, `vae.latent`, `vae.picture`, `text.ids`,
 //! `text_2.ids`. Outputs: `unet.output`, `vae.decoded`, `vae.encoded`, `text.last`, `text.penultimate`, `text.pooled`,
 //! `text_2.…`, `text_2.projected`. tools/weights/full_size.py drives it.

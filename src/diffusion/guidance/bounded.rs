@@ -77,8 +77,8 @@ impl Distance for BoundedLoss {
 pub struct BoundedAttentionGuidance {
     /// Phrases in boxes; the prompt must contain them.
     pub layout: Vec<GroundedPhrase>,
-    /// The resolution whose attention is used: latent pixels along the side of one pixel of the map. By default the one whose
-    /// maps are nearest to the published 16 × 16.
+    /// Resolution of the attention maps that are used: latent pixels along each side of one pixel of the map. By
+    /// default the one whose maps are nearest to the published 16 × 16.
     pub downscale: Option<usize>,
     /// How it acts.
     pub settings: GuidanceSettings,

@@ -71,7 +71,7 @@ impl Distance for BoxEnergy {
     }
 }
 
-/// Layout-guidance's guidance.
+/// Guidance by the energy of layout-guidance.
 #[derive(Debug)]
 pub struct LayoutGuidance {
     /// Phrases in boxes; the prompt must contain them.

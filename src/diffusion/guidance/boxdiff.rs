@@ -150,13 +150,13 @@ impl Distance for BoxLoss {
     }
 }
 
-/// BoxDiff's guidance.
+/// Guidance by the loss of BoxDiff.
 #[derive(Debug)]
 pub struct BoxDiffGuidance {
     /// Phrases in boxes; the prompt must contain them.
     pub layout: Vec<GroundedPhrase>,
-    /// The resolution whose attention is used: latent pixels along the side of one pixel of the map, 4 for 16² of 64². By
-    /// default the one whose maps are nearest to the published 16 × 16.
+    /// Resolution of the attention maps that are used: latent pixels along each side of one pixel of the map, 4 for 16²
+    /// of 64². By default the one whose maps are nearest to the published 16 × 16.
     pub downscale: Option<usize>,
     /// The refined steps as shares of the run, and the attention that the inside of every box must reach there.
     pub refined: Vec<(f64, f64)>,

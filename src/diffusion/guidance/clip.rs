@@ -1,8 +1,8 @@
 //! Guides the CLIP embedding of the predicted image towards that of a text or of another image.
 //!
-//! Embeddings have length 1 here, so that ‖f̄ − f‖² = 2 (1 − cos) and every distance depends on the angle only. Of an image
-//! that is not square, CLIP sees the middle, as in its own preprocessing. (FreeDoM, Yu et al., ICCV 2023, and others
-//! before it.)
+//! Embeddings have length 1 here, so that ‖f̄ − f‖² = 2 (1 − cos) and every distance depends on the angle only. If an
+//! image is not square, CLIP sees only its centre, as in its own preprocessing. (FreeDoM, Yu et al., ICCV 2023, and
+//! others before it.)
 
 use std::sync::Arc;
 

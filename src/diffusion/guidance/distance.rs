@@ -1,7 +1,7 @@
-//! Distances between a feature and its ideal, each a scalar with a gradient.
+//! Distances between a feature and its target, each a scalar with a gradient.
 //!
-//! Shapes are the extractor's; where a distance means a dimension, it says which. Reductions are PyTorch's of the same
-//! name.
+//! A feature has any shape that its extractor returns; a distance that treats a dimension specially documents it.
+//! Reductions are those of PyTorch's loss of the same name.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub trait Distance: Send + Sync {
     /// D, a scalar, differentiable.
     fn value(&self, feature: &Tensor, target: &Tensor) -> Result<Tensor>;
 
-    /// ∂D/∂feature, in the feature's shape. By automatic differentiation, unless the distance knows better.
+    /// ∂D/∂feature, in the feature's shape. The default uses automatic differentiation.
     fn gradient(&self, feature: &Tensor, target: &Tensor) -> Result<Tensor> {
         let feature = Var::from_tensor(&feature.detach())?;
         let gradient = self.value(&feature, &target.detach())?.backward()?.remove(&feature);
@@ -129,7 +129,8 @@ impl Distance for Cosine {
     }
 }
 
-/// D = ‖F Fᵀ/n − F̄ F̄ᵀ/n̄‖_F for features (…, d, n) of n places: how texture is apart, wherever it is (Gatys et al.).
+/// D = ‖F Fᵀ/n − F̄ F̄ᵀ/n̄‖_F for features (…, d, n) of n positions: the difference of textures, independent of
+/// position (Gatys et al.).
 pub struct GramFrobenius;
 
 impl GramFrobenius {
@@ -143,12 +144,12 @@ impl GramFrobenius {
 impl Distance for GramFrobenius {
     fn value(&self, feature: &Tensor, target: &Tensor) -> Result<Tensor> {
         let apart = (Self::gram(feature)? - Self::gram(target)?)?;
-        // The root has no slope at 0.
+        // The square root is not differentiable at 0.
         Ok(apart.sqr()?.sum_all()?.affine(1.0, 1e-16)?.sqrt()?)
     }
 }
 
-/// D = −Σ_c p̄_c ln softmax(f)_c, the mean over places, for logits and class probabilities (B, classes, …).
+/// D = −Σ_c p̄_c ln softmax(f)_c, the mean over positions, for logits and class probabilities (B, classes, …).
 pub struct CrossEntropy;
 
 impl Distance for CrossEntropy {

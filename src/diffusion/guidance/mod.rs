@@ -5,7 +5,7 @@
 //! update is applied before the network is called. A [`GuidanceSpec`] is a guidance that is not yet bound to a run: for a
 //! [`SamplingRun`] it returns [`BoundGuidance`]s. A [`Session`] keeps their state from step to step of one run.
 //!
-//! Each extractor has a file here. Knows latents and the networks of a run; knows no graph.
+//! Each extractor has a file here. Deals with latents and the networks of a run, not with graphs.
 
 mod settings;
 pub mod attention;
@@ -78,7 +78,7 @@ impl StepContext<'_> {
     }
 }
 
-/// What a feature is computed from. The gradient goes back from there to z_t.
+/// What a feature is computed from. The gradient is propagated from this space back to z_t.
 #[derive(Clone)]
 pub enum FeatureSpace {
     /// The noisy latent z_t (B, C, h, w), and the network's attention at z_t.
@@ -128,7 +128,7 @@ pub struct BoundGuidance {
     pub space: FeatureSpace,
     /// How strongly, when and how often the guidance acts.
     pub settings: GuidanceSettings,
-    /// Where it acts: (1, 1, h, w), multiplied with the gradient. `None`: everywhere alike.
+    /// The mask by which the gradient is multiplied, (1, 1, h, w). `None` is 1 everywhere.
     pub mask: Option<Tensor>,
 }
 
@@ -136,7 +136,7 @@ impl BoundGuidance {
     /// Returns ∇_z D. Returns D too if it is `wanted`, or if the gradient needs it anyway.
     ///
     /// The gradient has a closed form where the feature is the latent itself; otherwise it comes from automatic
-    /// differentiation, through the network where the feature space is beyond it.
+    /// differentiation, through the network if the feature space is the predicted x₀ or the image.
     pub fn gradient(&self, z: &Tensor, at: &StepContext, wanted: bool) -> Result<(Option<f64>, Tensor)> {
         ops::on_pool_for(z.device(), || {
             let target = self.extractor.target(at)?.detach();
@@ -178,7 +178,7 @@ impl BoundGuidance {
         }
         let updated = (z - (gradient * gamma)?)?;
         let size = rms(&updated)?;
-        // A latent's numbers are near 1 at every t.
+        // The values of a latent are of the order of 1 at every t.
         if !size.is_finite() || size > EXPLODED * rms(z)?.max(1.0) {
             return Err(self.diverged(at, size));
         }

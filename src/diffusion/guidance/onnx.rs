@@ -42,8 +42,8 @@ impl Look {
     /// size, or else that of the image.
     ///
     /// # Errors
-    /// If the network takes no image, none of that size, or has no such value; or, if the size is known, if its gradient fails
-    /// the test.
+    /// If the network does not take an image of that size, or has no such value, or (if the size is known) if
+    /// its gradient fails the test.
     pub fn new(
         network: Arc<OnnxNetwork>,
         output: Option<&str>,

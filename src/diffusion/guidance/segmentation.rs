@@ -1,9 +1,9 @@
 //! Guides each pixel's attention towards the words of its region in a segmentation map.
 //!
-//! The network's own cross-attention segments the image: p(word | pixel) among the words of the prompt. The probability of a
-//! region is that of its phrase. The background belongs to the remaining words and the end of the text. The distance is the
-//! cross-entropy to the map. This is layout-guidance for regions of any shape, and the paper's segmentation maps as control
-//! information without a second network.
+//! The network's own cross-attention segments the image: p(word | pixel) among the words of the prompt. The probability
+//! of a region is that of its phrase. The background belongs to the remaining words and the end of the text. The
+//! distance is the cross-entropy to the map. This extends layout-guidance to regions of any shape. It also covers the
+//! paper's segmentation maps as control information, without a second network.
 
 use candle_core::{D, Tensor};
 
@@ -44,7 +44,7 @@ impl Extractor for WordSegmentation {
 /// A region of a map: its phrase and its colour, red, green and blue in [0, 1].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ColouredPhrase {
-    /// Words that the prompt has too.
+    /// Words that the prompt also contains.
     pub phrase: String,
     /// Its colour in the map.
     pub colour: [f32; 3],
@@ -59,8 +59,8 @@ pub struct SegmentationGuidance {
     pub regions: Vec<ColouredPhrase>,
     /// The largest difference between the colours of a pixel and its region, in each channel, from 0 to 1.
     pub tolerance: f32,
-    /// The resolution whose attention is used: latent pixels along the side of one pixel of the attention map. By default the
-    /// one whose maps are nearest to 16 × 16.
+    /// Resolution of the attention maps that are used: latent pixels along each side of one pixel of the attention map.
+    /// By default the one whose maps are nearest to 16 × 16.
     pub downscale: Option<usize>,
     /// How it acts.
     pub settings: GuidanceSettings,

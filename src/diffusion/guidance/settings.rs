@@ -1,6 +1,6 @@
 //! The settings of a guidance: how strongly, in which steps, how often, and where it acts.
 //!
-//! Knows steps, timesteps and boxes. Knows no feature and no network.
+//! Deals with steps, timesteps and boxes, not with features or networks.
 
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -37,7 +37,7 @@ pub struct GuidanceSettings {
 }
 
 impl Default for GuidanceSettings {
-    /// The paper's: γ = 1/4, once a step in the first tenth of the steps, everywhere.
+    /// The paper's settings: γ = 1/4, once a step in the first tenth of the steps, everywhere.
     fn default() -> Self {
         GuidanceSettings {
             scale: 0.25,
@@ -86,7 +86,7 @@ pub enum StepShare {
 }
 
 impl Default for Window {
-    /// The paper's: the first tenth.
+    /// The first tenth of the steps, as in the paper.
     fn default() -> Self {
         Window::first(0.1)
     }
@@ -211,7 +211,8 @@ pub enum Until {
     Never,
     /// Once D is at most this before an update, which is then skipped.
     Reached(f64),
-    /// After an update that D at most this preceded; the guidance then skips the rest of the run (layout-guidance).
+    /// Once D is at most this before an update, which is still applied; the guidance then skips the rest of the run
+    /// (layout-guidance).
     Settled(f64),
 }
 

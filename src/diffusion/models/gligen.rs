@@ -148,7 +148,7 @@ impl Fuser {
     pub fn forward(&self, x: &Tensor, objs: &Tensor) -> Result<Tensor> {
         let n = x.dim(1)?;
         if objs.dim(0)? != x.dim(0)? {
-            return Err(Error::input("GLIGEN: grounding and latent differ in batch"));
+            return Err(Error::input("GLIGEN: grounding and latent have different batch sizes"));
         }
         let o = self.linear.forward(objs)?;
         let h = self.norm1.forward(&Tensor::cat(&[x, &o], 1)?)?;

@@ -1,11 +1,11 @@
-//! What is known of a model before its weights are loaded: its family and the sizes of its images.
+//! The properties of a model that its configuration determines: its family and the sizes of its images.
 
 use crate::Result;
 use crate::models::Family;
 use crate::models::config::{UNetConfig, VaeConfig};
 use crate::weights::ModelFiles;
 
-/// What is known of a model before its weights are loaded.
+/// The properties of a model that are known before its weights are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelInfo {
     /// Its family.

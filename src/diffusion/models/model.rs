@@ -1,4 +1,4 @@
-//! A model whose networks are loaded on first use, and the conditioning that it makes of prompts and layouts.
+//! A model whose networks are loaded on first use, and the conditioning that it computes from prompts and layouts.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;

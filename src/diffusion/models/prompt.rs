@@ -192,7 +192,7 @@ fn opening(marks: &[Mark]) -> Option<usize> {
 /// Tokens of one weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
-    /// Token ids, none of them special.
+    /// Token ids, without special tokens.
     pub ids: Vec<u32>,
     /// Their weight.
     pub weight: f32,

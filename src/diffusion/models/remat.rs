@@ -15,7 +15,7 @@ pub const GRADIENT_MEMORY: u64 = 2 << 30;
 
 /// A part of a network that can be recomputed: a function of one to three tensors.
 pub(super) trait Block: Send + Sync + 'static {
-    /// How many numbers autodiff keeps for it, beside its inputs and its result.
+    /// How many numbers autodiff keeps for it, besides its inputs and its result.
     fn kept(&self, inputs: &[&Tensor]) -> Result<usize>;
 
     /// Computes the result.

@@ -54,7 +54,7 @@ impl ResnetBlock {
         }
     }
 
-    /// The VJP with respect to `x` alone. Of the activations, only the second norm's input is recomputed.
+    /// The VJP with respect to `x` alone. Recomputes only one activation, the input of the second norm.
     fn input_vjp(&self, x: &Tensor, activated_temb: Option<&Tensor>, dy: &Tensor) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
         let mut d = self.conv2.input_vjp((h, w), dy)?;
@@ -75,7 +75,7 @@ impl ResnetBlock {
         let (norm1, norm2) = (Some(&self.norm1), Some(&self.norm2));
         let [h, skip] = match &self.shortcut {
             None => [pass.convolve(&self.conv1, ReceptiveField::Around, norm1, x.clone(), None)?, x],
-            // Both at once, so that the input, the larger one, can be freed.
+            // Computes both in one pass, so that the larger one, the input, can be freed.
             Some(shortcut) => {
                 pass.layer(ReceptiveField::Around, norm1, x, self.conv1.channels(), |x, activated, window| {
                     let skip = shortcut.forward(&window.inner(&x)?)?;

@@ -18,7 +18,7 @@ impl TextEncoder {
             let weight = segment.weight as f32;
             if !weight.is_finite() {
                 return Err(Error::input(format!(
-                    "prompt: {:?} weighs too much to be computed with; take away some of the parentheses around it",
+                    "prompt: {:?} has a weight that is too large; remove some of the parentheses around it",
                     segment.text
                 )));
             }
@@ -71,7 +71,7 @@ fn weigh(states: &Tensor, empty: &Tensor, chunks: &[Chunk]) -> Result<Tensor> {
     let z = (z.broadcast_mul(&weights)? + empty.broadcast_mul(&(1.0 - weights)?)?)?.to_dtype(states.dtype())?;
     let size = z.to_dtype(DType::F32)?.abs()?.max_all()?.to_scalar::<f32>()?;
     if !size.is_finite() {
-        return Err(Error::input("prompt: its weights are too large to be computed with; weights lie near 1"));
+        return Err(Error::input("prompt: its weights are too large; write weights near 1"));
     }
     Ok(z)
 }

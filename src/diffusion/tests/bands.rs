@@ -1,4 +1,4 @@
-//! Large pictures go through the autoencoder in bands: the result is that of the whole picture at once.
+//! The autoencoder processes large images in bands: the result equals that of the whole image at once.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -23,7 +23,8 @@ fn bands(numbers: usize) -> BandOptions<'static> {
     BandOptions { elements: numbers, ..BandOptions::default() }
 }
 
-/// Pictures of shapes side by side on the right, and one colour on the left and at the top: no part is like another.
+/// Images of shapes side by side on the right, and a flat colour on the left and at the top, so that no two parts are
+/// alike.
 fn collage(vae: &AutoencoderKl, width: usize, height: usize) -> Tensor {
     let io = tensors("runs.safetensors");
     let names = ["xl", "lsregen", "xl.euler", "xl.eta", "inverted", "xl.negative"];
@@ -41,7 +42,7 @@ fn collage(vae: &AutoencoderKl, width: usize, height: usize) -> Tensor {
     Tensor::cat(&[flat(top, width), below], 2).unwrap()
 }
 
-/// Largest absolute difference, and the mean one, in steps of 8-bit pictures.
+/// Returns the largest and the mean absolute difference, in steps of an 8-bit image.
 fn differences(a: &Tensor, b: &Tensor) -> (f32, f32) {
     let d = ((a - b).unwrap().abs().unwrap() * 127.5).unwrap();
     (d.max_all().unwrap().to_scalar().unwrap(), d.mean_all().unwrap().to_scalar().unwrap())
@@ -50,7 +51,7 @@ fn differences(a: &Tensor, b: &Tensor) -> (f32, f32) {
 #[test]
 fn bands_leave_no_trace() {
     let vae = vae(DType::F32);
-    // 93 and 125 rows and columns of latent: no number of bands divides them.
+    // Latents with 93 and 125 rows and columns: bands do not divide them evenly.
     for (width, height) in [(1024, 768), (744, 1000)] {
         let picture = collage(&vae, width, height);
         let z = vae.encode_with(&picture, &BandOptions::WHOLE).unwrap();
@@ -60,7 +61,7 @@ fn bands_leave_no_trace() {
             assert_close(&format!("encode {what}"), &vae.encode_with(&picture, &bands(numbers)).unwrap(), &z, 1e-5);
             let (max, mean) = differences(&vae.decode_with(&z, &bands(numbers)).unwrap(), &whole);
             println!("decode {what}: at most {max:.5}/255, {mean:.6}/255 in the mean");
-            // No pixel, at a band's edge or elsewhere, can be seen to differ.
+            // No difference is visible, at the edges of bands or elsewhere.
             assert!(max < 0.02 && mean < 0.001, "{what}: at most {max}/255, {mean}/255 in the mean");
         }
     }
@@ -88,7 +89,7 @@ fn gradients_flow_through_bands() {
         sum.backward().unwrap().get(&z).unwrap().clone()
     };
     assert_close("gradient", &gradient(&bands(10_000)), &gradient(&BandOptions::WHOLE), 1e-9);
-    // The way down has its bands under autodiff.
+    // The encoder runs in bands under autodiff too.
     let picture = noise.randn(&[1, 3, 48, 40], &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
     let (picture, direction) = (Var::from_tensor(&picture).unwrap(), z.detach());
     let gradient = |work: &BandOptions| {
@@ -109,18 +110,18 @@ fn layers_are_counted_and_can_be_stopped() {
         calls.fetch_add(1, Ordering::Relaxed);
         if done == of { Err(Error::Cancelled) } else { Ok(()) }
     };
-    // What fits at once reports nothing.
+    // A map that needs no bands reports no steps.
     vae.decode_with(&z, &BandOptions { on_step: &on_step, ..BandOptions::default() }).unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), 0);
     let result = vae.decode_with(&z, &BandOptions { on_step: &on_step, elements: 2000 });
     assert!(matches!(result, Err(Error::Cancelled)));
-    // 2 ends, 4 in the middle, 3 upsamplings, and 2 for each of 8 residual blocks.
+    // First and last convolution (2), middle block (4), upsamplings (3), and 2 for each of 8 residual blocks.
     assert_eq!(last.load(Ordering::Relaxed), 25);
     assert!(calls.load(Ordering::Relaxed) > 25);
 }
 
 #[test]
-fn half_precision_takes_and_gives_f32() {
+fn half_precision_takes_and_returns_f32() {
     let (half, full) = (vae(DType::F16), vae(DType::F32));
     let z = tensors("runs.safetensors")["xl"].narrow(2, 0, 8).unwrap().narrow(3, 0, 8).unwrap().contiguous().unwrap();
     let exact = full.decode(&z).unwrap();

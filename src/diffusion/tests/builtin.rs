@@ -1,4 +1,4 @@
-//! The embedded models are whole: every file that a blueprint of their folder asks for is in the table.
+//! The embedded models are complete: the table has every file that a blueprint of their folder reads.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use lsregen_diffusion::models::Blueprint;
 use lsregen_diffusion::models::clip::ClipBlueprint;
 use lsregen_weights::{BUILTIN, BUILTIN_CLIP, ModelFiles};
 
-/// The tables hold what a model of these folders is made of.
+/// The tables have the same files as the folders.
 #[test]
 fn tables_are_complete() {
     for files in &BUILTIN {

@@ -1,7 +1,7 @@
-//! Checkpoints in the forms in which people have them: recognised, complete, and told apart.
+//! Checkpoints in the forms in which they are published are recognised, complete, and distinguished.
 //!
 //! Files of full size have real names and shapes (those of lsregen-weights) and no content: they are sparse and take no
-//! space. That the numbers are right as well is shown by tools/weights/full_size.py.
+//! space. tools/weights/full_size.py verifies the values.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -99,9 +99,9 @@ fn files_in_the_original_layout_are_whole_models() {
     assert!(survey.problems.is_empty() && survey.form.contains("`gligen`"));
 }
 
-/// A file that differs, and what is said of it.
+/// Files that are not a supported model, and words of their errors.
 #[test]
-fn what_is_no_model_is_named() {
+fn unsupported_files_are_described() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     type Tensors = Vec<(String, Vec<usize>)>;
@@ -176,7 +176,7 @@ fn copy(model: &str, to: &Path) {
 }
 
 #[test]
-fn a_gated_configuration_without_fusers_is_a_known_trap() {
+fn a_gated_configuration_without_fusers_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     copy("gligen", folder.path());
     let path = folder.path().join("unet/diffusion_pytorch_model.safetensors");
@@ -204,7 +204,7 @@ fn shards_and_variants_give_the_same_numbers() {
     copy("xl", folder.path());
     let wide = || Precision::new(DType::F32, &Device::Cpu);
     let expected = output(folder.path(), wide());
-    // As the file has it, half included.
+    // In the dtype of the file, half precision included.
     let kept = Precision { device: Device::Cpu, compute: DType::F32, weights: None };
     assert_eq!(output(folder.path(), kept), expected);
 
@@ -228,7 +228,7 @@ fn shards_and_variants_give_the_same_numbers() {
     assert_eq!(output(folder.path(), wide()), expected);
     assert_eq!(Blueprint::open(&source(folder.path())).unwrap().files().filter(|f| f.starts_with(&unet)).count(), 4);
 
-    // A shard that is not where the index says, and one that would be anywhere.
+    // A tensor that is not in the shard that the index names, and a shard outside the folder.
     let edit = |value: serde_json::Value| {
         let mut map = map.clone();
         map.insert("conv_in.weight".into(), value);
@@ -239,7 +239,7 @@ fn shards_and_variants_give_the_same_numbers() {
     assert!(edit(json!("../unet/x.safetensors")).contains("not the name of a file beside it"));
     std::fs::write(&index, "{").unwrap();
     assert!(problems(&source(folder.path()))[0].1.contains("weight_map"));
-    // Without the index the fp16 variant is what there is.
+    // Without the index only the fp16 variant is left.
     std::fs::remove_file(&index).unwrap();
     assert_eq!(output(folder.path(), wide()), expected);
 }

@@ -1,5 +1,5 @@
-//! CLIP on pictures and texts against transformers, and its gradients against torch and finite differences, on fixtures
-//! that `fixtures/clip_vision.py` made.
+//! Compares CLIP on images and texts with transformers, and its gradients with torch and finite differences.
+//! `fixtures/clip_vision.py` writes the fixtures.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -39,7 +39,7 @@ fn clip(name: &str, dtype: DType) -> (Clip, HashMap<String, Tensor>) {
     (Clip::open(&folder(name), &Precision::new(dtype, &Device::Cpu)).unwrap(), io)
 }
 
-/// The gradient with respect to the picture of what `f` makes of it.
+/// The gradient of the sum of `f` with respect to the image.
 fn gradient(picture: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Tensor {
     let x = Var::from_tensor(picture).unwrap();
     f(x.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap().remove(x.as_tensor()).unwrap()
@@ -75,13 +75,13 @@ fn embeddings_and_hidden_states_equal_transformers() {
     }
 }
 
-/// transformers' processor resizes bytes, and rounds after each direction.
+/// transformers' processor resizes 8-bit images, and rounds after each of the two directions.
 #[test]
 fn pictures_are_prepared_as_by_transformers_but_for_its_rounding() {
     for name in CASES {
         let (clip, io) = clip(name, DType::F32);
         let difference = (clip.prepare(&io["picture"]).unwrap() - &io["rounded"]).unwrap().abs().unwrap();
-        // Two steps of a byte, divided by the smallest std here.
+        // Two steps of 8 bits, divided by the smallest standard deviation of the fixtures.
         let most = difference.max_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(most < 2.0 / 255.0 / 0.25, "{name}: {most}");
     }
@@ -107,7 +107,7 @@ fn gradients_equal_torch() {
     }
 }
 
-/// In f64, along random directions.
+/// Compares in f64, along random directions.
 #[test]
 fn gradients_equal_finite_differences() {
     for name in CASES {
@@ -147,7 +147,7 @@ fn half_precision_is_near() {
     }
 }
 
-/// Names and shapes of OpenAI's ViT-B/32 as transformers has it: read off its published configuration.
+/// Names and shapes of OpenAI's ViT-B/32 in transformers, derived from its published configuration.
 #[test]
 fn the_published_names_are_known() {
     let config = ClipConfig::parse(br#"{"text_config": {}, "vision_config": {}, "projection_dim": 512}"#, "c").unwrap();
@@ -186,7 +186,7 @@ fn the_published_names_are_known() {
     w.finish().unwrap();
 }
 
-/// What a damaged folder is told: `change` acts on a copy of the fixture.
+/// Returns the error of a damaged folder: `change` damages a copy of the fixture.
 fn told(name: &str, change: impl FnOnce(&Path)) -> String {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(fixture(&format!("clip_vision/{name}"))).unwrap() {
@@ -206,7 +206,7 @@ fn edit(file: &Path, from: &str, to: &str) {
 }
 
 #[test]
-fn what_is_wrong_is_told_before_anything_is_loaded() {
+fn errors_are_reported_before_weights_are_loaded() {
     let config = |from: &'static str, to: &'static str| move |f: &Path| edit(&f.join("config.json"), from, to);
     let processor =
         |from: &'static str, to: &'static str| move |f: &Path| edit(&f.join("preprocessor_config.json"), from, to);
@@ -220,7 +220,7 @@ fn what_is_wrong_is_told_before_anything_is_loaded() {
         (told("plain", gone("config.json")), "config.json"),
         (told("plain", gone("model.safetensors")), "model.safetensors: no such file"),
         (told("plain", gone("tokenizer.json")), "a CLIP has its tokenizer in vocab.json"),
-        (told("plain", config("\"text_config\"", "\"text\"")), "`text_config` and `vision_config` are not there"),
+        (told("plain", config("\"text_config\"", "\"text\"")), "`text_config` and `vision_config` are missing"),
         (told("plain", config("\"patch_size\": 8", "\"patch_size\": 0")), "patches of 0"),
         (told("plain", config("\"patch_size\": 8", "\"patch_size\": 4")), "patch_embedding.weight` has shape"),
         (told("plain", config("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5")), "layers.4.layer_norm1.weight"),
@@ -228,7 +228,7 @@ fn what_is_wrong_is_told_before_anything_is_loaded() {
         (told("plain", config("\"num_attention_heads\": 4", "\"num_attention_heads\": 5")), "into 5 heads"),
         (told("plain", config("\"projection_dim\": 24", "\"projection_dim\": 25")), "projection.weight` has shape"),
         (told("plain", config("quick_gelu", "swish")), "swish"),
-        (told("plain", processor("\"shortest_edge\": 32", "\"shortest_edge\": 31")), "do not make every picture 32×32"),
+        (told("plain", processor("\"shortest_edge\": 32", "\"shortest_edge\": 31")), "do not make every image 32×32"),
         (told("plain", processor("\"resample\": 3", "\"resample\": 9")), "`resample` is 9"),
         (told("plain", processor("0.26862954", "0.0")), "`image_std` must be above 0"),
         (told("odd", gone("pytorch_model.bin")), "nor its fp16 variant"),
@@ -238,11 +238,11 @@ fn what_is_wrong_is_told_before_anything_is_loaded() {
     }
 }
 
-/// What needs its numbers is told when it is loaded.
+/// The check of the vocabulary needs the weights, so it happens on loading.
 #[test]
-fn a_tokenizer_of_another_model_is_told() {
+fn a_tokenizer_of_another_model_is_an_error() {
     let error = told("plain", |f| edit(&f.join("tokenizer.json"), "\"<|endoftext|>\": 585", "\"<|endoftext|>\": 5850"));
-    assert!(error.contains("knows 5851 tokens where its text encoder knows 586"), "{error}");
+    assert!(error.contains("has 5851 tokens, but its text encoder has 586"), "{error}");
 }
 
 #[test]
@@ -268,8 +268,8 @@ fn the_built_in_clip_equals_transformers() {
     assert_close("gradient", &d, &io["d_cos"], 1e-3);
 }
 
-/// The built-in gligen and CLIP in a dtype, and what the guidances by CLIP are for a run of 128×96 pixels; each with what
-/// the fixtures call it.
+/// The built-in GLIGEN model in a dtype, and the CLIP guidances bound to a run of 128×96 pixels, each with its name in
+/// the fixtures.
 fn guidances(dtype: DType, io: &HashMap<String, Tensor>) -> (Model, Vec<(&'static str, BoundGuidance)>) {
     let numbers = Precision::new(dtype, &Device::Cpu);
     let blueprint = Blueprint::open(&ModelFiles::Folder(shapes("gligen")).into()).unwrap();
@@ -298,7 +298,7 @@ fn with_moment<R>(model: &Model, context: &Tensor, f: impl FnOnce(&StepContext) 
     f(&StepContext { step: 0, steps: 20, t: 501.0, alpha_bar: 0.3, prediction_type: kind, denoiser: &denoiser })
 }
 
-/// Through CLIP, the decoder and the U-Net.
+/// Compares gradients through CLIP, the decoder and the U-Net.
 #[test]
 fn gradients_of_the_latent_equal_torch() {
     let io = tensors("clip_vision/builtin.io.safetensors");
@@ -343,7 +343,7 @@ fn gradients_of_the_latent_equal_finite_differences() {
 }
 
 #[test]
-fn a_layer_that_is_not_there_is_told() {
+fn a_missing_layer_is_an_error() {
     let io = tensors("clip_vision/builtin.io.safetensors");
     let clip = Clip::open(&BUILTIN_CLIP, &Precision::new(DType::F32, &Device::Cpu)).unwrap();
     let error = clip.hidden_state(&io["picture"], clip.layers() + 1).unwrap_err().to_string();

@@ -1,4 +1,5 @@
-//! Memory of gradients through networks, counted at the allocator: what is kept, what the budget does, and how it grows.
+//! Memory of gradients through networks, counted in the allocator: what is kept, the effect of the budget, and how the
+//! peak grows.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -28,23 +29,23 @@ fn grow(bytes: usize) {
     PEAK.fetch_max(LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes, Ordering::Relaxed);
 }
 
-// SAFETY: all is left to the system's allocator; only numbers are kept beside it.
+// SAFETY: the system's allocator does all the work; this type only counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -58,7 +59,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// What a function did to the memory, in bytes: what its result holds, the most in between, and all that it asked for.
+/// The memory of a function call, in bytes: held by its result, at the peak, and allocated in total.
 #[derive(Debug)]
 struct Used {
     kept: usize,
@@ -90,7 +91,7 @@ fn conditioning(name: &str, net: &UNet) -> Conditioning {
     Conditioning { objs: (name == "gligen").then(|| noise(&[1, 30, 64])), context, added }
 }
 
-/// What is kept after the forward pass, and the peak of the whole gradient.
+/// Returns the bytes that are kept after the forward pass, and the peak of the whole gradient.
 fn gradient(side: usize, f: impl Fn(&Tensor) -> Tensor) -> (usize, usize) {
     let z = Var::from_tensor(&noise(&[1, 4, side, side])).unwrap();
     let (kept, all) = used(|| {
@@ -122,7 +123,7 @@ const NETWORKS: [(&str, Through, [usize; 2]); 3] = [
 ];
 
 #[test]
-fn peaks_grow_half_as_much() {
+fn peaks_grow_at_most_half_as_fast_with_rematerialisation() {
     let _alone = alone();
     for (name, through, [small, large]) in NETWORKS {
         let grown = |bytes| (through(large, bytes).1 - through(small, bytes).1) as f64;
@@ -132,7 +133,8 @@ fn peaks_grow_half_as_much() {
     }
 }
 
-/// What blocks keep is what the budget takes it for, within a fifth; less than the budget is kept.
+/// The budget's estimate of what blocks keep is right within a fifth, and the network does not keep much more than the
+/// budget.
 #[test]
 fn budgets_are_kept() {
     let _alone = alone();
@@ -140,7 +142,7 @@ fn budgets_are_kept() {
         let kept = |bytes| through(side, bytes).0;
         kept(0); // The first pass also allocates what later ones share.
         let (least, most) = (kept(0), kept(u64::MAX));
-        // The smallest budget under which nothing is computed again.
+        // Finds the smallest budget with which no block is recomputed.
         let (mut low, mut high) = (0, 8 * most as u64);
         // The test harness allocates beside the network, now and then, but far less than a block keeps.
         let is_most = |bytes: usize| bytes.abs_diff(most) < 4096;
@@ -163,7 +165,7 @@ fn budgets_are_kept() {
     }
 }
 
-/// Neither value nor gradient of attention ever has N×M numbers.
+/// Neither the value nor the gradient of attention allocates N×M numbers.
 #[test]
 fn attention_never_has_all_weights() {
     let _alone = alone();
@@ -179,9 +181,9 @@ fn attention_never_has_all_weights() {
     assert!(used.peak < n * n * 4 / 4, "{used:?}");
 }
 
-/// What comes behind the last wanted map is not computed.
+/// Layers after the last wanted map are not computed.
 #[test]
-fn walks_end_where_all_is_seen() {
+fn passes_end_after_the_last_map() {
     let _alone = alone();
     let net = built_in("gligen", u64::MAX).unet().unwrap();
     let (c, z) = (conditioning("gligen", &net), noise(&[1, 4, 16, 16]));

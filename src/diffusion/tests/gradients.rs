@@ -1,5 +1,5 @@
-//! Gradients through whole networks, and attention maps: against diffusers and torch's autograd on the same weights, on
-//! fixtures that `fixtures/gradients.py` made, and against finite differences.
+//! Compares gradients through whole networks, and attention maps, with diffusers and torch's autograd on the same
+//! weights and with finite differences. `fixtures/gradients.py` writes the fixtures.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -19,7 +19,7 @@ use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{ModelFiles, Precision, Weights};
 
-/// Largest relative error beside torch, which computed in f64.
+/// Largest relative error. The fixtures were computed by torch in f64.
 const MAPS: f64 = 1e-4;
 const GRADIENTS: f64 = 1e-5;
 
@@ -60,7 +60,7 @@ fn built_in(name: &str) -> Blueprint {
     Blueprint::open(&ModelFiles::Folder(shapes(name)).into()).unwrap()
 }
 
-/// What lies beside `fixtures/networks.py`.
+/// Reads a configuration that `fixtures/networks.py` has written.
 fn config(name: &str) -> Vec<u8> {
     std::fs::read(fixture(&format!("networks/{name}.json"))).unwrap()
 }
@@ -70,7 +70,8 @@ fn weights(name: &str, dtype: DType) -> Weights {
     Weights::open(&files, &format!("{name}.safetensors"), &numbers(dtype)).unwrap()
 }
 
-/// A U-Net and what it is given, of the built-in models or beside `fixtures/networks.py`.
+/// Returns a U-Net with its latent, timesteps and conditioning: of a built-in model, or of one that
+/// `fixtures/networks.py` has written.
 fn network(name: &'static str) -> (UNet, Tensor, Tensor, Conditioning) {
     if !name.starts_with("unet") {
         let Case { net, t, z, c, .. } = Case::new(name, DType::F32);
@@ -84,7 +85,7 @@ fn network(name: &'static str) -> (UNet, Tensor, Tensor, Conditioning) {
     (net, io["z"].clone(), io["t"].clone(), c)
 }
 
-/// cos(1.7 i) over the numbers in their order: what sums over results are weighted by.
+/// Returns cos(1.7 i) for the element i: the weights of the sums whose gradients are compared.
 fn wave(like: &Tensor) -> Tensor {
     let wave: Vec<f64> = (0..like.elem_count()).map(|i| (i as f64 * 1.7).cos()).collect();
     Tensor::from_vec(wave, like.shape(), &Device::Cpu).unwrap().to_dtype(like.dtype()).unwrap()
@@ -98,13 +99,13 @@ fn waved_maps(maps: &[AttentionMap]) -> Tensor {
     maps.iter().map(|m| waved(&m.weights)).reduce(|a, b| (a + b).unwrap()).unwrap()
 }
 
-/// The gradient of the scalar `f` at `x`.
+/// Returns the gradient of the scalar `f` at `x`.
 fn gradient(x: &Tensor, f: impl Fn(&Tensor) -> Tensor) -> Tensor {
     let x = Var::from_tensor(x).unwrap();
     f(x.as_tensor()).backward().unwrap().get(x.as_tensor()).expect("no gradient").clone()
 }
 
-/// The gradient of the scalar `f` at `x`, in f64, against central differences along random directions.
+/// Compares the gradient of the scalar `f` at `x`, in f64, with central differences along random directions.
 #[track_caller]
 fn assert_differences(what: &str, x: &Tensor, f: impl Fn(&Tensor) -> Tensor) {
     let grad = gradient(x, &f);
@@ -181,7 +182,7 @@ fn gradients_of_built_in_models_equal_torchs() {
     let (vae, io) = (built_in("xl").load_vae(&numbers(DType::F32)).unwrap(), tensors("gradients.safetensors"));
     let dz = gradient(&io["decoder.z"], |z| waved(&vae.decode(z).unwrap()));
     assert_close("decoder", &dz, &io["decoder.dz"], GRADIENTS);
-    // Band by band the gradient is the same.
+    // In bands the gradient is the same.
     for rows in [1, 3, 20] {
         let work = BandOptions { elements: rows * 48 * 32, ..BandOptions::default() };
         let dz = gradient(&io["decoder.z"], |z| waved(&vae.decode_with(z, &work).unwrap()));
@@ -204,11 +205,11 @@ fn gradients_of_other_shapes_equal_torchs() {
     assert_close("vae", &dz, &gradients["vae.dz"], GRADIENTS);
 }
 
-/// Largest relative difference of a gradient for which blocks are computed again.
+/// Largest relative difference of a gradient for which blocks are recomputed.
 const AGAIN: f64 = 1e-5;
 
 #[test]
-fn gradients_of_blocks_computed_again_are_the_same() {
+fn gradients_of_recomputed_blocks_are_the_same() {
     for name in ["unet_sd1", "unet_odd", "unet_xl", "unet_gligen", "gligen", "xl"] {
         let of = |bytes| {
             let (net, z, t, c) = network(name);
@@ -278,10 +279,10 @@ fn maps_with_blocks_computed_again_are_the_same() {
 }
 
 #[test]
-fn no_map_is_wanted() {
+fn no_map_is_requested() {
     let case = Case::new("xl", DType::F32);
     assert!(case.maps(&case.z, AttentionKind::Cross, &|_| false).is_empty());
-    // An error on the way is an error.
+    // An error of a layer is returned.
     let c = Conditioning { added: None, ..case.c.clone() };
     let maps: Result<_> = case.net.attention_maps(&case.z, 1.0, &c, AttentionKind::Cross, &|_| true);
     assert!(maps.unwrap_err().to_string().contains("pooled text"));

@@ -1,5 +1,5 @@
-//! Distances, extractors and whole guidances against torch, on fixtures that `fixtures/guidance.py` made, and against finite
-//! differences.
+//! Compares distances, extractors and whole guidances with torch and with finite differences. `fixtures/guidance.py`
+//! writes the fixtures.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -27,7 +27,7 @@ use lsregen_diffusion::schedule::PredictionType;
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{ModelFiles, Precision};
 
-/// Largest relative error of a value or a gradient beside torch.
+/// Largest relative error of a value or a gradient, compared with torch.
 const TORCH: f64 = 1e-3;
 
 static IO: LazyLock<HashMap<String, Tensor>> = LazyLock::new(|| tensors("guidance.safetensors"));
@@ -43,14 +43,14 @@ fn scalar(x: &Tensor) -> f64 {
     x.flatten_all().unwrap().to_dtype(DType::F64).unwrap().sum_all().unwrap().to_scalar().unwrap()
 }
 
-/// The gradient of `f` at `x` by autodiff, and its value.
+/// Returns the value of `f` at `x`, and its gradient by autodiff.
 fn gradient(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> (f64, Tensor) {
     let var = Var::from_tensor(x).unwrap();
     let y = f(&var).unwrap();
     (scalar(&y), y.backward().unwrap().remove(&var).unwrap())
 }
 
-/// A gradient against central differences of `f`, both along its own direction and along one made by chance.
+/// Compares a gradient with central differences of `f`, along the gradient and along a random direction.
 #[track_caller]
 fn assert_numeric(name: &str, x: &Tensor, g: &Tensor, step: f64, f: impl Fn(&Tensor) -> f64) {
     for seed in [None, Some(3)] {
@@ -58,7 +58,7 @@ fn assert_numeric(name: &str, x: &Tensor, g: &Tensor, step: f64, f: impl Fn(&Ten
             None => g.clone(),
             Some(seed) => {
                 let noise = Generator::new(seed).randn(x.dims(), &Device::Cpu).unwrap().to_dtype(x.dtype()).unwrap();
-                // Not across the gradient, where there is nothing to measure.
+                // Adds the gradient, because the differences along a direction orthogonal to it would be zero.
                 (noise * (scalar(&g.sqr().unwrap()) / x.elem_count() as f64).sqrt()).unwrap().add(g).unwrap()
             }
         };
@@ -90,11 +90,11 @@ fn distances_equal_torch_and_finite_differences() {
         let (distance, mut feature, mut target) = (metric.distance(), io("feature"), io("target"));
         let expected = io("gradient");
         if metric == Metric::Gram {
-            // Places are one dimension here.
+            // Positions are one dimension here.
             (feature, target) = (feature.flatten_from(2).unwrap(), target.flatten_from(2).unwrap());
         }
         let value = distance.value(&feature, &target).unwrap().reshape(1).unwrap();
-        // Torch has one Gram matrix a sample, and the sum of their norms; ours is one norm over all.
+        // The fixture has the sum of the norms for each sample; our distance takes one norm over all samples.
         let ours = match metric {
             Metric::Gram => {
                 let each = |i: usize| {
@@ -111,7 +111,7 @@ fn distances_equal_torch_and_finite_differences() {
             }
         };
         assert_close(name, &ours.reshape(expected.shape()).unwrap(), &expected, 1e-5);
-        // In f64, and by autodiff through the value too.
+        // Compares in f64, with autodiff through the value as well.
         let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
         let (feature, target) = (wide(&feature), wide(&target));
         let g = distance.gradient(&feature, &target).unwrap();
@@ -121,9 +121,9 @@ fn distances_equal_torch_and_finite_differences() {
     }
 }
 
-/// Where a feature meets its target there is nothing to be done, and no number that is none.
+/// If a feature equals its target, the gradient is zero and not NaN.
 #[test]
-fn distances_are_still_where_they_are_zero() {
+fn gradients_vanish_at_the_target() {
     let x = IO["distance.squared_l2/feature"].clone();
     for (name, metric) in METRICS {
         if metric == Metric::CrossEntropy {
@@ -145,7 +145,7 @@ fn moment(denoiser: &dyn Denoiser, t: f64) -> StepContext<'_> {
 #[test]
 fn edges_and_colours_equal_torch_and_finite_differences() {
     let at = moment(&no_network, 500.0);
-    // Torch's pictures are in [0, 1], ours in [-1, 1].
+    // The fixture's images are in [0, 1], ours in [-1, 1].
     let ours = |x: &Tensor| x.affine(2.0, -1.0).unwrap();
     let boxes = [[0.08, 0.15, 0.45, 0.55], [0.55, 0.5, 0.92, 0.9]];
     let wanted: Vec<Vec<f32>> = IO["colours/target"].to_vec2().unwrap();
@@ -182,7 +182,7 @@ fn the_low_pass_equals_torch_and_is_a_projection() {
     // ILVR's z − φ(z) + φ(z̄) is the update with γ = ½.
     let ilvr = ((&x - &low).unwrap() + &target).unwrap();
     assert_close("ILVR", &(&x - (g * 0.5).unwrap()).unwrap(), &ilvr, 1e-5);
-    // Sides that are no multiple.
+    // Sides that are no multiple of the factor.
     let odd = x.narrow(2, 0, 7).unwrap().narrow(3, 0, 10).unwrap();
     let low = filter(&odd).unwrap();
     assert_close("odd", &filter(&low).unwrap(), &low, 1e-6);
@@ -213,7 +213,7 @@ fn layout_guidance(phrases: [&str; 2], enough: f64) -> LayoutGuidance {
     LayoutGuidance { layout: layout(phrases), settings }
 }
 
-/// The network of the fixtures, under their texts, the empty one and the prompt.
+/// Returns the network of the fixtures, conditioned on the empty text and on the prompt.
 fn denoiser(model: &Model, name: &str, cfg: f64) -> CfgDenoiser {
     let half = |i: usize| {
         let part = |t: &str| IO.get(&format!("{name}/{t}")).map(|t| t.narrow(0, i, 1).unwrap());
@@ -230,7 +230,7 @@ fn prepared(spec: &dyn GuidanceSpec, model: &Model, side: usize) -> Vec<BoundGui
     spec.bind(&run).unwrap()
 }
 
-/// Losses and gradients at the first step, of both rivals, on both models.
+/// Losses and gradients of BoxDiff and of layout-guidance at the first step, on both models.
 #[test]
 fn attention_losses_equal_torch_and_finite_differences() {
     let words = ["circle", "square"];
@@ -257,19 +257,20 @@ fn attention_losses_equal_torch_and_finite_differences() {
         let error = (value.unwrap() - expected).abs() / expected;
         println!("{case}: loss apart by {error:.1e}");
         assert!(error < 1e-4, "{case}: {value:?}, expected {expected}");
-        // Layout-guidance's gradient is that of 30 E.
+        // The fixture has the gradient of 30 E for layout-guidance.
         let g30 = if key == "energy" { (&g * 30.0).unwrap() } else { g.clone() };
         assert_close(case, &g30, &IO[&format!("{case}/gradient")], TORCH);
         if let Some(smoothed) = IO.get(&format!("{case}/smoothed")) {
             assert_close(case, &guidance.extractor.feat(z, &at).unwrap(), smoothed, 1e-4);
         }
-        // In f32: a step that is large enough for its digits, in the direction in which there is most to see.
+        // The step is large enough for the rounding of f32.
         let step = if case.starts_with("layout") { 3e-2 } else { 1e-2 };
         assert_numeric(case, z, &g, step, |z| guidance.value(z, &at).unwrap());
     }
 }
 
-/// The map of the fixtures' boxes, a pixel a cell of the attention's map: red and blue on black.
+/// Returns the colour-coded map of the fixtures' boxes, one pixel for each cell of the attention map: red and blue on
+/// black.
 fn flat_map() -> Tensor {
     let cells = [(1..4, 1..4), (4..7, 4..7)];
     let colour = |channel: usize, y: usize, x: usize| {
@@ -282,7 +283,7 @@ fn flat_map() -> Tensor {
     Tensor::from_vec(pixels, (1, 3, 8, 8), &Device::Cpu).unwrap()
 }
 
-/// The words' segmentation and bounded attention on z_t, and edges of the decoded picture under classifier-free guidance.
+/// Segmentation and bounded attention on z_t, and edges of the decoded image under classifier-free guidance.
 #[test]
 fn other_extractors_equal_torch_and_finite_differences() {
     let phrase = |phrase: &str, colour| ColouredPhrase { phrase: phrase.into(), colour };
@@ -324,7 +325,7 @@ fn other_extractors_equal_torch_and_finite_differences() {
     }
 }
 
-/// What the network is asked during a run.
+/// Records the latents that the network receives during a run.
 struct Seen<'a>(&'a CfgDenoiser, Mutex<Vec<Tensor>>);
 
 impl Denoiser for Seen<'_> {
@@ -375,7 +376,7 @@ fn guided_latents_equal_torch() {
     }
 }
 
-/// A box that covers no cell's centre has one cell all the same, and a share of few cells counts one.
+/// A box that covers the centre of no cell gets one cell, and a share of less than one cell counts as one.
 #[test]
 fn tiny_boxes_have_a_cell() {
     let mut spec = boxdiff(["circle", "square"], &[], 0);
@@ -391,7 +392,7 @@ fn tiny_boxes_have_a_cell() {
 }
 
 #[test]
-fn phrases_that_the_prompt_lacks_are_told() {
+fn phrases_that_the_prompt_lacks_are_errors() {
     let mut spec = boxdiff(["circle", "square"], &[], 0);
     spec.layout[1].phrase = "a green star".into();
     let sampler = Sampler::new(SamplerKind::Ddim, &SMALL.scheduler, 20, 0.0).unwrap();
@@ -403,7 +404,7 @@ fn phrases_that_the_prompt_lacks_are_told() {
     spec.downscale = Some(8);
     let error = spec.bind(&run).err().unwrap().to_string();
     assert!(error.contains("downscale 1, 2, 4"), "{error}");
-    // Left to itself it takes maps of 16 × 16, or what is nearest to them.
+    // By default it uses the maps that are nearest to 16 × 16.
     spec.downscale = None;
     let cells = |side: usize| {
         let denoiser = denoiser(&SMALL, "gligen", 4.0);

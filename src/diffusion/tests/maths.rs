@@ -1,5 +1,5 @@
-//! Schedules, samplers, inversion, noise, guidance and resizing, against diffusers, torch and PIL on fixtures that
-//! `fixtures/maths.py` made, and the exact identities of the guidance framework.
+//! Compares schedules, samplers, inversion, noise, guidance and resizing with diffusers, torch and PIL, and tests the
+//! exact identities of the guidance framework. `fixtures/maths.py` writes the fixtures.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -39,7 +39,8 @@ fn stable_diffusion() -> SchedulerConfig {
     .unwrap()
 }
 
-/// diffusers' `betas_for_alpha_bar` caps β at 0.999: the last timestep keeps a thousandth of the signal before it.
+/// diffusers' `betas_for_alpha_bar` caps β at 0.999: the last timestep keeps a thousandth of the signal of the one
+/// before.
 #[test]
 fn the_cosine_schedule_caps_beta() {
     let config: SchedulerConfig = serde_json::from_str(r#"{"beta_schedule": "squaredcos_cap_v2"}"#).unwrap();
@@ -76,9 +77,9 @@ fn randn(shape: &[usize], seed: u64) -> Tensor {
 
 const SHAPE: [usize; 4] = [1, 4, 3, 5];
 
-/// Each step tells its x̂₀, which with the ε of its prediction makes the latent that was predicted from.
+/// Each step reports its x̂₀. Together with the predicted ε it reproduces the latent of that step.
 #[test]
-fn every_sampler_tells_the_clean_latent_of_each_step() {
+fn every_sampler_reports_the_clean_latent_of_each_step() {
     for method in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::DpmSolverPp2M] {
         let sampler = Sampler::new(method, &stable_diffusion(), 6, 0.0).unwrap();
         let seen = std::sync::Mutex::new(vec![]);
@@ -197,7 +198,7 @@ fn identities_of_the_guidance_hold_under_every_sampler() {
         let sampler = Sampler::new(method, &stable_diffusion(), 20, 0.0).unwrap();
         let noise = randn(&SHAPE, 1);
         let run = |g: &[BoundGuidance]| sampler.run(&noise, &denoiser, g, &mut Generator::new(0), &quiet).unwrap();
-        // w = 0 is plain sampling; so is a window that holds no step, and a mask of zeros.
+        // w = 0 is plain sampling; so is a window without steps, or a mask of zeros.
         let plain = run(&[]);
         let zero = Tensor::zeros((1, 1, 3, 5), DType::F32, &Device::Cpu).unwrap();
         for g in [
@@ -207,8 +208,8 @@ fn identities_of_the_guidance_hold_under_every_sampler() {
         ] {
             assert_eq!(relative(&run(&[g]), &plain), 0.0);
         }
-        // w = 1 up to the k-th step is image-to-image started from z̄ there. (DPM-Solver++ remembers a step back, so
-        // it is only the same where the guided steps are the first one.)
+        // w = 1 up to the k-th step is image-to-image started from z̄ there. (DPM-Solver++ uses the previous step too,
+        // so there it holds only if the guided steps are the first one.)
         let k = if method == SamplerKind::DpmSolverPp2M { 1 } else { 5 };
         let guided = run(&[guidance(&sampler, 1.0, Window::first(k as f64 / 20.0), None)]);
         let g = guidance(&sampler, 1.0, Window::default(), None);
@@ -271,7 +272,7 @@ fn closed_form_equals_automatic_differentiation() {
         let (a, b) = (closed.step(&z, &at).unwrap().1, by_autodiff.step(&z, &at).unwrap().1);
         assert!(relative(&a, &b) < 1e-6);
     }
-    // The distance's own gradient against finite differences, in f64.
+    // Compares the distance's own gradient with finite differences, in f64.
     let wide = |seed| randn(&SHAPE, seed).to_dtype(DType::F64).unwrap();
     let (f, target, d) = (wide(1), wide(2), wide(3));
     let value =
@@ -302,7 +303,7 @@ fn diverging_guidance_is_named() {
 }
 
 #[test]
-fn a_run_ends_where_its_callback_fails() {
+fn a_run_ends_at_the_step_whose_callback_fails() {
     let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
     let seen = std::cell::RefCell::new(Vec::new());
     let stop = |Step { done: i, of: n, .. }: Step| {

@@ -1,4 +1,4 @@
-//! Every network against diffusers and transformers, on fixtures that `fixtures/networks.py` made.
+//! Compares every network with diffusers and transformers. `fixtures/networks.py` writes the fixtures.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -176,7 +176,8 @@ fn tokens_equal_transformers() {
     }
 }
 
-/// The gradient of sum(out · w) with respect to the latent, against central differences along random directions, in f64.
+/// Compares the gradient of sum(out · w) with respect to the latent with central differences along random directions,
+/// in f64.
 fn check_gradient(what: &str, x: &Tensor, f: impl Fn(&Tensor) -> Tensor) {
     let x = x.to_dtype(DType::F64).unwrap();
     let var = candle_core::Var::from_tensor(&x).unwrap();
@@ -191,7 +192,8 @@ fn check_gradient(what: &str, x: &Tensor, f: impl Fn(&Tensor) -> Tensor) {
         let at = |s: f64| scalar(&f(&(&x + (&d * s).unwrap()).unwrap())).to_scalar::<f64>().unwrap();
         let numeric = (at(h) - at(-h)) / (2.0 * h);
         let exact = (grad * &d).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
-        // Against the gradient's length: along a direction nearly at right angles to it, both numbers are rounding.
+        // Relative to the gradient's norm: along a direction nearly orthogonal to the gradient, both numbers are mostly
+        // rounding error.
         let length = grad.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
         let error = (numeric - exact).abs() / length.max(1e-3);
         assert!(error < 1e-5, "{what}: gradient {exact}, differences {numeric}");
@@ -279,7 +281,7 @@ fn real_checkpoints_load_name_by_name() {
 }
 
 #[test]
-fn faults_of_checkpoints_are_named() {
+fn problems_of_checkpoints_are_named() {
     let shapes = |edit: &dyn Fn(&mut Shapes)| {
         let text = std::fs::read_to_string(keys("sd14-unet.json")).unwrap();
         let mut shapes: Shapes = serde_json::from_str(&text).unwrap();
@@ -301,7 +303,7 @@ fn faults_of_checkpoints_are_named() {
     });
     assert!(unused.contains("`extra`"), "{unused}");
 
-    // Truncated at every quarter, and garbage.
+    // Files that are truncated at each quarter, and random bytes.
     let folder = tempfile::tempdir().unwrap();
     let whole = std::fs::read(fixture("networks/vae.safetensors")).unwrap();
     for part in [0, 4, 8, whole.len() / 4, whole.len() / 2, whole.len() - 1] {

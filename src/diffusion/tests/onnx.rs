@@ -1,5 +1,5 @@
-//! Guidance through ONNX networks: features and gradients against torch, and goals that do not fit. The networks are
-//! those of lsregen-onnx's tests.
+//! Guidance through ONNX networks: compares features and gradients with torch, and tests the errors of unsuitable
+//! targets. The networks are those of lsregen-onnx's tests.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -34,18 +34,18 @@ fn contains(name: &str, error: &str, words: &[&str]) {
     }
 }
 
-/// A predicted picture.
+/// A predicted image.
 fn picture() -> Tensor {
     (normal(&[1, 3, 40, 52], 1) * 0.4).unwrap()
 }
 
 #[test]
-fn what_a_network_sees_in_a_picture_equals_torchs() {
+fn features_of_images_equal_torchs() {
     let io = candle_core::safetensors::load(file("io.safetensors"), CPU).unwrap();
     let by = Normalisation { mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.25] };
     let looks = [
         ("look", Look::new(Arc::new(open("residual")), None, Some((37, 30)), by)),
-        // Its own size, grey, channels last.
+        // A fixed size, grey images, channels last.
         ("look_grey", Look::new(Arc::new(open("grey_last")), None, None, Normalisation::default())),
     ];
     for (name, look) in looks {
@@ -75,7 +75,7 @@ fn goals_that_do_not_fit_the_feature_are_refused() {
     ] {
         contains("residual", &made(&goal, metric).unwrap_err().to_string(), &[words]);
     }
-    // A picture of another size than the network's only one, and no picture at all.
+    // An image of another size than the network's fixed one, and an input that is not an image.
     let other = Look::new(Arc::new(open("grey_last")), None, Some((8, 8)), Normalisation::default());
     contains(
         "grey_last",

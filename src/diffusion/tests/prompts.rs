@@ -1,5 +1,5 @@
-//! Prompts against transformers' encoders and an implementation of the same rules in Python (`fixtures/prompts.py`), and
-//! against texts that nobody writes.
+//! Compares prompts with transformers' encoders and with an implementation of the same rules in Python
+//! (`fixtures/prompts.py`), and parses texts that nobody would write.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -42,7 +42,7 @@ struct Case {
     model: String,
     texts: Vec<String>,
     segments: Vec<(String, f64)>,
-    /// Of each encoder.
+    /// The chunks of each encoder.
     chunks: Vec<Vec<Chunk>>,
 }
 
@@ -60,7 +60,7 @@ fn assert_parsed(text: &str, expected: &[(String, f64)]) {
     }
 }
 
-/// Contexts, pooled text and the number of chunks.
+/// Compares contexts, pooled texts and the number of chunks.
 #[test]
 fn encoded_prompts_equal_the_reference() {
     for case in &FIXTURE.cases {
@@ -89,7 +89,7 @@ fn segments_equal_the_reference() {
     }
 }
 
-/// In plain sight what the fixture says by the hundred.
+/// A few readable cases; the fixture has hundreds.
 #[test]
 fn the_syntax_of_weights() {
     for (text, expected) in [
@@ -98,7 +98,7 @@ fn the_syntax_of_weights() {
         ("(red)", vec![("red", 1.1)]),
         ("((red))", vec![("red", 1.21)]),
         ("(red:1.5)", vec![("red", 1.5)]),
-        // A number is the weight itself; what has none is 1.1 of what is around it.
+        // A number is the weight itself; without a number the weight is 1.1 times that of the text around it.
         ("((red:1.5) blue:0.5)", vec![("red", 1.5), (" blue", 0.5)]),
         ("((red) blue:0.5)", vec![("red", 0.55), (" blue", 0.5)]),
         ("(a:b:2)", vec![("a:b", 2.0)]),
@@ -120,7 +120,7 @@ fn the_syntax_of_weights() {
     }
 }
 
-/// xorshift: the same texts every time.
+/// A xorshift generator, so that every run has the same texts.
 fn random(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -128,7 +128,7 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
-/// No text is lost or made up: what is left out are parentheses, weights and escapes.
+/// Parsing removes only parentheses, weights and escapes, and adds nothing.
 #[test]
 fn any_text_is_a_prompt() {
     let parts = [
@@ -184,10 +184,10 @@ fn deep_and_long_prompts_are_read_in_linear_time_without_recursion() {
         ":".repeat(n),
         "\\(".repeat(n),
     ];
-    // On a stack that no recursion of that depth would fit on.
+    // The stack is too small for a recursion of this depth.
     let read = std::thread::Builder::new().stack_size(128 << 10).spawn(move || {
         for text in &texts {
-            // Milliseconds each; in quadratic time this test would take many minutes.
+            // Each text takes milliseconds. In quadratic time this test would take many minutes.
             assert!(parse(text).len() <= text.len());
         }
     });
@@ -195,10 +195,10 @@ fn deep_and_long_prompts_are_read_in_linear_time_without_recursion() {
 }
 
 #[test]
-fn a_weight_beyond_all_numbers_is_an_error() {
+fn an_infinite_weight_is_an_error() {
     let deep = format!("a {}red{} circle", "(".repeat(10_000), ")".repeat(10_000));
     let message = SMALL.encode_prompt(&deep.as_str().into()).unwrap_err().to_string();
-    assert!(message.contains("\"red\" weighs too much"), "{message}");
+    assert!(message.contains("\"red\" has a weight that is too large"), "{message}");
     let message =
         LARGE.encode_prompt(&"(a red circle and a blue square on sand:3.4e38)".into()).unwrap_err().to_string();
     assert!(message.contains("too large"), "{message}");
@@ -226,7 +226,7 @@ fn chunks_keep_small_groups_whole_and_divide_large_ones() {
     assert_eq!(tokens, (0..200).collect::<Vec<_>>());
 }
 
-/// A plain short prompt takes no part in any of this: one chunk, and not a bit of it weighed.
+/// A short prompt without weights is one chunk, and its encoding is exactly the encoder's output.
 #[test]
 fn weights_of_one_change_no_bit() {
     let bits = |prompt: &str| {
@@ -275,7 +275,7 @@ fn a_run_with_long_weighted_prompts_and_sizes_equals_the_pipeline() {
     let negative = SamplingSettings { negative: Some("a (green star:1.2)".into()), ..settings.clone() };
     let z = sample(&LARGE, &negative, &[], &quiet).unwrap();
     assert_close("run.negative", &z, &REFERENCE["run.negative"], RUN);
-    // Each of the sizes is seen by the model.
+    // The result depends on each of the sizes.
     for sizes in [
         Sizes { original: None, ..settings.sizes },
         Sizes { target: None, ..settings.sizes },

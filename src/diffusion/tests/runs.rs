@@ -1,4 +1,4 @@
-//! Whole runs on the built-in models against diffusers' pipelines, on fixtures that `fixtures/runs.py` made.
+//! Compares whole runs on the built-in models with diffusers' pipelines. `fixtures/runs.py` writes the fixtures.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -35,8 +35,8 @@ fn load(name: &str) -> Model {
     Model::new(blueprint, Precision::new(DType::F32, &Device::Cpu), false)
 }
 
-/// Everything computed in half precision, by the forms that a GPU takes: no operation meets two dtypes, and what comes out
-/// is what f32 gives, as far as 11 bits go. (bf16 has no matrix product on the CPU.)
+/// Computes everything in f16, by the code paths of a GPU: no operation mixes dtypes, and the results equal those of
+/// f32 within 11 bits. (candle has no bf16 matrix product on the CPU.)
 #[test]
 fn networks_in_half_precision_give_nearly_the_same() {
     let half = |name: &str| {

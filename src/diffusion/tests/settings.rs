@@ -1,5 +1,5 @@
-//! How guidances act, by numbers that are computed by hand: schedules of γ, windows, what ends repeats, re-noising, masks,
-//! scaling, and the guard against divergence; and the distances on small numbers.
+//! Compares guidance settings with numbers that were computed by hand: schedules of γ, windows, the end of repeats,
+//! renoising, masks, normalisation, and the error on divergence. Also tests the distances on small numbers.
 
 use std::sync::Arc;
 
@@ -43,9 +43,9 @@ fn schedules_of_gamma() {
         (Schedule::Linear, 0.5, window, [2.0, 1.6, 1.0]),
         // 2 (1 + 2 s).
         (Schedule::Linear, 3.0, window, [2.0, 3.6, 6.0]),
-        // At s = 0, 1/2 and 1 by timesteps.
+        // The same at s = 0, 1/2 and 1, for a window of timesteps.
         (Schedule::Linear, 0.5, Window::Timesteps(200.0, 800.0), [2.0, 1.5, 1.0]),
-        // From 1000 on, where no highest timestep is given.
+        // Without a highest timestep the window begins at 1000.
         (Schedule::Linear, 0.0, Window::from_timestep(200.0), [1.5, 0.75, 0.0]),
         // 2 · ½ (1 + cos πs).
         (Schedule::Cosine, 0.0, window, [2.0, 1.309_016_994, 0.0]),
@@ -77,7 +77,7 @@ fn windows() {
         (Window::between(0.99, 1.0), 9..10),
         (Window::between(0.4, 0.41), 4..5),
         (Window::step(0.4), 4..5),
-        // Both ends count.
+        // Both ends are included.
         (Window::Timesteps(200.0, 800.0), 1..8),
         (Window::Timesteps(201.0, 799.0), 2..7),
         (Window::from_timestep(700.0), 0..3),
@@ -95,8 +95,8 @@ fn windows() {
     assert_eq!(acts(GuidanceSettings { repeats: 0, ..whole }), [false; 3]);
 }
 
-/// The latent times a number, which ought to be 0. Whether it says that it is the latent itself, so that the gradient has a
-/// closed form.
+/// An extractor of the latent times a number, with the target 0. The flag is what `is_identity` returns, which selects
+/// the gradient in closed form.
 struct Still(f64, bool);
 
 impl Extractor for Still {
@@ -137,7 +137,7 @@ fn numbers(x: &Tensor) -> Vec<f64> {
     x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect()
 }
 
-/// The first number of the latent after a step, from 4 and three times 0, so that D is the square.
+/// Returns the first number of the latent [from, 0, 0, 0] after a step. D is its square.
 fn updated(session: &mut Session, from: f32, pass: usize) -> f64 {
     numbers(&session.update(&latent([from, 0.0, 0.0, 0.0]), &moments()[0], pass).unwrap())[0]
 }
@@ -147,7 +147,7 @@ fn repeats_and_what_ends_them() {
     [false, true].into_iter().for_each(repeats_of);
 }
 
-/// By automatic differentiation, or in closed form.
+/// Tests repeats by automatic differentiation, or in closed form if `is_identity`.
 fn repeats_of(is_identity: bool) {
     let three = GuidanceSettings { repeats: 3, ..GuidanceSettings::default() };
     let run = |settings: &GuidanceSettings, from: &[f32]| -> Vec<f64> {
@@ -157,15 +157,15 @@ fn repeats_of(is_identity: bool) {
     };
     assert_eq!(run(&GuidanceSettings::default(), &[4.0]), [2.0]);
     assert_eq!(run(&three, &[4.0, 4.0]), [0.5, 0.5]);
-    // D is 16, then 4: the update that would come from there is left out. The next step begins anew.
+    // D is 16, then 4, where the next update is skipped. The next step starts again.
     let reached = GuidanceSettings { until: Until::Reached(4.0), ..three.clone() };
     assert_eq!(run(&reached, &[4.0, 2.0, 4.0]), [2.0, 2.0, 2.0]);
-    // The update from D = 4 is made, and is the run's last.
+    // The update from D = 4 is applied, and is the last one of the run.
     let settled = GuidanceSettings { until: Until::Settled(4.0), ..three };
     assert_eq!(run(&settled, &[4.0, 4.0]), [1.0, 4.0]);
 }
 
-/// With fresh noise between, the step is taken once for each repeat, with one update before each.
+/// With `renoise` the sampler takes the step once for each repeat, with one update before each.
 #[test]
 fn renoising_takes_the_step_again() {
     let settings = GuidanceSettings { repeats: 2, renoise: true, ..GuidanceSettings::default() };
@@ -173,7 +173,7 @@ fn renoising_takes_the_step_again() {
     assert_eq!(Session::new(&guidance[..1]).passes(&moments()[0]), 2);
     assert_eq!(Session::new(&guidance).passes(&moments()[0]), 2);
     assert_eq!(Session::new(&guidance[1..]).passes(&moments()[0]), 1);
-    // Not after its window, and not once it has settled.
+    // There are no more passes after the window, or once the guidance has settled.
     let early = [BoundGuidance {
         settings: GuidanceSettings { window: Window::first(0.3), until: Until::Settled(100.0), ..settings.clone() },
         ..halving(GuidanceSettings::default())
@@ -185,7 +185,8 @@ fn renoising_takes_the_step_again() {
     let mut session = Session::new(&guidance[..1]);
     assert_eq!([0, 1, 2].map(|pass| updated(&mut session, 4.0, pass)), [2.0, 2.0, 4.0]);
 
-    // A network that predicts 0 makes the step z' = √(ᾱ'/ᾱ) z, so that z → ½z → back, by z + √(1 − ᾱ/ᾱ') n → its half.
+    // With a network that predicts 0 the step is z' = √(ᾱ'/ᾱ) z. So the step goes from z to ½z by the update, takes and
+    // undoes the step, which gives ½z + √(1 − ᾱ/ᾱ') n, and halves that again.
     let config: SchedulerConfig = serde_json::from_str(r#"{"clip_sample": false, "set_alpha_to_one": false}"#).unwrap();
     let sampler = Sampler::new(SamplerKind::Ddim, &config, 2, 0.0).unwrap();
     let zero = |z: &Tensor, _: f64| Ok(z.zeros_like()?);
@@ -214,7 +215,7 @@ fn gradients_are_scaled_to_the_correction() {
     assert_near("no gradient", &step(&guidance, [0.0; 4]), &[0.0; 4]);
     guidance.settings.normalise = Normalise::None;
     assert_near("as it is", &step(&guidance, [4.0, 0.0, 0.0, 0.0]), &[2.0, 0.0, 0.0, 0.0]);
-    // Where a mask leaves part of it, that part is scaled to the same size.
+    // With a mask, the part of the gradient inside it is scaled to the same size.
     guidance.settings.normalise = Normalise::Freedom;
     guidance.mask = Some(latent([1.0, 0.0, 0.0, 0.0]));
     assert_near("masked", &step(&guidance, [4.0, 4.0, 4.0, 4.0]), &[2.5, 4.0, 4.0, 4.0]);
@@ -228,7 +229,7 @@ fn masks_weigh_the_gradient() {
     assert_eq!(numbers(&ours), [2.0, 3.0, 4.0, 0.0]);
 }
 
-/// W = max_b f_b m_b + (1 − max_b m_b) outside, on a row of eight cells.
+/// W = max_b f_b m_b + (1 − max_b m_b) outside, for a row of eight cells.
 #[test]
 fn weights_of_a_region() {
     let half = Region { boxes: Some(vec![[0.0, 0.0, 0.5, 1.0]]), ..Region::default() };
@@ -246,7 +247,7 @@ fn weights_of_a_region() {
     let left = Region { outside: 0.5, ..feathered };
     near(left.clone(), all, [1.0, 1.0, 1.0, 1.0, 0.875, 0.625, 0.5, 0.5]);
     near(left, 0.75, [0.75, 0.75, 0.75, 0.75, 0.75, 0.625, 0.5, 0.5]);
-    // Boxes of an eighth and of half the picture, where strength is as it is for a quarter: √2 and 1/√2.
+    // Boxes with an eighth and a half of the image; the factor is 1 for a quarter, so theirs are √2 and 1/√2.
     let auto = Auto { area: 0.25, power: 0.5, limit: 2.0 };
     let (small, large) = ([0.0, 0.0, 0.125, 1.0], [0.5, 0.0, 1.0, 1.0]);
     let two = Region { boxes: Some(vec![small, large]), auto: Some(auto), outside: 0.25, ..Region::default() };
@@ -256,16 +257,16 @@ fn weights_of_a_region() {
     assert_eq!(Auto { limit: 1.25, ..auto }.factor([0.0, 0.0, 1.0, 1.0]), 0.8, "at least its inverse");
 }
 
-/// A latent may grow a hundredfold, and no more; what is not a number is an error too. Both say what to lower.
+/// A latent that grows more than a hundredfold or becomes NaN is an error, which names the settings to lower.
 #[test]
-fn what_diverges_is_named() {
+fn divergence_is_an_error() {
     // z − γ 2z = (1 − 2γ) z.
     let step = |scale: f64| {
         halving(GuidanceSettings { scale, ..GuidanceSettings::default() }).step(&latent([4.0; 4]), &moments()[1])
     };
     assert_eq!(numbers(&step(50.0).unwrap().1), [-396.0; 4]);
     let grown = step(51.0).err().unwrap().to_string();
-    // Below 1 what counts is a hundred, not a hundred times the latent.
+    // For a latent smaller than 1 the limit is 100, not 100 times the latent.
     let small = halving(GuidanceSettings { scale: 1000.0, ..GuidanceSettings::default() })
         .step(&latent([0.01; 4]), &moments()[1]);
     assert!(small.is_ok());

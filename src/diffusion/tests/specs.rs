@@ -1,5 +1,5 @@
-//! What guides make of their parameters for a run, and what the pipeline makes of its own: by numbers, on the built-in
-//! models at their smallest.
+//! Tests that guidance specs and the pipeline use each of their parameters, on the built-in models at their smallest
+//! size.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
@@ -83,7 +83,7 @@ fn layout() -> Vec<GroundedPhrase> {
     vec![object("a red circle", [0.0, 0.0, 0.5, 0.5]), object("a blue square", [0.5, 0.5, 1.0, 1.0])]
 }
 
-/// Another value than the default in each field.
+/// Settings whose fields all differ from the defaults.
 fn settings() -> GuidanceSettings {
     let boxes = Some(vec![[0.0, 0.0, 0.5, 1.0]]);
     GuidanceSettings {
@@ -104,7 +104,7 @@ fn look() -> Arc<Look> {
     Arc::new(Look::new(Arc::new(network), Some("colours"), Some((32, 32)), Normalisation::default()).unwrap())
 }
 
-/// A guidance spec, with the name of its extractor, its feature space, and its distance on small numbers.
+/// The name of an extractor, its feature space, its distance on small numbers, and the guidance spec.
 type ExpectedSpec = (&'static str, &'static str, Option<f64>, Box<dyn GuidanceSpec>);
 
 fn specs() -> Vec<ExpectedSpec> {
@@ -174,9 +174,9 @@ fn specs() -> Vec<ExpectedSpec> {
     ]
 }
 
-/// A guidance of a run acts as its guide says, where it says, on what it is made for, and by its distance.
+/// A bound guidance has the settings, the mask, the feature space and the distance of its spec.
 #[test]
-fn guides_hand_on_how_they_act() {
+fn bound_guidances_have_the_settings_of_their_specs() {
     let rows = |values: [f32; 4]| Tensor::from_slice(&values, (1, 2, 2), &Device::Cpu).unwrap();
     let (feature, target) = (rows([1.0, 2.0, -1.0, 0.0]), rows([0.0, 0.0, 1.0, 0.0]));
     let mask = settings().region.weights(8, 8, f32::INFINITY, &Device::Cpu).unwrap().unwrap();
@@ -202,7 +202,7 @@ fn guides_hand_on_how_they_act() {
     }
 }
 
-/// Where `auto` or a strength above 1 would move a cell past its target, it arrives there.
+/// If `auto` or a strength above 1 would move a cell past its target, the cell gets the target's value.
 #[test]
 fn no_cell_is_moved_past_its_reference() {
     let z0 = Tensor::zeros((1, 4, 8, 8), DType::F32, &Device::Cpu).unwrap();
@@ -234,7 +234,7 @@ fn edges_of_pictures_and_drawings() {
     assert!(near(ends(&target(Drawing::DarkLines)), luma.map(|v| 1.0 - v)));
     let edges = target(Drawing::Picture);
     assert_close("edges", &edges, &sobel(&light).unwrap(), 1e-6);
-    // The only edge is the middle: half the difference, twice.
+    // The only edge is in the middle, and as strong as the difference of the two lumas.
     assert!(near(ends(&edges), [0.0; 2]));
     assert!((numbers(&edges)[SIDE / 2] - (luma[0] - luma[1])).abs() < 1e-3);
 }
@@ -259,7 +259,7 @@ fn colours_of_boxes() {
     assert!(seen.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{seen:?}");
 }
 
-/// z̄_t of the run's first noise, or of its second.
+/// z̄_t has the first noise of the run's seed, or the second.
 #[test]
 fn references_are_noised_by_the_runs_seed() {
     let picture = halves(SIDE);
@@ -280,7 +280,7 @@ fn references_are_noised_by_the_runs_seed() {
             let mode = InversionMode::Noise { shared: shared_noise };
             let inverted = invert(&XL, &z0, &settings, mode, Window::between(0.1, 0.2), &quiet).unwrap();
             assert_close("inversion", inverted.at(first().t).unwrap(), &noised(seed, shared_noise), 1e-5);
-            // All steps up to the window's end.
+            // The trajectory has all steps up to the end of the window.
             assert_eq!(inverted.timesteps().count(), 4);
         }
         for factor in [2, 4] {
@@ -292,7 +292,7 @@ fn references_are_noised_by_the_runs_seed() {
     }
 }
 
-/// Pictures of another size are fitted to the run's.
+/// Images of another size are resized to that of the run.
 #[test]
 fn pictures_of_any_size_guide() {
     let target = |side| {
@@ -308,7 +308,7 @@ fn pictures_of_any_size_guide() {
     assert!(relative(&target(SIDE / 2), &target(SIDE)) < 0.1);
 }
 
-/// A pixel has the region whose colour is nearest, where one is near enough.
+/// A pixel belongs to the region with the nearest colour, if that is within the tolerance.
 #[test]
 fn regions_of_a_map() {
     // Red, nearly red, blue, and green, side by side.
@@ -351,7 +351,7 @@ fn quiet(_: Step) -> Result<()> {
     Ok(())
 }
 
-/// A region that is the whole picture is sampled as the picture of its prompt; none leaves the picture's own.
+/// A region that covers the image gives the image of its prompt. Without regions the image is that of the run's prompt.
 #[test]
 fn regions_have_their_own_prompts() {
     let settings = SamplingSettings { steps: 2, cfg: 2.0, ..sampling() };
@@ -368,7 +368,7 @@ fn regions_have_their_own_prompts() {
     assert_close("twice", &regions(&[[0.0, 0.0, 1.0, 1.0]; 2], 0.0), &star, 1e-5);
     let half = regions(&[[0.0, 0.0, 0.5, 1.0]], 0.0);
     assert!(relative(&half, &star) > 1e-2 && relative(&half, &plain(PROMPT)) > 1e-2);
-    // With a plain ground around it in the first step it is another.
+    // A plain background around the region in the first step changes the image.
     let [half_of_two, all_of_two] = [0.5, 1.0].map(|share| regions(&[[0.0, 0.0, 0.5, 1.0]], share));
     assert!(relative(&half_of_two, &half) > 1e-3 && relative(&all_of_two, &half_of_two) > 1e-4);
 }
@@ -386,7 +386,7 @@ fn inversions_have_their_own_cfg() {
 }
 
 #[test]
-fn attention_maps_depend_on_what_is_asked() {
+fn attention_maps_depend_on_every_argument() {
     let z0 = XL.vae().unwrap().encode(&halves(SIDE)).unwrap();
     let map = |seed, phrase: &str, t, downscale| {
         attention_map(&XL, &z0, &SamplingSettings { seed, ..sampling() }, phrase, t, downscale).unwrap()
@@ -402,7 +402,7 @@ fn attention_maps_depend_on_what_is_asked() {
     }
 }
 
-/// c a + 255 (1 − a), a = 128/255 in the second pixel.
+/// The result is c a + 255 (1 − a), with a = 128/255 for the second pixel.
 #[test]
 fn transparency_is_laid_over_white() {
     let folder = tempfile::tempdir().unwrap();

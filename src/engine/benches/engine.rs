@@ -171,7 +171,7 @@ fn engine(c: &mut Criterion) {
                 };
                 b.iter_batched(setup, |(plan, store)| run(&graph, plan, &store), BatchSize::PerIteration)
             });
-            group.bench_function(id("plan and run, all known"), |b| {
+            group.bench_function(id("plan and run, all cached"), |b| {
                 b.iter(|| run(&graph, plan(&graph, &known), &known))
             });
         }

@@ -1,7 +1,7 @@
 //! Reads a workflow file into a document: its parts with their locations, and the value of every `${…}`.
 //!
-//! Knows the structure of a workflow file. Knows no node type and no other file: the graph check decides what the keys
-//! of a node mean.
+//! Deals with the structure of one workflow file, not with node types or other files: the graph check decides what the
+//! keys of a node mean.
 
 mod overrides;
 mod params;

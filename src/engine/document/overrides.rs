@@ -1,6 +1,7 @@
 //! Values of parameters from outside the file: from the command line, or from a row of a table.
 //!
-//! Each value keeps the text that it comes from, so that its errors point at what the user typed. Knows no document.
+//! Each value keeps the text that it comes from, so that its errors point at what the user typed. Independent of
+//! documents.
 
 use std::collections::HashSet;
 use std::fmt;

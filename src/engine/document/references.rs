@@ -48,7 +48,7 @@ impl Parser<'_> {
         let mut rest = text;
         let mut errors = 0;
         while let Some(at) = rest.find("${") {
-            // To locate each error takes time in the length of the text: report only some of them.
+            // Locating an error takes time proportional to the length of the text, so only some are reported.
             if errors >= MAX_ERRORS {
                 self.invalid_reference = true;
                 return poison;
@@ -149,7 +149,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Reports once that `${…}` add too much. From then on, their values are poison.
+    /// Reports once that `${…}` add too much. From then on, their values are poisoned.
     fn too_large(&mut self, poison: YamlValue) -> YamlValue {
         if !std::mem::replace(&mut self.overfull, true) {
             let message = format!("the `${{…}}` of this file expand to more than {MAX_COPIES} values");

@@ -1,8 +1,8 @@
 //! Writes the overrides of a run into the text of its workflow, so that the text alone gives the same run.
 //!
-//! New values replace the old ones in the text, so that comments and order stay. They are written as JSON, which is YAML
-//! on one line. The result is read again to verify it. If it differs, because the old value had an anchor for example,
-//! the whole workflow is written anew, without its comments. Knows no node type.
+//! New values replace the old ones in the text, so that comments and order stay. They are written as JSON, which is
+//! YAML on one line. The result is read again to verify it. If it differs, because the old value had an anchor for
+//! example, the whole workflow is written anew, without its comments. Independent of node types.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Memo keys: everything that determines a node's result, and its digest.
 //!
-//! Two nodes with equal keys have the same result, in any graph and process and on any machine. The name of a node is not
-//! part of its key. Knows no graph and no store.
+//! Two nodes with equal keys have the same result, in any graph and process and on any machine. The name of a node is
+//! not part of its key. Independent of graphs and stores.
 
 mod digest;
 

@@ -94,7 +94,7 @@ impl Context {
         self.subscriber.event(&Event::Note { node: self.node.clone(), text: text.into() });
     }
 
-    /// Whether the host asks for [previews](Context::preview). If not, make none.
+    /// Whether the host asks for [previews](Context::preview). If not, the node must not create any.
     pub fn previews_enabled(&self) -> bool {
         self.host.previews
     }

@@ -1,7 +1,7 @@
 //! Node types: parameters that know how to run.
 //!
 //! The parameters are the struct itself, so that documentation, defaults, schema, memo key and code stand in one file.
-//! Knows nothing of documents or graphs.
+//! Independent of documents and graphs.
 
 mod context;
 mod event;
@@ -118,7 +118,7 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
     fn run(&self, inputs: Self::Inputs, cx: &Context) -> anyhow::Result<Self::Outputs>;
 }
 
-/// What has become of a node's effect.
+/// The state of a node's effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// It is as the run left it, or there never was one.

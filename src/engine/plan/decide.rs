@@ -75,7 +75,7 @@ fn run_or_reuse(
     }
 }
 
-/// Of the nodes with the same key, only the first one runs, and the others share its result.
+/// If several nodes have the same key, only the first one runs, and the others share its result.
 pub(super) fn share(steps: &mut [Step]) {
     let mut running = HashMap::new();
     for step in steps {

@@ -16,7 +16,7 @@ pub(super) struct Identity {
 /// Returns the identity of each node, by index.
 ///
 /// # Errors
-/// Returns the error of every node whose key cannot be computed. Nodes that depend on such a node are not mentioned.
+/// Returns the error of every node whose key cannot be computed, but none for the nodes that depend on it.
 pub(super) fn identify(graph: &Graph, host: &Host, digests: &FileDigests) -> Result<Vec<Identity>, Vec<PlanError>> {
     let mut identities: Vec<Option<Identity>> = graph.order().iter().map(|_| None).collect();
     let mut errors = vec![];
@@ -48,7 +48,7 @@ fn input_material(
 ) -> Result<Option<Vec<InputMaterial>>, NodeError> {
     let sockets = node.node_type.inputs;
     if node.inputs.len() != sockets.len() {
-        let message = format!("it has links for {} sockets, but {} sockets", node.inputs.len(), sockets.len());
+        let message = format!("it has links for {} sockets, but its type has {}", node.inputs.len(), sockets.len());
         return Err(NodeError::new("", message));
     }
     let mut inputs = vec![];

@@ -47,7 +47,7 @@ pub fn workflow_schema(registry: &Registry) -> Json {
             ),
             "outputs": described(
                 named(["object", "null"], reference_to("link")),
-                "What the graph gives as a node of another graph: names, each with a link to a node or to one of its outputs.",
+                "The outputs of the graph when it is a node of another graph: names, each with a link to a node or to one of its outputs.",
             ),
             "nodes": described(
                 with(named(["object"], reference_to("node")), "minProperties", json!(1)),

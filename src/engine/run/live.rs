@@ -1,6 +1,6 @@
-//! The values of a run that a node has still to read. Each value is dropped when its last reader has taken it.
+//! The values of a run that some node still has to read. Each value is dropped when its last reader has taken it.
 //!
-//! Knows links and readers. The [`MemoryStore`](crate::MemoryStore) decides what outlives the run.
+//! Deals with links and readers. The [`MemoryStore`](crate::MemoryStore) decides what outlives the run.
 
 use petgraph::graph::NodeIndex;
 
@@ -8,7 +8,7 @@ use crate::graph::{Graph, Link};
 use crate::node::EdgeValue;
 use crate::plan::{Action, Step};
 
-/// The outputs that nodes of one run have still to read.
+/// The outputs that nodes of one run still have to read.
 pub(super) struct LiveValues {
     /// By node: the index of its first output in `slots`. Nodes that share a result share slots.
     first: Vec<usize>,

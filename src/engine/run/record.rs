@@ -1,6 +1,6 @@
 //! The record of a run as text, for files that carry the graph that they come from.
 //!
-//! Written by [`Record`], read back as a [`GraphRecord`]. Knows no file format that carries it.
+//! Written by [`Record`], read back as a [`GraphRecord`]. Independent of the file format that contains it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -100,7 +100,7 @@ impl GraphRecord {
         struct Format {
             record: u64,
         }
-        // Only the format at first: the rest of a newer record may be different.
+        // Reads only the format at first, because the rest of a newer record may differ.
         let Format { record } = serde_json::from_str(json).map_err(RecordError::Malformed)?;
         if record > FORMAT {
             return Err(RecordError::Newer { found: record });

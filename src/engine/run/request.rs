@@ -16,7 +16,7 @@ pub struct RunRequest {
     pub host: Arc<Host>,
     /// Receives the events of the run.
     pub subscriber: Arc<dyn Subscriber>,
-    /// Stops the run. Tasks that other runs wait for go on.
+    /// Stops the run. Tasks that are shared with other runs continue.
     pub cancel: Cancel,
     /// Whether the first failure ends the run. Otherwise it stops only the nodes that depend on the failed one.
     pub fail_fast: bool,

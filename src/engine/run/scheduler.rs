@@ -91,7 +91,7 @@ impl Scheduler {
             }
             let (step, graph_node) = run.step(node);
             let (key, kind) = (step.key, if restore { TaskKind::Restore } else { TaskKind::Run });
-            // Another run may have stored the result since the plan was made. An output node runs all the same: its
+            // Another run may have stored the result since the plan was made. An output node still runs, because its
             // cached outputs do not restore its effect.
             if kind == TaskKind::Run
                 && !graph_node.node_type.output

@@ -1,6 +1,6 @@
 //! One run in progress: which nodes wait for which, the values that are still to be read, and how each node ended.
 //!
-//! Knows its graph and plan. Does not know who executes the nodes, or other runs: see the
+//! Deals with the graph and plan of one run. The execution of nodes and other runs are elsewhere: see the
 //! [executor](crate::Executor).
 
 use std::mem::{replace, take};
@@ -20,7 +20,7 @@ use crate::graph::{Graph, GraphNode};
 use crate::node::{Cancel, Context, EdgeValue, Event, Host, Subscriber};
 use crate::plan::{Action, Step};
 
-/// Why a node has no outputs. The nodes that depend on it do not run for the same reason.
+/// Why a node has no outputs. For the same reason, the nodes that depend on it do not run either.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Block {
     /// This node failed: the node itself, or one that it depends on.
@@ -67,7 +67,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Starts a run. Returns it with the nodes that can be executed at once.
+    /// Starts a run. Returns it with the nodes that can be executed immediately.
     pub fn new(request: RunRequest, done: oneshot::Sender<Summary>) -> (Run, Vec<Ready>) {
         let RunRequest { graph, plan, host, subscriber, cancel, fail_fast } = request;
         let counts = plan.counts();
@@ -124,7 +124,7 @@ impl Run {
                 Action::Cached { outputs, restore } => {
                     self.live.put(node, outputs);
                     if *restore {
-                        // To restore an effect needs no inputs.
+                        // Restoring an effect needs no inputs.
                         self.took[node.index()] = true;
                         ready.push(Ready { node, restore: true });
                     } else {
@@ -236,7 +236,7 @@ impl Run {
         let bytes = outputs.iter().map(EdgeValue::bytes).fold(0, usize::saturating_add);
         let (name, key) = (self.graph.node(node).name.clone(), self.step(node).0.key);
         self.emit(Event::NodeFinished { node: name, key, duration, bytes });
-        // Of the waiters of a task, the one that it runs for has given its inputs.
+        // Several runs may wait for one task. It ran for the one that gave it the inputs.
         let outcome = if self.took_inputs(node) { Outcome::Ran { duration, bytes } } else { Outcome::Joined };
         self.on_success(node, outputs, outcome)
     }

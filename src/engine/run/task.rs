@@ -1,7 +1,7 @@
 //! A task: the execution of one memo key, shared by all runs that wait for its result.
 //!
 //! A task goes on while any run waits for it. A run that is cancelled leaves its tasks; a task is cancelled when the
-//! last waiter has left. Knows no graph and no queue: see the [executor](crate::Executor).
+//! last waiter has left. Independent of graphs and queues: see the [executor](crate::Executor).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +33,7 @@ pub(super) struct Waiter {
     pub stop: Stop,
 }
 
-/// Tells whether a run is to stop.
+/// Returns whether a run must stop.
 #[derive(Clone)]
 pub(super) struct Stop {
     pub cancel: Cancel,

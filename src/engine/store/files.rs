@@ -1,7 +1,7 @@
 //! Digests of the files that nodes read.
 //!
-//! A file is read again only after it has changed: 7 GB of weights take seconds to read. With a cache folder, this holds
-//! across processes. Knows no node and no key.
+//! A file is read again only after it has changed: 7 GB of weights take seconds to read. With a cache folder, this
+//! holds across processes. Independent of nodes and keys.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -39,7 +39,7 @@ pub struct FileError {
 pub struct FileDigests {
     known: Mutex<HashMap<PathBuf, (Stamp, Digest)>>,
     bytes_read: AtomicU64,
-    /// Where they are cached for other processes.
+    /// The folder in which they are cached for other processes.
     folder: Option<CacheFolder>,
 }
 
@@ -152,7 +152,7 @@ fn read(path: &Path) -> io::Result<(Option<FileState>, u64)> {
     let file = File::open(path)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(&file)?;
-    // By its path again: the file may have been written or replaced.
+    // Reads the metadata by path again, because the file may have been replaced.
     let unchanged = Stamp::of(path)? == stamp && stamp.length == hasher.count();
     let state = FileState { path: path.into(), stamp, digest: Digest(*hasher.finalize().as_bytes()) };
     Ok((unchanged.then_some(state), hasher.count()))

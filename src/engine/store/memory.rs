@@ -1,6 +1,6 @@
 //! Results in memory, with a limit in bytes. The least recently used result is dropped first.
 //!
-//! Knows keys and sizes, but no graph. Stores only results, never errors.
+//! Deals with keys and sizes, not with graphs. Stores only results, never errors.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -15,7 +15,7 @@ const RESULT_BYTES: usize = 256;
 /// Returns how many bytes should be freed, if the machine runs out of memory.
 pub type Pressure = Arc<dyn Fn() -> Option<usize> + Send + Sync>;
 
-/// The pressure is asked only for results of at least this size.
+/// Memory pressure is checked only when a result of at least this size is stored.
 const LARGE_BYTES: usize = 1 << 20;
 
 /// The outputs of nodes in memory, by memo key, with a limit in bytes.

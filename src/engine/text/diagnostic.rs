@@ -1,6 +1,6 @@
 //! Diagnostics: errors and warnings with their locations, printed for people or written as JSON.
 //!
-//! Knows texts and spans. Knows no node and no graph.
+//! Deals with texts and spans, not with nodes or graphs.
 
 use std::sync::Arc;
 
@@ -175,7 +175,7 @@ fn piece<'a>(
     let source = &labels[0].1.source;
     let window = Span::new(source.line_span(first).start, source.line_span(last).end);
     let annotations = labels.iter().map(|(kind, label)| {
-        // Of a span of several lines, only the part on the first line is marked.
+        // If a span has several lines, only the part on the first line is marked.
         let line = source.line_span(source.position(label.span.start).line);
         let start = label.span.start.min(line.end);
         let end = label.span.end.clamp(start, line.end);

@@ -1,6 +1,6 @@
 //! Texts: their names and lines, the YAML in them, and diagnostics that point into them.
 //!
-//! Knows no workflow and no node.
+//! Independent of workflows and nodes.
 
 mod diagnostic;
 mod files;

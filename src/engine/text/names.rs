@@ -63,8 +63,8 @@ impl NameFinder {
     }
 }
 
-/// Lists names in backticks: `a`, `b` and `c`. Of many names, lists the first and the number of the others. Without names,
-/// returns `nothing`.
+/// Lists names in backticks: `a`, `b` and `c`. If there are many names, lists the first ones and the number of the
+/// others. Without names, returns `nothing`.
 pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     joined(names, "and")
 }

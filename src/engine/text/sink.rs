@@ -1,4 +1,4 @@
-//! Collects diagnostics, up to a limit: nobody reads more.
+//! Collects diagnostics, up to a limit.
 
 use super::Diagnostic;
 

@@ -1,6 +1,6 @@
 //! A text with a name, and locations in it.
 //!
-//! Knows bytes, lines and characters. Knows no YAML.
+//! Deals with bytes, lines and characters, not with YAML.
 
 use std::ops::Range;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The texts that the values of a check come from, and how each text came to be used.
 //!
 //! A value may come from the command line or from an outer graph, and pass through several files by `${…}`. Its errors
-//! point at where it was written, with labels for each step on its way. Knows no document.
+//! point at where it was written, with labels for each step on its way. Independent of documents.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ struct Origin {
 enum Provenance {
     /// From the caller of the check.
     Caller,
-    /// It is the graph file of the node `name`; `node_type` is where the node names it.
+    /// It is the graph file that the node `name` includes; `node_type` is the location of the node's `type`.
     Node { name: String, node_type: Location },
     /// It is a value in a node of an outer graph, at this location.
     OuterValue(Location),
@@ -90,7 +90,7 @@ impl SourceMap {
                 Provenance::OuterValue(outer) => *outer,
                 Provenance::Node { name, node_type } => {
                     labels.push(self.usage(*node_type, format!("`{name}` is this graph")));
-                    // Go on with the outer file. How the name of the file was given is not relevant to the error.
+                    // Continue with the outer file. How the name of the file was given is not relevant to the error.
                     Location { origin: self.origins[node_type.origin].file, ..Location::default() }
                 }
             };

@@ -1,9 +1,10 @@
 //! Reports when files may have changed.
 //!
 //! A report is a hint: only the content of a file shows whether it has changed. The watcher uses the events of the file
-//! system for the folder of each file and of each link on the way to it, because editors replace files. In addition it polls
-//! the files' stamps: often if there are no events (the system has none, a folder cannot be watched, or the caller asks for
-//! polling), otherwise rarely, for network file systems and for folders that are replaced. Knows no graph and reads no file.
+//! system for the folder of each file and of each link on the way to it, because editors replace files. In addition it
+//! polls the files' stamps: often if there are no events (the system has none, a folder cannot be watched, or the
+//! caller asks for polling), otherwise rarely, for network file systems and for folders that are replaced. Reads no
+//! file, and is independent of graphs.
 
 mod inbox;
 mod places;

@@ -21,7 +21,7 @@ fn watching(poll: Option<Duration>, names: &[&str], before: impl FnOnce(&Path)) 
     (folder, watcher)
 }
 
-/// The names of the files that change next.
+/// Returns the names of the files in the next reported change.
 async fn next(folder: &TempDir, watcher: &mut Watcher) -> Vec<String> {
     let changed = tokio::time::timeout(Duration::from_secs(20), watcher.changed()).await.expect("a report");
     let name = |path: &PathBuf| path.strip_prefix(folder.path()).unwrap().to_str().unwrap().to_string();
@@ -39,7 +39,7 @@ async fn writes_renames_and_removals_are_reported_and_other_files_are_not() {
         fs::write(path("temporary"), "333").unwrap();
         fs::rename(path("temporary"), path("a")).unwrap();
         assert_eq!(next(&folder, &mut watcher).await, ["a"]);
-        // The new inode too.
+        // A change of the new inode is reported too.
         fs::write(path("a"), "4444").unwrap();
         assert_eq!(next(&folder, &mut watcher).await, ["a"]);
         fs::remove_file(path("a")).unwrap();
@@ -107,7 +107,7 @@ async fn folders_may_be_created_removed_and_created_again() {
             fs::remove_dir_all(path("new")).unwrap();
             assert_eq!(next(&folder, &mut watcher).await, ["new/deep/file"]);
         }
-        // Moved away and back: the same folder, whose watch went with it.
+        // The folder is moved away and back. Its watch moved with it.
         fs::create_dir_all(path("new/deep")).unwrap();
         fs::write(path("new/deep/file"), "1").unwrap();
         next(&folder, &mut watcher).await;
@@ -120,9 +120,9 @@ async fn folders_may_be_created_removed_and_created_again() {
     }
 }
 
-/// Higher folders are not watched, but polled.
+/// Parent folders are not watched, but polled.
 #[tokio::test]
-async fn a_higher_folder_is_replaced() {
+async fn a_parent_folder_is_replaced() {
     let (folder, mut watcher) = watching(EVENTS, &["a/b/c/file"], |folder| {
         for (top, text) in [("a", "old"), ("new", "other")] {
             fs::create_dir_all(folder.join(top).join("b/c")).unwrap();
@@ -148,14 +148,14 @@ async fn a_file_that_is_about_to_be_written_is_waited_for() {
     });
     assert_eq!(next(&folder, &mut watcher).await, ["a"]);
     write.await.unwrap();
-    // One change, not two: the next is of another file.
+    // There was only one change: the next one is of another file.
     watcher.watch(["a", "b"].map(|name| folder.path().join(name)));
     fs::write(folder.path().join("b"), "1").unwrap();
     assert_eq!(next(&folder, &mut watcher).await, ["b"]);
 }
 
 #[tokio::test]
-async fn lost_events_mean_that_anything_may_have_changed() {
+async fn after_lost_events_every_file_may_have_changed() {
     let (folder, mut watcher) = watching(EVENTS, &["a", "b"], |_| {});
     watcher.inbox.event(Ok(notify::Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan)));
     assert_eq!(next(&folder, &mut watcher).await, ["a", "b"]);
@@ -175,7 +175,7 @@ async fn a_recent_stamp_is_reported_again() {
 #[test]
 fn a_folder_that_cannot_be_watched_is_polled() {
     let (folder, mut watcher) = watching(EVENTS, &[], |_| {});
-    // Without a system watcher, folders fail to be watched as they do beyond the system's limit.
+    // Without a system watcher, watching a folder fails as it does beyond the system's limit.
     watcher.system = None;
     watcher.blind = Some("the limit is reached".into());
     watcher.watch([folder.path().join("a")]);

@@ -1,4 +1,4 @@
-//! Functions of each number by itself, and softmax. At a kink the gradient is the one-sided gradient that torch has.
+//! Elementwise functions, and softmax. At a kink the gradient is the one-sided gradient that torch has.
 
 use candle_core::{DType, Tensor};
 use lsregen_tensor::ops;
@@ -22,7 +22,7 @@ fn leaky(x: &Tensor, slope: f64) -> Result<Tensor> {
     custom_vjp(x, y, move |x, _, g| Ok((g * factors(x)?)?))
 }
 
-/// x clamped to [low, high]. The gradient passes at both ends, as in torch.
+/// x clamped to [low, high]. At both bounds the gradient is 1, as in torch.
 fn clamp(x: &Tensor, low: f32, high: f32) -> Result<Tensor> {
     let y = x.detach().clamp(low, high)?;
     custom_vjp(x, y, move |x, _, g| {

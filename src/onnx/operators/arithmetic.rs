@@ -67,7 +67,8 @@ fn floats(op: Binary, a: &Tensor, b: &Tensor, dims: &[usize]) -> Result<Tensor> 
         Binary::Min => a.broadcast_minimum(b),
         Binary::Max => a.broadcast_maximum(b),
     };
-    // A constant that does not enlarge the result: candle would compute the constant's gradient too.
+    // If one operand is a constant that does not enlarge the result, a custom VJP avoids computing the constant's
+    // gradient, as candle would.
     let linear = matches!(op, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div);
     if linear && a.track_op() && !b.track_op() && a.dims() == dims {
         let constant = b.clone();

@@ -56,7 +56,7 @@ impl Weights {
         Ok(self.packed.get().and_then(Option::as_ref))
     }
 
-    /// Cross-correlation, not tracked by autodiff. `x` has no entries that no window covers.
+    /// Cross-correlation, not tracked by autodiff. Every entry of `x` must be covered by a window.
     fn correlate(&self, x: &Tensor) -> Result<Tensor> {
         if let Some(packed) = self.packed()? {
             return Ok(packed.forward(&x.contiguous()?)?);
@@ -145,7 +145,7 @@ impl Weights {
     }
 }
 
-/// The weights of the last run, which are those of the next one unless the network computes them.
+/// The prepared weights of the last run. The next run uses them again, unless the network itself computes its weights.
 #[derive(Default)]
 struct Prepared(Mutex<Option<(TensorId, Arc<Weights>)>>);
 

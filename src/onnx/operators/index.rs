@@ -29,7 +29,7 @@ pub fn slice(a: &Attributes) -> Result<Run> {
         let axes = get(3, &axes)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
         let steps = get(4, &None)?.unwrap_or_else(|| vec![1; starts.len()]);
         if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
-            return Err(Error::input("starts, ends, axes and steps must be equally many"));
+            return Err(Error::input("starts, ends, axes and steps must have the same length"));
         }
         let mut y = x.clone();
         for (((start, end), at), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {

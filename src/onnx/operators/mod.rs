@@ -136,7 +136,7 @@ fn layer(operator: &str, a: &Attributes) -> Option<Result<Run>> {
     })
 }
 
-/// Functions of each number by itself.
+/// Elementwise functions.
 fn function(operator: &str, a: &Attributes) -> Option<Result<Run>> {
     Some(match operator {
         "Relu" => activation::relu(),

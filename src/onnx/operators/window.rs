@@ -19,7 +19,8 @@ pub enum AutoPad {
     Lower,
 }
 
-/// The window of a node, for two axes. A node for one axis has it as the second, and a first axis of size 1.
+/// The window of a node, for two axes. For a node with one axis, that axis is the second one here, and the first has
+/// size 1.
 #[derive(Clone, Debug)]
 pub struct Window {
     /// `None` if the attributes do not give it.

@@ -141,7 +141,7 @@ fn bad_files_are_refused_before_they_run() {
 }
 
 #[test]
-fn what_does_not_fit_is_said_when_it_runs() {
+fn mismatches_are_errors_of_the_run() {
     let x = normal(&[1, 3, 4, 4], 1);
     for (name, words) in [
         ("two_inputs", &["must have one input", "`picture` float (1, 3, 4, 4), `other`"][..]),

@@ -38,7 +38,7 @@ pub enum Unavailable {
     NoDriver(String),
     /// The driver is older than the toolkit, and would reject its kernels.
     #[error(
-        "the NVIDIA driver knows CUDA up to {}, and this build needs {}; update the driver, or build with an older CUDA \
+        "the NVIDIA driver supports CUDA up to {}, but this build requires {}; update the driver, or build with an older \
          toolkit", version(*.driver), version(*.needed)
     )]
     OldDriver {
@@ -54,10 +54,10 @@ pub enum Unavailable {
     )]
     NoLibrary(String),
     /// The driver has no device.
-    #[error("the NVIDIA driver has no device here; see `nvidia-smi`, and what CUDA_VISIBLE_DEVICES hides")]
+    #[error("the NVIDIA driver reports no device; check `nvidia-smi` and CUDA_VISIBLE_DEVICES")]
     NoDevice,
     /// The driver does not start.
-    #[error("the NVIDIA driver does not start ({0}); see `nvidia-smi`, and whether the machine wants a restart")]
+    #[error("the NVIDIA driver does not start ({0}); see `nvidia-smi`, and whether the machine needs a restart")]
     Broken(String),
 }
 
@@ -117,6 +117,9 @@ mod tests {
     #[test]
     fn reasons_say_what_to_do() {
         let old = Unavailable::OldDriver { driver: 12040, needed: 13000 }.to_string();
-        assert!(old.contains("up to 12.4") && old.contains("needs 13.0") && old.contains("update the driver"), "{old}");
+        assert!(
+            old.contains("up to 12.4") && old.contains("requires 13.0") && old.contains("update the driver"),
+            "{old}"
+        );
     }
 }

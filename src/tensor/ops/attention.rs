@@ -150,7 +150,7 @@ impl Kernel<3> for Attention {
                 units.for_each(|u| unit(&panels, out, u));
             }
         };
-        // SAFETY: the strips of all heads and samples are the whole.
+        // SAFETY: the strips of all heads and samples write every element.
         let y = unsafe { written(q.data.len(), write) };
         Ok((y, Shape::from(q.dims)))
     }
@@ -261,7 +261,7 @@ impl Unit<'_> {
             }
         }
         for (i, row) in result.chunks_exact(width).take(self.d).enumerate() {
-            // SAFETY: within this head's rows, and these queries are this unit's alone.
+            // SAFETY: within the rows of this head, and only this unit writes these queries.
             unsafe { self.out.at(self.y + i * self.n + at).copy_from_nonoverlapping(row.as_ptr(), inside) };
         }
     }
@@ -316,7 +316,7 @@ unsafe fn product<S: Simd, const N: usize>(
     to: *mut f32,
     shrink: Option<[S::f32s; N]>,
 ) {
-    // SAFETY: promised by the caller.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         if S::REGISTER_COUNT >= 32 {
             product_rows::<S, ROWS, N>(s, panel, columns, steps, to, shrink);
@@ -347,7 +347,7 @@ unsafe fn product_rows<S: Simd, const R: usize, const N: usize>(
 ) {
     let width = N * S::F32_LANES;
     let mut acc = [[s.splat_f32s(0.0); N]; R];
-    // SAFETY: promised by the caller.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         if let Some(shrink) = shrink {
             for (i, acc) in acc.iter_mut().enumerate() {

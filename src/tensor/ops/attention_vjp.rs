@@ -31,7 +31,7 @@ pub(super) enum Source<'a> {
     Weights(&'a [f32]),
 }
 
-/// The VJP of attention with its arguments.
+/// The arguments of the VJP of attention.
 pub(super) struct Backward<'a> {
     /// (B, heads·d, N)
     pub q: Arg<'a>,
@@ -115,7 +115,7 @@ impl Backward<'_> {
                     let (left, right) = (Matrix::new(dy, 1, n), Matrix::new(v, 1, c));
                     multiply((rows, m, d), 1.0, left, right, Place::new(of_scores, m, 1), false, threads);
                     if self.wanted[2] {
-                        // SAFETY: these columns of dv are this head's alone.
+                        // SAFETY: only this head writes these columns of dv.
                         let dv = unsafe { Place::at(dv, sample * m * c + column, c, 1) };
                         // (keys, queries) · (queries, d)
                         let (left, right) = (Matrix::new(weights, 1, m), Matrix::new(dy, 1, n));
@@ -130,13 +130,13 @@ impl Backward<'_> {
             });
             let of_scores = &*of_scores;
             if self.wanted[0] {
-                // SAFETY: these rows of dq are this head's alone.
+                // SAFETY: only this head writes these rows of dq.
                 let dq = unsafe { Place::at(dq, i * d * n + first, n, 1) };
                 // (d, keys) · (keys, queries)
                 multiply((d, rows, m), scale, Matrix::new(k, m, 1), Matrix::new(of_scores, 1, m), dq, false, threads);
             }
             if self.wanted[1] {
-                // SAFETY: these rows of dk are this head's alone.
+                // SAFETY: only this head writes these rows of dk.
                 let dk = unsafe { Place::at(dk, i * d * m, m, 1) };
                 // (d, queries) · (queries, keys)
                 let (left, right) = (Matrix::new(&q[first..], n, 1), Matrix::new(of_scores, m, 1));
@@ -204,7 +204,7 @@ impl Place {
     /// # Safety
     /// `i` must be in bounds, and no other thread may access the elements that are written.
     unsafe fn at(memory: Shared, i: usize, row: usize, column: usize) -> Self {
-        // SAFETY: promised by the caller.
+        // SAFETY: guaranteed by the caller.
         Place { at: unsafe { memory.at(i) }, row, column }
     }
 }

@@ -249,7 +249,8 @@ impl Product<'_> {
         for i in 0..self.z.batch {
             let x = &self.x[i * n * c..][..n * c];
             // SAFETY: `y` has room for batch·n·o numbers, `x` holds n·c and `weight` its rows, and the strides walk
-            // exactly these. What `y` holds is only read where it was written. No two calls at a time share results.
+            // exactly these. Elements of `y` are read only after they were written. No two calls at a time share
+            // results.
             unsafe {
                 gemm(
                     features,

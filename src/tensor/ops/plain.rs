@@ -177,7 +177,7 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     &halves[0] * gelu(&halves[1])?
 }
 
-/// A function of each number by itself.
+/// An elementwise function.
 #[derive(Clone, Copy)]
 pub(super) enum Activation {
     Gelu,
@@ -200,8 +200,8 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
     x.silu()
 }
 
-/// Nearest-neighbour upsampling by 2: (B, C, H, W) → (B, C, 2H, 2W). By broadcasting, because the gradient of candle's
-/// `upsample_nearest2d` is wrong if its input is used twice.
+/// Nearest-neighbour upsampling by 2: (B, C, H, W) → (B, C, 2H, 2W). Uses broadcasting, because the gradient of
+/// candle's `upsample_nearest2d` is wrong if its input is used twice.
 pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     x.reshape((b, c, h, 1, w, 1))?.broadcast_as((b, c, h, 2, w, 2))?.reshape((b, c, 2 * h, 2 * w))

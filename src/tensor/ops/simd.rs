@@ -33,7 +33,7 @@ fn arch() -> Arch {
 /// Lanes of the longest vector.
 pub(super) const LONGEST: usize = 16;
 
-/// A number that is not initialised. To fill a large result with zeros first can take as long as to compute it.
+/// A number that is not initialised. Filling a large result with zeros first can take as long as computing it.
 pub(super) type Unwritten = MaybeUninit<f32>;
 
 /// Returns a vector of `n` numbers, which `write` initialises.
@@ -43,7 +43,7 @@ pub(super) type Unwritten = MaybeUninit<f32>;
 pub(super) unsafe fn written(n: usize, write: impl FnOnce(&mut [Unwritten])) -> Vec<f32> {
     let mut data = Vec::with_capacity(n);
     write(&mut data.spare_capacity_mut()[..n]);
-    // SAFETY: all are written, says the caller.
+    // SAFETY: the caller guarantees that all elements are written.
     unsafe { data.set_len(n) };
     data
 }
@@ -51,7 +51,7 @@ pub(super) unsafe fn written(n: usize, write: impl FnOnce(&mut [Unwritten])) -> 
 /// # Safety
 /// Every number of `data` must be initialised.
 pub(super) unsafe fn assume_written(data: &mut [Unwritten]) -> &mut [f32] {
-    // SAFETY: same layout, and all are written, says the caller.
+    // SAFETY: the layout is the same, and the caller guarantees that all elements are written.
     unsafe { &mut *(std::ptr::from_mut(data) as *mut [f32]) }
 }
 
@@ -59,7 +59,8 @@ pub(super) unsafe fn assume_written(data: &mut [Unwritten]) -> &mut [f32] {
 #[derive(Clone, Copy)]
 pub(super) struct Shared(*mut f32);
 
-// SAFETY: whoever makes a `Shared` promises that no place is written by two threads, nor read while written.
+// SAFETY: whoever creates a `Shared` guarantees that no two threads write the same element, and that none is read while
+// it is written.
 unsafe impl Send for Shared {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Shared {}

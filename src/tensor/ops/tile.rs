@@ -38,7 +38,7 @@ pub(super) unsafe fn tile<S: Simd, const R: usize, const N: usize>(
     let mut sums = *acc;
     for plane in 0..steps.planes {
         for &offset in steps.offsets {
-            // SAFETY: promised by the caller.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let at = columns.add(plane * steps.plane + offset);
                 let mut c = [s.splat_f32s(0.0); N];

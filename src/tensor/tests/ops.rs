@@ -35,7 +35,7 @@ impl Bench {
         let exact = f(&wide).unwrap();
         assert_close(what, "value", &out, &exact, VALUES);
 
-        // As views with gaps between their rows.
+        // The same inputs as views with gaps between their rows.
         for i in 0..inputs.len() {
             let (last, n) = (inputs[i].rank() - 1, inputs[i].dims()[inputs[i].rank() - 1]);
             let mut views = inputs.clone();
@@ -362,7 +362,8 @@ fn attentions() {
     });
 }
 
-/// Chunks of queries against all queries at once, in the form for other devices, here on the CPU.
+/// Compares attention in chunks of queries with attention of all queries at once, in the plain form, which other
+/// devices use.
 #[test]
 fn attention_in_chunks() {
     let device = &Device::Cpu;

@@ -146,7 +146,7 @@ mod tests {
 
     /// A repository in transformers' layout has its tokenizer beside its weights.
     #[test]
-    fn a_clip_comes_with_its_tokenizer() {
+    fn a_clip_includes_its_tokenizer() {
         let files = [
             "README.md",
             "config.json",
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_when_there_is_no_choice() {
+    fn the_only_available_form_is_chosen() {
         let only = |name: &str| {
             for half in [false, true] {
                 let files = ["model_index.json".to_string(), format!("unet/{name}")];

@@ -242,7 +242,7 @@ impl<'a> Client<'a> {
         let page = format!("{}/{}", self.hub.endpoint, self.of.id());
         let advice = match (status.as_u16(), &self.hub.token) {
             (401, Some(_)) if code.as_deref() != Some("GatedRepo") => format!(
-                "it does not know the token, or shows it no such repository: check the name, and set HF_TOKEN to a \
+                "it does not accept the token, or the token gives no access to this repository: check the name, and set HF_TOKEN to a \
                  valid token, or unset it; a gated model's licence is accepted at {page}"
             ),
             (401, _) => format!(
@@ -250,8 +250,8 @@ impl<'a> Client<'a> {
                  and set HF_TOKEN to a token of your account"
             ),
             (403, _) => format!(
-                "access is not granted: accept the licence at {page} with the account whose token HF_TOKEN is, and \
-                 see that the token may read gated repositories"
+                "access is not granted: accept the licence at {page} with the account of the token in HF_TOKEN, and allow \
+                 that token to read gated repositories"
             ),
             (429, _) => "too many requests: try again later, or set HF_TOKEN".into(),
             (500.., _) => "try again later".into(),
@@ -282,7 +282,7 @@ impl<'a> Client<'a> {
 
     fn strange(&self, address: &str, what: &str) -> Error {
         Error::input(format!(
-            "{}: {address} answers not as the hub does: {what}; is HF_ENDPOINT a mirror of it?",
+            "{}: {address} does not answer as the hub does: {what}; is HF_ENDPOINT a mirror of it?",
             self.of
         ))
     }

@@ -1,7 +1,7 @@
 //! Downloads one file from the hub into the cache, with resumption and checks.
 //!
-//! A content gets its name only when it is complete and matches its checksum. Until then it is a partial file, which the
-//! next attempt resumes, also one of another process.
+//! A file gets its final name only when it is complete and matches its checksum. Until then it is a partial file, which
+//! the next attempt resumes, also one of another process.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -67,8 +67,8 @@ impl Download<'_> {
         if let Err(differs) = whole {
             fs::remove_file(&partial).map_err(Error::io(&partial))?;
             return Err(Error::input(format!(
-                "{}: what came for `{}` is not what the hub says it is ({differs} differs); it was deleted; try again, and \
-                 if that does not help, ask who runs the proxy or mirror",
+                "{}: the downloaded `{}` does not match the hub's description ({differs} differs), and was \
+                 deleted; try again, and if that does not help, ask the operator of the proxy or mirror",
                 self.of, self.file.path
             )));
         }
@@ -94,7 +94,7 @@ impl Download<'_> {
                         partial.clear()?;
                     }
                     if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-                        self.cut("the server knows no such part of it")
+                        self.cut("the server does not have this part of it")
                     } else {
                         match self.receive(&mut partial, answer.into_body().into_reader(), progress)? {
                             Ok(()) => self.cut("the connection was closed"),
@@ -152,7 +152,7 @@ impl Download<'_> {
 
     fn cut(&self, why: &str) -> Error {
         Error::input(format!(
-            "{}: the download of `{}` was cut off again and again ({why}); what came is kept: try again to go on",
+            "{}: the download of `{}` was interrupted several times ({why}); the partial file is kept: try again to continue",
             self.of, self.file.path
         ))
     }
@@ -160,7 +160,7 @@ impl Download<'_> {
     fn disk(&self, path: &Path, have: u64, error: io::Error) -> Error {
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::input(format!(
-                "{}: the disk is full at {}: {} more bytes are needed for `{}`; make room and try again to go on, or \
+                "{}: the disk is full at {}: {} more bytes are needed for `{}`; free some space and try again to continue, or \
                  set HF_HUB_CACHE to a folder on another disk",
                 self.of,
                 path.parent().unwrap_or(path).display(),

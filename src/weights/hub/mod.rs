@@ -54,9 +54,9 @@ impl Hub {
 
     /// Downloads the missing files of those that `wanted` chooses. Returns the path of the file or folder.
     ///
-    /// `wanted` gets the paths of all files of the repository, or of the folder that `of` names, relative to it. It is not
-    /// called for a single file. `progress` is called at least every few seconds during the download; its error ends the
-    /// download, such as [`Error::Cancelled`]. The next download resumes there.
+    /// `wanted` receives the paths of all files of the repository or, if `of` names a folder, of the files in that
+    /// folder, relative to it. It is not called for a single file. `progress` is called at least every few seconds
+    /// during the download; its error ends the download, such as [`Error::Cancelled`]. The next download resumes there.
     ///
     /// # Errors
     /// If the hub refuses, cannot be reached, or has no such file; if a checksum differs; if the disk is full.
@@ -69,7 +69,7 @@ impl Hub {
         if self.offline {
             return self.cached(of).ok_or_else(|| {
                 Error::input(format!(
-                    "{of}: HF_HUB_OFFLINE is set, and {} does not hold it; unset HF_HUB_OFFLINE to download it",
+                    "{of}: HF_HUB_OFFLINE is set, and {} does not contain it; unset HF_HUB_OFFLINE to download it",
                     self.cache.display()
                 ))
             });
@@ -113,7 +113,8 @@ impl Hub {
             Download { hub, of, client, cache, commit, file, etag, size }.run(&mut tell)?;
             before += size;
         }
-        // All contents are complete before any is linked, the index at the root last: so a visible model is complete.
+        // All files are complete before any is linked, and the index at the root is linked last, so that a visible
+        // model is complete.
         missing.sort_by_key(|(file, ..)| std::cmp::Reverse(file.path.matches('/').count()));
         for (file, etag, _) in &missing {
             cache.link(commit, &file.path, etag)?;

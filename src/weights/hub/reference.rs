@@ -42,18 +42,20 @@ impl HubRef {
             && is_name(name)
             && is_inside(inside)
         {
-            return Err(invalid(format!("a file stands after a colon: hf:{owner}/{name}:{inside}")));
+            return Err(invalid(format!("write the file after a colon: hf:{owner}/{name}:{inside}")));
         }
         for part in [owner, name] {
             if !is_name(part) {
-                return Err(invalid(format!("`{part}` is no name of the hub (letters, digits, `-`, `_`, `.`)")));
+                return Err(invalid(format!(
+                    "`{part}` is not a valid name on the hub (letters, digits, `-`, `_`, `.`)"
+                )));
             }
         }
         if let Some(revision) = revision.filter(|revision| !is_inside(revision)) {
-            return Err(invalid(format!("`{revision}` is no branch, tag or commit")));
+            return Err(invalid(format!("`{revision}` is not a valid branch, tag or commit")));
         }
         if let Some(file) = file.filter(|file| !is_inside(file)) {
-            return Err(invalid(format!("`{file}` is no path inside a repository")));
+            return Err(invalid(format!("`{file}` is not a path inside a repository")));
         }
         Ok(Some(HubRef {
             owner: owner.into(),
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_say_the_form() {
+    fn errors_state_the_expected_form() {
         let faulty = [
             "hf:",
             "hf:a",

@@ -62,7 +62,7 @@ impl Hub {
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let endpoint = endpoint.trim_end_matches('/').to_string();
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
-            return Err(Error::input(format!("HF_ENDPOINT: `{endpoint}` is no address that begins with https://")));
+            return Err(Error::input(format!("HF_ENDPOINT: `{endpoint}` is not an address that begins with https://")));
         }
         Ok(Hub {
             endpoint,

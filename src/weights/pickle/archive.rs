@@ -43,7 +43,7 @@ impl<'a> Archive<'a> {
     pub fn open(file: &'a [u8]) -> Outcome<Self> {
         let (start, size) = directory(file)?;
         let end = start.checked_add(size).filter(|end| *end <= file.len());
-        let end = end.ok_or_else(|| damaged("its list of entries lies past its end"))?;
+        let end = end.ok_or_else(|| damaged("its list of entries is beyond its end"))?;
         let mut reader = Reader::new(&file[..end], start);
         let mut entries = BTreeMap::new();
         while reader.at < end {
@@ -81,7 +81,7 @@ impl<'a> Archive<'a> {
         let mut reader = Reader::new(self.file, record.header);
         let head = reader.take(30)?;
         if !head.starts_with(b"PK\x03\x04") || record.packed != record.size {
-            return Err(damaged(format!("the header of its entry `{}` is not one", shown(name))));
+            return Err(damaged(format!("the header of its entry `{}` is invalid", shown(name))));
         }
         let [name_length, extra_length] = [26, 28].map(|at| usize::from(u16::from_le_bytes([head[at], head[at + 1]])));
         reader.take(name_length + extra_length)?;
@@ -101,7 +101,7 @@ fn directory(file: &[u8]) -> Outcome<(usize, usize)> {
         let record = &file[at..at + LENGTH];
         record.starts_with(b"PK\x05\x06") && usize::from(u16::from_le_bytes([record[20], record[21]])) == last - at
     });
-    let place = place.ok_or_else(|| damaged("the list of its entries is missing, which stands at the end"))?;
+    let place = place.ok_or_else(|| damaged("the list of its entries, which must be at the end, is missing"))?;
     let mut reader = Reader::new(file, place + 12);
     let (size, start) = (reader.u32()?, reader.u32()?);
     let locator = place.checked_sub(LOCATOR).filter(|at| file[*at..].starts_with(b"PK\x06\x07"));
@@ -110,7 +110,7 @@ fn directory(file: &[u8]) -> Outcome<(usize, usize)> {
     let record = reader.length()?;
     let mut reader = Reader::new(file, record);
     if reader.take(4)? != b"PK\x06\x06" {
-        return Err(damaged("the list of its entries is not where it says"));
+        return Err(damaged("the list of its entries is not at the place that the file states"));
     }
     reader.take(36)?;
     let size = reader.length()?;
@@ -120,7 +120,7 @@ fn directory(file: &[u8]) -> Outcome<(usize, usize)> {
 /// Reads one record of the central directory, and its name.
 fn record<'a>(reader: &mut Reader<'a>) -> Outcome<(&'a str, Record)> {
     if reader.take(4)? != b"PK\x01\x02" {
-        return Err(damaged("the list of its entries holds something else"));
+        return Err(damaged("the list of its entries is corrupt"));
     }
     reader.take(4)?;
     let (flags, method) = (reader.u16()?, reader.u16()?);

@@ -37,7 +37,7 @@ pub fn tensor_dtype(name: &str) -> Option<Dtype> {
     })
 }
 
-/// Whether a class belongs to the settings that trainers save beside tensors. A call of it becomes
+/// Whether a class belongs to the settings that trainers save with tensors. A call of it becomes
 /// [`PickleValue::Other`](super::heap::PickleValue::Other); it is never run, so its effect in Python does not matter.
 pub fn is_inert(module: &str, name: &str) -> bool {
     match (module, name) {
@@ -45,7 +45,7 @@ pub fn is_inert(module: &str, name: &str) -> bool {
         ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") | ("numpy", "dtype") => true,
         ("__builtin__" | "builtins", "set" | "frozenset" | "complex" | "bytearray") | ("_codecs", "encode") => true,
         ("argparse", "Namespace") | ("pathlib", "PosixPath" | "WindowsPath") => true,
-        // The configuration in GLIGEN's own files, and in Lightning's.
+        // The configuration in the files of GLIGEN's authors and of Lightning.
         (module, _) if module.starts_with("omegaconf.") => true,
         (_, "AttributeDict") => module.starts_with("pytorch_lightning.") || module.starts_with("lightning"),
         _ => false,

@@ -20,8 +20,8 @@ pub fn entries<'a>(
         _ => root,
     };
     let mut directory = Directory::new();
-    // A container may stand in many places, or hold itself, so that a short file can have endless paths. In an honest
-    // file every step of a path has bytes of its own, and so has most of every name.
+    // A container may be referenced several times, or contain itself, so that a short file can have endless paths. In a
+    // well-formed file each step of a path, and most of each name, takes bytes of the file.
     let mut left = length.saturating_mul(2).saturating_add(1 << 12);
     let mut name = String::new();
     let mut path = vec![PathStep { container: root, next: 0, name: 0 }];
@@ -34,7 +34,7 @@ pub fn entries<'a>(
         step.next += 1;
         let key = if holds_tensors(value) { key_text(key) } else { None };
         let used = 1 + key.as_ref().map_or(0, |key| name.len() + key.len());
-        left = left.checked_sub(used).ok_or_else(|| damaged("its containers hold each other without end"))?;
+        left = left.checked_sub(used).ok_or_else(|| damaged("its containers contain each other endlessly"))?;
         let Some(key) = key else { continue };
         if !name.is_empty() {
             name.push('.');
@@ -83,7 +83,7 @@ const DIMENSIONS: usize = 8;
 /// The sizes in a tuple or list.
 fn sizes(heap: &Heap, value: PickleValue) -> Outcome<Vec<usize>> {
     let items = heap.sequence(value).filter(|items| items.len() <= DIMENSIONS);
-    let items = items.ok_or_else(|| damaged(format!("its shape does not have 0 to {DIMENSIONS} sizes")))?;
+    let items = items.ok_or_else(|| damaged(format!("its shape does not have 0 to {DIMENSIONS} dimensions")))?;
     items.iter().map(|item| item.size().ok_or_else(|| damaged("its shape has items that are not sizes"))).collect()
 }
 

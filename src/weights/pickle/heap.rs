@@ -1,6 +1,6 @@
 //! The values that a pickle builds, and the memory that they may take.
 //!
-//! Containers are indices into a [`Heap`], because Python's containers may hold each other in cycles.
+//! Containers are indices into a [`Heap`], because Python's containers may contain each other in cycles.
 
 use std::mem::size_of;
 
@@ -66,19 +66,21 @@ pub struct PickleTensor<'a> {
 pub struct MemoryBudget(usize);
 
 impl MemoryBudget {
-    /// Sixteen bytes for each byte of the file, and 1 MiB. Honest files come closest to the limit where they hold
+    /// Sixteen bytes for each byte of the file, and 1 MiB. Well-formed files come closest to the limit if they contain
     /// thousands of tensors of one number each.
     pub fn of(file: &[u8]) -> Self {
         MemoryBudget(file.len().saturating_mul(16).saturating_add(1 << 20))
     }
 
     pub fn spend(&mut self, bytes: usize) -> Outcome<()> {
-        self.0 = self.0.checked_sub(bytes).ok_or_else(|| damaged("it holds more objects than its size explains"))?;
+        self.0 =
+            self.0.checked_sub(bytes).ok_or_else(|| damaged("it creates more objects than a file of its size may"))?;
         Ok(())
     }
 }
 
-/// The cost of a container beside its items: its own record, and the space that a vector reserves for its first items.
+/// The cost of a container in addition to its items: its own record, and the space that a vector reserves for its first
+/// items.
 pub const CONTAINER: usize = 256;
 
 /// Everything that a pickle has built.

@@ -436,7 +436,7 @@ impl<'a> Machine<'a, '_> {
 }
 
 fn empty() -> String {
-    damaged("its pickle takes more from the stack than it has put there")
+    damaged("its pickle pops more values from the stack than it has pushed")
 }
 
 /// A little-endian integer of any length. One that needs more than 64 bits cannot describe a tensor.

@@ -1,4 +1,4 @@
-//! Against files that torch wrote (`tests/fixtures/pickles.py`), and the numbers that torch reads from them.
+//! Compares files that torch wrote (`tests/fixtures/pickles.py`) with the values that torch reads from them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The numbers of an entry, in the order of its shape.
+/// Returns the values of an entry, in the order of its shape.
 fn numbers(file: &[u8], entry: &TensorEntry) -> Vec<u8> {
     let bytes = &file[entry.bytes.clone()];
     let Some(strides) = &entry.strides else { return bytes.to_vec() };
@@ -61,7 +61,7 @@ fn tensors_are_those_that_torch_reads() {
             views += usize::from(entry.strides.is_some());
         }
     }
-    // Three forms of four views that are not in order, and no other.
+    // Only the four views are not in order, in three files each.
     assert_eq!(views, 3 * 4);
 }
 
@@ -76,7 +76,7 @@ fn shared_storages_are_the_same_bytes() {
 }
 
 #[test]
-fn what_must_be_refused_says_why() {
+fn rejected_files_have_a_reason() {
     for (name, reasons) in [
         ("bad_system.pt", &["system", "nothing of the file was run", "safetensors"][..]),
         ("bad_system_old.pt", &["system"]),
@@ -92,8 +92,8 @@ fn what_must_be_refused_says_why() {
         ("bad_big_endian_old.pt", &["big-endian"]),
         ("bad_short.pt", &["shorter than it says"]),
         ("bad_missing.pt", &["/data/0` is missing"]),
-        ("bad_loop.pt", &["without end"]),
-        ("bad_twice.pt", &["without end"]),
+        ("bad_loop.pt", &["endlessly"]),
+        ("bad_twice.pt", &["endlessly"]),
     ] {
         let file = fixture(name);
         assert!(recognises(&file), "{name}");
@@ -105,15 +105,15 @@ fn what_must_be_refused_says_why() {
     assert!(!PathBuf::from("ran-a-pickle").exists());
 }
 
-/// A file that ends anywhere is no checkpoint; nor is one that claims to be longer than it is.
+/// A file that is truncated at any byte is an error.
 #[test]
-fn what_is_cut_off_is_refused() {
+fn truncated_files_are_rejected() {
     for name in ["views.pt", "views_old.pt", "protocol4_old.pt", "long_fields.pt"] {
         let file = fixture(name);
         for length in 0..file.len() {
             assert!(directory(&file[..length], name).is_err(), "{name}, {length} bytes");
         }
-        // A download that broke off is still called what it is.
+        // An incomplete download is still recognised as a checkpoint.
         assert!(recognises(&file[..file.len() / 2]), "{name}");
     }
 }
@@ -128,7 +128,7 @@ fn other_files_are_not_recognised() {
 }
 
 #[test]
-fn a_size_of_nothing_hides_no_others() {
+fn a_size_of_zero_does_not_hide_an_overflow() {
     assert_eq!(elements(&[0, 3]), Some(0));
     assert_eq!(elements(&[]), Some(1));
     for shape in [&[0, 1 << 40, 1 << 40][..], &[1 << 40, 1 << 40, 0], &[usize::MAX, 2]] {

@@ -10,7 +10,7 @@ use syn::Expr;
 use crate::mutant::{Kind, Mutant, Site, line_of};
 use crate::sites::{self, Visitor, bytes};
 
-/// The list.
+/// The content of `bugs.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {
@@ -21,24 +21,24 @@ struct List {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bug {
-    /// The file, from the root of the repository; or a glob that matches one file.
+    /// The file, relative to the root of the repository, or a glob that matches one file.
     pub file: String,
-    /// A text that the file has exactly once.
+    /// A text that occurs exactly once in the file.
     pub find: String,
-    /// What stands there instead.
+    /// The text that replaces it.
     pub put: String,
-    /// What it breaks, for a reader of the report.
+    /// What the bug breaks, for the report.
     pub breaks: String,
 }
 
-/// Reads the list.
+/// Reads `bugs.toml`.
 pub fn read(path: &Path) -> Result<Vec<Bug>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(toml::from_str::<List>(&text).with_context(|| format!("{} is malformed", path.display()))?.bug)
 }
 
 impl Bug {
-    /// The file.
+    /// Returns the path of the only file that matches.
     pub fn locate<'f>(&self, files: &'f [String]) -> Result<&'f str> {
         let pattern = glob::Pattern::new(&self.file)?;
         let found: Vec<_> = files.iter().filter(|file| pattern.matches(file)).collect();
@@ -46,7 +46,7 @@ impl Bug {
         Ok(file)
     }
 
-    /// The mutant, at the smallest part of the file around the change that can be put behind a switch.
+    /// Returns the mutant, at the smallest site around the change that can be put behind a switch.
     pub fn mutant(&self, name: &str, source: &str, file: &syn::File) -> Result<Mutant> {
         let found: Vec<_> = source.match_indices(&self.find).map(|(at, _)| at).collect();
         let [at] = found[..] else { bail!("{name} has `{}` {} times, and must have it once", self.find, found.len()) };

@@ -11,7 +11,8 @@ use crate::mutant::{Kind, Mutant, Site};
 use crate::rewrite::{Owner, Region};
 use crate::tree::Tree;
 
-/// Writes the tree until it compiles. Returns the mutants that do, and those that do not.
+/// Writes the tree, without mutants that do not compile, until it compiles. Returns the mutants that compile, and the
+/// others.
 pub fn plant(tree: &Tree, mutants: Vec<Mutant>) -> Result<(Vec<Mutant>, Vec<Mutant>)> {
     let (mut planted, mut dropped) = (Vec::new(), Vec::new());
     for mut mutant in mutants {
@@ -67,14 +68,14 @@ fn widen(mutant: &mut Mutant) -> bool {
 
 /// An error of the compiler.
 struct CompileError {
-    /// Files and bytes that it points to; whether it is there.
+    /// Files and bytes that the error points to, and whether each is the primary location.
     spans: Vec<(String, Range<usize>, bool)>,
     rendered: String,
 }
 
 impl CompileError {
-    /// The mutants that an error is put down to: those in whose changed text it is, or else all of the sites around it, or
-    /// inside it.
+    /// Returns the mutants that may have caused an error: those whose changed text contains it, or else all mutants of
+    /// the sites around it or inside it.
     fn blamed(&self, regions: &BTreeMap<String, Vec<Region>>) -> Vec<u32> {
         let at = |file: &String| regions.get(file).into_iter().flatten();
         let mut changed = Vec::new();
@@ -95,7 +96,7 @@ impl CompileError {
                 return ids.clone();
             }
         }
-        // For instance a variable that stays without a value because a mutant deletes the assignment.
+        // For instance a mutant deletes the assignment of a variable that is used later.
         let near = |a: &Range<usize>, b: &Range<usize>| a.start < b.end + 1500 && b.start < a.end + 1500;
         let inside = primary().flat_map(|(file, span, _)| at(file).filter(|region| near(&region.span, span)));
         inside.filter_map(|region| if let Owner::Changed(id) = region.owner { Some(id) } else { None }).collect()
@@ -106,7 +107,7 @@ fn holds(outer: &Range<usize>, inner: &Range<usize>) -> bool {
     outer.start <= inner.start && inner.end <= outer.end
 }
 
-/// Checks the libraries and programs of the tree.
+/// Runs `cargo check` on the libraries and programs of the tree.
 fn check(tree: &Tree) -> Result<Vec<CompileError>> {
     let output = Command::new("cargo")
         .args(["check", "--workspace", "--keep-going", "--message-format=json", "--target-dir"])
@@ -130,7 +131,7 @@ fn check(tree: &Tree) -> Result<Vec<CompileError>> {
     Ok(errors)
 }
 
-/// Every place that a message and its notes point to, through macros.
+/// Returns every location that a message and its notes point to, also inside macro expansions.
 fn spans(message: &Json) -> Vec<(String, Range<usize>, bool)> {
     let mut found = Vec::new();
     let list = |json: &Json| json.as_array().cloned().unwrap_or_default();

@@ -29,7 +29,7 @@ use crate::tree::Tree;
 /// Plants bugs in lsregen, and reports which of them its tests do not see.
 #[derive(Parser)]
 struct Cli {
-    /// Folder for what cargo builds; target/mutants/build by default.
+    /// Folder for cargo's build files; by default target/mutants/build.
     #[arg(long, global = true)]
     target_dir: Option<PathBuf>,
     #[command(subcommand)]
@@ -53,10 +53,10 @@ enum Verb {
     Run {
         #[command(flatten)]
         choice: Choice,
-        /// How many programs of tests run at once.
+        /// How many test binaries run at the same time.
         #[arg(long, default_value_t = 1)]
         jobs: usize,
-        /// Forget former verdicts. Without this, `run` goes on where it was stopped.
+        /// Discard earlier verdicts. Without this, `run` continues where it was stopped.
         #[arg(long)]
         again: bool,
     },
@@ -69,21 +69,21 @@ enum Verb {
     Report,
 }
 
-/// Which mutants.
+/// Selects mutants.
 #[derive(Args)]
 struct Choice {
     /// `bugs`, `rules`, a number, or a part of a mutant's line in `list`, such as a path or the name of a rule.
     #[arg(long)]
     only: Vec<String>,
-    /// Draw this many of them.
+    /// Select this many of them at random.
     #[arg(long)]
     sample: Option<usize>,
-    /// Seed of the draw.
+    /// Seed of the random selection.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
 
-/// mutants.toml.
+/// The content of `mutants.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
@@ -207,7 +207,7 @@ fn plant(tree: &Tree, mut mutants: Vec<Mutant>) -> Result<()> {
     Ok(())
 }
 
-/// The tests of the planted tree, measured once.
+/// Returns the tests of the planted tree, which are measured on the first call.
 fn suite(tree: &Tree, jobs: usize) -> Result<Suite> {
     let path = tree.state.join("suite.json");
     if path.exists() {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// How a changed part of a file is put behind its switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
-    /// The inside of a function's braces: `{ if on(N) { changed } else { original } }`.
+    /// The body of a function: `{ if on(N) { changed } else { original } }`.
     Body,
     /// A statement, or the expression that ends a block: `if on(N) { changed } else { original }`.
     Statement,
@@ -19,9 +19,9 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
     pub kind: Kind,
-    /// Bytes of the original file.
+    /// Its bytes in the original file.
     pub span: Range<usize>,
-    /// What stands there when the switch is on.
+    /// The text that replaces them when the switch is on.
     pub text: String,
 }
 
@@ -30,20 +30,20 @@ pub struct Site {
 pub struct Mutant {
     /// The number of its switch, from 1.
     pub id: u32,
-    /// The file, from the root of the repository.
+    /// The file, relative to the root of the repository.
     pub file: String,
     pub line: usize,
     /// The rule that made it; `bug` if it was written by hand.
     pub rule: String,
-    /// The change in words, or its texts before and after.
+    /// A description of the change, or the text before and after it.
     pub change: String,
     pub site: Site,
-    /// Larger sites for the same change, the smallest first, to be tried if this one does not compile.
+    /// Larger sites for the same change, the smallest first, for the case that this one does not compile.
     pub wider: Vec<Site>,
 }
 
 impl Mutant {
-    /// A mutant of a rule, which has one site only. Its number is given when it is planted.
+    /// Creates a mutant of a rule, which has only one site. Planting assigns its number.
     pub fn by_rule(rule: &str, source: &str, kind: Kind, span: Range<usize>, text: String) -> Self {
         let before = shortened(&source[span.clone()]);
         let change = match text.as_str() {
@@ -65,18 +65,18 @@ impl Mutant {
         self.rule == "bug"
     }
 
-    /// Where it is, and what it changes, on one line.
+    /// Describes its location and its change on one line.
     pub fn summary(&self) -> String {
         format!("{}:{} {}: {}", self.file, self.line, self.rule, self.change)
     }
 }
 
-/// The line of a byte, from 1.
+/// Returns the line of a byte, counted from 1.
 pub fn line_of(source: &str, byte: usize) -> usize {
     source[..byte].matches('\n').count() + 1
 }
 
-/// A text on one line of at most 100 characters.
+/// Shortens a text to one line of at most 100 characters.
 fn shortened(text: &str) -> String {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match words.char_indices().nth(100) {

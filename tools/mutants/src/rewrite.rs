@@ -9,7 +9,8 @@ use crate::mutant::{Kind, Mutant};
 pub struct Region {
     /// Bytes of the rewritten file.
     pub span: Range<usize>,
-    /// The mutant whose changed text this is; or, around it, the mutants of one site with the original text.
+    /// The mutant that has this changed text; or all mutants of a site, for the region that also contains the original
+    /// text.
     pub owner: Owner,
 }
 
@@ -34,7 +35,7 @@ struct Node<'m> {
     inner: Vec<Node<'m>>,
 }
 
-/// Puts the mutants of one file behind their switches.
+/// Returns the file with each of its mutants behind a switch.
 pub fn rewrite(source: &str, mutants: &[&Mutant]) -> Rewritten {
     let mut sorted = mutants.to_vec();
     sorted.sort_by_key(|m| (m.site.span.start, usize::MAX - m.site.span.end, m.site.kind, m.id));
@@ -90,10 +91,10 @@ fn write(source: &str, span: Range<usize>, nodes: &[Node], out: &mut Rewritten) 
     out.text.push_str(&source[at..span.end]);
 }
 
-/// The module that each crate with mutants gets: the switches.
+/// The module of switches that is added to each crate with mutants.
 ///
-/// One environment variable turns a mutant on, so that programs which the tests start have it too. Another names a file to
-/// which each process appends the mutants that it has reached.
+/// An environment variable turns a mutant on, so that programs that the tests start inherit it. Another variable names
+/// a file to which each process appends the mutants that it reaches.
 pub fn switches(count: u32) -> String {
     format!("{}{}", SWITCHES.replace("COUNT", &(count + 1).to_string()), "\n")
 }

@@ -8,7 +8,7 @@ use syn::{BinOp, Expr, Lit, Pat, ReturnType, Token, Type};
 use crate::mutant::{Kind, Mutant};
 use crate::sites::{self, Visitor, binds, bytes};
 
-/// Every mutant of a file. Not all compile.
+/// Returns every mutant of a file; some do not compile.
 pub fn mutants(source: &str, file: &syn::File) -> Vec<Mutant> {
     let mut finder = Finder { source, found: Vec::new() };
     sites::walk(file, &mut finder);
@@ -20,7 +20,7 @@ struct Finder<'s> {
     found: Vec<Mutant>,
 }
 
-/// Operators, and what each is replaced by.
+/// Operators and their replacements.
 const OPERATORS: [(&str, &str); 18] = [
     ("+", "-"),
     ("-", "+"),
@@ -42,7 +42,7 @@ const OPERATORS: [(&str, &str); 18] = [
     ("|=", "&="),
 ];
 
-/// Methods, and what each is replaced by.
+/// Methods and their replacements.
 const METHODS: [(&str, &str); 20] = [
     ("min", "max"),
     ("max", "min"),
@@ -66,7 +66,7 @@ const METHODS: [(&str, &str); 20] = [
     ("saturating_sub", "saturating_add"),
 ];
 
-/// Methods that give their receiver's type, and are left out by a rule.
+/// Methods that return the type of their receiver; a rule removes such calls.
 const REMOVABLE: [&str; 18] = [
     "abs",
     "sqrt",
@@ -100,7 +100,7 @@ impl Finder<'_> {
         }
     }
 
-    /// `whole` with one part of it replaced.
+    /// Returns `whole` with one part replaced.
     fn with(&self, whole: &Range<usize>, part: Range<usize>, text: &str) -> String {
         [self.text(whole.start..part.start), text, self.text(part.end..whole.end)].concat()
     }
@@ -143,7 +143,7 @@ impl Finder<'_> {
         self.add("literal", kind, span, text);
     }
 
-    /// Swaps neighbours in a list of arguments or fields; what differs in type does not compile.
+    /// Swaps neighbouring arguments or fields; swaps of different types do not compile.
     fn neighbours(&mut self, rule: &str, kind: Kind, span: &Range<usize>, parts: &[Range<usize>]) {
         for pair in parts.windows(2) {
             let (left, right) = (pair[0].clone(), pair[1].clone());
@@ -193,7 +193,7 @@ impl Finder<'_> {
         self.arguments(kind, &span, &call.args);
     }
 
-    /// Gives each arm the value of the next, where neither pattern binds.
+    /// Gives each arm the value of the next one, if neither pattern binds a variable.
     fn arms(&mut self, arms: &[syn::Arm]) {
         for pair in arms.windows(2) {
             let free = pair.iter().all(|arm| arm.guard.is_none() && arm.comma.is_some() && binds_nothing(&arm.pat));

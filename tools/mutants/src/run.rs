@@ -13,15 +13,15 @@ use crate::mutant::Mutant;
 use crate::suite::{NO_PANIC, Outcome, Suite, Test};
 use crate::tree::Tree;
 
-/// Tests that take less run with others of their binary.
+/// Tests that take fewer seconds run together with others of their binary.
 const QUICK: f64 = 1.0;
 
-/// What became of a mutant.
+/// The result of a mutant.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     pub id: u32,
     pub fate: Fate,
-    /// The test that saw it.
+    /// The test that failed.
     pub by: Option<String>,
     pub seconds: f64,
 }
@@ -31,7 +31,7 @@ pub struct Verdict {
 pub enum Fate {
     /// A test fails.
     Caught,
-    /// The tests take more than five times as long.
+    /// The tests take more than five times as long as without it.
     TimedOut,
     /// Every test that reaches it passes.
     Survived,
@@ -39,7 +39,7 @@ pub enum Fate {
     Unreached,
 }
 
-/// Runs the tests against mutants, `jobs` at a time, and appends each verdict to a file as it falls.
+/// Runs the tests against mutants, `jobs` at a time, and appends each verdict to a file immediately.
 pub fn run(tree: &Tree, suite: &Suite, mutants: &[&Mutant], jobs: usize) -> Result<()> {
     let path = tree.state.join("results.jsonl");
     let file = fs::File::options().append(true).create(true).open(&path)?;
@@ -61,7 +61,7 @@ pub fn run(tree: &Tree, suite: &Suite, mutants: &[&Mutant], jobs: usize) -> Resu
     })
 }
 
-/// The verdicts so far, by mutant.
+/// Returns the verdicts so far, by mutant.
 pub fn verdicts(tree: &Tree) -> Result<BTreeMap<u32, Verdict>> {
     let text = fs::read_to_string(tree.state.join("results.jsonl")).unwrap_or_default();
     let read = |line| serde_json::from_str::<Verdict>(line).context("results.jsonl is malformed");
@@ -90,7 +90,8 @@ fn judge(tree: &Tree, suite: &Suite, mutant: &Mutant) -> Result<Verdict> {
     Ok(verdict(Fate::Survived, None))
 }
 
-/// The tests that reach a mutant: the quick ones by binary, then the slow ones by themselves; least time first.
+/// Returns the tests that reach a mutant in batches: first the quick tests of each binary, then each slow test alone;
+/// within both, the fastest batch first.
 fn batches(suite: &Suite, id: u32) -> Vec<Vec<&Test>> {
     let mut quick = BTreeMap::<usize, Vec<&Test>>::new();
     let mut slow = Vec::new();

@@ -11,14 +11,14 @@ use crate::mutant::Kind;
 
 /// Receives each site of a file, outermost first.
 pub trait Visitor {
-    /// An expression that is evaluated at run time. Places (`x`, `x.y`, `x[i]`, `*x`) and conditions with `let` are left
-    /// out: behind a switch they would be moved, or would not bind.
+    /// An expression that is evaluated at run time. Place expressions (`x`, `x.y`, `x[i]`, `*x`) and conditions with
+    /// `let` are not sites: a switch would move the place, or the binding would not be visible.
     fn expression(&mut self, kind: Kind, expr: &Expr);
 
     /// A statement that ends in a semicolon and binds nothing.
     fn statement(&mut self, span: Range<usize>, expr: Option<&Expr>);
 
-    /// A function, and what is inside its braces.
+    /// A function, and the bytes of its body.
     fn function(&mut self, signature: &syn::Signature, body: Range<usize>);
 }
 
@@ -31,7 +31,7 @@ pub fn bytes(node: &impl Spanned) -> Range<usize> {
     node.span().byte_range()
 }
 
-/// Whether a condition binds by `let`.
+/// Whether a condition binds variables with `let`.
 pub fn binds(condition: &Expr) -> bool {
     match condition {
         Expr::Let(_) => true,
@@ -43,9 +43,9 @@ pub fn binds(condition: &Expr) -> bool {
 
 struct Walker<'v> {
     visitor: &'v mut dyn Visitor,
-    /// Where expressions stand that are statements without a semicolon.
+    /// The starts of expressions that are statements without a semicolon.
     ends: BTreeSet<(usize, usize)>,
-    /// Where blocks stand that the grammar needs as blocks: after `else`, and in arms without a comma.
+    /// The starts of blocks that must remain blocks: after `else`, and in arms without a comma.
     fixed: BTreeSet<(usize, usize)>,
 }
 
@@ -73,7 +73,7 @@ impl Walker<'_> {
 }
 
 impl<'ast> Visit<'ast> for Walker<'_> {
-    // What the compiler evaluates, and what is no code.
+    // Skips what the compiler evaluates, and what is not code.
     fn visit_item_const(&mut self, _: &'ast syn::ItemConst) {}
     fn visit_item_static(&mut self, _: &'ast syn::ItemStatic) {}
     fn visit_impl_item_const(&mut self, _: &'ast syn::ImplItemConst) {}

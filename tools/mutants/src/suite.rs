@@ -1,4 +1,4 @@
-//! The tests of the planted tree: which there are, what each takes, and which mutants it reaches.
+//! The tests of the planted tree: their names, the time of each, and the mutants that it reaches.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,13 +16,13 @@ use serde_json::Value as Json;
 
 use crate::tree::Tree;
 
-/// A program of tests.
+/// A test binary.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Binary {
-    /// Its target, and whether it is an integration test or a library's own.
+    /// The name and kind of its target, such as `lib` or `test`.
     pub name: String,
     pub path: PathBuf,
-    /// The folder of its package, in which cargo runs it.
+    /// The folder of its package, in which it runs, as with cargo.
     pub folder: PathBuf,
 }
 
@@ -42,7 +42,7 @@ pub struct Test {
 pub struct Suite {
     pub binaries: Vec<Binary>,
     pub tests: Vec<Test>,
-    /// Tests that fail in the tree without a mutant; they are left out.
+    /// Tests that fail in the tree without a mutant, and are skipped.
     pub red: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ pub enum Outcome {
 }
 
 impl Suite {
-    /// Builds the tests, and runs each by itself, without a mutant, `jobs` at a time.
+    /// Builds the tests and runs each one alone, without a mutant, `jobs` at a time.
     pub fn measured(tree: &Tree, jobs: usize) -> Result<Suite> {
         let binaries = build(tree)?;
         let mut all = Vec::new();
@@ -89,14 +89,14 @@ impl Suite {
     }
 }
 
-/// Why a lock is held, and a thread ends, as it should.
+/// The reason why locking a mutex and joining a thread succeed.
 pub const NO_PANIC: &str = "no thread panics";
 
 fn numbers(log: &Path) -> BTreeSet<u32> {
     fs::read_to_string(log).unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// Builds the tests of the tree, and lists their programs.
+/// Builds the tests of the tree, and returns their binaries.
 fn build(tree: &Tree) -> Result<Vec<Binary>> {
     let output = Command::new("cargo")
         .args(["test", "--workspace", "--no-run", "--message-format=json", "--target-dir"])
@@ -122,7 +122,7 @@ fn build(tree: &Tree) -> Result<Vec<Binary>> {
 }
 
 impl Binary {
-    /// Its tests, but for those that are ignored.
+    /// Returns its tests, except for ignored ones.
     fn tests(&self, tree: &Tree) -> Result<Vec<String>> {
         let list = |ignored: &[&str]| -> Result<Vec<String>> {
             let output = self.command(tree).args(["--list", "--format", "terse"]).args(ignored).output()?;
@@ -144,7 +144,7 @@ impl Binary {
         Ok((outcome == Outcome::Passed).then(test))
     }
 
-    /// The program, as cargo starts it. Snapshots are compared, never written.
+    /// Returns the command to start the binary as cargo does. Snapshots are compared, never written.
     fn command(&self, tree: &Tree) -> Command {
         let mut command = Command::new(&self.path);
         command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
@@ -153,7 +153,7 @@ impl Binary {
         command
     }
 
-    /// Runs some of its tests, one after another, until the first that fails.
+    /// Runs some of its tests one after another, until one fails.
     pub fn run(&self, tree: &Tree, tests: &[&str], switch: (&str, String), limit: Duration) -> Result<Outcome> {
         let mut command = self.command(tree);
         command.args(["--exact", "--test-threads", "1"]).args(tests).env(switch.0, switch.1);
@@ -165,7 +165,7 @@ impl Binary {
             .spawn()
             .with_context(|| format!("cannot start {}", self.path.display()))?;
         let outcome = follow(&mut child, Instant::now() + limit);
-        // What the tests have started ends with them.
+        // Also ends the processes that the tests have started.
         let group = format!("-{}", child.id());
         let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
         child.wait()?;
@@ -173,7 +173,7 @@ impl Binary {
     }
 }
 
-/// Reads what a program of tests prints until a test fails, it ends, or time is up.
+/// Reads the output of a test binary until a test fails, it ends, or the time is over.
 fn follow(child: &mut Child, end: Instant) -> Result<Outcome> {
     let stdout = child.stdout.take().context("stdout is a pipe")?;
     let (sender, lines) = mpsc::channel();

@@ -11,20 +11,20 @@ use serde_json::Value as Json;
 use crate::mutant::Mutant;
 use crate::rewrite::{Region, rewrite, switches};
 
-/// Where everything is.
+/// The folders of the program.
 pub struct Tree {
     /// The repository.
     pub repository: PathBuf,
     /// Its copy, with mutants.
     pub copy: PathBuf,
-    /// What cargo builds from the copy.
+    /// Cargo's build files of the copy.
     pub target: PathBuf,
-    /// Mutants, times, results and the report.
+    /// The mutants, times, results and the report.
     pub state: PathBuf,
 }
 
 impl Tree {
-    /// The tree of the repository around the current folder.
+    /// Finds the repository that contains the current folder.
     pub fn new(target: Option<PathBuf>) -> Result<Self> {
         let output = Command::new("git").args(["rev-parse", "--show-toplevel"]).output().context("cannot run git")?;
         ensure!(output.status.success(), "not in a git repository");
@@ -37,7 +37,7 @@ impl Tree {
         Ok(Tree { copy: state.join("tree"), target, state, repository })
     }
 
-    /// Files that git tracks or would track, from the root.
+    /// Returns the files that git tracks or would track, relative to the root.
     pub fn files(&self) -> Result<Vec<String>> {
         let output = Command::new("git")
             .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -53,7 +53,7 @@ impl Tree {
         fs::read_to_string(self.repository.join(file)).with_context(|| format!("cannot read {file}"))
     }
 
-    /// Copies the repository, and writes the files that have mutants anew. Files that are up to date are not touched, so
+    /// Copies the repository and rewrites the files that have mutants. Files that are up to date are not written, so
     /// that cargo rebuilds little. Returns the regions of each rewritten file.
     pub fn write(&self, mutants: &[Mutant]) -> Result<BTreeMap<String, Vec<Region>>> {
         let files = self.files()?;
@@ -83,7 +83,7 @@ impl Tree {
         Ok(regions)
     }
 
-    /// The root file of each library or program, from the root of the repository.
+    /// Returns the root file of each library or program, relative to the root of the repository.
     fn crate_roots(&self) -> Result<Vec<String>> {
         let output = Command::new("cargo")
             .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
@@ -99,7 +99,7 @@ impl Tree {
     }
 }
 
-/// The root of the crate that a file belongs to: the one that shares most folders with it.
+/// Returns the root file of the crate that a file belongs to: the one that shares most folders with it.
 fn root_of<'r>(file: &str, roots: &'r [String]) -> Result<&'r str> {
     let holds = |root: &&String| Path::new(root).parent().is_some_and(|folder| Path::new(file).starts_with(folder));
     let root = roots.iter().filter(holds).max_by_key(|root| Path::new(root).components().count());
@@ -115,7 +115,7 @@ fn update(path: &Path, content: &[u8]) -> Result<()> {
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Removes what is not in the repository any more.
+/// Removes files that are no longer in the repository.
 fn remove_others(root: &Path, folder: &Path, files: &[String]) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -40,7 +40,7 @@ pub const CODES: [Code; 13] = [
     Code {
         name: "list-of-links",
         summary: "an input that takes a list has a single link",
-        explanation: "Put the link in brackets, also where it is the only one.",
+        explanation: "Put the link in brackets, even if it is the only one.",
         example: nodes(
             r"  grid: { type: ImageGrid, images: image }
   save: { type: SaveImage, image: grid, path: out/grid.png }
@@ -77,7 +77,7 @@ pub const CODES: [Code; 13] = [
     Code {
         name: "ambiguous-output",
         summary: "a link does not say which output it means",
-        explanation: "The name of a node alone is enough where one of its outputs has the type of the input. This node \
+        explanation: "The name of a node is enough if exactly one of its outputs has the type of the input. This node \
             has several. Write `node.output`.",
         example: workflow(
             r"lsregen: 1

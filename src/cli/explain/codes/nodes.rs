@@ -31,8 +31,8 @@ pub const CODES: [Code; 10] = [
     Code {
         name: "unknown-key",
         summary: "a key is not one that belongs here",
-        explanation: "The key is neither an input nor a parameter of the node, of the workflow, or of the value that it \
-            stands in. A name close to it is suggested. An output of a node is not a key: other nodes link to it. `lsregen \
+        explanation: "The key is neither an input nor a parameter of the node, of the workflow, or of the value that \
+            contains it. A name close to it is suggested. An output of a node is not a key: other nodes link to it. `lsregen \
             nodes TYPE` lists the keys of a type.",
         example: nodes(
             r"  sample: { type: SDXLSample, model: xl, prompt: a red circle on sand, step: 30 }
@@ -71,7 +71,7 @@ pub const CODES: [Code; 10] = [
     Code {
         name: "wrong-type",
         summary: "a value is of another type than required",
-        explanation: "The value is, for instance, a text where a number is required. Quotes make a text of a number; \
+        explanation: "The value is, for instance, a text where a number is required. Quotes turn a number into a text; \
             without them `yes` is a text and `true` is not. A key without a value is null, which no parameter takes unless \
             it is optional.",
         example: nodes(
@@ -106,8 +106,9 @@ pub const CODES: [Code; 10] = [
     Code {
         name: "wrong-value",
         summary: "a node cannot be made from its parameters",
-        explanation: "Each parameter fits its schema, but the node's own decoding refuses them. No built-in node does so; \
-            a node type that you added may. The message is the node's.",
+        explanation: "Each parameter fits its schema, but creating the node from \
+            them fails. This does not happen for built-in nodes, but may for a node type that you added. The message \
+            comes from the node type.",
         example: other("the message of the node type says what it refuses\n", "what the node type accepts\n"),
     },
     Code {

@@ -6,7 +6,7 @@ pub const CODES: [Code; 14] = [
     Code {
         name: "file",
         summary: "a file is missing or cannot be read",
-        explanation: "A graph, or a file that a node names, does not exist, is a folder, a pipe or a device, or may not \
+        explanation: "A graph, or a file that a node names, does not exist, is a folder, a pipe or a device, or cannot \
             be read. A path in a graph is relative to the graph file, not to the working directory; an absolute path is \
             taken as it is. The message names the path that was tried.",
         example: nodes(
@@ -21,8 +21,8 @@ pub const CODES: [Code; 14] = [
     Code {
         name: "not-utf8",
         summary: "a graph file is not UTF-8",
-        explanation: "Graph files are text in UTF-8. Another encoding (UTF-16, Latin-1) or a binary file stops at the \
-            first byte that is not UTF-8; the message names its line. Save the file as UTF-8.",
+        explanation: "Graph files are text in UTF-8. Reading a file in another encoding (UTF-16, \
+            Latin-1), or a binary file, stops at the first byte that is not UTF-8; the message names its line. Save the file as UTF-8.",
         example: other("a graph saved as UTF-16 or Latin-1\n", "the same graph saved as UTF-8\n"),
     },
     Code {
@@ -105,8 +105,8 @@ outputs: { model: xl }
     Code {
         name: "tag",
         summary: "a YAML tag is used",
-        explanation: "Tags such as `!env` or `!!str` are not supported. To make a text of what looks like a number, put \
-            it in quotes; a prompt that begins with `!` needs quotes too.",
+        explanation: "Tags such as `!env` or `!!str` are not supported. If a text looks like a number, put it \
+            in quotes; a prompt that begins with `!` needs quotes too.",
         example: nodes(
             r"  sample: { type: SDXLSample, model: xl, prompt: !prompt a red circle on sand }
 ",
@@ -189,7 +189,7 @@ outputs: { layout: layout }
     Code {
         name: "too-deep",
         summary: "lists, mappings or graphs are nested too deeply",
-        explanation: "Lists and mappings may be nested 64 deep, graphs inside graphs as the message says. No workflow \
+        explanation: "Lists and mappings may be nested 64 deep; the message states the limit for graphs. No workflow \
             needs more: check for a bracket that is opened too often, or flatten the value.",
         example: nodes(
             r"  layout: { type: Layout, boxes: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[

@@ -92,7 +92,7 @@ outputs: { model: xl }
     Code {
         name: "unused-param",
         summary: "a parameter is declared but never used (warning)",
-        explanation: "No `${…}` names the parameter, so that `--set` would change nothing. Name it where it is meant, or \
+        explanation: "No `${…}` names the parameter, so that `--set` would change nothing. Use it where it is meant, or \
             remove it.",
         example: workflow(
             r"lsregen: 1
@@ -114,7 +114,7 @@ outputs: { model: xl }
         summary: "a `${…}` cannot be replaced",
         explanation: "The reference is never closed, names a parameter that is declared further down, or stands inside \
             a text although the parameter is a list or a mapping. A list or mapping must be the whole value: \
-            `boxes: ${boxes}`. Parameters may name those above them.",
+            `boxes: ${boxes}`. A parameter can only use the parameters above it.",
         example: workflow(
             r"lsregen: 1
 params: { model: shapes/xl }
@@ -133,7 +133,7 @@ outputs: { model: xl }
     Code {
         name: "no-outputs",
         summary: "a graph that is used as a node declares no outputs",
-        explanation: "A node whose type is a graph file gives what that file lists under `outputs`. Without it nothing \
+        explanation: "A node whose type is a graph file has the outputs that the file lists under `outputs`. Without it nothing \
             in the file can be linked to. Add `outputs` to the inner file.",
         example: other(
             r"# layout.yaml, used as `{ type: ./layout.yaml }`

@@ -49,7 +49,7 @@ impl FromStr for Shard {
 }
 
 impl BulkArgs {
-    /// The rows that the arguments ask for; `None` for a single run.
+    /// Returns the rows that the arguments specify; `None` for a single run.
     ///
     /// # Errors
     /// When they cannot be read, or another argument needs rows and there are none; the reason is printed.
@@ -72,7 +72,7 @@ impl BulkArgs {
         self.shard.is_some()
     }
 
-    /// `.2-of-4`, or nothing; for the names of files.
+    /// Returns `.2-of-4` for the names of files; an empty text without `--shard`.
     pub fn shard_suffix(&self) -> String {
         self.shard.map(|Shard { number, of }| format!(".{number}-of-{of}")).unwrap_or_default()
     }

@@ -95,7 +95,7 @@ impl<'a> Execution<'a> {
                     (started, Ok(run)) => drop(running.spawn(async { (started, run.finished().await) })),
                     (started, Err(error)) => self.finish(started, RowOutcome::not_started(error))?,
                 }
-                // Lets the task that waits for Ctrl-C run.
+                // Yields, so that the task that waits for Ctrl-C can run.
                 tokio::task::yield_now().await;
             }
             match running.join_next().await {
@@ -205,7 +205,7 @@ impl<'a> Execution<'a> {
             seconds,
             time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
         })?;
-        // After the manifest, so that a reader of the event finds the line there.
+        // The event comes after the line of the manifest, so that a reader of the event finds the line there.
         self.session.emit("row_finished", event);
         if status == Status::Failed && self.session.fail_fast {
             self.cancel.cancel();

@@ -1,6 +1,6 @@
-//! The rows of a bulk run: lines of a file, or the combinations of a sweep. Each row is parsed when it is asked for.
+//! The rows of a bulk run: lines of a file, or the combinations of a sweep. Each row is parsed on request.
 //!
-//! Knows parameters by name only; the check decides whether a row fits its graph.
+//! Uses only the names of parameters; the check decides whether a row fits its graph.
 
 use std::collections::HashMap;
 use std::fs;
@@ -151,7 +151,7 @@ impl Names {
         Names(reserved.into_iter().map(|name| (name.to_lowercase(), None)).collect())
     }
 
-    /// Takes the name of the row `index`; returns the error if it was taken before.
+    /// Records the name of the row `index`; returns an error if the name was recorded before.
     pub fn take(&mut self, rows: &Rows, index: usize, name: &str) -> Option<Diagnostic> {
         let former = self.0.insert(name.to_lowercase(), Some(index))?;
         let label = rows.label(index)?;

@@ -109,7 +109,7 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// The diagnostics of all rows. One that several rows have is printed once.
+/// The diagnostics of all rows. A diagnostic that several rows have is printed once.
 #[derive(Default)]
 struct Report {
     seen: HashSet<(&'static str, *const Source, Span, String)>,

@@ -83,14 +83,14 @@ fn take_unet(path: &Path, sorted: &mut SortedTensors) -> Result<TensorMap> {
         Some(unet) if unet.names().any(|name| name.contains(".fuser.")) => Err(Error::Weights(format!(
             "{label}: holds only GLIGEN's fusers; give a Stable Diffusion 1.x checkpoint as `model`, and this file as `gligen`"
         ))),
-        _ if sorted.networks.contains_key(&NetworkKind::Vae) => {
-            Err(Error::Weights(format!("{label}: holds no U-Net but an autoencoder; give it as `vae` beside a model")))
-        }
+        _ if sorted.networks.contains_key(&NetworkKind::Vae) => Err(Error::Weights(format!(
+            "{label}: contains an autoencoder and no U-Net; give it as `vae`, together with a model"
+        ))),
         _ => Err(Error::Weights(format!("{label}: holds no U-Net of a known kind ({})", shown(&sorted.unknown)))),
     }
 }
 
-/// What a checkpoint says about itself that a user should know.
+/// Returns remarks for the user on what a checkpoint states about itself.
 fn notes(checkpoint: &Checkpoint, sorted: &SortedTensors) -> Vec<String> {
     let mut notes = Vec::new();
     if sorted.predicts_v {

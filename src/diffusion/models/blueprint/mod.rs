@@ -1,8 +1,7 @@
 //! A model's configurations and the places of its tensors, before any weights are loaded.
 //!
 //! A model is a folder in diffusers' layout or a checkpoint in one file, optionally with another autoencoder or with
-//! GLIGEN's fusers. A blueprint checks, from the headers of the files alone, that the tensors are those that the
-//! configurations ask for.
+//! GLIGEN's fusers. A blueprint checks, from the headers of the files alone, that the tensors match the configurations.
 
 mod file;
 mod folder;
@@ -33,7 +32,7 @@ pub struct ModelSource {
     pub vae: Option<PathBuf>,
     /// GLIGEN's fusers and position net, for a Stable Diffusion 1.x model.
     pub gligen: Option<PathBuf>,
-    /// What the U-Net predicts, if its files do not say so, or are wrong.
+    /// What the U-Net predicts, if its files do not state it or state it incorrectly.
     pub prediction: Option<PredictionType>,
 }
 
@@ -94,7 +93,7 @@ pub struct Blueprint {
     pub scheduler: SchedulerConfig,
     /// Whether a missing negative prompt is zeros (SDXL) and not the empty text.
     pub force_zeros: bool,
-    /// The layout of its files, in words.
+    /// A description of the layout of its files.
     pub form: String,
     /// Names of tensors that belong to no network.
     pub unknown: Vec<String>,
@@ -160,7 +159,7 @@ impl Blueprint {
         let width: usize = self.encoders.iter().map(|e| e.config.hidden_size).sum();
         if width != config.cross_attention_dim {
             let error = Error::Config(format!(
-                "{}: the U-Net takes text states of width {}, but the text encoders return {width}; are they another model's?",
+                "{}: the U-Net takes text states of width {}, but the text encoders return {width}; do they belong to another model?",
                 self.unet.1.label(),
                 config.cross_attention_dim
             ));

@@ -16,7 +16,7 @@ use crate::weights::{Checkpoint, ModelFiles, NetworkKind, SortedTensors, TensorM
 pub struct Survey {
     /// `sd1`, `gligen` or `sdxl`; `None` if it is not a whole model.
     pub family: Option<&'static str>,
-    /// What it is, in words.
+    /// A description of the file or folder as a whole.
     pub form: String,
     /// Its networks.
     pub networks: Vec<NetworkSurvey>,

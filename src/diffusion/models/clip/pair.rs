@@ -84,7 +84,7 @@ impl ClipBlueprint {
         let tokenizer = ClipTokenizer::load(&self.folder, "", self.config.text.max_position_embeddings)?;
         if tokenizer.size() > self.config.text.vocab_size {
             return Err(Error::Config(format!(
-                "{}: its tokenizer knows {} tokens where its text encoder knows {}; is it another model's?",
+                "{}: its tokenizer has {} tokens, but its text encoder has {}; does it belong to another model?",
                 self.folder.label("vocab.json"),
                 tokenizer.size(),
                 self.config.text.vocab_size

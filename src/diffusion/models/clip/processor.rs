@@ -137,7 +137,7 @@ impl ClipProcessor {
         };
         if comes_to != Some((side, side)) {
             return Err(Error::Config(format!(
-                "{file}: `size` and `crop_size` do not make every picture {side}×{side}, which the encoder takes \
+                "{file}: `size` and `crop_size` do not make every image {side}×{side}, which the encoder takes \
                  (`image_size` of config.json)"
             )));
         }
@@ -151,7 +151,7 @@ impl ClipProcessor {
     pub fn prepare(&self, picture: &Tensor) -> Result<Tensor> {
         let (_, channels, h, w) = picture.dims4()?;
         if channels != 3 {
-            return Err(Error::input(format!("CLIP: takes pictures of 3 channels, not {channels}")));
+            return Err(Error::input(format!("CLIP: takes images of 3 channels, not {channels}")));
         }
         let mut x = picture.clone();
         if let Some(resize) = self.resize {

@@ -71,7 +71,9 @@ impl ClipTextModel {
         let (b, l) = (ids.len(), ids.first().map_or(0, Vec::len));
         let longest = self.position_embedding.dim(0)?;
         if b == 0 || l == 0 || l > longest || ids.iter().any(|i| i.len() != l) {
-            return Err(Error::input(format!("text encoder: needs texts of one length of 1 to {longest} tokens")));
+            return Err(Error::input(format!(
+                "text encoder: requires texts of equal length, from 1 to {longest} tokens"
+            )));
         }
         let flat = Tensor::from_vec(ids.concat(), b * l, &self.device)?;
         let x = self.token_embedding.index_select(&flat, 0)?.reshape((b, l, ()))?;

@@ -59,7 +59,7 @@ struct JoinedModel {
     merges: Vec<Merge>,
 }
 
-/// A merge in the form of older and of newer files.
+/// A merge: one text in older files, a pair in newer ones.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Merge {
@@ -67,7 +67,7 @@ enum Merge {
     Pair(String, String),
 }
 
-/// A special token in a configuration: its text, alone or inside an object.
+/// A special token in a configuration: its text, or an object that contains it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Special {
@@ -96,7 +96,7 @@ struct Config {
 fn merge_of(line: &str, label: &str) -> Result<(String, String)> {
     match line.split_once(' ') {
         Some((a, b)) => Ok((a.to_string(), b.to_string())),
-        None => Err(Error::Config(format!("{label}: `{line}` is no merge of two tokens"))),
+        None => Err(Error::Config(format!("{label}: `{line}` is not a merge of two tokens"))),
     }
 }
 

@@ -103,7 +103,7 @@ impl ClipVisionModel {
     pub fn hidden_state(&self, pixels: &Tensor, layer: usize) -> Result<Tensor> {
         if layer > self.layers.len() {
             return Err(Error::input(format!(
-                "CLIP: its picture encoder has {} layers, and layer {layer} is asked for",
+                "CLIP: its image encoder has {} layers, but the requested layer is {layer}",
                 self.layers.len()
             )));
         }

@@ -213,8 +213,8 @@ impl ClipVisionConfig {
         let patches = 1..=self.image_size;
         if self.num_channels != 3 || !patches.contains(&self.patch_size) || self.image_size > 1 << 16 {
             return Err(Error::Config(format!(
-                "{file}: pictures of {} channels and {} pixels a side in patches of {}; supported are 3 channels and \
-                 patches of at most the picture's side",
+                "{file}: images of {} channels and {} pixels along a side in patches of {} are not supported; supported \
+                 are 3 channels, and patches that are not larger than the image",
                 self.num_channels, self.image_size, self.patch_size
             )));
         }
@@ -276,7 +276,7 @@ impl ClipConfig {
         let raw: RawClip = serde_json::from_slice(json).map_err(broken)?;
         let (Some(text), Some(vision)) = (raw.text_config, raw.vision_config) else {
             return Err(Error::Config(format!(
-                "{file}: no configuration of a CLIP with both encoders: `text_config` and `vision_config` are not there"
+                "{file}: no configuration of a CLIP with both encoders: `text_config` and `vision_config` are missing"
             )));
         };
         let joined = |mut object: Object, over: Option<Object>| {

@@ -125,7 +125,7 @@ impl VaeConfig {
         })
     }
 
-    /// Whether the file says that it is that of an autoencoder.
+    /// Whether the file declares that it configures an autoencoder.
     pub fn is_autoencoder(&self) -> bool {
         self.rest.get("_class_name").and_then(|name| name.as_str()) == Some("AutoencoderKL")
     }

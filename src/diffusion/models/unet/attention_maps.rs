@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use crate::models::config::UNetConfig;
 
-/// Which of a block's attentions.
+/// One of the two attentions of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionKind {
     /// Pixels attend to the text.

@@ -43,7 +43,7 @@ impl TransformerBlock {
         self.feed(self.attend(x, context, objs)?)
     }
 
-    /// All but the feed-forward net.
+    /// Runs everything except the feed-forward net.
     fn attend(&self, x: &Tensor, context: &Tensor, objs: Option<&Tensor>) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
         let x = self.fuse(self.attn1.forward_add(&h, &h, x)?, objs)?;

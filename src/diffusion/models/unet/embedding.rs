@@ -9,8 +9,8 @@ use crate::models::layers::Linear;
 use crate::weights::Weights;
 use crate::{Result, ops};
 
-/// Sinusoidal embedding of (N) numbers: (N, dim). In f32 whatever the network's dtype, because bf16 is off by up to 2 at
-/// t = 981.
+/// Sinusoidal embedding of (N) numbers: (N, dim). Computed in f32 for every dtype of the network, because bf16 is off
+/// by up to 2 at t = 981.
 pub(super) fn sinusoidal(t: &Tensor, dim: usize, c: &UNetConfig) -> Result<Tensor> {
     Ok(Timesteps::new(dim, c.flip_sin_to_cos, c.freq_shift).forward(&t.to_dtype(DType::F32)?)?)
 }

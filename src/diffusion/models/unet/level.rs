@@ -61,8 +61,8 @@ impl Level {
         })
     }
 
-    /// Runs one residual block and its transformer, which is `at` this place; on the way up with a skip connection.
-    /// `None` if the pass ends in it.
+    /// Runs one residual block and its transformer, whose attention layer is `at`; on the way up also takes a skip
+    /// connection. Returns `None` if the pass ends here.
     pub fn layer(
         &self,
         h: &Tensor,

@@ -224,7 +224,7 @@ impl UNet {
             for transformer in 0..level.resnets.len() {
                 let skip = skips
                     .pop()
-                    .ok_or_else(|| Error::input("U-Net: there are fewer skip connections than layers on the way up"))?;
+                    .ok_or_else(|| Error::input("U-Net: there are fewer skip connections than upsampling layers"))?;
                 let at = AttentionLayer {
                     unet_block: UNetBlock::Up(n),
                     transformer,

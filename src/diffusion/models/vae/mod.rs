@@ -197,7 +197,8 @@ impl Decoder {
 }
 
 impl Decoder {
-    /// [`Decoder::forward`] of a latent that autodiff tracks: what is kept, whole; what is not, band by band.
+    /// [`Decoder::forward`] of a latent that autodiff tracks: kept blocks run whole, rematerialised blocks band by
+    /// band.
     fn forward_tracked(&self, z: &Tensor, options: &BandOptions, memory: &RematBudget) -> Result<Tensor> {
         let pass = BandedPass::new(options, layers(&self.levels));
         let resnet = |block: &Arc<ResnetBlock>, x: &Tensor| {

@@ -103,7 +103,7 @@ impl<'a> DeclaredOutputs<'a> {
 /// The type of an invalid output.
 pub(super) const INVALID: &str = "";
 
-/// What takes a link: an input socket, or an output that a file declares.
+/// The target of a link: an input socket, or an output that a file declares.
 #[derive(Clone, Copy)]
 pub(super) struct Port<'a> {
     pub scope: usize,

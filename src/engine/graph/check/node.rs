@@ -319,7 +319,7 @@ impl<'p> Poisoned<'p> {
         Poisoned { paths: paths.iter().map(String::as_str).collect(), around: around.collect() }
     }
 
-    /// Whether a path is one of an invalid value, of a part of one, or of a value that contains one.
+    /// Whether a path leads to an invalid value, to a part of one, or to a value that contains one.
     fn touch(&self, path: &str) -> bool {
         self.around.contains(path) || outward(path).any(|outer| self.paths.contains(outer))
     }

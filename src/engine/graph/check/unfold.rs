@@ -1,7 +1,7 @@
 //! Unfolds included graphs: a node whose `type` is a graph file stands for the nodes of that file.
 //!
-//! Reads each included file once, also those that included files include, and creates a scope for each use. Knows no node
-//! type: nodes and links are checked later.
+//! Reads each included file once, also those that included files include, and creates a scope for each use. Does not
+//! use node types: nodes and links are checked later.
 
 use std::collections::HashMap;
 use std::mem::take;

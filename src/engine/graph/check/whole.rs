@@ -100,7 +100,7 @@ impl Checker<'_> {
 
     /// Reports the errors that nodes find in their links, by the variants of all outputs and what nodes declare of them.
     fn check_links(&mut self, variants: &[Vec<Option<(usize, String)>>]) {
-        // A node declares by what its producers have declared, so that no check walks the graph again.
+        // A node's declarations can use those of its producers, so that no check traverses the graph again.
         let mut declared: Vec<Vec<Option<Declaration>>> = Vec::new();
         declared.resize_with(self.drafts.len(), Vec::new);
         for index in self.producers_first() {

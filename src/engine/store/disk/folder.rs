@@ -8,7 +8,7 @@
 //! v1/lock                        shared by writers, exclusive for removal
 //! ```
 //!
-//! Knows no value and no manifest. Other files in the folder are neither read nor removed.
+//! Independent of values and manifests. Other files in the folder are neither read nor removed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, TryLockError};
@@ -165,7 +165,7 @@ impl Lock {
     }
 }
 
-/// How long ago a file was written or used; `None` if the clock or the file system does not tell.
+/// How long ago a file was written or used; `None` if the clock or the file system does not report it.
 pub(crate) fn age(metadata: &Metadata) -> Option<Duration> {
     SystemTime::now().duration_since(metadata.modified().ok()?).ok()
 }

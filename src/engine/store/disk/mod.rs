@@ -58,7 +58,7 @@ enum Operation {
 enum Miss {
     /// It does not exist, or has a format that these sockets cannot read.
     Missing,
-    /// It is not as it was written.
+    /// Its content differs from what was written.
     Damaged(Damage),
     Unreadable(io::Error),
 }
@@ -206,7 +206,7 @@ impl DiskStore {
         let path = self.folder.entry(&key);
         let encoded = encoded.filter(|values| values.iter().map(|bytes| bytes.len() as u64).sum::<u64>() <= self.limit);
         if encoded.is_none() && path.exists() {
-            // There is a record already; or a result, from a process with a higher limit.
+            // The store already has a record, or a result from a process with a higher limit.
             self.touch(&key);
             return Ok(0);
         }

@@ -139,7 +139,7 @@ fn check(&self, _: &CheckContext) -> Vec<NodeError> {
 
 sockets! { pub struct TakesImage { /** The picture. */ pub image: Arc<Image> } }
 
-/// How pixels between pixels are found.
+/// How values between pixels are interpolated.
 #[derive(Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Filter {
@@ -162,7 +162,7 @@ pub struct Upsample {
     pub height: u32,
     #[serde(default)]
     pub filter: Filter,
-    /// How much is sharpened after it.
+    /// Strength of sharpening after resizing.
     #[serde(default)]
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 2.0))]
     pub sharpen: f64,

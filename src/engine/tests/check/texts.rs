@@ -206,7 +206,7 @@ fn very_many_errors_in_one_place_are_reported() {
     let keys: String = (0..30_000).map(|i| format!("    k{i}: 1\n")).collect();
     let keys = format!("lsregen: 1\nnodes:\n  a:\n    type: LoadImage\n{keys}");
     let reported = codes(&keys);
-    // Of very many errors only some are reported, and a warning says so.
+    // If there are very many errors, only some are reported, and a warning says so.
     assert_eq!((reported.len(), reported.last()), (10_001, Some(&"more-faults")));
     let items = format!("lsregen: 1\nnodes: {{ a: {{ type: Kinds, methods: [{}] }} }}", "1,".repeat(50_000));
     let faults = checked(&items, &[]).diagnostics;

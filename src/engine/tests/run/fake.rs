@@ -100,7 +100,7 @@ fake! {
 }
 
 fake! {
-    /// The first letter and the rest.
+    /// Splits a text into its first letter and the rest.
     Split {},
     type Inputs = Takes;
     type Outputs = Two;

@@ -44,7 +44,7 @@ fn the_bound_holds_while_results_come() {
     for i in 0..100 {
         let name = i.to_string();
         store.put(key(&name), &material(&name), NOTES, &[note(&"x".repeat(i * 137 % 3000)), note(&name)]);
-        // A sixteenth of the limit may be written before the next measurement, and the result that exceeds it.
+        // Between two measurements up to a sixteenth of the limit may be written, plus the result that exceeds it.
         assert!(store.bytes() <= limit + limit / 16 + 4000, "{} bytes", store.bytes());
     }
     store.close();

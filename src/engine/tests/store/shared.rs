@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::world::*;
 
 #[test]
-fn what_one_stores_others_read() {
+fn results_of_one_store_are_read_by_others() {
     let world = World::new();
     let (one, other) = (world.store(), world.store());
     one.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);

@@ -1,7 +1,7 @@
 //! Reads YAML into a tree of values, each with its location.
 //!
 //! Reads the event stream of `saphyr-parser`, because serde_yaml drops locations and accepts equal keys. serde_yaml
-//! decides what a plain scalar means. Aliases are expanded, within limits. Knows nothing of workflows.
+//! decides what a plain scalar means. Aliases are expanded, within limits. Independent of workflows.
 
 mod mask;
 mod reader;

@@ -1,10 +1,11 @@
 //! Convolution on the CPU without an unrolled copy of its input.
 //!
-//! The input is copied, with its margin of zeros, into planes whose lines follow each other: one plane for each channel, or
-//! s² planes for stride s, one for each phase. Large images are copied one band at a time. For every entry of the window,
-//! neighbouring pixels of the output then read neighbouring numbers at a fixed offset, also across the end of a line, where
-//! the results are dropped. So the convolution is a sum of products of panels of weights with segments of these planes
-//! ([`super::tile`]). Panels in half precision are widened where they are used.
+//! The input is copied, with its margin of zeros, into planes whose lines follow each other: one plane for each
+//! channel, or s² planes for stride s, one for each phase. Large images are copied one band at a time. For every entry
+//! of the window, neighbouring pixels of the output then read neighbouring numbers, at an offset that is the same for
+//! all pixels. This also holds across the end of a line, where the results are dropped. So the convolution is a sum of
+//! products of panels of weights with segments of these planes ([`super::tile`]). Panels in half precision are widened
+//! where they are used.
 
 mod compute;
 mod grid;
@@ -252,7 +253,7 @@ impl Convolution {
                 }
             }
         };
-        // SAFETY: the bands of all samples are the whole.
+        // SAFETY: the bands of all samples together write every element.
         let y = read_numbers(&self.weight, |weight| unsafe { written(b * o * ho * wo, |y| compute(weight, y)) })?;
         Ok((y, shape))
     }
@@ -264,7 +265,7 @@ fn flip_panels<T: Copy + Default + Send + Sync>(panels: &[T], (o, c, k): (usize,
     let mut flipped = vec![T::default(); c.div_ceil(ROWS) * panel];
     flipped.par_chunks_exact_mut(panel.max(1)).enumerate().for_each(|(i, to)| {
         for (j, to) in to.chunks_exact_mut(ROWS).enumerate() {
-            // From channel `from` of the result, at the opposite entry.
+            // Read from channel `from` of the result, at the opposite entry of the window.
             let (from, entry) = (j / entries, entries - 1 - j % entries);
             let panel = &panels[from / ROWS * c * entries * ROWS..];
             for (row, to) in to.iter_mut().enumerate().take(c - i * ROWS) {

@@ -92,7 +92,7 @@ impl Kernel<1> for GroupNorm {
             }
         };
         let n = x.data.len();
-        // SAFETY: the groups are the whole.
+        // SAFETY: the groups together write every element.
         let y = read(&self.weight, |w| read(&self.bias, |b| unsafe { written(n, |y| write(w, b, y)) }))??;
         Ok((y, Shape::from(x.dims)))
     }
@@ -186,7 +186,7 @@ impl Kernel<2> for GroupNormBy {
             }
         };
         let n = x.data.len();
-        // SAFETY: the planes are the whole.
+        // SAFETY: the planes together write every element.
         let y = read(&self.weight, |w| read(&self.bias, |b| unsafe { written(n, |y| write(w, b, y)) }))??;
         Ok((y, Shape::from(x.dims)))
     }

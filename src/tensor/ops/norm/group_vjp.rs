@@ -39,7 +39,7 @@ pub(super) fn group_vjp(
             out.copy_from_slice(&dispatch(GroupVjp { x, dy, dx, plane, weight, bias, moments, eps, activate }));
         });
     };
-    // SAFETY: the groups are the whole.
+    // SAFETY: the groups together write every element.
     let dx = Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)?;
     let of_moments = moments.map(|_| Tensor::from_vec(of_moments, (b, groups, 2), &Device::Cpu)).transpose()?;
     Ok((dx, of_moments))
@@ -82,7 +82,7 @@ impl WithSimd for GroupVjp<'_> {
             let (sum, along) = along(s, x, unsafe { assume_written(dx) }, mean);
             sums = (sums.0 + sum, sums.1 + along);
         }
-        // SAFETY: the planes are the whole.
+        // SAFETY: the planes together write every element.
         let dx = unsafe { assume_written(self.dx) };
         if self.moments.is_some() {
             in_place(s, self.x, dx, Centre { scale: scale as f32, mean, slope: 0.0, shift: 0.0 });

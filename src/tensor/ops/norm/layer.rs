@@ -48,7 +48,7 @@ impl Kernel<1> for LayerNorm {
             }
         };
         let n = x.data.len();
-        // SAFETY: the rows are the whole.
+        // SAFETY: the rows together write every element.
         let y = read(&self.weight, |w| read(&self.bias, |b| unsafe { written(n, |y| write(w, b, y)) }))??;
         Ok((y, Shape::from(x.dims)))
     }
@@ -71,7 +71,7 @@ impl LayerNorm {
                 let blocks = x.data.par_chunks(block).zip(dy.data.par_chunks(block)).zip(dx.par_chunks_mut(block));
                 blocks.for_each(|((x, dy), dx)| dispatch(RowsVjp { x, dy, dx, weight, eps: self.eps }));
             };
-            // SAFETY: the rows are the whole.
+            // SAFETY: the rows together write every element.
             Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
         };
         let plain = |[x, dy, weight]: [&Tensor; 3]| plain_vjp::layer_norm(x, weight, self.eps, dy);

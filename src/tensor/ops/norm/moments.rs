@@ -1,4 +1,4 @@
-//! Mean and variance of groups of channels, which can be joined over the parts of a feature map.
+//! Mean and variance of groups of channels, computed for parts of a feature map and combined.
 
 use candle_core::{Device, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
@@ -12,8 +12,8 @@ use crate::ops::{plain, plain_vjp};
 
 /// Mean and variance of each group of channels over a part of a feature map.
 ///
-/// The joined moments of all parts are those of the whole map, by which [`group_norm_by`](super::group_norm_by) normalises
-/// each part. The result is that of [`group_norm`](super::group_norm) on the whole map.
+/// The combined moments of all parts are those of the whole map, by which [`group_norm_by`](super::group_norm_by)
+/// normalises each part. The result is that of [`group_norm`](super::group_norm) on the whole map.
 #[derive(Clone, Debug)]
 pub struct Moments {
     /// (B, groups, 2): mean and (biased) variance; f32 at least.
@@ -87,7 +87,7 @@ impl Kernel<1> for GroupMoments {
                     .zip(dx.par_chunks_exact_mut(size))
                     .for_each(|((x, dy), dx)| dispatch(GroupMomentsVjp { x, dy, dx }));
             };
-            // SAFETY: the groups are the whole.
+            // SAFETY: the groups together write every element.
             Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
         };
         Ok([Some(either([x, dy], fast, |[x, dy]| plain_vjp::group_moments(x, self.groups, dy))?)])

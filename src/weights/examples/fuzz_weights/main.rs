@@ -4,10 +4,11 @@
 //!     cargo run --release --example fuzz_weights -p lsregen-weights -- COUNT [SEED]
 //!     cargo run --release --example fuzz_weights -p lsregen-weights -- large [BYTES]   files that try to exhaust memory
 //!
-//! A file may take [`ALLOWED`] bytes of memory for each of its own, and [`CONSTANT`] bytes more. A header takes more memory
-//! than it has bytes in the file. A pickle keeps up to sixteen bytes for each byte of the file, and a vector that doubles
-//! keeps its old half for a moment, hence 48. The safetensors crate parses JSON into values: two bytes (`1,`) become a value
-//! of 32 bytes, hence 48 again. Memory must never follow a *claim*, such as a length of 2^40 in a file of 100 bytes.
+//! A file may take [`ALLOWED`] bytes of memory for each of its own, and [`CONSTANT`] bytes more. A header takes more
+//! memory than its size in the file. A pickle keeps up to sixteen bytes for each byte of the file, and a vector that
+//! doubles temporarily keeps its old half, hence 48. The safetensors crate parses JSON into values: two bytes (`1,`)
+//! become a value of 32 bytes, hence 48 again. Memory must never follow a *claim*, such as a length of 2^40 in a file
+//! of 100 bytes.
 
 mod files;
 
@@ -187,7 +188,7 @@ fn print(table: &BTreeMap<&str, Row>) -> ExitCode {
     let sum = |of: fn(&Row) -> usize| table.values().map(of).sum::<usize>();
     let (cases, panics, faults) = (sum(|r| r.cases), sum(|r| r.panics), sum(|r| r.faults));
     println!(
-        "{cases} files: {} opened, {} refused, {panics} panics, {faults} other faults",
+        "{cases} files: {} opened, {} refused, {panics} panics, {faults} other violations",
         sum(|r| r.opened),
         sum(|r| r.errors)
     );

@@ -1,4 +1,4 @@
-"""What Python's huggingface_hub makes of a cache: `local` finds our download, `download` makes its own.
+"""Tests a cache with Python's huggingface_hub: `local` finds lsregen's download, `download` downloads by itself.
 
 Prints the folder of the snapshot. Run by the ignored test in main.rs.
 """

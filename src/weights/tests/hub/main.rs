@@ -161,7 +161,7 @@ fn a_file_a_folder_and_revisions() {
 }
 
 #[test]
-fn a_cut_download_goes_on_where_it_was() {
+fn an_interrupted_download_resumes() {
     let server = Server::start(&model());
     server.world().cuts = vec![1_000_000, 0, 0, 500_000];
     let client = Client::of(&server);
@@ -173,12 +173,12 @@ fn a_cut_download_goes_on_where_it_was() {
 }
 
 #[test]
-fn what_came_before_the_end_is_kept_and_not_taken_for_whole() {
+fn a_partial_file_is_kept_and_is_not_complete() {
     let server = Server::start(&model());
     server.world().cuts = vec![2_000_000, 0, 0, 0, 0, 0];
     let client = Client::of(&server);
     let error = client.error("hf:owner/name");
-    assert!(error.contains(UNET) && error.contains("try again to go on"), "{error}");
+    assert!(error.contains(UNET) && error.contains("try again to continue"), "{error}");
     assert_eq!(client.cached("hf:owner/name"), None);
     assert!(!client.repository().join("snapshots").exists());
     let partial = client.repository().join("blobs").join(format!("{}.incomplete", etag(&content(UNET))));
@@ -193,7 +193,7 @@ fn what_came_before_the_end_is_kept_and_not_taken_for_whole() {
 }
 
 #[test]
-fn a_silent_server_is_left_and_asked_again() {
+fn a_silent_server_is_disconnected_and_asked_again() {
     let server = Server::start(&model());
     let mut client = Client::of(&server);
     client.hub.timeout = Duration::from_secs(5);
@@ -204,7 +204,7 @@ fn a_silent_server_is_left_and_asked_again() {
 }
 
 #[test]
-fn a_download_is_stopped_and_goes_on() {
+fn a_cancelled_download_resumes() {
     let server = Server::start(&model());
     let client = Client::of(&server);
     let of = reference("hf:owner/name:unet/model.safetensors");
@@ -240,7 +240,7 @@ fn wrong_content_is_deleted() {
 }
 
 #[test]
-fn a_beginning_that_is_none_and_a_blob_of_another_size_are_replaced() {
+fn a_wrong_partial_file_and_a_blob_of_another_size_are_replaced() {
     let server = Server::start(&model());
     let client = Client::of(&server);
     let (unet, vae) = (content(UNET), content("vae/model.fp16.safetensors"));
@@ -315,7 +315,7 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn what_is_not_there_is_said_with_what_is() {
+fn missing_names_are_reported_with_existing_ones() {
     let server = Server::start(&model());
     server.world().branches.insert("fp16".into(), "d".repeat(40));
     let client = Client::of(&server);
@@ -341,7 +341,7 @@ fn offline_only_the_cache_answers() {
     client.hub.offline = true;
     assert_eq!(client.fetch("hf:owner/name:unet").unwrap(), online);
     let error = client.error("hf:owner/name@fp16");
-    assert!(error.contains("HF_HUB_OFFLINE") && error.contains("does not hold it"), "{error}");
+    assert!(error.contains("HF_HUB_OFFLINE") && error.contains("does not contain it"), "{error}");
     assert!(server.world().log.is_empty());
 }
 
