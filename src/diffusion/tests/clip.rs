@@ -347,5 +347,5 @@ fn a_missing_layer_is_an_error() {
     let io = tensors("clip_vision/builtin.io.safetensors");
     let clip = Clip::open(&BUILTIN_CLIP, &Precision::new(DType::F32, &Device::Cpu)).unwrap();
     let error = clip.hidden_state(&io["picture"], clip.layers() + 1).unwrap_err().to_string();
-    assert!(error.contains("has 4 layers, and layer 5 is asked for"), "{error}");
+    assert!(error.contains("has 4 layers, but the requested layer is 5"), "{error}");
 }
