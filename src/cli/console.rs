@@ -146,7 +146,7 @@ impl Progress {
                 Outcome::Cached => "cached".into(),
                 Outcome::Joined => "result of another run".into(),
                 Outcome::Shared { with } => format!("same as {with}"),
-                Outcome::Skipped => "skipped: not needed".into(),
+                Outcome::Skipped => "skipped: no node that runs needs it".into(),
                 Outcome::Failed { .. } => "failed".into(),
                 Outcome::Blocked { because } => format!("skipped: {because} failed"),
                 Outcome::Cancelled => "cancelled".into(),
