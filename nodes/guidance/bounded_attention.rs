@@ -60,7 +60,7 @@ impl GuidanceNode for BoundedAttention {
     }
 
     fn phrases(&self, links: &Links) -> Vec<String> {
-        links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone())
+        Phrases::of_layout(links)
     }
 
     fn guidance(&self, inputs: BoundedAttentionInputs, _: &Context) -> anyhow::Result<Guidance> {

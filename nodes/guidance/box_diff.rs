@@ -64,7 +64,7 @@ impl GuidanceNode for BoxDiff {
     }
 
     fn phrases(&self, links: &Links) -> Vec<String> {
-        links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone())
+        Phrases::of_layout(links)
     }
 
     fn guidance(&self, inputs: BoxDiffInputs, _: &Context) -> anyhow::Result<Guidance> {

@@ -54,7 +54,7 @@ impl GuidanceNode for LayoutGuidance {
     }
 
     fn phrases(&self, links: &Links) -> Vec<String> {
-        links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone())
+        Phrases::of_layout(links)
     }
 
     fn guidance(&self, inputs: LayoutGuidanceInputs, _: &Context) -> anyhow::Result<Guidance> {

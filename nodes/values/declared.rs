@@ -3,7 +3,7 @@
 use lsregen_diffusion::models::Family;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::sampler::SamplerKind;
-use lsregen_engine::Declaration;
+use lsregen_engine::{Declaration, Links};
 
 /// The size in pixels of an image, or of the image that a latent is decoded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,13 @@ impl std::fmt::Display for ImageSize {
 /// The phrases of a layout.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Phrases(pub Vec<String>);
+
+impl Phrases {
+    /// Returns the phrases of the layout at the socket `layout`; none if it declares none.
+    pub(crate) fn of_layout(links: &Links) -> Vec<String> {
+        links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone())
+    }
+}
 
 /// What a guidance requires of the sampling that it guides. The default requires nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
