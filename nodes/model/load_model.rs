@@ -1,6 +1,5 @@
 //! LoadModel.
 
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
@@ -8,13 +7,13 @@ use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelLocation, Model
 use lsregen_diffusion::schedule::PredictionType;
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Node, NodeError, outputs};
 use lsregen_tensor::candle_core::DType;
-use lsregen_weights::search::{ModelKind, ModelsPath};
+use lsregen_weights::search::ModelKind;
 use lsregen_weights::{BUILTIN, ModelFiles};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::numerics::ComputeOptions;
-use crate::params::model_path::{Found, Look, at, digest, fetch_model};
+use crate::params::model_path::{Found, ModelSearch, at, digest, fetch_model};
 use crate::values::Model;
 
 /// Loads a diffusion model: text encoders, U-Net, autoencoder and the noise schedule.
@@ -75,12 +74,12 @@ impl LoadModel {
     }
 
     /// Returns the paths of the model's parts. `None` if a part has to be downloaded first.
-    fn source(&self, look: &Look) -> Result<Option<ModelSource>, Vec<NodeError>> {
+    fn source(&self, search: &ModelSearch) -> Result<Option<ModelSource>, Vec<NodeError>> {
         let mut errors = vec![];
         let mut places = [const { None }; 3];
         let mut whole = true;
         for (param, kind, name) in self.named() {
-            match look.find(param, kind, name) {
+            match search.find(param, kind, name) {
                 Found::Here(path) => places[kind as usize] = Some(path),
                 Found::Elsewhere => whole = false,
                 Found::Nowhere(error) => errors.push(error),
@@ -100,9 +99,9 @@ impl LoadModel {
     }
 
     /// Opens the model's files. `None` if a part has to be downloaded first.
-    fn blueprint(&self, look: &Look) -> Result<Option<Arc<Blueprint>>, Vec<NodeError>> {
-        let Some(source) = self.source(look)? else { return Ok(None) };
-        match look.blueprints.model(&source) {
+    fn blueprint(&self, search: &ModelSearch) -> Result<Option<Arc<Blueprint>>, Vec<NodeError>> {
+        let Some(source) = self.source(search)? else { return Ok(None) };
+        match search.blueprints.model(&source) {
             Ok(blueprint) => Ok(Some(blueprint)),
             // A repository may be downloaded only in part: `fetch` reports what is missing.
             Err(_) if self.is_of_hub() => Ok(None),
@@ -132,13 +131,7 @@ impl Node for LoadModel {
         if self.is_builtin() {
             return vec![];
         }
-        self.blueprint(&Look {
-            resolve: &|path| cx.resolve(path),
-            models: cx.service(),
-            blueprints: cx.service().unwrap_or_default(),
-        })
-        .err()
-        .unwrap_or_default()
+        self.blueprint(&ModelSearch::in_check(cx)).err().unwrap_or_default()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
@@ -146,14 +139,7 @@ impl Node for LoadModel {
             return vec![];
         }
         // `check` reports files that cannot be opened.
-        let blueprint = self
-            .blueprint(&Look {
-                resolve: &|path| cx.resolve(path),
-                models: cx.service(),
-                blueprints: cx.service().unwrap_or_default(),
-            })
-            .ok()
-            .flatten();
+        let blueprint = self.blueprint(&ModelSearch::in_check(cx)).ok().flatten();
         blueprint
             .iter()
             .flat_map(|blueprint| blueprint.files())
@@ -162,11 +148,10 @@ impl Node for LoadModel {
     }
 
     fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
-        let resolve = |path: &Path| cx.resolve(path);
-        let look = Look { resolve: &resolve, models: cx.service(), blueprints: cx.service().unwrap_or_default() };
+        let search = ModelSearch::in_check(cx);
         let first =
             |errors: Vec<NodeError>| errors.into_iter().next().unwrap_or_else(|| NodeError::new("model", "unknown"));
-        if !self.is_of_hub() || self.blueprint(&look).map_err(first)?.is_some() {
+        if !self.is_of_hub() || self.blueprint(&search).map_err(first)?.is_some() {
             return Ok(false);
         }
         let half = cx.service::<ComputeOptions>().is_none_or(|numerics| numerics.precision.weights != Some(DType::F32));
@@ -175,7 +160,7 @@ impl Node for LoadModel {
                 fetch_model(param, name, half, progress)?;
             }
         }
-        match self.source(&look).map_err(first)?.map(|source| look.blueprints.model(&source)) {
+        match self.source(&search).map_err(first)?.map(|source| search.blueprints.model(&source)) {
             Some(Ok(_)) => Ok(true),
             Some(Err(problems)) => Err(first(errors(problems))),
             None => Err(NodeError::new("model", format!("{}: no file of it could be downloaded", self.model))
@@ -193,14 +178,7 @@ impl Node for LoadModel {
         let family = match self.builtin() {
             Some(index) if self.is_builtin() => FAMILIES[index].clone(),
             _ => {
-                let blueprint = self
-                    .blueprint(&Look {
-                        resolve: &|path| cx.resolve(path),
-                        models: cx.service(),
-                        blueprints: cx.service().unwrap_or_default(),
-                    })
-                    .ok()
-                    .flatten();
+                let blueprint = self.blueprint(&ModelSearch::in_check(cx)).ok().flatten();
                 blueprint.map(|blueprint| blueprint.info.family.name().to_string())
             }
         };
@@ -210,13 +188,10 @@ impl Node for LoadModel {
     fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadModelOutputs> {
         cx.cancel().check()?;
         let numerics = cx.service::<ComputeOptions>()?;
-        let models = cx.service::<ModelsPath>().ok();
-        let blueprints = cx.service().unwrap_or_default();
-        let blueprint =
-            self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints }).map_err(|errors| {
-                let errors: Vec<_> = errors.into_iter().map(|error| error.message).collect();
-                anyhow::anyhow!(errors.join("; "))
-            })?;
+        let blueprint = self.blueprint(&ModelSearch::in_run(cx)).map_err(|errors| {
+            let errors: Vec<_> = errors.into_iter().map(|error| error.message).collect();
+            anyhow::anyhow!(errors.join("; "))
+        })?;
         let blueprint = blueprint.with_context(|| format!("{}: is no longer on this machine", self.model))?;
         blueprint.notes.iter().for_each(|note| cx.note(format!("{}: {note}", self.model)));
         let model = models::Model::new(blueprint, numerics.precision.clone(), numerics.offload);

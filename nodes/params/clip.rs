@@ -1,16 +1,15 @@
 //! The parameter `clip`: a CLIP model by its name.
 
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
 use lsregen_diffusion::models::clip::{Clip, ClipBlueprint};
 use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, NodeError};
 use lsregen_tensor::candle_core::DType;
-use lsregen_weights::search::{ModelKind, ModelsPath};
+use lsregen_weights::search::ModelKind;
 use lsregen_weights::{BUILTIN_CLIP, ModelFiles, Precision};
 
-use super::model_path::{Found, Look, at, digest, fetch_model};
+use super::model_path::{Found, ModelSearch, at, digest, fetch_model};
 use crate::host::numerics::ComputeOptions;
 
 /// The name of the parameter.
@@ -29,10 +28,10 @@ impl ClipPath<'_> {
     }
 
     /// Opens the model's files. `None` if they have to be downloaded first.
-    fn blueprint(&self, look: &Look) -> Result<Option<Arc<ClipBlueprint>>, NodeError> {
+    fn blueprint(&self, search: &ModelSearch) -> Result<Option<Arc<ClipBlueprint>>, NodeError> {
         let folder = match self.is_builtin() {
             true => BUILTIN_CLIP.clone(),
-            false => match look.find(PARAM, ModelKind::Clip, self.0) {
+            false => match search.find(PARAM, ModelKind::Clip, self.0) {
                 Found::Here(path) if path.is_dir() => ModelFiles::Folder(path),
                 Found::Here(path) => {
                     return Err(NodeError::new(PARAM, format!("{}: a CLIP is a folder, not a file", path.display()))
@@ -45,7 +44,7 @@ impl ClipPath<'_> {
                 Found::Nowhere(error) => return Err(error),
             },
         };
-        match look.blueprints.clip(&folder) {
+        match search.blueprints.clip(&folder) {
             Ok(blueprint) => Ok(Some(blueprint)),
             // A repository may be downloaded only in part: `fetch` reports what is missing.
             Err(_) if self.is_of_hub() => Ok(None),
@@ -54,11 +53,7 @@ impl ClipPath<'_> {
     }
 
     fn checked(&self, cx: &CheckContext) -> Result<Option<Arc<ClipBlueprint>>, NodeError> {
-        self.blueprint(&Look {
-            resolve: &|path| cx.resolve(path),
-            models: cx.service(),
-            blueprints: cx.service().unwrap_or_default(),
-        })
+        self.blueprint(&ModelSearch::in_check(cx))
     }
 
     /// Returns why the model cannot be loaded, if it cannot.
@@ -84,13 +79,12 @@ impl ClipPath<'_> {
 
     /// Downloads the model, if it is on the hub and not yet on this machine.
     pub fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError> {
-        let resolve = |path: &Path| cx.resolve(path);
-        let look = Look { resolve: &resolve, models: cx.service(), blueprints: cx.service().unwrap_or_default() };
-        if !self.is_of_hub() || self.blueprint(&look)?.is_some() {
+        let search = ModelSearch::in_check(cx);
+        if !self.is_of_hub() || self.blueprint(&search)?.is_some() {
             return Ok(false);
         }
         let folder = fetch_model(PARAM, self.0, false, progress)?;
-        look.blueprints.clip(&ModelFiles::Folder(folder)).map_err(|error| at(PARAM, error))?;
+        search.blueprints.clip(&ModelFiles::Folder(folder)).map_err(|error| at(PARAM, error))?;
         Ok(true)
     }
 
@@ -105,9 +99,7 @@ impl ClipPath<'_> {
     pub fn load(&self, cx: &Context) -> anyhow::Result<Arc<Clip>> {
         cx.cancel().check()?;
         let numerics = cx.service::<ComputeOptions>()?;
-        let models = cx.service::<ModelsPath>().ok();
-        let blueprints = cx.service().unwrap_or_default();
-        let blueprint = self.blueprint(&Look { resolve: &|path| cx.resolve(path), models, blueprints });
+        let blueprint = self.blueprint(&ModelSearch::in_run(cx));
         let blueprint = blueprint.map_err(|error| anyhow::anyhow!(error.message))?;
         let blueprint = blueprint.with_context(|| format!("{}: is no longer on this machine", self.0))?;
         Ok(Arc::new(blueprint.load(&Precision { compute: DType::F32, ..numerics.precision.clone() })?))

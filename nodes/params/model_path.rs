@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lsregen_engine::{FetchProgress, NodeError};
+use lsregen_engine::{CheckContext, Context, FetchProgress, NodeError};
 use lsregen_tensor::Error;
 use lsregen_weights::ModelFiles;
 use lsregen_weights::hub::{self, Hub, HubRef};
@@ -21,14 +21,30 @@ pub(crate) enum Found {
     Nowhere(NodeError),
 }
 
-/// The places where models are searched.
-pub(crate) struct Look<'a> {
-    pub resolve: &'a dyn Fn(&Path) -> PathBuf,
-    pub models: Option<Arc<ModelsPath>>,
+/// The places where models are searched, and the blueprints that a command shares.
+pub(crate) struct ModelSearch<'a> {
+    resolve: Box<dyn Fn(&Path) -> PathBuf + 'a>,
+    models: Option<Arc<ModelsPath>>,
     pub blueprints: Arc<Blueprints>,
 }
 
-impl Look<'_> {
+impl<'a> ModelSearch<'a> {
+    pub fn in_check(cx: &'a CheckContext) -> Self {
+        let blueprints = cx.service().unwrap_or_default();
+        ModelSearch { resolve: Box::new(|path| cx.resolve(path)), models: cx.service(), blueprints }
+    }
+
+    pub fn in_run(cx: &'a Context) -> Self {
+        let blueprints = cx.service().unwrap_or_default();
+        ModelSearch { resolve: Box::new(|path| cx.resolve(path)), models: cx.service().ok(), blueprints }
+    }
+
+    /// In the working directory and in `models`, outside any graph.
+    fn outside(models: ModelsPath) -> Self {
+        let models = Some(Arc::new(models));
+        ModelSearch { resolve: Box::new(Path::to_path_buf), models, blueprints: Arc::default() }
+    }
+
     pub fn find(&self, param: &'static str, kind: ModelKind, name: &str) -> Found {
         match hub_of(name) {
             Err(error) => return Found::Nowhere(at(param, error)),
@@ -63,9 +79,8 @@ impl Look<'_> {
 /// # Errors
 /// If no model has this name, or if it cannot be downloaded.
 pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf, NodeError> {
-    let here = |path: &Path| path.to_path_buf();
-    let look = Look { resolve: &here, models: Some(Arc::new(models)), blueprints: Arc::default() };
-    let found = ModelKind::ALL.into_iter().map(|kind| look.find("model", kind, name));
+    let search = ModelSearch::outside(models);
+    let found = ModelKind::ALL.into_iter().map(|kind| search.find("model", kind, name));
     // If nothing is found, report the first miss: that of a whole model.
     let found = found.reduce(|first, next| match (&first, &next) {
         (Found::Nowhere(_), Found::Here(_)) => next,
