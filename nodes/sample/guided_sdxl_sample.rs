@@ -47,11 +47,11 @@ impl Node for GuidedSdxlSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.0.sampling.guidance_errors(links, Some(&self.0.conditioning()))
+        self.0.sampling.link_errors(links, Some(&self.0.conditioning()))
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("latent", self.0.sampling.size(links))
+        declared("latent", Some(self.0.sampling.image(links)))
     }
 
     fn run(&self, inputs: GuidedSdxlSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdxlSampleOutputs> {

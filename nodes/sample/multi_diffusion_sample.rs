@@ -78,11 +78,11 @@ impl Node for MultiDiffusionSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.sampling.guidance_errors(links, None)
+        self.sampling.link_errors(links, None)
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("latent", self.sampling.size(links))
+        declared("latent", Some(self.sampling.image(links)))
     }
 
     fn run(&self, inputs: MultiDiffusionSampleInputs, cx: &Context) -> anyhow::Result<MultiDiffusionSampleOutputs> {

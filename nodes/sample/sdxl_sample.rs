@@ -41,8 +41,12 @@ impl Node for SdxlSample {
         self.0.sampling.errors()
     }
 
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
+        self.0.sampling.link_errors(links, None)
+    }
+
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("latent", self.0.sampling.size(links))
+        declared("latent", Some(self.0.sampling.image(links)))
     }
 
     fn run(&self, inputs: SdxlSampleInputs, cx: &Context) -> anyhow::Result<SdxlSampleOutputs> {
