@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::bridge::{on_step, raise};
 use crate::params::defaults;
 use crate::params::guidance::{GuidanceParams, Strength, default_strength};
-use crate::params::sampling::{negative, prompt, sizes};
+use crate::params::sampling::{cfg_warnings, negative, prompt, sizes};
 use crate::values::{
     Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, declared, latent_errors,
 };
@@ -121,14 +121,14 @@ outputs! {
 
 impl Node for Invert {
     const TYPE: &'static str = "Invert";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const LANE: Lane = Lane::Device;
 
     type Inputs = InvertInputs;
     type Outputs = InvertOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.params.errors()
+        self.params.errors().into_iter().chain(cfg_warnings(self.cfg, None)).collect()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
+use lsregen_diffusion::denoiser::guides;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes, parse};
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::SamplingSettings;
@@ -61,7 +62,7 @@ pub struct SdxlSampling {
     /// The parameters of every sampling.
     #[serde(flatten)]
     pub sampling: Sampling,
-    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 disables it and is twice as fast;
+    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 or less disables it and is twice as fast;
     /// large values oversaturate colours. Under guidance `shapes/xl` keeps a layout best near 2; SDXL is at its best
     /// near 5.
     #[serde(default = "defaults::sdxl_cfg")]
@@ -139,6 +140,22 @@ pub(crate) fn phrase_warnings(prompt: &str, phrases: &[String]) -> Vec<NodeError
         .collect()
 }
 
+/// Warns of a `cfg` below 1, and of a negative prompt without classifier-free guidance.
+pub(crate) fn cfg_warnings(cfg: f64, negative: Option<&'static str>) -> Vec<NodeError> {
+    if guides(cfg) {
+        return vec![];
+    }
+    let low = (cfg < 1.0).then(|| {
+        NodeError::new("cfg", format!("`cfg` is {cfg}, but below 1 there is no classifier-free guidance, as at 1"))
+            .help("write 1, or more than 1 to follow the prompt closely")
+    });
+    let unused = negative.map(|name| {
+        NodeError::new(name, format!("`{name}` has no effect while `cfg` is at most 1"))
+            .help("raise `cfg`, or leave the negative prompt out")
+    });
+    low.into_iter().chain(unused).map(NodeError::as_warning).collect()
+}
+
 /// Reports `eta` for a sampler that does not use it.
 pub(crate) fn eta_errors(sampler: SamplerKind, eta: f64) -> Vec<NodeError> {
     match sampler {
@@ -153,9 +170,11 @@ pub(crate) fn eta_errors(sampler: SamplerKind, eta: f64) -> Vec<NodeError> {
 }
 
 impl Sampling {
-    /// Reports invalid parameters.
-    pub(crate) fn errors(&self) -> Vec<NodeError> {
-        eta_errors(self.sampler, self.eta)
+    /// Reports invalid parameters, with the `cfg` of the sampling.
+    pub(crate) fn errors(&self, cfg: f64) -> Vec<NodeError> {
+        let mut errors = eta_errors(self.sampler, self.eta);
+        errors.extend(cfg_warnings(cfg, self.negative.is_some().then_some("negative")));
+        errors
     }
 
     /// Returns the size of the image, if it is known before the run: by the parameters, or else by the guidances, or else

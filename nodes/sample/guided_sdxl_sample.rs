@@ -36,14 +36,14 @@ outputs! {
 
 impl Node for GuidedSdxlSample {
     const TYPE: &'static str = "GuidedSDXLSample";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const LANE: Lane = Lane::Device;
 
     type Inputs = GuidedSdxlSampleInputs;
     type Outputs = GuidedSdxlSampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.0.sampling.errors()
+        self.0.sampling.errors(self.0.cfg)
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {

@@ -67,14 +67,14 @@ outputs! {
 
 impl Node for MultiDiffusionSample {
     const TYPE: &'static str = "MultiDiffusionSample";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Device;
 
     type Inputs = MultiDiffusionSampleInputs;
     type Outputs = MultiDiffusionSampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.sampling.errors()
+        self.sampling.errors(self.cfg)
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {

@@ -31,14 +31,14 @@ outputs! {
 
 impl Node for SdxlSample {
     const TYPE: &'static str = "SDXLSample";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const LANE: Lane = Lane::Device;
 
     type Inputs = SdxlSampleInputs;
     type Outputs = SdxlSampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.0.sampling.errors()
+        self.0.sampling.errors(self.0.cfg)
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {

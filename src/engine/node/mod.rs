@@ -154,6 +154,11 @@ impl NodeError {
         NodeError { severity: Severity::Warning, ..self }
     }
 
+    /// Whether it is an error, not a warning.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
     /// Sets the help.
     pub fn help(mut self, help: impl Into<String>) -> NodeError {
         self.help = Some(help.into());
