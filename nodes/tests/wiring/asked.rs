@@ -128,7 +128,7 @@ fn shown(value: &EdgeValue, lane: Lane) -> String {
         let (width, height) = image.size().unwrap();
         // The results of networks are not in snapshots.
         let few = lane != Lane::Device && width * height <= 8;
-        let numbers = few.then(|| image.0.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        let numbers = few.then(|| image.tensor().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
         let numbers = numbers.iter().flatten().map(|v| format!(" {v:.2}"));
         return format!("image {width}×{height}{}", numbers.collect::<String>());
     }
