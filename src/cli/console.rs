@@ -1,28 +1,14 @@
-//! Messages for a person, all on stderr: errors, progress, and the summary of a run.
+//! The progress of downloads and runs, and the summary of a run, all on stderr.
 
-use std::fmt::Display;
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use lsregen_engine::{Event, FetchProgress, Graph, Outcome, Subscriber, Summary};
+use lsregen_engine::{Event, FetchProgress, Graph, Outcome, Subscriber, Summary, visible};
 use tracing::level_filters::LevelFilter;
 
-/// Writes text as it is. A closed stderr is not an error.
-pub fn say(text: &str) {
-    let _ = stderr().lock().write_all(text.as_bytes());
-}
-
-/// Writes an error in one line.
-pub fn complain(message: impl Display) {
-    say(&format!("lsregen: {message}\n"));
-}
-
-/// Whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org).
-pub fn colours() -> bool {
-    stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
+use super::terminal::{complain, say};
 
 /// Whether to draw progress bars: on a terminal, unless the log is written there too.
 pub fn bars() -> bool {
@@ -60,7 +46,7 @@ impl Fetches {
         bar.set_length(fetching.of);
         bar.set_position(fetching.done);
         if new {
-            bar.set_message(self.file.clone());
+            bar.set_message(visible(&self.file).into_owned());
         }
     }
 
@@ -126,9 +112,14 @@ impl Progress {
 
     /// Writes text above the bars.
     pub fn line(&self, text: &str) {
+        self.above(|| say(text));
+    }
+
+    /// Calls `write`, which writes above the bars.
+    pub fn above(&self, write: impl FnOnce()) {
         match &self.style {
-            Style::Bars(bars) => bars.suspend(|| say(text)),
-            _ => say(text),
+            Style::Bars(bars) => bars.suspend(write),
+            _ => write(),
         }
     }
 
@@ -181,7 +172,7 @@ impl Subscriber for Progress {
             return;
         }
         if let Event::Failed { node, error } = event {
-            self.line(&format!("lsregen: {node} failed: {error}\n"));
+            self.above(|| complain(format_args!("{node} failed: {error}")));
         }
         match (&self.style, event) {
             (Style::Quiet, _) => {}

@@ -1,6 +1,4 @@
 //! The verbs of the command, one module each, and the exit codes.
-//!
-//! Data goes to stdout, messages for a person to stderr.
 
 mod args;
 mod cache;
@@ -20,6 +18,7 @@ mod run;
 mod schema;
 mod session;
 mod show;
+mod terminal;
 mod watch;
 
 use std::process::ExitCode;
@@ -60,7 +59,7 @@ enum Verb {
 pub enum Exit {
     /// Success.
     Done = 0,
-    /// The graph is valid, but the run failed or was cancelled.
+    /// The graph is valid, but the run failed or was cancelled, or output could not be written.
     Failed = 1,
     /// The command line is invalid. clap uses the same code for unknown arguments.
     Usage = 2,
@@ -76,7 +75,10 @@ impl From<Exit> for ExitCode {
 
 /// Parses the arguments and runs the verb.
 pub fn main() -> Exit {
-    let Arguments { verbose, verb } = Arguments::parse();
+    let Arguments { verbose, verb } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return explained(&error),
+    };
     if let Err(exit) = log::start(verbose) {
         return exit;
     }
@@ -95,17 +97,27 @@ pub fn main() -> Exit {
         Verb::Schema(verb) => verb.main(),
         Verb::Show(verb) => verb.main(),
     };
-    result.unwrap_or_else(|exit| exit)
+    finished(result.unwrap_or_else(|exit| exit))
+}
+
+/// Prints what clap has to say instead of running a verb: an error, or the help or version that was asked for.
+fn explained(error: &clap::Error) -> Exit {
+    let text = error.render();
+    if !error.use_stderr() {
+        terminal::print(&text.to_string());
+        return finished(Exit::Done);
+    }
+    terminal::say(&text.to_string());
+    Exit::Usage
+}
+
+/// The outcome of a command, which has failed if output was lost.
+fn finished(exit: Exit) -> Exit {
+    if exit == Exit::Done && terminal::has_lost_output() { Exit::Failed } else { exit }
 }
 
 /// Prints an error of the command line.
 fn usage(message: impl std::fmt::Display) -> Exit {
-    console::complain(message);
+    terminal::complain(message);
     Exit::Usage
-}
-
-/// Writes to stdout. A closed pipe, as `head` leaves it, is not an error.
-fn print(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }

@@ -31,7 +31,7 @@ use self::sweep::Sweep;
 use crate::cli::args::{HostArgs, ParamArgs};
 use crate::cli::open::GraphText;
 use crate::cli::session::{RunArgs, Runs};
-use crate::cli::{Exit, console, usage};
+use crate::cli::{Exit, console, terminal, usage};
 
 /// Runs the graph at `graph` once for each row.
 ///
@@ -141,11 +141,11 @@ fn write_sheet(output: &Path, sweep: &Sweep, name: &str, manifest: &Manifest, qu
         fs::write(&new, png).and_then(|()| fs::rename(&new, &path)).map_err(|error| error.to_string())
     };
     sweep.sheet(image).and_then(write).map_err(|error| {
-        console::complain(format!("{}: the contact sheet cannot be written: {error}", path.display()));
+        terminal::complain(format!("{}: the contact sheet cannot be written: {error}", path.display()));
         Exit::Failed
     })?;
     if !quiet {
-        console::say(&format!("wrote {}\n", path.display()));
+        terminal::say(&format!("wrote {}\n", path.display()));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::console;
+use crate::cli::{console, terminal};
 
 /// Failed rows that the summary names.
 const NAMED: usize = 20;
@@ -47,8 +47,8 @@ impl Progress {
 
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| console::say(text)),
-            None if !self.quiet => console::say(text),
+            Some(bar) => bar.suspend(|| terminal::say(text)),
+            None if !self.quiet => terminal::say(text),
             None => {}
         }
     }
@@ -60,7 +60,7 @@ impl Progress {
         let head = format!("[{}/{}] {name}", self.finished, self.total);
         match error {
             None => self.line(&format!("{head}: {ran} ran, {cached} cached, {:.2} s\n", duration.as_secs_f64())),
-            Some(error) if self.quiet => console::say(&format!("lsregen: {name} failed: {error}\n")),
+            Some(error) if self.quiet => terminal::say(&format!("lsregen: {name} failed: {error}\n")),
             Some(error) => self.line(&format!("{head} failed: {error}\n")),
         }
         if let Some(bar) = &self.bar {
@@ -86,7 +86,7 @@ impl Progress {
             text += &format!(", {left} left: repeat the command to continue");
         }
         if !self.quiet || !failed.is_empty() {
-            console::say(&format!("{text}; {:.2} s\n", duration.as_secs_f64()));
+            terminal::say(&format!("{text}; {:.2} s\n", duration.as_secs_f64()));
         }
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
 
-use lsregen_engine::{Action, CheckContext, Diagnostic, FileDigests, Key, Source, Span, Store, render};
+use lsregen_engine::{Action, CheckContext, Diagnostic, FileDigests, Key, Source, Span, Store};
 
 use super::rows::{Names, Row};
-use super::{Bulk, BulkArgs, RowGraph, output_keys};
-use crate::cli::{Exit, console, open};
+use super::{Bulk, BulkArgs, RowGraph, output_keys, terminal};
+use crate::cli::{Exit, open};
 
 /// Diagnostics that are printed in full.
 const PRINTED: usize = 100;
@@ -136,14 +136,14 @@ impl Report {
 
     /// Prints the diagnostics; `origin` is what the rows were read from.
     fn print(self, origin: &str, count: usize) -> Result<(), Exit> {
-        console::say(&render(&self.printed, console::colours()));
+        terminal::report(&self.printed);
         if self.more > 0 {
-            console::say(&format!("… and {} more\n\n", self.more));
+            terminal::say(&format!("… and {} more\n\n", self.more));
         }
         if self.rows == 0 {
             return Ok(());
         }
-        console::say(&format!("{origin}: {} of {count} rows have errors; nothing was run\n", self.rows));
+        terminal::say(&format!("{origin}: {} of {count} rows have errors; nothing was run\n", self.rows));
         Err(Exit::BadGraph)
     }
 }
