@@ -175,3 +175,74 @@ fn no_name_of_a_file_or_tensor_reaches_a_terminal_raw() {
     let json: Json = serde_json::from_str(&stdout).unwrap();
     assert!(json[0]["file"].as_str().unwrap().contains(EVIL), "the same name in JSON: {json}");
 }
+
+#[test]
+fn a_run_names_its_files_on_stdout_whether_it_made_or_found_them() {
+    let folder = quick();
+    let run = |arguments: &[&str]| {
+        let mut command = lsregen();
+        command.current_dir(folder.path()).env("LSREGEN_CACHE_DIR", folder.path().join("cache"));
+        outcome(command.args(["run", "quick.yaml", "--output-dir", "made"]).args(arguments).output().unwrap())
+    };
+    for end in ["done: 1 file; 3 nodes ran, 0 cached; ", "done: 1 file; 0 nodes ran, 1 cached; "] {
+        let (stdout, stderr, code) = run(&[]);
+        assert_eq!((stdout.as_str(), code), ("made/out.png\n", 0), "{stderr}");
+        assert!(stderr.lines().last().unwrap().starts_with(end), "{stderr}");
+        assert!(folder.path().join(stdout.trim_end()).is_file());
+    }
+
+    let json = |arguments: &[&str]| {
+        let (stdout, stderr, code) = run(&[arguments, &["--json", "--quiet"]].concat());
+        let json: Json = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"));
+        assert!(stderr.is_empty() && json["succeeded"] == (code == 0), "{code} {stderr}");
+        json
+    };
+    let again = json(&[]);
+    assert_eq!((&again["ran"], &again["hits"], &again["files"]), (&0.into(), &1.into(), &["made/out.png"][..].into()));
+    assert_eq!(again["nodes"][2]["files"], again["files"]);
+    let other = json(&["--set", "size=9"]);
+    let nodes = other["nodes"].as_array().unwrap();
+    assert_eq!(nodes.iter().map(|node| node["node"].as_str().unwrap()).collect::<Vec<_>>(), ["photo", "small", "save"]);
+    assert!(nodes.iter().all(|node| node["key"].as_str().unwrap().len() == 64), "{other}");
+    assert!(nodes[1]["outcome"] == "ran" && nodes[1]["seconds"].is_number() && other["seconds"].is_number(), "{other}");
+
+    // Events carry the files as data, and nothing else is written beside them.
+    let (stdout, _, _) = run(&["--events", "jsonl", "--set", "size=10"]);
+    let events: Vec<Json> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let with_files = events.iter().filter(|event| event["files"] == serde_json::json!(["made/out.png"]));
+    let names: Vec<_> = with_files.map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(names, ["node_finished", "run_finished"], "{stdout}");
+    assert_eq!(run(&["--events", "jsonl", "--json"]).2, 2);
+
+    // A row that was done earlier has its files too.
+    for _ in 0..2 {
+        let (stdout, stderr, code) = run(&["--sweep", "size=8,9"]);
+        assert_eq!(code, 0, "{stderr}");
+        for line in stdout.lines() {
+            assert!(folder.path().join(line).is_file(), "{line}");
+        }
+        assert_eq!(stdout.lines().count(), 3, "two rows and the sheet: {stdout}");
+    }
+    let sweep = json(&["--sweep", "size=8,9"]);
+    assert_eq!((&sweep["earlier"], &sweep["rows"].as_array().unwrap().len()), (&2.into(), &2), "{sweep}");
+}
+
+#[test]
+fn colours_are_where_they_are_wanted() {
+    let folder = quick();
+    let coloured = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = lsregen();
+        command.current_dir(folder.path()).env_remove("NO_COLOR").envs(variables.iter().copied());
+        let (stdout, stderr, _) = outcome(command.args(arguments).output().unwrap());
+        (stdout + &stderr).contains("\u{1b}[")
+    };
+    for verb in [&["check", "no.yaml"][..], &["run", "quick.yaml", "--no-cache"], &["rum"], &["run", "--help"]] {
+        let with = |color: &'static str| [verb, &[color][..]].concat();
+        let forced = [("CLICOLOR_FORCE", "1")];
+        assert!(!coloured(verb, &[]) && !coloured(&with("--color=never"), &forced), "{verb:?}");
+        assert!(coloured(&with("--color=always"), &[("NO_COLOR", "1")]), "{verb:?}");
+        assert!(!coloured(verb, &[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]), "{verb:?}");
+        // What is written to a pipe as data has no colours, unless they are asked for.
+        assert!(coloured(verb, &forced), "{verb:?}");
+    }
+}

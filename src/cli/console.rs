@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use lsregen_engine::{Event, FetchProgress, Graph, Outcome, Subscriber, Summary, visible};
 use tracing::level_filters::LevelFilter;
 
-use super::terminal::{complain, say};
+use super::terminal::{Tone, complain, say, say_headed};
 
 /// Whether to draw progress bars: on a terminal, unless the log is written there too.
 pub fn bars() -> bool {
@@ -123,33 +123,36 @@ impl Progress {
         }
     }
 
-    /// Writes the outcome and the duration of each node.
-    pub fn summary(&self, graph: &Graph, summary: &Summary) {
-        let quiet = matches!(self.style, Style::Quiet);
-        if quiet && summary.succeeded() {
-            return;
-        }
+    /// Writes the nodes that have no result and why, and one line about the run: what was made, what was cached, and how
+    /// long it took.
+    pub fn summary(&self, graph: &Graph, summary: &Summary, files: usize) {
         let (names, types) = widths(graph);
         for (&index, (_, outcome)) in graph.order().iter().zip(&summary.nodes) {
             let node = graph.node(index);
             let what = match outcome {
-                Outcome::Ran { duration, .. } => seconds(*duration),
-                Outcome::Cached => "cached".into(),
-                Outcome::Joined => "result of another run".into(),
-                Outcome::Shared { with } => format!("same as {with}"),
-                Outcome::Skipped => "skipped: no node that runs needs it".into(),
                 Outcome::Failed { .. } => "failed".into(),
                 Outcome::Blocked { because } => format!("skipped: {because} failed"),
                 Outcome::Cancelled => "cancelled".into(),
+                _ => continue,
             };
-            let failed = matches!(outcome, Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Cancelled);
-            if !quiet || failed {
-                self.line(&format!("{:names$}  {:types$}  {what}\n", node.name, node.node_type.name));
-            }
+            self.line(&format!("{:names$}  {:types$}  {what}\n", node.name, node.node_type.name));
         }
-        if !quiet {
-            self.line(&format!("{:names$}  {:types$}  {}\n", "", "", seconds(summary.duration)));
+        if matches!(self.style, Style::Quiet) {
+            return;
         }
+        let count = |counts: fn(&Outcome) -> bool| summary.nodes.iter().filter(|(_, outcome)| counts(outcome)).count();
+        let ran = count(|outcome| matches!(outcome, Outcome::Ran { .. }));
+        let cached = count(Outcome::has_result) - ran;
+        let (tone, head) = match (summary.succeeded(), summary.was_cancelled()) {
+            (true, _) => (Tone::Good, "done"),
+            (false, true) => (Tone::Bad, "cancelled"),
+            (false, false) => (Tone::Bad, "failed"),
+        };
+        let files = if files == 1 { "1 file".into() } else { format!("{files} files") };
+        let seconds = summary.duration.as_secs_f64();
+        self.above(|| {
+            say_headed(tone, head, &format!(": {files}; {ran} nodes ran, {cached} cached; {seconds:.2} s\n"))
+        });
     }
 }
 
@@ -159,10 +162,6 @@ pub fn widths(graph: &Graph) -> (usize, usize) {
     let names = nodes().map(|node| node.name.chars().count()).max();
     let types = nodes().map(|node| node.node_type.name.chars().count()).max();
     (names.unwrap_or(0), types.unwrap_or(0))
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{:8.3} s", duration.as_secs_f64())
 }
 
 impl Subscriber for Progress {

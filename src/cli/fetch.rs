@@ -44,7 +44,7 @@ impl Fetch {
             terminal::complain(error.message);
             Exit::Failed
         })?;
-        terminal::print(&format!("{}\n", path.display()));
+        terminal::print_paths([&*path]);
         Ok(())
     }
 

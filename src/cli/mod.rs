@@ -21,9 +21,10 @@ mod show;
 mod terminal;
 mod watch;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, ColorChoice, Parser, Subcommand, ValueEnum};
 
 /// Generate large images that follow a layout of boxes, by running node graphs written in YAML.
 #[derive(Parser)]
@@ -32,6 +33,10 @@ struct Arguments {
     /// Log nodes and the loading of weights to stderr; with -vv also every sampling step. RUST_LOG takes precedence
     #[arg(long, short, global = true, action = ArgAction::Count)]
     verbose: u8,
+
+    /// Colour messages: `auto` does on a terminal, unless NO_COLOR is set; CLICOLOR_FORCE does everywhere
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
 
     #[command(subcommand)]
     verb: Verb,
@@ -75,10 +80,15 @@ impl From<Exit> for ExitCode {
 
 /// Parses the arguments and runs the verb.
 pub fn main() -> Exit {
-    let Arguments { verbose, verb } = match Arguments::try_parse() {
+    let Arguments { verbose, color, verb } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return explained(&error),
+        Err(error) => {
+            terminal::set_colours(wanted_colours(std::env::args_os()));
+            terminal::explain(&error);
+            return if error.use_stderr() { Exit::Usage } else { finished(Exit::Done) };
+        }
     };
+    terminal::set_colours(color);
     if let Err(exit) = log::start(verbose) {
         return exit;
     }
@@ -100,15 +110,15 @@ pub fn main() -> Exit {
     finished(result.unwrap_or_else(|exit| exit))
 }
 
-/// Prints what clap has to say instead of running a verb: an error, or the help or version that was asked for.
-fn explained(error: &clap::Error) -> Exit {
-    let text = error.render();
-    if !error.use_stderr() {
-        terminal::print(&text.to_string());
-        return finished(Exit::Done);
-    }
-    terminal::say(&text.to_string());
-    Exit::Usage
+/// What `--color` says in arguments that could not be parsed.
+fn wanted_colours(arguments: impl Iterator<Item = OsString>) -> ColorChoice {
+    let arguments: Vec<_> = arguments.filter_map(|argument| argument.into_string().ok()).collect();
+    let pairs = arguments.iter().zip(arguments.iter().skip(1).map(Some).chain([None]));
+    let values = pairs.filter_map(|(argument, next)| match argument.strip_prefix("--color")? {
+        "" => ColorChoice::from_str(next?, true).ok(),
+        value => ColorChoice::from_str(value.strip_prefix('=')?, true).ok(),
+    });
+    values.last().unwrap_or_default()
 }
 
 /// The outcome of a command, which has failed if output was lost.

@@ -1,8 +1,9 @@
 //! `--events`: the events of runs as JSON Lines. docs/events.md has the schema.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, LineWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -33,7 +34,7 @@ impl Events {
     /// When the file cannot be written, or holds something other than events; the reason is printed.
     pub fn open(to: &str) -> Result<Events, Exit> {
         let (name, to): (_, Box<dyn Write + Send>) = match to {
-            "jsonl" | "-" => ("stdout".into(), Box::new(LineWriter::new(io::stdout()))),
+            to if Events::is_stdout(to) => ("stdout".into(), Box::new(LineWriter::new(io::stdout()))),
             path => {
                 let name = format!("--events {path}");
                 if !is_replaceable(Path::new(path)) {
@@ -46,6 +47,11 @@ impl Events {
             }
         };
         Ok(Events(Arc::new(Mutex::new(Output { name, to: Some(to) }))))
+    }
+
+    /// Whether the argument of `--events` stands for stdout.
+    pub fn is_stdout(to: &str) -> bool {
+        matches!(to, "jsonl" | "-")
     }
 
     /// Writes one event.
@@ -67,9 +73,10 @@ impl Events {
         }
     }
 
-    /// Returns a subscriber for the run with this number. `previews` names the files of its previews.
-    pub fn of_run(&self, run: usize, previews: Option<Arc<Previews>>) -> RunEvents {
-        RunEvents { events: self.clone(), run, previews }
+    /// Returns a subscriber for the run with this number. `previews` names the files of its previews; `files` are those
+    /// that its nodes write, by node.
+    pub fn of_run(&self, run: usize, previews: Option<Arc<Previews>>, files: NodeFiles) -> RunEvents {
+        RunEvents { events: self.clone(), run, previews, files, written: Mutex::default() }
     }
 }
 
@@ -91,12 +98,33 @@ pub struct RunEvents {
     events: Events,
     run: usize,
     previews: Option<Arc<Previews>>,
+    files: NodeFiles,
+    /// The files of the nodes that have ended.
+    written: Mutex<Vec<PathBuf>>,
 }
+
+/// The files that nodes write, by the name of the node.
+pub type NodeFiles = HashMap<Arc<str>, Vec<PathBuf>>;
 
 impl Subscriber for RunEvents {
     fn event(&self, event: &Event) {
         let (name, mut fields) = fields(event, self.previews.as_deref());
         fields["run"] = json!(self.run);
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Cached { node, .. }
+            | Event::Restored { node, .. }
+            | Event::NodeFinished { node, .. }
+            | Event::Shared { node, .. } => {
+                if let Some(files) = self.files.get(node) {
+                    fields["files"] = json!(files);
+                    written.extend_from_slice(files);
+                }
+            }
+            Event::RunFinished { .. } => fields["files"] = json!(&*written),
+            _ => {}
+        }
+        drop(written);
         self.events.emit(name, fields);
     }
 }

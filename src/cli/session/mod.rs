@@ -13,8 +13,8 @@ use lsregen_engine::{
 };
 use tokio::runtime::Runtime;
 
-use self::events::Events;
 pub use self::events::Several;
+use self::events::{Events, NodeFiles};
 use self::previews::Previews;
 use super::args::{CacheArgs, MemoryArgs};
 use super::{Exit, open, terminal};
@@ -40,7 +40,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "jsonl|FILE")]
     events: Option<String>,
 
-    /// Print only errors
+    /// Print only errors, and the files on stdout
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -66,6 +66,11 @@ pub enum Runs {
 }
 
 impl RunArgs {
+    /// Whether the events take stdout.
+    pub fn events_on_stdout(&self) -> bool {
+        self.events.as_deref().is_some_and(Events::is_stdout)
+    }
+
     /// Starts a session.
     ///
     /// # Errors
@@ -116,7 +121,11 @@ impl Session {
             subscribers.push(previews.clone());
         }
         if let Some(events) = &self.events {
-            subscribers.push(Arc::new(events.of_run(run, self.previews.clone())));
+            let mut files = NodeFiles::new();
+            for (index, file) in graph.writes(host) {
+                files.entry(graph.node(index).name.clone()).or_default().push(file.path);
+            }
+            subscribers.push(Arc::new(events.of_run(run, self.previews.clone(), files)));
         }
         let host = if self.previews.is_some() { Arc::new(Host::clone(host).with_previews(true)) } else { host.clone() };
         self.executor.start(RunRequest {

@@ -46,10 +46,16 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
+        if !self.quiet {
+            self.above(|| terminal::say(text));
+        }
+    }
+
+    /// Calls `write`, which writes above the bar.
+    pub fn above(&self, write: impl FnOnce()) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| terminal::say(text)),
-            None if !self.quiet => terminal::say(text),
-            None => {}
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 
