@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
 use crate::params::sampling::prompt;
-use crate::values::{Image, ImageSize, Latent, Model, declared, latent_errors};
+use crate::values::{Image, ImageInfo, Latent, Model, declared, latent_errors};
 
 /// Shows the cross-attention between a phrase of a prompt and an image, as an image.
 ///
@@ -85,7 +85,7 @@ impl Node for AttentionMap {
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("image", links.declaration::<ImageSize>("latent").copied())
+        declared("image", Some(ImageInfo { phrases: vec![], ..ImageInfo::of(links, "latent") }))
     }
 
     fn run(&self, inputs: AttentionMapInputs, cx: &Context) -> anyhow::Result<AttentionMapOutputs> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
 use crate::params::defaults;
-use crate::values::{Image, ImageSize, Layout, declared};
+use crate::values::{Image, ImageInfo, Layout, declared};
 
 /// Draws the boxes of a layout over an image, each in its own colour and with its phrase.
 ///
@@ -46,7 +46,7 @@ impl Node for DrawLayout {
     type Outputs = DrawLayoutOutputs;
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("image", links.declaration::<ImageSize>("image").copied())
+        declared("image", Some(ImageInfo::of(links, "image")))
     }
 
     fn run(&self, inputs: DrawLayoutInputs, _: &Context) -> anyhow::Result<DrawLayoutOutputs> {

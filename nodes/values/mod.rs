@@ -13,7 +13,7 @@ use lsregen_engine::{Codec, Links, NodeError, Payload};
 use lsregen_tensor::candle_core::{DType, Device, Tensor};
 use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
 
-pub use self::declared::{Conditioning, ImageSize, Phrases, SamplingNeeds, declared};
+pub use self::declared::{Conditioning, ImageInfo, ImageSize, Phrases, SamplingNeeds, declared};
 
 /// An image: (1, 3, H, W) in [-1, 1], f32 on the CPU. It is rounded to eight bits only when it is saved, so that nothing
 /// is lost between a model that decodes and one that encodes.

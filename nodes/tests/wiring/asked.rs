@@ -7,7 +7,7 @@ use std::fmt::{Debug, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use lsregen_engine::{CheckContext, Context, EdgeValue, FileRef, Host, Lane, RegistryEntry, SocketSpec};
+use lsregen_engine::{CheckContext, Context, EdgeValue, FileRef, Host, Lane, NodeError, RegistryEntry, SocketSpec};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model};
 use lsregen_nodes::{ComputeOptions, DtypeOption};
 use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
@@ -79,7 +79,7 @@ impl Bench {
             Err(fault) => return Asked::failed(fault.message),
         };
         let cx = CheckContext::new(&host);
-        if let Some(fault) = node.check(&cx).into_iter().next() {
+        if let Some(fault) = node.check(&cx).into_iter().find(NodeError::is_error) {
             return Asked::failed(fault.message);
         }
         let mut text = String::new();
