@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 pub use image::RgbImage;
 use image::{ImageError, imageops};
+use lsregen_files::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +32,7 @@ pub enum Resampling {
 /// # Errors
 /// If the file cannot be read or decoded.
 pub fn load(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = lsregen_files::read(path, Kind::IMAGE).map_err(Error::io(path))?;
     decode(&bytes).map_err(|what| Error::Input(format!("{}: {what}", path.display())))
 }
 

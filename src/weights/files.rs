@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use lsregen_files::Kind;
 use serde::de::DeserializeOwned;
 
 use super::Checkpoint;
@@ -58,7 +59,7 @@ impl ModelFiles {
         match self {
             ModelFiles::Folder(root) => {
                 let path = root.join(path);
-                std::fs::read(&path).map(Cow::Owned).map_err(Error::io(path))
+                lsregen_files::read(&path, Kind::CONFIG).map(Cow::Owned).map_err(Error::io(path))
             }
             ModelFiles::Embedded { files, .. } => files
                 .iter()
