@@ -3,11 +3,11 @@
 //! An image is turned upright as its EXIF orientation says, and transparent parts are laid over white. Sizes are judged
 //! before pixels are decoded, because a small file can claim an enormous image.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use lsregen_files::Kind;
 
 use crate::{Error, Result};
 
@@ -22,7 +22,7 @@ pub const MAX_PIXELS: u64 = 1 << 28;
 /// # Errors
 /// If the file cannot be read or decoded, or if the image is too large.
 pub fn load(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = lsregen_files::read(path, Kind::IMAGE).map_err(Error::io(path))?;
     decode(&bytes).map_err(|what| Error::Input(format!("{}: {what}", path.display())))
 }
 
@@ -59,7 +59,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
 /// # Errors
 /// As for [`load`], as far as the start of the file shows it.
 pub fn dimensions(path: &Path) -> Result<(u32, u32)> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = lsregen_files::open(path, Kind::IMAGE).map_err(Error::io(path))?;
     let read = || {
         let mut decoder = decoder(reader(BufReader::new(file))?)?;
         let (width, height) = decoder.dimensions();
