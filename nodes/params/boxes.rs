@@ -33,7 +33,7 @@ pub(crate) fn error(path: String, bounds: &[f64; 4]) -> Option<NodeError> {
         Ok((_, true)) => Some(
             NodeError::new(path, "the box reaches beyond the image and is clamped to it")
                 .help("write sides between 0 and 1")
-                .as_warning(),
+                .as_warning("clamped"),
         ),
         Err(message) => Some(
             NodeError::new(path, message)
@@ -136,7 +136,8 @@ impl LayoutParams<'_> {
             }
             (None, Some(file)) => match self.file_layout(file, cx) {
                 Ok(layout) => {
-                    let notes = layout.notes.iter().map(|note| NodeError::new("layout_file", note).as_warning());
+                    let notes =
+                        layout.notes.iter().map(|note| NodeError::new("layout_file", note).as_warning("clamped"));
                     notes.chain(too_many("layout_file", layout.objects.len())).collect()
                 }
                 // The engine reports every file that a node reads and that cannot be read.
