@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use super::Json;
-use super::entry::{Directory, TensorEntry, elements};
+use super::entry::{Directory, TensorEntry};
+use super::header::Header;
 use super::{foreign, pickle};
-use crate::{Error, Result};
+use crate::{Error, Result, elements};
 
 /// The tensors of one weights file or of all shards of one.
 pub struct Checkpoint {
@@ -50,10 +50,6 @@ impl Bytes {
 struct Index {
     weight_map: HashMap<String, String>,
 }
-
-/// The most bytes of the header of a safetensors file. The header is parsed at once, which takes tens of times its size in
-/// memory. SDXL's headers have 250 kB.
-const LONGEST_HEADER: u64 = 16 << 20;
 
 /// The most bytes of an index.
 const LONGEST_INDEX: u64 = 64 << 20;
@@ -223,28 +219,21 @@ fn safetensors(file: &[u8], label: &str) -> Result<(Directory, HashMap<String, S
     let broken = |what: &dyn std::fmt::Display| {
         Error::Weights(format!("{label}: incomplete or corrupt safetensors file ({what}); download or copy it again"))
     };
-    let length = file.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    if length > LONGEST_HEADER && length <= file.len() as u64 {
-        return Err(Error::Weights(format!(
-            "{label}: {length} bytes are too many for the header of a safetensors file"
-        )));
-    }
-    let (header, metadata) = SafeTensors::read_metadata(file).map_err(|e| broken(&e))?;
-    let start = header + 8;
-    let mut tensors = Directory::new();
+    let Header { start, tensors, texts } = Header::read(file).map_err(|what| broken(&what))?;
+    let mut directory = Directory::new();
     let mut end = start;
-    for (name, info) in metadata.tensors() {
+    for (name, info) in tensors {
         if elements(&info.shape).is_none() {
             return Err(broken(&format_args!("tensor `{name:.100}` has an impossible shape")));
         }
         let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
         end = end.max(bytes.end);
-        tensors.insert(name, TensorEntry { dtype: info.dtype, shape: info.shape.clone(), strides: None, bytes });
+        directory.insert(name, TensorEntry { dtype: info.dtype, shape: info.shape, strides: None, bytes });
     }
     if end != file.len() {
         return Err(broken(&format_args!("{} bytes, but its header says {end}", file.len())));
     }
-    Ok((tensors, metadata.metadata().clone().unwrap_or_default()))
+    Ok((directory, texts))
 }
 
 /// Describes a file that cannot hold weights, by its first bytes.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use safetensors::SafeTensors;
 
 use super::*;
-use crate::entry::{TensorEntry, elements};
+use crate::elements;
+use crate::entry::TensorEntry;
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pickles").join(name);
