@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use lsregen_files::Kind;
 use serde::Deserialize;
 
 use crate::{Error, Result};
@@ -83,7 +84,7 @@ struct LayoutEntry {
 /// # Errors
 /// If the file cannot be read or parsed. The error names the file, and the object by its number from 0.
 pub fn read(path: &Path) -> Result<Vec<GroundedPhrase>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = lsregen_files::read_text(path, Kind::LAYOUT).map_err(Error::io(path))?;
     parse(&text).map_err(|e| Error::Input(format!("{}: {e}", path.display())))
 }
 

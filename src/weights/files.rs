@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use lsregen_files::Kind;
+
 use super::{Checkpoint, Json};
 use crate::{Error, Result};
 
@@ -56,7 +58,7 @@ impl ModelFiles {
         match self {
             ModelFiles::Folder(root) => {
                 let path = root.join(path);
-                std::fs::read(&path).map(Cow::Owned).map_err(Error::io(path))
+                lsregen_files::read(&path, Kind::CONFIG).map(Cow::Owned).map_err(Error::io(path))
             }
             ModelFiles::Embedded { files, .. } => files
                 .iter()

@@ -15,8 +15,6 @@ pub const LONGEST: u64 = 100_000_000;
 
 /// A decoded header.
 pub struct Header {
-    /// The first byte of the tensors in the file.
-    pub start: usize,
     /// The tensors, in the order of their bytes.
     pub tensors: Vec<(String, TensorInfo)>,
     /// What the file says about itself.
@@ -24,27 +22,16 @@ pub struct Header {
 }
 
 impl Header {
-    /// Decodes the header of a file, and checks that its tensors fill the file.
+    /// Decodes the JSON of a header. Checks that the tensors lie one after the other, each with as many bytes as its shape
+    /// says.
     ///
     /// # Errors
     /// Says what is wrong.
-    pub fn read(file: &[u8]) -> Result<Header, String> {
-        let Some(length) = file.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else {
-            return Err("the file is too short".into());
-        };
-        let start = usize::try_from(length).ok().and_then(|length| length.checked_add(8));
-        let header = start.and_then(|start| file.get(8..start)).ok_or("its header is cut off")?;
-        if length > LONGEST {
-            return Err(format!("its header has {length} bytes, but {LONGEST} is the limit"));
-        }
-        let Entries { mut tensors, texts } = serde_json::from_slice(header).map_err(|e| e.to_string())?;
+    pub fn decode(json: &[u8]) -> Result<Header, String> {
+        let Entries { mut tensors, texts } = serde_json::from_slice(json).map_err(|e| e.to_string())?;
         tensors.sort_by_key(|(_, info)| info.data_offsets);
-        let (names, infos): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
-        // Checks that the tensors lie one after the other, each with as many bytes as its shape says.
-        let named = names.iter().cloned().zip(infos.iter().cloned()).collect();
-        Metadata::new(None, named).map_err(|e| e.to_string())?;
-        let tensors = names.into_iter().zip(infos).collect();
-        Ok(Header { start: 8 + header.len(), tensors, texts })
+        Metadata::new(None, tensors.clone()).map_err(|e| e.to_string())?;
+        Ok(Header { tensors, texts })
     }
 }
 

@@ -341,12 +341,11 @@ impl Weights {
                 Tensor::zeros((), self.precision.compute, &self.precision.device)?.broadcast_as(shape)?
             }
             Located::In { checkpoint, part, entry, view } => {
-                let bytes = checkpoint.bytes(*part, entry);
-                let x = read(bytes, entry, *view, dtype(entry.dtype)).map_err(|e| match e {
+                let bytes = checkpoint.bytes(*part, entry)?;
+                let x = read(&bytes, entry, *view, dtype(entry.dtype)).map_err(|e| match e {
                     Error::Weights(what) => Error::Weights(format!("{label}: tensor `{name}`: {what}")),
                     other => other,
                 })?;
-                checkpoint.release(*part, entry);
                 x.to_device(&self.precision.device)?
             }
         };

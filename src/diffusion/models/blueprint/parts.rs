@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lsregen_files::Kind;
+
 use crate::models::Family;
 use crate::models::config::{AttentionType, UNetConfig, VaeConfig};
 use crate::weights::{Checkpoint, ModelFiles, NetworkKind, SortedTensors, TensorMap};
@@ -90,7 +92,8 @@ pub(super) fn replacement_vae(
     used: &mut BTreeSet<PathBuf>,
 ) -> Result<(VaeConfig, TensorMap)> {
     let read = |config: &Path| -> Result<VaeConfig> {
-        VaeConfig::parse(&std::fs::read(config).map_err(Error::io(config))?, &config.display().to_string())
+        let text = lsregen_files::read(config, Kind::CONFIG).map_err(Error::io(config))?;
+        VaeConfig::parse(&text, &config.display().to_string())
     };
     if path.is_dir() {
         let folder = if path.join("config.json").is_file() { path.to_path_buf() } else { path.join("vae") };
