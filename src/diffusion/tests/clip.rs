@@ -240,7 +240,7 @@ fn errors_are_reported_before_weights_are_loaded() {
 
 #[test]
 fn a_tokenizer_of_another_model_is_an_error() {
-    let error = told("plain", |f| edit(&f.join("tokenizer.json"), "\"oss</w>\": 580", "\"oss</w>\": 5850"));
+    let error = told("plain", |f| edit(&f.join("tokenizer.json"), "\"clay</w>\": 583", "\"clay</w>\": 5850"));
     assert!(error.contains("has 5851 tokens, but its text encoder has 586"), "{error}");
 }
 
