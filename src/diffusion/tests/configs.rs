@@ -9,7 +9,7 @@ mod usage;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use cases::{Corpus, MODELS};
+use cases::{Case, Corpus, MODELS};
 use lsregen_diffusion::models::clip::{ClipProcessor, ClipTokenizer};
 use lsregen_diffusion::models::config::{ClipConfig, ClipTextConfig, UNetConfig, VaeConfig};
 use lsregen_diffusion::models::{Blueprint, ModelSource};
@@ -110,7 +110,7 @@ fn sizes_that_no_network_has_are_refused() {
             "`in_channels` is 4 and `out_channels` 8, but both must be equal",
         ),
         ("unet/config.json", "freq_shift", json!(1e30), "`freq_shift`"),
-        ("vae/config.json", "scaling_factor", json!(0), "`scaling_factor` must be above 0, but is 0"),
+        ("vae/config.json", "scaling_factor", json!(0), "`scaling_factor` must be between 0.001 and 1000, but is 0"),
         ("vae/config.json", "block_out_channels", json!(vec![32; 70]), "must have 1 to 16 entries, but has 70"),
         ("vae/config.json", "out_channels", json!(8), "`out_channels` is 8, but only 3 is supported"),
         ("text_encoder/config.json", "layer_norm_eps", json!(-1), "`layer_norm_eps` must be above 0, but is -1"),
@@ -158,10 +158,12 @@ fn a_pointer_of_git_lfs_is_recognised_in_every_file() {
     corpus.write(folder.path());
     let xl = folder.path().join("xl");
     for path in ["unet/config.json", "scheduler/scheduler_config.json", "model_index.json", "tokenizer/vocab.json"] {
-        std::fs::write(xl.join(path), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n").unwrap();
+        let bytes = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n".to_vec();
+        let case = Case { model: 1, path: path.into(), bytes };
+        case.place(folder.path()).unwrap();
         let problems = open_and_use(&xl, path).unwrap_err();
         assert!(problems.iter().any(|p| p.contains(&format!("{path}: a pointer of Git LFS"))), "{problems:?}");
-        std::fs::write(xl.join(path), corpus.original(1, path).unwrap()).unwrap();
+        corpus.restore(&case, folder.path()).unwrap();
     }
 }
 
@@ -208,8 +210,7 @@ fn no_configuration_makes_a_model_panic() {
     for seed in 0..400 {
         let case = corpus.case(seed);
         let model = folder.path().join(MODELS[case.model]);
-        let path = model.join(&case.path);
-        std::fs::write(&path, &case.bytes).unwrap();
+        case.place(folder.path()).unwrap();
         let result = catch_unwind(AssertUnwindSafe(|| open_and_use(&model, &case.path)));
         match result.unwrap_or_else(|_| panic!("seed {seed} ({}) panicked", case.path)) {
             Ok(Ok(Outcome::Finite)) => used += 1,
@@ -219,10 +220,7 @@ fn no_configuration_makes_a_model_panic() {
                 assert!(problems.iter().all(|p| !p.is_empty()), "seed {seed}");
             }
         }
-        match corpus.original(case.model, &case.path) {
-            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
-            None => std::fs::remove_file(&path).unwrap(),
-        }
+        corpus.restore(&case, folder.path()).unwrap();
     }
     // The test would say little if most files, or none, were still valid.
     assert!(used > 50 && refused > 50, "{used} were used, {refused} refused");

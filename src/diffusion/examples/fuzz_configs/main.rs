@@ -18,7 +18,7 @@ use cases::{Corpus, MODELS};
 use usage::{Outcome, open_and_use};
 
 /// The memory that a model may take: its weights in f32, and what a small forward pass needs.
-const ALLOWED: usize = 160 << 20;
+const ALLOWED: usize = 96 << 20;
 
 /// The longest message that an error may have.
 const MESSAGE: usize = 1000;
@@ -89,19 +89,14 @@ fn main() -> ExitCode {
     for seed in first..first.saturating_add(count) {
         let case = corpus.case(seed);
         let model = folder.path().join(MODELS[case.model]);
-        let path = model.join(&case.path);
-        if let Err(error) = std::fs::write(&path, &case.bytes) {
-            eprintln!("{}: {error}", path.display());
+        if let Err(error) = case.place(folder.path()) {
+            eprintln!("{}: {error}", model.display());
             return ExitCode::from(2);
         }
         let row = table.entry(format!("{} {}", MODELS[case.model], case.path)).or_default();
         judge(&model, &case.path, &format!("seed {seed} ({} {})", MODELS[case.model], case.path), row);
-        let restored = match corpus.original(case.model, &case.path) {
-            Some(bytes) => std::fs::write(&path, bytes),
-            None => std::fs::remove_file(&path),
-        };
-        if let Err(error) = restored {
-            eprintln!("{}: {error}", path.display());
+        if let Err(error) = corpus.restore(&case, folder.path()) {
+            eprintln!("{}: {error}", model.display());
             return ExitCode::from(2);
         }
     }
