@@ -25,10 +25,12 @@ use crate::{Error, Result};
 /// A node as a function from its arguments to its results.
 pub type Run = Box<dyn Fn(&Inputs) -> Result<Vec<Tensor>> + Send + Sync>;
 
-/// A node's arguments: floats are f32 on `device`, integers i64 on the CPU, truth values u8 on either.
+/// A node's arguments: floats are of type `float` on `device`, integers i64 on the CPU, truth values u8 on either.
 pub struct Inputs<'a> {
     pub values: Vec<Option<&'a Tensor>>,
     pub device: &'a Device,
+    /// f32, or f64 in the self-test.
+    pub float: DType,
 }
 
 impl<'a> Inputs<'a> {
@@ -48,7 +50,7 @@ impl<'a> Inputs<'a> {
 
     pub fn optional_real(&self, i: usize) -> Result<Option<&'a Tensor>> {
         match self.optional(i) {
-            Some(t) if t.dtype() != DType::F32 => {
+            Some(t) if !t.dtype().is_float() => {
                 Err(Error::input(format!("its argument {} is {}, not float", i + 1, dtype_name(t))))
             }
             Some(t) if t.elem_count() == 0 => {
@@ -70,17 +72,17 @@ impl<'a> Inputs<'a> {
     /// An optional argument of floats that are settings, not features.
     pub fn floats(&self, i: usize) -> Result<Option<Vec<f32>>> {
         let Some(t) = self.optional(i) else { return Ok(None) };
-        if t.dtype() != DType::F32 {
+        if !t.dtype().is_float() {
             return Err(Error::input(format!("its argument {} is {}, not float", i + 1, dtype_name(t))));
         }
-        Ok(Some(if t.elem_count() == 0 { vec![] } else { t.flatten_all()?.to_vec1()? }))
+        Ok(Some(if t.elem_count() == 0 { vec![] } else { t.to_dtype(DType::F32)?.flatten_all()?.to_vec1()? }))
     }
 }
 
 /// ONNX's name of a tensor's element type.
 pub fn dtype_name(t: &Tensor) -> &'static str {
     match t.dtype() {
-        DType::F32 => "float",
+        DType::F32 | DType::F64 => "float",
         DType::I64 => "int64",
         DType::U8 => "bool",
         other => other.as_str(),
@@ -107,6 +109,11 @@ fn real(f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Result
 /// Whether an operator returns all of its results, or only the first.
 pub fn returns_all(operator: &str) -> bool {
     operator == "Split"
+}
+
+/// Whether an operator's results may be stairs of its argument, through which no gradient flows.
+pub fn has_stairs(operator: &str) -> bool {
+    matches!(operator, "Round" | "Floor" | "Ceil" | "Sign" | "Cast")
 }
 
 /// Builds the operator of that name with a node's attributes; `None` if it is not supported.

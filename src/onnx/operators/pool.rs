@@ -3,7 +3,7 @@
 //! The gradient of a maximum goes to the entry that was the maximum, of equal ones to the first, as in torch. A mean along
 //! an axis is a product with a matrix.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::window::{AxisWindow, Window, as_given, as_image};
 use super::{Run, one, real};
@@ -41,7 +41,7 @@ fn max_along(x: &Tensor, axis: usize, l: AxisWindow, results: usize) -> Result<T
     let beyond = |n: usize| -> Result<Tensor> {
         let mut dims = x.dims().to_vec();
         dims[axis] = n;
-        Ok(Tensor::full(f32::NEG_INFINITY, dims, x.device())?)
+        Ok(Tensor::full(f32::NEG_INFINITY, dims, x.device())?.to_dtype(x.dtype())?)
     };
     let mut parts = vec![x.detach()];
     if l.before > 0 {
@@ -57,13 +57,13 @@ fn max_along(x: &Tensor, axis: usize, l: AxisWindow, results: usize) -> Result<T
     for t in 1..l.kernel {
         let other = tap(t)?;
         let better = other.gt(&best)?;
-        which = better.where_cond(&Tensor::full(t as f32, which.shape(), x.device())?, &which)?;
+        which = better.where_cond(&(which.zeros_like()? + t as f64)?, &which)?;
         best = better.where_cond(&other.contiguous()?, &best.contiguous()?)?;
     }
     custom_vjp(x, best, move |_, _, g| {
         let mut sum: Option<Tensor> = None;
         for t in 0..l.kernel {
-            let mine = (g * which.eq(t as f32)?.to_dtype(DType::F32)?)?;
+            let mine = (g * which.eq(t as f32)?.to_dtype(g.dtype())?)?;
             let placed = spread(&mine, axis, t * l.dilation, l.stride, total)?;
             sum = Some(match sum {
                 Some(sum) => (sum + placed)?,
