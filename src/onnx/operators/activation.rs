@@ -31,7 +31,7 @@ fn clamp(x: &Tensor, low: f32, high: f32) -> Result<Tensor> {
     })
 }
 
-fn sigmoid_of(x: &Tensor) -> Result<Tensor> {
+pub(super) fn sigmoid_of(x: &Tensor) -> Result<Tensor> {
     let y = (x.detach().neg()?.exp()? + 1.0)?.recip()?;
     custom_vjp(x, y, |_, y, g| Ok((g * (y - y.sqr()?)?)?))
 }
@@ -161,12 +161,13 @@ fn softmax_of(x: &Tensor, axis: usize) -> Result<Tensor> {
     let y = candle_nn::ops::softmax(&x.detach(), axis)?;
     custom_vjp(x, y, move |_, y, g| {
         // A row whose numbers are all −∞ is NaN. Networks replace it afterwards, and no gradient comes from it.
-        let weighted = g.eq(0f32)?.where_cond(&g.zeros_like()?, &(y * g)?)?;
+        let y = y.eq(y)?.where_cond(y, &y.zeros_like()?)?;
+        let weighted = (&y * g)?;
         Ok((&weighted - y.broadcast_mul(&weighted.sum_keepdim(axis)?)?)?)
     })
 }
 
-fn log_softmax_of(x: &Tensor, axis: usize) -> Result<Tensor> {
+pub(super) fn log_softmax_of(x: &Tensor, axis: usize) -> Result<Tensor> {
     let y = candle_nn::ops::log_softmax(&x.detach(), axis)?;
     custom_vjp(x, y, move |_, y, g| Ok((g - y.exp()?.broadcast_mul(&g.sum_keepdim(axis)?)?)?))
 }

@@ -293,7 +293,7 @@ pub fn matmul() -> Result<Run> {
     })
 }
 
-fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+pub(super) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (a_dims, b_dims) = (a.dims(), b.dims());
     let (a_batch, a_matrix) = a_dims.split_at(a_dims.len() - 2);
     let (b_batch, b_matrix) = b_dims.split_at(b_dims.len() - 2);

@@ -6,18 +6,28 @@
 mod activation;
 mod arithmetic;
 mod arrange;
+mod attention;
 mod constant;
 mod conv;
+mod deform;
+mod fourier;
 mod index;
+mod loss;
 mod norm;
 mod pad;
 mod pool;
+mod recurrent;
 mod reduce;
 mod resize;
+mod roi;
+mod rotary;
+mod sample;
 mod shape;
+mod unpool;
 mod window;
 
 use candle_core::{DType, Device, Tensor};
+use recurrent::Cell;
 
 use crate::attributes::Attributes;
 use crate::{Error, Result};
@@ -106,9 +116,15 @@ fn real(f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Result
     one(move |inputs| f(inputs.real(0)?))
 }
 
-/// Whether an operator returns all of its results, or only the first.
-pub fn returns_all(operator: &str) -> bool {
-    operator == "Split"
+/// How many of its results an operator returns, the first ones.
+pub fn results(operator: &str) -> usize {
+    match operator {
+        "Split" => usize::MAX,
+        "Attention" => 4,
+        "LayerNormalization" | "LSTM" => 3,
+        "MaxPool" | "GRU" | "RNN" | "SoftmaxCrossEntropyLoss" => 2,
+        _ => 1,
+    }
 }
 
 /// Whether an operator's results may be stairs of its argument, through which no gradient flows.
@@ -124,13 +140,16 @@ pub fn build(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         .or_else(|| rearrangement(operator, a))
 }
 
-/// Convolutions, pooling, resizing and normalisation.
+/// Convolutions, pooling, resizing, normalisation, attention, recurrence, transforms and losses.
 fn layer(operator: &str, a: &Attributes) -> Option<Result<Run>> {
     Some(match operator {
         "Conv" => conv::conv(a),
         "ConvTranspose" => conv::conv_transpose(a),
         "MaxPool" => pool::max(a),
         "AveragePool" => pool::average(a),
+        "LpPool" => pool::lp(a),
+        "MaxUnpool" => unpool::max_unpool(a),
+        "GlobalLpPool" => pool::global_lp(a),
         "GlobalMaxPool" => pool::global_max(),
         "GlobalAveragePool" => pool::global_average(),
         "Resize" | "Upsample" => resize::resize(a),
@@ -139,6 +158,19 @@ fn layer(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         "GroupNormalization" => norm::group(a),
         "LayerNormalization" => norm::layer(a),
         "RMSNormalization" => norm::rms(a),
+        "LRN" => norm::local_response(a),
+        "MeanVarianceNormalization" => norm::mean_variance(a),
+        "DeformConv" => deform::deform_conv(a),
+        "GridSample" => sample::grid_sample(a),
+        "RoiAlign" => roi::roi_align(a),
+        "Attention" => attention::attention(a),
+        "RotaryEmbedding" => rotary::rotary_embedding(a),
+        "LSTM" => recurrent::recurrent(Cell::Lstm, a),
+        "GRU" => recurrent::recurrent(Cell::Gru { reset_after: false }, a),
+        "RNN" => recurrent::recurrent(Cell::Rnn, a),
+        "DFT" => fourier::dft(a),
+        "NegativeLogLikelihoodLoss" => loss::negative_log_likelihood(a),
+        "SoftmaxCrossEntropyLoss" => loss::softmax_cross_entropy(a),
         _ => return None,
     })
 }
@@ -246,6 +278,7 @@ fn rearrangement(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         "GatherElements" => index::gather_elements(a),
         "GatherND" => index::gather_nd(a),
         "ScatterND" => index::scatter_nd(a),
+        "TensorScatter" => index::tensor_scatter(a),
         "Pad" => pad::pad(a),
         "Expand" => shape::expand(),
         "Tile" => arrange::tile(),
