@@ -32,11 +32,13 @@ impl From<&PhraseBox> for GroundedPhrase {
 /// Returns the error of a box at `path`, if it has one.
 pub(crate) fn error(path: String, bounds: &[f64; 4]) -> Option<NodeError> {
     let message = layout::error(&bounds.map(|v| v as f32))?;
-    Some(
-        NodeError::new(path, message)
-            .help("write [x0, y0, x1, y1] with x0 < x1 and y0 < y1; the origin is at the top left"),
-    )
+    Some(NodeError::new(path, message).help(
+        "write [x0, y0, x1, y1] with x0 < x1 and y0 < y1, as fractions of the image; the origin is at the top left",
+    ))
 }
+
+/// The help for a file that is no layout.
+const FORM: &str = "write a JSON list such as [{\"phrase\": \"a red circle\", \"box\": [0.1, 0.1, 0.5, 0.5]}]";
 
 /// Returns a layout that is given in the graph or as a file.
 ///
@@ -62,7 +64,7 @@ pub(crate) fn errors(
 ) -> Vec<NodeError> {
     let too_many = |path: &str, n: usize| {
         (n > slots as usize).then(|| {
-            NodeError::new(path, format!("{n} boxes do not fit into {slots} slots"))
+            NodeError::new(path, format!("{n} boxes do not fit into {slots} slot{}", if slots == 1 { "" } else { "s" }))
                 .help("leave some out, or raise `slots` (models are trained with 30)")
         })
     };
@@ -83,7 +85,7 @@ pub(crate) fn errors(
             Ok(objects) => too_many("layout_file", objects.len()).into_iter().collect(),
             // The engine reports every missing file that a node reads.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => vec![],
-            Err(error) => vec![NodeError::new("layout_file", error.to_string())],
+            Err(error) => vec![NodeError::new("layout_file", error.to_string()).help(FORM)],
         },
     }
 }

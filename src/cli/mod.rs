@@ -7,6 +7,7 @@ mod console;
 mod explain;
 mod fetch;
 mod graph;
+mod hints;
 mod inspect;
 mod log;
 mod models;
@@ -82,7 +83,9 @@ impl From<Exit> for ExitCode {
 pub fn main() -> Exit {
     let Arguments { verbose, color, verb } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
+        Err(mut error) => {
+            let verb = std::env::args_os().nth(1).and_then(|verb| verb.into_string().ok());
+            hints::improve(&mut error, verb.as_deref());
             terminal::set_colours(wanted_colours(std::env::args_os()));
             terminal::explain(&error);
             return if error.use_stderr() { Exit::Usage } else { finished(Exit::Done) };

@@ -121,10 +121,15 @@ impl Parser<'_> {
         }
         let names = || self.params.iter().take(visible).map(|param| param.key.name.as_str());
         let near = self.names.nearest(name, names()).map(did_you_mean);
+        let node = name.split('.').next().unwrap_or_default().trim();
         let (message, help) = match visible.min(self.params.len()) {
             _ if name.trim().is_empty() => {
                 ("`${}` names no parameter".into(), "write `${name}`; write `$${` for a plain `${`".into())
             }
+            _ if self.nodes.contains(node) => (
+                format!("`{node}` is a node, but `${{…}}` stands for a parameter"),
+                format!("to link to the node, write its name alone: `{}`", name.trim()),
+            ),
             0 => (
                 format!("there is no parameter `{name}`"),
                 format!("declare it: `params: {{ {name}: … }}`; write `$${{` for a plain `${{`"),
