@@ -71,6 +71,10 @@ pub enum Exit {
     Usage = 2,
     /// The graph has errors: EX_CONFIG of sysexits.h.
     BadGraph = 78,
+    /// Ctrl-C stopped the command before it was done: 128 + SIGINT, as shells report it.
+    Interrupted = 130,
+    /// SIGTERM stopped it: 128 + SIGTERM.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
