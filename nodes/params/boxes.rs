@@ -35,12 +35,14 @@ pub(crate) fn error(path: String, bounds: &[f64; 4]) -> Option<NodeError> {
                 .help("write sides between 0 and 1")
                 .as_warning("clamped"),
         ),
-        Err(message) => Some(
-            NodeError::new(path, message)
-                .help("write [x0, y0, x1, y1] with x0 < x1 and y0 < y1; the origin is at the top left"),
-        ),
+        Err(message) => Some(NodeError::new(path, message).help(
+            "write [x0, y0, x1, y1] with x0 < x1 and y0 < y1, as fractions of the image; the origin is at the top left",
+        )),
     }
 }
+
+/// The help for a file that is no layout.
+const FORM: &str = "write JSON such as {\"boxes\": [{\"phrase\": \"a red circle\", \"box\": [0.1, 0.1, 0.5, 0.5]}]}";
 
 /// Returns the part of a box that lies in the image.
 ///
@@ -108,8 +110,11 @@ impl LayoutParams<'_> {
     pub fn errors(&self, slots: u32, cx: &CheckContext) -> Vec<NodeError> {
         let too_many = |path: &str, n: usize| {
             (n > slots as usize).then(|| {
-                NodeError::new(path, format!("{n} boxes do not fit into {slots} slots"))
-                    .help("leave some out, or raise `slots` (models are trained with 30)")
+                NodeError::new(
+                    path,
+                    format!("{n} boxes do not fit into {slots} slot{}", if slots == 1 { "" } else { "s" }),
+                )
+                .help("leave some out, or raise `slots` (models are trained with 30)")
             })
         };
         let id_without_file = self.image_id.filter(|_| self.file.is_none()).map(|_| {
@@ -142,7 +147,7 @@ impl LayoutParams<'_> {
                 }
                 // The engine reports every file that a node reads and that cannot be read.
                 Err(Error::Io { .. }) => vec![],
-                Err(error) => vec![NodeError::new("layout_file", error.to_string())],
+                Err(error) => vec![NodeError::new("layout_file", error.to_string()).help(FORM)],
             },
         };
         errors.into_iter().chain(id_without_file).collect()

@@ -64,17 +64,21 @@ impl<'a> ModelSearch<'a> {
         if let Some(path) = self.models.as_ref().and_then(|models| models.find(kind, name)) {
             return Found::Here(path);
         }
+        let missing = NodeError::new(param, format!("there is no {} `{name}`", kind.name()));
+        if let Some(meant) = HubRef::meant_by(name) {
+            let searched =
+                if name.contains("://") { String::new() } else { format!("; there is no {}", path.display()) };
+            let help = format!("for a model on the Hugging Face hub write `{meant}`{searched}");
+            return Found::Nowhere(missing.help(help));
+        }
         let builtin = match kind {
             ModelKind::Model => "the built-in models are shapes/gligen and shapes/xl; ",
             ModelKind::Clip => "the built-in CLIP is shapes/clip, which knows coloured shapes only; ",
             ModelKind::Vae | ModelKind::Gligen => "",
         };
         let searched = self.models.as_ref().map(|models| format!("; {}", models.missing(kind, name)));
-        Found::Nowhere(NodeError::new(param, format!("there is no {} `{name}`", kind.name())).help(format!(
-            "{builtin}there is no {}{}",
-            path.display(),
-            searched.unwrap_or_default()
-        )))
+        let searched = searched.unwrap_or_default();
+        Found::Nowhere(missing.help(format!("{builtin}there is no {}{searched}", path.display())))
     }
 }
 

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::defaults;
+use super::{defaults, prompt_syntax};
 use crate::values::{Conditioning, Guidance, ImageInfo, ImageSize, Model, SamplingNeeds};
 
 /// The parameters of a sampling with a model of any family.
@@ -88,6 +88,16 @@ pub struct SdxlSampling {
     #[serde(default)]
     #[schemars(inner(range(min = 0, max = 16384)))]
     pub crop: [u32; 2],
+}
+
+impl SdxlSampling {
+    /// Reports invalid parameters.
+    pub(crate) fn errors(&self) -> Vec<NodeError> {
+        let second = [("prompt_2", &self.prompt_2), ("negative_2", &self.negative_2)];
+        let second = second.into_iter().filter_map(|(param, text)| Some((param, text.as_deref()?)));
+        let second = second.flat_map(|(param, text)| prompt_syntax::warnings(param, text));
+        self.sampling.errors(self.cfg).into_iter().chain(second).collect()
+    }
 }
 
 /// Returns a prompt, with the text of the second encoder.
@@ -174,6 +184,8 @@ impl Sampling {
     pub(crate) fn errors(&self, cfg: f64) -> Vec<NodeError> {
         let mut errors = eta_errors(self.sampler, self.eta);
         errors.extend(cfg_warnings(cfg, self.negative.is_some().then_some("negative")));
+        errors.extend(prompt_syntax::warnings("prompt", &self.prompt));
+        errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::warnings("negative", negative)));
         errors
     }
 

@@ -15,6 +15,7 @@ use crate::host::bridge::{raise, unless_cancelled};
 use crate::host::preview::on_step_with_previews;
 use crate::params::boxes::{LayoutParams, PhraseBox};
 use crate::params::defaults;
+use crate::params::prompt_syntax;
 use crate::params::sampling::{cfg_warnings, eta_errors, negative, phrase_warnings, prompt, size_errors, trained_side};
 use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared};
 
@@ -133,6 +134,8 @@ impl Node for GligenLayout {
         errors.extend(cfg_warnings(self.cfg, self.negative.is_some().then_some("negative")));
         let Phrases(phrases) = self.layout().phrases(cx);
         errors.extend(phrase_warnings(&self.prompt, &phrases));
+        errors.extend(prompt_syntax::warnings("prompt", &self.prompt));
+        errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::warnings("negative", negative)));
         errors
     }
 
