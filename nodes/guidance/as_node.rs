@@ -40,9 +40,10 @@ pub trait GuidanceNode: Serialize + DeserializeOwned + JsonSchema + Send + Sync 
     /// As for [`Node::run`].
     fn guidance(&self, inputs: Self::Inputs, cx: &Context) -> anyhow::Result<Guidance>;
 
-    /// Returns the phrases that the prompt of a guided sampling must contain.
-    fn phrases(&self, _links: &Links) -> Vec<String> {
-        vec![]
+    /// Returns what it requires of a sampling that it guides, such as phrases that the prompt must contain. The phrases of
+    /// its layout are added.
+    fn needs(&self, _links: &Links) -> SamplingNeeds {
+        SamplingNeeds::default()
     }
 
     /// Reports errors in its own parameters: see [`Node::check`].
@@ -116,8 +117,7 @@ impl<G: GuidanceNode> Node for AsNode<G> {
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        let (phrases, layout) = (self.0.phrases(links), Phrases::of_layout(links));
-        declared("guidance", Some(SamplingNeeds { phrases, layout, ..SamplingNeeds::default() }))
+        declared("guidance", Some(SamplingNeeds { layout: Phrases::of_layout(links), ..self.0.needs(links) }))
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {

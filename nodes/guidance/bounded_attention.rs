@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance;
-use lsregen_engine::{Context, Links, sockets};
+use lsregen_engine::{Context, Links, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::as_node::GuidanceNode;
 use crate::params::guidance::{GuidanceParams, Strength};
-use crate::values::{Guidance, Layout, Phrases};
+use crate::values::{Guidance, Layout, Phrases, SamplingNeeds};
 
 /// Guides each object's words and the pixels of its box to be attended from inside the box (Bounded Attention).
 ///
@@ -59,8 +59,12 @@ impl GuidanceNode for BoundedAttention {
         &self.params
     }
 
-    fn phrases(&self, links: &Links) -> Vec<String> {
-        Phrases::of_layout(links)
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
+        Phrases::empty_error(links).into_iter().collect()
+    }
+
+    fn needs(&self, links: &Links) -> SamplingNeeds {
+        SamplingNeeds { phrases: Phrases::of_layout(links), downscale: self.downscale, ..SamplingNeeds::default() }
     }
 
     fn guidance(&self, inputs: BoundedAttentionInputs, _: &Context) -> anyhow::Result<Guidance> {

@@ -142,6 +142,7 @@ impl Node for Invert {
             layout: [ImageInfo::of(links, "latent").phrases, Phrases::of_layout(links)].concat(),
             timesteps: Some((self.steps, self.sampler)),
             size: ImageInfo::of(links, "latent").size,
+            downscale: None,
             family: links.variant("model").and_then(Family::from_name),
             conditioning: (self.mode == Mode::Ddim).then(|| Conditioning {
                 prompt: self.prompt.clone(),

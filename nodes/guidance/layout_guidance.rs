@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance;
-use lsregen_engine::{Context, Links, sockets};
+use lsregen_engine::{Context, Links, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::as_node::GuidanceNode;
 use crate::params::guidance::{GuidanceParams, Strength};
-use crate::values::{Guidance, Layout, Phrases};
+use crate::values::{Guidance, Layout, Phrases, SamplingNeeds};
 
 /// Guides most of the attention of each object's words into its box (layout-guidance).
 ///
@@ -53,8 +53,12 @@ impl GuidanceNode for LayoutGuidance {
         &self.params
     }
 
-    fn phrases(&self, links: &Links) -> Vec<String> {
-        Phrases::of_layout(links)
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
+        Phrases::empty_error(links).into_iter().collect()
+    }
+
+    fn needs(&self, links: &Links) -> SamplingNeeds {
+        SamplingNeeds { phrases: Phrases::of_layout(links), ..SamplingNeeds::default() }
     }
 
     fn guidance(&self, inputs: LayoutGuidanceInputs, _: &Context) -> anyhow::Result<Guidance> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::as_node::GuidanceNode;
 use crate::params::colour;
 use crate::params::guidance::{GuidanceParams, Strength};
-use crate::values::{Guidance, Image, Layout};
+use crate::values::{Guidance, Image, Layout, SamplingNeeds};
 
 /// Guides the attention of words into the regions of a colour-coded map.
 ///
@@ -84,8 +84,9 @@ impl GuidanceNode for Segmentation {
         &self.params
     }
 
-    fn phrases(&self, _: &Links) -> Vec<String> {
-        self.regions.iter().map(|region| region.phrase.clone()).collect()
+    fn needs(&self, _: &Links) -> SamplingNeeds {
+        let phrases = self.regions.iter().map(|region| region.phrase.clone()).collect();
+        SamplingNeeds { phrases, downscale: self.downscale, ..SamplingNeeds::default() }
     }
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lsregen_diffusion::models::ModelInfo;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
@@ -10,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
-use crate::params::sampling::prompt;
-use crate::values::{Image, ImageInfo, Latent, Model, declared, latent_errors};
+use crate::params::sampling::{has_words, prompt};
+use crate::values::{Image, ImageInfo, Latent, Model, declared, downscale_error, latent_errors};
 
 /// Shows the cross-attention between a phrase of a prompt and an image, as an image.
 ///
@@ -80,8 +81,22 @@ impl Node for AttentionMap {
     type Inputs = AttentionMapInputs;
     type Outputs = AttentionMapOutputs;
 
+    fn check(&self, _: &CheckContext) -> Vec<NodeError> {
+        let error = if self.phrase.trim().is_empty() {
+            NodeError::new("phrase", "`phrase` is empty").help("give words of the prompt")
+        } else if !has_words(&self.prompt, &self.phrase) {
+            NodeError::new("phrase", format!("the prompt does not contain `{}`", self.phrase))
+                .help("write words of the prompt, in the same order")
+        } else {
+            return vec![];
+        };
+        vec![error]
+    }
+
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        latent_errors(links)
+        let model = links.declaration::<ModelInfo>("model");
+        let downscale = model.and_then(|model| downscale_error(model, "downscale", "this node", self.downscale));
+        latent_errors(links).into_iter().chain(downscale).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::draw;
-use lsregen_engine::{Context, Node, outputs, sockets};
+use lsregen_engine::{Context, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,19 @@ impl Node for ImageGrid {
 
     type Inputs = ImageGridInputs;
     type Outputs = ImageGridOutputs;
+
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
+        let (images, labels) = (links.of("images").count(), self.labels.len());
+        let error = if images == 0 {
+            NodeError::new("images", "`images` is empty").help("link at least one image")
+        } else if labels > 0 && labels != images {
+            NodeError::new("labels", format!("{labels} labels do not fit {images} images"))
+                .help("give one for each image, or none")
+        } else {
+            return vec![];
+        };
+        vec![error]
+    }
 
     fn run(&self, inputs: ImageGridInputs, _: &Context) -> anyhow::Result<ImageGridOutputs> {
         anyhow::ensure!(!inputs.images.is_empty(), "`images` is empty: link at least one image");

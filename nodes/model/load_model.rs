@@ -116,8 +116,8 @@ impl LoadModel {
         static BUILTIN_INFO: LazyLock<Vec<Option<ModelInfo>>> =
             LazyLock::new(|| BUILTIN.iter().map(|files| ModelInfo::inspect(files).ok()).collect());
         match self.builtin() {
-            Some(index) if self.is_builtin() => BUILTIN_INFO[index],
-            _ => Some(self.blueprint(&ModelSearch::in_check(cx)).ok()??.info),
+            Some(index) if self.is_builtin() => BUILTIN_INFO[index].clone(),
+            _ => Some(self.blueprint(&ModelSearch::in_check(cx)).ok()??.info.clone()),
         }
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::{defaults, prompt_syntax};
-use crate::values::{Conditioning, Guidance, ImageInfo, ImageSize, Model, SamplingNeeds};
+use crate::values::{Conditioning, Guidance, ImageInfo, ImageSize, Model, SamplingNeeds, downscale_error};
 
 /// The parameters of a sampling with a model of any family.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -218,6 +218,11 @@ impl Sampling {
             let mismatch = mismatch.or_else(|| size_error(link, needs.size?, size?));
             let mismatch = mismatch.or_else(|| conditioning_error(link, needs.conditioning.as_ref()?, conditioning?));
             mismatch.into_iter().for_each(&mut report);
+            let model = links.declaration::<ModelInfo>("model");
+            if let (Some(downscale), Some(model)) = (needs.downscale, model) {
+                let (path, whose) = (format!("guidance/{}", link.index), format!("the guidance of `{}`", link.name));
+                errors.extend(downscale_error(model, &path, &whose, downscale));
+            }
             let more: Vec<_> = needs.layout.iter().filter(|phrase| !needs.phrases.contains(phrase)).cloned().collect();
             errors.extend(phrase_warnings(&self.prompt, &more));
         }
@@ -326,7 +331,7 @@ fn conditioning_error(link: &LinkedNode, own: &Conditioning, sampling: &Conditio
 
 /// Whether a prompt contains the words of a phrase in order, apart from a leading article. As in CLIP's tokenizer, case,
 /// weights and the form of composed letters do not matter, and each digit is a word.
-fn has_words(prompt: &str, phrase: &str) -> bool {
+pub(crate) fn has_words(prompt: &str, phrase: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
         let text: String = text.nfc().collect::<String>().to_lowercase();
         let mut words: Vec<String> = vec![];

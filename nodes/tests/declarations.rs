@@ -54,8 +54,9 @@ impl GuidanceNode for Follow {
         &self.params
     }
 
-    fn phrases(&self, links: &Links) -> Vec<String> {
-        links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone())
+    fn needs(&self, links: &Links) -> SamplingNeeds {
+        let phrases = links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone());
+        SamplingNeeds { phrases, ..SamplingNeeds::default() }
     }
 
     fn guidance(&self, _: FollowInputs, _: &Context) -> anyhow::Result<Guidance> {

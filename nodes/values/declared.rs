@@ -49,6 +49,16 @@ impl ImageSize {
     }
 }
 
+/// Reports, at `path`, a resolution of attention maps that `model` does not have.
+pub(crate) fn downscale_error(model: &ModelInfo, path: &str, whose: &str, downscale: u32) -> Option<NodeError> {
+    let has = &model.attention_downscales;
+    (!has.contains(&(downscale as usize))).then(|| {
+        let has: Vec<_> = has.iter().map(usize::to_string).collect();
+        NodeError::new(path, format!("{whose} has `downscale` {downscale}, but this model has no such attention maps"))
+            .help(format!("its maps have downscale {}", has.join(", ")))
+    })
+}
+
 /// The phrases of a layout.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Phrases(pub Vec<String>);
@@ -58,6 +68,15 @@ impl Phrases {
     pub(crate) fn of_layout(links: &Links) -> Vec<String> {
         links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone())
     }
+
+    /// Reports a layout without phrases at the socket `layout`, for a guidance that acts on phrases.
+    pub(crate) fn empty_error(links: &Links) -> Option<NodeError> {
+        let Phrases(phrases) = links.declaration("layout")?;
+        phrases.is_empty().then(|| {
+            NodeError::new("layout", "the layout has no boxes, but this guidance acts on phrases in boxes")
+                .help("give the layout at least one box")
+        })
+    }
 }
 
 /// What a guidance requires of the sampling that it guides. The default requires nothing.
@@ -65,7 +84,7 @@ impl Phrases {
 pub struct SamplingNeeds {
     /// Phrases that the prompt must contain.
     pub phrases: Vec<String>,
-    /// Phrases of the layout that the guidance follows: a prompt without them works against the guidance.
+    /// Phrases of the layout that the guidance follows: a prompt without them works against it.
     pub layout: Vec<String>,
     /// The steps and the sampler whose timesteps the guidance was made for.
     pub timesteps: Option<(u32, SamplerKind)>,
@@ -73,6 +92,8 @@ pub struct SamplingNeeds {
     pub size: Option<ImageSize>,
     /// A family whose latents the model must share.
     pub family: Option<Family>,
+    /// The resolution of the attention maps that it uses: latent pixels along a side of one of their pixels.
+    pub downscale: Option<u32>,
     /// Other conditioning that the network must have.
     pub conditioning: Option<Conditioning>,
 }

@@ -1,15 +1,18 @@
 //! The properties of a model that its configuration determines: its family and the sizes of its images.
 
+use std::collections::BTreeSet;
+
 use crate::Result;
 use crate::models::Family;
 use crate::models::config::{UNetConfig, VaeConfig};
+use crate::models::unet::AttentionLayer;
 use crate::weights::ModelFiles;
 
 /// The most pixels along a side of an image.
 pub const LARGEST_SIDE: usize = 8192;
 
 /// The properties of a model that are known before its weights are loaded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ModelInfo {
     /// Its family.
     pub family: Family,
@@ -17,6 +20,8 @@ pub struct ModelInfo {
     pub picture_size: usize,
     /// Width and height must be multiples of this many pixels.
     pub size_step: usize,
+    /// The resolutions of its attention maps: latent pixels along a side of one pixel of a map, from the finest on.
+    pub attention_downscales: Vec<usize>,
 }
 
 impl ModelInfo {
@@ -30,10 +35,12 @@ impl ModelInfo {
 
     pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig) -> Self {
         let downscale = vae.downscale();
+        let maps: BTreeSet<usize> = AttentionLayer::all(unet).iter().map(|layer| layer.downscale).collect();
         ModelInfo {
             family: unet.family(),
             picture_size: unet.sample_size.saturating_mul(downscale),
             size_step: downscale,
+            attention_downscales: maps.into_iter().collect(),
         }
     }
 }

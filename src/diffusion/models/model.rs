@@ -76,7 +76,7 @@ impl Model {
     pub fn new(blueprint: impl Into<Arc<Blueprint>>, precision: Precision, offload: bool) -> Self {
         let blueprint = blueprint.into();
         Model {
-            info: blueprint.info,
+            info: blueprint.info.clone(),
             scheduler: blueprint.scheduler.clone(),
             blueprint,
             precision,

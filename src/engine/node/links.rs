@@ -41,9 +41,14 @@ impl<'a> Links<'a> {
         self.links.iter().find(|link| link.socket == socket)?.declaration?.downcast_ref()
     }
 
+    /// The links of `socket`.
+    pub fn of(&self, socket: &str) -> impl Iterator<Item = &LinkedNode<'a>> {
+        self.links.iter().filter(move |link| link.socket == socket)
+    }
+
     /// Whether `socket` has a link.
     pub fn has(&self, socket: &str) -> bool {
-        self.links.iter().any(|link| link.socket == socket)
+        self.of(socket).next().is_some()
     }
 
     /// The variant (model family) of the value at the first link of `socket`.

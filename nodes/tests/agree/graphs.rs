@@ -1,0 +1,235 @@
+//! Random graphs around a node: its inputs come from small nodes, and its outputs are used.
+
+use lsregen_engine::{Arity, RegistryEntry, SocketSpec};
+use serde_json::{Map, Value as Json, json};
+
+use crate::dice::Dice;
+
+/// The nodes that every graph may link to. `z` and `z_small` are latents of the two models.
+fn producers(steps: u64, dice: &mut Dice) -> Map<String, Json> {
+    let photo = dice.pick(&["a.png", "b.png", "c.png"]);
+    let (width, height) = (64 + 8 * dice.roll(5), 64 + 8 * dice.roll(5));
+    let phrases = ["a red circle", "a blue square", "circle", "red"];
+    let boxes: Vec<Json> = (0..dice.roll(3))
+        .map(|_| json!({ "phrase": dice.pick(&phrases), "box": dice.pick(&[&[0.0, 0.0, 1.0, 1.0], &[0.1, 0.2, 0.5, 0.9], &[0.4, -0.1, 1.1, 0.5], &[0.5, 0.5, 0.501, 0.501]]) }))
+        .collect();
+    let nodes = json!({
+        "xl": { "type": "LoadModel", "model": "shapes/xl" },
+        "small": { "type": "LoadModel", "model": "shapes/gligen" },
+        "photo": { "type": "LoadImage", "path": photo },
+        "up": { "type": "Upsample", "image": "photo", "width": width, "height": height },
+        "z": { "type": "VAEEncode", "model": "xl", "image": "up" },
+        "z_small": { "type": "VAEEncode", "model": "small", "image": "up" },
+        "boxes": { "type": "Layout", "boxes": boxes },
+        "low": { "type": "LowPass", "image": "photo" },
+        "inverted": { "type": "Invert", "model": "xl", "latent": "z", "steps": steps },
+        "attended": { "type": "BoxDiff", "layout": "boxes" },
+    });
+    nodes.as_object().cloned().unwrap_or_default()
+}
+
+/// Returns a graph with a node of this type, as JSON.
+pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
+    let steps = 1 + dice.roll(2) as u64;
+    let mut nodes = producers(steps, dice);
+    let mut node = Map::new();
+    node.insert("type".into(), entry.node_type.name.into());
+    let model = dice.pick(&["xl", "small"]);
+    for socket in entry.node_type.inputs {
+        if let Some(link) = input(socket, model, dice) {
+            node.insert(socket.name.into(), link);
+        }
+    }
+    node.extend(parameters(entry, steps, dice));
+    let is_used = entry.node_type.outputs.first().map(|output| output.type_name);
+    nodes.insert("tested".into(), Json::Object(node));
+    nodes.extend(consumers(is_used, model, steps, dice));
+    json!({ "lsregen": 1, "nodes": nodes }).to_string()
+}
+
+/// A link, or none for some optional sockets.
+fn input(socket: &SocketSpec, model: &str, dice: &mut Dice) -> Option<Json> {
+    let one = |dice: &mut Dice| -> &str {
+        match socket.type_name {
+            "Model" => match socket.variants {
+                [] => {
+                    if model == "xl" {
+                        "xl"
+                    } else {
+                        "small"
+                    }
+                }
+                variants if variants.contains(&"sdxl") => "xl",
+                _ => "small",
+            },
+            "Image" => dice.pick(&["photo", "up"]),
+            "Latent" => {
+                if model == "xl" {
+                    "z"
+                } else {
+                    "z_small"
+                }
+            }
+            "Layout" => "boxes",
+            _ => dice.pick(&["low", "inverted", "attended"]),
+        }
+    };
+    match socket.arity {
+        Arity::One => Some(one(dice).into()),
+        Arity::Optional => (!dice.one_in(3)).then(|| one(dice).into()),
+        Arity::Many => Some((0..dice.roll(3)).map(|_| one(dice)).collect::<Vec<_>>().into()),
+    }
+}
+
+/// The nodes that use the first output of the node `tested`.
+fn consumers(output: Option<&str>, model: &str, steps: u64, dice: &mut Dice) -> Map<String, Json> {
+    let prompt = dice.pick(&["a red circle and a blue square", "a (red:1.2) circle", ""]);
+    let sample = |kind: &str, model: &str, guidance: &[&str]| json!({ "type": kind, "model": model, "guidance": guidance, "prompt": prompt, "steps": steps, "cfg": 1.5 });
+    let save = json!({ "type": "SaveImage", "image": "image", "path": "out/image.png" });
+    let decode = |model: &str, latent: &str| json!({ "type": "Decode", "model": model, "latent": latent });
+    let nodes = match output {
+        Some("Image") => json!({ "save": { "type": "SaveImage", "image": "tested", "path": "out/image.png" } }),
+        Some("Latent") => json!({ "image": decode(model, "tested"), "save": save }),
+        Some("Layout") => json!({
+            "image": { "type": "DrawLayout", "image": "up", "layout": "tested" },
+            "save": save,
+        }),
+        Some("Guidance") => match dice.roll(3) {
+            0 => {
+                json!({ "sample": sample("GuidedSDSample", "small", &["tested"]), "image": decode("small", "sample"), "save": save })
+            }
+            _ => {
+                json!({ "sample": sample("GuidedSDXLSample", "xl", &["tested"]), "image": decode("xl", "sample"), "save": save })
+            }
+        },
+        Some("Model") => json!({
+            "sample": { "type": "SDXLSample", "model": "tested", "prompt": prompt, "steps": steps, "width": 64, "height": 64 },
+            "image": decode("tested", "sample"),
+            "save": save,
+        }),
+        _ => json!({}),
+    };
+    nodes.as_object().cloned().unwrap_or_default()
+}
+
+/// Random values for some of the parameters, and for all that are required.
+fn parameters(entry: &RegistryEntry, steps: u64, dice: &mut Dice) -> Map<String, Json> {
+    let schema = entry.schema.as_value();
+    let given = entry.params.iter().filter_map(|param| {
+        let name = param.name.as_str();
+        if !param.required && !dice.one_in(3) && !["steps", "width", "height"].contains(&name) {
+            return None;
+        }
+        let value = match name {
+            // Few steps, and mostly those of the other nodes.
+            "steps" => {
+                if dice.one_in(8) {
+                    (1 + dice.roll(3)).into()
+                } else {
+                    steps.into()
+                }
+            }
+            _ => named(entry.node_type.name, name, dice)
+                .unwrap_or_else(|| value(&schema["properties"][name], schema, dice, 0)),
+        };
+        Some((name.to_string(), value))
+    });
+    given.collect()
+}
+
+/// A value for a parameter whose schema does not say what is sensible, or would allow what takes minutes.
+fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
+    Some(match (node, name) {
+        (_, "model") => dice.pick(&["shapes/xl", "shapes/gligen"]).into(),
+        (_, "vae" | "gligen") => Json::Null,
+        ("LoadImage", "path") => dice.pick(&["a.png", "b.png", "c.png"]).into(),
+        ("LoadLatent", "path") => dice.pick(&["a.safetensors", "b.safetensors"]).into(),
+        ("SaveImage", "path") => dice.pick(&["out/other.png", "x.png"]).into(),
+        ("SaveLatent", "path") => dice.pick(&["out/other.safetensors", "x.safetensors"]).into(),
+        ("OnnxFeature", "path") => "look.onnx".into(),
+        ("OnnxFeature", "output") => dice.pick(&["colours", "edges", "class", ""]).into(),
+        (_, "target_file") => "a.safetensors".into(),
+        (_, "clip") => "shapes/clip".into(),
+        (_, "layout_file") => "layout.json".into(),
+        (_, "phrase") => dice.pick(&["circle", "a red circle", "star", ""]).into(),
+        (_, "prompt" | "prompt_2" | "negative" | "negative_2" | "text" | "region_prompt") => dice
+            .pick(&[
+                "",
+                " ",
+                "a red circle and a blue square",
+                "((a red:1.2) circle",
+                "😀 (sea:0)",
+                "{phrase} [x]",
+                "a \\( b",
+            ])
+            .into(),
+        (_, "colour") => dice.pick(&["#ff0000", "#0a0b0c", "red"]).into(),
+        (_, "width" | "height") => match dice.roll(8) {
+            0 => (1 + dice.roll(160)).into(),
+            _ => (64 + 8 * dice.roll(5)).into(),
+        },
+        (_, "factor") => dice.pick(&[&1.0, &0.5, &0.01, &1.3, &2.0, &4.0]).clone().into(),
+        // A large scale diverges, which only the sampling shows.
+        (_, "scale") => dice.pick(&[&0.0, &0.1, &1.0]).clone().into(),
+        (_, "repeats") => (1 + dice.roll(3)).into(),
+        (_, "slots") => (1 + dice.roll(40)).into(),
+        (_, "cell") => (16 + dice.roll(100)).into(),
+        (_, "downscale") => (1 + dice.roll(9)).into(),
+        ("OnnxFeature", "size") => json!([8 + dice.roll(64), 8 + dice.roll(64)]),
+        _ => return None,
+    })
+}
+
+/// A value that the schema allows, mostly.
+fn value(schema: &Json, root: &Json, dice: &mut Dice, depth: usize) -> Json {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
+        return target.map_or(Json::Null, |target| value(target, root, dice, depth + 1));
+    }
+    for key in ["anyOf", "oneOf"] {
+        if let Some(options) = schema[key].as_array() {
+            return value(&options[dice.roll(options.len())], root, dice, depth + 1);
+        }
+    }
+    if let Some(choices) = schema["enum"].as_array() {
+        return choices[dice.roll(choices.len())].clone();
+    }
+    if let Some(constant) = schema.get("const") {
+        return constant.clone();
+    }
+    let kind = match &schema["type"] {
+        Json::Array(kinds) => kinds[dice.roll(kinds.len())].as_str().unwrap_or_default(),
+        kind => kind.as_str().unwrap_or_default(),
+    };
+    match kind {
+        "boolean" => dice.one_in(2).into(),
+        "integer" => {
+            let (low, high) = (schema["minimum"].as_u64().unwrap_or(0), schema["maximum"].as_u64().unwrap_or(1 << 32));
+            match dice.roll(4) {
+                0 => low.into(),
+                1 => high.into(),
+                _ => (low + dice.roll((high - low).min(64) as usize + 1) as u64).into(),
+            }
+        }
+        "number" => {
+            let (low, high) = (schema["minimum"].as_f64().unwrap_or(-2.0), schema["maximum"].as_f64().unwrap_or(50.0));
+            let share = dice.pick(&[&0.0, &0.1, &0.25, &0.5, &0.9, &1.0]);
+            (low + (high - low) * share).into()
+        }
+        "array" => {
+            let least = schema["minItems"].as_u64().unwrap_or(0) as usize;
+            let most = schema["maxItems"].as_u64().unwrap_or(least as u64 + 2) as usize;
+            let length = least + dice.roll(most - least + 1);
+            (0..length).map(|_| value(&schema["items"], root, dice, depth + 1)).collect::<Vec<_>>().into()
+        }
+        "object" if depth < 8 => {
+            let properties = schema["properties"].as_object().into_iter().flatten();
+            let object = properties.map(|(name, schema)| {
+                (name.clone(), named("", name, dice).unwrap_or_else(|| value(schema, root, dice, depth + 1)))
+            });
+            Json::Object(object.collect())
+        }
+        "string" => dice.pick(&["a", "a red circle", ""]).into(),
+        _ => Json::Null,
+    }
+}

@@ -1,0 +1,108 @@
+//! `check` and a run agree: random parameters of every node type, in a graph that uses the node. What has no errors runs to
+//! its end.
+//!
+//! `LSREGEN_AGREE=1000` draws so many graphs for each type; `LSREGEN_SEED` begins elsewhere. See docs/performance.md.
+
+#[path = "../../../tests/fuzz/documents/dice.rs"]
+mod dice;
+mod graphs;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use dice::Dice;
+use lsregen_engine::{
+    Cancel, Event, Executor, FileDigests, Host, Lanes, Outcome, Plan, Registry, RunRequest, Source, Store, check,
+};
+use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, LayoutFiles, registry};
+use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
+use lsregen_tensor::image::{RgbImage, png};
+
+/// How many graphs are drawn for each type without `LSREGEN_AGREE`.
+const COUNT: u64 = 6;
+
+struct Bench {
+    folder: tempfile::TempDir,
+    registry: Registry,
+    host: Arc<Host>,
+    store: Arc<Store>,
+    executor: Executor,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    /// Loaded models stay in memory from graph to graph.
+    fn new() -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        write_files(folder.path());
+        let options = ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false);
+        let host = Host::new(folder.path(), folder.path().join("made")).with_fingerprint(options.fingerprint());
+        let host = host.with_service(options).with_service(Blueprints::default()).with_service(LayoutFiles::default());
+        let store = Arc::new(Store::in_memory(2 << 30));
+        let executor = Executor::new(Lanes::NARROW, store.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Bench { folder, registry: registry(), host: Arc::new(host), store, executor, runtime }
+    }
+
+    /// Checks a graph and, if it has no errors, runs it. Returns whether it ran.
+    ///
+    /// # Errors
+    /// Returns why the run failed.
+    fn agrees(&self, graph: &str) -> Result<bool, String> {
+        let checked = check(Source::new("graph.yaml", graph), &[], &self.registry, &self.host);
+        let Some(graph) = checked.graph else { return Ok(false) };
+        let graph = Arc::new(graph);
+        let plan = Plan::new(&graph, &self.host, &self.store, &FileDigests::new()).map_err(|e| format!("{e:?}"))?;
+        let subscriber = Arc::new(|_: &Event| {});
+        let host = self.host.clone();
+        let request = RunRequest { graph, plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
+        let summary = self.runtime.block_on(async { self.executor.start(request).finished().await });
+        let _ = fs::remove_dir_all(self.folder.path().join("made"));
+        if summary.succeeded() {
+            return Ok(true);
+        }
+        let failed = summary.nodes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed { .. }));
+        Err(failed.map(|(name, outcome)| format!("{name}: {outcome:?}\n")).collect())
+    }
+}
+
+/// Writes the files that random graphs name.
+fn write_files(folder: &Path) {
+    let at = |name: &str| folder.join(name);
+    for (name, width, height) in [("a.png", 64, 64), ("b.png", 96, 64), ("c.png", 50, 37)] {
+        let image = RgbImage::from_fn(width, height, |x, y| [x as u8, y as u8, 128].into());
+        fs::write(at(name), png(&image, &[]).unwrap()).unwrap();
+    }
+    for (name, shape) in [("a.safetensors", (1, 4, 8, 8)), ("b.safetensors", (1, 4, 8, 12))] {
+        let latent = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        safetensors::save(&[("latent", latent)].into(), at(name)).unwrap();
+    }
+    let layout = r#"{"boxes": [{"phrase": "a blue square", "box": [0.5, 0.25, 0.75, 1.1]}]}"#;
+    fs::write(at("layout.json"), layout).unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/shapes");
+    fs::copy(models.join("onnx/look.onnx"), at("look.onnx")).unwrap();
+}
+
+#[test]
+fn what_check_passes_runs() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let (count, first) = (number("LSREGEN_AGREE").unwrap_or(COUNT), number("LSREGEN_SEED").unwrap_or(0));
+    let bench = Bench::new();
+    let mut failures = vec![];
+    for entry in bench.registry.iter() {
+        let mut ran = 0;
+        for seed in first..first + count {
+            let graph = graphs::random(entry, &mut Dice::new(seed));
+            match bench.agrees(&graph) {
+                Ok(true) => ran += 1,
+                Ok(false) => {}
+                Err(error) => failures.push(format!("{}, seed {seed}:\n{error}{graph}", entry.node_type.name)),
+            }
+        }
+        println!("{}: {ran} of {count} ran", entry.node_type.name);
+        // With few graphs, all of a type may be refused.
+        assert!(ran > 0 || count < 100, "no graph of {} passes the check", entry.node_type.name);
+    }
+    assert!(failures.is_empty(), "{} runs failed:\n\n{}", failures.len(), failures.join("\n"));
+}
