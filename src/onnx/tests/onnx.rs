@@ -253,3 +253,60 @@ fn damaged_files_never_panic() {
     println!("{tried} files: {opened} opened, {ran} ran");
     assert!(ran > 100);
 }
+
+/// A field of a message: its bytes after tag and length.
+fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut all = vec![tag << 3 | 2];
+    let mut length = bytes.len();
+    while length >= 128 {
+        all.push(length as u8 | 128);
+        length >>= 7;
+    }
+    all.push(length as u8);
+    all.extend(bytes);
+    all
+}
+
+/// A network of `count` nodes in a chain: each the sine of the one before and, with `residual`, added to it.
+fn chain(count: usize, residual: bool) -> Vec<u8> {
+    let mut graph = vec![];
+    let name = |i: usize| if i == 0 { "picture".into() } else { format!("v{i}") };
+    let node = |inputs: &[String], output: &str, operator: &str| {
+        let inputs = inputs.iter().flat_map(|input| field(1, input.as_bytes()));
+        field(1, &[inputs.collect(), field(2, output.as_bytes()), field(4, operator.as_bytes())].concat())
+    };
+    for i in 0..count {
+        let operator = if residual && i % 2 == 1 { "Add" } else { "Sin" };
+        let inputs = if operator == "Add" { vec![name(i), name(i - 1)] } else { vec![name(i)] };
+        graph.extend(node(&inputs, &name(i + 1), operator));
+    }
+    graph.extend(field(11, &[field(1, b"picture"), field(2, &field(1, &[8, 1]))].concat()));
+    graph.extend(field(12, &field(1, name(count).as_bytes())));
+    [field(7, &graph), field(8, &[16, 17])].concat()
+}
+
+/// Chains of thousands of nodes run, pass their gradient and are dropped on a usual stack.
+#[test]
+fn long_chains_do_not_overflow_the_stack() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chain.onnx");
+    for (count, residual) in [(10_000, false), (40_000, true)] {
+        std::fs::write(&path, chain(count, residual)).unwrap();
+        let x = Var::from_tensor(&(normal(&[1, 3, 2, 2], 1) * 1e-3).unwrap()).unwrap();
+        let network = OnnxNetwork::open(&path, CPU).unwrap();
+        let y = network.forward(&x, None).unwrap();
+        let gradient = y.sum_all().unwrap().backward().unwrap().remove(&x).unwrap();
+        if !residual {
+            // Each node multiplies the gradient by its cosine.
+            let mut values: Vec<f64> =
+                x.to_dtype(candle_core::DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let mut slopes = vec![1.0; values.len()];
+            for _ in 0..count {
+                values.iter_mut().zip(&mut slopes).for_each(|(v, slope)| (*slope, *v) = (*slope * v.cos(), v.sin()));
+            }
+            let slopes = Tensor::from_vec(slopes, x.shape(), CPU).unwrap();
+            common::assert_close("chain", &gradient, &slopes, 1e-3);
+            network.self_test(&[1, 3, 2, 2]).unwrap();
+        }
+    }
+}
