@@ -14,6 +14,7 @@ mod models;
 #[cfg(target_os = "linux")]
 mod opens;
 mod pictures;
+mod terminal;
 mod watch;
 
 use std::path::{Path, PathBuf};

@@ -11,14 +11,15 @@ const PREFIX: &str = ".lsregen-";
 const SUFFIX: &str = ".tmp";
 
 /// Writes an output file by renaming a temporary one in the same folder, so that no reader sees a partial file. Creates
-/// missing folders, and reports the file as a note of the run.
+/// missing folders.
 pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<()> {
     let path = &*cx.output_path(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("{}: this folder cannot be created; choose another `path`", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| {
+        format!("{}: this folder cannot be created; choose another `path` or `--output-dir`", folder.display())
+    })?;
     sweep(folder);
-    let cannot = || format!("{}: cannot be written; choose another `path`", path.display());
+    let cannot = || format!("{}: cannot be written; choose another `path` or `--output-dir`", path.display());
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
     // Gives the file the mode of any new file (less the umask); by default a temporary file is private to its owner.
@@ -29,7 +30,6 @@ pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<(
     let _ = file.as_file().lock();
     std::io::Write::write_all(&mut file, bytes).with_context(cannot)?;
     file.persist(path).map_err(|error| error.error).with_context(cannot)?;
-    cx.note(format!("wrote {}", path.display()));
     Ok(())
 }
 

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use clap::Args;
-use lsregen_engine::render;
 use lsregen_nodes::fetch_model;
 use lsregen_nodes::hub::HubRef;
 
 use super::args::{HostArgs, ParamArgs};
-use super::{Exit, console, open, print, usage};
+use super::{Exit, console, open, terminal, usage};
 
 /// Download models from the Hugging Face hub; files that are already on this machine are not downloaded again
 #[derive(Args)]
@@ -32,6 +31,11 @@ impl Fetch {
     pub fn main(self) -> Result<Exit, Exit> {
         for what in &self.what {
             let is_model = HubRef::parse(what).map_err(usage)?.is_some();
+            if let (false, false, Some(meant)) = (is_model, Path::new(what).exists(), HubRef::meant_by(what)) {
+                return Err(usage(format!(
+                    "there is no file `{what}`; for a model on the Hugging Face hub write {meant}"
+                )));
+            }
             if is_model { self.model(what)? } else { self.graph(Path::new(what))? }
         }
         Ok(Exit::Done)
@@ -42,10 +46,10 @@ impl Fetch {
         let path = fetch_model("model", name, self.host.accepts_half(), &mut |fetching| progress.show(fetching));
         drop(progress);
         let path = path.map_err(|error| {
-            console::complain(error.message);
+            terminal::complain(error.message);
             Exit::Failed
         })?;
-        print(&format!("{}\n", path.display()));
+        terminal::print_paths([&*path]);
         Ok(())
     }
 
@@ -56,7 +60,7 @@ impl Fetch {
         let fetched = open::fetch(&graph, &host, &mut |fetching| progress.show(fetching));
         drop(progress);
         fetched.map(drop).map_err(|error| {
-            console::say(&render(&[*error], console::colours()));
+            terminal::report(&[*error]);
             Exit::Failed
         })
     }

@@ -1,13 +1,13 @@
 //! The record of a run that a PNG file holds.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use lsregen_engine::GraphRecord;
+use lsregen_files::Kind;
 use lsregen_nodes::metadata::{Carried, carried, is_png};
 
-use super::{Exit, console, usage};
+use super::{Exit, terminal, usage};
 
 /// Reads the record of the PNG file at `path`; `None` if it is not a PNG file or cannot be read.
 ///
@@ -15,7 +15,7 @@ use super::{Exit, console, usage};
 /// When the PNG file holds no valid record; the reason is printed.
 pub fn read(path: &Path) -> Result<Option<GraphRecord>, Exit> {
     let mut png = vec![];
-    let Ok(mut file) = File::open(path) else { return Ok(None) };
+    let Ok(mut file) = lsregen_files::open(path, Kind::IMAGE) else { return Ok(None) };
     // The signature first: a file that is not a PNG may be large.
     if file.by_ref().take(8).read_to_end(&mut png).is_err() || !is_png(&png) {
         return Ok(None);
@@ -42,6 +42,6 @@ pub fn read(path: &Path) -> Result<Option<GraphRecord>, Exit> {
 }
 
 fn invalid(message: String) -> Exit {
-    console::complain(message);
+    terminal::complain(message);
     Exit::BadGraph
 }

@@ -7,11 +7,14 @@
 pub mod cuda;
 pub mod error;
 pub mod image;
+mod image_file;
 mod nearest;
 pub mod noise;
 pub mod ops;
+mod shape;
 pub mod tensors;
 
 pub use candle_core;
 pub use error::{Error, Result};
 pub use nearest::nearest;
+pub use shape::{checked_elements, elements};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use lsregen_engine::Host;
-use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, Metadata, device};
+use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, LayoutFiles, Metadata, device};
 
 use super::models::ModelArgs;
-use crate::cli::{Exit, console, usage};
+use crate::cli::{Exit, terminal, usage};
 
 /// The compute options and the output folder.
 #[derive(Args)]
@@ -80,7 +80,7 @@ impl HostArgs {
     pub fn host(&self, path: &Path, models: &ModelArgs) -> Result<Arc<Host>, Exit> {
         let opened = device::open(&self.device).map_err(|error| usage(format!("{error:#}")))?;
         if let Some(warning) = opened.warning {
-            console::complain(format!("warning: {warning}"));
+            terminal::complain(format!("warning: {warning}"));
         }
         let options = ComputeOptions::new(opened.device, self.dtype.into(), self.offload);
         let options = options.with_gradient_memory(self.gradient_memory.as_u64());
@@ -99,5 +99,6 @@ pub fn host(path: &Path, output: Option<&Path>, models: &ModelArgs) -> Result<Ho
     let folder = path.parent().unwrap_or(Path::new(""));
     Ok(Host::new(folder, output.unwrap_or(Path::new("")))
         .with_service(models.path(folder)?)
-        .with_service(Blueprints::default()))
+        .with_service(Blueprints::default())
+        .with_service(LayoutFiles::default()))
 }

@@ -1,15 +1,15 @@
 //! Values for the parameters of a graph.
 
 use clap::Args;
-use lsregen_engine::{Override, render};
+use lsregen_engine::Override;
 
 use super::models::ModelArgs;
-use crate::cli::{Exit, console};
+use crate::cli::{Exit, terminal};
 
 /// The values that the command line gives to a graph's `params`, and where the models that it names are searched.
 #[derive(Args)]
 pub struct ParamArgs {
-    /// Set a parameter of the graph; the value is written as in YAML. May be repeated
+    /// Set a parameter of the graph. A text is written as it is, any other value as in YAML. May be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
 
@@ -30,7 +30,7 @@ impl ParamArgs {
         let seed = self.seed.map(|seed| format!("seed={seed}"));
         let parse = |arg: &String| {
             Override::parse(arg).map_err(|error| {
-                console::say(&render(&[*error], console::colours()));
+                terminal::report(&[*error]);
                 Exit::Usage
             })
         };

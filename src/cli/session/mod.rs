@@ -1,7 +1,8 @@
-//! What the verbs that run graphs share: the runtime, the executor, the subscribers of events, and Ctrl-C.
+//! What the verbs that run graphs share: the runtime, the executor, the subscribers of events, and signals that stop them.
 
 mod events;
 mod previews;
+mod stop;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use lsregen_engine::{
 };
 use tokio::runtime::Runtime;
 
-use self::events::Events;
 pub use self::events::Several;
+use self::events::{Events, NodeFiles};
 use self::previews::Previews;
+pub use self::stop::Stop;
 use super::args::{CacheArgs, MemoryArgs};
-use super::{Exit, console, open};
+use super::{Exit, open, terminal};
 
 /// How graphs are run and what is reported.
 #[derive(Args)]
@@ -40,7 +42,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "jsonl|FILE")]
     events: Option<String>,
 
-    /// Print only errors
+    /// Print only errors, and the files on stdout
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -55,6 +57,7 @@ pub struct Session {
     events: Option<Events>,
     previews: Option<Arc<Previews>>,
     runs: AtomicUsize,
+    pub stop: Stop,
 }
 
 /// How many runs a session has.
@@ -66,6 +69,11 @@ pub enum Runs {
 }
 
 impl RunArgs {
+    /// Whether the events take stdout.
+    pub fn events_on_stdout(&self) -> bool {
+        self.events.as_deref().is_some_and(Events::is_stdout)
+    }
+
     /// Starts a session.
     ///
     /// # Errors
@@ -79,7 +87,7 @@ impl RunArgs {
         let events = self.events.as_deref().map(Events::open).transpose()?;
         let previews = self.previews.as_deref().map(Previews::new).transpose()?.map(Arc::new);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-            console::complain(format!("the runtime cannot be started: {error}"));
+            terminal::complain(format!("the runtime cannot be started: {error}"));
             Exit::Failed
         })?;
         Ok(Session {
@@ -91,11 +99,17 @@ impl RunArgs {
             quiet: self.quiet,
             fail_fast: self.fail_fast,
             runs: AtomicUsize::new(0),
+            stop: Stop::default(),
         })
     }
 }
 
 impl Session {
+    /// Whether a later run finds what this one computes.
+    pub fn is_cached(&self) -> bool {
+        self.executor.store().disk().is_some()
+    }
+
     /// The number of runs started so far, which is the number of the next run in the events.
     pub fn runs(&self) -> usize {
         self.runs.load(Ordering::Relaxed)
@@ -116,7 +130,11 @@ impl Session {
             subscribers.push(previews.clone());
         }
         if let Some(events) = &self.events {
-            subscribers.push(Arc::new(events.of_run(run, self.previews.clone())));
+            let mut files = NodeFiles::new();
+            for (index, file) in graph.writes(host) {
+                files.entry(graph.node(index).name.clone()).or_default().push(file.path);
+            }
+            subscribers.push(Arc::new(events.of_run(run, self.previews.clone(), files)));
         }
         let host = if self.previews.is_some() { Arc::new(Host::clone(host).with_previews(true)) } else { host.clone() };
         self.executor.start(RunRequest {
@@ -129,11 +147,15 @@ impl Session {
         })
     }
 
-    /// Runs one graph until it ends or Ctrl-C is pressed.
+    /// Runs one graph until it ends or is stopped by a signal.
     pub fn run(&self, graph: &Arc<Graph>, plan: Plan, host: &Arc<Host>, subscriber: Arc<dyn Subscriber>) -> Summary {
         let cancel = Cancel::new();
         let summary = self.runtime.block_on(async {
-            tokio::spawn(cancel_on_interrupt(cancel.clone()));
+            let stopped = cancel.clone();
+            tokio::spawn(self.stop.on_signal(move |message| {
+                terminal::complain(message);
+                stopped.cancel();
+            }));
             self.start(graph, plan, host, subscriber, &cancel).finished().await
         });
         self.executor.store().close();
@@ -144,17 +166,6 @@ impl Session {
     pub fn emit(&self, name: &str, fields: serde_json::Value) {
         if let Some(events) = &self.events {
             events.emit(name, fields);
-        }
-    }
-}
-
-/// Cancels a run at the first Ctrl-C, which takes effect at the next step. A second Ctrl-C ends the process.
-pub async fn cancel_on_interrupt(cancel: Cancel) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        console::complain("stopping after this step; press Ctrl-C again to stop at once");
-        cancel.cancel();
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130); // 128 + SIGINT, as shells report it
         }
     }
 }

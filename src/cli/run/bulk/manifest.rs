@@ -9,10 +9,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lsregen_engine::Key;
+use lsregen_files::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::cli::{Exit, console, usage};
+use crate::cli::{Exit, terminal, usage};
 
 /// Version of the format: incremented when a field changes its meaning or is removed, not for new fields.
 pub const VERSION: u32 = 1;
@@ -92,7 +93,7 @@ impl Manifest {
     pub fn open(path: PathBuf) -> Result<Manifest, Exit> {
         let shown = path.display().to_string();
         let cannot = |error: std::io::Error| {
-            console::complain(format!(
+            terminal::complain(format!(
                 "{shown}: the manifest cannot be written: {error}; choose another with --manifest"
             ));
             Exit::Failed
@@ -100,17 +101,18 @@ impl Manifest {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(cannot)?;
         }
-        let lock = OpenOptions::new().create(true).append(true).open(beside(&path, ".lock")).map_err(cannot)?;
+        let lock = lsregen_files::open_with(&beside(&path, ".lock"), OpenOptions::new().create(true).append(true))
+            .map_err(cannot)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let what = "another run is using this manifest; wait for it, or choose another with --manifest";
-                console::complain(format!("{shown}: {what}"));
+                terminal::complain(format!("{shown}: {what}"));
                 return Err(Exit::Failed);
             }
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
         }
-        let bytes = match fs::read(&path) {
+        let bytes = match lsregen_files::read(&path, Kind::ROWS) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => vec![],
             Err(error) => return Err(cannot(error)),
@@ -159,7 +161,7 @@ impl Manifest {
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, &self.path)?;
-            OpenOptions::new().append(true).open(&self.path)
+            lsregen_files::open_with(&self.path, OpenOptions::new().append(true))
         });
         self.file = Some(written.map_err(|error| self.cannot(error))?);
         Ok(())
@@ -181,7 +183,7 @@ impl Manifest {
     }
 
     fn cannot(&self, error: std::io::Error) -> Exit {
-        console::complain(format!("{}: the manifest cannot be written: {error}", self.path.display()));
+        terminal::complain(format!("{}: the manifest cannot be written: {error}", self.path.display()));
         Exit::Failed
     }
 }

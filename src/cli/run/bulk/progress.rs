@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::console;
+use crate::cli::{console, terminal};
 
 /// Failed rows that the summary names.
 const NAMED: usize = 20;
@@ -46,22 +46,29 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| console::say(text)),
-            None if !self.quiet => console::say(text),
-            None => {}
+        if !self.quiet {
+            self.above(|| terminal::say(text));
         }
     }
 
-    /// Prints the outcome of a row.
-    pub fn row(&mut self, name: &str, outcome: &RowOutcome) {
+    /// Calls `write`, which writes above the bar.
+    pub fn above(&self, write: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Prints the outcome of a row. `place` is the row in its file.
+    pub fn row(&mut self, name: &str, place: Option<&str>, outcome: &RowOutcome) {
         self.finished += 1;
         let RowOutcome { error, ran, cached, duration } = outcome;
         let head = format!("[{}/{}] {name}", self.finished, self.total);
+        let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
         match error {
             None => self.line(&format!("{head}: {ran} ran, {cached} cached, {:.2} s\n", duration.as_secs_f64())),
-            Some(error) if self.quiet => console::say(&format!("lsregen: {name} failed: {error}\n")),
-            Some(error) => self.line(&format!("{head} failed: {error}\n")),
+            Some(error) if self.quiet => terminal::complain(format_args!("{name}{place} failed: {error}")),
+            Some(error) => self.line(&format!("{head}{place} failed: {error}\n")),
         }
         if let Some(bar) = &self.bar {
             bar.inc(1);
@@ -86,7 +93,7 @@ impl Progress {
             text += &format!(", {left} left: repeat the command to continue");
         }
         if !self.quiet || !failed.is_empty() {
-            console::say(&format!("{text}; {:.2} s\n", duration.as_secs_f64()));
+            terminal::say(&format!("{text}; {:.2} s\n", duration.as_secs_f64()));
         }
     }
 }

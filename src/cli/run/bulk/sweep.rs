@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use lsregen_engine::{Diagnostic, Label, Override, Source, Span, render};
+use lsregen_engine::{Diagnostic, Label, Override, Source, Span};
 use lsregen_nodes::sheet::{self, Sheet};
 
-use crate::cli::{Exit, console, usage};
+use crate::cli::{Exit, terminal, usage};
 
 /// Rows that a sweep may have; more are most likely a mistake.
 const MAX_ROWS: usize = 100_000;
@@ -35,7 +35,7 @@ impl Sweep {
     pub fn parse(arguments: &[String]) -> Result<Sweep, Exit> {
         let axes = arguments.iter().map(|argument| {
             Axis::parse(argument).map_err(|error| {
-                console::say(&render(&[*error], console::colours()));
+                terminal::report(&[*error]);
                 Exit::Usage
             })
         });
@@ -134,7 +134,11 @@ impl Axis {
             if text.is_empty() {
                 return Err(error("a value is missing".into(), span));
             }
-            let given = Override::read(&source, (name, Span::new(0, name.len())), (text, span))?;
+            // Quotes keep commas together; they are not part of the value.
+            let is_quoted = text.starts_with(['"', '\'']);
+            let unquoted = is_quoted.then(|| serde_yaml::from_str::<String>(text).ok()).flatten();
+            let value = unquoted.as_deref().unwrap_or(text);
+            let given = Override::read(&source, (name, Span::new(0, name.len())), (value, span));
             if values.iter().any(|value| value.text == text) {
                 return Err(error(format!("`{text}` occurs twice"), span));
             }
