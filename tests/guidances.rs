@@ -106,3 +106,35 @@ fn every_guidance_changes_the_image() {
         pictures.push(made);
     }
 }
+
+/// The verdict about a network's gradient is kept in the cache, so that another seed does not test it again.
+#[test]
+fn a_network_is_tested_once_for_all_seeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let findings = || -> Vec<_> {
+        let files = fs::read_dir(cache.join("v1/findings")).unwrap().map(Result::unwrap);
+        files.map(|file| (file.file_name(), file.metadata().unwrap().modified().unwrap())).collect()
+    };
+    let run = |seed: u32, output: &str| {
+        let text = fs::read_to_string(repository("graphs/onnx.yaml")).unwrap();
+        let text = text
+            .replace("../models/shapes/onnx/look.onnx", "${onnx}")
+            .replace("output: colours", &format!("output: {output}"));
+        let graph = write(folder.path(), "onnx.yaml", &text);
+        let mut command = lsregen();
+        command.args(["run", &graph, "--set", "steps=2", "--set", &format!("seed={seed}"), "--device", "cpu"]);
+        let out = folder.path().join(seed.to_string());
+        let run = command.arg("--cache-dir").arg(&cache).arg("--output-dir").arg(out).output().unwrap();
+        let (_, stderr, code) = outcome(run);
+        assert_eq!(code, 0, "{stderr}");
+    };
+    run(1, "colours");
+    let first = findings();
+    assert_eq!(first.len(), 1);
+    run(2, "colours");
+    assert_eq!(findings(), first);
+    // Another output is another test.
+    run(3, "edges");
+    assert_eq!(findings().len(), 2);
+}

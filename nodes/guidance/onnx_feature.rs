@@ -1,11 +1,11 @@
 //! OnnxFeature.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::onnx::Look;
+use lsregen_diffusion::guidance::onnx::{Look, Verdicts};
 use lsregen_diffusion::guidance::{Metric, OnnxGoal, OnnxGuidance};
-use lsregen_engine::{CheckContext, Context, FileRef, Lane, Links, NodeError, sockets};
+use lsregen_engine::{CheckContext, Context, FileDigests, FileRef, Findings, Lane, Links, NodeError, sockets};
 use lsregen_onnx::{Normalisation, OnnxInfo, OnnxNetwork};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -197,12 +197,49 @@ impl GuidanceNode for OnnxFeature {
         cx.cancel().check()?;
         let size = self.size.map(|[width, height]| (height as usize, width as usize));
         let normalisation = Normalisation { mean: self.mean, std: self.std };
-        let look = Look::new(Arc::new(network), self.output.as_deref(), size, normalisation).map_err(raise)?;
+        let verdicts = FoundVerdicts::new(&network, &cx.resolve(&self.path), cx);
+        let verdicts = verdicts.map(|verdicts| Box::new(verdicts) as Box<dyn Verdicts>);
+        let look =
+            Look::new(Arc::new(network), self.output.as_deref(), size, normalisation, verdicts).map_err(raise)?;
         Ok(Guidance::new(OnnxGuidance {
             look: Arc::new(look),
             goal,
             metric: self.metric(),
             settings: self.params.resolve(self.scale, OnnxGuidance::defaults(), inputs.layout.as_deref()),
         }))
+    }
+}
+
+/// Verdicts about a network among the findings of the cache.
+struct FoundVerdicts {
+    findings: Arc<dyn Findings>,
+    /// What all findings about it depend on.
+    network: String,
+}
+
+impl FoundVerdicts {
+    /// `None` if there is no cache on disk, or a file of the network cannot be read again.
+    fn new(network: &OnnxNetwork, path: &Path, cx: &Context) -> Option<Self> {
+        let (findings, digests) = (cx.findings()?, FileDigests::new());
+        let files = [path].into_iter().chain(network.info().files.iter().map(PathBuf::as_path));
+        let files: Option<Vec<_>> = files.map(|file| Some(digests.digest(file).ok()?.digest().to_string())).collect();
+        let device = if network.device().is_cpu() { "CPU" } else { "GPU" };
+        let (test, version) = (OnnxNetwork::SELF_TEST, env!("CARGO_PKG_VERSION"));
+        let network = format!("self-test {test} of lsregen {version} on {device}: ONNX {}", files?.join(" "));
+        Some(FoundVerdicts { findings, network })
+    }
+
+    fn about(&self, output: &str, shape: &[usize]) -> String {
+        format!("{}, output {output:?}, shape {shape:?}", self.network)
+    }
+}
+
+impl Verdicts for FoundVerdicts {
+    fn recall(&self, output: &str, shape: &[usize]) -> Option<f64> {
+        self.findings.recall(&self.about(output, shape))?.parse().ok()
+    }
+
+    fn keep(&self, output: &str, shape: &[usize], deviation: f64) {
+        self.findings.keep(&self.about(output, shape), &deviation.to_string());
     }
 }

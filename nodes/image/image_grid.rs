@@ -56,7 +56,7 @@ impl Node for ImageGrid {
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let (images, labels) = (links.of("images").count(), self.labels.len());
-        let error = if images == 0 {
+        let error = if !links.has("images") {
             NodeError::new("images", "`images` is empty").help("link at least one image")
         } else if labels > 0 && labels != images {
             NodeError::new("labels", format!("{labels} labels do not fit {images} images"))

@@ -140,8 +140,8 @@ pub use graph::{Checked, Cycle, Graph, GraphNode, Included, Link, check, check_w
 pub use key::{Digest, InputMaterial, Key, Material, ParseDigestError, canonical_json};
 pub use node::{
     AnyCodec, Arity, Cancel, Cancelled, CheckContext, Codec, Context, Declaration, DynNode, EdgeValue, Effect, Event,
-    FetchProgress, FileRef, Host, Inputs, Lane, Lanes, LinkedNode, Links, Node, NodeError, NodeType, Outputs, Payload,
-    RunRecord, Socket, SocketError, SocketSpec, Subscriber,
+    FetchProgress, FileRef, Findings, Host, Inputs, Lane, Lanes, LinkedNode, Links, Node, NodeError, NodeType, Outputs,
+    Payload, RunRecord, Socket, SocketError, SocketSpec, Subscriber,
 };
 pub use petgraph::graph::NodeIndex;
 pub use plan::{

@@ -64,7 +64,7 @@ impl CheckedFile {
             files: files.into_iter().collect(),
             operators,
             opset,
-            parameters: weights.iter().map(|w| w.count).fold(0, usize::saturating_add),
+            parameters: weights.iter().map(|w| w.count).chain(constants(&graph)).fold(0, usize::saturating_add),
             producer: format!("{} {}", model.producer, model.producer_version).trim().to_string(),
             label,
         };
@@ -100,6 +100,13 @@ fn check_weights(graph: &proto::Graph, folder: &Path, problems: &mut Problems) -
         }
     }
     weights
+}
+
+/// How many numbers each `Constant` node holds, where some exporters put weights.
+fn constants(graph: &proto::Graph) -> impl Iterator<Item = usize> {
+    let nodes = graph.nodes.iter().filter(|node| node.operator == "Constant" && is_standard(&node.domain));
+    let tensors = nodes.flat_map(|node| &node.attributes).filter_map(|a| a.tensor.as_ref());
+    tensors.map(|t| t.dims.iter().fold(1, |n: usize, d| n.saturating_mul(usize::try_from(*d).unwrap_or(0))))
 }
 
 struct CheckedNodes<'g> {
@@ -155,8 +162,14 @@ fn check_nodes<'g>(graph: &'g proto::Graph, opset: i64, problems: &mut Problems)
         let more = if nodes.len() > 1 { format!(" and {} more", nodes.len() - 1) } else { String::new() };
         problems.add(format!("operator {operator} is not supported: {}{more}", describe(nodes[0], opset)));
     }
-    for output in graph.outputs.iter().filter(|o| !names.contains(o.name.as_str())) {
-        problems.add(format!("no node computes its output `{}`", output.name));
+    for name in graph.outputs.iter().map(|o| o.name.as_str()).filter(|name| !names.contains(name)) {
+        problems.add(match checked.unsupported_results.get(name) {
+            Some(node) => format!(
+                "its output `{name}` is a further result of {}, which is not supported; export the network without it",
+                describe(node, opset)
+            ),
+            None => format!("no node computes its output `{name}`"),
+        });
     }
     if graph.outputs.is_empty() {
         problems.add("it has no outputs".into());

@@ -44,9 +44,9 @@ fn features_of_images_equal_torchs() {
     let io = candle_core::safetensors::load(file("io.safetensors"), CPU).unwrap();
     let by = Normalisation { mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.25] };
     let looks = [
-        ("look", Look::new(Arc::new(open("residual")), None, Some((37, 30)), by)),
+        ("look", Look::new(Arc::new(open("residual")), None, Some((37, 30)), by, None)),
         // A fixed size, grey images, channels last.
-        ("look_grey", Look::new(Arc::new(open("grey_last")), None, None, Normalisation::default())),
+        ("look_grey", Look::new(Arc::new(open("grey_last")), None, None, Normalisation::default(), None)),
     ];
     for (name, look) in looks {
         let x = Var::from_tensor(&picture()).unwrap();
@@ -59,7 +59,8 @@ fn features_of_images_equal_torchs() {
 
 #[test]
 fn goals_that_do_not_fit_the_feature_are_refused() {
-    let look = Arc::new(Look::new(Arc::new(open("residual")), None, Some((37, 30)), Normalisation::default()).unwrap());
+    let look =
+        Arc::new(Look::new(Arc::new(open("residual")), None, Some((37, 30)), Normalisation::default(), None).unwrap());
     let made = |goal: &OnnxGoal, metric| OnnxFeature::new(look.clone(), goal, metric, &picture()).map(|_| ());
     made(&OnnxGoal::Class(4), Metric::CrossEntropy).unwrap();
     made(&OnnxGoal::Picture(picture()), Metric::CrossEntropy).unwrap();
@@ -76,13 +77,13 @@ fn goals_that_do_not_fit_the_feature_are_refused() {
         contains("residual", &made(&goal, metric).unwrap_err().to_string(), &[words]);
     }
     // An image of another size than the network's fixed one, and an input that is not an image.
-    let other = Look::new(Arc::new(open("grey_last")), None, Some((8, 8)), Normalisation::default());
+    let other = Look::new(Arc::new(open("grey_last")), None, Some((8, 8)), Normalisation::default(), None);
     contains(
         "grey_last",
         &other.map(|_| ()).unwrap_err().to_string(),
         &["(1, 12, 16, 1)", "[1, 8, 8, 1] does not fit"],
     );
-    let none = Look::new(Arc::new(open("external")), None, None, Normalisation::default());
+    let none = Look::new(Arc::new(open("external")), None, None, Normalisation::default(), None);
     contains("external", &none.map(|_| ()).unwrap_err().to_string(), &["`picture` float (1, 6) is not an image"]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("target.safetensors");

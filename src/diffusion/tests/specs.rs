@@ -4,13 +4,14 @@
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
-use std::sync::{Arc, LazyLock};
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, relative, shapes};
 use lsregen_diffusion::guidance::colour_layout::ColourLayout;
 use lsregen_diffusion::guidance::edges::{Drawing, sobel};
-use lsregen_diffusion::guidance::onnx::Look;
+use lsregen_diffusion::guidance::onnx::{Look, Verdicts};
 use lsregen_diffusion::guidance::segmentation::ColouredPhrase;
 use lsregen_diffusion::guidance::{
     Auto, BoundGuidance, BoundedAttentionGuidance, BoxDiffGuidance, ClipGoal, ClipGuidance, ColourLayoutGuidance,
@@ -101,7 +102,7 @@ fn settings() -> GuidanceSettings {
 
 fn look() -> Arc<Look> {
     let network = OnnxNetwork::open(&shapes("onnx/look.onnx"), &Device::Cpu).unwrap();
-    Arc::new(Look::new(Arc::new(network), Some("colours"), Some((32, 32)), Normalisation::default()).unwrap())
+    Arc::new(Look::new(Arc::new(network), Some("colours"), Some((32, 32)), Normalisation::default(), None).unwrap())
 }
 
 /// The name of an extractor, its feature space, its distance on small numbers, and the guidance spec.
@@ -417,4 +418,50 @@ fn transparency_is_laid_over_white() {
     grey.save(&path).unwrap();
     let picture = load_image(&path).unwrap();
     assert_eq!(picture.pixels().map(|pixel| pixel.0).collect::<Vec<_>>(), [[100; 3], [255; 3]]);
+}
+
+/// Verdicts in memory.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<(String, Vec<usize>, f64)>>>);
+
+impl Verdicts for Kept {
+    fn recall(&self, output: &str, shape: &[usize]) -> Option<f64> {
+        let kept = self.0.lock().unwrap();
+        kept.iter().find(|(name, dims, _)| name == output && dims == shape).map(|(.., deviation)| *deviation)
+    }
+
+    fn keep(&self, output: &str, shape: &[usize], deviation: f64) {
+        self.0.lock().unwrap().push((output.into(), shape.to_vec(), deviation));
+    }
+}
+
+#[test]
+fn a_network_is_tested_when_it_is_bound_unless_a_verdict_is_known() {
+    let bound = |path: &Path, verdicts: &Kept| -> Result<usize> {
+        let network = OnnxNetwork::open(path, &Device::Cpu)?;
+        let verdicts = Some(Box::new(verdicts.clone()) as Box<dyn Verdicts>);
+        let look = Arc::new(Look::new(Arc::new(network), None, None, Normalisation::default(), verdicts)?);
+        let (prompt, sampler, goal) = (PROMPT.into(), sampler(), OnnxGoal::Picture(halves(SIDE)));
+        let run = SamplingRun { model: &XL, prompt: &prompt, sampler: &sampler, width: SIDE, height: SIDE, seed: 1 };
+        let spec = OnnxGuidance { look, goal, metric: Metric::L1, settings: GuidanceSettings::default() };
+        Ok(spec.bind(&run)?.len())
+    };
+    let nets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../onnx/tests/fixtures/onnx_nets");
+    let (sound, stairs) = (nets.join("residual.onnx"), nets.join("bad_stairs.onnx"));
+    // The size is that of the sampling, so that the test waits for it.
+    let error = bound(&stairs, &Kept::default()).unwrap_err().to_string();
+    assert!(error.contains("bad_stairs.onnx") && error.contains("deviates from finite differences"), "{error}");
+    let kept = Kept::default();
+    assert_eq!(bound(&sound, &kept).unwrap(), 1);
+    let (output, shape, deviation) = kept.0.lock().unwrap().pop().unwrap();
+    assert_eq!((output.as_str(), shape.as_slice()), ("feature", &[1, 3, SIDE, SIDE][..]));
+    assert!(deviation < 1e-2, "{deviation}");
+    // A verdict about this output and shape stands for the test, and no other does.
+    kept.keep("feature", &[1, 3, SIDE, SIDE], 0.001);
+    assert_eq!(bound(&stairs, &kept).unwrap(), 1);
+    assert_eq!(kept.0.lock().unwrap().len(), 1);
+    let other = Kept::default();
+    other.keep("feature", &[1, 3, SIDE, SIDE + 8], 0.001);
+    other.keep("other", &[1, 3, SIDE, SIDE], 0.001);
+    bound(&stairs, &other).unwrap_err();
 }

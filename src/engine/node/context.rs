@@ -55,6 +55,17 @@ pub struct Context {
     pub(crate) cancel: Cancel,
     pub(crate) subscriber: Arc<dyn Subscriber>,
     pub(crate) record: Option<Arc<dyn RunRecord>>,
+    pub(crate) findings: Option<Arc<dyn Findings>>,
+}
+
+/// What nodes find out beside their results, kept in the cache for other processes. A finding must depend on nothing but
+/// what `about` says, such as digests of files and a version.
+pub trait Findings: Send + Sync {
+    /// What was found about that.
+    fn recall(&self, about: &str) -> Option<String>;
+
+    /// Keeps what was found, if it can.
+    fn keep(&self, about: &str, found: &str);
 }
 
 /// What a written file can record of the run that it comes from.
@@ -66,7 +77,7 @@ pub trait RunRecord: Send + Sync {
 impl Context {
     /// The context of the node called `node`. Its events go to `subscriber`.
     pub fn new(host: Arc<Host>, node: Arc<str>, cancel: Cancel, subscriber: Arc<dyn Subscriber>) -> Context {
-        Context { host, node, folder: None, cancel, subscriber, record: None }
+        Context { host, node, folder: None, cancel, subscriber, record: None, findings: None }
     }
 
     /// The context of a node that runs by itself: without a subscriber, and never cancelled.
@@ -112,6 +123,11 @@ impl Context {
     /// The record of the run, for a file that carries the graph it comes from; `None` if the node runs by itself.
     pub fn record(&self) -> Option<&dyn RunRecord> {
         self.record.as_deref()
+    }
+
+    /// The findings in the cache; `None` if there is no cache on disk.
+    pub fn findings(&self) -> Option<Arc<dyn Findings>> {
+        self.findings.clone()
     }
 
     /// Resolves the path of an input file, which is relative to the folder of the node's own graph file.

@@ -8,6 +8,8 @@ pub type Declaration = Box<dyn Any>;
 /// The links of a node, socket by socket.
 pub struct Links<'a> {
     links: Vec<LinkedNode<'a>>,
+    /// The sockets that the document gives a link, even if it leads nowhere.
+    given: Vec<&'static str>,
 }
 
 /// A link, and what is known of the value at its other end.
@@ -25,9 +27,9 @@ pub struct LinkedNode<'a> {
 }
 
 impl<'a> Links<'a> {
-    /// The given links.
-    pub fn new(links: Vec<LinkedNode<'a>>) -> Links<'a> {
-        Links { links }
+    /// The links that lead to a node, and the sockets that the document gives any.
+    pub fn new(links: Vec<LinkedNode<'a>>, given: Vec<&'static str>) -> Links<'a> {
+        Links { links, given }
     }
 
     /// The links of `socket` whose values have a declaration of the type `D`.
@@ -46,9 +48,9 @@ impl<'a> Links<'a> {
         self.links.iter().filter(move |link| link.socket == socket)
     }
 
-    /// Whether `socket` has a link.
+    /// Whether `socket` is given a link. The check has reported a link that leads nowhere, and its place is not empty.
     pub fn has(&self, socket: &str) -> bool {
-        self.of(socket).next().is_some()
+        self.given.contains(&socket)
     }
 
     /// The variant (model family) of the value at the first link of `socket`.

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::context::Awaited;
-pub use self::context::{Cancel, Cancelled, CheckContext, Context, RunRecord};
+pub use self::context::{Cancel, Cancelled, CheckContext, Context, Findings, RunRecord};
 pub use self::event::{Event, Subscriber};
 pub use self::host::Host;
 pub use self::lane::{Lane, Lanes};

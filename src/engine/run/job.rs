@@ -9,7 +9,7 @@ use petgraph::graph::NodeIndex;
 use super::task::TaskId;
 use crate::graph::{Graph, GraphNode};
 use crate::key::Material;
-use crate::node::{Cancelled, Context, EdgeValue, Lane, guarded};
+use crate::node::{Cancelled, Context, EdgeValue, Findings, Lane, guarded};
 use crate::store::{FileState, Store};
 
 /// A task that a worker executes.
@@ -46,7 +46,8 @@ pub(super) struct Completion {
 impl Job {
     /// Runs the node's code, and stores its result.
     pub fn execute(self, store: &Store) -> Completion {
-        let Job { id, lane, graph, node, cx, work } = self;
+        let Job { id, lane, graph, node, mut cx, work } = self;
+        cx.findings = store.disk().map(|disk| Arc::new(disk.folder().clone()) as Arc<dyn Findings>);
         let node = graph.node(node);
         let name = node.node_type.name;
         let _span = tracing::info_span!("node", node = %node.name, r#type = name, key = %id.key).entered();

@@ -202,6 +202,7 @@ impl Run {
             cancel,
             subscriber,
             record: Some(self.record.clone()),
+            findings: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod disk;
 mod files;
+mod findings;
 mod memory;
 
 use std::sync::Arc;

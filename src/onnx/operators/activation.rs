@@ -6,7 +6,7 @@ use lsregen_tensor::ops;
 use super::arithmetic::{Binary, apply};
 use super::{Run, one, real};
 use crate::attributes::Attributes;
-use crate::dims::checked_axis;
+use crate::dims::{broadcast_shape, checked_axis};
 use crate::vjp::custom_vjp;
 use crate::{Error, Result};
 
@@ -55,6 +55,16 @@ fn elu_of(x: &Tensor, alpha: f64, scale: f64) -> Result<Tensor> {
     })
 }
 
+/// To the nearest integer, halves to the even one.
+pub fn round() -> Result<Run> {
+    real(|x| {
+        let x = x.detach();
+        let nearest = x.round()?;
+        let half = (&x - &nearest)?.abs()?.eq(0.5f32)?;
+        Ok(half.where_cond(&((x * 0.5)?.round()? * 2.0)?, &nearest)?)
+    })
+}
+
 pub fn relu() -> Result<Run> {
     real(|x| leaky(x, 0.0))
 }
@@ -68,6 +78,15 @@ pub fn leaky_relu(a: &Attributes) -> Result<Run> {
 pub fn prelu() -> Result<Run> {
     one(|inputs| {
         let (x, slope) = (inputs.real(0)?, inputs.real(1)?);
+        if broadcast_shape(x.dims(), slope.dims()).ok().as_deref() != Some(x.dims()) {
+            let mut each = vec![1; x.rank().saturating_sub(1)];
+            each.iter_mut().zip(x.dims().get(1)).for_each(|(n, channels)| *n = *channels);
+            return Err(Error::input(format!(
+                "slopes {:?} do not fit {:?}; one for each channel has the shape {each:?}",
+                slope.dims(),
+                x.dims()
+            )));
+        }
         let below = apply(Binary::Mul, &(x - leaky(x, 0.0)?)?, slope)?;
         Ok((leaky(x, 0.0)? + below)?)
     })

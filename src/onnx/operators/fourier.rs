@@ -8,6 +8,9 @@ use crate::axes::along;
 use crate::dims::{checked_axis, checked_count, checked_size};
 use crate::{Error, Result};
 
+/// The most weights of a transform. One of 4096 numbers has as many.
+const LARGEST: usize = 1 << 24;
+
 /// Complex numbers are pairs on the last axis, real numbers single. The axis is an attribute up to opset 19, and an argument
 /// later.
 pub fn dft(a: &Attributes) -> Result<Run> {
@@ -35,7 +38,9 @@ pub fn dft(a: &Attributes) -> Result<Run> {
         let used = held.min(if to_real { n / 2 + 1 } else { n });
         let x = x.narrow(axis, 0, used)?;
         let rows = if onesided && !inverse { n / 2 + 1 } else { n };
-        checked_count(&[rows, used])?;
+        if checked_count(&[rows, used])? > LARGEST {
+            return Err(Error::input(format!("a transform of {n} numbers is too long: at most {LARGEST} weights fit")));
+        }
         // Each of the first half of a one-sided spectrum also stands for its mirror image.
         let weight = |k: usize| if to_real && k > 0 && 2 * k < n { 2.0 } else { 1.0 };
         let scale = if inverse { 1.0 / n as f64 } else { 1.0 };

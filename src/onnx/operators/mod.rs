@@ -205,7 +205,7 @@ fn function(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         "Reciprocal" => real(|x| Ok(x.recip()?)),
         "Floor" => real(|x| Ok(x.detach().floor()?)),
         "Ceil" => real(|x| Ok(x.detach().ceil()?)),
-        "Round" => real(|x| Ok(x.detach().round()?)),
+        "Round" => activation::round(),
         _ => return None,
     })
 }

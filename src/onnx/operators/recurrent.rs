@@ -15,6 +15,9 @@ use crate::attributes::Attributes;
 use crate::dims::{checked_count, checked_size};
 use crate::{Error, Result};
 
+/// The most steps of a sequence.
+const LONGEST: usize = 1 << 16;
+
 #[derive(Clone, Copy, PartialEq)]
 pub enum Cell {
     Rnn,
@@ -205,6 +208,9 @@ impl Settings {
         let given = inputs.real(0)?;
         let x = if self.batch_first { given.transpose(0, 1)? } else { given.clone() }.contiguous()?;
         let (steps, batch, size) = x.dims3()?;
+        if steps > LONGEST {
+            return Err(Error::input(format!("a sequence of {steps} steps is longer than {LONGEST}")));
+        }
         if inputs.optional_ints(4)?.is_some_and(|lengths| lengths.iter().any(|n| *n != steps as i64)) {
             return Err(Error::input("sequences of different lengths are not supported"));
         }

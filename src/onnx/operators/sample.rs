@@ -118,7 +118,8 @@ fn far(t: Tensor) -> Result<Tensor> {
 pub fn products(image: &Tensor, [y, x]: [&Tensor; 2], kernel: Kernel, outside: Outside) -> Result<Vec<Tensor>> {
     let (n, c, h, w) = image.dims4()?;
     let (_, p) = y.dims2()?;
-    checked_count(&[n, c, p])?;
+    let taps = if kernel == Kernel::Cubic { 16 } else { 4 };
+    checked_count(&[taps, n, c, p])?;
     let flat = image.contiguous()?.reshape((n, c, h * w))?;
     let (rows, columns) = (AxisTaps::new(y, h, kernel, outside)?, AxisTaps::new(x, w, kernel, outside)?);
     let mut products = Vec::with_capacity(rows.pixels.len() * columns.pixels.len());

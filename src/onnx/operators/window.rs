@@ -6,9 +6,11 @@ use crate::attributes::Attributes;
 use crate::dims::{MOST, checked_size};
 use crate::{Error, Result};
 
-/// The greatest kernel, stride, dilation or padding. A greater one is corrupt, and sums of a few such numbers cannot
-/// overflow.
+/// The greatest stride, dilation or padding. A greater one is corrupt, and sums of a few such numbers cannot overflow.
 const LARGEST: usize = 1 << 20;
+
+/// The greatest kernel, each of whose entries takes a step.
+const LARGEST_KERNEL: usize = 1 << 14;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AutoPad {
@@ -75,9 +77,9 @@ impl AxisWindow {
     }
 }
 
-fn pair(values: Option<Vec<usize>>, default: usize, what: &str, least: usize) -> Result<([usize; 2], Option<usize>)> {
+fn pair(values: Option<Vec<usize>>, default: usize, what: &str, most: usize) -> Result<([usize; 2], Option<usize>)> {
     let Some(values) = values else { return Ok(([default; 2], None)) };
-    if values.iter().any(|n| *n < least || *n > LARGEST) {
+    if values.iter().any(|n| *n < 1 || *n > most) {
         return Err(Error::input(format!("{what} {values:?} is out of range")));
     }
     match values[..] {
@@ -89,9 +91,9 @@ fn pair(values: Option<Vec<usize>>, default: usize, what: &str, least: usize) ->
 
 impl Window {
     pub fn new(a: &Attributes) -> Result<Self> {
-        let (kernel, axes) = pair(a.sizes("kernel_shape")?, 1, "kernel_shape", 1)?;
-        let (stride, _) = pair(a.sizes("strides")?, 1, "strides", 1)?;
-        let (dilation, _) = pair(a.sizes("dilations")?, 1, "dilations", 1)?;
+        let (kernel, axes) = pair(a.sizes("kernel_shape")?, 1, "kernel_shape", LARGEST_KERNEL)?;
+        let (stride, _) = pair(a.sizes("strides")?, 1, "strides", LARGEST)?;
+        let (dilation, _) = pair(a.sizes("dilations")?, 1, "dilations", LARGEST)?;
         let pads = a.ints("pads")?.unwrap_or_default();
         let pads = pads.into_iter().map(|n| checked_size(n, "padding")).collect::<Result<Vec<_>>>()?;
         if pads.iter().any(|n| *n > LARGEST) {

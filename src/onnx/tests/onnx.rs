@@ -1,9 +1,10 @@
-//! ONNX networks: values and gradients against torch and onnxruntime on fixtures that `fixtures/onnx_networks.py` made,
-//! the self-test, and bad files.
+//! ONNX networks: values and gradients against torch and onnxruntime on fixtures that `fixtures/onnx_networks.py` and
+//! `fixtures/onnx_operators.py` made, the self-test, and bad files.
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{Device, Tensor, Var};
@@ -22,7 +23,7 @@ fn open(name: &str) -> OnnxNetwork {
 }
 
 /// Networks that torch exported, and the shape of their input.
-const EXPORTED: [(&str, &[usize]); 13] = [
+const EXPORTED: [(&str, &[usize]); 17] = [
     ("residual", &[2, 3, 37, 30]),
     ("residual_dynamo", &[2, 3, 37, 30]),
     ("unet", &[2, 3, 19, 14]),
@@ -36,11 +37,28 @@ const EXPORTED: [(&str, &[usize]); 13] = [
     ("sizes_dynamo", &[1, 4, 8, 6]),
     ("functions", &[1, 4, 5, 6]),
     ("functions_dynamo", &[1, 4, 5, 6]),
+    ("pose", &[1, 3, 32, 32]),
+    ("sampled", &[1, 2, 7, 6]),
+    ("recurrent", &[2, 3, 5, 4]),
+    ("attended", &[1, 6, 3, 4]),
 ];
 
 /// Networks that were written by hand.
-const HANDMADE: [(&str, &[usize]); 4] =
-    [("old", &[1, 4, 5, 4]), ("odd", &[1, 4, 6, 6]), ("external", &[1, 6]), ("group18", &[1, 4, 3, 3])];
+const HANDMADE: [(&str, &[usize]); 7] = [
+    ("old", &[1, 4, 5, 4]),
+    ("odd", &[1, 4, 6, 6]),
+    ("external", &[1, 6]),
+    ("group18", &[1, 4, 3, 3]),
+    ("rare", &[1, 4, 6, 8]),
+    ("lrn", &[1, 5, 3, 4]),
+    ("global_lp", &[1, 3, 4, 5]),
+];
+
+/// What torch, onnxruntime and onnx's reference compute.
+fn expected() -> HashMap<String, Tensor> {
+    let files = ["onnx_nets/io.safetensors", "onnx_nets/operators.safetensors"];
+    files.into_iter().flat_map(tensors).collect()
+}
 
 fn normal(shape: &[usize], seed: u64) -> Tensor {
     Generator::new(seed).randn(shape, CPU).unwrap()
@@ -48,7 +66,7 @@ fn normal(shape: &[usize], seed: u64) -> Tensor {
 
 #[test]
 fn values_and_gradients_equal_torchs() {
-    let io = tensors("onnx_nets/io.safetensors");
+    let io = expected();
     let mut wrong = vec![];
     for (name, shape) in EXPORTED {
         let x = Var::from_tensor(&normal(shape, 1)).unwrap();
@@ -69,8 +87,8 @@ fn values_and_gradients_equal_torchs() {
 }
 
 #[test]
-fn values_of_rare_and_old_operators_equal_onnxruntimes() {
-    let io = tensors("onnx_nets/io.safetensors");
+fn values_of_rare_and_old_operators_equal_the_reference() {
+    let io = expected();
     for (name, shape) in HANDMADE {
         let y = open(name).forward(&normal(shape, 1), None).unwrap_or_else(|e| panic!("{e}"));
         common::assert_close(name, &y, &io[&format!("{name}.y")], 1e-5);
@@ -86,7 +104,7 @@ fn every_network_passes_the_self_test() {
 }
 
 /// Files that `open` and `inspect` reject, and words of the error.
-const REFUSED: [(&str, &[&str]); 17] = [
+const REFUSED: [(&str, &[&str]); 18] = [
     (
         "operators",
         &[
@@ -102,7 +120,8 @@ const REFUSED: [(&str, &[&str]); 17] = [
     ("twice", &["computes `feature`, a name that is taken already"]),
     ("no_output", &["no node computes its output `feature`"]),
     ("training", &["BatchNormalization", "evaluation mode"]),
-    ("mask", &["a further result of node `to_a` (MaxPool, opset 17)"]),
+    ("mask", &["a further result of node `to_a` (Dropout, opset 17)"]),
+    ("mask_output", &["its output `b` is a further result of node `to_feature` (Dropout, opset 17)"]),
     ("dtype", &["weight `w`: element type string"]),
     ("count", &["shape [4] is 4 numbers, the file holds 3"]),
     ("huge", &["is not a valid size"]),
@@ -149,6 +168,7 @@ fn mismatches_are_errors_of_the_run() {
         ("expand", &["node `to_feature` (Expand, opset 17)", "larger than"]),
         ("window", &["4 entries with padding are too few for a window of 9"]),
         ("divided", &["node `to_t` (Div, opset 17)", "divided by zero"]),
+        ("slope", &["node `to_feature` (PRelu, opset 17)", "one for each channel has the shape [3, 1, 1]"]),
     ] {
         let name = format!("bad_{name}");
         contains(&name, &open(&name).forward(&x, None).unwrap_err().to_string(), words);
@@ -179,6 +199,9 @@ fn a_file_is_described_without_its_numbers() {
     assert_eq!((info.outputs.len(), info.outputs[0].name.as_str(), info.opset), (1, "feature", 13));
     assert_eq!(info.operators["BatchNormalization"], 4);
     assert!(info.parameters > 3000 && info.producer.starts_with("pytorch"), "{info:?}");
+    // Weights in `Constant` nodes count too.
+    let info = OnnxNetwork::inspect(&file("recurrent")).unwrap();
+    assert!(info.operators["LSTM"] == 2 && info.parameters > 1000, "{info:?}");
     let info = OnnxNetwork::inspect(&file("external")).unwrap();
     assert_eq!(info.files, [fixture("onnx_nets/external.bin")]);
 }
@@ -229,4 +252,61 @@ fn damaged_files_never_panic() {
     }
     println!("{tried} files: {opened} opened, {ran} ran");
     assert!(ran > 100);
+}
+
+/// A field of a message: its bytes after tag and length.
+fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut all = vec![tag << 3 | 2];
+    let mut length = bytes.len();
+    while length >= 128 {
+        all.push(length as u8 | 128);
+        length >>= 7;
+    }
+    all.push(length as u8);
+    all.extend(bytes);
+    all
+}
+
+/// A network of `count` nodes in a chain: each the sine of the one before and, with `residual`, added to it.
+fn chain(count: usize, residual: bool) -> Vec<u8> {
+    let mut graph = vec![];
+    let name = |i: usize| if i == 0 { "picture".into() } else { format!("v{i}") };
+    let node = |inputs: &[String], output: &str, operator: &str| {
+        let inputs = inputs.iter().flat_map(|input| field(1, input.as_bytes()));
+        field(1, &[inputs.collect(), field(2, output.as_bytes()), field(4, operator.as_bytes())].concat())
+    };
+    for i in 0..count {
+        let operator = if residual && i % 2 == 1 { "Add" } else { "Sin" };
+        let inputs = if operator == "Add" { vec![name(i), name(i - 1)] } else { vec![name(i)] };
+        graph.extend(node(&inputs, &name(i + 1), operator));
+    }
+    graph.extend(field(11, &[field(1, b"picture"), field(2, &field(1, &[8, 1]))].concat()));
+    graph.extend(field(12, &field(1, name(count).as_bytes())));
+    [field(7, &graph), field(8, &[16, 17])].concat()
+}
+
+/// Chains of thousands of nodes run, pass their gradient and are dropped on a usual stack.
+#[test]
+fn long_chains_do_not_overflow_the_stack() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chain.onnx");
+    for (count, residual) in [(10_000, false), (40_000, true)] {
+        std::fs::write(&path, chain(count, residual)).unwrap();
+        let x = Var::from_tensor(&(normal(&[1, 3, 2, 2], 1) * 1e-3).unwrap()).unwrap();
+        let network = OnnxNetwork::open(&path, CPU).unwrap();
+        let y = network.forward(&x, None).unwrap();
+        let gradient = y.sum_all().unwrap().backward().unwrap().remove(&x).unwrap();
+        if !residual {
+            // Each node multiplies the gradient by its cosine.
+            let mut values: Vec<f64> =
+                x.to_dtype(candle_core::DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let mut slopes = vec![1.0; values.len()];
+            for _ in 0..count {
+                values.iter_mut().zip(&mut slopes).for_each(|(v, slope)| (*slope, *v) = (*slope * v.cos(), v.sin()));
+            }
+            let slopes = Tensor::from_vec(slopes, x.shape(), CPU).unwrap();
+            common::assert_close("chain", &gradient, &slopes, 1e-3);
+            network.self_test(&[1, 3, 2, 2]).unwrap();
+        }
+    }
 }

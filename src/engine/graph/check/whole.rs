@@ -10,7 +10,7 @@ use super::draft::{Draft, DraftLink};
 use crate::graph::cycles::cycles;
 use crate::node::{Declaration, FileRef, LinkedNode, Links, SocketSpec};
 use crate::registry::RegistryEntry;
-use crate::text::yaml::Location;
+use crate::text::yaml::{Location, YamlData};
 use crate::text::{either, listed};
 
 impl Checker<'_> {
@@ -143,7 +143,16 @@ impl Checker<'_> {
                 }
             })
         });
-        Links::new(links.collect())
+        let is_given = |socket: &SocketSpec| {
+            let value = self.drafts[index].value.get(socket.name).map(|(_, value)| &value.data);
+            match value {
+                None | Some(YamlData::Null) => false,
+                Some(YamlData::List(items)) => !items.is_empty(),
+                Some(_) => true,
+            }
+        };
+        let given = entry.node_type.inputs.iter().filter(|socket| is_given(socket));
+        Links::new(links.collect(), given.map(|socket| socket.name).collect())
     }
 
     /// The graph of all valid links, without those of nodes to themselves.

@@ -4,6 +4,7 @@
 //! v1/entries/3f/3f….json         manifests of results, by key
 //! v1/blobs/a0/a0….safetensors    values, by the digest of their bytes
 //! v1/files/7c….json              digests of files that nodes read
+//! v1/findings/8d….json           what nodes found out beside their results
 //! v1/tmp/                        files that are being written
 //! v1/lock                        shared by writers, exclusive for removal
 //! ```
@@ -71,6 +72,11 @@ impl CacheFolder {
         self.root.join("files").join(format!("{path}.json"))
     }
 
+    /// The finding about what has this digest.
+    pub(crate) fn finding(&self, about: &Digest) -> PathBuf {
+        self.root.join("findings").join(format!("{about}.json"))
+    }
+
     fn at(&self, kind: &str, digest: &str, extension: &str) -> PathBuf {
         self.root.join(kind).join(&digest[..2]).join(format!("{digest}.{extension}"))
     }
@@ -88,6 +94,11 @@ impl CacheFolder {
     /// All records of files.
     pub(crate) fn files(&self) -> impl Iterator<Item = StoredFile> {
         list(&self.root.join("files")).filter_map(found)
+    }
+
+    /// All findings.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = StoredFile> {
+        list(&self.root.join("findings")).filter_map(found)
     }
 
     /// The files that are being written, or were when their process died.

@@ -18,7 +18,7 @@ use crate::node::{AnyCodec, guarded};
 /// When the limit is exceeded, results are removed until this percentage of it is used, to make room for the next ones.
 const TARGET_PERCENT: u64 = 90;
 
-/// The digest of a file is removed at this age, and computed again when it is needed.
+/// The digest of a file, or a finding, is removed at this age, and computed again when it is needed.
 const MAX_DIGEST_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// What a sweep removed.
@@ -81,7 +81,8 @@ type Survey = (Vec<(StoredFile, Manifest)>, HashMap<BlobName, usize>);
 impl DiskStore {
     /// The size of everything that counts towards the limit, in bytes.
     pub fn bytes(&self) -> u64 {
-        let found = self.folder.entries().chain(self.folder.blobs()).chain(self.folder.files());
+        let records = self.folder.files().chain(self.folder.findings());
+        let found = self.folder.entries().chain(self.folder.blobs()).chain(records);
         found.map(|found| found.metadata.len()).sum()
     }
 
@@ -145,7 +146,7 @@ impl DiskStore {
         for blob in self.folder.blobs() {
             swept.blobs += swept.remove(&blob.path, blob.metadata.len())?;
         }
-        for file in self.folder.files() {
+        for file in self.folder.files().chain(self.folder.findings()) {
             swept.remove(&file.path, file.metadata.len())?;
         }
         Ok(swept)
@@ -222,7 +223,7 @@ impl DiskStore {
                 blobs.insert((blob.digest, blob.format.clone()), blob);
             }
         }
-        for file in self.folder.files() {
+        for file in self.folder.files().chain(self.folder.findings()) {
             if age(&file.metadata).is_some_and(|age| age > MAX_DIGEST_AGE) {
                 swept.remove(&file.path, file.metadata.len())?;
             } else {
