@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lsregen_diffusion::models::ModelInfo;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
@@ -81,7 +82,12 @@ impl Node for AttentionMap {
     type Outputs = AttentionMapOutputs;
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        latent_errors(links)
+        let last = links.declaration::<ModelInfo>("model").map(|info| info.timesteps.count as f64 - 1.0);
+        let beyond = last.filter(|last| self.timestep > *last).map(|last| {
+            NodeError::new("timestep", format!("`timestep` is {}, but the model's last one is {last}", self.timestep))
+                .help(format!("write at most {last}"))
+        });
+        latent_errors(links).into_iter().chain(beyond).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

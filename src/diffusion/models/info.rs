@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::models::Family;
 use crate::models::config::{UNetConfig, VaeConfig};
+use crate::schedule::{SchedulerConfig, TimestepGrid};
 use crate::weights::ModelFiles;
 
 /// The most pixels along a side of an image.
@@ -17,6 +18,8 @@ pub struct ModelInfo {
     pub picture_size: usize,
     /// Width and height must be multiples of this many pixels.
     pub size_step: usize,
+    /// What determines the timesteps of a sampling.
+    pub timesteps: TimestepGrid,
 }
 
 impl ModelInfo {
@@ -25,15 +28,16 @@ impl ModelInfo {
     /// # Errors
     /// If one is missing or not supported.
     pub fn inspect(files: &ModelFiles) -> Result<Self> {
-        Ok(Self::of(&UNetConfig::read(files)?, &VaeConfig::read(files)?))
+        Ok(Self::of(&UNetConfig::read(files)?, &VaeConfig::read(files)?, &SchedulerConfig::read(files)?))
     }
 
-    pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig) -> Self {
+    pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Self {
         let downscale = vae.downscale();
         ModelInfo {
             family: unet.family(),
             picture_size: unet.sample_size.saturating_mul(downscale),
             size_step: downscale,
+            timesteps: scheduler.grid(),
         }
     }
 }

@@ -140,13 +140,13 @@ impl Blueprint {
                     .into(),
             );
         }
-        let vae = vae?;
+        let (vae, scheduler) = vae.zip(scheduler)?;
         Some(Blueprint {
-            info: ModelInfo::of(&config, &vae.0),
+            info: ModelInfo::of(&config, &vae.0, &scheduler),
             unet: (config, unet),
             vae,
             encoders,
-            scheduler: scheduler?,
+            scheduler,
             force_zeros,
             form: "folder in diffusers' layout".into(),
             unknown,
