@@ -31,6 +31,7 @@ mod header;
 pub mod hub;
 mod json;
 mod names;
+mod numbers;
 mod pickle;
 pub mod search;
 mod tensors;
