@@ -15,10 +15,11 @@ const SUFFIX: &str = ".tmp";
 pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<()> {
     let path = &*cx.output_path(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("{}: this folder cannot be created; choose another `path`", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| {
+        format!("{}: this folder cannot be created; choose another `path` or `--output-dir`", folder.display())
+    })?;
     sweep(folder);
-    let cannot = || format!("{}: cannot be written; choose another `path`", path.display());
+    let cannot = || format!("{}: cannot be written; choose another `path` or `--output-dir`", path.display());
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
     // Gives the file the mode of any new file (less the umask); by default a temporary file is private to its owner.

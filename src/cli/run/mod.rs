@@ -56,8 +56,8 @@ impl Run {
         let progress = Arc::new(console::Progress::new(session.quiet));
         let summary = session.run(&graph, plan, &host, progress.clone());
         let report = Report::new(&graph, &host, keys, &summary);
-        progress.summary(&graph, &summary, report.files.len());
+        progress.summary(&graph, &summary, report.files.len(), session.is_cached());
         report.print(stdout, &self.graph);
-        Ok(if summary.succeeded() { Exit::Done } else { Exit::Failed })
+        Ok(session.stop.exit(if summary.succeeded() { Exit::Done } else { Exit::Failed }))
     }
 }

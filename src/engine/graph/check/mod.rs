@@ -59,7 +59,7 @@ pub fn check_with(
     read: &GraphReader,
 ) -> Checked {
     let _span = tracing::info_span!("check", graph = source.name()).entered();
-    let names = NameFinder::new();
+    let names = registry.names();
     let Unfolded { scopes, mut sources, mut diagnostics, included, paths: includes, whole } =
         unfold(source.clone(), overrides, host, &names, read);
     let (mut assembled, mut files) = (None, vec![]);
