@@ -75,9 +75,10 @@ impl Checkpoint {
             return Err(broken(format!("{length} bytes are too many for an index")));
         }
         let text = content.start(length).map_err(Error::io(index))?;
-        let map: Index = Json::parse(&text, &label)
-            .and_then(|index| index.decode())
-            .map_err(|e| Error::Weights(format!("{e}; an index of a sharded checkpoint has a `weight_map`")))?;
+        let index_json = Json::parse(&text, &label).map_err(|e| Error::Weights(e.to_string()))?;
+        let map: Index = index_json.decode().map_err(|e| {
+            Error::Weights(format!("{e}, so it is no index of a sharded checkpoint, nor other weights"))
+        })?;
         let mut names: Vec<&String> = map.weight_map.values().collect();
         names.sort();
         names.dedup();

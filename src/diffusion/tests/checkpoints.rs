@@ -238,7 +238,9 @@ fn shards_and_variants_give_the_same_numbers() {
     assert!(edit(json!(name(1))).contains("`conv_in.weight` is not in"));
     assert!(edit(json!("../unet/x.safetensors")).contains("not the name of a file beside it"));
     std::fs::write(&index, "{").unwrap();
-    assert!(problems(&source(folder.path()))[0].1.contains("weight_map"));
+    assert!(problems(&source(folder.path()))[0].1.contains("malformed JSON"));
+    std::fs::write(&index, "{}").unwrap();
+    assert!(problems(&source(folder.path()))[0].1.contains("lacks `weight_map`"));
     // Without the index only the fp16 variant is left.
     std::fs::remove_file(&index).unwrap();
     assert_eq!(output(folder.path(), wide()), expected);
