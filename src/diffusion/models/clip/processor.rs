@@ -160,8 +160,11 @@ impl ClipProcessor {
             )));
         }
         let (mean, std) = if raw.do_normalize { (raw.image_mean, raw.image_std) } else { ([0.0; 3], [1.0; 3]) };
-        if std.iter().any(|s| *s <= 0.0) || std.iter().chain(&mean).any(|v| !v.is_finite()) {
-            return Err(Error::Config(format!("{file}: `image_std` must be above 0, and `image_mean` finite")));
+        if std.iter().any(|s| !(1e-3..=1e3).contains(s)) || mean.iter().any(|m| m.abs() > 1e3) {
+            return Err(Error::Config(format!(
+                "{file}: `image_std` must be between 0.001 and 1000, and `image_mean` at most 1000, but they are {std:?} and \
+                 {mean:?}"
+            )));
         }
         // Every image must come out with the encoder's size, whatever its own size.
         let comes_to = match (crop, resize) {
