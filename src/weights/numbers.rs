@@ -150,6 +150,6 @@ mod tests {
     fn fp8_with_two_bits_of_mantissa_is_read() {
         let bytes = [0x00, 0x01, 0x3c, 0x3d, 0xbe, 0x7b, 0xfc, 0x04];
         let x = convert(&bytes, Dtype::F8_E5M2, &[8], DType::F32).unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(x, [0.0, 1.52587890625e-05, 1.0, 1.25, -1.5, 57344.0, f32::NEG_INFINITY, 6.103515625e-05]);
+        assert_eq!(x, [0.0, 1.525_878_9e-5, 1.0, 1.25, -1.5, 57344.0, f32::NEG_INFINITY, 6.103_515_6e-5]);
     }
 }

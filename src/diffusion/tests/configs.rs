@@ -138,6 +138,18 @@ fn sizes_that_no_network_has_are_refused() {
     }
 }
 
+/// What `DDIMScheduler` and `DDPMScheduler` save unless told otherwise.
+#[test]
+fn a_scheduler_that_clamps_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    Corpus::read(&root()).write(folder.path());
+    let xl = folder.path().join("xl");
+    let notes = || Blueprint::open(&ModelSource::from(ModelFiles::Folder(xl.clone()))).unwrap().notes;
+    assert_eq!(notes(), [""; 0]);
+    std::fs::write(xl.join("scheduler/scheduler_config.json"), foreign("scheduler/DDPM.json")).unwrap();
+    assert!(notes()[0].contains("clamps the predicted latent to ±1 (`clip_sample`)"), "{:?}", notes());
+}
+
 /// SDXL's refiner has five sizes.
 #[test]
 fn a_unet_with_other_added_numbers_is_refused() {

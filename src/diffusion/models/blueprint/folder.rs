@@ -141,6 +141,13 @@ impl Blueprint {
             );
         }
         let (vae, scheduler) = vae.zip(scheduler)?;
+        if scheduler.clip_sample {
+            notes.push(format!(
+                "its scheduler clamps the predicted latent to ±{} (`clip_sample`), which suits few models of latents; remove \
+                 the key from scheduler_config.json if images are flat",
+                scheduler.clip_sample_range
+            ));
+        }
         Some(Blueprint {
             info: ModelInfo::of(&config, &vae.0, &scheduler),
             unet: (config, unet),
