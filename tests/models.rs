@@ -30,11 +30,13 @@ fn models_of_all_folders_are_listed() {
     let root = folders.path();
     tree(root, &["comfy/models/checkpoints/xl/base.safetensors", "comfy/models/vae/fix.pt", "disk/sd.ckpt"]);
     tree(root, &["plain/a.safetensors", "plain/folder/model_index.json", "work/models/own.ckpt"]);
-    let yaml = format!("disk:\n  base_path: {}\n  checkpoints: |\n    disk\n", root.display());
+    // As ComfyUI expands it.
+    let yaml = "disk:\n  base_path: $COMFY_DISK\n  checkpoints: |\n    ${COMFY_SUBFOLDER}\n    $COMFY_UNSET/x\n";
     fs::write(root.join("comfy/extra_model_paths.yaml"), yaml).unwrap();
     let mut command = lsregen();
     command.current_dir(root.join("work")).args(["models", "--models-dir"]).arg(root.join("comfy"));
     command.env("LSREGEN_MODELS_DIR", root.join("plain"));
+    command.env("COMFY_DISK", root).env("COMFY_SUBFOLDER", "disk");
     let (stdout, stderr, code) = outcome(command.output().unwrap());
     assert_eq!(code, 0, "{stderr}");
     let expected = [

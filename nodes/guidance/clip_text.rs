@@ -59,7 +59,8 @@ sockets! {
 
 impl GuidanceNode for ClipText {
     const TYPE: &'static str = "ClipText";
-    const VERSION: u32 = 1;
+    // 2: special and added tokens are found in texts.
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Io;
 
     type Inputs = ClipTextInputs;

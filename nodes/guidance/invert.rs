@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::bridge::{on_step, raise};
 use crate::params::defaults;
 use crate::params::guidance::{GuidanceParams, Strength, default_strength};
-use crate::params::sampling::{cfg_warnings, negative, prompt, sizes};
+use crate::params::sampling::{cfg_warnings, negative, prompt, sizes, steps_errors};
 use crate::values::{
     Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, declared, latent_errors,
 };
@@ -133,7 +133,8 @@ impl Node for Invert {
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let auto = self.params.auto_error("strength", self.strength, links);
-        latent_errors(links).into_iter().chain(auto).collect()
+        let steps = steps_errors(self.sampler, self.steps, links);
+        latent_errors(links).into_iter().chain(auto).chain(steps).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

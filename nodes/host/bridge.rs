@@ -89,14 +89,15 @@ impl Extractor for Watched {
 pub(crate) fn raise(error: Error) -> anyhow::Error {
     match error {
         Error::Cancelled => Cancelled.into(),
-        Error::Tensor(e) => {
-            let text = e.to_string();
+        Error::Tensor(_) => {
+            tracing::debug!(?error, "a tensor operation failed");
+            let text = error.to_string();
             if out_of_memory(&text) {
                 return anyhow::anyhow!(no_memory(device::memory()));
             }
             match device::advice(&text) {
                 Some(advice) => anyhow::anyhow!("{text}; {advice}"),
-                None => Error::Tensor(e).into(),
+                None => error.into(),
             }
         }
         other => other.into(),

@@ -94,9 +94,14 @@ impl Node for AttentionMap {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        let model = links.declaration::<ModelInfo>("model");
-        let downscale = model.and_then(|model| downscale_error(model, "downscale", "this node", self.downscale));
-        latent_errors(links).into_iter().chain(downscale).collect()
+        let Some(model) = links.declaration::<ModelInfo>("model") else { return latent_errors(links) };
+        let last = model.timesteps.count as f64 - 1.0;
+        let beyond = (self.timestep > last).then(|| {
+            NodeError::new("timestep", format!("`timestep` is {}, but the model's last one is {last}", self.timestep))
+                .help(format!("write at most {last}"))
+        });
+        let downscale = downscale_error(model, "downscale", "this node", self.downscale);
+        latent_errors(links).into_iter().chain(beyond).chain(downscale).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

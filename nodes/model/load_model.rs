@@ -132,7 +132,8 @@ fn errors(problems: Vec<Problem>) -> Vec<NodeError> {
 
 impl Node for LoadModel {
     const TYPE: &'static str = "LoadModel";
-    const VERSION: u32 = 1;
+    // 2: `clip_sample` is off where a model's files do not set it, and special tokens are found in texts.
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Io;
 
     type Inputs = ();

@@ -7,7 +7,7 @@ use lsregen_diffusion::denoiser::guides;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes, parse};
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::SamplingSettings;
-use lsregen_diffusion::sampler::SamplerKind;
+use lsregen_diffusion::sampler::{SamplerKind, timesteps};
 use lsregen_engine::{LinkedNode, Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -138,6 +138,13 @@ pub(crate) fn size_errors(width: Option<u32>, height: Option<u32>, links: &Links
         .collect()
 }
 
+/// Reports `steps` for which the sampler has no timesteps in the schedule of the model at the socket `model`.
+pub(crate) fn steps_errors(sampler: SamplerKind, steps: u32, links: &Links) -> Vec<NodeError> {
+    let Some(info) = links.declaration::<ModelInfo>("model") else { return vec![] };
+    let error = timesteps(info.timesteps, sampler, steps as usize).err();
+    error.map(|error| NodeError::new("steps", error.to_string()).help("write fewer steps")).into_iter().collect()
+}
+
 /// Warns of phrases of a layout that the prompt does not contain.
 pub(crate) fn phrase_warnings(prompt: &str, phrases: &[String]) -> Vec<NodeError> {
     let absent = phrases.iter().filter(|phrase| !has_words(prompt, phrase));
@@ -208,6 +215,7 @@ impl Sampling {
     pub(crate) fn link_errors(&self, links: &Links, conditioning: Option<&Conditioning>) -> Vec<NodeError> {
         let (size, family) = (self.size(links), links.variant("model").and_then(Family::from_name));
         let mut errors = size_errors(self.width, self.height, links);
+        errors.extend(steps_errors(self.sampler, self.steps, links));
         for (link, needs) in links.declared::<SamplingNeeds>("guidance") {
             let mut report = |(message, help): (String, String)| {
                 errors.push(NodeError::new(format!("guidance/{}", link.index), message).help(help));

@@ -16,7 +16,9 @@ use crate::host::preview::on_step_with_previews;
 use crate::params::boxes::{LayoutParams, PhraseBox};
 use crate::params::defaults;
 use crate::params::prompt_syntax;
-use crate::params::sampling::{cfg_warnings, eta_errors, negative, phrase_warnings, prompt, size_errors, trained_side};
+use crate::params::sampling::{
+    cfg_warnings, eta_errors, negative, phrase_warnings, prompt, size_errors, steps_errors, trained_side,
+};
 use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared};
 
 /// Generates an image from a layout, with each phrase in its box, by a GLIGEN model.
@@ -140,7 +142,8 @@ impl Node for GligenLayout {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        size_errors(self.width, self.height, links)
+        let steps = steps_errors(self.sampler, self.steps, links);
+        size_errors(self.width, self.height, links).into_iter().chain(steps).collect()
     }
 
     fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {

@@ -266,3 +266,18 @@ fn an_inversion_declares_its_size_and_timesteps() {
         assert!(errors.len() == 1 && errors[0].contains(message), "{params}: {errors:?}");
     }
 }
+
+/// DPM-Solver++ spaces one timestep more than it has steps, and the model's offset is 1: its first timestep would be 1000.
+#[test]
+fn steps_without_timesteps_are_errors() {
+    let with = |steps: u32, sampler: &str| {
+        errors(&format!(
+            "  sample: {{ type: SDXLSample, model: model, prompt: x, steps: {steps}, sampler: {sampler} }}\n"
+        ))
+    };
+    for (steps, sampler) in [(999, "ddim"), (999, "euler"), (998, "dpmpp_2m")] {
+        assert_eq!(with(steps, sampler), [""; 0], "{sampler}");
+    }
+    let errors = with(999, "dpmpp_2m");
+    assert!(errors.len() == 1 && errors[0].contains("no 999 different timesteps below 1000"), "{errors:?}");
+}

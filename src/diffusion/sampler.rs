@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::noise::Generator;
-use crate::schedule::{NoiseSchedule, SchedulerConfig, TimestepSpacing};
+use crate::schedule::{NoiseSchedule, SchedulerConfig, TimestepGrid, TimestepSpacing};
 use crate::{Error, Result};
 
 /// The kind of a sampler.
@@ -76,24 +76,12 @@ impl Sampler {
     /// Creates a sampler over `steps` steps. `eta`, η of DDIM from 0 to 1, scales the fresh noise of each step.
     ///
     /// # Errors
-    /// If `steps` is 0 or at least the number of training timesteps, or if `eta` is not 0 for another sampler than DDIM.
+    /// If the schedule is not supported, if it has no such [`timesteps`], or if `eta` is not 0 for another sampler than DDIM.
     pub fn new(kind: SamplerKind, config: &SchedulerConfig, steps: usize, eta: f64) -> Result<Self> {
         let schedule = NoiseSchedule::new(config)?;
-        let n = schedule.len();
-        if steps == 0 || steps >= n {
-            return Err(Error::input(format!("`steps` must be between 1 and {}, but is {steps}", n - 1)));
-        }
+        let timesteps = timesteps(config.grid(), kind, steps)?;
         if eta != 0.0 && kind != SamplerKind::Ddim {
             return Err(Error::input("`eta` requires the sampler `ddim`: the others add no noise"));
-        }
-        let timesteps = timesteps(kind, config, n, steps);
-        let descending = timesteps.windows(2).all(|pair| pair[0] > pair[1]);
-        if !descending || timesteps.iter().any(|t| !(0.0..n as f64).contains(t)) {
-            return Err(Error::input(format!(
-                "`steps` is {steps}, but the sampler `{}` has no {steps} different timesteps below {n} with the model's \
-                 `timestep_spacing` and `steps_offset`; write fewer steps",
-                kind.name()
-            )));
         }
         let mut alpha_bar: Vec<f64> = timesteps.iter().map(|&t| schedule.alpha_bar(t)).collect();
         alpha_bar.push(if kind == SamplerKind::Ddim { schedule.final_alpha_bar() } else { 1.0 });
@@ -206,14 +194,35 @@ fn dpm_solver_pp_2m(z: &Tensor, x0: &Tensor, previous: Option<&PreviousStep>, a:
 }
 
 /// Returns the timesteps of diffusers' `set_timesteps`, descending.
-fn timesteps(kind: SamplerKind, config: &SchedulerConfig, n: usize, steps: usize) -> Vec<f64> {
+///
+/// # Errors
+/// If `steps` is 0 or at least the number of training timesteps, or if timesteps are equal or beyond the last one.
+pub fn timesteps(grid: TimestepGrid, kind: SamplerKind, steps: usize) -> Result<Vec<f64>> {
+    let n = grid.count;
+    if steps == 0 || steps >= n {
+        return Err(Error::input(format!(
+            "`steps` must be between 1 and {}, one less than the model's timesteps, but is {steps}",
+            n.saturating_sub(1)
+        )));
+    }
+    let t = spaced(grid, kind, steps);
+    if t.windows(2).any(|pair| pair[0] <= pair[1]) || t.iter().any(|t| !(0.0..n as f64).contains(t)) {
+        return Err(Error::input(format!(
+            "`steps` is {steps}, but the sampler `{}` has no {steps} different timesteps below {n} with the model's \
+             `timestep_spacing` and `steps_offset`",
+            kind.name()
+        )));
+    }
+    Ok(t)
+}
+
+fn spaced(grid: TimestepGrid, kind: SamplerKind, steps: usize) -> Vec<f64> {
+    let n = grid.count;
     let (n_f, steps_f) = (n as f64, steps as f64);
     // DPM-Solver++ spaces one timestep more and drops the last one, where σ = 0.
     let spaced = if kind == SamplerKind::DpmSolverPp2M { steps + 1 } else { steps };
-    let mut t: Vec<f64> = match config.timestep_spacing {
-        TimestepSpacing::Leading => {
-            (0..spaced).map(|i| (i * (n / spaced) + config.steps_offset) as f64).rev().collect()
-        }
+    let mut t: Vec<f64> = match grid.spacing {
+        TimestepSpacing::Leading => (0..spaced).map(|i| (i * (n / spaced) + grid.offset) as f64).rev().collect(),
         TimestepSpacing::Linspace => {
             let even = |i: usize| if spaced == 1 { 0.0 } else { i as f64 * (n_f - 1.0) / (spaced - 1) as f64 };
             let round = |t: f64| if kind == SamplerKind::Euler { f64::from(t as f32) } else { t.round_ties_even() };

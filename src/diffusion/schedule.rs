@@ -37,6 +37,17 @@ pub enum TimestepSpacing {
     Trailing,
 }
 
+/// What determines the timesteps of a sampling, apart from the sampler and its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimestepGrid {
+    /// N, the number of training timesteps.
+    pub count: usize,
+    /// How timesteps are spaced.
+    pub spacing: TimestepSpacing,
+    /// Offset of each timestep with `leading` spacing.
+    pub offset: usize,
+}
+
 /// What a U-Net predicts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -106,6 +117,11 @@ impl SchedulerConfig {
     /// If it is malformed or not supported.
     pub fn parse(json: &[u8], file: &str) -> Result<Self> {
         Json::parse(json, file)?.decode()
+    }
+
+    /// Returns what determines the timesteps of a sampling.
+    pub fn grid(&self) -> TimestepGrid {
+        TimestepGrid { count: self.num_train_timesteps, spacing: self.timestep_spacing, offset: self.steps_offset }
     }
 
     /// Returns the configuration of Stable Diffusion 1.x and SDXL, for checkpoints in one file, which have none.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A tensor operation failed (shape, dtype, device).
-    #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    #[error("{}", described(.0))]
+    Tensor(candle_core::Error),
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -28,6 +28,29 @@ pub enum Error {
     /// The caller cancelled the computation.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Error::Tensor(error)
+    }
+}
+
+/// Describes an error of candle for a user: without a backtrace, and without the shapes of an operation that no check of
+/// ours foresaw. [`Debug`](std::fmt::Debug) has all of it.
+fn described(error: &candle_core::Error) -> String {
+    use candle_core::Error as Candle;
+    match error {
+        Candle::WithBacktrace { inner, .. } => described(inner),
+        Candle::Context { inner, context } => format!("{context}: {}", described(inner)),
+        Candle::Msg(text) => text.clone(),
+        // Ours, on the way through candle.
+        Candle::Wrapped(error) => error.to_string(),
+        Candle::Cuda(_) | Candle::Io(_) => error.to_string(),
+        _ => "a mistake in lsregen: a tensor operation failed; please report it, with the graph and the lines that \
+              `-vv` logs"
+            .into(),
+    }
 }
 
 /// For functions that candle calls. Returns candle's own errors unchanged.
@@ -53,5 +76,26 @@ impl Error {
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Error::Io { path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn shapes_and_backtraces_of_candle_are_not_shown() {
+        let zeros = |n: usize| Tensor::zeros(n, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let error = Error::from((zeros(2) - zeros(3)).unwrap_err());
+        let text = error.to_string();
+        assert!(text.starts_with("a mistake in lsregen") && !text.contains("shape mismatch"), "{text}");
+        assert!(format!("{error:?}").contains("sub"));
+
+        let own = Error::from(candle_core::Error::from(Error::input("`x` is odd")).bt());
+        assert_eq!(own.to_string(), "`x` is odd");
+        let own = Error::from(candle_core::Error::Msg("group norm: 3 channels".into()).bt());
+        assert_eq!(own.to_string(), "group norm: 3 channels");
     }
 }

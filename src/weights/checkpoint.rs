@@ -4,13 +4,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lsregen_files::{Kind, RangeFile};
 use serde::Deserialize;
 
 use super::Json;
+use super::content::Content;
 use super::entry::{Directory, TensorEntry};
 use super::header::{self, Header};
 use super::{foreign, pickle};
@@ -30,44 +30,6 @@ pub struct Checkpoint {
 struct CheckpointFile {
     content: Content,
     tensors: Directory,
-}
-
-/// The content of a file, of which only parts are read.
-pub(super) enum Content {
-    File(RangeFile),
-    Memory(Cow<'static, [u8]>),
-}
-
-impl Content {
-    pub fn len(&self) -> usize {
-        match self {
-            Content::File(file) => file.len(),
-            Content::Memory(bytes) => bytes.len(),
-        }
-    }
-
-    /// Reads a range that lies in the file.
-    pub fn read(&self, range: Range<usize>) -> std::io::Result<Cow<'_, [u8]>> {
-        match self {
-            Content::File(file) => file.read(range).map(Cow::Owned),
-            Content::Memory(bytes) => bytes
-                .get(range)
-                .map(Cow::Borrowed)
-                .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
-        }
-    }
-
-    /// Reads the beginning: at most `length` bytes.
-    pub fn start(&self, length: usize) -> std::io::Result<Cow<'_, [u8]>> {
-        self.read(0..length.min(self.len()))
-    }
-
-    fn path(&self) -> Option<&Path> {
-        match self {
-            Content::File(file) => Some(file.path()),
-            Content::Memory(_) => None,
-        }
-    }
 }
 
 /// The index file of a sharded checkpoint.
@@ -113,9 +75,10 @@ impl Checkpoint {
             return Err(broken(format!("{length} bytes are too many for an index")));
         }
         let text = content.start(length).map_err(Error::io(index))?;
-        let map: Index = Json::parse(&text, &label)
-            .and_then(|index| index.decode())
-            .map_err(|e| Error::Weights(format!("{e}; an index of a sharded checkpoint has a `weight_map`")))?;
+        let index_json = Json::parse(&text, &label).map_err(|e| Error::Weights(e.to_string()))?;
+        let map: Index = index_json.decode().map_err(|e| {
+            Error::Weights(format!("{e}, so it is no index of a sharded checkpoint, nor other weights"))
+        })?;
         let mut names: Vec<&String> = map.weight_map.values().collect();
         names.sort();
         names.dedup();

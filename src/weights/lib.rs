@@ -23,6 +23,7 @@
 
 mod builtin;
 mod checkpoint;
+mod content;
 mod entry;
 mod file_cache;
 mod files;
@@ -31,6 +32,7 @@ mod header;
 pub mod hub;
 mod json;
 mod names;
+mod numbers;
 mod pickle;
 pub mod search;
 mod tensors;

@@ -78,7 +78,8 @@ const PREFIXES: &[(&str, NetworkKind)] = &[
     ("text_encoder.transformer.", NetworkKind::TextEncoder),
 ];
 
-/// Whether a tensor is a constant of the sampler, a counter or average of training, or a part of CLIP that is not used.
+/// Whether a tensor is a constant of the sampler, a counter or average of training, a part of CLIP that is not used, or a
+/// hint for computing in fp8.
 fn spare(name: &str) -> bool {
     const CONSTANTS: &[&str] = &[
         "alphas_cumprod",
@@ -108,7 +109,7 @@ fn spare(name: &str) -> bool {
         || name.starts_with("model_ema.")
         || name.starts_with("first_stage_model.loss.")
         || name.starts_with("config_dict.")
-        || matches!(last, "position_ids" | "logit_scale")
+        || matches!(last, "position_ids" | "logit_scale" | "scale_input" | "scaled_fp8")
 }
 
 /// Whether a name says that the network predicts v, by a convention of SDXL files.

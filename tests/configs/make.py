@@ -5,6 +5,7 @@ the schedulers, and ids.json of the tokenizers.
     make.py networks       with diffusers 0.39.0, transformers 4.57.1, torch 2.15
     make.py tokenizers 4   with transformers 4.57.1, ftfy 6.3
     make.py tokenizers 5   with transformers 5.24.0
+    make.py processor      with transformers 5.24.0, pillow 13.0
 """
 import json
 import shutil
@@ -109,6 +110,17 @@ def tokenizers(version):
                 save(CLIPTokenizer.from_pretrained(folder), f"{name}-5", ids)
     path = HERE / f"tokenizer/ids-{version}.json"
     write(path, dict(texts=TEXTS, ids=ids))
+
+
+def processor():
+    from transformers import CLIPProcessor, CLIPTokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    tokenizer = CLIPTokenizer.from_pretrained(HERE / "tokenizer/first")
+    images = CLIPImageProcessorPil(size=dict(shortest_edge=32), crop_size=32, image_mean=[0.5] * 3)
+    path = HERE / "processor/transformers-5.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(saved(CLIPProcessor(images, tokenizer), "processor_config.json"))
 
 
 def encoded(tokenizer):

@@ -45,6 +45,15 @@ impl ModelArgs {
     }
 }
 
+/// Expands `~`, `$NAME` and `${NAME}` as ComfyUI does: variables that are not set stay as they are.
+fn expanded(path: &str) -> PathBuf {
+    let path = shellexpand::env_with_context_no_errors(path, |name| std::env::var(name).ok());
+    match path.strip_prefix('~').map(|rest| rest.strip_prefix('/').or(rest.is_empty().then_some(""))) {
+        Some(Some(rest)) => std::env::home_dir().unwrap_or_default().join(rest),
+        _ => path.into_owned().into(),
+    }
+}
+
 /// Reads the folders that ComfyUI's `extra_model_paths.yaml` adds, each relative to the `base_path` of its section.
 fn extra(root: &Path) -> Result<Vec<(ModelKind, PathBuf)>, Exit> {
     let path = root.join("extra_model_paths.yaml");
@@ -58,15 +67,12 @@ fn extra(root: &Path) -> Result<Vec<(ModelKind, PathBuf)>, Exit> {
     let mut folders = Vec::new();
     for section in sections.into_values().flatten() {
         let text = |key: &str| section.get(key).and_then(Yaml::as_str);
-        let base = text("base_path").map_or(root.to_path_buf(), |base| match base.strip_prefix("~/") {
-            Some(rest) => std::env::home_dir().unwrap_or_default().join(rest),
-            None => root.join(base),
-        });
+        let base = text("base_path").map_or(root.to_path_buf(), |base| root.join(expanded(base)));
         for (key, value) in &section {
             let Some(kind) = ModelKind::kept_in(key) else { continue };
             // One folder a line.
             let lines = value.as_str().unwrap_or_default().lines().map(str::trim).filter(|line| !line.is_empty());
-            folders.extend(lines.map(|line| (kind, base.join(line))));
+            folders.extend(lines.map(|line| (kind, base.join(expanded(line)))));
         }
     }
     Ok(folders)

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::models::Family;
 use crate::models::config::{UNetConfig, VaeConfig};
 use crate::models::unet::AttentionLayer;
+use crate::schedule::{SchedulerConfig, TimestepGrid};
 use crate::weights::ModelFiles;
 
 /// The most pixels along a side of an image.
@@ -22,6 +23,8 @@ pub struct ModelInfo {
     pub size_step: usize,
     /// The resolutions of its attention maps: latent pixels along a side of one pixel of a map, from the finest on.
     pub attention_downscales: Vec<usize>,
+    /// What determines the timesteps of a sampling.
+    pub timesteps: TimestepGrid,
 }
 
 impl ModelInfo {
@@ -30,10 +33,10 @@ impl ModelInfo {
     /// # Errors
     /// If one is missing or not supported.
     pub fn inspect(files: &ModelFiles) -> Result<Self> {
-        Ok(Self::of(&UNetConfig::read(files)?, &VaeConfig::read(files)?))
+        Ok(Self::of(&UNetConfig::read(files)?, &VaeConfig::read(files)?, &SchedulerConfig::read(files)?))
     }
 
-    pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig) -> Self {
+    pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Self {
         let downscale = vae.downscale();
         let maps: BTreeSet<usize> = AttentionLayer::all(unet).iter().map(|layer| layer.downscale).collect();
         ModelInfo {
@@ -41,6 +44,7 @@ impl ModelInfo {
             picture_size: unet.sample_size.saturating_mul(downscale),
             size_step: downscale,
             attention_downscales: maps.into_iter().collect(),
+            timesteps: scheduler.grid(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use candle_core::safetensors::load;
 use candle_core::{DType, Device, Tensor};
 use common::{keys, shapes};
-use lsregen_diffusion::models::config::AttentionType;
+use lsregen_diffusion::models::config::{AttentionType, ClipActivation};
 use lsregen_diffusion::models::unet::{Added, Conditioning};
 use lsregen_diffusion::models::{Blueprint, Family, Model, ModelLocation, ModelSource, Survey};
 use lsregen_weights::{ModelFiles, Precision};
@@ -238,8 +238,93 @@ fn shards_and_variants_give_the_same_numbers() {
     assert!(edit(json!(name(1))).contains("`conv_in.weight` is not in"));
     assert!(edit(json!("../unet/x.safetensors")).contains("not the name of a file beside it"));
     std::fs::write(&index, "{").unwrap();
-    assert!(problems(&source(folder.path()))[0].1.contains("weight_map"));
+    assert!(problems(&source(folder.path()))[0].1.contains("malformed JSON"));
+    std::fs::write(&index, "{}").unwrap();
+    assert!(problems(&source(folder.path()))[0].1.contains("lacks `weight_map`"));
     // Without the index only the fp16 variant is left.
     std::fs::remove_file(&index).unwrap();
     assert_eq!(output(folder.path(), wide()), expected);
+}
+
+/// The names of a model's tensors that no network needs.
+fn unused(path: &Path) -> Vec<String> {
+    let survey = Survey::of(path);
+    assert!(survey.problems.is_empty(), "{:?}", survey.problems);
+    survey.unused
+}
+
+/// Some published files carry the projection of the CLIP that their text encoder was taken from.
+#[test]
+fn a_key_that_a_network_does_not_need_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let spare = "cond_stage_model.transformer.text_projection.weight";
+    let sd1 = sparse(&folder.path().join("a"), &[original("sd1"), vec![(spare.into(), vec![768, 768])]].concat());
+    let text = &Blueprint::open(&source(&sd1)).unwrap().encoders[0].config;
+    assert_eq!((text.hidden_act, text.projects), (ClipActivation::QuickGelu, false));
+    assert_eq!(unused(&sd1), ["text_projection.weight"]);
+    let spare = "conditioner.embedders.0.transformer.text_projection.weight";
+    let sdxl = sparse(&folder.path().join("b"), &[original("sdxl"), vec![(spare.into(), vec![768, 768])]].concat());
+    let encoders = &Blueprint::open(&source(&sdxl)).unwrap().encoders;
+    assert_eq!(encoders[0].config.hidden_act, ClipActivation::QuickGelu);
+    assert_eq!((encoders[1].config.hidden_act, encoders[1].config.projects), (ClipActivation::Gelu, true));
+    assert_eq!(unused(&sdxl), ["text_projection.weight"]);
+
+    // In a folder, with the image encoder that transformers warns of.
+    let model = folder.path().join("xl");
+    std::fs::create_dir(&model).unwrap();
+    copy("xl", &model);
+    let weights = model.join("text_encoder/model.safetensors");
+    let mut tensors = load(&weights, &Device::Cpu).unwrap();
+    for name in ["text_projection.weight", "vision_model.post_layernorm.bias", "logit_scale"] {
+        tensors.insert(name.into(), Tensor::ones((64, 64), DType::F32, &Device::Cpu).unwrap());
+    }
+    candle_core::safetensors::save(&tensors, &weights).unwrap();
+    assert_eq!(unused(&model), ["vision_model.post_layernorm.bias", "text_projection.weight"]);
+}
+
+#[test]
+fn the_attention_of_an_autoencoder_may_be_convolutions() {
+    let folder = tempfile::tempdir().unwrap();
+    copy("xl", folder.path());
+    let weights = folder.path().join("vae/diffusion_pytorch_model.safetensors");
+    let decoded = || {
+        let blueprint = Blueprint::open(&source(folder.path())).unwrap();
+        let vae = blueprint.load_vae(&Precision::new(DType::F32, &Device::Cpu)).unwrap();
+        vae.decode(&Tensor::ones((1, 4, 4, 4), DType::F32, &Device::Cpu).unwrap()).unwrap()
+    };
+    let numbers = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let before = numbers(decoded());
+    let mut tensors = load(&weights, &Device::Cpu).unwrap();
+    for (name, tensor) in tensors.iter_mut().filter(|(name, _)| name.contains(".attentions.0.to_")) {
+        if name.ends_with(".weight") {
+            *tensor = tensor.unsqueeze(2).unwrap().unsqueeze(3).unwrap();
+        }
+    }
+    candle_core::safetensors::save(&tensors, &weights).unwrap();
+    assert_eq!(numbers(decoded()), before);
+}
+
+#[test]
+fn weights_that_are_not_floats_are_refused_before_they_are_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    copy("xl", folder.path());
+    let weights = folder.path().join("vae/diffusion_pytorch_model.safetensors");
+    let mut tensors = load(&weights, &Device::Cpu).unwrap();
+    let bias = tensors.get_mut("decoder.conv_out.bias").unwrap();
+    *bias = bias.to_dtype(DType::U8).unwrap();
+    candle_core::safetensors::save(&tensors, &weights).unwrap();
+    let found = problems(&source(folder.path()));
+    assert!(found[0].1.contains("tensor `decoder.conv_out.bias` holds U8, which is not supported"), "{found:?}");
+}
+
+/// ComfyUI keeps the whole workflow in the metadata of what it saves.
+#[test]
+fn a_header_may_have_much_metadata() {
+    let folder = tempfile::tempdir().unwrap();
+    copy("xl", folder.path());
+    let weights = folder.path().join("vae/diffusion_pytorch_model.safetensors");
+    let tensors = load(&weights, &Device::Cpu).unwrap();
+    let workflow = std::collections::HashMap::from([("workflow".to_string(), "x".repeat(20 << 20))]);
+    safetensors::serialize_to_file(&tensors, Some(workflow), &weights).unwrap();
+    Blueprint::open(&source(folder.path())).map_err(|p| p.into_iter().map(|p| p.error).collect::<Vec<_>>()).unwrap();
 }

@@ -230,7 +230,7 @@ fn errors_are_reported_before_weights_are_loaded() {
         (told("plain", config("quick_gelu", "swish")), "swish"),
         (told("plain", processor("\"shortest_edge\": 32", "\"shortest_edge\": 31")), "do not make every image 32×32"),
         (told("plain", processor("\"resample\": 3", "\"resample\": 9")), "`resample` is 9"),
-        (told("plain", processor("0.26862954", "0.0")), "`image_std` must be above 0"),
+        (told("plain", processor("0.26862954", "0.0")), "`image_std` must be between 0.001"),
         (told("odd", gone("pytorch_model.bin")), "nor its fp16 variant"),
         (told("odd", config("\"eos_token_id\": 2", "\"eos_token_id\": -1")), "config.json"),
     ] {

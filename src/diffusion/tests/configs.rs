@@ -58,6 +58,14 @@ fn the_configurations_of_transformers_are_read() {
     let clip = ClipConfig::parse(&foreign("clip/transformers-4.json"), "clip").unwrap();
     assert_eq!((clip.text.hidden_size, clip.vision.image_size, clip.projection_dim), (32, 224, 512));
     ClipProcessor::parse(&foreign("preprocessor/transformers-4.json"), "preprocessor", 224).unwrap();
+
+    // transformers 5 saves the preparation of images with the tokenizer's settings.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("processor_config.json"), foreign("processor/transformers-5.json")).unwrap();
+    let files = ModelFiles::Folder(folder.path().into());
+    let processor = format!("{:?}", ClipProcessor::read(&files, 32).unwrap());
+    assert!(processor.contains("mean: [0.5, 0.5, 0.5]"), "{processor}");
+    assert!(ClipProcessor::read(&files, 64).is_err());
 }
 
 /// Folders as they are published, and as both versions of transformers save them.
@@ -128,6 +136,18 @@ fn sizes_that_no_network_has_are_refused() {
         let problems = edited(path, |config| config[key] = value.clone()).unwrap_err();
         assert!(problems.iter().any(|p| p.contains(words)), "{path}: `{key}` {value}: {problems:?}");
     }
+}
+
+/// What `DDIMScheduler` and `DDPMScheduler` save unless told otherwise.
+#[test]
+fn a_scheduler_that_clamps_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    Corpus::read(&root()).write(folder.path());
+    let xl = folder.path().join("xl");
+    let notes = || Blueprint::open(&ModelSource::from(ModelFiles::Folder(xl.clone()))).unwrap().notes;
+    assert_eq!(notes(), [""; 0]);
+    std::fs::write(xl.join("scheduler/scheduler_config.json"), foreign("scheduler/DDPM.json")).unwrap();
+    assert!(notes()[0].contains("clamps the predicted latent to ±1 (`clip_sample`)"), "{:?}", notes());
 }
 
 /// SDXL's refiner has five sizes.

@@ -41,6 +41,10 @@ pub struct Case {
     pub bytes: Vec<u8>,
 }
 
+/// Files that are read only if another one is missing.
+const BEFORE: [(&str, &str); 2] =
+    [("tokenizer.json", "vocab.json"), ("processor_config.json", "preprocessor_config.json")];
+
 impl Case {
     /// Puts the file into its model below `folder`, in place of those that would be read instead.
     ///
@@ -48,8 +52,8 @@ impl Case {
     /// If it cannot be written.
     pub fn place(&self, folder: &Path) -> std::io::Result<()> {
         let file = folder.join(MODELS[self.model]).join(&self.path);
-        if file.ends_with("tokenizer.json") {
-            fs::remove_file(file.with_file_name("vocab.json"))?;
+        if let Some((_, other)) = BEFORE.iter().find(|(name, _)| file.ends_with(name)) {
+            fs::remove_file(file.with_file_name(other))?;
         }
         fs::write(file, &self.bytes)
     }
@@ -94,6 +98,7 @@ fn places(path: &Path) -> Vec<(usize, String)> {
         Some("vae") => vec![(0, "vae/config.json".into()), (1, "vae/config.json".into())],
         Some("text_encoder") => vec![(0, "text_encoder/config.json".into()), (1, "text_encoder_2/config.json".into())],
         Some("clip") => vec![(2, "config.json".into())],
+        Some("processor") => vec![(2, "processor_config.json".into())],
         Some("preprocessor") => vec![(2, "preprocessor_config.json".into())],
         Some("tokenizer") => vec![(0, format!("tokenizer/{name}")), (1, format!("tokenizer_2/{name}")), (2, name)],
         _ => vec![],
@@ -152,9 +157,13 @@ impl Corpus {
             Some(bytes) => fs::write(model.join(&case.path), bytes)?,
             None => fs::remove_file(model.join(&case.path))?,
         }
-        if let Some(folder) = case.path.strip_suffix("tokenizer.json") {
-            let vocab = format!("{folder}vocab.json");
-            fs::write(model.join(&vocab), self.original(case.model, &vocab).unwrap_or_default())?;
+        for (name, other) in BEFORE {
+            let path = Path::new(&case.path);
+            if path.ends_with(name) {
+                let other = path.with_file_name(other);
+                let bytes = self.original(case.model, &other.to_string_lossy()).unwrap_or_default();
+                fs::write(model.join(&other), bytes)?;
+            }
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ impl Blueprint {
         });
         let vae = vae?;
         Some(Blueprint {
-            info: ModelInfo::of(&config, &vae.0),
+            info: ModelInfo::of(&config, &vae.0, &scheduler),
             unet: (config, unet),
             vae,
             encoders,

@@ -140,13 +140,20 @@ impl Blueprint {
                     .into(),
             );
         }
-        let vae = vae?;
+        let (vae, scheduler) = vae.zip(scheduler)?;
+        if scheduler.clip_sample {
+            notes.push(format!(
+                "its scheduler clamps the predicted latent to ±{} (`clip_sample`), which suits few models of latents; remove \
+                 the key from scheduler_config.json if images are flat",
+                scheduler.clip_sample_range
+            ));
+        }
         Some(Blueprint {
-            info: ModelInfo::of(&config, &vae.0),
+            info: ModelInfo::of(&config, &vae.0, &scheduler),
             unet: (config, unet),
             vae,
             encoders,
-            scheduler: scheduler?,
+            scheduler,
             force_zeros,
             form: "folder in diffusers' layout".into(),
             unknown,

@@ -258,7 +258,7 @@ impl EncoderBlueprint {
         unused: &mut Vec<String>,
     ) -> EncoderBlueprint {
         unused.extend(tensors.take(|name| {
-            !name.starts_with("text_model.") && !(config.projects && name.starts_with("text_projection."))
+            !(name.starts_with("text_model.") || config.projects && name.starts_with("text_projection."))
         }));
         EncoderBlueprint { config, tensors, tokenizer }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use candle_core::{D, DType, Tensor};
 
-use super::processor::ClipProcessor;
+use super::processor::{self, ClipProcessor};
 use super::text::ClipTextModel;
 use super::tokenizer::{self, ClipTokenizer};
 use super::vision::ClipVisionModel;
@@ -60,7 +60,7 @@ impl ClipBlueprint {
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = self.tensors.paths();
         if let ModelFiles::Folder(root) = &self.folder {
-            let settings = ["config.json", "preprocessor_config.json"].into_iter().filter(|path| self.folder.has(path));
+            let settings = ["config.json"].into_iter().chain(processor::FILES).filter(|path| self.folder.has(path));
             files.extend(settings.map(|path| root.join(path)));
             files.extend(tokenizer::files_of(&self.folder, "").iter().map(|path| root.join(path)));
         }

@@ -6,12 +6,19 @@
 
 use candle_core::Tensor;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::image::{self, Resampling};
 use crate::weights::{Json, ModelFiles};
 use crate::{Error, Result};
 
 const FILE: &str = "preprocessor_config.json";
+
+/// The file in which transformers 5 saves it with the tokenizer's settings, and its key there.
+const JOINED: (&str, &str) = ("processor_config.json", "image_processor");
+
+/// The files that may hold the preparation of images.
+pub const FILES: [&str; 2] = [FILE, JOINED.0];
 
 /// The most by which images may be resized beyond the size that the encoder takes.
 const LARGEST_RESIZE: usize = 8;
@@ -99,16 +106,18 @@ impl ClipProcessor {
         }
     }
 
-    /// Reads a folder's `preprocessor_config.json` and checks it against the encoder's `side`. Without such a file returns
-    /// [`ClipProcessor::clip`].
+    /// Reads a folder's `preprocessor_config.json` or `processor_config.json`, and checks it against the encoder's `side`.
+    /// Without such a file returns [`ClipProcessor::clip`].
     ///
     /// # Errors
     /// If the file is malformed or not supported, or does not fit the encoder.
     pub fn read(files: &ModelFiles, side: usize) -> Result<Self> {
-        if !files.has(FILE) {
-            return Ok(Self::clip(side));
-        }
-        Self::parse(&files.read(FILE)?, &files.label(FILE), side)
+        let json = match (files.has(FILE), files.has(JOINED.0)) {
+            (true, _) => Some(files.json(FILE)?),
+            (false, true) => files.json(JOINED.0)?.object(JOINED.1)?,
+            (false, false) => None,
+        };
+        json.map_or_else(|| Ok(Self::clip(side)), |json| Self::of(&json, side))
     }
 
     /// Parses the JSON text of a file, which messages call `file`.
@@ -116,7 +125,13 @@ impl ClipProcessor {
     /// # Errors
     /// If it is malformed or not supported, or does not fit the encoder.
     pub fn parse(json: &[u8], file: &str, side: usize) -> Result<Self> {
-        let raw: Raw = Json::parse(json, file)?.decode()?;
+        Self::of(&Json::parse(json, file)?, side)
+    }
+
+    fn of(json: &Json, side: usize) -> Result<Self> {
+        let file = json.label();
+        json.only(&[("do_rescale", &[json!(true)]), ("rescale_factor", &[json!(1.0 / 255.0)])])?;
+        let raw: Raw = json.decode()?;
         let resampling = match raw.resample {
             0 => Resampling::Nearest,
             1 => Resampling::Lanczos,
@@ -145,8 +160,11 @@ impl ClipProcessor {
             )));
         }
         let (mean, std) = if raw.do_normalize { (raw.image_mean, raw.image_std) } else { ([0.0; 3], [1.0; 3]) };
-        if std.iter().any(|s| *s <= 0.0) || std.iter().chain(&mean).any(|v| !v.is_finite()) {
-            return Err(Error::Config(format!("{file}: `image_std` must be above 0, and `image_mean` finite")));
+        if std.iter().any(|s| !(1e-3..=1e3).contains(s)) || mean.iter().any(|m| m.abs() > 1e3) {
+            return Err(Error::Config(format!(
+                "{file}: `image_std` must be between 0.001 and 1000, and `image_mean` at most 1000, but they are {std:?} and \
+                 {mean:?}"
+            )));
         }
         // Every image must come out with the encoder's size, whatever its own size.
         let comes_to = match (crop, resize) {

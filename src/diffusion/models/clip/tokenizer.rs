@@ -98,6 +98,9 @@ struct Config {
     added_tokens_decoder: BTreeMap<String, Token>,
 }
 
+/// The place of the padding among the special tokens.
+const PAD: usize = 3;
+
 /// What a tokenizer is built from.
 struct Parts {
     vocab: Vocab,
@@ -106,6 +109,8 @@ struct Parts {
     special: [Token; 4],
     /// Further tokens. They take precedence over `special`.
     added: Vec<Token>,
+    /// Whether the padding token is found in texts too. transformers does so, OpenCLIP does not.
+    finds_padding: bool,
 }
 
 /// Splits `a b` into its two tokens.
@@ -118,12 +123,11 @@ fn merge_of(line: &str, label: &str) -> Result<(String, String)> {
 
 /// The tokens that are found in texts before the merges apply, each once. As in transformers, special tokens and added ones
 /// are found in any capitals unless the file says otherwise, and the padding token only as it is written.
-fn found_whole(added: Vec<Token>, special: [Token; 4]) -> Vec<AddedToken> {
+fn found_whole(added: Vec<Token>, special: &[Token]) -> Vec<AddedToken> {
     let mut seen = HashSet::new();
-    let pad = special.len() - 1;
-    let special = special.into_iter().enumerate().map(|(i, token)| {
-        let normalized = token.normalized.unwrap_or(i != pad);
-        Token { normalized: Some(normalized), ..token }
+    let special = special.iter().enumerate().map(|(i, token)| {
+        let normalized = token.normalized.unwrap_or(i != PAD);
+        Token { normalized: Some(normalized), ..token.clone() }
     });
     let tokens = added.into_iter().chain(special).filter(|token| seen.insert(token.content.clone()));
     let found = tokens.map(|token| {
@@ -196,7 +200,7 @@ impl ClipTokenizer {
             config.pad_token.or(map.pad_token).unwrap_or_else(|| Token::new(END)),
         ];
         let max_length = config.model_max_length.map_or(longest, |m| longest.min(m.max(0.0) as usize));
-        Self::build(Parts { vocab, merges, special, added }, max_length, &files.label(folder))
+        Self::build(Parts { vocab, merges, special, added, finds_padding: true }, max_length, &files.label(folder))
     }
 
     fn merges(files: &ModelFiles, path: &str) -> Result<Vec<(String, String)>> {
@@ -207,7 +211,8 @@ impl ClipTokenizer {
         lines.map(|l| merge_of(l, &label)).collect()
     }
 
-    /// CLIP's own tokenizer, which is built in, with the padding token `pad`, for checkpoints without a tokenizer.
+    /// CLIP's own tokenizer, which is built in, with the padding token `pad`, for checkpoints without a tokenizer. It equals
+    /// OpenCLIP's: the padding token is an ordinary one in texts.
     ///
     /// # Errors
     /// If `pad` is not a token, or `longest` is less than [`Self::SHORTEST`].
@@ -226,11 +231,12 @@ impl ClipTokenizer {
         let tokens = tokens.chain([START, END].map(String::from));
         let vocab = tokens.zip(0..).collect();
         let special = [START, END, END, pad].map(Token::new);
-        Self::build(Parts { vocab, merges, special, added: vec![] }, longest, "CLIP's tokenizer")
+        let parts = Parts { vocab, merges, special, added: vec![], finds_padding: false };
+        Self::build(parts, longest, "CLIP's tokenizer")
     }
 
     fn build(parts: Parts, max_length: usize, label: &str) -> Result<Self> {
-        let Parts { mut vocab, merges, special, added } = parts;
+        let Parts { mut vocab, merges, special, added, finds_padding } = parts;
         for token in &added {
             let Some(id) = token.id else { continue };
             let known = *vocab.entry(token.content.clone()).or_insert(id);
@@ -246,7 +252,7 @@ impl ClipTokenizer {
             id.ok_or_else(|| Error::Config(format!("{label}: its vocabulary has no token `{:.60}`", token.content)))
         };
         let ids = special.iter().map(id).collect::<Result<Vec<_>>>()?;
-        let (bos, eos, pad) = (ids[0], ids[1], ids[3]);
+        let (bos, eos, pad) = (ids[0], ids[1], ids[PAD]);
 
         let broken = |e: tokenizers::Error| Error::Config(format!("{label}: {:.200}", e.to_string()));
         let bpe = BPE::builder()
@@ -265,7 +271,8 @@ impl ClipTokenizer {
             PreTokenizerWrapper::Split(words.map_err(broken)?),
             PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
         ])));
-        inner.add_special_tokens(found_whole(added, special)).map_err(broken)?;
+        let found = if finds_padding { special.as_slice() } else { &special[..PAD] };
+        inner.add_special_tokens(found_whole(added, found)).map_err(broken)?;
         if max_length < Self::SHORTEST {
             return Err(Error::Config(format!(
                 "{label}: texts of {max_length} tokens have no room for a token between begin and end"

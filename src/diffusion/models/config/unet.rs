@@ -170,11 +170,8 @@ impl RawUNet {
 
     /// Checks the widths of the embeddings of timesteps and sizes: half cosines, half sines.
     fn embeds(&self, file: &str) -> Result<()> {
-        let widths = [
-            ("block_out_channels", self.block_out_channels[0]),
-            ("addition_time_embed_dim", self.addition_time_embed_dim.unwrap_or(2)),
-        ];
-        for (key, width) in widths {
+        let added = self.addition_time_embed_dim.map(|width| ("addition_time_embed_dim", width));
+        for (key, width) in added.into_iter().chain([("block_out_channels", self.block_out_channels[0])]) {
             let half = width as f64 / 2.0;
             if width == 0 || width % 2 != 0 || self.freq_shift < 0.0 || self.freq_shift >= half {
                 return Err(Error::Config(format!(
