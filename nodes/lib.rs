@@ -29,7 +29,7 @@ pub use lsregen_diffusion::models::Survey;
 pub use lsregen_tensor::ops::keep_memory;
 pub use lsregen_weights::{hub, search};
 pub use model::*;
-pub use params::boxes::PhraseBox;
+pub use params::boxes::{LayoutFiles, PhraseBox};
 pub use params::clip::ClipPath;
 pub use params::guidance::{AutoStrength, GuidanceParams, Strength};
 pub use params::model_path::{bring, fetch_model};

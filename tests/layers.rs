@@ -1,7 +1,9 @@
 //! The dependencies between crates: the engine does not depend on tensors, the numeric crates do not depend on graphs,
-//! and crates depend only on lower layers.
+//! and crates depend only on lower layers. One crate opens files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value as Json;
@@ -46,16 +48,28 @@ fn closures() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Each crate, and all crates of this workspace that it may depend on, from the lowest layer up.
-const LAYERS: [(&str, &[&str]); 7] = [
-    ("lsregen-engine", &[]),
-    ("lsregen-tensor", &[]),
-    ("lsregen-weights", &["lsregen-tensor"]),
-    ("lsregen-onnx", &["lsregen-tensor"]),
-    ("lsregen-diffusion", &["lsregen-tensor", "lsregen-weights", "lsregen-onnx"]),
-    ("lsregen-nodes", &["lsregen-engine", "lsregen-tensor", "lsregen-weights", "lsregen-onnx", "lsregen-diffusion"]),
+const LAYERS: [(&str, &[&str]); 8] = [
+    ("lsregen-files", &[]),
+    ("lsregen-engine", &["lsregen-files"]),
+    ("lsregen-tensor", &["lsregen-files"]),
+    ("lsregen-weights", &["lsregen-files", "lsregen-tensor"]),
+    ("lsregen-onnx", &["lsregen-files", "lsregen-tensor"]),
+    ("lsregen-diffusion", &["lsregen-files", "lsregen-tensor", "lsregen-weights", "lsregen-onnx"]),
+    (
+        "lsregen-nodes",
+        &["lsregen-files", "lsregen-engine", "lsregen-tensor", "lsregen-weights", "lsregen-onnx", "lsregen-diffusion"],
+    ),
     (
         "lsregen",
-        &["lsregen-engine", "lsregen-tensor", "lsregen-weights", "lsregen-onnx", "lsregen-diffusion", "lsregen-nodes"],
+        &[
+            "lsregen-files",
+            "lsregen-engine",
+            "lsregen-tensor",
+            "lsregen-weights",
+            "lsregen-onnx",
+            "lsregen-diffusion",
+            "lsregen-nodes",
+        ],
     ),
 ];
 
@@ -84,4 +98,40 @@ fn each_crate_keeps_to_its_subject() {
     never("lsregen-weights", &["candle-transformers", "prost"]);
     never("lsregen-onnx", &["candle-transformers", "ureq"]);
     never("lsregen-tensor", &["candle-transformers", "prost", "ureq"]);
+}
+
+/// The source files of the program, without tests, examples and benchmarks.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && !["tests", "examples", "benches", "target"].contains(&name) {
+            sources(&path, found);
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            found.push(path);
+        }
+    }
+}
+
+/// Everything that reads a file that a person or another file names does so through `lsregen-files`, which refuses pipes and
+/// devices, and bounds the size.
+#[test]
+fn one_crate_opens_files() {
+    let ways = ["File::open(", "fs::read(", "fs::read_to_string(", "OpenOptions::open(", "Mmap", "image::open("];
+    // Options are opened by the method of the builder.
+    let options = |text: &str| text.contains(".open(") && (text.contains("options()") || text.contains("OpenOptions"));
+    let is_way = |text: &str, way: &str| {
+        text.match_indices(way).any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    let mut found = vec![];
+    ["src", "nodes"].iter().for_each(|folder| sources(&repository(folder), &mut found));
+    assert!(found.len() > 200, "{} files", found.len());
+    for path in found.iter().filter(|path| !path.starts_with(repository("src/files"))) {
+        let text = fs::read_to_string(path).unwrap();
+        let program = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        for (line, text) in program.lines().enumerate() {
+            let opens = options(text) || ways.iter().any(|way| is_way(text, way));
+            assert!(!opens, "{}:{}: {text}", path.display(), line + 1);
+        }
+    }
 }

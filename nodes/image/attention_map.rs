@@ -111,9 +111,9 @@ impl Node for AttentionMap {
         let map = map.and_then(|map| resize(&map, height, width, Resampling::Bicubic)).and_then(|map| heat(&map));
         let mut picture = map.map_err(raise)?.to_device(&lsregen_tensor::candle_core::Device::Cpu)?;
         if let Some(image) = &inputs.image {
-            let ground = resize(&image.0, height, width, Resampling::Bicubic).map_err(raise)?;
+            let ground = resize(&image.tensor()?, height, width, Resampling::Bicubic).map_err(raise)?;
             picture = ((picture * self.opacity)? + (ground * (1.0 - self.opacity))?)?;
         }
-        Ok(AttentionMapOutputs { image: Arc::new(Image(picture.clamp(-1f32, 1f32)?)) })
+        Ok(AttentionMapOutputs { image: Arc::new(Image::Float(picture.clamp(-1f32, 1f32)?)) })
     }
 }

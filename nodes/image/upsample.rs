@@ -136,8 +136,8 @@ impl Node for Upsample {
         if let Some(message) = self.too_large((w, h), (width, height)) {
             bail!("{message}: lower `factor`");
         }
-        let resized = resize(&inputs.image.0, height, width, self.method).map_err(raise)?;
+        let resized = resize(&inputs.image.tensor()?, height, width, self.method).map_err(raise)?;
         // Bicubic and Lanczos overshoot at edges.
-        Ok(UpsampleOutputs { image: Arc::new(Image(resized.clamp(-1f32, 1f32)?)) })
+        Ok(UpsampleOutputs { image: Arc::new(Image::Float(resized.clamp(-1f32, 1f32)?)) })
     }
 }

@@ -61,7 +61,7 @@ impl Node for VaeEncode {
             "an image of {width}×{height} cannot be encoded: its sides must be multiples of {step}; resize it with Upsample \
              first"
         );
-        let x = inputs.image.0.to_device(model.device()).map_err(|error| raise(error.into()))?;
+        let x = inputs.image.tensor()?.to_device(model.device()).map_err(|error| raise(error.into()))?;
         let work = BandOptions { on_step: &on_layer(cx), ..BandOptions::default() };
         let z = model.vae().and_then(|vae| vae.encode_with(&x, &work)).map_err(raise)?;
         Ok(VaeEncodeOutputs { latent: Arc::new(Latent { z, family: Some(model.info.family) }) })

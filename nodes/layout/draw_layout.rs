@@ -50,8 +50,8 @@ impl Node for DrawLayout {
     }
 
     fn run(&self, inputs: DrawLayoutInputs, _: &Context) -> anyhow::Result<DrawLayoutOutputs> {
-        let mut image = inputs.image.to_rgb().map_err(raise)?;
+        let mut image = inputs.image.to_rgb().map_err(raise)?.into_owned();
         draw::layout(&mut image, &inputs.layout.0, self.labels);
-        Ok(DrawLayoutOutputs { image: Arc::new(Image::from_rgb(&image).map_err(raise)?) })
+        Ok(DrawLayoutOutputs { image: Arc::new(Image::Rgb(image)) })
     }
 }

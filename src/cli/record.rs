@@ -1,10 +1,10 @@
 //! The record of a run that a PNG file holds.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use lsregen_engine::GraphRecord;
+use lsregen_files::Kind;
 use lsregen_nodes::metadata::{Carried, carried, is_png};
 
 use super::{Exit, terminal, usage};
@@ -15,7 +15,7 @@ use super::{Exit, terminal, usage};
 /// When the PNG file holds no valid record; the reason is printed.
 pub fn read(path: &Path) -> Result<Option<GraphRecord>, Exit> {
     let mut png = vec![];
-    let Ok(mut file) = File::open(path) else { return Ok(None) };
+    let Ok(mut file) = lsregen_files::open(path, Kind::IMAGE) else { return Ok(None) };
     // The signature first: a file that is not a PNG may be large.
     if file.by_ref().take(8).read_to_end(&mut png).is_err() || !is_png(&png) {
         return Ok(None);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use lsregen_files::Kind;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -31,7 +32,7 @@ pub fn encode(z: &Tensor, family: Option<Family>) -> Result<Vec<u8>> {
 /// # Errors
 /// If the file is not valid safetensors, or has no latent (1, C, h, w) of floating-point numbers.
 pub fn read(path: &Path) -> Result<(Tensor, Option<Family>)> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = lsregen_files::read(path, Kind::LATENT).map_err(Error::io(path))?;
     let fail = |what: String| Error::Input(format!("{}: {what}", path.display()));
     let broken = |e: safetensors::SafeTensorError| {
         fail(format!("not a whole safetensors file ({e}); save the latent again, with SaveLatent"))

@@ -1,11 +1,10 @@
 //! Reads a file and checks everything that can be checked without running it: format, opset, operators, names, weights.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use memmap2::Mmap;
+use lsregen_files::Kind;
 use prost::Message;
 
 use crate::attributes::Attributes;
@@ -15,7 +14,7 @@ use crate::operators::{self, Run};
 use crate::{Error, Result, proto};
 
 /// The supported versions of the standard operators.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// The most problems that a message lists.
 const LISTED: usize = 12;
@@ -75,14 +74,11 @@ impl CheckedFile {
 
 fn decode(path: &Path, label: &str) -> Result<proto::Model> {
     let bad = |what: String| Error::input(format!("{label}: {what}"));
-    let file = File::open(path).map_err(Error::io(path))?;
-    if file.metadata().map_err(Error::io(path))?.len() == 0 {
+    let bytes = lsregen_files::read(path, Kind::ONNX).map_err(Error::io(path))?;
+    if bytes.is_empty() {
         return Err(bad("the file is empty; download or copy it again".into()));
     }
-    // SAFETY: the mapping is read-only; as with every memory-mapped model, another process that truncates the file
-    // while it is mapped can fault this one.
-    let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-    proto::Model::decode(Bytes::from_owner(map)).map_err(|e| bad(format!("not an ONNX file, or a corrupt one ({e})")))
+    proto::Model::decode(Bytes::from(bytes)).map_err(|e| bad(format!("not an ONNX file, or a corrupt one ({e})")))
 }
 
 fn is_standard(domain: &str) -> bool {

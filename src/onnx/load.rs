@@ -1,12 +1,11 @@
 //! Reads the values of an ONNX file's weights, from the file itself or from external data files.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
+use lsregen_files::{Kind, RangeFile};
 
 use crate::dims::{checked_count, checked_size};
 use crate::{Error, Result, proto};
@@ -183,7 +182,7 @@ impl External {
             )));
         }
         let path = folder.join(location);
-        let held = std::fs::metadata(&path).map_err(Error::io(&path))?.len();
+        let held = RangeFile::open(&path, Kind::WEIGHTS).map_err(Error::io(&path))?.len() as u64;
         let offset = number("offset")?.unwrap_or(0);
         let length = number("length")?.unwrap_or(held.saturating_sub(offset));
         if offset.checked_add(length).is_none_or(|end| end > held) {
@@ -197,11 +196,8 @@ impl External {
     }
 
     fn read(&self) -> Result<Bytes> {
-        let mut bytes = vec![0; self.length];
-        let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
-        file.seek(SeekFrom::Start(self.offset))
-            .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(Error::io(&self.path))?;
-        Ok(bytes.into())
+        let start = self.offset as usize;
+        let bytes = RangeFile::open(&self.path, Kind::WEIGHTS).and_then(|file| file.read(start..start + self.length));
+        bytes.map(Bytes::from).map_err(Error::io(&self.path))
     }
 }

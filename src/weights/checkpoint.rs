@@ -1,16 +1,19 @@
 //! A weights file, or all shards of one, as one directory of tensors. The format is recognised by the content.
 //!
-//! Files are memory-mapped: opening reads only headers, and the pages of a tensor are read when it is loaded.
+//! Opening reads only headers; the numbers of a tensor are read when it is loaded.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-use safetensors::SafeTensors;
+use lsregen_files::{Kind, RangeFile};
+use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
+use super::Json;
 use super::entry::{Directory, TensorEntry, elements};
-use super::pickle;
+use super::{foreign, pickle};
 use crate::{Error, Result};
 
 /// The tensors of one weights file or of all shards of one.
@@ -25,21 +28,44 @@ pub struct Checkpoint {
 }
 
 struct CheckpointFile {
-    bytes: Bytes,
-    path: Option<PathBuf>,
+    content: Content,
     tensors: Directory,
 }
 
-enum Bytes {
-    Mapped(Mmap),
-    Embedded(&'static [u8]),
+/// The content of a file, of which only parts are read.
+pub(super) enum Content {
+    File(RangeFile),
+    Memory(Cow<'static, [u8]>),
 }
 
-impl Bytes {
-    fn get(&self) -> &[u8] {
+impl Content {
+    pub fn len(&self) -> usize {
         match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Embedded(bytes) => bytes,
+            Content::File(file) => file.len(),
+            Content::Memory(bytes) => bytes.len(),
+        }
+    }
+
+    /// Reads a range that lies in the file.
+    pub fn read(&self, range: Range<usize>) -> std::io::Result<Cow<'_, [u8]>> {
+        match self {
+            Content::File(file) => file.read(range).map(Cow::Owned),
+            Content::Memory(bytes) => bytes
+                .get(range)
+                .map(Cow::Borrowed)
+                .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
+        }
+    }
+
+    /// Reads the beginning: at most `length` bytes.
+    pub fn start(&self, length: usize) -> std::io::Result<Cow<'_, [u8]>> {
+        self.read(0..length.min(self.len()))
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Content::File(file) => Some(file.path()),
+            Content::Memory(_) => None,
         }
     }
 }
@@ -63,11 +89,11 @@ impl Checkpoint {
     /// # Errors
     /// If the file is corrupt or of another kind, which the message names if it is recognised.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let map = map(path)?;
-        if begins_as_json(&map) {
-            return Self::open_shards(path, &map);
+        let content = content(path)?;
+        if begins_as_json(&content.start(8).map_err(Error::io(path))?) {
+            return Self::open_shards(path, &content);
         }
-        let (part, format, texts) = CheckpointFile::of(map, path)?;
+        let (part, format, texts) = CheckpointFile::of(content, path)?;
         Ok(Checkpoint { label: path.display().to_string(), format, index: None, parts: vec![part], texts })
     }
 
@@ -76,21 +102,24 @@ impl Checkpoint {
     /// # Errors
     /// If they are corrupt.
     pub fn embedded(label: &str, bytes: &'static [u8]) -> Result<Checkpoint> {
-        let (tensors, format, texts) = directory(bytes, label)?;
-        let parts = vec![CheckpointFile { bytes: Bytes::Embedded(bytes), path: None, tensors }];
+        let content = Content::Memory(Cow::Borrowed(bytes));
+        let (tensors, format, texts) = directory(&content, label)?;
+        let parts = vec![CheckpointFile { content, tensors }];
         Ok(Checkpoint { label: label.into(), format, index: None, parts, texts })
     }
 
-    /// Opens the shards that the `text` of an index names.
-    fn open_shards(index: &Path, text: &[u8]) -> Result<Checkpoint> {
+    /// Opens the shards that an index names.
+    fn open_shards(index: &Path, content: &Content) -> Result<Checkpoint> {
         let label = index.display().to_string();
         let broken = |what: String| Error::Weights(format!("{label}: {what}"));
-        let length = text.len();
+        let length = content.len();
         if length as u64 > LONGEST_INDEX {
             return Err(broken(format!("{length} bytes are too many for an index")));
         }
-        let map: Index = serde_json::from_slice(text)
-            .map_err(|e| broken(format!("not an index of a sharded checkpoint ({e}); an index has a `weight_map`")))?;
+        let text = content.start(length).map_err(Error::io(index))?;
+        let map: Index = Json::parse(&text, &label)
+            .and_then(|index| index.decode())
+            .map_err(|e| Error::Weights(format!("{e}; an index of a sharded checkpoint has a `weight_map`")))?;
         let mut names: Vec<&String> = map.weight_map.values().collect();
         names.sort();
         names.dedup();
@@ -134,7 +163,7 @@ impl Checkpoint {
 
     /// Its files.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.parts.iter().filter_map(|part| part.path.as_deref()).chain(self.index.as_deref())
+        self.parts.iter().filter_map(|part| part.content.path()).chain(self.index.as_deref())
     }
 
     /// The metadata of a safetensors file; empty for other formats.
@@ -149,54 +178,40 @@ impl Checkpoint {
     }
 
     /// The bytes of a tensor of file number `part`.
-    pub(super) fn bytes(&self, part: usize, entry: &TensorEntry) -> &[u8] {
-        // Every entry has been checked to lie in its file.
-        &self.parts[part].bytes.get()[entry.bytes.clone()]
-    }
-
-    /// Lets the system reclaim the pages of a tensor that has been copied. Otherwise a model would be in memory twice.
-    pub(super) fn release(&self, part: usize, entry: &TensorEntry) {
-        #[cfg(unix)]
-        if let Bytes::Mapped(map) = &self.parts[part].bytes {
-            // SAFETY: the mapping is read-only and of a file, so that reclaimed pages are read from the file again.
-            let advised = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, entry.bytes.start, entry.bytes.len())
-            };
-            // If the system rejects the advice, the pages stay in memory.
-            drop(advised);
-        }
-        #[cfg(not(unix))]
-        let _ = (part, entry);
+    ///
+    /// # Errors
+    /// If they cannot be read, because the file has become shorter for example.
+    pub(super) fn bytes(&self, part: usize, entry: &TensorEntry) -> Result<Cow<'_, [u8]>> {
+        let content = &self.parts[part].content;
+        content.read(entry.bytes.clone()).map_err(|error| Error::io(content.path().unwrap_or(Path::new("")))(error))
     }
 }
 
 impl CheckpointFile {
     fn open(path: &Path) -> Result<(CheckpointFile, &'static str, HashMap<String, String>)> {
-        CheckpointFile::of(map(path)?, path)
+        CheckpointFile::of(content(path)?, path)
     }
 
-    /// Reads the directory of a mapped file.
-    fn of(map: Mmap, path: &Path) -> Result<(CheckpointFile, &'static str, HashMap<String, String>)> {
+    /// Reads the directory of a file.
+    fn of(content: Content, path: &Path) -> Result<(CheckpointFile, &'static str, HashMap<String, String>)> {
         let label = path.display().to_string();
-        let (tensors, format, texts) = directory(&map, &label)?;
-        tracing::info!(path = label, format, tensors = tensors.len(), bytes = map.len(), "opened weights");
-        Ok((CheckpointFile { bytes: Bytes::Mapped(map), path: Some(path.into()), tensors }, format, texts))
+        let (tensors, format, texts) = directory(&content, &label)?;
+        tracing::info!(path = label, format, tensors = tensors.len(), bytes = content.len(), "opened weights");
+        Ok((CheckpointFile { content, tensors }, format, texts))
     }
 
     fn is(&self, name: &str) -> bool {
-        self.path.as_ref().and_then(|path| path.file_name()).is_some_and(|own| own == name)
+        self.content.path().and_then(Path::file_name).is_some_and(|own| own == name)
     }
 }
 
-/// Maps a file into memory.
-fn map(path: &Path) -> Result<Mmap> {
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    if file.metadata().map_err(Error::io(path))?.len() == 0 {
+/// Opens a file that is not empty.
+fn content(path: &Path) -> Result<Content> {
+    let file = RangeFile::open(path, Kind::WEIGHTS).map_err(Error::io(path))?;
+    if file.is_empty() {
         return Err(Error::Weights(format!("{}: the file is empty; download or copy it again", path.display())));
     }
-    // SAFETY: the mapping is read-only; as with every memory-mapped checkpoint, another process that truncates the file
-    // while it is mapped can fault this one.
-    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
+    Ok(Content::File(file))
 }
 
 /// Whether a file starts like JSON: with a brace, and without a zero, which is in the length that safetensors start with.
@@ -206,7 +221,7 @@ fn begins_as_json(file: &[u8]) -> bool {
 }
 
 /// The tensors of a file, its format, and its metadata.
-fn directory(file: &[u8], label: &str) -> Result<(Directory, &'static str, HashMap<String, String>)> {
+fn directory(file: &Content, label: &str) -> Result<(Directory, &'static str, HashMap<String, String>)> {
     if pickle::recognises(file) {
         return Ok((pickle::directory(file, label)?, "PyTorch pickle", HashMap::new()));
     }
@@ -214,21 +229,25 @@ fn directory(file: &[u8], label: &str) -> Result<(Directory, &'static str, HashM
     Ok((tensors, "safetensors", texts))
 }
 
-fn safetensors(file: &[u8], label: &str) -> Result<(Directory, HashMap<String, String>)> {
-    if let Some(other) = other_kind(file) {
+fn safetensors(file: &Content, label: &str) -> Result<(Directory, HashMap<String, String>)> {
+    let read = |range| file.read(range).map_err(Error::io(label));
+    let beginning = read(0..file.len().min(64))?;
+    if let Some(other) = other_kind(&beginning) {
         return Err(Error::Weights(format!("{label}: {other}")));
     }
     let broken = |what: &dyn std::fmt::Display| {
         Error::Weights(format!("{label}: incomplete or corrupt safetensors file ({what}); download or copy it again"))
     };
-    let length = file.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let length = beginning.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    let length = length.ok_or_else(|| broken(&"it ends too early"))?;
     if length > LONGEST_HEADER && length <= file.len() as u64 {
         return Err(Error::Weights(format!(
             "{label}: {length} bytes are too many for the header of a safetensors file"
         )));
     }
-    let (header, metadata) = SafeTensors::read_metadata(file).map_err(|e| broken(&e))?;
-    let start = header + 8;
+    let start = usize::try_from(length).ok().and_then(|length| length.checked_add(8));
+    let start = start.filter(|start| *start <= file.len()).ok_or_else(|| broken(&"its header ends too early"))?;
+    let metadata: Metadata = serde_json::from_slice(&read(8..start)?).map_err(|e| broken(&e))?;
     let mut tensors = Directory::new();
     let mut end = start;
     for (name, info) in metadata.tensors() {
@@ -248,10 +267,8 @@ fn safetensors(file: &[u8], label: &str) -> Result<(Directory, HashMap<String, S
 /// Describes a file that cannot hold weights, by its first bytes.
 fn other_kind(file: &[u8]) -> Option<&'static str> {
     let begins = |with: &[u8]| file.starts_with(with);
-    if begins(b"version https://git-lfs") {
-        Some("a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`, or download it")
-    } else if begins(b"<!DOCTYPE") || begins(b"<html") || begins(b"<!doctype") {
-        Some("a web page, not weights: the download went wrong (a licence to be accepted, perhaps); fetch it again")
+    if let Some(other) = foreign::recognised(file) {
+        Some(other)
     } else if begins(b"GGUF") {
         Some("a GGUF file, which is not supported; take the safetensors of the same model")
     } else if begins(b"PK") {

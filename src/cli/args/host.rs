@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use lsregen_engine::Host;
-use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, Metadata, device};
+use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, LayoutFiles, Metadata, device};
 
 use super::models::ModelArgs;
 use crate::cli::{Exit, terminal, usage};
@@ -99,5 +99,6 @@ pub fn host(path: &Path, output: Option<&Path>, models: &ModelArgs) -> Result<Ho
     let folder = path.parent().unwrap_or(Path::new(""));
     Ok(Host::new(folder, output.unwrap_or(Path::new("")))
         .with_service(models.path(folder)?)
-        .with_service(Blueprints::default()))
+        .with_service(Blueprints::default())
+        .with_service(LayoutFiles::default()))
 }

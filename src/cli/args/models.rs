@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use lsregen_files::Kind;
 use lsregen_nodes::search::{ModelKind, ModelsPath};
 use serde_yaml::Value as Yaml;
 
@@ -46,7 +48,11 @@ impl ModelArgs {
 /// Reads the folders that ComfyUI's `extra_model_paths.yaml` adds, each relative to the `base_path` of its section.
 fn extra(root: &Path) -> Result<Vec<(ModelKind, PathBuf)>, Exit> {
     let path = root.join("extra_model_paths.yaml");
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(Vec::new()) };
+    let text = match lsregen_files::read_text(&path, Kind::SETTINGS) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(usage(format!("{}: {error}", path.display()))),
+    };
     let sections: BTreeMap<String, Option<BTreeMap<String, Yaml>>> =
         serde_yaml::from_str(&text).map_err(|error| usage(format!("{}: {error}", path.display())))?;
     let mut folders = Vec::new();

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lsregen_engine::{Event, Subscriber, visible};
+use lsregen_files::Kind;
 use serde_json::{Map, Value as Json, json};
 
 use super::previews::Previews;
@@ -88,7 +89,8 @@ fn is_replaceable(path: &Path) -> bool {
     }
     const LONGEST: u64 = 1 << 20;
     let mut line = vec![];
-    let read = File::open(path).map(|file| BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut line));
+    let read = lsregen_files::open(path, Kind::ANY)
+        .and_then(|file| BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut line));
     let event: Option<Json> = read.is_ok().then(|| serde_json::from_slice(&line).ok()).flatten();
     event.is_some_and(|event| event["v"].is_u64() && event["event"].is_string())
 }

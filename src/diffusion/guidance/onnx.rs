@@ -172,7 +172,7 @@ impl OnnxGoal {
     /// If the file is invalid or has no such tensor.
     pub fn read(path: &Path) -> Result<Self> {
         let bad = |what: String| Error::input(format!("{}: {what}", path.display()));
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let bytes = lsregen_files::read(path, lsregen_files::Kind::LATENT).map_err(Error::io(path))?;
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|e| bad(format!("not a valid safetensors file ({e})")))?;
         let mut tensors = tensors.into_values();

@@ -4,13 +4,14 @@
 //! holds across processes. Independent of nodes and keys.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use lsregen_files::Kind;
 use serde::{Deserialize, Serialize};
 
 use super::CacheFolder;
@@ -95,7 +96,7 @@ impl FileDigests {
     /// Returns the digest of a file that is cached on disk.
     fn recall(&self, path: &Path) -> Option<(Stamp, Digest)> {
         let place = self.folder.as_ref()?.file(&name(path)?);
-        let record: FileRecord = sealed::open(&std::fs::read(place).ok()?)?;
+        let record: FileRecord = sealed::open(&lsregen_files::read(&place, Kind::CACHE_ENTRY).ok()?)?;
         Some((record.stamp, record.digest))
     }
 
@@ -149,7 +150,7 @@ fn name(path: &Path) -> Option<Digest> {
 /// Reads a file. Returns its state, or `None` if it changed while it was read, and how many bytes were read.
 fn read(path: &Path) -> io::Result<(Option<FileState>, u64)> {
     let stamp = Stamp::of(path)?;
-    let file = File::open(path)?;
+    let file = lsregen_files::open(path, Kind::ANY)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(&file)?;
     // Reads the metadata by path again, because the file may have been replaced.
@@ -200,6 +201,8 @@ fn identity(metadata: &Metadata) -> Identity {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn write_long_ago(path: &Path, text: &str) {

@@ -7,11 +7,13 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lsregen_files::Kind;
+
 use super::names::{NameFinder, did_you_mean};
 use super::{Diagnostic, Label, Source, Span};
 
 /// The largest size of a workflow file, in bytes.
-pub(crate) const MAX_FILE_SIZE: usize = 1 << 20;
+pub(crate) const MAX_FILE_SIZE: usize = Kind::GRAPH.most() as usize;
 
 /// Returns the text of an included graph file. The path is relative to the folder of the outermost graph. Two paths to
 /// one file must give the same source: this is how a check finds graphs that include themselves.
@@ -39,7 +41,8 @@ fn read(path: &Path, names: &NameFinder) -> Result<Arc<Source>, Box<Diagnostic>>
         return Err(Box::new(error("file", problem).help(near.as_deref().map(did_you_mean))));
     }
     let mut text = vec![];
-    let file = fs::File::open(path).map(|file| file.take(MAX_FILE_SIZE as u64 + 1));
+    // The check reports a file that is too large, so of such a file one byte more is read.
+    let file = lsregen_files::open(path, Kind::ANY).map(|file| file.take(Kind::GRAPH.most() + 1));
     if let Err(cause) = file.and_then(|mut file| file.read_to_end(&mut text)) {
         return Err(Box::new(error("file", format!("the file `{name}` cannot be read: {cause}"))));
     }
@@ -104,9 +107,10 @@ pub(crate) fn why_unreadable(path: &Path) -> Option<String> {
     let shown = path.display();
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Some(format!("`{shown}` is a folder, but a file is needed")),
-        // Opening a pipe waits for its other end, and reading a device may never end.
         Ok(metadata) if !metadata.is_file() => Some(format!("`{shown}` is a pipe or a device, but a file is needed")),
-        Ok(_) => fs::File::open(path).err().map(|error| format!("the file `{shown}` cannot be read: {error}")),
+        Ok(_) => lsregen_files::open(path, Kind::ANY)
+            .err()
+            .map(|error| format!("the file `{shown}` cannot be read: {error}")),
         Err(error) if error.kind() == ErrorKind::NotFound => match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() && !folder.exists() => {
                 Some(format!("there is no file `{shown}`, nor a folder `{}`", folder.display()))

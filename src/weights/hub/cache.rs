@@ -12,6 +12,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lsregen_files::Kind;
+
 use super::HubRef;
 use crate::{Error, Result};
 
@@ -32,7 +34,7 @@ impl Cache {
         if self.snapshot(revision).is_dir() && is_commit(revision) {
             return Some(revision.into());
         }
-        let commit = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
+        let commit = lsregen_files::read_text(&self.folder.join("refs").join(revision), Kind::SETTINGS).ok()?;
         let commit = commit.trim();
         is_commit(commit).then(|| commit.to_string())
     }
@@ -54,7 +56,8 @@ impl Cache {
     pub fn lock(&self, etag: &str) -> Result<File> {
         let path = self.locks.join(format!("{etag}.lock"));
         create_parent(&path)?;
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io(path))
+        lsregen_files::open_with(&path, File::options().create(true).truncate(false).write(true))
+            .map_err(Error::io(path))
     }
 
     /// Links a content into the folder of a commit.
@@ -79,7 +82,7 @@ impl Cache {
         }
         let path = self.folder.join("refs").join(revision);
         create_parent(&path)?;
-        if fs::read_to_string(&path).is_ok_and(|known| known == commit) {
+        if lsregen_files::read_text(&path, Kind::SETTINGS).is_ok_and(|known| known == commit) {
             return Ok(());
         }
         let new = self.folder.join(format!(".{}.new", std::process::id()));

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use lsregen_files::Kind;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -70,7 +71,7 @@ impl<'a> Client<'a> {
     pub fn new(hub: &'a Hub, of: &'a HubRef) -> Result<Client<'a>> {
         let mut tls = TlsConfig::builder();
         if let Some(path) = &hub.certificates {
-            let pem = std::fs::read(path).map_err(Error::io(path))?;
+            let pem = lsregen_files::read(path, Kind::CONFIG).map_err(Error::io(path))?;
             let certificates = parse_pem(&pem).filter_map(|item| match item {
                 Ok(PemItem::Certificate(certificate)) => Some(certificate),
                 _ => None,

@@ -183,8 +183,8 @@ struct Partial<'a> {
 
 impl<'a> Partial<'a> {
     fn open(path: &'a Path, of: &'a Download) -> Result<Partial<'a>> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(Error::io(path))?;
+        let file = lsregen_files::open_with(path, File::options().read(true).write(true).create(true).truncate(false))
+            .map_err(Error::io(path))?;
         let have = file.metadata().map_err(Error::io(path))?.len();
         let mut partial = Partial { path, file, have, of, sum: Sum::new(of.etag, of.size) };
         if have > of.size {

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lsregen_files::Kind;
+
 use crate::{Error, Result};
 
 /// The address of the hub, its cache, and credentials.
@@ -80,7 +82,7 @@ impl Hub {
 
 /// Reads the token that `hf auth login` has saved.
 fn read_token(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
+    match lsregen_files::read_text(path, Kind::SETTINGS) {
         Ok(text) => Ok(clean(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path)(error)),

@@ -1,18 +1,17 @@
 //! The zip archive of a PyTorch checkpoint: where its entries lie.
 //!
-//! Supports the central directory with zip64, but no compression: the content of an entry is a slice of the file. Names are
-//! slices too, and no count in the file is trusted. (The `zip` crate reserves memory for as many entries as a file claims
-//! to have.)
+//! Supports the central directory with zip64, but no compression: the content of an entry is a range of the file. No count
+//! in the file is trusted. (The `zip` crate reserves memory for as many entries as a file claims to have.)
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Outcome, Reader, damaged, shown};
+use super::{Content, Outcome, Reader, damaged, read, shown};
 
 /// The entries of an archive by name.
 pub struct Archive<'a> {
-    file: &'a [u8],
-    entries: BTreeMap<&'a str, Record>,
+    file: &'a Content,
+    entries: BTreeMap<String, Record>,
 }
 
 struct Record {
@@ -28,6 +27,12 @@ struct Record {
 
 const ENCRYPTED: u16 = 1;
 
+/// Bytes of a local header before its name.
+const HEADER: usize = 30;
+
+/// The most bytes of the list of entries: about a million entries.
+const LONGEST: usize = 64 << 20;
+
 impl<'a> Archive<'a> {
     /// Whether a file starts like a zip archive.
     pub fn recognises(file: &[u8]) -> bool {
@@ -40,15 +45,16 @@ impl<'a> Archive<'a> {
         file.get(30..30 + length).is_some_and(|name| name.ends_with(b"/data.pkl"))
     }
 
-    pub fn open(file: &'a [u8]) -> Outcome<Self> {
+    pub fn open(file: &'a Content) -> Outcome<Self> {
         let (start, size) = directory(file)?;
-        let end = start.checked_add(size).filter(|end| *end <= file.len());
+        let end = start.checked_add(size).filter(|end| *end <= file.len() && size <= LONGEST);
         let end = end.ok_or_else(|| damaged("its list of entries is beyond its end"))?;
-        let mut reader = Reader::new(&file[..end], start);
+        let list = read(file, start..end)?;
+        let mut reader = Reader::new(&list, 0);
         let mut entries = BTreeMap::new();
-        while reader.at < end {
+        while reader.left() > 0 {
             let (name, record) = record(&mut reader)?;
-            if entries.insert(name, record).is_some() {
+            if entries.insert(name.to_string(), record).is_some() {
                 return Err(damaged(format!("it has two entries called `{}`", shown(name))));
             }
         }
@@ -56,7 +62,7 @@ impl<'a> Archive<'a> {
     }
 
     /// The folder with `data.pkl` in the archive, with its slash. All of a checkpoint lies in it.
-    pub fn root(&self) -> Option<&'a str> {
+    pub fn root(&self) -> Option<&str> {
         self.entries.keys().find_map(|name| name.strip_suffix("data.pkl").filter(|root| root.ends_with('/')))
     }
 
@@ -78,37 +84,41 @@ impl<'a> Archive<'a> {
                 shown(name)
             ));
         }
-        let mut reader = Reader::new(self.file, record.header);
-        let head = reader.take(30)?;
+        let start = record.header.checked_add(HEADER).ok_or_else(|| damaged("it ends too early"))?;
+        let head = read(self.file, record.header..start)?;
         if !head.starts_with(b"PK\x03\x04") || record.packed != record.size {
             return Err(damaged(format!("the header of its entry `{}` is invalid", shown(name))));
         }
         let [name_length, extra_length] = [26, 28].map(|at| usize::from(u16::from_le_bytes([head[at], head[at + 1]])));
-        reader.take(name_length + extra_length)?;
-        let start = reader.at;
-        reader.take(record.size)?;
-        Ok(start..reader.at)
+        let start = start.checked_add(name_length + extra_length);
+        let end = start.and_then(|start| start.checked_add(record.size)).filter(|end| *end <= self.file.len());
+        let (Some(start), Some(end)) = (start, end) else { return Err(damaged("it ends too early")) };
+        Ok(start..end)
     }
 }
 
 /// The start of the central directory, and its length in bytes.
-fn directory(file: &[u8]) -> Outcome<(usize, usize)> {
+fn directory(file: &Content) -> Outcome<(usize, usize)> {
     const LENGTH: usize = 22;
     const LOCATOR: usize = 20;
-    // The end record is followed only by a comment of at most 65535 bytes.
-    let last = file.len().checked_sub(LENGTH).ok_or_else(|| damaged("it ends too early"))?;
-    let place = (last.saturating_sub(0xffff)..=last).rev().find(|&at| {
-        let record = &file[at..at + LENGTH];
+    const COMMENT: usize = 0xffff;
+    // The end record is followed only by a comment, and preceded by the locator of zip64.
+    let before = file.len().saturating_sub(LOCATOR + LENGTH + COMMENT);
+    let end = &*read(file, before..file.len())?;
+    let last = end.len().checked_sub(LENGTH).ok_or_else(|| damaged("it ends too early"))?;
+    let place = (last.saturating_sub(COMMENT)..=last).rev().find(|&at| {
+        let record = &end[at..at + LENGTH];
         record.starts_with(b"PK\x05\x06") && usize::from(u16::from_le_bytes([record[20], record[21]])) == last - at
     });
     let place = place.ok_or_else(|| damaged("the list of its entries, which must be at the end, is missing"))?;
-    let mut reader = Reader::new(file, place + 12);
+    let mut reader = Reader::new(end, place + 12);
     let (size, start) = (reader.u32()?, reader.u32()?);
-    let locator = place.checked_sub(LOCATOR).filter(|at| file[*at..].starts_with(b"PK\x06\x07"));
+    let locator = place.checked_sub(LOCATOR).filter(|at| end[*at..].starts_with(b"PK\x06\x07"));
     let Some(locator) = locator else { return Ok((start as usize, size as usize)) };
-    let mut reader = Reader::new(file, locator + 8);
-    let record = reader.length()?;
-    let mut reader = Reader::new(file, record);
+    let record = Reader::new(end, locator + 8).length()?;
+    let after = record.checked_add(56).ok_or_else(|| damaged("it ends too early"))?;
+    let record = read(file, record..after)?;
+    let mut reader = Reader::new(&record, 0);
     if reader.take(4)? != b"PK\x06\x06" {
         return Err(damaged("the list of its entries is not at the place that the file states"));
     }

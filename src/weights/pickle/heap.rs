@@ -68,8 +68,8 @@ pub struct MemoryBudget(usize);
 impl MemoryBudget {
     /// Sixteen bytes for each byte of the file, and 1 MiB. Well-formed files come closest to the limit if they contain
     /// thousands of tensors of one number each.
-    pub fn of(file: &[u8]) -> Self {
-        MemoryBudget(file.len().saturating_mul(16).saturating_add(1 << 20))
+    pub fn of(length: usize) -> Self {
+        MemoryBudget(length.saturating_mul(16).saturating_add(1 << 20))
     }
 
     pub fn spend(&mut self, bytes: usize) -> Outcome<()> {

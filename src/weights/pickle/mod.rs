@@ -21,9 +21,12 @@ mod opcodes;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::Range;
 
+use super::checkpoint::Content;
 use super::entry::Directory;
 use crate::{Error, Result};
 use archive::Archive;
@@ -56,41 +59,71 @@ fn refused(what: impl Display) -> String {
 }
 
 /// Whether a file is a PyTorch checkpoint or the beginning of one, judged by its content.
-pub(super) fn recognises(file: &[u8]) -> bool {
-    if Archive::recognises(file) {
+pub(super) fn recognises(file: &Content) -> bool {
+    let Ok(start) = file.start(1 << 10) else { return false };
+    if Archive::recognises(&start) {
         return Archive::open(file)
-            .map_or_else(|_| Archive::begins_with_pickle(file), |archive| archive.root().is_some());
+            .map_or_else(|_| Archive::begins_with_pickle(&start), |archive| archive.root().is_some());
     }
-    after_magic(file).is_some()
+    after_magic(&start).is_some()
 }
 
 /// The tensors of a checkpoint. Errors name the file by `label`.
-pub(super) fn directory(file: &[u8], label: &str) -> Result<Directory> {
-    let read = if Archive::recognises(file) { zipped(file) } else { legacy(file) };
+pub(super) fn directory(file: &Content, label: &str) -> Result<Directory> {
+    let read = read(file, 0..file.len().min(4)).and_then(|start| match Archive::recognises(&start) {
+        true => zipped(file),
+        false => legacy(file),
+    });
     read.map_err(|error| Error::Weights(format!("{label}: {error}")))
 }
+
+/// Reads a range of a file.
+fn read(file: &Content, range: Range<usize>) -> Outcome<Cow<'_, [u8]>> {
+    let whole = range.start <= range.end && range.end <= file.len();
+    let range = whole.then_some(range).ok_or_else(|| damaged("it ends too early"))?;
+    file.read(range).map_err(|error| error.to_string())
+}
+
+/// The most bytes of a pickle. It has names and shapes, not numbers: those of the largest models have a few megabytes.
+const LONGEST: usize = 256 << 20;
 
 const BIG_ENDIAN: &str = "its numbers are big-endian; save it again on a little-endian machine, as all common ones are";
 
 /// The format since PyTorch 1.6: `data.pkl`, and a file `data/KEY` for each storage.
-fn zipped(file: &[u8]) -> Outcome<Directory> {
+fn zipped(file: &Content) -> Outcome<Directory> {
     let archive = Archive::open(file)?;
     let root = archive.root().ok_or_else(|| damaged("it has no entry `data.pkl`"))?;
     let order = format!("{root}byteorder");
-    if archive.has(&order) && &file[archive.range(&order)?] != b"little" {
+    if archive.has(&order) && *read(file, archive.range(&order)?)? != *b"little" {
         return Err(BIG_ENDIAN.into());
     }
-    let pickle = &file[archive.range(&format!("{root}data.pkl"))?];
-    let (heap, value) = machine::load(&mut Reader::new(pickle, 0), &mut MemoryBudget::of(file))?;
+    let range = archive.range(&format!("{root}data.pkl"))?;
+    if range.len() > LONGEST {
+        return Err(refused("its pickle is longer than that of any model"));
+    }
+    let pickle = &*read(file, range)?;
+    let (heap, value) = machine::load(&mut Reader::new(pickle, 0), &mut MemoryBudget::of(file.len()))?;
     entries(&heap, value, pickle.len(), |storage| archive.range(&format!("{root}data/{}", storage.key)))
 }
 
 /// The format before PyTorch 1.6: five pickles (magic number, version, the machine that wrote the file, the object, the
 /// keys of its storages), then the storages, each after its length.
-fn legacy(file: &[u8]) -> Outcome<Directory> {
-    let start = after_magic(file).ok_or_else(|| damaged("it does not start with the magic number"))?;
-    let mut reader = Reader::new(file, start);
-    let budget = &mut MemoryBudget::of(file);
+fn legacy(file: &Content) -> Outcome<Directory> {
+    // The length of the pickles is known only when they are read. The storages behind them are not read.
+    let mut length = (1 << 20).min(file.len());
+    loop {
+        match pickles(file, &read(file, 0..length)?) {
+            Err(_) if length < file.len().min(LONGEST) => length = (length * 16).min(file.len()).min(LONGEST),
+            done => return done,
+        }
+    }
+}
+
+/// Reads a file of the old format, whose pickles lie in its beginning.
+fn pickles(file: &Content, beginning: &[u8]) -> Outcome<Directory> {
+    let start = after_magic(beginning).ok_or_else(|| damaged("it does not start with the magic number"))?;
+    let mut reader = Reader::new(beginning, start);
+    let budget = &mut MemoryBudget::of(file.len());
     let (_, version) = machine::load(&mut reader, budget)?;
     if !matches!(version, PickleValue::Int(1001)) {
         return Err(refused("its version is not supported"));
@@ -106,13 +139,16 @@ fn legacy(file: &[u8]) -> Outcome<Directory> {
     let keys = names.sequence(keys).ok_or_else(|| damaged("it has no list of its storages"))?;
     let sizes: BTreeMap<&str, usize> = heap.storages().iter().map(|s| (s.key, s.element())).collect();
     let mut ranges = BTreeMap::new();
+    let mut at = reader.at;
     for key in keys {
         let PickleValue::Text(key) = key else { return Err(damaged("a storage has no name")) };
         let size = sizes.get(key).ok_or_else(|| damaged(format!("no tensor uses its storage `{}`", shown(key))))?;
-        let bytes = reader.length()?.checked_mul(*size).ok_or_else(|| damaged("a storage is too long"))?;
-        let start = reader.at;
-        reader.take(bytes)?;
-        ranges.insert(*key, start..reader.at);
+        let start = at.checked_add(8).ok_or_else(|| damaged("it ends too early"))?;
+        let count = Reader::new(&read(file, at..start)?, 0).length()?;
+        let bytes = count.checked_mul(*size).ok_or_else(|| damaged("a storage is too long"))?;
+        let end = start.checked_add(bytes).filter(|end| *end <= file.len());
+        at = end.ok_or_else(|| damaged("it ends too early"))?;
+        ranges.insert(*key, start..at);
     }
     entries(&heap, value, length, |storage| {
         ranges

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use safetensors::SafeTensors;
 
 use super::*;
+
+fn content(file: &[u8]) -> Content {
+    Content::Memory(Cow::Owned(file.to_vec()))
+}
 use crate::entry::{TensorEntry, elements};
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -43,8 +47,8 @@ fn tensors_are_those_that_torch_reads() {
         "lightning_old.ckpt",
     ] {
         let file = fixture(name);
-        assert!(recognises(&file), "{name}");
-        let directory = directory(&file, name).unwrap_or_else(|e| panic!("{e}"));
+        assert!(recognises(&content(&file)), "{name}");
+        let directory = directory(&content(&file), name).unwrap_or_else(|e| panic!("{e}"));
         let truth = fixture(&format!("{}.safetensors", name.split_once('.').unwrap().0));
         let truth = SafeTensors::deserialize(&truth).unwrap();
         let truth: BTreeMap<_, _> = truth.iter().collect();
@@ -68,7 +72,7 @@ fn tensors_are_those_that_torch_reads() {
 #[test]
 fn shared_storages_are_the_same_bytes() {
     let file = fixture("views.pt");
-    let directory = directory(&file, "views.pt").unwrap();
+    let directory = directory(&content(&file), "views.pt").unwrap();
     let of = |name: &str| directory[name].bytes.clone();
     assert_eq!(of("tied"), of("again"));
     assert_eq!(of("tail"), of("whole").start + 80..of("whole").end);
@@ -96,8 +100,8 @@ fn rejected_files_have_a_reason() {
         ("bad_twice.pt", &["endlessly"]),
     ] {
         let file = fixture(name);
-        assert!(recognises(&file), "{name}");
-        let error = directory(&file, name).unwrap_err().to_string();
+        assert!(recognises(&content(&file)), "{name}");
+        let error = directory(&content(&file), name).unwrap_err().to_string();
         for reason in reasons.iter().chain(&[name]) {
             assert!(error.contains(reason), "{name}: {error}");
         }
@@ -111,10 +115,10 @@ fn truncated_files_are_rejected() {
     for name in ["views.pt", "views_old.pt", "protocol4_old.pt", "long_fields.pt"] {
         let file = fixture(name);
         for length in 0..file.len() {
-            assert!(directory(&file[..length], name).is_err(), "{name}, {length} bytes");
+            assert!(directory(&content(&file[..length]), name).is_err(), "{name}, {length} bytes");
         }
         // An incomplete download is still recognised as a checkpoint.
-        assert!(recognises(&file[..file.len() / 2]), "{name}");
+        assert!(recognises(&content(&file[..file.len() / 2])), "{name}");
     }
 }
 
@@ -122,8 +126,8 @@ fn truncated_files_are_rejected() {
 fn other_files_are_not_recognised() {
     for file in [&b""[..], b"\x80", b"\x80\x02}.", b"PK\x03\x04", b"PK\x05\x06", b"GGUF", b"\x08\0\0\0\0\0\0\0{}      "]
     {
-        assert!(!recognises(file), "{file:?}");
-        assert!(directory(file, "x").is_err(), "{file:?}");
+        assert!(!recognises(&content(file)), "{file:?}");
+        assert!(directory(&content(file), "x").is_err(), "{file:?}");
     }
 }
 

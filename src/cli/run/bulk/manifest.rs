@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lsregen_engine::Key;
+use lsregen_files::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
@@ -100,7 +101,8 @@ impl Manifest {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(cannot)?;
         }
-        let lock = OpenOptions::new().create(true).append(true).open(beside(&path, ".lock")).map_err(cannot)?;
+        let lock = lsregen_files::open_with(&beside(&path, ".lock"), OpenOptions::new().create(true).append(true))
+            .map_err(cannot)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -110,7 +112,7 @@ impl Manifest {
             }
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
         }
-        let bytes = match fs::read(&path) {
+        let bytes = match lsregen_files::read(&path, Kind::ROWS) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => vec![],
             Err(error) => return Err(cannot(error)),
@@ -159,7 +161,7 @@ impl Manifest {
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, &self.path)?;
-            OpenOptions::new().append(true).open(&self.path)
+            lsregen_files::open_with(&self.path, OpenOptions::new().append(true))
         });
         self.file = Some(written.map_err(|error| self.cannot(error))?);
         Ok(())

@@ -3,12 +3,11 @@
 //! Uses only the names of parameters; the check decides whether a row fits its graph.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use lsregen_engine::{Diagnostic, Label, Override, Source, Span};
+use lsregen_files::Kind;
 
 use super::csv::{self, Cell};
 use super::sweep::Sweep;
@@ -44,15 +43,11 @@ impl Rows {
     pub fn read(path: &Path) -> Result<Rows, Exit> {
         let name = path.display().to_string();
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let mut bytes = vec![];
-        let read = match name.as_str() {
-            "-" => std::io::stdin().read_to_end(&mut bytes).map(|_| ()),
-            _ if !matches!(&*extension, "jsonl" | "ndjson" | "json" | "csv") => {
-                return Err(usage(format!("--inputs {name}: the file must be .jsonl or .csv; rename it")));
-            }
-            _ => fs::read(path).map(|read| bytes = read),
-        };
-        read.map_err(|error| usage(format!("--inputs {name}: cannot be read: {error}")))?;
+        if name != "-" && !matches!(&*extension, "jsonl" | "ndjson" | "json" | "csv") {
+            return Err(usage(format!("--inputs {name}: the file must be .jsonl or .csv; rename it")));
+        }
+        let bytes = lsregen_files::read_or_stdin(path, Kind::ROWS)
+            .map_err(|error| usage(format!("--inputs {name}: cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             let line = 1 + error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();

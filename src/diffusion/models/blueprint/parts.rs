@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lsregen_files::Kind;
+
 use crate::models::Family;
 use crate::models::config::{AttentionType, UNetConfig, VaeConfig};
 use crate::weights::{Checkpoint, ModelFiles, NetworkKind, SortedTensors, TensorMap};
@@ -31,6 +33,18 @@ pub(super) fn one_network(checkpoint: &Arc<Checkpoint>) -> Result<TensorMap> {
         (None, _) => Err(Error::Weights(format!("{}: holds no tensors", checkpoint.label()))),
         _ => Err(Error::Weights(format!("{}: holds several networks, but must hold one", checkpoint.label()))),
     }
+}
+
+/// The tensors of the text encoder in a file. Files of a whole CLIP have others too, whose names go to `unused`.
+pub(super) fn text_encoder(checkpoint: &Arc<Checkpoint>, unused: &mut Vec<String>) -> Result<TensorMap> {
+    let mut sorted = SortedTensors::of(checkpoint);
+    let encoder = sorted.networks.remove(&NetworkKind::TextEncoder);
+    let encoder = encoder.ok_or_else(|| {
+        Error::Weights(format!("{}: holds no text encoder ({})", checkpoint.label(), shown(&sorted.unknown)))
+    })?;
+    unused.append(&mut sorted.unknown);
+    unused.extend(sorted.networks.values().flat_map(|map| map.names().map(String::from)));
+    Ok(encoder)
 }
 
 /// Checks that a U-Net has the fusers that its configuration names. Some published repositories lack them.
@@ -78,7 +92,8 @@ pub(super) fn replacement_vae(
     used: &mut BTreeSet<PathBuf>,
 ) -> Result<(VaeConfig, TensorMap)> {
     let read = |config: &Path| -> Result<VaeConfig> {
-        VaeConfig::parse(&std::fs::read(config).map_err(Error::io(config))?, &config.display().to_string())
+        let text = lsregen_files::read(config, Kind::CONFIG).map_err(Error::io(config))?;
+        VaeConfig::parse(&text, &config.display().to_string())
     };
     if path.is_dir() {
         let folder = if path.join("config.json").is_file() { path.to_path_buf() } else { path.join("vae") };

@@ -119,7 +119,10 @@ impl CacheFolder {
 
     /// Opens the file each time: a lock belongs to the open file, and each thread needs its own.
     fn lock(&self, lock: fn(&File) -> io::Result<()>) -> io::Result<Lock> {
-        let file = File::options().create(true).truncate(false).write(true).open(self.root.join("lock"))?;
+        let file = lsregen_files::open_with(
+            &self.root.join("lock"),
+            File::options().create(true).truncate(false).write(true),
+        )?;
         loop {
             return match lock(&file) {
                 Ok(()) => Ok(Lock { file: Some(file) }),
@@ -132,7 +135,7 @@ impl CacheFolder {
 
     /// Whether a process is writing or removing now.
     pub fn is_busy(&self) -> bool {
-        let file = File::options().write(true).open(self.root.join("lock"));
+        let file = lsregen_files::open_with(&self.root.join("lock"), File::options().write(true));
         file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 

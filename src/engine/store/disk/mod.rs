@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use folder::CacheFolder;
+use lsregen_files::Kind;
 pub use manifest::{Blob, Manifest};
 pub use sweep::{CacheStatus, Damaged, SweepReport, TypeUsage};
 
@@ -109,7 +110,7 @@ impl DiskStore {
 
     /// Returns the manifest of this key, whether or not its values are on disk. Does not count as a use.
     pub fn manifest(&self, key: &Key) -> Option<Manifest> {
-        Manifest::from_bytes(&fs::read(self.folder.entry(key)).ok()?, key)
+        Manifest::from_bytes(&lsregen_files::read(&self.folder.entry(key), Kind::CACHE_ENTRY).ok()?, key)
     }
 
     /// Stores a result. If it has no format on disk or is too large, only records that the node ran. `material` is the
@@ -143,7 +144,7 @@ impl DiskStore {
     }
 
     fn read_manifest(&self, key: &Key) -> Result<Manifest, Miss> {
-        let bytes = match fs::read(self.folder.entry(key)) {
+        let bytes = match lsregen_files::read(&self.folder.entry(key), Kind::CACHE_ENTRY) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(Miss::Missing),
             Err(error) => return Err(Miss::Unreadable(error)),
@@ -162,9 +163,12 @@ impl DiskStore {
     /// Reads the bytes of a blob.
     fn content(&self, blob: &Blob) -> Result<Vec<u8>, Miss> {
         let path = self.folder.blob(&blob.digest, &blob.format);
-        match fs::read(&path) {
+        match lsregen_files::read(&path, Kind::CACHE_VALUE.at_most(blob.bytes)) {
             Ok(bytes) if Digest::of(&bytes) == blob.digest => Ok(bytes),
             Ok(_) => Err(Miss::damaged("its data is damaged", Some(path))),
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+                Err(Miss::damaged("its data is damaged", Some(path)))
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Miss::damaged("its data is missing", None)),
             Err(error) => Err(Miss::Unreadable(error)),
         }
@@ -246,7 +250,8 @@ impl DiskStore {
             fs::metadata(&path).ok().and_then(|metadata| folder::age(&metadata)).is_some_and(|age| age < USE_STEP);
         if !recent {
             // If this fails, the result is only removed sooner.
-            let _ = File::options().write(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            let file = lsregen_files::open_with(&path, File::options().write(true));
+            let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
         }
     }
 

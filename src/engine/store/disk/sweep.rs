@@ -7,6 +7,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lsregen_files::Kind;
+
 use super::folder::{Lock, StoredFile, age};
 use super::manifest::Manifest;
 use super::{DiskStore, Miss, Operation};
@@ -168,7 +170,8 @@ impl DiskStore {
             }
         }
         for blob in self.folder.blobs().filter(|blob| !whole.contains(&blob.digest)) {
-            let is_damaged = || fs::read(&blob.path).is_ok_and(|bytes| Digest::of(&bytes) != blob.digest);
+            let read = || lsregen_files::read(&blob.path, Kind::CACHE_VALUE);
+            let is_damaged = || read().is_ok_and(|bytes| Digest::of(&bytes) != blob.digest);
             if is_damaged()
                 && let Ok(_lock) = self.folder.claim()
                 && is_damaged()
@@ -297,7 +300,7 @@ fn names(manifest: &Manifest) -> HashSet<BlobName> {
 }
 
 fn manifest(found: &StoredFile) -> Option<Manifest> {
-    Manifest::from_bytes(&fs::read(&found.path).ok()?, &Key(found.digest))
+    Manifest::from_bytes(&lsregen_files::read(&found.path, Kind::CACHE_ENTRY).ok()?, &Key(found.digest))
 }
 
 impl SweepReport {

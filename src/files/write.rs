@@ -1,0 +1,124 @@
+//! Writes files completely or not at all, through a temporary file in the same folder.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
+
+use crate::open_with;
+
+const PREFIX: &str = ".lsregen-";
+const SUFFIX: &str = ".tmp";
+
+/// Writes a file that must not exist yet. A link is not followed.
+///
+/// # Errors
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is a file or a link, or if the file cannot be written.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = temporary(path, bytes)?;
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(()),
+        // A file system that can neither link nor rename without replacing.
+        Err(failed) if failed.error.kind() != io::ErrorKind::AlreadyExists && fs::symlink_metadata(path).is_err() => {
+            failed.file.persist(path).map(drop).map_err(|failed| failed.error)
+        }
+        Err(failed) => Err(failed.error),
+    }
+}
+
+/// Writes a file, and replaces one that exists. A link is replaced, not followed.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    temporary(path, bytes)?.persist(path).map(drop).map_err(|failed| failed.error)
+}
+
+/// Writes a temporary file beside `path`.
+fn temporary(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sweep(folder);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PREFIX).suffix(SUFFIX);
+    // Gives the file the mode of any new file (less the umask); by default a temporary file is private to its owner.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    // Marks the file as in use. On a file system without locks this has no effect: see `is_left_behind`.
+    let _ = file.as_file().lock();
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// Removes the temporary files of processes that were killed while they wrote into this folder.
+fn sweep(folder: &Path) {
+    const LOOKED_AT: usize = 10_000;
+    for entry in fs::read_dir(folder).into_iter().flatten().take(LOOKED_AT).flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        if ours && is_left_behind(&entry.path()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether a temporary file is not in use: no process holds its lock, and it was not created just now.
+fn is_left_behind(path: &Path) -> bool {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let is_file = fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file());
+    let Ok(file) = open_with(path, File::options().write(true)) else { return false };
+    let modified = file.metadata().and_then(|facts| facts.modified());
+    let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+    is_file && age.is_some_and(|age| age >= MINUTE) && file.try_lock().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// Creates a temporary file that was last written an hour ago.
+    fn leave(folder: &Path, name: &str) -> File {
+        let file = File::create(folder.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        file
+    }
+
+    #[test]
+    fn files_of_killed_processes_are_removed_at_the_next_write() {
+        let folder = tempfile::tempdir().unwrap();
+        leave(folder.path(), ".lsregen-dead.tmp");
+        let working = leave(folder.path(), ".lsregen-locked.tmp");
+        working.lock().unwrap();
+        leave(folder.path(), "own.tmp");
+        File::create(folder.path().join(".lsregen-new.tmp")).unwrap();
+        write_new(&folder.path().join("a.png"), b"image").unwrap();
+        let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".lsregen-locked.tmp", ".lsregen-new.tmp", "a.png", "own.tmp"]);
+    }
+
+    #[test]
+    fn a_new_file_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a.png"), folder.path().join("other"));
+        write_new(&path, b"one").unwrap();
+        assert_eq!(write_new(&path, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        write_over(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        #[cfg(unix)]
+        {
+            fs::write(&other, "kept").unwrap();
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink(&other, &link).unwrap();
+            assert_eq!(write_new(&link, b"x").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            write_over(&link, b"x").unwrap();
+            assert_eq!(fs::read(&other).unwrap(), b"kept");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), if cfg!(unix) { 3 } else { 1 });
+    }
+}
