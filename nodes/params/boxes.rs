@@ -33,18 +33,16 @@ pub(crate) fn error(path: String, bounds: &[f64; 4]) -> Option<NodeError> {
         Ok((_, true)) => Some(
             NodeError::new(path, "the box reaches beyond the image and is clamped to it")
                 .help("write sides between 0 and 1")
-                .as_warning(),
+                .as_warning("clamped"),
         ),
-        Err(message) => Some(
-            NodeError::new(path, message)
-                .help("write [x0, y0, x1, y1] with x0 < x1 and y0 < y1; the origin is at the top left"),
-        ),
+        Err(message) => Some(NodeError::new(path, message).help(
+            "write [x0, y0, x1, y1] with x0 < x1 and y0 < y1, as fractions of the image; the origin is at the top left",
+        )),
     }
 }
 
 /// The help for a file that is no layout.
-const FORM: &str =
-    "write a JSON list such as [{\"phrase\": \"a red circle\", \"box\": [0.1, 0.1, 0.5, 0.5]}], or name a COCO file";
+const FORM: &str = "write JSON such as {\"boxes\": [{\"phrase\": \"a red circle\", \"box\": [0.1, 0.1, 0.5, 0.5]}]}";
 
 /// Returns the part of a box that lies in the image.
 ///
@@ -143,7 +141,8 @@ impl LayoutParams<'_> {
             }
             (None, Some(file)) => match self.file_layout(file, cx) {
                 Ok(layout) => {
-                    let notes = layout.notes.iter().map(|note| NodeError::new("layout_file", note).as_warning());
+                    let notes =
+                        layout.notes.iter().map(|note| NodeError::new("layout_file", note).as_warning("clamped"));
                     notes.chain(too_many("layout_file", layout.objects.len())).collect()
                 }
                 // The engine reports every file that a node reads and that cannot be read.

@@ -50,7 +50,11 @@ impl<'a> ModelSearch<'a> {
         match hub_of(name) {
             Err(error) => return Found::Nowhere(at(param, error)),
             Ok(Some((hub, reference))) => {
-                return hub.cached(&reference).map_or(Found::Elsewhere, Found::Here);
+                return match hub.cached(&reference) {
+                    Some(path) => Found::Here(path),
+                    None if hub.offline => Found::Nowhere(at(param, hub.offline_error(&reference))),
+                    None => Found::Elsewhere,
+                };
             }
             Ok(None) => {}
         }
@@ -138,6 +142,13 @@ fn hub_of(name: &str) -> Result<Option<(Hub, HubRef)>, Error> {
         Some(reference) => Ok(Some((Hub::from_env()?, reference))),
         None => Ok(None),
     }
+}
+
+/// Warns that the model `name` of the parameter `param` has to be downloaded.
+pub(crate) fn not_downloaded(param: &'static str, name: &str) -> NodeError {
+    NodeError::new(param, format!("`{name}` is not on this machine, or not all of it: its files are not checked"))
+        .help(format!("a run downloads it first, and checks the graph again; `lsregen fetch {name}` downloads it now"))
+        .as_warning("not-downloaded")
 }
 
 /// Converts a library error to the error of a parameter.

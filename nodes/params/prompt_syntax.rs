@@ -13,7 +13,9 @@ pub(crate) fn warnings(param: &str, prompt: &str) -> Vec<NodeError> {
     let found = found.into_iter().filter_map(|(part, help)| Some((part?, help)));
     found
         .map(|(part, help)| {
-            NodeError::new(param, format!("`{part}` in the prompt is read as plain text")).help(help).as_warning()
+            NodeError::new(param, format!("`{part}` in the prompt is read as plain text"))
+                .help(help)
+                .as_warning("prompt-syntax")
         })
         .collect()
 }

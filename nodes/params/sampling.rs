@@ -145,7 +145,7 @@ pub(crate) fn phrase_warnings(prompt: &str, phrases: &[String]) -> Vec<NodeError
         .map(|phrase| {
             NodeError::new("prompt", format!("the prompt does not contain `{phrase}`, a phrase of the layout"))
                 .help("name every object of the layout in the prompt; otherwise the image may lack it")
-                .as_warning()
+                .as_warning("absent-phrase")
         })
         .collect()
 }
@@ -163,7 +163,7 @@ pub(crate) fn cfg_warnings(cfg: f64, negative: Option<&'static str>) -> Vec<Node
         NodeError::new(name, format!("`{name}` has no effect while `cfg` is at most 1"))
             .help("raise `cfg`, or leave the negative prompt out")
     });
-    low.into_iter().chain(unused).map(NodeError::as_warning).collect()
+    low.into_iter().chain(unused).map(|warning| warning.as_warning("no-effect")).collect()
 }
 
 /// Reports `eta` for a sampler that does not use it.

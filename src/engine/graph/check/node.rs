@@ -11,7 +11,7 @@ use crate::document::{NO_COLON, has_no_colon};
 use crate::node::{DynNode, NodeError};
 use crate::registry::{RegistryEntry, readable, stand_in, violations};
 use crate::text::yaml::{YamlData, YamlKey, YamlValue, code};
-use crate::text::{Diagnostic, Severity, did_you_mean, listed, near_file, why_unreadable};
+use crate::text::{Diagnostic, did_you_mean, listed, near_file, why_unreadable};
 
 impl<'a> Checker<'a> {
     /// Checks each node by itself.
@@ -264,9 +264,9 @@ impl<'a> Checker<'a> {
             (false, message) if message.contains('`') => message,
             (false, message) => format!("`{}`: {message}", readable(&error.path)),
         };
-        let diagnostic = match error.severity {
-            Severity::Error => self.sources.error(code, message, location, ""),
-            Severity::Warning => self.sources.warning("suspicious", message, location),
+        let diagnostic = match error.warning {
+            None => self.sources.error(code, message, location, ""),
+            Some(code) => self.sources.warning(code, message, location),
         };
         self.diagnostics.push(Diagnostic { help: error.help, ..diagnostic });
     }

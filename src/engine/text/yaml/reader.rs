@@ -190,9 +190,9 @@ impl Reader<'_> {
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, span: Span) -> YamlData {
         if style != ScalarStyle::Plain {
-            return YamlData::Text(unmask(text));
+            return YamlData::Text(unmask(text, style == ScalarStyle::DoubleQuoted));
         }
-        plain(&unmask(text)).unwrap_or_else(|why| {
+        plain(&unmask(text, false)).unwrap_or_else(|why| {
             let message = format!("`{}` {why}", self.source.slice(span));
             self.error("number", message, span).help = Some("if it is meant as a text, put it in quotes".into());
             YamlData::Poison
