@@ -110,3 +110,32 @@ pub const FOREIGN_NAMES: &[ForeignName] = &[
     called("DPM++ 2M Karras", &["dpmpp_2m"]),
     called("dpmpp_2m_sde", &["dpmpp_2m"]),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_counterpart_is_a_name_of_a_node_type_a_key_or_a_value() {
+        let registry = crate::registry();
+        let mut names: HashSet<String> = HashSet::new();
+        for entry in registry.iter() {
+            names.insert(entry.node_type.name.into());
+            names.extend(entry.node_type.inputs.iter().map(|socket| socket.name.to_string()));
+            names.extend(entry.params.iter().map(|param| param.name.clone()));
+            // The words of an enum: `"ddim", "euler" or …`.
+            let words = entry.params.iter().flat_map(|param| param.type_text.split('"').skip(1).step_by(2));
+            names.extend(words.map(str::to_string));
+        }
+        let mut seen = HashSet::new();
+        for ForeignName { name, ours, help } in FOREIGN_NAMES {
+            assert!(seen.insert(name.to_lowercase().replace(['_', ' '], "")), "{name} occurs twice");
+            assert!(!ours.is_empty() || !help.is_empty(), "{name}");
+            for ours in *ours {
+                assert!(names.contains(*ours), "{name}: there is no {ours}");
+            }
+        }
+    }
+}

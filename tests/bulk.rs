@@ -224,15 +224,76 @@ fn shards_are_disjoint_and_complete() {
 #[test]
 fn a_sweep_draws_every_combination_on_one_sheet() {
     let case = Case::new("");
-    let (code, stderr) = case.run(&["--sweep", "seed=1,2,3", "--sweep", "steps=1,2"]);
-    assert_eq!(code, 0, "{stderr}");
-    let manifest = case.manifest("graph.manifest.jsonl");
+    let size = |png: &Path| {
+        let png = fs::read(png).unwrap();
+        [16, 20].map(|at| u32::from_be_bytes(png[at..at + 4].try_into().unwrap()))
+    };
+    // Runs a sweep; returns its sheet and the lines of its manifest.
+    let sweep = |arguments: &[&str]| {
+        let (stdout, stderr, code) = outcome(case.command(arguments).output().unwrap());
+        assert_eq!(code, 0, "{stderr}");
+        let sheet = case.path(stdout.lines().last().unwrap());
+        let manifest = sheet.parent().unwrap().join("graph.manifest.jsonl");
+        (sheet, lines(&fs::read_to_string(manifest).unwrap()))
+    };
+    let (first, manifest) = sweep(&["--sweep", "seed=1..3", "--sweep", "steps=1,2"]);
     assert_eq!(manifest.len(), 6);
     assert_eq!(manifest["seed=3,steps=2"]["params"], json!({ "seed": 3, "steps": 2 }));
-    let size = |png: &[u8]| [16, 20].map(|at| u32::from_be_bytes(png[at..at + 4].try_into().unwrap()));
-    let [width, height] = size(&fs::read(case.path("out/graph.sweep.png")).unwrap());
     // Three rows of two images, with labels.
+    let [width, height] = size(&first);
     assert!(width > 2 * 64 && height > 3 * 64 && height > width, "{width} × {height}");
+    // Each axis but the last makes the rows: four rows of two images, and one row of two.
+    let (three, _) = sweep(&["--sweep", "seed=1,2", "--sweep", "prompt=a red circle,red", "--sweep", "steps=1,2"]);
+    let [width, height] = size(&three);
+    assert!(height > width, "{width} × {height}");
+    let (one, _) = sweep(&["--sweep", "seed=1,2"]);
+    assert!(size(&one)[0] > size(&one)[1]);
+
+    // Another sweep overwrites nothing, and the same one finds what it made.
+    let before = fs::metadata(&first).unwrap().modified().unwrap();
+    let folders = |case: &Case| fs::read_dir(case.path("out")).unwrap().count();
+    assert_eq!(folders(&case), 3);
+    sweep(&["--sweep", "seed=1..3", "--sweep", "steps=1,2", "--set", "prompt=red"]);
+    assert_eq!((folders(&case), fs::metadata(&first).unwrap().modified().unwrap()), (4, before));
+    let (again, _) = sweep(&["--sweep", "seed=1,2,3", "--sweep", "steps=1..2"]);
+    assert_eq!((again, folders(&case)), (first, 4));
+
+    for (arguments, words) in [
+        (&["--sweep", "seed=1,2", "--seed", "3"][..], "`seed` is set as well"),
+        (&["--sweep", "seed=1,2", "--set", "seed=3"], "`seed` is set as well"),
+        (&["--sweep", "seed=3..1"], "the range `3..1` has no values"),
+    ] {
+        let (code, stderr) = case.run(arguments);
+        assert!(code == 2 && stderr.contains(words), "{arguments:?}: {code} {stderr}");
+    }
+}
+
+/// The share of a Slurm array's task, and of an index from 0.
+#[test]
+fn shares_may_be_counted_from_0() {
+    let case = Case::new(&(1..=5).map(|seed| format!("{{\"seed\": {seed}}}\n")).collect::<String>());
+    let share = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = case.command(&["--inputs", "rows.jsonl", "--quiet"]);
+        let (stdout, stderr, code) = outcome(command.args(arguments).envs(variables.iter().copied()).output().unwrap());
+        (stdout.lines().map(|line| line[4..8].to_string()).collect::<Vec<_>>(), stderr, code)
+    };
+    let array = |id: &'static str| {
+        let (count, min, step) = ("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP");
+        [("SLURM_ARRAY_TASK_ID", id), (count, "2"), (min, "10"), (step, "5")]
+    };
+    assert_eq!(share(&["--shard-index", "0", "--shard-count", "2"], &[]).0, ["0001", "0003", "0005"]);
+    assert_eq!(share(&["--shard", "1/2"], &array("15")).0, ["0001", "0003", "0005"]);
+    assert_eq!(share(&["--shard-index"], &array("15")).0, ["0002", "0004"]);
+    assert_eq!(share(&["--shard", "2/2"], &[]).0, ["0002", "0004"]);
+    for (arguments, words) in [
+        (&["--shard-index", "2", "--shard-count", "2"][..], "the index is at most 1"),
+        (&["--shard-index"], "SLURM_ARRAY_TASK_ID is not set"),
+        (&["--shard-index", "1"], "--shard-count"),
+        (&["--shard", "0/4"], "`--shard-index` counts from 0"),
+    ] {
+        let (_, stderr, code) = share(arguments, &[]);
+        assert!(code == 2 && stderr.contains(words), "{arguments:?}: {code} {stderr}");
+    }
 }
 
 #[cfg(unix)]

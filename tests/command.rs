@@ -92,6 +92,32 @@ fn invalid_command_lines_end_with_2() {
     assert!(stderr.contains("LoadModel"), "{stderr}");
 }
 
+/// Flags, subcommands and names that users of other programs bring.
+#[test]
+fn an_argument_of_another_program_gets_a_hint() {
+    for (arguments, words) in [
+        (&["run", "g.yaml", "--steps", "5"][..], "--set steps=VALUE"),
+        (&["run", "g.yaml", "--num_inference_steps=5"], "--set steps=VALUE"),
+        (&["check", "g.yaml", "--prompt", "x"], "--set prompt=VALUE"),
+        (&["run", "g.yaml", "-o", "x.png"], "--output-dir DIR"),
+        (&["run", "g.yaml", "--dry-run"], "lsregen plan GRAPH"),
+        (&["run", "g.yaml", "--swep", "seed=1"], "--sweep"),
+        (&["rum", "g.yaml"], "'run'"),
+        (&["g.yaml"], "lsregen run g.yaml"),
+        (&["validate", "g.yaml"], "lsregen check"),
+        (&["nodes", "KSampler"], "did you mean SDXLSample?"),
+        (&["nodes", "CLIPTextEncode"], "a sampling node encodes its own `prompt`"),
+        (&["fetch", "stabilityai/sdxl-turbo"], "hf:stabilityai/sdxl-turbo"),
+        (&["inspect", "https://huggingface.co/a/b/blob/main/c.safetensors"], "hf:a/b:c.safetensors"),
+    ] {
+        let (_, stderr, code) = outcome(lsregen().args(arguments).output().unwrap());
+        assert!(code == 2 && stderr.contains(words), "{arguments:?}: {code} {stderr}");
+    }
+    let arguments = ["check", "graphs/sdxl.yaml", "--set", "num_inference_steps=3"];
+    let (_, stderr, code) = outcome(lsregen().args(arguments).output().unwrap());
+    assert!(code == 78 && stderr.contains("did you mean `steps`?"), "{stderr}");
+}
+
 #[test]
 fn a_graph_without_output_nodes_is_valid_but_does_not_run() {
     let folder = tempfile::tempdir().unwrap();

@@ -20,7 +20,10 @@ fn tree(root: &Path, files: &[&str]) {
 
 /// The lines of the list: name, kind, size.
 fn listed(stdout: &str) -> Vec<String> {
-    let lines = stdout.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" "));
+    let lines = stdout
+        .lines()
+        .filter(|line| !line.ends_with("built in"))
+        .map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" "));
     lines.collect()
 }
 
@@ -55,7 +58,16 @@ fn models_of_all_folders_are_listed() {
 fn missing_models_and_wrong_folders_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let (stdout, stderr, code) = outcome(lsregen().current_dir(folder.path()).arg("models").output().unwrap());
-    assert!(stdout.is_empty() && stderr.contains("no models in") && code == 0, "{stderr}");
+    assert!(listed(&stdout).is_empty() && stderr.contains("no other models in") && code == 0, "{stderr}");
+    let builtin: Vec<_> = stdout.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(builtin, ["shapes/gligen", "shapes/xl", "shapes/clip"], "{stdout}");
+    for (name, form) in [("shapes/xl", ": sdxl, "), ("shapes/gligen", ": gligen, "), ("shapes/clip", ": CLIP in ")] {
+        let output = lsregen().current_dir(folder.path()).args(["inspect", name]).output().unwrap();
+        let (stdout, stderr, code) = outcome(output);
+        assert!(code == 0 && stdout.starts_with(&format!("built-in {name}{form}")), "{stdout}{stderr}");
+        let (_, stderr, code) = outcome(lsregen().current_dir(folder.path()).args(["fetch", name]).output().unwrap());
+        assert!(code == 0 && stderr.contains("is built in"), "{stderr}");
+    }
     let (_, stderr, code) =
         outcome(lsregen().args(["check", "graphs/sdxl.yaml", "--models-dir", "nowhere"]).output().unwrap());
     assert!(stderr.contains("--models-dir: `nowhere` is not a folder") && code == 2, "{stderr}");

@@ -5,11 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lsregen_diffusion::models::ModelLocation;
 use lsregen_engine::{CheckContext, Context, FetchProgress, NodeError};
 use lsregen_tensor::Error;
-use lsregen_weights::ModelFiles;
 use lsregen_weights::hub::{self, Hub, HubRef};
 use lsregen_weights::search::{ModelKind, ModelsPath};
+use lsregen_weights::{ModelFiles, builtin_models};
 
 use crate::host::blueprints::Blueprints;
 
@@ -82,11 +83,19 @@ impl<'a> ModelSearch<'a> {
     }
 }
 
-/// Returns the path of the model `name`, relative to the working directory; downloads it if it is on the hub.
+/// Returns the location of the model `name`: a built-in one, or relative to the working directory; downloads it if it is on
+/// the hub.
 ///
 /// # Errors
 /// If no model has this name, or if it cannot be downloaded.
-pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf, NodeError> {
+pub fn bring(
+    name: &str,
+    models: ModelsPath,
+    progress: &mut dyn FnMut(FetchProgress),
+) -> Result<ModelLocation, NodeError> {
+    if let Some((_, files)) = builtin_models().find(|(builtin, _)| *builtin == name) {
+        return Ok(ModelLocation::Files(files.clone()));
+    }
     let search = ModelSearch::outside(models);
     let found = ModelKind::ALL.into_iter().map(|kind| search.find("model", kind, name));
     // If nothing is found, report the first miss: that of a whole model.
@@ -94,11 +103,15 @@ pub fn bring(name: &str, models: ModelsPath, progress: &mut dyn FnMut(FetchProgr
         (Found::Nowhere(_), Found::Here(_)) => next,
         _ => first,
     });
-    match found {
-        Some(Found::Here(path)) => Ok(path),
-        Some(Found::Nowhere(error)) => Err(error),
-        _ => fetch_model("model", name, true, progress),
-    }
+    let path = match found {
+        Some(Found::Here(path)) => path,
+        Some(Found::Nowhere(error)) => return Err(error),
+        _ => fetch_model("model", name, true, progress)?,
+    };
+    Ok(match path.is_dir() {
+        true => ModelLocation::Files(ModelFiles::Folder(path)),
+        false => ModelLocation::File(path),
+    })
 }
 
 /// Downloads the model that the parameter `param` names on the hub, and returns its path. If the repository has several

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use clap::Args;
-use lsregen_nodes::fetch_model;
 use lsregen_nodes::hub::HubRef;
+use lsregen_nodes::{builtin_models, fetch_model};
 
 use super::args::{HostArgs, ParamArgs};
 use super::{Exit, console, open, terminal, usage};
@@ -30,6 +30,10 @@ pub struct Fetch {
 impl Fetch {
     pub fn main(self) -> Result<Exit, Exit> {
         for what in &self.what {
+            if builtin_models().any(|(name, _)| name == what) {
+                terminal::say(&format!("{what} is built in: there is nothing to download\n"));
+                continue;
+            }
             let is_model = HubRef::parse(what).map_err(usage)?.is_some();
             if let (false, false, Some(meant)) = (is_model, Path::new(what).exists(), HubRef::meant_by(what)) {
                 return Err(usage(format!(

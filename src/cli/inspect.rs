@@ -12,7 +12,7 @@ use super::{Exit, console, terminal, usage};
 /// Print what the files of a model contain: family, networks, dtypes, sizes, and tensors that are missing or unused
 #[derive(Args)]
 pub struct Inspect {
-    /// Folder in diffusers' layout, weights file, name in a folder of models, or `hf:owner/name`, which is downloaded
+    /// `shapes/xl` and the other built-in models, folder in diffusers' layout, weights file, name in a folder of models, or `hf:owner/name`, which is downloaded
     /// first
     #[arg(value_name = "MODEL")]
     model: String,
@@ -29,15 +29,16 @@ impl Inspect {
     pub fn main(self) -> Result<Exit, Exit> {
         let mut progress = console::Fetches::new(false);
         let models = self.models.path(Path::new(""))?;
-        let path = bring(&self.model, models, &mut |fetching| progress.show(fetching)).map_err(|error| {
+        let location = bring(&self.model, models, &mut |fetching| progress.show(fetching)).map_err(|error| {
             let help = error.help.map(|help| format!("; {help}")).unwrap_or_default();
             usage(format!("{}{help}", error.message))
         })?;
-        let survey = Survey::of(&path);
+        let label = location.label();
+        let survey = Survey::of(location);
         if self.json {
             terminal::print_json(&serde_json::json!(survey));
         } else {
-            terminal::print(&text(&survey, &path.display().to_string()));
+            terminal::print(&text(&survey, &label));
         }
         Ok(if survey.problems.is_empty() { Exit::Done } else { Exit::Failed })
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use clap::Args;
+use lsregen_nodes::builtin_models;
 use lsregen_nodes::search::ModelKind;
 
 use super::args::ModelArgs;
@@ -27,17 +28,24 @@ impl Models {
                 found.entry(entry).or_default().push(kind.name());
             }
         }
-        let width = found.keys().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        for ((name, place), kinds) in &found {
+        let builtin = builtin_models().map(|(name, files)| {
+            let kind = if name == "shapes/clip" { "CLIP" } else { "model" };
+            [name.into(), kind.into(), ByteSize(files.embedded_size()).to_string(), "built in".into()]
+        });
+        let found_here = found.iter().map(|((name, place), kinds)| {
             // A folder that is not sorted by kind may contain models of any kind.
             let kind = if kinds.len() == ModelKind::FILES.len() { "any".into() } else { kinds.join("/") };
-            let size = ByteSize(size(place, 0)).to_string();
-            terminal::print(&format!("{name:width$}  {kind:6}  {size:>10}  {}\n", place.display()));
+            [name.clone(), kind, ByteSize(size(place, 0)).to_string(), place.display().to_string()]
+        });
+        let rows: Vec<[String; 4]> = builtin.chain(found_here).collect();
+        let width = rows.iter().map(|[name, ..]| name.chars().count()).max().unwrap_or(0);
+        for [name, kind, size, place] in rows {
+            terminal::print(&format!("{name:width$}  {kind:6}  {size:>10}  {place}\n"));
         }
         if found.is_empty() {
             let roots: Vec<_> = path.roots.iter().map(|root| format!("  {}\n", root.display())).collect();
             terminal::say(&format!(
-                "there are no models in\n{}name a folder of models with --models-dir\n",
+                "there are no other models in\n{}name a folder of models with --models-dir\n",
                 roots.concat()
             ));
         }

@@ -74,6 +74,15 @@ const CLIP: Table = table!("clip":
 /// The built-in CLIP, trained on the same images.
 pub static BUILTIN_CLIP: ModelFiles = ModelFiles::Embedded { name: "shapes/clip", files: CLIP };
 
+/// All built-in models, each with its name.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static ModelFiles)> {
+    let all = BUILTIN.iter().chain([&BUILTIN_CLIP]);
+    all.filter_map(|files| match files {
+        ModelFiles::Embedded { name, .. } => Some((*name, files)),
+        ModelFiles::Folder(_) => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

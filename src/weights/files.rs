@@ -42,6 +42,14 @@ impl ModelFiles {
         }
     }
 
+    /// Bytes of all files of an embedded model.
+    pub fn embedded_size(&self) -> u64 {
+        match self {
+            ModelFiles::Folder(_) => 0,
+            ModelFiles::Embedded { files, .. } => files.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
+        }
+    }
+
     /// Whether the model has this file.
     pub fn has(&self, path: &str) -> bool {
         match self {

@@ -37,7 +37,7 @@ mod pickle;
 pub mod search;
 mod tensors;
 
-pub use builtin::{BUILTIN, BUILTIN_CLIP};
+pub use builtin::{BUILTIN, BUILTIN_CLIP, all as builtin_models};
 pub use checkpoint::Checkpoint;
 pub use entry::{Directory, TensorEntry};
 pub use file_cache::FileCache;

@@ -94,7 +94,7 @@ fn files_in_the_original_layout_are_whole_models() {
     let replaced = ModelSource { vae: Some(sd1.clone()), ..source(&sdxl) };
     assert_eq!(Blueprint::open(&replaced).unwrap().vae.0.scaling_factor, 0.13025);
 
-    let survey = Survey::of(&gligen);
+    let survey = Survey::of(ModelLocation::File(gligen.clone()));
     assert_eq!((survey.networks[0].name, survey.networks[0].parameters), ("GLIGEN's fusers", 209_102_240));
     assert!(survey.problems.is_empty() && survey.form.contains("`gligen`"));
 }

@@ -22,6 +22,7 @@ use lsregen_engine::{Diagnostic, Document, Graph, Host, Key, Override, Plan, Reg
 use serde_json::{Map, Value as Json, json};
 
 pub use self::args::BulkArgs;
+use self::args::Shard;
 use self::execute::{Ended, Execution};
 use self::manifest::{Manifest, Status, WrittenFile};
 use self::progress::Progress;
@@ -54,18 +55,28 @@ pub fn run(
     let start = Instant::now();
     let set = params.overrides()?;
     let text = GraphText::read(graph)?;
-    let output = host.output().to_path_buf();
+    let stem = graph.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let output = match &rows {
+        Rows::Sweep(sweep) => {
+            if let Some(name) = set.iter().map(Override::name).find(|name| sweep.has_axis(name)) {
+                return Err(usage(format!("--sweep {name}: `{name}` is set as well; remove one of the two")));
+            }
+            host.output().join(sweep.folder(&stem, &set))
+        }
+        _ => host.output().to_path_buf(),
+    };
     let (host, registry) = (host.host(graph, &params.models)?, lsregen_nodes::registry());
     let document = text.check(&[], &registry, &host).document;
     let names = document.iter().flat_map(Document::params).map(|(name, _)| name.to_string()).collect();
     let bulk = Bulk { text, set, rows, names, host, output, registry, stdout, quiet: run.quiet };
 
-    let stem = graph.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let manifest = format!("{stem}{}.manifest.jsonl", args.shard_suffix());
-    let sheet = format!("{stem}.sweep.png");
+    let shard = args.shard()?;
+    let suffix = shard.map(Shard::suffix).unwrap_or_default();
+    let manifest = format!("{stem}{suffix}.manifest.jsonl");
+    let sheet = format!("{stem}.sheet.png");
     let reserved = [manifest.clone(), format!("{manifest}.lock"), format!("{manifest}.new"), sheet.clone()];
     let session = run.session(Runs::Many)?;
-    let surveyed = Survey::new(&bulk, &session.digests, Names::new(reserved)).rows(args)?;
+    let surveyed = Survey::new(&bulk, &session.digests, Names::new(reserved)).rows(shard)?;
 
     let mut manifest = Manifest::open(args.manifest().unwrap_or_else(|| bulk.output.join(manifest)))?;
     let total = surveyed.len();
@@ -83,7 +94,7 @@ pub fn run(
     let progress = Progress::new(session.quiet, total, total - todo.len());
     let Ended { manifest, all, exit } = Execution::new(&bulk, &session, manifest, progress, &todo).run(todo)?;
     let mut sheets = vec![];
-    if let (Rows::Sweep(sweep), true, false) = (&bulk.rows, all, args.is_sharded()) {
+    if let (Rows::Sweep(sweep), true, false) = (&bulk.rows, all, shard.is_some()) {
         sheets.extend(write_sheet(&bulk.output, sweep, &sheet, &manifest)?);
     }
     match stdout {

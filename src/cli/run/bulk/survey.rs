@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lsregen_engine::{Action, Diagnostic, FileDigests, Key, Source, Span, Store};
 
 use super::rows::{Names, Row};
-use super::{Bulk, BulkArgs, RowGraph, output_keys, terminal};
+use super::{Bulk, RowGraph, Shard, output_keys, terminal};
 use crate::cli::{Exit, open};
 
 /// Diagnostics that are printed in full.
@@ -49,11 +49,11 @@ impl<'a> Survey<'a> {
     ///
     /// # Errors
     /// When any row has an error; all diagnostics are printed.
-    pub fn rows(mut self, args: &BulkArgs) -> Result<Vec<Surveyed>, Exit> {
+    pub fn rows(mut self, shard: Option<Shard>) -> Result<Vec<Surveyed>, Exit> {
         let rows = &self.bulk.rows;
         let mut surveyed = vec![];
         for index in 0..rows.count() {
-            match self.row(index, args) {
+            match self.row(index, shard) {
                 Ok(row) => surveyed.extend(row),
                 Err(errors) => self.report.add_row(errors),
             }
@@ -63,13 +63,13 @@ impl<'a> Survey<'a> {
     }
 
     /// Checks a row; `None` if another share has it.
-    fn row(&mut self, index: usize, args: &BulkArgs) -> Result<Option<Surveyed>, Vec<Diagnostic>> {
+    fn row(&mut self, index: usize, shard: Option<Shard>) -> Result<Option<Surveyed>, Vec<Diagnostic>> {
         let bulk = self.bulk;
         let row = bulk.rows.row(index, &bulk.names)?;
         if let Some(taken) = self.names.take(&bulk.rows, index, &row.name) {
             return Err(vec![taken]);
         }
-        if !args.includes(index) {
+        if shard.is_some_and(|shard| !shard.includes(index)) {
             return Ok(None);
         }
         let of_row = |errors| bulk.rows.located(index, errors);

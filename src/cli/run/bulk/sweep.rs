@@ -2,13 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use lsregen_engine::{Diagnostic, Label, Override, Source, Span};
+use lsregen_engine::{Diagnostic, Digest, Label, Override, Source, Span};
 use lsregen_nodes::sheet::{self, Sheet};
+use serde_json::json;
 
 use crate::cli::{Exit, terminal, usage};
 
 /// Rows that a sweep may have; more are most likely a mistake.
 const MAX_ROWS: usize = 100_000;
+
+/// The longest name of a row, in bytes. Other rows have their numbers as names.
+const LONGEST_NAME: usize = 60;
+
+/// Columns of a sheet with one axis; more values wrap.
+const COLUMNS: usize = 8;
 
 /// The axes of a sweep. The values of the last one change fastest.
 pub struct Sweep(Vec<Axis>);
@@ -55,6 +62,20 @@ impl Sweep {
         }
     }
 
+    pub fn has_axis(&self, name: &str) -> bool {
+        self.0.iter().any(|axis| axis.name == name)
+    }
+
+    /// The folder of the sweep below the output folder: another sweep, or the same with other values of `--set`, has
+    /// another one, and the same command finds its own again.
+    pub fn folder(&self, stem: &str, set: &[Override]) -> String {
+        let values = |axis: &Axis| axis.values.iter().map(|value| value.text.clone()).collect::<Vec<_>>();
+        let axes: Vec<_> = self.0.iter().map(|axis| json!([axis.name, values(axis)])).collect();
+        let set: Vec<_> = set.iter().map(|given| json!([given.name(), given.text()])).collect();
+        let digest = Digest::of(json!([axes, set]).to_string().as_bytes()).to_string();
+        format!("{}.sweep-{digest:.6}", slug(stem))
+    }
+
     pub fn count(&self) -> usize {
         self.0.iter().map(|axis| axis.values.len()).product()
     }
@@ -84,7 +105,7 @@ impl Sweep {
     pub fn name(&self, index: usize) -> String {
         let slugs: Vec<_> = self.values(index).into_iter().map(|(_, value)| value.slug.as_str()).collect();
         let name = slugs.join(",");
-        if name.len() <= 100 { name } else { format!("{:04}", index + 1) }
+        if name.len() <= LONGEST_NAME { name } else { format!("{:04}", index + 1) }
     }
 
     /// The label of a row: `seed = 1, cfg = 2`.
@@ -101,13 +122,21 @@ impl Sweep {
         let count = self.count();
         let pictures: Vec<_> = (0..count).map(image).collect();
         let pictures: Vec<Option<&Path>> = pictures.iter().map(Option::as_deref).collect();
-        let titles = |axis: &Axis| {
-            let titles = axis.values.iter().map(|value| format!("{} = {}", axis.name, value.text));
-            titles.collect::<Vec<_>>()
-        };
+        let title = |axis: &Axis, value: &AxisValue| format!("{} = {}", axis.name, value.text);
+        let titles = |axis: &Axis| axis.values.iter().map(|value| title(axis, value)).collect::<Vec<_>>();
+        let labels = || (0..count).map(|index| self.label(index)).collect();
+        // The columns are the last axis, and the rows the combinations of the others.
         sheet::png(match self.0.as_slice() {
-            [down, across] => Sheet::Table { pictures: &pictures, rows: titles(down), columns: titles(across) },
-            _ => Sheet::Cells { pictures: &pictures, labels: (0..count).map(|index| self.label(index)).collect() },
+            [only] if only.values.len() > COLUMNS => Sheet::Cells { pictures: &pictures, labels: labels() },
+            [down @ .., across] => {
+                let firsts = (0..count).step_by(across.values.len());
+                let row = |index: usize| {
+                    let parts = self.values(index).into_iter().take(down.len()).map(|(axis, value)| title(axis, value));
+                    parts.collect::<Vec<_>>().join(", ")
+                };
+                Sheet::Table { pictures: &pictures, rows: firsts.map(row).collect(), columns: titles(across) }
+            }
+            [] => Sheet::Cells { pictures: &pictures, labels: labels() },
         })
         .map_err(|error| format!("{error:#}"))
     }
@@ -117,7 +146,8 @@ impl Axis {
     fn parse(argument: &str) -> Result<Axis, Box<Diagnostic>> {
         let source = Source::new("--sweep", argument);
         let error = |message: String, span: Span| {
-            let help = "write `--sweep name=a,b,c`; a comma inside brackets or quotes does not separate values";
+            let help =
+                "write `--sweep name=a,b,c` or `--sweep name=1..8`; a comma in brackets or quotes separates nothing";
             Box::new(Diagnostic::error("override", message, Label::new(&source, span, "")).help(help.to_string()))
         };
         let whole = Span::new(0, argument.len());
@@ -125,6 +155,7 @@ impl Axis {
             return Err(error("the argument has no name and `=`".into(), whole));
         };
         let mut values: Vec<AxisValue> = vec![];
+        let mut items = vec![];
         for span in split(list) {
             let span = Span::new(name.len() + 1 + span.start, name.len() + 1 + span.end);
             let written = source.slice(span);
@@ -134,6 +165,14 @@ impl Axis {
             if text.is_empty() {
                 return Err(error("a value is missing".into(), span));
             }
+            match range(text) {
+                Some(Ok(numbers)) => items.extend(numbers.into_iter().map(|number| (number, span))),
+                Some(Err(message)) => return Err(error(message, span)),
+                None => items.push((text.to_string(), span)),
+            }
+        }
+        for (text, span) in &items {
+            let (text, span) = (text.as_str(), *span);
             // Quotes keep commas together; they are not part of the value.
             let is_quoted = text.starts_with(['"', '\'']);
             let unquoted = is_quoted.then(|| serde_yaml::from_str::<String>(text).ok()).flatten();
@@ -142,23 +181,57 @@ impl Axis {
             if values.iter().any(|value| value.text == text) {
                 return Err(error(format!("`{text}` occurs twice"), span));
             }
-            let slug = slug(name, text);
+            let slug = format!("{name}={}", slug(text));
             let same = |slug: &str| values.iter().any(|value| value.slug.eq_ignore_ascii_case(slug));
             let slug = match same(&slug) {
                 true => (2..).map(|n| format!("{slug}~{n}")).find(|slug| !same(slug)).unwrap_or_default(),
                 false => slug,
             };
-            values.push(AxisValue { given, text: text.into(), slug });
+            values.push(AxisValue { given, text: text.to_string(), slug });
         }
         Ok(Axis { name: name.into(), values })
     }
 }
 
-/// `name=value` in characters that every file system accepts.
-fn slug(name: &str, value: &str) -> String {
+/// The beginning of a text, in characters that every file system and shell accepts.
+fn slug(text: &str) -> String {
     let plain = |c: char| if c.is_alphanumeric() || "-+._".contains(c) { c } else { '_' };
-    let value: String = value.chars().map(plain).take(32).collect();
-    format!("{name}={}", value.trim_end_matches('.'))
+    let text: String = text.chars().map(plain).take(24).collect();
+    text.trim_matches(['.', '_']).to_string()
+}
+
+/// The numbers of `1..8` or `0..1..0.25`, both ends included; `None` if the text is no range.
+fn range(text: &str) -> Option<Result<Vec<String>, String>> {
+    let decimals = |part: &str| part.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let parts: Vec<_> = text.split("..").map(str::trim).collect();
+    let (first, last, step) = match *parts.as_slice() {
+        [first, last] => (first, last, "1"),
+        [first, last, step] => (first, last, step),
+        _ => return None,
+    };
+    let number = |part: &str| {
+        let digits = part.strip_prefix('-').unwrap_or(part);
+        let is_number = digits.starts_with(|c: char| c.is_ascii_digit()) && decimals(part) <= 9;
+        // In steps of the last decimal, which are exact.
+        is_number.then(|| part.parse::<f64>().ok()).flatten().filter(|number| number.abs() < 1e12)
+    };
+    let (from, to, by) = (number(first)?, number(last)?, number(step)?);
+    let places = [first, last, step].map(decimals).into_iter().max().unwrap_or(0);
+    let unit = 10f64.powi(places as i32);
+    let [from, to, by] = [from, to, by].map(|number| (number * unit).round() as i128);
+    if by <= 0 || from > to {
+        return Some(Err(format!(
+            "the range `{text}` has no values; write the smaller number first, and a step above 0"
+        )));
+    }
+    if (to - from) / by >= MAX_ROWS as i128 {
+        return Some(Err(format!("the range `{text}` has more than {MAX_ROWS} values")));
+    }
+    let values = (0..=(to - from) / by).map(|n| {
+        let value = from + n * by;
+        if places == 0 { value.to_string() } else { format!("{:.places$}", value as f64 / unit) }
+    });
+    Some(Ok(values.collect()))
 }
 
 /// Splits a list at its commas, except inside brackets and quotes.
@@ -196,6 +269,37 @@ mod tests {
         assert_eq!(parts("\"red, blue\",'a, b',c"), ["\"red, blue\"", "'a, b'", "c"]);
         assert_eq!(parts("a cat's eye,b"), ["a cat's eye", "b"]);
         assert_eq!(parts("1,"), ["1", ""]);
+    }
+
+    #[test]
+    fn a_range_has_both_of_its_ends() {
+        let values = |text: &str| range(text).unwrap().unwrap().join(" ");
+        assert_eq!(values("1..8"), "1 2 3 4 5 6 7 8");
+        assert_eq!(values("-1..1"), "-1 0 1");
+        assert_eq!(values("0..1..0.25"), "0.00 0.25 0.50 0.75 1.00");
+        assert_eq!(values("0.1..0.35..0.1"), "0.10 0.20 0.30");
+        assert_eq!(values("18446744073..18446744074"), "18446744073 18446744074");
+        for text in ["8..1", "1..8..0", "1..1000000"] {
+            assert!(range(text).unwrap().is_err(), "{text}");
+        }
+        for text in ["1", "a..b", "..", "1..", "../x.png", "1...3", "a picture .. of 1"] {
+            assert!(range(text).is_none(), "{text}");
+        }
+        let sweep = Sweep::parse(&["seed=1..3,7".into(), "cfg=2".into()]).unwrap();
+        assert_eq!((0..sweep.count()).map(|index| sweep.name(index)).last().unwrap(), "seed=7,cfg=2");
+    }
+
+    #[test]
+    fn another_sweep_has_another_folder() {
+        let folder = |sweep: &str, set: &[&str]| {
+            let set: Vec<_> = set.iter().map(|set| Override::parse(set).ok().unwrap()).collect();
+            Sweep::parse(&[sweep.into()]).unwrap().folder("my graph", &set)
+        };
+        assert_eq!(folder("seed=1,2", &[]), folder("seed=1..2", &[]));
+        let others =
+            [folder("seed=1,2", &[]), folder("seed=1,3", &[]), folder("cfg=1,2", &[]), folder("seed=1,2", &["cfg=3"])];
+        assert_eq!(others.iter().collect::<std::collections::HashSet<_>>().len(), 4, "{others:?}");
+        assert!(others.iter().all(|folder| folder.starts_with("my_graph.sweep-") && folder.len() == 21), "{others:?}");
     }
 
     #[test]

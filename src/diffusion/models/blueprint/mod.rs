@@ -45,6 +45,16 @@ pub enum ModelLocation {
     File(PathBuf),
 }
 
+impl ModelLocation {
+    /// The name of the model in messages.
+    pub fn label(&self) -> String {
+        match self {
+            ModelLocation::Files(ModelFiles::Folder(path)) | ModelLocation::File(path) => path.display().to_string(),
+            ModelLocation::Files(ModelFiles::Embedded { name, .. }) => format!("built-in {name}"),
+        }
+    }
+}
+
 impl From<ModelFiles> for ModelSource {
     fn from(files: ModelFiles) -> Self {
         ModelSource { model: ModelLocation::Files(files), vae: None, gligen: None, prediction: None }

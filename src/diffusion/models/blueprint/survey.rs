@@ -2,14 +2,14 @@
 //!
 //! Describes whole models, and files that are part of one. Reads headers only.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::{Blueprint, ModelLocation, ModelSource};
+use crate::models::clip::ClipBlueprint;
 use crate::schedule::PredictionType;
-use crate::weights::{Checkpoint, ModelFiles, NetworkKind, SortedTensors, TensorMap};
+use crate::weights::{Checkpoint, NetworkKind, SortedTensors, TensorMap};
 
 /// A description of a checkpoint.
 #[derive(Debug, Serialize)]
@@ -59,19 +59,15 @@ impl NetworkSurvey {
 }
 
 impl Survey {
-    /// Describes a folder or file.
-    pub fn of(path: &Path) -> Survey {
-        let model = match path.is_dir() {
-            true => ModelLocation::Files(ModelFiles::Folder(path.into())),
-            false => ModelLocation::File(path.into()),
-        };
+    /// Describes the model at a location.
+    pub fn of(model: ModelLocation) -> Survey {
         let source = ModelSource { model, vae: None, gligen: None, prediction: None };
         match Blueprint::open(&source) {
             Ok(blueprint) => Self::of_model(&blueprint),
-            Err(problems) => {
+            Err(problems) => Self::of_clip(&source.model).unwrap_or_else(|| {
                 let problems: Vec<String> = problems.into_iter().map(|p| p.error.to_string()).collect();
-                Self::of_parts(path, problems)
-            }
+                Self::of_parts(&source.model, problems)
+            }),
         }
     }
 
@@ -95,26 +91,45 @@ impl Survey {
         }
     }
 
-    /// Describes what is not a whole model.
-    fn of_parts(path: &Path, problems: Vec<String>) -> Survey {
-        let mut survey = Survey {
+    /// Describes a CLIP, with both of its encoders.
+    fn of_clip(model: &ModelLocation) -> Option<Survey> {
+        let ModelLocation::Files(files) = model else { return None };
+        let blueprint = ClipBlueprint::open(files).ok()?;
+        Some(Survey {
+            form: "CLIP in transformers' layout, for `clip`".into(),
+            networks: vec![NetworkSurvey::of("text and image encoder", &blueprint.tensors)],
+            ..Survey::empty()
+        })
+    }
+
+    fn empty() -> Survey {
+        Survey {
             family: None,
-            form: if path.is_dir() { "a folder, but not a whole model" } else { "no weights" }.into(),
+            form: String::new(),
             networks: vec![],
             prediction: None,
-            problems,
+            problems: vec![],
             unused: vec![],
             notes: vec![],
+        }
+    }
+
+    /// Describes what is not a whole model.
+    fn of_parts(model: &ModelLocation, problems: Vec<String>) -> Survey {
+        let form = match model {
+            ModelLocation::Files(_) => "a folder, but not a whole model",
+            ModelLocation::File(_) => "no weights",
         };
+        let mut survey = Survey { form: form.into(), problems, ..Survey::empty() };
         // The folder of one component, or a file.
-        let file = if path.is_dir() {
-            let files = ModelFiles::Folder(path.into());
-            let found = ["diffusion_pytorch_model", "model"].iter().find_map(|stem| files.weights("", stem).ok());
-            found.map(|file| path.join(file))
-        } else {
-            Some(path.into())
+        let checkpoint = match model {
+            ModelLocation::Files(files) => {
+                let found = ["diffusion_pytorch_model", "model"].iter().find_map(|stem| files.weights("", stem).ok());
+                found.and_then(|file| files.checkpoint(&file).ok())
+            }
+            ModelLocation::File(path) => Checkpoint::open(path).ok(),
         };
-        let Some(checkpoint) = file.and_then(|file| Checkpoint::open(&file).ok()) else { return survey };
+        let Some(checkpoint) = checkpoint else { return survey };
         let checkpoint = Arc::new(checkpoint);
         let sorted = SortedTensors::of(&checkpoint);
         let mut fusers = false;
