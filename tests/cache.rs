@@ -51,7 +51,7 @@ impl Case {
     }
 
     pub fn picture(&self, output: &str) -> Vec<u8> {
-        fs::read(self.path(output).join("out/lsregen.png")).unwrap()
+        fs::read(self.path(output).join("out/lsregen-0001.png")).unwrap()
     }
 
     fn explain(&self, node: &str, set: &str) -> String {

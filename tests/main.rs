@@ -13,6 +13,7 @@ mod layers;
 mod models;
 #[cfg(target_os = "linux")]
 mod opens;
+mod outputs;
 mod pictures;
 mod watch;
 

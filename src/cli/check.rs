@@ -6,7 +6,7 @@ use clap::Args;
 use lsregen_engine::{Diagnostic, render, to_json};
 use serde_json::Value as Json;
 
-use super::args::{ParamArgs, host};
+use super::args::{OutputArgs, ParamArgs, host};
 use super::{Exit, console, open, print};
 
 /// Check graphs without running them: report every error and warning with its place and a remedy
@@ -19,6 +19,9 @@ pub struct Check {
     #[command(flatten)]
     params: ParamArgs,
 
+    #[command(flatten)]
+    output: OutputArgs,
+
     /// Print the diagnostics of all graphs as one JSON array on stdout
     #[arg(long)]
     json: bool,
@@ -29,7 +32,8 @@ impl Check {
         let registry = lsregen_nodes::registry();
         let mut diagnostics = vec![];
         for path in &self.graphs {
-            let checked = open::check_file(path, &self.params, &registry, &host(path, None, &self.params.models)?)?;
+            let host = self.output.apply(host(path, &self.params.models)?);
+            let checked = open::check_file(path, &self.params, &registry, &host)?;
             if !self.json {
                 console::say(&render(&checked.diagnostics, console::colours()));
                 console::say(&format!("{}\n", open::verdict(path, &checked.diagnostics)));

@@ -13,6 +13,6 @@ mod write;
 
 pub use names::{file_name_from, invalid_name};
 pub use open::{Kind, open, open_with, read, read_or_stdin, read_text};
-pub use place::{Leaves, create_folder, normal, outside_by_links};
+pub use place::{Leaves, create_folder, identity, normal, outside_by_links};
 pub use ranges::RangeFile;
 pub use write::{write_new, write_over};

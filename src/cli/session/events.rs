@@ -93,6 +93,9 @@ fn fields(event: &Event, previews: Option<&Previews>) -> (&'static str, Json) {
             let file = previews.map(|previews| previews.path(node, *done));
             ("preview", json!({ "node": node, "done": done, "of": of, "file": file }))
         }
+        Event::Saved { node, path, new } => {
+            ("saved", json!({ "node": node, "file": path.to_string_lossy(), "new": new }))
+        }
         Event::Note { node, text } => ("note", json!({ "node": node, "text": text })),
         Event::NodeFinished { node, key, duration, bytes } => {
             ("node_finished", json!({ "node": node, "key": key, "seconds": duration.as_secs_f64(), "bytes": bytes }))

@@ -11,6 +11,7 @@ use clap::Args;
 use lsregen_engine::{
     Cancel, Executor, FileDigests, Graph, Host, Lanes, MemoryStore, Plan, RunRequest, Running, Subscriber, Summary,
 };
+use lsregen_nodes::WrittenBefore;
 use tokio::runtime::Runtime;
 
 use self::events::Events;
@@ -118,11 +119,14 @@ impl Session {
         if let Some(events) = &self.events {
             subscribers.push(Arc::new(events.of_run(run, self.previews.clone())));
         }
-        let host = if self.previews.is_some() { Arc::new(Host::clone(host).with_previews(true)) } else { host.clone() };
+        let mut host = Host::clone(host).with_previews(self.previews.is_some());
+        if let Some(disk) = self.executor.store().disk() {
+            host = host.with_service(WrittenBefore(disk.folder().clone()));
+        }
         self.executor.start(RunRequest {
             graph: graph.clone(),
             plan,
-            host,
+            host: Arc::new(host),
             subscriber: Arc::new(Several(subscribers)),
             cancel: cancel.clone(),
             fail_fast: self.fail_fast,

@@ -14,6 +14,9 @@ use serde_json::Value as Json;
 use crate::text::yaml::{self, Location, YamlData, YamlKey, YamlValue};
 use crate::text::{Diagnostic, Label, Source, Span, is_name};
 
+/// The word that stands for a random seed.
+pub(crate) const RANDOM: &str = "random";
+
 /// A value from outside the file: `--set name=value`.
 #[derive(Clone)]
 pub struct Override {
@@ -175,10 +178,13 @@ impl Override {
         &self.name
     }
 
-    /// The value that replaces `before`. If `before` is a text, an override such as `7` is a text too.
+    /// The value that replaces `before`. If `before` is a text, an override such as `7` is a text too. The word for a random
+    /// seed stands for a number.
     pub(crate) fn value_for(&self, before: &YamlValue) -> YamlValue {
         match (&before.data, &self.plain) {
-            (YamlData::Text(_), Some(plain)) => YamlValue { data: YamlData::Text(plain.clone()), ..self.value.clone() },
+            (YamlData::Text(text), Some(plain)) if text != RANDOM => {
+                YamlValue { data: YamlData::Text(plain.clone()), ..self.value.clone() }
+            }
             _ => self.value.clone(),
         }
     }

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::context::Awaited;
 pub use self::context::{Cancel, Cancelled, CheckContext, Context, RunRecord};
 pub use self::event::{Event, Subscriber};
-pub use self::host::Host;
+pub use self::host::{Host, OutputRules};
 pub use self::lane::{Lane, Lanes};
 pub use self::links::{Declaration, LinkedNode, Links};
 pub(crate) use self::panic::guarded;
@@ -98,7 +98,8 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
         vec![]
     }
 
-    /// Whether the effect of a run with these outputs, such as a file that it wrote, is still there.
+    /// Whether the effect of a run with these outputs, such as a file that it wrote, is still there. Reports the files that
+    /// are there: see [`Context::saved`].
     fn effect(&self, _outputs: &Self::Outputs, _cx: &Context) -> Effect {
         Effect::Intact
     }

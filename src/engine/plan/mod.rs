@@ -9,6 +9,7 @@ mod fetch;
 mod keys;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use petgraph::graph::NodeIndex;
@@ -54,6 +55,8 @@ pub enum Action {
         outputs: Arc<[EdgeValue]>,
         /// Whether its effect is gone and has to be restored from the outputs.
         restore: bool,
+        /// The files of its effect that are there.
+        files: Vec<Arc<Path>>,
     },
     /// The node gets the result of another node, which has the same key and runs.
     Shared {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lsregen_engine::{Cancel, CheckContext, Diagnostic, Event, Key, Outcome, Running, Summary};
+use lsregen_engine::{Cancel, Diagnostic, Event, Key, Outcome, Running, Subscriber, Summary};
 use serde_json::{Map, Value as Json, json};
 use tokio::task::JoinSet;
 
@@ -50,7 +50,30 @@ struct Started {
     given: Map<String, Json>,
     keys: BTreeMap<String, Key>,
     needs: Vec<Key>,
-    writes: Vec<PathBuf>,
+    /// The nodes that write files, in the order of the graph.
+    outputs: Vec<String>,
+    saved: Arc<Saved>,
+}
+
+/// The files in which the results of a row are, each with its node.
+#[derive(Default)]
+struct Saved(Mutex<Vec<(String, PathBuf)>>);
+
+impl Subscriber for Saved {
+    fn event(&self, event: &Event) {
+        if let Event::Saved { node, path, .. } = event {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((node.to_string(), path.to_path_buf()));
+        }
+    }
+}
+
+impl Saved {
+    /// Takes the files, in this order of their nodes.
+    fn take(&self, order: &[String]) -> Vec<PathBuf> {
+        let mut files = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        files.sort_by_key(|(node, _)| order.iter().position(|name| name == node));
+        files.into_iter().map(|(_, path)| path).collect()
+    }
 }
 
 impl<'a> Execution<'a> {
@@ -119,7 +142,8 @@ impl<'a> Execution<'a> {
             given: Map::new(),
             keys: BTreeMap::new(),
             needs: row.needs,
-            writes: vec![],
+            outputs: vec![],
+            saved: Arc::default(),
         };
         let running = self.start_run(row.index, &mut started);
         let first = |diagnostics: Vec<Diagnostic>| {
@@ -137,14 +161,12 @@ impl<'a> Execution<'a> {
         started.keys = output_keys(&built.graph, &plan);
         for &index in built.graph.order() {
             let node = built.graph.node(index);
-            let files = node.node.writes(&CheckContext::within(&built.host, node.folder.as_deref()));
-            started.writes.extend(files.into_iter().map(|file| file.path));
+            started.outputs.extend(node.node_type.output.then(|| node.name.to_string()));
         }
         let run = self.session.runs();
         started.run = Some(run);
         self.session.emit("row_started", json!({ "row": started.number, "name": started.name, "run": run }));
-        let silent = Arc::new(|_: &Event| {});
-        Ok(self.session.start(&built.graph, plan, &built.host, silent, &self.cancel))
+        Ok(self.session.start(&built.graph, plan, &built.host, started.saved.clone(), &self.cancel))
     }
 
     /// Records a run that has ended.
@@ -172,14 +194,14 @@ impl<'a> Execution<'a> {
     /// Records the outcome of a row.
     fn finish(&mut self, started: Started, outcome: RowOutcome) -> Result<(), Exit> {
         self.release(&started.needs);
-        let Started { number, name, run, given, keys, writes, .. } = started;
+        let Started { number, name, run, given, keys, outputs, saved, .. } = started;
         let status = if outcome.error.is_some() { Status::Failed } else { Status::Done };
         let written = |path: PathBuf| {
             let bytes = fs::metadata(&path).ok()?.len();
             let path = path.strip_prefix(&self.bulk.output).map(PathBuf::from).unwrap_or(path);
             Some(WrittenFile { path, bytes })
         };
-        let files = if status == Status::Done { writes.into_iter().filter_map(written).collect() } else { vec![] };
+        let files = saved.take(&outputs).into_iter().filter(|_| status == Status::Done).filter_map(written).collect();
         self.progress.row(&name, &outcome);
         match status {
             Status::Done => self.done += 1,

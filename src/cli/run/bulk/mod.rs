@@ -13,7 +13,6 @@ mod survey;
 mod sweep;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -136,10 +135,7 @@ fn write_sheet(output: &Path, sweep: &Sweep, name: &str, manifest: &Manifest, qu
         return Ok(());
     }
     let path = output.join(name);
-    let write = |png: Vec<u8>| {
-        let new = path.with_extension("png.new");
-        fs::write(&new, png).and_then(|()| fs::rename(&new, &path)).map_err(|error| error.to_string())
-    };
+    let write = |png: Vec<u8>| lsregen_files::write_over(&path, &png).map_err(|error| error.to_string());
     sweep.sheet(image).and_then(write).map_err(|error| {
         console::complain(format!("{}: the contact sheet cannot be written: {error}", path.display()));
         Exit::Failed

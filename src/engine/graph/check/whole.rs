@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use lsregen_files::identity;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::Checker;
@@ -222,8 +223,9 @@ impl Checker<'_> {
             for file in node.writes(&self.cx(index)) {
                 let (found_key, found) = self.drafts[index].value.find(&file.param);
                 let location = if found_key.is_some() { found.location } else { self.drafts[index].key.location };
-                let Some(&former) = first.get(&file.path) else {
-                    first.insert(file.path, location);
+                let place = identity(&file.path);
+                let Some(&former) = first.get(&place) else {
+                    first.insert(place, location);
                     continue;
                 };
                 let label = self.sources.label(former, "written here");

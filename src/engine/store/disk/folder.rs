@@ -58,6 +58,12 @@ impl CacheFolder {
         &self.root
     }
 
+    /// Whether the cache has a value with this content in this format. Its presence tells, not its content.
+    pub fn has_value(&self, bytes: &[u8], format: &str) -> bool {
+        let length = |facts: Metadata| facts.is_file() && facts.len() == bytes.len() as u64;
+        fs::symlink_metadata(self.blob(&Digest::of(bytes), format)).is_ok_and(length)
+    }
+
     pub(crate) fn entry(&self, key: &Key) -> PathBuf {
         self.at("entries", &key.to_string(), "json")
     }
