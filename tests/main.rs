@@ -15,6 +15,7 @@ mod models;
 mod opens;
 mod outputs;
 mod pictures;
+mod terminal;
 mod watch;
 
 use std::path::{Path, PathBuf};

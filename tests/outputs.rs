@@ -308,7 +308,7 @@ fn several_processes_take_different_numbers() {
             fs::write(home.path("work").join(&name), graph).unwrap();
             let mut command = lsregen();
             command.current_dir(home.path("work")).args(["run", &name, "--device", "cpu", "--no-cache", "--quiet"]);
-            command.stderr(Stdio::null()).spawn().unwrap()
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         })
         .collect();
     processes.into_iter().for_each(|mut process| assert!(process.wait().unwrap().success()));

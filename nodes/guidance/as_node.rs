@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::params::clip::ClipPath;
 use crate::params::guidance::{GuidanceParams, Strength};
-use crate::values::{Guidance, SamplingNeeds, declared};
+use crate::values::{Guidance, Phrases, SamplingNeeds, declared};
 
 /// The parameters of a node that creates a guidance for samplings of any size. [`node_type`](GuidanceNode::node_type)
 /// makes it a node, with the checks that all guidances have.
@@ -116,7 +116,8 @@ impl<G: GuidanceNode> Node for AsNode<G> {
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("guidance", Some(SamplingNeeds { phrases: self.0.phrases(links), ..SamplingNeeds::default() }))
+        let (phrases, layout) = (self.0.phrases(links), Phrases::of_layout(links));
+        declared("guidance", Some(SamplingNeeds { phrases, layout, ..SamplingNeeds::default() }))
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {

@@ -78,7 +78,7 @@ impl GuidanceNode for ClipImage {
     fn guidance(&self, inputs: ClipImageInputs, cx: &Context) -> anyhow::Result<Guidance> {
         Ok(Guidance::new(ClipGuidance {
             clip: ClipPath(&self.clip).load(cx)?,
-            goal: ClipGoal::Picture(inputs.image.0.clone()),
+            goal: ClipGoal::Picture(inputs.image.tensor()?),
             metric: self.distance,
             settings: self.params.resolve(self.scale, ClipGuidance::defaults(), inputs.layout.as_deref()),
         }))

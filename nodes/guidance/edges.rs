@@ -79,7 +79,7 @@ impl GuidanceNode for Edges {
 
     fn guidance(&self, inputs: EdgesInputs, _: &Context) -> anyhow::Result<Guidance> {
         Ok(Guidance::new(EdgesGuidance {
-            picture: inputs.image.0.clone(),
+            picture: inputs.image.tensor()?,
             drawing: self.drawing,
             metric: self.distance,
             settings: self.params.resolve(self.scale, defaults(), inputs.layout.as_deref()),

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::host::bridge::{on_step, raise};
 use crate::params::defaults;
 use crate::params::guidance::{GuidanceParams, Strength, default_strength};
-use crate::params::sampling::{negative, prompt, sizes};
-use crate::values::{Conditioning, Guidance, ImageSize, Latent, Layout, Model, SamplingNeeds, declared, latent_errors};
+use crate::params::sampling::{cfg_warnings, negative, prompt, sizes};
+use crate::values::{
+    Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, declared, latent_errors,
+};
 
 /// Guides the sampling towards an inverted reference: LSReGen's guidance, by the layout image at its large size.
 ///
@@ -120,14 +122,14 @@ outputs! {
 
 impl Node for Invert {
     const TYPE: &'static str = "Invert";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const LANE: Lane = Lane::Device;
 
     type Inputs = InvertInputs;
     type Outputs = InvertOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.params.errors()
+        self.params.errors().into_iter().chain(cfg_warnings(self.cfg, None)).collect()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
@@ -138,8 +140,9 @@ impl Node for Invert {
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let needs = SamplingNeeds {
             phrases: vec![],
+            layout: [ImageInfo::of(links, "latent").phrases, Phrases::of_layout(links)].concat(),
             timesteps: Some((self.steps, self.sampler)),
-            size: links.declaration::<ImageSize>("latent").copied(),
+            size: ImageInfo::of(links, "latent").size,
             family: links.variant("model").and_then(Family::from_name),
             conditioning: (self.mode == Mode::Ddim).then(|| Conditioning {
                 prompt: self.prompt.clone(),

@@ -72,7 +72,7 @@ impl GuidanceNode for LowPass {
 
     fn guidance(&self, inputs: LowPassInputs, _: &Context) -> anyhow::Result<Guidance> {
         Ok(Guidance::new(LowPassGuidance {
-            picture: inputs.image.0.clone(),
+            picture: inputs.image.tensor()?,
             factor: self.factor as usize,
             metric: self.distance,
             settings: self.params.resolve(self.scale, defaults(), inputs.layout.as_deref()),

@@ -186,7 +186,7 @@ impl GuidanceNode for OnnxFeature {
     fn guidance(&self, inputs: OnnxFeatureInputs, cx: &Context) -> anyhow::Result<Guidance> {
         let numerics = cx.service::<ComputeOptions>()?;
         let goal = match (&inputs.image, &self.target_file, self.class) {
-            (Some(image), ..) => OnnxGoal::Picture(image.0.clone()),
+            (Some(image), ..) => OnnxGoal::Picture(image.tensor()?),
             (None, Some(path), _) => OnnxGoal::read(&cx.resolve(path)).map_err(raise)?,
             (None, None, Some(class)) => OnnxGoal::Class(class as usize),
             (None, None, None) => {

@@ -58,7 +58,7 @@ impl GuidanceNode for ReferenceImage {
 
     fn guidance(&self, inputs: ReferenceImageInputs, _: &Context) -> anyhow::Result<Guidance> {
         Ok(Guidance::new(ReferenceGuidance {
-            picture: inputs.image.0.clone(),
+            picture: inputs.image.tensor()?,
             shared_noise: self.shared_noise,
             settings: self.params.resolve_weight(self.strength, inputs.layout.as_deref()),
         }))

@@ -110,7 +110,7 @@ impl GuidanceNode for Segmentation {
         let region =
             |r: &SegmentationRegion| Ok(ColouredPhrase { phrase: r.phrase.clone(), colour: colour::parse(&r.colour)? });
         Ok(Guidance::new(SegmentationGuidance {
-            map: inputs.image.0.clone(),
+            map: inputs.image.tensor()?,
             regions: self.regions.iter().map(region).collect::<anyhow::Result<_>>()?,
             tolerance: self.tolerance as f32,
             downscale: self.downscale.map(|n| n as usize),

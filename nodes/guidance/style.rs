@@ -93,7 +93,7 @@ impl GuidanceNode for Style {
         Ok(Guidance::new(StyleGuidance {
             clip: ClipPath(&self.clip).load(cx)?,
             layer: self.layer as usize,
-            picture: inputs.image.0.clone(),
+            picture: inputs.image.tensor()?,
             settings: self.params.resolve(self.scale, StyleGuidance::defaults(), inputs.layout.as_deref()),
         }))
     }

@@ -41,5 +41,6 @@ fn preview(z: &Tensor, model: &Model) -> lsregen_tensor::Result<Vec<u8>> {
     let (_, _, h, w) = z.dims4()?;
     let shrink = h.max(w).div_ceil(SIDE);
     let small = z.avg_pool2d((shrink.min(h), shrink.min(w)))?;
-    image::png(&Image::decoded(model, &small, &BandOptions::default())?.to_rgb()?, &[])
+    let image = Image::decoded(model, &small, &BandOptions::default())?;
+    image::png(&*image.to_rgb()?, &[])
 }

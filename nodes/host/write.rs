@@ -104,7 +104,6 @@ impl OutputFile<'_> {
         if !names.iter().all(OutputName::is_fixed)
             && let Some(path) = self.found(bytes, cx)
         {
-            cx.note(format!("{} is already there", path.display()));
             cx.saved(&path, false);
             return Ok(());
         }
@@ -120,7 +119,6 @@ impl OutputFile<'_> {
         created
             .with_context(|| format!("{}: this folder cannot be created; choose another `path`", parent.display()))?;
         let path = self.write_numbered(&parent, names.last().context("a path has a name")?, &date, bytes, cx)?;
-        cx.note(format!("wrote {}", path.display()));
         cx.saved(&path, true);
         Ok(())
     }

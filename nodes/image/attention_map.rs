@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
 use crate::params::sampling::prompt;
-use crate::values::{Image, ImageSize, Latent, Model, declared, latent_errors};
+use crate::values::{Image, ImageInfo, Latent, Model, declared, latent_errors};
 
 /// Shows the cross-attention between a phrase of a prompt and an image, as an image.
 ///
@@ -86,7 +86,7 @@ impl Node for AttentionMap {
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("image", links.declaration::<ImageSize>("latent").copied())
+        declared("image", Some(ImageInfo { phrases: vec![], ..ImageInfo::of(links, "latent") }))
     }
 
     fn run(&self, inputs: AttentionMapInputs, cx: &Context) -> anyhow::Result<AttentionMapOutputs> {
@@ -112,9 +112,9 @@ impl Node for AttentionMap {
         let map = map.and_then(|map| resize(&map, height, width, Resampling::Bicubic)).and_then(|map| heat(&map));
         let mut picture = map.map_err(raise)?.to_device(&lsregen_tensor::candle_core::Device::Cpu)?;
         if let Some(image) = &inputs.image {
-            let ground = resize(&image.0, height, width, Resampling::Bicubic).map_err(raise)?;
+            let ground = resize(&image.tensor()?, height, width, Resampling::Bicubic).map_err(raise)?;
             picture = ((picture * self.opacity)? + (ground * (1.0 - self.opacity))?)?;
         }
-        Ok(AttentionMapOutputs { image: Arc::new(Image(picture.clamp(-1f32, 1f32)?)) })
+        Ok(AttentionMapOutputs { image: Arc::new(Image::Float(picture.clamp(-1f32, 1f32)?)) })
     }
 }

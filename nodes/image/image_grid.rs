@@ -60,7 +60,6 @@ impl Node for ImageGrid {
             inputs.images.iter().map(|image| image.to_rgb()).collect::<Result<Vec<_>, _>>().map_err(raise)?;
         let columns = self.columns.map_or(pictures.len().min(4), |n| n as usize);
         let sheet = draw::contact_sheet(&pictures, &self.labels, columns, self.cell).map_err(raise)?;
-        let image = Image::from_rgb(&sheet).map_err(raise)?;
-        Ok(ImageGridOutputs { image: Arc::new(image) })
+        Ok(ImageGridOutputs { image: Arc::new(Image::Rgb(sheet)) })
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::bail;
 use lsregen_engine::{CheckContext, Context, Declaration, Links, Node, NodeError, outputs, sockets};
 use lsregen_tensor::image::{Resampling, resize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
-use crate::values::{Image, ImageSize, declared};
+use crate::values::{Image, ImageInfo, ImageSize, declared};
 
 /// Resizes an image, up or down, to a width and height or by a factor.
 ///
@@ -62,6 +62,26 @@ impl Upsample {
         };
         (side(self.width, width), side(self.height, height))
     }
+
+    /// Returns the error of a result that is too large, if it is.
+    fn too_large(&self, (w, h): (usize, usize), (width, height): (usize, usize)) -> Option<String> {
+        (width.max(height) > LONGEST).then(|| {
+            let factor = self.factor.unwrap_or(1.0);
+            format!("{w}×{h} times {factor} is {width}×{height}, but a side may have at most {LONGEST} pixels")
+        })
+    }
+}
+
+/// Returns the warning of an image whose proportions change by more than 2 %, if they do.
+fn stretched(old: (usize, usize), new: (usize, usize)) -> Option<NodeError> {
+    let proportions = |(width, height): (usize, usize)| width as f64 / height as f64;
+    let change = proportions(new) / proportions(old);
+    (!(1.0 / 1.02..=1.02).contains(&change)).then(|| {
+        let ((w, h), (width, height)) = (old, new);
+        NodeError::new("image", format!("the image has {w}×{h} and is stretched to {width}×{height}"))
+            .help("give it the proportions of the result where it is made, or resize it by `factor`")
+            .as_warning()
+    })
 }
 
 impl Node for Upsample {
@@ -87,27 +107,37 @@ impl Node for Upsample {
         vec![error]
     }
 
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
+        let Some(ImageSize { width, height }) = ImageInfo::of(links, "image").size else { return vec![] };
+        let old = (width as usize, height as usize);
+        let new = self.resized(old.0, old.1);
+        let too_large = self.too_large(old, new);
+        let error = too_large.map(|message| NodeError::new("factor", message).help("lower `factor`"));
+        // A factor changes proportions only by rounding.
+        let stretched = || self.factor.is_none().then(|| stretched(old, new)).flatten();
+        error.or_else(stretched).into_iter().collect()
+    }
+
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        let image = ImageInfo::of(links, "image");
         let given = self.width.zip(self.height).map(|(width, height)| ImageSize { width, height });
         let scaled = || {
-            let ImageSize { width, height } = *links.declaration("image")?;
+            let ImageSize { width, height } = image.size?;
             let (width, height) = self.resized(width as usize, height as usize);
             Some(ImageSize { width: width.try_into().ok()?, height: height.try_into().ok()? })
         };
-        declared("image", given.or_else(scaled))
+        declared("image", Some(ImageInfo { size: given.or_else(scaled), ..image }))
     }
 
     fn run(&self, inputs: UpsampleInputs, cx: &Context) -> anyhow::Result<UpsampleOutputs> {
         cx.cancel().check()?;
         let (w, h) = inputs.image.size()?;
         let (width, height) = self.resized(w, h);
-        ensure!(
-            width.max(height) <= LONGEST,
-            "{w}×{h} times {} is {width}×{height}, but a side may have at most {LONGEST} pixels: lower `factor`",
-            self.factor.unwrap_or(1.0)
-        );
-        let resized = resize(&inputs.image.0, height, width, self.method).map_err(raise)?;
+        if let Some(message) = self.too_large((w, h), (width, height)) {
+            bail!("{message}: lower `factor`");
+        }
+        let resized = resize(&inputs.image.tensor()?, height, width, self.method).map_err(raise)?;
         // Bicubic and Lanczos overshoot at edges.
-        Ok(UpsampleOutputs { image: Arc::new(Image(resized.clamp(-1f32, 1f32)?)) })
+        Ok(UpsampleOutputs { image: Arc::new(Image::Float(resized.clamp(-1f32, 1f32)?)) })
     }
 }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::{on_layer, raise};
-use crate::values::{Image, ImageSize, Latent, Model, declared, latent_errors};
+use crate::values::{Image, ImageInfo, Latent, Model, declared, latent_errors};
 
 /// Decodes a latent to an image with a model's autoencoder.
 ///
@@ -47,7 +47,7 @@ impl Node for Decode {
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("image", links.declaration::<ImageSize>("latent").copied())
+        declared("image", Some(ImageInfo::of(links, "latent")))
     }
 
     fn run(&self, inputs: DecodeInputs, cx: &Context) -> anyhow::Result<DecodeOutputs> {

@@ -8,8 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::{on_layer, raise};
-use crate::params::sampling::SIZE_STEP;
-use crate::values::{Image, ImageSize, Latent, Model, declared};
+use crate::values::{Image, ImageInfo, Latent, Model, declared};
 
 /// Encodes an image to a latent with a model's autoencoder.
 ///
@@ -44,20 +43,12 @@ impl Node for VaeEncode {
     type Outputs = VaeEncodeOutputs;
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        let size =
-            links.declaration::<ImageSize>("image").filter(|s| s.width % SIZE_STEP != 0 || s.height % SIZE_STEP != 0);
-        let error = |size| {
-            NodeError::new(
-                "image",
-                format!("the sides of an image must be multiples of {SIZE_STEP}, but it has {size}"),
-            )
-            .help("resize it with Upsample first")
-        };
-        size.map(error).into_iter().collect()
+        let size = ImageInfo::of(links, "image").size;
+        size.and_then(|size| size.step_error(links, "image")).into_iter().collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("latent", links.declaration::<ImageSize>("image").copied())
+        declared("latent", Some(ImageInfo::of(links, "image")))
     }
 
     fn run(&self, inputs: VaeEncodeInputs, cx: &Context) -> anyhow::Result<VaeEncodeOutputs> {
@@ -70,7 +61,7 @@ impl Node for VaeEncode {
             "an image of {width}×{height} cannot be encoded: its sides must be multiples of {step}; resize it with Upsample \
              first"
         );
-        let x = inputs.image.0.to_device(model.device()).map_err(|error| raise(error.into()))?;
+        let x = inputs.image.tensor()?.to_device(model.device()).map_err(|error| raise(error.into()))?;
         let work = BandOptions { on_step: &on_layer(cx), ..BandOptions::default() };
         let z = model.vae().and_then(|vae| vae.encode_with(&x, &work)).map_err(raise)?;
         Ok(VaeEncodeOutputs { latent: Arc::new(Latent { z, family: Some(model.info.family) }) })

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
 use crate::params::defaults;
-use crate::values::{Image, ImageSize, Layout, declared};
+use crate::values::{Image, ImageInfo, Layout, declared};
 
 /// Draws the boxes of a layout over an image, each in its own colour and with its phrase.
 ///
@@ -46,12 +46,12 @@ impl Node for DrawLayout {
     type Outputs = DrawLayoutOutputs;
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("image", links.declaration::<ImageSize>("image").copied())
+        declared("image", Some(ImageInfo::of(links, "image")))
     }
 
     fn run(&self, inputs: DrawLayoutInputs, _: &Context) -> anyhow::Result<DrawLayoutOutputs> {
-        let mut image = inputs.image.to_rgb().map_err(raise)?;
+        let mut image = inputs.image.to_rgb().map_err(raise)?.into_owned();
         draw::layout(&mut image, &inputs.layout.0, self.labels);
-        Ok(DrawLayoutOutputs { image: Arc::new(Image::from_rgb(&image).map_err(raise)?) })
+        Ok(DrawLayoutOutputs { image: Arc::new(Image::Rgb(image)) })
     }
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, LazyLock};
 use anyhow::Context as _;
 use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelLocation, ModelSource, Problem};
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_engine::{CheckContext, Context, FetchProgress, FileRef, Lane, Node, NodeError, outputs};
+use lsregen_engine::{
+    CheckContext, Context, Declaration, FetchProgress, FileRef, Lane, Links, Node, NodeError, outputs,
+};
 use lsregen_tensor::candle_core::DType;
 use lsregen_weights::search::ModelKind;
 use lsregen_weights::{BUILTIN, ModelFiles};
@@ -14,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::numerics::ComputeOptions;
 use crate::params::model_path::{Found, ModelSearch, at, digest, fetch_model};
-use crate::values::Model;
+use crate::values::{Model, declared};
 
 /// Loads a diffusion model: text encoders, U-Net, autoencoder and the noise schedule.
 ///
@@ -109,6 +111,16 @@ impl LoadModel {
         }
     }
 
+    /// Returns the properties of the model, if its files can be opened.
+    fn info(&self, cx: &CheckContext) -> Option<ModelInfo> {
+        static BUILTIN_INFO: LazyLock<Vec<Option<ModelInfo>>> =
+            LazyLock::new(|| BUILTIN.iter().map(|files| ModelInfo::inspect(files).ok()).collect());
+        match self.builtin() {
+            Some(index) if self.is_builtin() => BUILTIN_INFO[index],
+            _ => Some(self.blueprint(&ModelSearch::in_check(cx)).ok()??.info),
+        }
+    }
+
     fn is_of_hub(&self) -> bool {
         self.named().any(|(_, _, name)| name.starts_with("hf:"))
     }
@@ -174,15 +186,11 @@ impl Node for LoadModel {
     }
 
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)> {
-        static FAMILIES: LazyLock<Vec<Option<String>>> = LazyLock::new(|| BUILTIN.iter().map(family).collect());
-        let family = match self.builtin() {
-            Some(index) if self.is_builtin() => FAMILIES[index].clone(),
-            _ => {
-                let blueprint = self.blueprint(&ModelSearch::in_check(cx)).ok().flatten();
-                blueprint.map(|blueprint| blueprint.info.family.name().to_string())
-            }
-        };
-        family.map(|family| ("model", family)).into_iter().collect()
+        self.info(cx).map(|info| ("model", info.family.name().to_string())).into_iter().collect()
+    }
+
+    fn declare(&self, _: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        declared("model", self.info(cx))
     }
 
     fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadModelOutputs> {
@@ -198,8 +206,4 @@ impl Node for LoadModel {
         let model = model.with_gradient_memory(numerics.gradient_memory);
         Ok(LoadModelOutputs { model: Arc::new(Model(model)) })
     }
-}
-
-fn family(files: &ModelFiles) -> Option<String> {
-    ModelInfo::inspect(files).ok().map(|info| info.family.name().to_string())
 }

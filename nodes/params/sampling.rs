@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-use lsregen_diffusion::models::Family;
+use lsregen_diffusion::denoiser::guides;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes, parse};
+use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::SamplingSettings;
 use lsregen_diffusion::sampler::SamplerKind;
 use lsregen_engine::{LinkedNode, Links, NodeError};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::defaults;
-use crate::values::{Conditioning, Guidance, ImageSize, Model, SamplingNeeds};
+use crate::values::{Conditioning, Guidance, ImageInfo, ImageSize, Model, SamplingNeeds};
 
 /// The parameters of a sampling with a model of any family.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -62,7 +63,7 @@ pub struct SdxlSampling {
     /// The parameters of every sampling.
     #[serde(flatten)]
     pub sampling: Sampling,
-    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 disables it and is twice as fast;
+    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 or less disables it and is twice as fast;
     /// large values oversaturate colours. Under guidance `shapes/xl` keeps a layout best near 2; SDXL is at its best
     /// near 5.
     #[serde(default = "defaults::sdxl_cfg")]
@@ -107,22 +108,53 @@ pub(crate) fn sizes(original: Option<[u32; 2]>, target: Option<[u32; 2]>, crop: 
     Sizes { original: original.map(pair), target: target.map(pair), crop: pair(crop) }
 }
 
-/// Pixels along a side of a latent pixel, for every family.
-pub(crate) const SIZE_STEP: u32 = 8;
+/// Returns the side in pixels of the images that the model at the socket `model` was trained on, if it is known.
+pub(crate) fn trained_side(links: &Links) -> Option<u32> {
+    u32::try_from(links.declaration::<ModelInfo>("model")?.picture_size).ok()
+}
 
-/// Reports sides of an image that are not whole latent pixels.
-pub(crate) fn size_errors(width: Option<u32>, height: Option<u32>) -> Vec<NodeError> {
-    let sides = [("width", width), ("height", height)];
-    let given = sides.iter().filter_map(|(name, side)| Some((name, (*side)?)));
+/// Reports sides of an image that are not whole latent pixels of the model at the socket `model`.
+pub(crate) fn size_errors(width: Option<u32>, height: Option<u32>, links: &Links) -> Vec<NodeError> {
+    let step = links.declaration::<ModelInfo>("model").and_then(|info| u32::try_from(info.size_step).ok());
+    let sides = [("width", width), ("height", height)].into_iter();
+    let given = sides.filter_map(|(name, side)| Some((name, side?, step?)));
     given
-        .filter(|(_, side)| side % SIZE_STEP != 0)
-        .map(|(name, side)| {
-            let (below, above) = (side / SIZE_STEP * SIZE_STEP, side.div_ceil(SIZE_STEP) * SIZE_STEP);
+        .filter(|(_, side, step)| side % step != 0)
+        .map(|(name, side, step)| {
+            let (below, above) = (side / step * step, side.div_ceil(step) * step);
             let choice = if below == 0 { format!("{above}") } else { format!("{below} or {above}") };
-            NodeError::new(*name, format!("`{name}` must be a multiple of {SIZE_STEP} pixels, but is {side}"))
+            NodeError::new(name, format!("`{name}` must be a multiple of {step} pixels, but is {side}"))
                 .help(format!("write {choice}"))
         })
         .collect()
+}
+
+/// Warns of phrases of a layout that the prompt does not contain.
+pub(crate) fn phrase_warnings(prompt: &str, phrases: &[String]) -> Vec<NodeError> {
+    let absent = phrases.iter().filter(|phrase| !has_words(prompt, phrase));
+    absent
+        .map(|phrase| {
+            NodeError::new("prompt", format!("the prompt does not contain `{phrase}`, a phrase of the layout"))
+                .help("name every object of the layout in the prompt; otherwise the image may lack it")
+                .as_warning()
+        })
+        .collect()
+}
+
+/// Warns of a `cfg` below 1, and of a negative prompt without classifier-free guidance.
+pub(crate) fn cfg_warnings(cfg: f64, negative: Option<&'static str>) -> Vec<NodeError> {
+    if guides(cfg) {
+        return vec![];
+    }
+    let low = (cfg < 1.0).then(|| {
+        NodeError::new("cfg", format!("`cfg` is {cfg}, but below 1 there is no classifier-free guidance, as at 1"))
+            .help("write 1, or more than 1 to follow the prompt closely")
+    });
+    let unused = negative.map(|name| {
+        NodeError::new(name, format!("`{name}` has no effect while `cfg` is at most 1"))
+            .help("raise `cfg`, or leave the negative prompt out")
+    });
+    low.into_iter().chain(unused).map(NodeError::as_warning).collect()
 }
 
 /// Reports `eta` for a sampler that does not use it.
@@ -139,25 +171,32 @@ pub(crate) fn eta_errors(sampler: SamplerKind, eta: f64) -> Vec<NodeError> {
 }
 
 impl Sampling {
-    /// Reports invalid parameters.
-    pub(crate) fn errors(&self) -> Vec<NodeError> {
-        let mut errors = size_errors(self.width, self.height);
-        errors.extend(eta_errors(self.sampler, self.eta));
+    /// Reports invalid parameters, with the `cfg` of the sampling.
+    pub(crate) fn errors(&self, cfg: f64) -> Vec<NodeError> {
+        let mut errors = eta_errors(self.sampler, self.eta);
+        errors.extend(cfg_warnings(cfg, self.negative.is_some().then_some("negative")));
         errors
     }
 
-    /// Returns the size of the image, if it is known before the run: by the parameters, or else by the guidances.
-    pub(crate) fn size(&self, links: &Links) -> Option<ImageSize> {
+    /// Returns the size of the image, if it is known before the run: by the parameters, or else by the guidances, or else
+    /// by the model.
+    fn size(&self, links: &Links) -> Option<ImageSize> {
         let by_guidance = links.declared::<SamplingNeeds>("guidance").find_map(|(_, needs)| needs.size);
-        let width = self.width.or(by_guidance.map(|size| size.width))?;
-        let height = self.height.or(by_guidance.map(|size| size.height))?;
+        let width = self.width.or(by_guidance.map(|size| size.width)).or(trained_side(links))?;
+        let height = self.height.or(by_guidance.map(|size| size.height)).or(trained_side(links))?;
         Some(ImageSize { width, height })
     }
 
-    /// Reports guidances whose needs this sampling does not meet. `conditioning` is that of an SDXL model.
-    pub(crate) fn guidance_errors(&self, links: &Links, conditioning: Option<&Conditioning>) -> Vec<NodeError> {
+    /// Returns what is known of the image before the run.
+    pub(crate) fn image(&self, links: &Links) -> ImageInfo {
+        ImageInfo { size: self.size(links), phrases: vec![] }
+    }
+
+    /// Reports a size that the model cannot generate, and guidances whose needs this sampling does not meet. `conditioning`
+    /// is that of an SDXL model.
+    pub(crate) fn link_errors(&self, links: &Links, conditioning: Option<&Conditioning>) -> Vec<NodeError> {
         let (size, family) = (self.size(links), links.variant("model").and_then(Family::from_name));
-        let mut errors = vec![];
+        let mut errors = size_errors(self.width, self.height, links);
         for (link, needs) in links.declared::<SamplingNeeds>("guidance") {
             let mut report = |(message, help): (String, String)| {
                 errors.push(NodeError::new(format!("guidance/{}", link.index), message).help(help));
@@ -168,6 +207,8 @@ impl Sampling {
             let mismatch = mismatch.or_else(|| size_error(link, needs.size?, size?));
             let mismatch = mismatch.or_else(|| conditioning_error(link, needs.conditioning.as_ref()?, conditioning?));
             mismatch.into_iter().for_each(&mut report);
+            let more: Vec<_> = needs.layout.iter().filter(|phrase| !needs.phrases.contains(phrase)).cloned().collect();
+            errors.extend(phrase_warnings(&self.prompt, &more));
         }
         errors
     }

@@ -15,8 +15,8 @@ use crate::host::bridge::{raise, unless_cancelled};
 use crate::host::preview::on_step_with_previews;
 use crate::params::boxes::{self, PhraseBox};
 use crate::params::defaults;
-use crate::params::sampling::{eta_errors, negative, prompt, size_errors};
-use crate::values::{Image, ImageSize, Latent, Layout, Model, declared};
+use crate::params::sampling::{cfg_warnings, eta_errors, negative, phrase_warnings, prompt, size_errors, trained_side};
+use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared};
 
 /// Generates an image from a layout, with each phrase in its box, by a GLIGEN model.
 ///
@@ -56,7 +56,7 @@ pub struct GligenLayout {
     #[serde(default = "defaults::steps")]
     #[schemars(range(min = 1, max = 999))]
     pub steps: u32,
-    /// Scale of classifier-free guidance: how closely the image follows prompt and boxes. 1 disables it and is twice as
+    /// Scale of classifier-free guidance: how closely the image follows prompt and boxes. 1 or less disables it and is twice as
     /// fast; large values oversaturate colours. `shapes/gligen` is at its best near 3, Stable Diffusion near 7.5.
     #[serde(default = "cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
@@ -112,7 +112,7 @@ outputs! {
 
 impl Node for GligenLayout {
     const TYPE: &'static str = "GLIGENLayout";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const LANE: Lane = Lane::Device;
 
     type Inputs = GligenLayoutInputs;
@@ -120,16 +120,24 @@ impl Node for GligenLayout {
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         let mut errors = boxes::errors(self.boxes.as_deref(), self.layout_file.as_deref(), self.slots, cx);
-        errors.extend(size_errors(self.width, self.height));
         errors.extend(eta_errors(self.sampler, self.eta));
+        errors.extend(cfg_warnings(self.cfg, self.negative.is_some().then_some("negative")));
+        let Phrases(phrases) = boxes::phrases(self.boxes.as_deref(), self.layout_file.as_deref(), cx);
+        errors.extend(phrase_warnings(&self.prompt, &phrases));
         errors
     }
 
-    fn declare(&self, _: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        let size = self.width.zip(self.height).map(|(width, height)| ImageSize { width, height });
-        let phrases = boxes::phrases(self.boxes.as_deref(), self.layout_file.as_deref(), cx);
-        let sizes = declared("image", size).into_iter().chain(declared("latent", size));
-        sizes.chain(declared("layout", Some(phrases))).collect()
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
+        size_errors(self.width, self.height, links)
+    }
+
+    fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        let sides = self.width.or(trained_side(links)).zip(self.height.or(trained_side(links)));
+        let size = sides.map(|(width, height)| ImageSize { width, height });
+        let Phrases(phrases) = boxes::phrases(self.boxes.as_deref(), self.layout_file.as_deref(), cx);
+        let image = ImageInfo { size, phrases: phrases.clone() };
+        let images = declared("image", Some(image.clone())).into_iter().chain(declared("latent", Some(image)));
+        images.chain(declared("layout", Some(Phrases(phrases)))).collect()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {

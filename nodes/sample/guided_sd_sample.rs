@@ -21,7 +21,7 @@ pub struct GuidedSdSample {
     /// The parameters of every sampling.
     #[serde(flatten)]
     pub sampling: Sampling,
-    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 disables it and is twice as fast;
+    /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 or less disables it and is twice as fast;
     /// large values oversaturate colours. Stable Diffusion 1 is at its best near 7.5.
     #[serde(default = "cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
@@ -50,22 +50,22 @@ outputs! {
 
 impl Node for GuidedSdSample {
     const TYPE: &'static str = "GuidedSDSample";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Device;
 
     type Inputs = GuidedSdSampleInputs;
     type Outputs = GuidedSdSampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.sampling.errors()
+        self.sampling.errors(self.cfg)
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.sampling.guidance_errors(links, None)
+        self.sampling.link_errors(links, None)
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("latent", self.sampling.size(links))
+        declared("latent", Some(self.sampling.image(links)))
     }
 
     fn run(&self, inputs: GuidedSdSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdSampleOutputs> {

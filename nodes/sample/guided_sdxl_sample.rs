@@ -36,22 +36,22 @@ outputs! {
 
 impl Node for GuidedSdxlSample {
     const TYPE: &'static str = "GuidedSDXLSample";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const LANE: Lane = Lane::Device;
 
     type Inputs = GuidedSdxlSampleInputs;
     type Outputs = GuidedSdxlSampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.0.sampling.errors()
+        self.0.sampling.errors(self.0.cfg)
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.0.sampling.guidance_errors(links, Some(&self.0.conditioning()))
+        self.0.sampling.link_errors(links, Some(&self.0.conditioning()))
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("latent", self.0.sampling.size(links))
+        declared("latent", Some(self.0.sampling.image(links)))
     }
 
     fn run(&self, inputs: GuidedSdxlSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdxlSampleOutputs> {

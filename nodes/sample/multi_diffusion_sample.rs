@@ -67,22 +67,22 @@ outputs! {
 
 impl Node for MultiDiffusionSample {
     const TYPE: &'static str = "MultiDiffusionSample";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const LANE: Lane = Lane::Device;
 
     type Inputs = MultiDiffusionSampleInputs;
     type Outputs = MultiDiffusionSampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.sampling.errors()
+        self.sampling.errors(self.cfg)
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.sampling.guidance_errors(links, None)
+        self.sampling.link_errors(links, None)
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("latent", self.sampling.size(links))
+        declared("latent", Some(self.sampling.image(links)))
     }
 
     fn run(&self, inputs: MultiDiffusionSampleInputs, cx: &Context) -> anyhow::Result<MultiDiffusionSampleOutputs> {

@@ -31,18 +31,22 @@ outputs! {
 
 impl Node for SdxlSample {
     const TYPE: &'static str = "SDXLSample";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const LANE: Lane = Lane::Device;
 
     type Inputs = SdxlSampleInputs;
     type Outputs = SdxlSampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.0.sampling.errors()
+        self.0.sampling.errors(self.0.cfg)
+    }
+
+    fn check_links(&self, links: &Links) -> Vec<NodeError> {
+        self.0.sampling.link_errors(links, None)
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("latent", self.0.sampling.size(links))
+        declared("latent", Some(self.0.sampling.image(links)))
     }
 
     fn run(&self, inputs: SdxlSampleInputs, cx: &Context) -> anyhow::Result<SdxlSampleOutputs> {

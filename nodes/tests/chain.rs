@@ -75,7 +75,7 @@ fn numbers(x: &Tensor) -> Vec<f32> {
 fn picture(width: u32, height: u32) -> Arc<Image> {
     let pixel = |x: u32, y: u32| [x * 255 / width, y * 255 / height, 128].map(|v| v as u8);
     let picture = RgbImage::from_fn(width, height, |x, y| pixel(x, y).into());
-    Arc::new(Image::from_rgb(&picture).unwrap())
+    Arc::new(Image::Rgb(picture))
 }
 
 fn latent(side: usize) -> Arc<Latent> {
@@ -360,7 +360,7 @@ fn resizing_by_size_or_factor_stays_in_range() {
     for method in ["nearest", "bilinear", "bicubic", "lanczos"] {
         let image = resize(json!({ "factor": 2.5, "method": method })).unwrap();
         assert_eq!(image.size().unwrap(), (100, 75));
-        assert!(numbers(&image.0).iter().all(|v| (-1.0..=1.0).contains(v)), "{method}");
+        assert!(numbers(&image.tensor().unwrap()).iter().all(|v| (-1.0..=1.0).contains(v)), "{method}");
     }
     assert_eq!(resize(json!({ "width": 7, "height": 90 })).unwrap().size().unwrap(), (7, 90));
     let huge = node::<Upsample>(json!({ "factor": 64 }));
@@ -405,8 +405,8 @@ fn pictures_with_boxes_on_a_sheet() {
         node::<DrawLayout>(json!({ "labels": labels })).run(inputs, &here()).unwrap().image
     };
     let (labelled, bare) = (draw(true), draw(false));
-    assert_ne!(numbers(&labelled.0), numbers(&bare.0));
-    assert_ne!(numbers(&bare.0), numbers(&picture(128, 128).0));
+    assert_ne!(numbers(&labelled.tensor().unwrap()), numbers(&bare.tensor().unwrap()));
+    assert_ne!(numbers(&bare.tensor().unwrap()), numbers(&picture(128, 128).tensor().unwrap()));
 
     let grid =
         |params: Json, images: Vec<Arc<Image>>| node::<ImageGrid>(params).run(ImageGridInputs { images }, &here());

@@ -8,7 +8,7 @@ use lsregen_diffusion::guidance::{BoundGuidance, GuidanceSpec, SamplingRun};
 use lsregen_diffusion::models::Family;
 use lsregen_diffusion::sampler::SamplerKind;
 use lsregen_engine::{
-    CheckContext, Context, Declaration, Host, Links, Node, NodeType, Registry, Source, check, sockets,
+    CheckContext, Context, Declaration, Diagnostic, Host, Links, Node, NodeType, Registry, Source, check, sockets,
 };
 use lsregen_nodes::values::{Guidance, ImageSize, Layout, Phrases, SamplingNeeds, declared};
 use lsregen_nodes::{ALL, GuidanceNode, GuidanceOutputs, GuidanceParams, Strength};
@@ -91,6 +91,15 @@ impl Node for Bespoke {
 
 /// Returns the errors of a graph with these nodes, whose image is saved.
 fn errors(nodes: &str) -> Vec<String> {
+    found(nodes).into_iter().filter(Diagnostic::is_error).map(|d| d.message).collect()
+}
+
+/// Returns the warnings of a graph with these nodes, whose image is saved.
+fn warnings(nodes: &str) -> Vec<String> {
+    found(nodes).into_iter().filter(|d| d.code == "suspicious").map(|d| d.message).collect()
+}
+
+fn found(nodes: &str) -> Vec<Diagnostic> {
     let registry = Registry::new(&[ALL, &[Follow::node_type(), NodeType::of::<Bespoke>()]].concat());
     let text = format!(
         "lsregen: 1\nnodes:\n  model: {{ type: LoadModel, model: shapes/xl }}\n  small: {{ type: LoadModel, model: \
@@ -98,8 +107,7 @@ fn errors(nodes: &str) -> Vec<String> {
          image: image, path: a.png }}\n"
     );
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../graphs");
-    let checked = check(Source::new("graph.yaml", text), &[], &registry, &Host::new(&here, "."));
-    checked.diagnostics.iter().filter(|d| d.is_error()).map(|d| d.message.clone()).collect()
+    check(Source::new("graph.yaml", text), &[], &registry, &Host::new(&here, ".")).diagnostics
 }
 
 const LAYOUT: &str = "  layout: { type: Layout, boxes: [{ phrase: a red circle, box: [0, 0, 0.5, 0.5] }] }\n";
@@ -176,6 +184,62 @@ fn sizes_are_known_before_a_run() {
         let errors = encode(upsample);
         assert!(errors[0].contains("must be multiples of 8, but it has 70×"), "{errors:?}");
     }
+    // Without a size in the graph, the model's own counts.
+    let by_model = "  gligen: { type: GLIGENLayout, model: small, prompt: x, boxes: [] }\n  up: { type: Upsample, image: \
+                    gligen.image, factor: 1.5625 }\n  sample: { type: VAEEncode, model: model, image: up }\n";
+    assert_eq!(errors(by_model), [""; 0]);
+    let errors = errors(&by_model.replace("boxes: []", "boxes: [], width: 1024").replace("1.5625", "20"));
+    assert!(errors[0].contains("1024×128 times 20 is 20480×2560"), "{errors:?}");
+    for (kind, links) in [
+        ("SDXLSample", ""),
+        ("GuidedSDXLSample", "guidance: [],"),
+        ("MultiDiffusionSample", "guidance: [], layout: layout,"),
+    ] {
+        let errors = self::errors(&format!(
+            "{LAYOUT}  sample: {{ type: {kind}, model: model, {links} prompt: a red circle, width: 130, height: 9 }}\n"
+        ));
+        let sides =
+            ["`width` must be a multiple of 8 pixels, but is 130", "`height` must be a multiple of 8 pixels, but is 9"];
+        assert_eq!(errors, sides, "{kind}");
+    }
+}
+
+/// An image is stretched only by intent.
+#[test]
+fn a_change_of_proportions_is_a_warning() {
+    let up = |upsample: &str| {
+        warnings(&format!(
+            "  gligen: {{ type: GLIGENLayout, model: small, prompt: x, boxes: [] }}\n  up: {{ type: Upsample, image: \
+             gligen.image, {upsample} }}\n  sample: {{ type: VAEEncode, model: model, image: up }}\n"
+        ))
+    };
+    for kept in ["width: 256, height: 256", "width: 1016, height: 1000", "factor: 0.0625"] {
+        assert_eq!(up(kept), [""; 0], "{kept}");
+    }
+    assert_eq!(up("width: 256, height: 192"), ["`image`: the image has 128×128 and is stretched to 256×192"]);
+}
+
+/// Whatever the method, a phrase of a layout that the prompt does not contain is an error or a warning.
+#[test]
+fn every_phrase_of_a_layout_should_be_in_the_prompt() {
+    let absent = "the prompt does not contain `a red circle`, a phrase of the layout";
+    let sample = |prompt: &str| sample("GuidedSDXLSample", &format!("prompt: {prompt}"));
+    let gligen = |prompt: &str| {
+        format!(
+            "  gligen: {{ type: GLIGENLayout, model: small, prompt: {prompt}, boxes: [{{ phrase: a red circle, box: [0, 0, \
+             0.5, 0.5] }}] }}\n  up: {{ type: Upsample, image: gligen.image, factor: 2 }}\n  z0: {{ type: VAEEncode, model: \
+             model, image: up }}\n"
+        )
+    };
+    let inverted = "  follow: { type: Invert, model: model, latent: z0, prompt: moss }\n";
+    let (red, moss) = ("a (red:1.3) circle", "moss");
+    assert_eq!(warnings(&[&*gligen(red), inverted, &sample(red)].concat()), [""; 0]);
+    assert_eq!(warnings(&[&*gligen(red), inverted, &sample(moss)].concat()), [absent]);
+    assert_eq!(warnings(&[&*gligen(moss), inverted, &sample(red)].concat()), [absent]);
+    let bands = "  follow: { type: LowPass, image: gligen.image, layout: \
+                 gligen.layout }\n";
+    assert_eq!(warnings(&[&*gligen(red), bands, &sample(red)].concat()), [""; 0]);
+    assert_eq!(warnings(&[&*gligen(red), bands, &sample(moss)].concat()), [absent]);
 }
 
 #[test]

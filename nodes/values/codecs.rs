@@ -10,6 +10,8 @@ use lsregen_diffusion::inversion::Trajectory;
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::Family;
 use lsregen_engine::Codec;
+use lsregen_tensor::candle_core::{Device, Tensor};
+use lsregen_tensor::image::RgbImage;
 use lsregen_tensor::tensors::Tensors;
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +19,26 @@ use super::{Guidance, Image, Latent, Layout};
 
 pub(crate) const IMAGE: Codec<Image> = Codec {
     format: "safetensors",
-    version: 1,
-    encode: |image| Ok(Some(Tensors::default().tensor("image", &image.0).encode()?)),
-    decode: |bytes| Ok(Image(Tensors::decode(bytes)?.take("image")?)),
+    version: 2,
+    encode: |image| {
+        let file = Tensors::default();
+        let file = match image {
+            Image::Float(x) => file.tensor("image", x),
+            Image::Rgb(image) => {
+                let (width, height) = (image.width() as usize, image.height() as usize);
+                file.tensor("rgb", &Tensor::from_slice(image.as_raw(), (height, width, 3), &Device::Cpu)?)
+            }
+        };
+        Ok(Some(file.encode()?))
+    },
+    decode: |bytes| {
+        let mut file = Tensors::decode(bytes)?;
+        let Ok(rgb) = file.take("rgb") else { return Ok(Image::Float(file.take("image")?)) };
+        let (height, width, _) = rgb.dims3()?;
+        let pixels = rgb.flatten_all()?.to_vec1()?;
+        let image = RgbImage::from_raw(u32::try_from(width)?, u32::try_from(height)?, pixels);
+        Ok(Image::Rgb(image.context("the pixels do not fit the size")?))
+    },
 };
 
 pub(crate) const LATENT: Codec<Latent> = Codec {
@@ -128,7 +147,7 @@ mod tests {
 
     #[test]
     fn images_come_back_to_the_bit() {
-        assert_eq!(bits(&round_trip(&Image(odd(0))).0), bits(&odd(0)));
+        assert_eq!(bits(&round_trip(&Image::Float(odd(0))).tensor().unwrap()), bits(&odd(0)));
     }
 
     #[test]

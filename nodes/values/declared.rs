@@ -1,11 +1,30 @@
 //! What nodes declare of their outputs before a run. Checks compare these data, and never ask for the type of a node.
+//!
+//! A model declares its [`ModelInfo`], an image and a latent their [`ImageInfo`], a layout its [`Phrases`], and a guidance
+//! its [`SamplingNeeds`].
 
-use lsregen_diffusion::models::Family;
 use lsregen_diffusion::models::prompt::Sizes;
+use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::sampler::SamplerKind;
-use lsregen_engine::{Declaration, Links};
+use lsregen_engine::{Declaration, Links, NodeError};
 
-/// The size in pixels of an image, or of the image that a latent is decoded to.
+/// What is known of an image, or of the image that a latent is decoded to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// Its size.
+    pub size: Option<ImageSize>,
+    /// The phrases of the layout that it was generated from.
+    pub phrases: Vec<String>,
+}
+
+impl ImageInfo {
+    /// Returns what is known of the image or latent at `socket`.
+    pub(crate) fn of(links: &Links, socket: &str) -> ImageInfo {
+        links.declaration::<ImageInfo>(socket).cloned().unwrap_or_default()
+    }
+}
+
+/// A size in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageSize {
     pub width: u32,
@@ -15,6 +34,18 @@ pub struct ImageSize {
 impl std::fmt::Display for ImageSize {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         write!(f, "{}×{}", self.width, self.height)
+    }
+}
+
+impl ImageSize {
+    /// Reports, at `path`, a size that the model at the socket `model` cannot encode.
+    pub(crate) fn step_error(self, links: &Links, path: &str) -> Option<NodeError> {
+        let step = u32::try_from(links.declaration::<ModelInfo>("model")?.size_step).ok()?;
+        (self.width % step != 0 || self.height % step != 0).then(|| {
+            let fit = |side: u32| side.next_multiple_of(step);
+            NodeError::new(path, format!("the sides of the image must be multiples of {step}, but it has {self}"))
+                .help(format!("resize it with Upsample, for example to {}×{}", fit(self.width), fit(self.height)))
+        })
     }
 }
 
@@ -34,6 +65,8 @@ impl Phrases {
 pub struct SamplingNeeds {
     /// Phrases that the prompt must contain.
     pub phrases: Vec<String>,
+    /// Phrases of the layout that the guidance follows: a prompt without them works against the guidance.
+    pub layout: Vec<String>,
     /// The steps and the sampler whose timesteps the guidance was made for.
     pub timesteps: Option<(u32, SamplerKind)>,
     /// The size of the image.

@@ -3,6 +3,7 @@
 mod codecs;
 mod declared;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{GuidanceSpec, InversionGuidance};
@@ -13,11 +14,16 @@ use lsregen_engine::{Codec, Links, NodeError, Payload};
 use lsregen_tensor::candle_core::{DType, Device, Tensor};
 use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
 
-pub use self::declared::{Conditioning, ImageSize, Phrases, SamplingNeeds, declared};
+pub use self::declared::{Conditioning, ImageInfo, ImageSize, Phrases, SamplingNeeds, declared};
 
-/// An image: (1, 3, H, W) in [-1, 1], f32 on the CPU. It is rounded to eight bits only when it is saved, so that nothing
-/// is lost between a model that decodes and one that encodes.
-pub struct Image(pub Tensor);
+/// An image.
+pub enum Image {
+    /// (1, 3, H, W) in [-1, 1], f32 on the CPU. It is rounded to 8 bits only when it is saved, so that nothing is lost
+    /// between a model that decodes and one that encodes.
+    Float(Tensor),
+    /// 8 bits for each channel, of a file or a drawing: a quarter of the memory.
+    Rgb(RgbImage),
+}
 
 /// A latent, scaled for the denoiser.
 pub struct Latent {
@@ -49,25 +55,36 @@ pub struct SavedFile(pub Arc<[u8]>);
 impl Image {
     /// Returns width and height in pixels.
     pub fn size(&self) -> anyhow::Result<(usize, usize)> {
-        let (_, _, height, width) = self.0.dims4()?;
-        Ok((width, height))
+        match self {
+            Image::Float(x) => {
+                let (_, _, height, width) = x.dims4()?;
+                Ok((width, height))
+            }
+            Image::Rgb(image) => Ok((image.width() as usize, image.height() as usize)),
+        }
     }
 
-    /// Converts an image of 8 bits per channel.
-    pub fn from_rgb(image: &RgbImage) -> lsregen_tensor::Result<Image> {
-        Ok(Image(to_tensor(image, DType::F32, &Device::Cpu)?))
+    /// Returns it as (1, 3, H, W) in [-1, 1], f32 on the CPU.
+    pub fn tensor(&self) -> anyhow::Result<Tensor> {
+        match self {
+            Image::Float(x) => Ok(x.clone()),
+            Image::Rgb(image) => Ok(to_tensor(image, DType::F32, &Device::Cpu)?),
+        }
     }
 
     /// Decodes a latent (1, C, h, w).
     pub(crate) fn decoded(model: &Model, z: &Tensor, work: &BandOptions) -> lsregen_tensor::Result<Image> {
         let z = z.to_device(model.0.device())?;
         let x = model.0.vae()?.decode_with(&z, work)?.clamp(-1f64, 1f64)?;
-        Ok(Image(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?))
+        Ok(Image::Float(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?))
     }
 
     /// Converts to 8 bits per channel.
-    pub fn to_rgb(&self) -> lsregen_tensor::Result<RgbImage> {
-        from_tensor(&self.0)
+    pub fn to_rgb(&self) -> lsregen_tensor::Result<Cow<'_, RgbImage>> {
+        match self {
+            Image::Float(x) => from_tensor(x).map(Cow::Owned),
+            Image::Rgb(image) => Ok(Cow::Borrowed(image)),
+        }
     }
 }
 
@@ -131,7 +148,10 @@ impl Payload for Image {
     const CODEC: Option<Codec<Image>> = Some(codecs::IMAGE);
 
     fn bytes(&self) -> usize {
-        tensor_bytes(&self.0)
+        match self {
+            Image::Float(x) => tensor_bytes(x),
+            Image::Rgb(image) => image.as_raw().len(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use lsregen_engine::{DiskStore, Explanation, FileDigests, Store, SweepReport};
 
 use super::args::{CacheFolderArgs, HostArgs, ParamArgs};
-use super::{Exit, console, open, print, usage};
+use super::{Exit, open, terminal, usage};
 
 /// Inspect and clean the cache of results on disk
 #[derive(Args)]
@@ -76,21 +76,21 @@ fn status(store: &DiskStore) -> Result<Exit, Exit> {
     let status = store.status();
     let results: usize = status.by_type.values().map(|kind| kind.results).sum();
     let records: usize = status.by_type.values().map(|kind| kind.records).sum();
-    print(&format!("folder     {}\n", store.folder().path().display()));
-    print(&format!("size       {} of {}\n", size(status.bytes), size(store.limit())));
-    print(&format!("results    {results}, and the keys of {records} that are not stored on disk\n"));
-    print(&format!("files      digests of {}\n", status.files));
+    terminal::print(&format!("folder     {}\n", store.folder().path().display()));
+    terminal::print(&format!("size       {} of {}\n", size(status.bytes), size(store.limit())));
+    terminal::print(&format!("results    {results}, and the keys of {records} that are not stored on disk\n"));
+    terminal::print(&format!("files      digests of {}\n", status.files));
     if status.temporary > 0 {
         let help = if status.busy { "" } else { "; no process is writing: `lsregen cache gc` removes them" };
-        print(&format!("temporary  {} files, {}{help}\n", status.temporary, size(status.temporary_bytes)));
+        terminal::print(&format!("temporary  {} files, {}{help}\n", status.temporary, size(status.temporary_bytes)));
     }
     if status.damaged > 0 {
-        print(&format!("corrupt    at least {}: `lsregen cache verify` removes them\n", status.damaged));
+        terminal::print(&format!("corrupt    at least {}: `lsregen cache verify` removes them\n", status.damaged));
     }
     let width = status.by_type.keys().map(|name| name.len()).max().unwrap_or(0);
     for (name, kind) in &status.by_type {
         let records = if kind.records > 0 { format!("  {} not stored", kind.records) } else { String::new() };
-        print(&format!("  {name:width$}  {:6}  {:>10}{records}\n", kind.results, size(kind.bytes)));
+        terminal::print(&format!("  {name:width$}  {:6}  {:>10}{records}\n", kind.results, size(kind.bytes)));
     }
     Ok(Exit::Done)
 }
@@ -98,11 +98,11 @@ fn status(store: &DiskStore) -> Result<Exit, Exit> {
 /// Removes results and prints what was removed.
 fn sweep(store: &DiskStore, sweep: fn(&DiskStore) -> io::Result<SweepReport>) -> Result<Exit, Exit> {
     let SweepReport { entries, blobs, temporary, bytes, left } = sweep(store).map_err(|error| {
-        console::complain(format_args!("{}: cannot be cleaned: {error}", store.folder().path().display()));
+        terminal::complain(format_args!("{}: cannot be cleaned: {error}", store.folder().path().display()));
         Exit::Failed
     })?;
     let (bytes, left) = (size(bytes), size(left));
-    print(&format!(
+    terminal::print(&format!(
         "removed {entries} results, {blobs} values and {temporary} temporary files: {bytes}; {left} remain\n"
     ));
     Ok(Exit::Done)
@@ -114,13 +114,13 @@ fn verify(store: &DiskStore) -> Result<Exit, Exit> {
     let codecs: HashMap<_, _> = sockets.filter_map(|socket| Some((socket.type_name, socket.codec?))).collect();
     let damaged = store.verify(&codecs);
     for damaged in &damaged {
-        print(&format!("{}: {}\n", damaged.path.display(), damaged.what));
+        terminal::print(&format!("{}: {}\n", damaged.path.display(), damaged.what));
     }
     if damaged.is_empty() {
-        print("the cache is intact\n");
+        terminal::print("the cache is intact\n");
         return Ok(Exit::Done);
     }
-    print(&format!("removed {} corrupt files\n", damaged.len()));
+    terminal::print(&format!("removed {} corrupt files\n", damaged.len()));
     Ok(Exit::Failed)
 }
 
@@ -137,7 +137,7 @@ impl Explain {
         // Only the keys of the plan are used, not the cached results.
         let plan = open::plan(&graph, &host, &Store::in_memory(0), &FileDigests::kept_in(disk.folder().clone()))?;
         if let Some(explanation) = Explanation::new(&graph, &plan, node, &disk) {
-            print(&explanation.describe(&graph));
+            terminal::print(&explanation.describe(&graph));
         }
         Ok(Exit::Done)
     }

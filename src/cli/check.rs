@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lsregen_engine::{Diagnostic, render, to_json};
-use serde_json::Value as Json;
+use lsregen_engine::{Diagnostic, to_json};
 
 use super::args::{OutputArgs, ParamArgs, host};
-use super::{Exit, console, open, print};
+use super::{Exit, open, terminal};
 
 /// Check graphs without running them: report every error and warning with its place and a remedy
 #[derive(Args)]
@@ -35,14 +34,13 @@ impl Check {
             let host = self.output.apply(host(path, &self.params.models)?);
             let checked = open::check_file(path, &self.params, &registry, &host)?;
             if !self.json {
-                console::say(&render(&checked.diagnostics, console::colours()));
-                console::say(&format!("{}\n", open::verdict(path, &checked.diagnostics)));
+                terminal::report(&checked.diagnostics);
+                terminal::say(&format!("{}\n", open::verdict(path, &checked.diagnostics)));
             }
             diagnostics.extend(checked.diagnostics);
         }
         if self.json {
-            let json: Json = to_json(&diagnostics);
-            print(&format!("{json:#}\n"));
+            terminal::print_json(&to_json(&diagnostics));
         }
         Ok(if diagnostics.iter().any(Diagnostic::is_error) { Exit::BadGraph } else { Exit::Done })
     }

@@ -1,28 +1,14 @@
-//! Messages for a person, all on stderr: errors, progress, and the summary of a run.
+//! The progress of downloads and runs, and the summary of a run, all on stderr.
 
-use std::fmt::Display;
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use lsregen_engine::{Event, FetchProgress, Graph, Outcome, Subscriber, Summary};
+use lsregen_engine::{Event, FetchProgress, Graph, Outcome, Subscriber, Summary, visible};
 use tracing::level_filters::LevelFilter;
 
-/// Writes text as it is. A closed stderr is not an error.
-pub fn say(text: &str) {
-    let _ = stderr().lock().write_all(text.as_bytes());
-}
-
-/// Writes an error in one line.
-pub fn complain(message: impl Display) {
-    say(&format!("lsregen: {message}\n"));
-}
-
-/// Whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org).
-pub fn colours() -> bool {
-    stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
+use super::terminal::{Tone, complain, say, say_headed};
 
 /// Whether to draw progress bars: on a terminal, unless the log is written there too.
 pub fn bars() -> bool {
@@ -60,7 +46,7 @@ impl Fetches {
         bar.set_length(fetching.of);
         bar.set_position(fetching.done);
         if new {
-            bar.set_message(self.file.clone());
+            bar.set_message(visible(&self.file).into_owned());
         }
     }
 
@@ -126,39 +112,47 @@ impl Progress {
 
     /// Writes text above the bars.
     pub fn line(&self, text: &str) {
+        self.above(|| say(text));
+    }
+
+    /// Calls `write`, which writes above the bars.
+    pub fn above(&self, write: impl FnOnce()) {
         match &self.style {
-            Style::Bars(bars) => bars.suspend(|| say(text)),
-            _ => say(text),
+            Style::Bars(bars) => bars.suspend(write),
+            _ => write(),
         }
     }
 
-    /// Writes the outcome and the duration of each node.
-    pub fn summary(&self, graph: &Graph, summary: &Summary) {
-        let quiet = matches!(self.style, Style::Quiet);
-        if quiet && summary.succeeded() {
-            return;
-        }
+    /// Writes the nodes that have no result and why, and one line about the run: what was made, what was cached, and how
+    /// long it took.
+    pub fn summary(&self, graph: &Graph, summary: &Summary, files: usize) {
         let (names, types) = widths(graph);
         for (&index, (_, outcome)) in graph.order().iter().zip(&summary.nodes) {
             let node = graph.node(index);
             let what = match outcome {
-                Outcome::Ran { duration, .. } => seconds(*duration),
-                Outcome::Cached => "cached".into(),
-                Outcome::Joined => "result of another run".into(),
-                Outcome::Shared { with } => format!("same as {with}"),
-                Outcome::Skipped => "skipped: no node that runs needs it".into(),
                 Outcome::Failed { .. } => "failed".into(),
                 Outcome::Blocked { because } => format!("skipped: {because} failed"),
                 Outcome::Cancelled => "cancelled".into(),
+                _ => continue,
             };
-            let failed = matches!(outcome, Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Cancelled);
-            if !quiet || failed {
-                self.line(&format!("{:names$}  {:types$}  {what}\n", node.name, node.node_type.name));
-            }
+            self.line(&format!("{:names$}  {:types$}  {what}\n", node.name, node.node_type.name));
         }
-        if !quiet {
-            self.line(&format!("{:names$}  {:types$}  {}\n", "", "", seconds(summary.duration)));
+        if matches!(self.style, Style::Quiet) {
+            return;
         }
+        let count = |counts: fn(&Outcome) -> bool| summary.nodes.iter().filter(|(_, outcome)| counts(outcome)).count();
+        let ran = count(|outcome| matches!(outcome, Outcome::Ran { .. }));
+        let cached = count(Outcome::has_result) - ran;
+        let (tone, head) = match (summary.succeeded(), summary.was_cancelled()) {
+            (true, _) => (Tone::Good, "done"),
+            (false, true) => (Tone::Bad, "cancelled"),
+            (false, false) => (Tone::Bad, "failed"),
+        };
+        let files = if files == 1 { "1 file".into() } else { format!("{files} files") };
+        let seconds = summary.duration.as_secs_f64();
+        self.above(|| {
+            say_headed(tone, head, &format!(": {files}; {ran} nodes ran, {cached} cached; {seconds:.2} s\n"))
+        });
     }
 }
 
@@ -170,10 +164,6 @@ pub fn widths(graph: &Graph) -> (usize, usize) {
     (names.unwrap_or(0), types.unwrap_or(0))
 }
 
-fn seconds(duration: Duration) -> String {
-    format!("{:8.3} s", duration.as_secs_f64())
-}
-
 impl Subscriber for Progress {
     fn event(&self, event: &Event) {
         let mut run = self.run.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -181,7 +171,7 @@ impl Subscriber for Progress {
             return;
         }
         if let Event::Failed { node, error } = event {
-            self.line(&format!("lsregen: {node} failed: {error}\n"));
+            self.above(|| complain(format_args!("{node} failed: {error}")));
         }
         match (&self.style, event) {
             (Style::Quiet, _) => {}

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use clap::Args;
-use lsregen_engine::render;
 use lsregen_nodes::fetch_model;
 use lsregen_nodes::hub::HubRef;
 
 use super::args::{HostArgs, ParamArgs};
-use super::{Exit, console, open, print, usage};
+use super::{Exit, console, open, terminal, usage};
 
 /// Download models from the Hugging Face hub; files that are already on this machine are not downloaded again
 #[derive(Args)]
@@ -42,10 +41,10 @@ impl Fetch {
         let path = fetch_model("model", name, self.host.accepts_half(), &mut |fetching| progress.show(fetching));
         drop(progress);
         let path = path.map_err(|error| {
-            console::complain(error.message);
+            terminal::complain(error.message);
             Exit::Failed
         })?;
-        print(&format!("{}\n", path.display()));
+        terminal::print_paths([&*path]);
         Ok(())
     }
 
@@ -56,7 +55,7 @@ impl Fetch {
         let fetched = open::fetch(&graph, &host, &mut |fetching| progress.show(fetching));
         drop(progress);
         fetched.map(drop).map_err(|error| {
-            console::say(&render(&[*error], console::colours()));
+            terminal::report(&[*error]);
             Exit::Failed
         })
     }

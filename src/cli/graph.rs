@@ -9,7 +9,7 @@ use layout::gv::{DotParser, GraphBuilder};
 use lsregen_engine::{NodeIndex, OutputRules};
 
 use super::args::{ParamArgs, host};
-use super::{Exit, console, open, print};
+use super::{Exit, open, terminal};
 
 /// Draw the nodes and links of a graph
 #[derive(Args)]
@@ -41,7 +41,7 @@ impl Graph {
         let rules = OutputRules { allow_outside: true, overwrite: false };
         let host = host(&self.graph, &self.params.models)?.with_output_rules(rules);
         let graph = open::open(&self.graph, &self.params, &host)?;
-        print(&match self.format {
+        terminal::print(&match self.format {
             Format::Dot => dot(&graph),
             Format::Mermaid => mermaid(&graph),
             Format::Svg => svg(&graph)?,
@@ -101,7 +101,7 @@ fn mermaid(graph: &lsregen_engine::Graph) -> String {
 
 fn svg(graph: &lsregen_engine::Graph) -> Result<String, Exit> {
     let parsed = DotParser::new(&dot(graph)).process().map_err(|error| {
-        console::complain(format!("the graph cannot be laid out: {error}; write --format dot and use Graphviz"));
+        terminal::complain(format!("the graph cannot be laid out: {error}; write --format dot and use Graphviz"));
         Exit::Failed
     })?;
     let mut builder = GraphBuilder::new();

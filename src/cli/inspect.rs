@@ -7,7 +7,7 @@ use clap::Args;
 use lsregen_nodes::{Survey, bring};
 
 use super::args::ModelArgs;
-use super::{Exit, console, print, usage};
+use super::{Exit, console, terminal, usage};
 
 /// Print what the files of a model contain: family, networks, dtypes, sizes, and tensors that are missing or unused
 #[derive(Args)]
@@ -35,9 +35,9 @@ impl Inspect {
         })?;
         let survey = Survey::of(&path);
         if self.json {
-            print(&format!("{:#}\n", serde_json::json!(survey)));
+            terminal::print_json(&serde_json::json!(survey));
         } else {
-            print(&text(&survey, &path.display().to_string()));
+            terminal::print(&text(&survey, &path.display().to_string()));
         }
         Ok(if survey.problems.is_empty() { Exit::Done } else { Exit::Failed })
     }

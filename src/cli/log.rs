@@ -1,12 +1,12 @@
 //! The log on stderr: `-v`, `-vv` and `RUST_LOG`.
 
 use std::env::VarError;
-use std::io::stderr;
+use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::uptime;
 
-use super::{Exit, console, usage};
+use super::{Exit, terminal, usage};
 
 /// The variable that replaces `-v`, with the syntax of `tracing-subscriber`: `lsregen_engine=debug,warn`.
 const VARIABLE: &str = "RUST_LOG";
@@ -31,11 +31,25 @@ pub fn start(verbose: u8) -> Result<(), Exit> {
     let filter = EnvFilter::try_new(&directives).map_err(|error| usage(format!("{VARIABLE}={directives}: {error}")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(stderr)
-        .with_ansi(console::colours())
+        .with_writer(|| Lines)
+        .with_ansi(false)
         .with_timer(uptime())
         // A closed or full stderr does not stop a run.
         .log_internal_errors(false)
         .init();
     Ok(())
+}
+
+/// Writes the lines of the log as messages.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        terminal::say(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

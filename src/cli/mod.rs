@@ -1,6 +1,4 @@
 //! The verbs of the command, one module each, and the exit codes.
-//!
-//! Data goes to stdout, messages for a person to stderr.
 
 mod args;
 mod cache;
@@ -20,11 +18,13 @@ mod run;
 mod schema;
 mod session;
 mod show;
+mod terminal;
 mod watch;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, ColorChoice, Parser, Subcommand, ValueEnum};
 
 /// Generate large images that follow a layout of boxes, by running node graphs written in YAML.
 #[derive(Parser)]
@@ -33,6 +33,10 @@ struct Arguments {
     /// Log nodes and the loading of weights to stderr; with -vv also every sampling step. RUST_LOG takes precedence
     #[arg(long, short, global = true, action = ArgAction::Count)]
     verbose: u8,
+
+    /// Colour messages: `auto` does on a terminal, unless NO_COLOR is set; CLICOLOR_FORCE does everywhere
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
 
     #[command(subcommand)]
     verb: Verb,
@@ -60,7 +64,7 @@ enum Verb {
 pub enum Exit {
     /// Success.
     Done = 0,
-    /// The graph is valid, but the run failed or was cancelled.
+    /// The graph is valid, but the run failed or was cancelled, or output could not be written.
     Failed = 1,
     /// The command line is invalid. clap uses the same code for unknown arguments.
     Usage = 2,
@@ -76,7 +80,15 @@ impl From<Exit> for ExitCode {
 
 /// Parses the arguments and runs the verb.
 pub fn main() -> Exit {
-    let Arguments { verbose, verb } = Arguments::parse();
+    let Arguments { verbose, color, verb } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            terminal::set_colours(wanted_colours(std::env::args_os()));
+            terminal::explain(&error);
+            return if error.use_stderr() { Exit::Usage } else { finished(Exit::Done) };
+        }
+    };
+    terminal::set_colours(color);
     if let Err(exit) = log::start(verbose) {
         return exit;
     }
@@ -95,17 +107,27 @@ pub fn main() -> Exit {
         Verb::Schema(verb) => verb.main(),
         Verb::Show(verb) => verb.main(),
     };
-    result.unwrap_or_else(|exit| exit)
+    finished(result.unwrap_or_else(|exit| exit))
+}
+
+/// What `--color` says in arguments that could not be parsed.
+fn wanted_colours(arguments: impl Iterator<Item = OsString>) -> ColorChoice {
+    let arguments: Vec<_> = arguments.filter_map(|argument| argument.into_string().ok()).collect();
+    let pairs = arguments.iter().zip(arguments.iter().skip(1).map(Some).chain([None]));
+    let values = pairs.filter_map(|(argument, next)| match argument.strip_prefix("--color")? {
+        "" => ColorChoice::from_str(next?, true).ok(),
+        value => ColorChoice::from_str(value.strip_prefix('=')?, true).ok(),
+    });
+    values.last().unwrap_or_default()
+}
+
+/// The outcome of a command, which has failed if output was lost.
+fn finished(exit: Exit) -> Exit {
+    if exit == Exit::Done && terminal::has_lost_output() { Exit::Failed } else { exit }
 }
 
 /// Prints an error of the command line.
 fn usage(message: impl std::fmt::Display) -> Exit {
-    console::complain(message);
+    terminal::complain(message);
     Exit::Usage
-}
-
-/// Writes to stdout. A closed pipe, as `head` leaves it, is not an error.
-fn print(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use lsregen_nodes::search::ModelKind;
 
 use super::args::ModelArgs;
-use super::{Exit, console, print};
+use super::{Exit, terminal};
 
 /// List the models that a graph can name, with their sizes and paths
 #[derive(Args)]
@@ -32,11 +32,11 @@ impl Models {
             // A folder that is not sorted by kind may contain models of any kind.
             let kind = if kinds.len() == ModelKind::FILES.len() { "any".into() } else { kinds.join("/") };
             let size = ByteSize(size(place, 0)).to_string();
-            print(&format!("{name:width$}  {kind:6}  {size:>10}  {}\n", place.display()));
+            terminal::print(&format!("{name:width$}  {kind:6}  {size:>10}  {}\n", place.display()));
         }
         if found.is_empty() {
             let roots: Vec<_> = path.roots.iter().map(|root| format!("  {}\n", root.display())).collect();
-            console::say(&format!(
+            terminal::say(&format!(
                 "there are no models in\n{}name a folder of models with --models-dir\n",
                 roots.concat()
             ));

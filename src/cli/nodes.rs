@@ -3,7 +3,7 @@
 use clap::Args;
 use lsregen_engine::reference;
 
-use super::{Exit, print, usage};
+use super::{Exit, terminal, usage};
 
 /// List the node types, or document one of them
 #[derive(Args)]
@@ -21,13 +21,13 @@ impl Nodes {
     pub fn main(self) -> Result<Exit, Exit> {
         let registry = lsregen_nodes::registry();
         if self.markdown {
-            print(&reference::markdown(&registry));
+            terminal::print(&reference::markdown(&registry));
             return Ok(Exit::Done);
         }
         let Some(name) = self.node_type else {
             let width = registry.iter().map(|entry| entry.node_type.name.len()).max().unwrap_or(0);
             for entry in registry.iter() {
-                print(&format!("{:width$}  {}\n", entry.node_type.name, entry.purpose()));
+                terminal::print(&format!("{:width$}  {}\n", entry.node_type.name, entry.purpose()));
             }
             return Ok(Exit::Done);
         };
@@ -38,7 +38,7 @@ impl Nodes {
             );
             return Err(usage(format!("there is no node type {name}; {help}")));
         };
-        print(&reference::text(entry));
+        terminal::print(&reference::text(entry));
         Ok(Exit::Done)
     }
 }

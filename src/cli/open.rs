@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use lsregen_engine::{
     Checked, Diagnostic, FetchProgress, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry,
-    Severity, Source, Store, check, check_with, read_source, render,
+    Severity, Source, Store, check, check_with, read_source,
 };
 use lsregen_nodes::registry;
 
 use super::args::ParamArgs;
-use super::{Exit, console, record, usage};
+use super::{Exit, console, record, terminal, usage};
 
 /// The text of a graph, and where the graphs inside it are read from.
 pub struct GraphText {
@@ -30,7 +30,7 @@ impl GraphText {
             return Ok(GraphText { source, recorded: Some(reader) });
         }
         read_source(path).map(GraphText::of).map_err(|error| {
-            console::say(&render(&[(*error).clone()], console::colours()));
+            terminal::report(&[(*error).clone()]);
             // A missing file is an error of the command line; a file that is not text is an error of the graph.
             if error.code == "file" { Exit::Usage } else { Exit::BadGraph }
         })
@@ -89,9 +89,9 @@ pub fn check_file(path: &Path, params: &ParamArgs, registry: &Registry, host: &H
 /// When it cannot be read or has errors; they are printed.
 pub fn open(path: &Path, params: &ParamArgs, host: &Host) -> Result<Graph, Exit> {
     let checked = check_file(path, params, &registry(), host)?;
-    console::say(&render(&checked.diagnostics, console::colours()));
+    terminal::report(&checked.diagnostics);
     checked.graph.ok_or_else(|| {
-        console::say(&format!("{}\n", verdict(path, &checked.diagnostics)));
+        terminal::say(&format!("{}\n", verdict(path, &checked.diagnostics)));
         Exit::BadGraph
     })
 }
@@ -105,11 +105,11 @@ pub fn open_to_run(path: &Path, params: &ParamArgs, host: &Host, quiet: bool) ->
     let mut progress = console::Fetches::new(quiet);
     let checked = text.prepare(&params.overrides()?, &registry(), host, &mut |fetching| progress.show(fetching));
     progress.clear();
-    console::say(&render(&checked.diagnostics, console::colours()));
+    terminal::report(&checked.diagnostics);
     let graph = checked.graph.ok_or_else(|| match checked.diagnostics.last() {
         Some(error) if error.code == "unplannable" => Exit::Failed,
         _ => {
-            console::say(&format!("{}\n", verdict(path, &checked.diagnostics)));
+            terminal::say(&format!("{}\n", verdict(path, &checked.diagnostics)));
             Exit::BadGraph
         }
     })?;
@@ -133,7 +133,7 @@ pub fn fetch(graph: &Graph, host: &Host, progress: &mut dyn FnMut(FetchProgress)
 /// When a file of the graph cannot be read; the errors are printed.
 pub fn plan(graph: &Graph, host: &Arc<Host>, store: &Store, digests: &FileDigests) -> Result<Plan, Exit> {
     try_plan(graph, host, store, digests).map_err(|errors| {
-        console::say(&render(&errors, console::colours()));
+        terminal::report(&errors);
         Exit::BadGraph
     })
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use lsregen_engine::MemoryStore;
 
 use super::args::{CacheArgs, HostArgs, ParamArgs};
-use super::{Exit, console, open, print};
+use super::{Exit, console, open, terminal};
 
 /// Print which nodes a run would execute, and why, without running them
 #[derive(Args)]
@@ -34,7 +34,7 @@ impl Plan {
         for step in plan.steps() {
             let node = graph.node(step.node);
             let (key, what) = (step.key.to_string(), step.describe(&graph));
-            print(&format!("{:names$}  {:types$}  {key:.8}  {what}\n", node.name, node.node_type.name));
+            terminal::print(&format!("{:names$}  {:types$}  {key:.8}  {what}\n", node.name, node.node_type.name));
         }
         Ok(Exit::Done)
     }

@@ -7,7 +7,7 @@ use lsregen_engine::GraphRecord;
 use lsregen_files::Kind;
 use lsregen_nodes::metadata::{Carried, carried, is_png};
 
-use super::{Exit, console, usage};
+use super::{Exit, terminal, usage};
 
 /// Reads the record of the PNG file at `path`; `None` if it is not a PNG file or cannot be read.
 ///
@@ -42,6 +42,6 @@ pub fn read(path: &Path) -> Result<Option<GraphRecord>, Exit> {
 }
 
 fn invalid(message: String) -> Exit {
-    console::complain(message);
+    terminal::complain(message);
     Exit::BadGraph
 }

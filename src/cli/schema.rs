@@ -3,7 +3,7 @@
 use clap::Args;
 use lsregen_engine::workflow_schema;
 
-use super::{Exit, print};
+use super::{Exit, terminal};
 
 /// Print the JSON Schema of graph files, with which editors complete, document and check them
 #[derive(Args)]
@@ -11,7 +11,7 @@ pub struct Schema {}
 
 impl Schema {
     pub fn main(self) -> Result<Exit, Exit> {
-        print(&format!("{:#}\n", workflow_schema(&lsregen_nodes::registry())));
+        terminal::print_json(&workflow_schema(&lsregen_nodes::registry()));
         Ok(Exit::Done)
     }
 }

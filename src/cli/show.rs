@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Exit, print, record, usage};
+use super::{Exit, record, terminal, usage};
 
 /// Print the graph that a PNG file holds, with the parameters of its run
 #[derive(Args)]
@@ -33,14 +33,14 @@ impl Show {
             });
         };
         if self.json {
-            print(&format!("{:#}\n", serde_json::json!(record)));
+            terminal::print_json(&serde_json::json!(record));
         } else if self.keys {
             let width = record.keys.keys().map(|name| name.chars().count()).max().unwrap_or(0);
             for (name, key) in &record.keys {
-                print(&format!("{name:width$}  {}\n", key.as_str().unwrap_or_default()));
+                terminal::print(&format!("{name:width$}  {}\n", key.as_str().unwrap_or_default()));
             }
         } else {
-            print(&record.graph);
+            terminal::print(&record.graph);
         }
         Ok(Exit::Done)
     }

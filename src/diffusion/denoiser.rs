@@ -43,6 +43,12 @@ impl<F: Fn(&Tensor, f64) -> Result<Tensor> + Sync> Denoiser for F {
     }
 }
 
+/// Whether there is classifier-free guidance at this scale: above 1, as in diffusers' pipelines. A scale below 1 would turn
+/// away from the prompt, and 0 would ignore it.
+pub fn guides(scale: f64) -> bool {
+    scale > 1.0
+}
+
 /// A U-Net under classifier-free guidance (Ho and Salimans): ε = ε_u + s (ε_c − ε_u), both halves in one batch.
 pub struct CfgDenoiser {
     unet: Arc<UNet>,
@@ -54,9 +60,9 @@ pub struct CfgDenoiser {
 }
 
 impl CfgDenoiser {
-    /// Combines both halves with s = `scale`. At `scale` 1 the unconditional half is skipped.
+    /// Combines both halves with s = `scale`. Without [`guides`], the unconditional half is skipped.
     pub fn new(unet: Arc<UNet>, conditional: &Conditioning, unconditional: &Conditioning, scale: f64) -> Result<Self> {
-        if scale == 1.0 {
+        if !guides(scale) {
             return Ok(Self::plain(unet, conditional));
         }
         Ok(CfgDenoiser {

@@ -2,12 +2,13 @@
 //!
 //! Deals with pixels and one embedded typeface (DejaVu Sans Condensed), not with tensors or models.
 
+use std::borrow::Borrow;
 use std::sync::LazyLock;
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use image::{Rgb, RgbImage, imageops};
 
-use crate::image::fit;
+use crate::image::{MAX_SIDE, fit, room, too_large};
 use crate::layout::GroundedPhrase;
 use crate::{Error, Result};
 
@@ -180,7 +181,12 @@ fn wrapped(text: &str, size: f32, width: f32) -> Vec<String> {
 
 /// Arranges images in rows of `columns`, with a label below each image. Every cell is `cell` pixels wide, and as high
 /// as the tallest image requires. Takes no labels, or one for each image.
-pub fn contact_sheet(pictures: &[RgbImage], labels: &[String], columns: usize, cell: u32) -> Result<RgbImage> {
+pub fn contact_sheet<P: Borrow<RgbImage>>(
+    pictures: &[P],
+    labels: &[String],
+    columns: usize,
+    cell: u32,
+) -> Result<RgbImage> {
     if pictures.is_empty() || columns == 0 || cell == 0 {
         return Err(Error::input("a contact sheet requires at least one image, one column and a cell of one pixel"));
     }
@@ -194,17 +200,16 @@ pub fn contact_sheet(pictures: &[RgbImage], labels: &[String], columns: usize, c
     let gap = (cell / 24).max(4);
     let lines = labels.iter().map(Vec::len).max().unwrap_or(0) as u32;
     let caption = if lines == 0 { 0 } else { lines * line + gap / 2 };
-    let tall = |p: &RgbImage| (f64::from(cell) * f64::from(p.height()) / f64::from(p.width().max(1))).round() as u32;
-    let height = pictures.iter().map(tall).max().unwrap_or(cell).max(1);
+    let height = tallest(pictures, cell);
 
     let columns = columns.min(pictures.len());
     let rows = pictures.len().div_ceil(columns);
-    let (width_all, height_all) = (columns as u32 * (cell + gap) + gap, rows as u32 * (height + caption + gap) + gap);
-    let mut sheet = RgbImage::from_pixel(width_all, height_all, WHITE);
+    let side = |cells: usize, cell: u32| cells as u64 * u64::from(cell + gap) + u64::from(gap);
+    let mut sheet = blank(side(columns, cell), side(rows, height + caption))?;
     for (i, picture) in pictures.iter().enumerate() {
         let x = gap + (i % columns) as u32 * (cell + gap);
         let y = gap + (i / columns) as u32 * (height + caption + gap);
-        imageops::overlay(&mut sheet, &fit(picture, cell, height, WHITE), i64::from(x), i64::from(y));
+        imageops::overlay(&mut sheet, &fit(picture.borrow(), cell, height, WHITE), i64::from(x), i64::from(y));
         for (j, words) in labels.get(i).into_iter().flatten().enumerate() {
             let left = x as f32 + (cell as f32 - text_width(words, size)) / 2.0;
             let top = y + height + gap / 2 + j as u32 * line;
@@ -214,9 +219,26 @@ pub fn contact_sheet(pictures: &[RgbImage], labels: &[String], columns: usize, c
     Ok(sheet)
 }
 
+/// Returns the height of the tallest image at the width `cell`, as far as a sheet may be high.
+fn tallest<P: Borrow<RgbImage>>(pictures: &[P], cell: u32) -> u32 {
+    let tall = |p: &RgbImage| (f64::from(cell) * f64::from(p.height()) / f64::from(p.width().max(1))).round() as u32;
+    pictures.iter().map(|p| tall(p.borrow())).max().unwrap_or(cell).clamp(1, MAX_SIDE)
+}
+
+/// Returns a white sheet.
+fn blank(width: u64, height: u64) -> Result<RgbImage> {
+    if let Some(message) = too_large(width, height) {
+        return Err(Error::Input(format!("{message}; use smaller cells, other columns, or fewer images")));
+    }
+    let bytes = width as usize * height as usize * 3;
+    let mut pixels = room(bytes)?;
+    pixels.resize(bytes, 255);
+    RgbImage::from_raw(width as u32, height as u32, pixels).ok_or_else(|| Error::input("the sheet has no pixels"))
+}
+
 /// Arranges images in a table, row by row, with a title above each column and before each row. Every cell is `cell`
 /// pixels wide, and as high as the tallest image requires.
-pub fn table(pictures: &[RgbImage], rows: &[String], columns: &[String], cell: u32) -> Result<RgbImage> {
+pub fn table<P: Borrow<RgbImage>>(pictures: &[P], rows: &[String], columns: &[String], cell: u32) -> Result<RgbImage> {
     if pictures.is_empty() || cell == 0 || pictures.len() != rows.len() * columns.len() {
         let (n, r, c) = (pictures.len(), rows.len(), columns.len());
         return Err(Error::input(format!("{n} images do not fill a table of {r} rows and {c} columns")));
@@ -229,11 +251,11 @@ pub fn table(pictures: &[RgbImage], rows: &[String], columns: &[String], cell: u
     let head = heads.iter().map(Vec::len).max().unwrap_or(0) as u32 * line + gap;
     let widths = stubs.iter().flatten().map(|words| text_width(words, size));
     let stub = widths.fold(0.0, f32::max).ceil() as u32 + gap;
-    let tall = |p: &RgbImage| (f64::from(cell) * f64::from(p.height()) / f64::from(p.width().max(1))).round() as u32;
-    let height = pictures.iter().map(tall).max().unwrap_or(cell).max(1);
+    let height = tallest(pictures, cell);
+    let side = |first: u32, cells: usize, cell: u32| u64::from(gap + first) + cells as u64 * u64::from(cell + gap);
+    let mut sheet = blank(side(stub, columns.len(), cell), side(head, rows.len(), height))?;
     let left = |column: usize| gap + stub + column as u32 * (cell + gap);
     let top = |row: usize| gap + head + row as u32 * (height + gap);
-    let mut sheet = RgbImage::from_pixel(left(columns.len()), top(rows.len()), WHITE);
     for (column, words) in heads.iter().enumerate().flat_map(|(i, lines)| lines.iter().enumerate().map(move |l| (i, l)))
     {
         let x = left(column) as f32 + (cell as f32 - text_width(words.1, size)) / 2.0;
@@ -247,7 +269,7 @@ pub fn table(pictures: &[RgbImage], rows: &[String], columns: &[String], cell: u
     }
     for (i, picture) in pictures.iter().enumerate() {
         let (x, y) = (left(i % columns.len()), top(i / columns.len()));
-        imageops::overlay(&mut sheet, &fit(picture, cell, height, WHITE), i64::from(x), i64::from(y));
+        imageops::overlay(&mut sheet, &fit(picture.borrow(), cell, height, WHITE), i64::from(x), i64::from(y));
     }
     Ok(sheet)
 }
@@ -339,7 +361,7 @@ mod tests {
         }
         let error = contact_sheet(&pictures, &labels[..2], 2, 64).unwrap_err().to_string();
         assert!(error.contains("2 labels do not fit 3 images"), "{error}");
-        assert!(contact_sheet(&[], &[], 2, 64).is_err());
+        assert!(contact_sheet::<RgbImage>(&[], &[], 2, 64).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 use tracing::debug;
 
-use crate::denoiser::{CfgDenoiser, Denoiser};
+use crate::denoiser::{CfgDenoiser, Denoiser, guides};
 use crate::guidance::attention::{self, Layers};
 use crate::guidance::{BoundGuidance, GuidanceSpec, SamplingRun, StepContext, Window};
 use crate::inversion::{self, Trajectory};
@@ -35,7 +35,7 @@ pub struct SamplingSettings {
     pub seed: u64,
     /// T, the number of steps.
     pub steps: usize,
-    /// s, the scale of classifier-free guidance; 1 disables it.
+    /// s, the scale of classifier-free guidance; 1 and less disable it.
     pub cfg: f64,
     /// The sampler.
     pub sampler: SamplerKind,
@@ -211,7 +211,7 @@ fn denoiser(model: &Model, settings: &SamplingSettings) -> Result<CfgDenoiser> {
 /// Returns a denoiser for each of these texts, all with the same unconditional half. The network is requested last, and once,
 /// so that a model with offloading does not load it twice.
 fn denoisers(model: &Model, settings: &SamplingSettings, conditional: Vec<Conditioning>) -> Result<Vec<CfgDenoiser>> {
-    let unconditional = (settings.cfg != 1.0).then(|| settings.unconditional(model)).transpose()?;
+    let unconditional = guides(settings.cfg).then(|| settings.unconditional(model)).transpose()?;
     let objs = (model.info.family == Family::Gligen).then(|| model.ground(&[], NULL_SLOTS)).transpose()?;
     let grounded = |conditioning: Conditioning| Conditioning { objs: objs.clone(), ..conditioning };
     let unconditional = unconditional.map(grounded);

@@ -87,6 +87,14 @@ impl Sampler {
             return Err(Error::input("`eta` requires the sampler `ddim`: the others add no noise"));
         }
         let timesteps = timesteps(kind, config, n, steps);
+        let descending = timesteps.windows(2).all(|pair| pair[0] > pair[1]);
+        if !descending || timesteps.iter().any(|t| !(0.0..n as f64).contains(t)) {
+            return Err(Error::input(format!(
+                "`steps` is {steps}, but the sampler `{}` has no {steps} different timesteps below {n} with the model's \
+                 `timestep_spacing` and `steps_offset`; write fewer steps",
+                kind.name()
+            )));
+        }
         let mut alpha_bar: Vec<f64> = timesteps.iter().map(|&t| schedule.alpha_bar(t)).collect();
         alpha_bar.push(if kind == SamplerKind::Ddim { schedule.final_alpha_bar() } else { 1.0 });
         Ok(Sampler { kind, eta, schedule, timesteps, alpha_bar })

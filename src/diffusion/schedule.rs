@@ -5,7 +5,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::weights::{Json, ModelFiles};
 use crate::{Error, Result};
+
+/// The most timesteps of a schedule. Public models have 1000.
+const MOST_TIMESTEPS: usize = 1 << 16;
 
 /// How β grows with t.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -69,8 +73,9 @@ pub struct SchedulerConfig {
     /// Whether DDIM's last step goes to ᾱ = 1 rather than to ᾱ_0.
     #[serde(default = "yes")]
     pub set_alpha_to_one: bool,
-    /// Whether DDIM clamps x̂₀.
-    #[serde(default = "yes")]
+    /// Whether DDIM clamps x̂₀. diffusers' `DDIMScheduler` does so by default, which suits images, not latents. The files of
+    /// its other schedulers lack the key, and so do most folders of latent models, whose x̂₀ exceeds ±1.
+    #[serde(default)]
     pub clip_sample: bool,
     /// The bound of that clamp, ±.
     #[serde(default = "one")]
@@ -87,6 +92,22 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
+    /// Reads `scheduler/scheduler_config.json`.
+    ///
+    /// # Errors
+    /// If it is missing, malformed or not supported.
+    pub fn read(files: &ModelFiles) -> Result<Self> {
+        files.json("scheduler/scheduler_config.json")?.decode()
+    }
+
+    /// Parses the JSON text of a file, which messages call `file`.
+    ///
+    /// # Errors
+    /// If it is malformed or not supported.
+    pub fn parse(json: &[u8], file: &str) -> Result<Self> {
+        Json::parse(json, file)?.decode()
+    }
+
     /// Returns the configuration of Stable Diffusion 1.x and SDXL, for checkpoints in one file, which have none.
     pub fn stable_diffusion(prediction_type: PredictionType) -> Self {
         SchedulerConfig {
@@ -135,18 +156,31 @@ impl NoiseSchedule {
     /// Computes ᾱ as PyTorch does: β in f32, the product accumulated in f64 and rounded to f32.
     ///
     /// # Errors
-    /// If the configuration has an option that is not supported, or fewer than two timesteps.
+    /// If the configuration has an option that is not supported, or timesteps without signal or noise.
     pub fn new(config: &SchedulerConfig) -> Result<Self> {
         let n = config.num_train_timesteps;
+        let invalid = |what: String| Err(Error::Config(format!("scheduler_config.json: {what}")));
         for (set, key) in
             [(config.thresholding, "thresholding"), (config.rescale_betas_zero_snr, "rescale_betas_zero_snr")]
         {
             if set {
-                return Err(Error::Config(format!("scheduler_config.json: `{key}` is not supported")));
+                return invalid(format!("`{key}` is not supported"));
             }
         }
-        if n < 2 {
-            return Err(Error::Config("scheduler_config.json: `num_train_timesteps` must be at least 2".into()));
+        if !(2..=MOST_TIMESTEPS).contains(&n) {
+            return invalid(format!("`num_train_timesteps` must be between 2 and {MOST_TIMESTEPS}, but is {n}"));
+        }
+        if config.steps_offset >= n {
+            return invalid(format!(
+                "`steps_offset` must be less than the {n} timesteps, but is {}",
+                config.steps_offset
+            ));
+        }
+        if config.clip_sample_range.is_nan() || config.clip_sample_range <= 0.0 {
+            return invalid(format!("`clip_sample_range` must be above 0, but is {}", config.clip_sample_range));
+        }
+        if let Some(betas) = config.trained_betas.as_ref().filter(|betas| betas.len() != n) {
+            return invalid(format!("`trained_betas` has {} entries for {n} timesteps", betas.len()));
         }
         let betas: Vec<f32> = match (&config.trained_betas, config.beta_schedule) {
             (Some(betas), _) => betas.clone(),
@@ -166,7 +200,17 @@ impl NoiseSchedule {
             product *= f64::from(1.0 - beta);
             f64::from(product as f32)
         });
-        Ok(NoiseSchedule { alpha_bar: alpha_bar.collect(), config: config.clone() })
+        let alpha_bar: Vec<f64> = alpha_bar.collect();
+        // A latent has both signal and noise at every timestep.
+        let outside = |(beta, alpha_bar): (&f32, &f64)| !(*beta > 0.0 && *alpha_bar > 0.0 && *alpha_bar < 1.0);
+        if let Some(t) = betas.iter().zip(&alpha_bar).position(outside) {
+            return invalid(format!(
+                "β is {} and ᾱ is {} at timestep {t}, but must be above 0, and ᾱ below 1; see `beta_start`, `beta_end` \
+                 and `trained_betas`",
+                betas[t], alpha_bar[t]
+            ));
+        }
+        Ok(NoiseSchedule { alpha_bar, config: config.clone() })
     }
 
     /// Returns ᾱ_t. Between two timesteps it interpolates σ = √((1−ᾱ)/ᾱ), as Euler's fractional timesteps require.

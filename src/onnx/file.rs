@@ -14,7 +14,7 @@ use crate::operators::{self, Run};
 use crate::{Error, Result, proto};
 
 /// The supported versions of the standard operators.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// The most problems that a message lists.
 const LISTED: usize = 12;

@@ -106,13 +106,22 @@ impl OnnxNetwork {
     /// If the network has no such value, `x` does not fit its input, a node fails, or the value is not of floats.
     pub fn forward(&self, x: &Tensor, output: Option<&str>) -> Result<Tensor> {
         let output = self.info.output(output)?;
-        let mut ignore = |_: &Step, _: &HashMap<&str, Tensor>, _: &[Tensor]| Ok(());
-        let y = self.walk(x, output, false, &mut ignore)?;
+        let y = self.evaluate(x, Some(output))?;
         if y.dtype() != DType::F32 {
             let dtype = dtype_name(&y);
             return Err(self.info.error(format!("`{output}` is {dtype}, through which no gradient flows")));
         }
         Ok(y)
+    }
+
+    /// Computes the value `output`, of floats, integers (i64) or truth values (u8).
+    ///
+    /// # Errors
+    /// As [`OnnxNetwork::forward`], but for values of other types.
+    pub fn evaluate(&self, x: &Tensor, output: Option<&str>) -> Result<Tensor> {
+        let output = self.info.output(output)?;
+        let mut ignore = |_: &Step, _: &HashMap<&str, Tensor>, _: &[Tensor]| Ok(());
+        self.walk(x, output, false, &mut ignore)
     }
 
     /// Runs the nodes that `output` depends on. `observer` receives each node's arguments and results. Values that no

@@ -1,14 +1,12 @@
-//! Reads, writes and resizes images: files and 8-bit RGB for callers, tensors in [-1, 1] for networks.
-
-use std::path::Path;
+//! Converts, writes and resizes images: 8-bit RGB for callers, tensors in [-1, 1] for networks.
 
 use candle_core::{DType, Device, Tensor};
 pub use image::RgbImage;
-use image::{ImageError, imageops};
-use lsregen_files::Kind;
+use image::imageops;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::image_file::{MAX_PIXELS, MAX_SIDE, decode, dimensions, load, room, too_large};
 use crate::{Error, Result};
 
 /// A resampling kernel.
@@ -25,38 +23,6 @@ pub enum Resampling {
     Bicubic,
     /// Lanczos with three lobes, widened when the image shrinks.
     Lanczos,
-}
-
-/// Reads a PNG, JPEG or WebP file as 8-bit RGB, with transparency over white.
-///
-/// # Errors
-/// If the file cannot be read or decoded.
-pub fn load(path: &Path) -> Result<RgbImage> {
-    let bytes = lsregen_files::read(path, Kind::IMAGE).map_err(Error::io(path))?;
-    decode(&bytes).map_err(|what| Error::Input(format!("{}: {what}", path.display())))
-}
-
-/// Decodes the bytes of a PNG, JPEG or WebP file as 8-bit RGB.
-///
-/// # Errors
-/// If the format is not supported, or the data are corrupt.
-pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
-    let picture = image::load_from_memory(bytes).map_err(|e| {
-        Error::input(match e {
-            ImageError::Unsupported(_) => "not an image in a supported format (PNG, JPEG, WebP)".to_string(),
-            e => format!("incomplete or corrupt image: {e}"),
-        })
-    })?;
-    Ok(match picture {
-        p if !p.color().has_alpha() => p.into_rgb8(),
-        p => {
-            let rgba = p.into_rgba8();
-            RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
-                let [r, g, b, a] = rgba.get_pixel(x, y).0.map(u32::from);
-                image::Rgb([r, g, b].map(|c| ((c * a + 255 * (255 - a) + 127) / 255) as u8))
-            })
-        }
-    })
 }
 
 /// Encodes an image as PNG with 8 bits for each channel, and with text chunks: keyword (1 to 79 characters of Latin-1) and
@@ -153,7 +119,8 @@ pub fn from_tensor(x: &Tensor) -> Result<RgbImage> {
 /// If the device is out of memory.
 pub fn to_tensor(picture: &RgbImage, dtype: DType, device: &Device) -> Result<Tensor> {
     let (w, h) = (picture.width() as usize, picture.height() as usize);
-    let x: Vec<f32> = picture.as_raw().iter().map(|&v| f32::from(v) / 255.0 * 2.0 - 1.0).collect();
+    let mut x: Vec<f32> = room(picture.as_raw().len())?;
+    x.extend(picture.as_raw().iter().map(|&v| f32::from(v) / 255.0 * 2.0 - 1.0));
     Ok(Tensor::from_vec(x, (1, h, w, 3), &Device::Cpu)?
         .permute((0, 3, 1, 2))?
         .contiguous()?

@@ -7,6 +7,7 @@
 pub mod cuda;
 pub mod error;
 pub mod image;
+mod image_file;
 mod nearest;
 pub mod noise;
 pub mod ops;

@@ -11,8 +11,9 @@ use lsregen_files::{Kind, RangeFile};
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
+use super::Json;
 use super::entry::{Directory, TensorEntry, elements};
-use super::pickle;
+use super::{foreign, pickle};
 use crate::{Error, Result};
 
 /// The tensors of one weights file or of all shards of one.
@@ -116,8 +117,9 @@ impl Checkpoint {
             return Err(broken(format!("{length} bytes are too many for an index")));
         }
         let text = content.start(length).map_err(Error::io(index))?;
-        let map: Index = serde_json::from_slice(&text)
-            .map_err(|e| broken(format!("not an index of a sharded checkpoint ({e}); an index has a `weight_map`")))?;
+        let map: Index = Json::parse(&text, &label)
+            .and_then(|index| index.decode())
+            .map_err(|e| Error::Weights(format!("{e}; an index of a sharded checkpoint has a `weight_map`")))?;
         let mut names: Vec<&String> = map.weight_map.values().collect();
         names.sort();
         names.dedup();
@@ -265,10 +267,8 @@ fn safetensors(file: &Content, label: &str) -> Result<(Directory, HashMap<String
 /// Describes a file that cannot hold weights, by its first bytes.
 fn other_kind(file: &[u8]) -> Option<&'static str> {
     let begins = |with: &[u8]| file.starts_with(with);
-    if begins(b"version https://git-lfs") {
-        Some("a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`, or download it")
-    } else if begins(b"<!DOCTYPE") || begins(b"<html") || begins(b"<!doctype") {
-        Some("a web page, not weights: the download went wrong (a licence to be accepted, perhaps); fetch it again")
+    if let Some(other) = foreign::recognised(file) {
+        Some(other)
     } else if begins(b"GGUF") {
         Some("a GGUF file, which is not supported; take the safetensors of the same model")
     } else if begins(b"PK") {

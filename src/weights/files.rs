@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use lsregen_files::Kind;
-use serde::de::DeserializeOwned;
 
-use super::Checkpoint;
+use super::{Checkpoint, Json};
 use crate::{Error, Result};
 
 /// The files of one model in diffusers' folder layout (`unet/config.json`, `vae/diffusion_pytorch_model.safetensors`…).
@@ -69,13 +68,12 @@ impl ModelFiles {
         }
     }
 
-    /// Reads and decodes a JSON file.
+    /// Reads a JSON file.
     ///
     /// # Errors
     /// If there is no such file, or it is malformed. Names the file and the place in it.
-    pub fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let bytes = self.read(path)?;
-        serde_json::from_slice(&bytes).map_err(|e| Error::Config(format!("{}: {e}", self.label(path))))
+    pub fn json(&self, path: &str) -> Result<Json> {
+        Json::parse(&self.read(path)?, &self.label(path))
     }
 
     /// The path of a component's weights inside the model, in the best of the formats that exist.

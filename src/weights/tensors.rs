@@ -165,6 +165,11 @@ impl TensorMap {
         self.tensors.extend(other.tensors);
     }
 
+    /// Takes out the tensors that `spare` selects. Returns their names.
+    pub fn take(&mut self, spare: impl Fn(&str) -> bool) -> Vec<String> {
+        self.tensors.extract_if(.., |name, _| spare(name)).map(|(name, _)| name).collect()
+    }
+
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<Cow<'_, [usize]>> {
         self.tensors.get(name).map(Located::shape)
@@ -180,12 +185,14 @@ impl TensorMap {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// One more than the greatest number after this prefix: 4 for `down_blocks.` if there is `down_blocks.3.…`, else 0.
+    /// The number of parts after this prefix, numbered without a gap: 4 for `down_blocks.` if there are `down_blocks.0.…` to
+    /// `down_blocks.3.…`. A name cannot state more parts than there are.
     pub fn count(&self, prefix: &str) -> usize {
-        let from = self.tensors.range(prefix.to_string()..).map(|(name, _)| name);
-        let rest = from.map_while(|name| name.strip_prefix(prefix));
-        let numbers = rest.filter_map(|rest| rest.split('.').next()?.parse::<usize>().ok());
-        numbers.max().map_or(0, |n| n.saturating_add(1))
+        let has = |n: &usize| {
+            let part = format!("{prefix}{n}.");
+            self.tensors.range(part.clone()..).next().is_some_and(|(name, _)| name.starts_with(&part))
+        };
+        (0..).take_while(has).count()
     }
 
     /// The bytes of memory that the tensors take.
@@ -239,7 +246,8 @@ impl TensorMap {
         let levels = self.count("decoder.up.");
         let up: Vec<String> = self.tensors.keys().filter(|name| name.starts_with("decoder.up.")).cloned().collect();
         for name in up {
-            if let (Some(to), Some(located)) = (names::reverse_level(&name, levels), self.tensors.remove(&name)) {
+            let Some(to) = names::reverse_level(&name, levels) else { continue };
+            if let Some(located) = self.tensors.remove(&name) {
                 self.tensors.insert(to, located);
             }
         }

@@ -7,7 +7,7 @@ use std::fmt::{Debug, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use lsregen_engine::{CheckContext, Context, EdgeValue, FileRef, Host, Lane, RegistryEntry, SocketSpec};
+use lsregen_engine::{CheckContext, Context, EdgeValue, FileRef, Host, Lane, NodeError, RegistryEntry, SocketSpec};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model};
 use lsregen_nodes::{ComputeOptions, DtypeOption};
 use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
@@ -79,7 +79,7 @@ impl Bench {
             Err(fault) => return Asked::failed(fault.message),
         };
         let cx = CheckContext::new(&host);
-        if let Some(fault) = node.check(&cx).into_iter().next() {
+        if let Some(fault) = node.check(&cx).into_iter().find(NodeError::is_error) {
             return Asked::failed(fault.message);
         }
         let mut text = String::new();
@@ -128,7 +128,7 @@ fn shown(value: &EdgeValue, lane: Lane) -> String {
         let (width, height) = image.size().unwrap();
         // The results of networks are not in snapshots.
         let few = lane != Lane::Device && width * height <= 8;
-        let numbers = few.then(|| image.0.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        let numbers = few.then(|| image.tensor().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
         let numbers = numbers.iter().flatten().map(|v| format!(" {v:.2}"));
         return format!("image {width}×{height}{}", numbers.collect::<String>());
     }

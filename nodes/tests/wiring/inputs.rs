@@ -78,7 +78,7 @@ pub fn run(name: &str, params: Json, inputs: Vec<Vec<EdgeValue>>) -> EdgeValue {
 /// Returns an image of a colour gradient.
 pub fn image(width: u32, height: u32) -> Arc<Image> {
     let pixel = |x: u32, y: u32| [x * 255 / width, y * 255 / height, 128].map(|v| v as u8);
-    Arc::new(Image::from_rgb(&RgbImage::from_fn(width, height, |x, y| pixel(x, y).into())).unwrap())
+    Arc::new(Image::Rgb(RgbImage::from_fn(width, height, |x, y| pixel(x, y).into())))
 }
 
 /// Returns a latent that any model accepts.

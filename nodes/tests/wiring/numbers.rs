@@ -9,7 +9,7 @@ use crate::asked::Bench;
 use crate::inputs::{Inputs, image, run};
 
 fn numbers(image: &EdgeValue) -> Vec<f32> {
-    image.get::<Image>().unwrap().0.flatten_all().unwrap().to_vec1().unwrap()
+    image.get::<Image>().unwrap().tensor().unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// The result is `opacity` of the map plus 1 − `opacity` of the image.
@@ -24,7 +24,7 @@ fn attention_maps_are_laid_over_the_image() {
         numbers(&run("AttentionMap", params, vec![vec![inputs.xl[0].clone()], vec![latent], over]))
     };
     let alone = map(0.5, false);
-    let fitted = resize(&ground.0, 64, 64, Resampling::Bicubic).unwrap().clamp(-1f32, 1f32).unwrap();
+    let fitted = resize(&ground.tensor().unwrap(), 64, 64, Resampling::Bicubic).unwrap().clamp(-1f32, 1f32).unwrap();
     let fitted: Vec<f32> = fitted.flatten_all().unwrap().to_vec1().unwrap();
     for opacity in [0.0, 0.25, 1.0] {
         let mixed = alone.iter().zip(&fitted).map(|(map, image)| map * opacity + image * (1.0 - opacity));

@@ -8,7 +8,7 @@ use clap::Args;
 use etcetera::BaseStrategy;
 use lsregen_engine::{DiskStore, MemoryStore, Store};
 
-use crate::cli::{Exit, console, usage};
+use crate::cli::{Exit, terminal, usage};
 
 /// The folder of the cache, and its size limit.
 #[derive(Args)]
@@ -47,7 +47,7 @@ impl CacheFolderArgs {
                 .cache_dir()
                 .join("lsregen"),
         };
-        let warn = Arc::new(|text: &str| console::complain(format_args!("warning: {text}")));
+        let warn = Arc::new(|text: &str| terminal::complain(format_args!("warning: {text}")));
         Ok(DiskStore::new(folder, self.cache_size.as_u64(), warn))
     }
 }

@@ -9,7 +9,7 @@ use lsregen_engine::{Host, OutputRules};
 use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, Metadata, device};
 
 use super::models::ModelArgs;
-use crate::cli::{Exit, console, usage};
+use crate::cli::{Exit, terminal, usage};
 
 /// The compute options and the output folder.
 #[derive(Args)]
@@ -103,7 +103,7 @@ impl HostArgs {
     pub fn host(&self, path: &Path, models: &ModelArgs) -> Result<Arc<Host>, Exit> {
         let opened = device::open(&self.device).map_err(|error| usage(format!("{error:#}")))?;
         if let Some(warning) = opened.warning {
-            console::complain(format!("warning: {warning}"));
+            terminal::complain(format!("warning: {warning}"));
         }
         let options = ComputeOptions::new(opened.device, self.dtype.into(), self.offload);
         let options = options.with_gradient_memory(self.gradient_memory.as_u64());

@@ -1,10 +1,10 @@
 //! Values for the parameters of a graph.
 
 use clap::Args;
-use lsregen_engine::{Override, render};
+use lsregen_engine::Override;
 
 use super::models::ModelArgs;
-use crate::cli::{Exit, console};
+use crate::cli::{Exit, terminal};
 
 /// The values that the command line gives to a graph's `params`, and where the models that it names are searched.
 #[derive(Args)]
@@ -41,7 +41,7 @@ impl ParamArgs {
         let seed = self.seed.as_ref().map(|seed| format!("seed={seed}"));
         let parse = |arg: &String| {
             Override::parse(arg).map_err(|error| {
-                console::say(&render(&[*error], console::colours()));
+                terminal::report(&[*error]);
                 Exit::Usage
             })
         };

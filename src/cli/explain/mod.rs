@@ -10,7 +10,7 @@ use clap::Args;
 use lsregen_engine::nearest;
 
 use self::codes::{Code, Example, FRAME, Form, TOPICS};
-use super::{Exit, print, usage};
+use super::{Exit, terminal, usage};
 
 /// Width of the text on a terminal.
 const COLUMNS: usize = 100;
@@ -32,10 +32,10 @@ impl Explain {
         match &self.code {
             Some(name) => {
                 let code = codes::all().find(|code| code.name == name).ok_or_else(|| unknown(name))?;
-                print(&text(code));
+                terminal::print(&text(code));
             }
-            None if self.markdown => print(&markdown()),
-            None => print(&list()),
+            None if self.markdown => terminal::print(&markdown()),
+            None => terminal::print(&list()),
         }
         Ok(Exit::Done)
     }

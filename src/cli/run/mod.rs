@@ -1,6 +1,7 @@
 //! `lsregen run`: computes what a graph's outputs need, for one set of parameters or for many.
 
 pub(super) mod bulk;
+mod report;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,9 +9,10 @@ use std::sync::Arc;
 use clap::Args;
 
 use self::bulk::BulkArgs;
+use self::report::{Report, Stdout};
 use super::args::{HostArgs, ParamArgs};
-use super::session::{RunArgs, Runs};
-use super::{Exit, console, open};
+use super::session::{RunArgs, Runs, SavedFiles, Several};
+use super::{Exit, console, open, usage};
 
 /// Run a graph
 #[derive(Args)]
@@ -29,20 +31,35 @@ pub struct Run {
 
     #[command(flatten)]
     run: RunArgs,
+
+    /// Print a summary as JSON on stdout instead of the files: nodes, keys, cached results, seconds, files
+    #[arg(long)]
+    json: bool,
 }
 
 impl Run {
     pub fn main(self) -> Result<Exit, Exit> {
+        let stdout = match (self.json, self.run.events_on_stdout()) {
+            (true, true) => return Err(usage("--json and --events both take stdout; write the events to a file")),
+            (true, false) => Stdout::Json,
+            (false, true) => Stdout::Events,
+            (false, false) => Stdout::Files,
+        };
         if let Some(rows) = self.bulk.rows()? {
-            return bulk::run(&self.graph, rows, &self.params, &self.host, &self.bulk, &self.run);
+            return bulk::run(&self.graph, rows, stdout, &self.params, &self.host, &self.bulk, &self.run);
         }
         let host = self.host.host(&self.graph, &self.params.models)?;
         let graph = Arc::new(open::open_to_run(&self.graph, &self.params, &host, self.run.quiet)?);
         let session = self.run.session(Runs::One)?;
         let plan = open::plan(&graph, &host, session.executor.store(), &session.digests)?;
+        let keys = plan.steps().iter().map(|step| (step.node, step.key)).collect();
         let progress = Arc::new(console::Progress::new(session.quiet));
-        let summary = session.run(&graph, plan, &host, progress.clone());
-        progress.summary(&graph, &summary);
+        let saved = Arc::new(SavedFiles::default());
+        let subscriber = Arc::new(Several(vec![progress.clone(), saved.clone()]));
+        let summary = session.run(&graph, plan, &host, subscriber);
+        let report = Report::new(&graph, &saved, keys, &summary);
+        progress.summary(&graph, &summary, report.files.len());
+        report.print(stdout, &self.graph);
         Ok(if summary.succeeded() { Exit::Done } else { Exit::Failed })
     }
 }

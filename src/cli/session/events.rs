@@ -1,38 +1,58 @@
 //! `--events`: the events of runs as JSON Lines. docs/events.md has the schema.
 
-use std::fs::File;
-use std::io::{self, LineWriter, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, LineWriter, Read, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lsregen_engine::{Event, Subscriber};
+use lsregen_engine::{Event, Subscriber, visible};
+use lsregen_files::Kind;
 use serde_json::{Map, Value as Json, json};
 
 use super::previews::Previews;
-use crate::cli::{Exit, usage};
+use super::saved::SavedFiles;
+use crate::cli::{Exit, terminal, usage};
 
 /// Version of the format: incremented when a field changes its meaning or is removed, not for new events or fields.
 const VERSION: u64 = 1;
 
 /// The output of events, one JSON object a line. Clones share it.
 #[derive(Clone)]
-pub struct Events(Arc<Mutex<Box<dyn Write + Send>>>);
+pub struct Events(Arc<Mutex<Output>>);
+
+struct Output {
+    /// Its name in messages.
+    name: String,
+    /// `None` after a write failed.
+    to: Option<Box<dyn Write + Send>>,
+}
 
 impl Events {
     /// Opens stdout for `jsonl` and `-`, and otherwise a file, which is truncated.
     ///
     /// # Errors
-    /// When the file cannot be written; the reason is printed.
+    /// When the file cannot be written, or holds something other than events; the reason is printed.
     pub fn open(to: &str) -> Result<Events, Exit> {
-        let out: Box<dyn Write + Send> = match to {
-            "jsonl" | "-" => Box::new(LineWriter::new(io::stdout())),
+        let (name, to): (_, Box<dyn Write + Send>) = match to {
+            to if Events::is_stdout(to) => ("stdout".into(), Box::new(LineWriter::new(io::stdout()))),
             path => {
-                let file = File::create(path);
-                let file = file.map_err(|error| usage(format!("--events {path}: cannot be written: {error}")))?;
-                Box::new(LineWriter::new(file))
+                let name = format!("--events {path}");
+                if !is_replaceable(Path::new(path)) {
+                    return Err(usage(format!(
+                        "{name}: this file holds something other than events; name another file, or remove it"
+                    )));
+                }
+                let file = File::create(path).map_err(|error| usage(format!("{name}: cannot be written: {error}")))?;
+                (name, Box::new(LineWriter::new(file)))
             }
         };
-        Ok(Events(Arc::new(Mutex::new(out))))
+        Ok(Events(Arc::new(Mutex::new(Output { name, to: Some(to) }))))
+    }
+
+    /// Whether the argument of `--events` stands for stdout.
+    pub fn is_stdout(to: &str) -> bool {
+        matches!(to, "jsonl" | "-")
     }
 
     /// Writes one event.
@@ -43,15 +63,35 @@ impl Events {
         if let Json::Object(fields) = fields {
             object.extend(fields);
         }
-        let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A closed pipe does not stop a run.
-        let _ = writeln!(out, "{}", Json::Object(object));
+        let line = format!("{}\n", Json::Object(object));
+        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Output { name, to } = &mut *output;
+        // The run goes on without its events: what it has computed is worth keeping.
+        if let Some(writer) = to
+            && !terminal::written(name, writer.write_all(visible(&line).as_bytes()))
+        {
+            *to = None;
+        }
     }
 
     /// Returns a subscriber for the run with this number. `previews` names the files of its previews.
     pub fn of_run(&self, run: usize, previews: Option<Arc<Previews>>) -> RunEvents {
-        RunEvents { events: self.clone(), run, previews }
+        RunEvents { events: self.clone(), run, previews, saved: SavedFiles::default() }
     }
+}
+
+/// Whether a file may be replaced by events: it does not exist, is empty or no regular file, or holds events.
+fn is_replaceable(path: &Path) -> bool {
+    let Ok(metadata) = fs::metadata(path) else { return true };
+    if !metadata.is_file() || metadata.len() == 0 {
+        return true;
+    }
+    const LONGEST: u64 = 1 << 20;
+    let mut line = vec![];
+    let file = lsregen_files::open(path, Kind::ANY);
+    let read = file.map(|file| BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut line));
+    let event: Option<Json> = read.is_ok().then(|| serde_json::from_slice(&line).ok()).flatten();
+    event.is_some_and(|event| event["v"].is_u64() && event["event"].is_string())
 }
 
 /// Writes the events of one run.
@@ -59,12 +99,27 @@ pub struct RunEvents {
     events: Events,
     run: usize,
     previews: Option<Arc<Previews>>,
+    saved: SavedFiles,
 }
 
 impl Subscriber for RunEvents {
     fn event(&self, event: &Event) {
         let (name, mut fields) = fields(event, self.previews.as_deref());
         fields["run"] = json!(self.run);
+        self.saved.event(event);
+        match event {
+            Event::Cached { node, .. }
+            | Event::Restored { node, .. }
+            | Event::NodeFinished { node, .. }
+            | Event::Shared { node, .. } => {
+                let files = self.saved.of(node);
+                if !files.is_empty() {
+                    fields["files"] = json!(files);
+                }
+            }
+            Event::RunFinished { .. } => fields["files"] = json!(self.saved.all()),
+            _ => {}
+        }
         self.events.emit(name, fields);
     }
 }

@@ -2,6 +2,7 @@
 
 mod events;
 mod previews;
+mod saved;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,8 +18,9 @@ use tokio::runtime::Runtime;
 use self::events::Events;
 pub use self::events::Several;
 use self::previews::Previews;
+pub use self::saved::SavedFiles;
 use super::args::{CacheArgs, MemoryArgs};
-use super::{Exit, console, open};
+use super::{Exit, open, terminal};
 
 /// How graphs are run and what is reported.
 #[derive(Args)]
@@ -41,7 +43,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "jsonl|FILE")]
     events: Option<String>,
 
-    /// Print only errors
+    /// Print only errors, and the files on stdout
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -67,6 +69,11 @@ pub enum Runs {
 }
 
 impl RunArgs {
+    /// Whether the events take stdout.
+    pub fn events_on_stdout(&self) -> bool {
+        self.events.as_deref().is_some_and(Events::is_stdout)
+    }
+
     /// Starts a session.
     ///
     /// # Errors
@@ -80,7 +87,7 @@ impl RunArgs {
         let events = self.events.as_deref().map(Events::open).transpose()?;
         let previews = self.previews.as_deref().map(Previews::new).transpose()?.map(Arc::new);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-            console::complain(format!("the runtime cannot be started: {error}"));
+            terminal::complain(format!("the runtime cannot be started: {error}"));
             Exit::Failed
         })?;
         Ok(Session {
@@ -155,7 +162,7 @@ impl Session {
 /// Cancels a run at the first Ctrl-C, which takes effect at the next step. A second Ctrl-C ends the process.
 pub async fn cancel_on_interrupt(cancel: Cancel) {
     if tokio::signal::ctrl_c().await.is_ok() {
-        console::complain("stopping after this step; press Ctrl-C again to stop at once");
+        terminal::complain("stopping after this step; press Ctrl-C again to stop at once");
         cancel.cancel();
         if tokio::signal::ctrl_c().await.is_ok() {
             std::process::exit(130); // 128 + SIGINT, as shells report it

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lsregen_engine::{Event, Subscriber};
 
-use crate::cli::{Exit, console, usage};
+use crate::cli::{Exit, terminal, usage};
 
 /// A folder for previews.
 pub struct Previews {
@@ -39,7 +39,7 @@ impl Subscriber for Previews {
         if let Err(error) = std::fs::write(&path, png)
             && !self.reported.swap(true, Ordering::Relaxed)
         {
-            console::complain(format!("{}: the preview cannot be written: {error}", path.display()));
+            terminal::lost(format!("{}: the preview cannot be written: {error}", path.display()));
         }
     }
 }

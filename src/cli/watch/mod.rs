@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use self::watching::Watching;
 use super::args::{HostArgs, ParamArgs};
 use super::session::{RunArgs, Runs};
-use super::{Exit, console, usage};
+use super::{Exit, terminal, usage};
 
 /// Run a graph again whenever one of its files changes, and compute only what the change affects
 #[derive(Args)]
@@ -64,7 +64,7 @@ impl Watch {
 /// read gigabytes of weights and blocks the runtime meanwhile.
 fn listen_for_interrupts(stop: Arc<Notify>) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        console::complain(format!("the signal handler cannot be started: {error}"));
+        terminal::complain(format!("the signal handler cannot be started: {error}"));
         Exit::Failed
     })?;
     std::thread::spawn(move || {

@@ -1,15 +1,14 @@
 //! The loop of a watch: wait for a change, read and plan, replace the run.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lsregen_engine::{
-    Action, Cancel, CheckContext, Diagnostic, Graph, Host, Key, Outcome, Override, Plan, Registry, Summary, Watcher,
-    read_source, render, to_json,
+    Action, Cancel, Diagnostic, Graph, Host, Key, Outcome, Override, Plan, Registry, Summary, Watcher, read_source,
+    to_json,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -17,9 +16,10 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::change::{Cause, Seen};
 use super::difference::{ActiveNodes, Difference};
-use crate::cli::console::{self, Progress};
+use crate::cli::console::Progress;
 use crate::cli::open::{self, GraphText};
 use crate::cli::session::{Session, Several};
+use crate::cli::terminal;
 
 /// The interval at which a graph with errors is checked again, because a missing file may appear in a folder that is
 /// not watched.
@@ -108,7 +108,9 @@ impl<'a> Watching<'a> {
             }
         }
         if let Some(current) = self.current.take().filter(|current| !current.done) {
-            current.progress.line("lsregen: stopping after this step; press Ctrl-C again to stop at once\n");
+            current
+                .progress
+                .above(|| terminal::complain("stopping after this step; press Ctrl-C again to stop at once"));
             current.cancel.cancel();
         }
         while self.runs.join_next().await.is_some() {}
@@ -127,9 +129,9 @@ impl<'a> Watching<'a> {
             Ok(plan) => plan,
             Err(errors) => return self.report_errors(cause, &errors),
         };
-        let printed = render(&diagnostics, console::colours());
+        let printed = terminal::rendered(&diagnostics);
         if printed != self.printed {
-            self.screen.line(&printed);
+            self.screen.above(|| terminal::to_stderr(&printed));
         }
         self.printed = printed;
         let had_errors = std::mem::replace(&mut self.has_errors, false);
@@ -154,10 +156,6 @@ impl<'a> Watching<'a> {
             let checked = text.prepare(&self.overrides, &self.registry, &self.host, &mut |_| {});
             let mut files = checked.files;
             files.extend(checked.includes);
-            if let Some(graph) = &checked.graph {
-                let written = written(graph, &self.host);
-                files.retain(|file| !written.contains(&canonical(file)));
-            }
             files.push(self.path.clone());
             // A file that was not watched may have changed after it was read.
             let is_new = self.watcher.watch(files);
@@ -192,7 +190,7 @@ impl<'a> Watching<'a> {
 
     /// Prints the errors of the graph. The run in progress continues.
     fn report_errors(&mut self, cause: &Cause, diagnostics: &[Diagnostic]) {
-        let printed = render(diagnostics, console::colours());
+        let printed = terminal::rendered(diagnostics);
         let is_same = self.has_errors && printed == self.printed;
         self.has_errors = true;
         if is_same && matches!(cause, Cause::Retry) {
@@ -200,7 +198,7 @@ impl<'a> Watching<'a> {
         }
         self.session.emit("bad_graph", json!({ "diagnostics": to_json(diagnostics) }));
         if !is_same {
-            self.screen.line(&printed);
+            self.screen.above(|| terminal::to_stderr(&printed));
         }
         let continues = match &self.current {
             Some(current) if !current.done => "; the run of the last graph without errors continues",
@@ -311,18 +309,4 @@ impl CurrentRun {
 /// The keys of the output nodes. They depend on everything upstream, and a run executes nothing else.
 fn outputs(graph: &Graph, plan: &Plan) -> BTreeSet<Key> {
     plan.steps().iter().filter(|step| graph.node(step.node).node_type.output).map(|step| step.key).collect()
-}
-
-/// The files that the graph writes. They are not watched even if it reads them too: each run would cause another.
-fn written(graph: &Graph, host: &Host) -> BTreeSet<PathBuf> {
-    let nodes = graph.order().iter().map(|&index| graph.node(index));
-    nodes
-        .flat_map(|node| node.node.writes(&CheckContext::within(host, node.folder.as_deref())))
-        .map(|file| canonical(&file.path))
-        .collect()
-}
-
-/// The path without symbolic links, or as it is if it does not exist.
-fn canonical(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.into())
 }

@@ -5,6 +5,9 @@ use crate::models::Family;
 use crate::models::config::{UNetConfig, VaeConfig};
 use crate::weights::ModelFiles;
 
+/// The most pixels along a side of an image.
+pub const LARGEST_SIDE: usize = 8192;
+
 /// The properties of a model that are known before its weights are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelInfo {
@@ -27,6 +30,10 @@ impl ModelInfo {
 
     pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig) -> Self {
         let downscale = vae.downscale();
-        ModelInfo { family: unet.family(), picture_size: unet.sample_size * downscale, size_step: downscale }
+        ModelInfo {
+            family: unet.family(),
+            picture_size: unet.sample_size.saturating_mul(downscale),
+            size_step: downscale,
+        }
     }
 }

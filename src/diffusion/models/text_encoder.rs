@@ -1,5 +1,7 @@
 //! A text encoder with its tokenizer: from a prompt's text to weighted hidden states.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 
 use crate::models::clip::{ClipTextModel, ClipTokenizer};
@@ -7,7 +9,7 @@ use crate::models::prompt::{self, Chunk, Group};
 use crate::{Error, Result};
 
 pub(super) struct TextEncoder {
-    pub tokenizer: ClipTokenizer,
+    pub tokenizer: Arc<ClipTokenizer>,
     pub model: ClipTextModel,
 }
 

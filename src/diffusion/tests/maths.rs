@@ -62,13 +62,26 @@ fn trained_betas_take_the_place_of_a_schedule() {
 /// One step to ᾱ = 1 gives x̂₀ itself, clamped.
 #[test]
 fn ddim_clamps_the_predicted_latent_on_both_sides() {
-    let config: SchedulerConfig = serde_json::from_str(r#"{"clip_sample_range": 0.5}"#).unwrap();
+    let config: SchedulerConfig = serde_json::from_str(r#"{"clip_sample": true, "clip_sample_range": 0.5}"#).unwrap();
     let sampler = Sampler::new(SamplerKind::Ddim, &config, 1, 0.0).unwrap();
     let zeros = |z: &Tensor, _: f64| -> Result<Tensor> { Ok(z.zeros_like()?) };
     let z = Tensor::new(&[[[[-3f32, -0.25, 0.25, 3.0]]]], &Device::Cpu).unwrap();
     let z = sampler.run(&z, &zeros, &[], &mut Generator::new(0), &quiet).unwrap();
     let expected = Tensor::new(&[[[[-0.5f32, -0.25, 0.25, 0.5]]]], &Device::Cpu).unwrap();
     assert_close("clamped", &z, &expected, 1e-3);
+}
+
+/// The schedulers of diffusers that latent models are saved with do not write `clip_sample`.
+#[test]
+fn without_clip_sample_nothing_is_clamped() {
+    for config in [r#"{"_class_name": "EulerDiscreteScheduler"}"#, r#"{"clip_sample": null}"#] {
+        let config = SchedulerConfig::parse(config.as_bytes(), "scheduler_config.json").unwrap();
+        let sampler = Sampler::new(SamplerKind::Ddim, &config, 1, 0.0).unwrap();
+        let zeros = |z: &Tensor, _: f64| -> Result<Tensor> { Ok(z.zeros_like()?) };
+        let z = Tensor::new(&[[[[-3f32, 0.25, 3.0]]]], &Device::Cpu).unwrap();
+        let end = sampler.run(&z, &zeros, &[], &mut Generator::new(0), &quiet).unwrap();
+        assert_close("not clamped", &end, &(z / sampler.schedule().alpha_bar(0.0).sqrt()).unwrap(), 1e-5);
+    }
 }
 
 fn randn(shape: &[usize], seed: u64) -> Tensor {

@@ -93,7 +93,9 @@ fn autoencoder_of_another_shape_equals_diffusers() {
 fn text_encoders_of_other_shapes_equal_transformers() {
     for name in ["clip_text", "clip_legacy"] {
         let (w, io) = (weights(name, DType::F32), tensors(&format!("networks/{name}.io.safetensors")));
-        let model = ClipTextModel::new(&ClipTextConfig::parse(&config(name), name).unwrap(), &w).unwrap();
+        let json = config(name);
+        let projects = String::from_utf8_lossy(&json).contains("WithProjection");
+        let model = ClipTextModel::new(&ClipTextConfig::parse(&json, name, projects).unwrap(), &w).unwrap();
         w.finish().unwrap();
         let ids = io["ids"].to_dtype(DType::U32).unwrap().to_vec2::<u32>().unwrap();
         let text = model.forward(&ids).unwrap();
@@ -275,7 +277,8 @@ fn real_checkpoints_load_name_by_name() {
         ),
     ] {
         let w = real(name);
-        ClipTextModel::new(&ClipTextConfig::parse(json.as_bytes(), name).unwrap(), &w).unwrap();
+        ClipTextModel::new(&ClipTextConfig::parse(json.as_bytes(), name, json.contains("WithProjection")).unwrap(), &w)
+            .unwrap();
         w.finish().unwrap();
     }
 }

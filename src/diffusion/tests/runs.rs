@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, fixture, shapes, tensors};
+use common::{assert_close, fixture, relative, shapes, tensors};
 use lsregen_diffusion::Result;
 use lsregen_diffusion::denoiser::{CfgDenoiser, Denoiser};
 use lsregen_diffusion::guidance::{GuidanceSettings, GuidanceSpec, InversionGuidance, Window};
@@ -162,4 +162,29 @@ fn a_run_of_a_fresh_network_equals_the_reference() {
     assert!((correction / (3.0 * f64::from(size)) - 1.0).abs() < 1e-3, "{correction}, not 3 · {size}");
     let z = sampler.run(&noise, &denoiser, &[], &mut generator, &quiet).unwrap();
     assert_close("fresh.v", &z, &REFERENCE["fresh.v"], RUN);
+}
+
+/// At a scale of 1 and below, the prompt alone counts: the image is not that of the negative prompt.
+#[test]
+fn a_scale_of_one_or_less_disables_classifier_free_guidance() {
+    let large = |prompt: &str, cfg| {
+        let settings = SamplingSettings { prompt: prompt.into(), steps: 2, width: 64, height: 64, ..settings(cfg) };
+        sample(&LARGE, &settings, &[], &quiet).unwrap()
+    };
+    let small = |prompt: &str, cfg| {
+        let settings = SamplingSettings { prompt: prompt.into(), steps: 2, width: 64, height: 64, ..settings(cfg) };
+        gligen(&SMALL, &settings, &[], 30, 1.0, &quiet).unwrap()
+    };
+    for run in [&large as &dyn Fn(&str, f64) -> Tensor, &small] {
+        let one = run("a red circle", 1.0);
+        for cfg in [0.0, 0.5] {
+            assert_eq!(values(&run("a red circle", cfg)), values(&one), "{cfg}");
+        }
+        assert!(relative(&run("a green star", 0.0), &one) > 1e-3);
+        assert!(relative(&run("a red circle", 1.5), &one) > 1e-3);
+    }
+}
+
+fn values(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
 }

@@ -10,7 +10,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 pub use self::check::{Checked, DrawnSeed, check, check_with};
 use crate::document::{Override, resolved};
-use crate::node::{DynNode, NodeType};
+use crate::node::{CheckContext, DynNode, FileRef, Host, NodeType};
 use crate::text::yaml::{Location, YamlValue};
 use crate::text::{Label, Source, SourceMap, Span};
 
@@ -146,6 +146,16 @@ impl Graph {
     /// have none.
     pub fn outputs(&self) -> impl Iterator<Item = NodeIndex> {
         self.nodes.node_indices().filter(|&index| self.nodes[index].node_type.output)
+    }
+
+    /// The files that the nodes write, in the order of the nodes.
+    pub fn writes(&self, host: &Host) -> Vec<(NodeIndex, FileRef)> {
+        let of_node = |&index: &NodeIndex| {
+            let node = &self.nodes[index];
+            let files = node.node.writes(&CheckContext::within(host, node.folder.as_deref()));
+            files.into_iter().map(move |file| (index, file))
+        };
+        self.order.iter().flat_map(of_node).collect()
     }
 
     /// Where a parameter of a node is written, given its [path](crate::NodeError::path): the location of its value or of

@@ -28,6 +28,7 @@ pub use self::links::{Declaration, LinkedNode, Links};
 pub(crate) use self::panic::guarded;
 pub use self::socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use self::value::{AnyCodec, Codec, EdgeValue, Payload};
+use crate::text::Severity;
 
 /// A type of node. The doc comments of the struct and its fields are its documentation for users. Ranges given by
 /// `#[schemars(range(min = …, max = …))]` and `length` are documented and checked.
@@ -51,13 +52,13 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
     /// The struct of its output sockets: see [`outputs!`](crate::outputs).
     type Outputs: Outputs;
 
-    /// Reports errors in the parameters that types and ranges cannot express, such as combinations. Must be fast, and
-    /// read as little as possible.
+    /// Reports errors in the parameters that types and ranges cannot express, such as combinations, and warnings. Must be
+    /// fast, and read as little as possible.
     fn check(&self, _cx: &CheckContext) -> Vec<NodeError> {
         vec![]
     }
 
-    /// Reports errors that depend on the nodes to which this one is linked, such as settings that must agree.
+    /// Reports errors and warnings that depend on the nodes to which this one is linked, such as settings that must agree.
     fn check_links(&self, _links: &Links) -> Vec<NodeError> {
         vec![]
     }
@@ -92,7 +93,7 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
     }
 
     /// What the node declares of its outputs before a run, for the [`check_links`](Node::check_links) of the nodes that link
-    /// to them: at most one value of any type for each output, such as `("image", Box::new(ImageSize { … }))`. The engine
+    /// to them: at most one value of any type for each output, such as `("image", Box::new(ImageInfo { … }))`. The engine
     /// carries declarations and does not look into them.
     fn declare(&self, _links: &Links, _cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
         vec![]
@@ -130,12 +131,14 @@ pub enum Effect {
     Gone,
 }
 
-/// An error in a node's parameters.
+/// An error in a node's parameters or links, or a warning: the graph runs, but probably not as intended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeError {
+    /// Error or warning.
+    pub severity: Severity,
     /// Where: keys and indices below the node, as in `boxes/1/box`; empty for the node as a whole.
     pub path: String,
-    /// What is wrong.
+    /// What is wrong, or doubtful.
     pub message: String,
     /// What to do.
     pub help: Option<String>,
@@ -144,7 +147,17 @@ pub struct NodeError {
 impl NodeError {
     /// An error at `path`, without help.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> NodeError {
-        NodeError { path: path.into(), message: message.into(), help: None }
+        NodeError { severity: Severity::Error, path: path.into(), message: message.into(), help: None }
+    }
+
+    /// Makes it a warning.
+    pub fn as_warning(self) -> NodeError {
+        NodeError { severity: Severity::Warning, ..self }
+    }
+
+    /// Whether it is an error, not a warning.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
     }
 
     /// Sets the help.

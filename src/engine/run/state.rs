@@ -132,11 +132,11 @@ impl Run {
                         self.took[node.index()] = true;
                         ready.push(Ready { node, restore: true });
                     } else {
-                        self.subscriber.event(&Event::Cached { node: name.clone(), key: step.key });
                         for path in files {
                             let (node, path) = (name.clone(), path.clone());
                             self.subscriber.event(&Event::Saved { node, path, new: false });
                         }
+                        self.subscriber.event(&Event::Cached { node: name.clone(), key: step.key });
                         settled.push((node, Outcome::Cached));
                     }
                 }

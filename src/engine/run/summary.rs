@@ -48,6 +48,13 @@ pub enum Outcome {
     Cancelled,
 }
 
+impl Outcome {
+    /// Whether the node has a result.
+    pub fn has_result(&self) -> bool {
+        matches!(self, Outcome::Ran { .. } | Outcome::Cached | Outcome::Joined | Outcome::Shared { .. })
+    }
+}
+
 impl Summary {
     /// Whether every node that had to run has ended without an error.
     pub fn succeeded(&self) -> bool {

@@ -8,6 +8,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Map, Value as Json};
 
+use super::visible::{visible, visible_in_place};
 use super::{Source, Span};
 
 /// How serious a diagnostic is.
@@ -124,10 +125,10 @@ fn group(diagnostic: &Diagnostic) -> Group<'_> {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let title = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code);
+    let title = level.primary_title(visible(&diagnostic.message)).id(diagnostic.code);
     let mut group = Group::with_title(title).elements(pieces(diagnostic));
     if let Some(help) = &diagnostic.help {
-        group = group.element(Level::HELP.message(help.as_str()));
+        group = group.element(Level::HELP.message(visible(help)));
     }
     group
 }
@@ -139,13 +140,13 @@ type Cluster<'a> = (usize, usize, Vec<(AnnotationKind, &'a Label)>);
 fn pieces(diagnostic: &Diagnostic) -> Vec<Element<'_>> {
     let primary = &diagnostic.primary;
     if primary.source.text().is_empty() {
-        return vec![Origin::path(primary.source.name()).into()];
+        return vec![Origin::path(visible(primary.source.name())).into()];
     }
     let position = primary.source.position(primary.span.start);
     let line = |label: &Label| label.source.line_span(label.source.position(label.span.start).line);
     let all = std::iter::once(primary).chain(&diagnostic.secondary);
     if all.map(line).any(|line| line.end - line.start > MAX_LINE) {
-        let origin = Origin::path(primary.source.name()).line(position.line).char_column(position.column);
+        let origin = Origin::path(visible(primary.source.name())).line(position.line).char_column(position.column);
         return vec![origin.into()];
     }
     let mut clusters: Vec<Cluster<'_>> = vec![];
@@ -179,12 +180,12 @@ fn piece<'a>(
         let line = source.line_span(source.position(label.span.start).line);
         let start = label.span.start.min(line.end);
         let end = label.span.end.clamp(start, line.end);
-        let text = (!label.text.is_empty()).then_some(label.text.as_str());
+        let text = (!label.text.is_empty()).then(|| visible(&label.text));
         kind.span(start - window.start..end - window.start).label(text)
     });
     // Borrowed from the diagnostic, for 'a.
-    let text = labels[0].1.source.slice(window);
-    Snippet::source(text).path(labels[0].1.source.name()).line_start(first).annotations(annotations)
+    let (text, name) = (labels[0].1.source.slice(window), labels[0].1.source.name());
+    Snippet::source(visible_in_place(text)).path(visible(name)).line_start(first).annotations(annotations)
 }
 
 /// Writes diagnostics as JSON: a list of objects with `code`, `severity`, `message`, `file`, `line`, `column`,

@@ -8,6 +8,7 @@ mod names;
 mod sink;
 mod source;
 mod source_map;
+mod visible;
 pub(crate) mod yaml;
 
 pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
@@ -18,3 +19,4 @@ pub(crate) use names::{NameFinder, SHOWN, did_you_mean, either, either_of, is_na
 pub(crate) use sink::{DiagnosticSink, MAX_DIAGNOSTICS};
 pub use source::{Position, Source, Span};
 pub(crate) use source_map::SourceMap;
+pub use visible::visible;

@@ -2,7 +2,7 @@
 
 use super::{Code, nodes, workflow};
 
-pub const CODES: [Code; 13] = [
+pub const CODES: [Code; 14] = [
     Code {
         name: "missing-input",
         summary: "a required input is not linked",
@@ -174,6 +174,20 @@ nodes:
             r"  again: { type: SaveImage, image: image, path: out/circle.png }
 ",
             r"  again: { type: SaveImage, image: image, path: out/again.png }
+",
+        ),
+    },
+    Code {
+        name: "overwritten-input",
+        summary: "a node writes a file that the graph reads",
+        explanation: "The picture that the graph starts from would be lost, and the next run would read what this one \
+            wrote. Write another file.",
+        example: nodes(
+            r"  photo: { type: LoadImage, path: photo.png }
+  save: { type: SaveImage, image: photo, path: photo.png }
+",
+            r"  photo: { type: LoadImage, path: photo.png }
+  save: { type: SaveImage, image: photo, path: out/photo.png }
 ",
         ),
     },

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lsregen_engine::{Cancel, Diagnostic, Event, Key, Outcome, Running, Subscriber, Summary};
+use lsregen_engine::{Cancel, Diagnostic, Graph, Key, Outcome, Running, Summary};
 use serde_json::{Map, Value as Json, json};
 use tokio::task::JoinSet;
 
@@ -14,8 +14,9 @@ use super::manifest::{self, Line, Manifest, Status, WrittenFile};
 use super::progress::{Progress, RowOutcome};
 use super::survey::Surveyed;
 use super::{Bulk, output_keys};
-use crate::cli::session::{Session, cancel_on_interrupt};
-use crate::cli::{Exit, open};
+use crate::cli::run::report::Stdout;
+use crate::cli::session::{SavedFiles, Session, cancel_on_interrupt};
+use crate::cli::{Exit, open, terminal};
 
 /// Rows in progress at a time: enough that the device never waits for a graph to be built or files to be written.
 const WINDOW: usize = 4;
@@ -50,30 +51,8 @@ struct Started {
     given: Map<String, Json>,
     keys: BTreeMap<String, Key>,
     needs: Vec<Key>,
-    /// The nodes that write files, in the order of the graph.
-    outputs: Vec<String>,
-    saved: Arc<Saved>,
-}
-
-/// The files in which the results of a row are, each with its node.
-#[derive(Default)]
-struct Saved(Mutex<Vec<(String, PathBuf)>>);
-
-impl Subscriber for Saved {
-    fn event(&self, event: &Event) {
-        if let Event::Saved { node, path, .. } = event {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((node.to_string(), path.to_path_buf()));
-        }
-    }
-}
-
-impl Saved {
-    /// Takes the files, in this order of their nodes.
-    fn take(&self, order: &[String]) -> Vec<PathBuf> {
-        let mut files = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        files.sort_by_key(|(node, _)| order.iter().position(|name| name == node));
-        files.into_iter().map(|(_, path)| path).collect()
-    }
+    graph: Option<Arc<Graph>>,
+    saved: Arc<SavedFiles>,
 }
 
 impl<'a> Execution<'a> {
@@ -142,7 +121,7 @@ impl<'a> Execution<'a> {
             given: Map::new(),
             keys: BTreeMap::new(),
             needs: row.needs,
-            outputs: vec![],
+            graph: None,
             saved: Arc::default(),
         };
         let running = self.start_run(row.index, &mut started);
@@ -159,10 +138,7 @@ impl<'a> Execution<'a> {
         let plan = open::try_plan(&built.graph, &built.host, self.session.executor.store(), &self.session.digests)?;
         started.given = built.given;
         started.keys = output_keys(&built.graph, &plan);
-        for &index in built.graph.order() {
-            let node = built.graph.node(index);
-            started.outputs.extend(node.node_type.output.then(|| node.name.to_string()));
-        }
+        started.graph = Some(built.graph.clone());
         let run = self.session.runs();
         started.run = Some(run);
         self.session.emit("row_started", json!({ "row": started.number, "name": started.name, "run": run }));
@@ -194,15 +170,21 @@ impl<'a> Execution<'a> {
     /// Records the outcome of a row.
     fn finish(&mut self, started: Started, outcome: RowOutcome) -> Result<(), Exit> {
         self.release(&started.needs);
-        let Started { number, name, run, given, keys, outputs, saved, .. } = started;
+        let Started { number, name, run, given, keys, graph, saved, .. } = started;
         let status = if outcome.error.is_some() { Status::Failed } else { Status::Done };
         let written = |path: PathBuf| {
             let bytes = fs::metadata(&path).ok()?.len();
             let path = path.strip_prefix(&self.bulk.output).map(PathBuf::from).unwrap_or(path);
             Some(WrittenFile { path, bytes })
         };
-        let files = saved.take(&outputs).into_iter().filter(|_| status == Status::Done).filter_map(written).collect();
+        let graph = graph.filter(|_| status == Status::Done);
+        let files = graph.map(|graph| saved.in_order(&graph)).unwrap_or_default();
+        let files: Vec<_> = files.into_iter().filter_map(|(_, path)| written(path)).collect();
         self.progress.row(&name, &outcome);
+        let paths: Vec<_> = files.iter().map(|file| self.bulk.output.join(&file.path)).collect();
+        if self.bulk.stdout == Stdout::Files {
+            self.progress.above(|| terminal::print_paths(paths.iter().map(PathBuf::as_path)));
+        }
         match status {
             Status::Done => self.done += 1,
             Status::Failed => self.failed.push(name.clone()),
@@ -211,7 +193,7 @@ impl<'a> Execution<'a> {
         let seconds = duration.as_secs_f64();
         let event = json!({
             "row": number, "name": name, "run": run, "status": status, "error": error,
-            "ran": ran, "known": cached, "seconds": seconds,
+            "ran": ran, "known": cached, "seconds": seconds, "files": paths,
         });
         self.manifest.add(Line {
             v: manifest::VERSION,

@@ -13,7 +13,7 @@ use lsregen_files::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::cli::{Exit, console, usage};
+use crate::cli::{Exit, terminal, usage};
 
 /// Version of the format: incremented when a field changes its meaning or is removed, not for new fields.
 pub const VERSION: u32 = 1;
@@ -93,7 +93,7 @@ impl Manifest {
     pub fn open(path: PathBuf) -> Result<Manifest, Exit> {
         let shown = path.display().to_string();
         let cannot = |error: std::io::Error| {
-            console::complain(format!(
+            terminal::complain(format!(
                 "{shown}: the manifest cannot be written: {error}; choose another with --manifest"
             ));
             Exit::Failed
@@ -107,7 +107,7 @@ impl Manifest {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let what = "another run is using this manifest; wait for it, or choose another with --manifest";
-                console::complain(format!("{shown}: {what}"));
+                terminal::complain(format!("{shown}: {what}"));
                 return Err(Exit::Failed);
             }
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
@@ -183,7 +183,7 @@ impl Manifest {
     }
 
     fn cannot(&self, error: std::io::Error) -> Exit {
-        console::complain(format!("{}: the manifest cannot be written: {error}", self.path.display()));
+        terminal::complain(format!("{}: the manifest cannot be written: {error}", self.path.display()));
         Exit::Failed
     }
 }

@@ -15,9 +15,10 @@ mod sweep;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use lsregen_engine::{Diagnostic, Document, Graph, Host, Key, Override, Plan, Registry};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 pub use self::args::BulkArgs;
 use self::execute::{Ended, Execution};
@@ -29,8 +30,9 @@ use self::survey::{Survey, Surveyed};
 use self::sweep::Sweep;
 use crate::cli::args::{HostArgs, ParamArgs};
 use crate::cli::open::GraphText;
+use crate::cli::run::report::Stdout;
 use crate::cli::session::{RunArgs, Runs};
-use crate::cli::{Exit, console, usage};
+use crate::cli::{Exit, console, terminal, usage};
 
 /// Runs the graph at `graph` once for each row.
 ///
@@ -39,6 +41,7 @@ use crate::cli::{Exit, console, usage};
 pub fn run(
     graph: &Path,
     rows: Rows,
+    stdout: Stdout,
     params: &ParamArgs,
     host: &HostArgs,
     args: &BulkArgs,
@@ -47,13 +50,14 @@ pub fn run(
     if run.previews.is_some() {
         return Err(usage("--previews shows the progress of a single run; run the row by itself"));
     }
+    let start = Instant::now();
     let set = params.overrides()?;
     let text = GraphText::read(graph)?;
     let output = host.output().to_path_buf();
     let (host, registry) = (host.host(graph, &params.models)?, lsregen_nodes::registry());
     let document = text.check(&[], &registry, &host).document;
     let names = document.iter().flat_map(Document::params).map(|(name, _)| name.to_string()).collect();
-    let bulk = Bulk { text, set, rows, names, host, output, registry, quiet: run.quiet };
+    let bulk = Bulk { text, set, rows, names, host, output, registry, stdout, quiet: run.quiet };
 
     let stem = graph.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let manifest = format!("{stem}{}.manifest.jsonl", args.shard_suffix());
@@ -64,15 +68,33 @@ pub fn run(
 
     let mut manifest = Manifest::open(args.manifest().unwrap_or_else(|| bulk.output.join(manifest)))?;
     let total = surveyed.len();
+    let names: Vec<_> = surveyed.iter().map(|row| row.name.clone()).collect();
     let numbers = surveyed.iter().map(|row| (row.name.clone(), row.index + 1)).collect();
     let is_done = |row: &Surveyed| manifest.get(&row.name).is_some_and(|line| line.is_done(&row.keys, &bulk.output));
-    let todo: Vec<_> = surveyed.into_iter().filter(|row| !is_done(row)).collect();
+    let (earlier, todo): (Vec<_>, Vec<_>) = surveyed.into_iter().partition(is_done);
+    let found = earlier.iter().filter_map(|row| manifest.get(&row.name)).flat_map(|line| &line.files);
+    let found: Vec<_> = found.map(|file| bulk.output.join(&file.path)).collect();
+    if stdout == Stdout::Files {
+        terminal::print_paths(found.iter().map(PathBuf::as_path));
+    }
     manifest.compact(todo.iter().map(|row| row.name.clone()), &numbers)?;
 
     let progress = Progress::new(session.quiet, total, total - todo.len());
     let Ended { manifest, all, exit } = Execution::new(&bulk, &session, manifest, progress, &todo).run(todo)?;
+    let mut sheets = vec![];
     if let (Rows::Sweep(sweep), true, false) = (&bulk.rows, all, args.is_sharded()) {
-        write_sheet(&bulk.output, sweep, &sheet, &manifest, session.quiet)?;
+        sheets.extend(write_sheet(&bulk.output, sweep, &sheet, &manifest)?);
+    }
+    match stdout {
+        Stdout::Files => terminal::print_paths(sheets.iter().map(PathBuf::as_path)),
+        Stdout::Json => {
+            let rows = names.iter().filter_map(|name| manifest.get(name));
+            terminal::print_json(&json!({
+                "graph": graph, "succeeded": exit == Exit::Done, "seconds": start.elapsed().as_secs_f64(),
+                "output_dir": bulk.output, "earlier": earlier.len(), "rows": rows.collect::<Vec<_>>(), "sheets": sheets,
+            }));
+        }
+        Stdout::Events => {}
     }
     Ok(exit)
 }
@@ -88,6 +110,7 @@ struct Bulk {
     host: Arc<Host>,
     output: PathBuf,
     registry: Registry,
+    stdout: Stdout,
     quiet: bool,
 }
 
@@ -123,8 +146,8 @@ fn output_keys(graph: &Graph, plan: &Plan) -> BTreeMap<String, Key> {
     outputs.map(|step| (graph.node(step.node).name.to_string(), step.key)).collect()
 }
 
-/// Writes the contact sheet of a sweep, if any of its rows has an image.
-fn write_sheet(output: &Path, sweep: &Sweep, name: &str, manifest: &Manifest, quiet: bool) -> Result<(), Exit> {
+/// Writes the contact sheet of a sweep, if any of its rows has an image; returns its path.
+fn write_sheet(output: &Path, sweep: &Sweep, name: &str, manifest: &Manifest) -> Result<Option<PathBuf>, Exit> {
     let image = |index: usize| {
         let line = manifest.get(&sweep.name(index)).filter(|line| line.status == Status::Done)?;
         let is_png =
@@ -132,16 +155,13 @@ fn write_sheet(output: &Path, sweep: &Sweep, name: &str, manifest: &Manifest, qu
         Some(output.join(&line.files.iter().find(is_png)?.path))
     };
     if (0..sweep.count()).all(|index| image(index).is_none()) {
-        return Ok(());
+        return Ok(None);
     }
     let path = output.join(name);
     let write = |png: Vec<u8>| lsregen_files::write_over(&path, &png).map_err(|error| error.to_string());
     sweep.sheet(image).and_then(write).map_err(|error| {
-        console::complain(format!("{}: the contact sheet cannot be written: {error}", path.display()));
+        terminal::complain(format!("{}: the contact sheet cannot be written: {error}", path.display()));
         Exit::Failed
     })?;
-    if !quiet {
-        console::say(&format!("wrote {}\n", path.display()));
-    }
-    Ok(())
+    Ok(Some(path))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::console;
+use crate::cli::{console, terminal};
 
 /// Failed rows that the summary names.
 const NAMED: usize = 20;
@@ -46,10 +46,16 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
+        if !self.quiet {
+            self.above(|| terminal::say(text));
+        }
+    }
+
+    /// Calls `write`, which writes above the bar.
+    pub fn above(&self, write: impl FnOnce()) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| console::say(text)),
-            None if !self.quiet => console::say(text),
-            None => {}
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 
@@ -60,7 +66,7 @@ impl Progress {
         let head = format!("[{}/{}] {name}", self.finished, self.total);
         match error {
             None => self.line(&format!("{head}: {ran} ran, {cached} cached, {:.2} s\n", duration.as_secs_f64())),
-            Some(error) if self.quiet => console::say(&format!("lsregen: {name} failed: {error}\n")),
+            Some(error) if self.quiet => terminal::say(&format!("lsregen: {name} failed: {error}\n")),
             Some(error) => self.line(&format!("{head} failed: {error}\n")),
         }
         if let Some(bar) = &self.bar {
@@ -86,7 +92,7 @@ impl Progress {
             text += &format!(", {left} left: repeat the command to continue");
         }
         if !self.quiet || !failed.is_empty() {
-            console::say(&format!("{text}; {:.2} s\n", duration.as_secs_f64()));
+            terminal::say(&format!("{text}; {:.2} s\n", duration.as_secs_f64()));
         }
     }
 }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsregen_engine::{Action, CheckContext, Diagnostic, FileDigests, Key, Source, Span, Store, render};
+use lsregen_engine::{Action, Diagnostic, FileDigests, Key, Source, Span, Store};
 use lsregen_files::identity;
 
 use super::rows::{Names, Row};
-use super::{Bulk, BulkArgs, RowGraph, output_keys};
-use crate::cli::{Exit, console, open};
+use super::{Bulk, BulkArgs, RowGraph, output_keys, terminal};
+use crate::cli::{Exit, open};
 
 /// Diagnostics that are printed in full.
 const PRINTED: usize = 100;
@@ -90,20 +90,17 @@ impl<'a> Survey<'a> {
     fn collisions(&mut self, built: &RowGraph, row: &Row) -> Vec<Diagnostic> {
         let mut errors = vec![];
         let own = identity(&self.bulk.output.join(&row.name));
-        for &index in built.graph.order() {
-            let node = built.graph.node(index);
-            for file in node.node.writes(&CheckContext::within(&built.host, node.folder.as_deref())) {
-                let place = identity(&file.path);
-                if place.starts_with(&own) {
-                    continue;
-                }
-                let former = *self.outside.entry(place).or_insert(row.number);
-                if former != row.number {
-                    let message = format!("rows {former} and {} both write `{}`", row.number, file.path.display());
-                    let label = built.graph.locate(index, &file.param);
-                    let help = "write below the output folder, where each row has its own folder";
-                    errors.push(Diagnostic::error("written-twice", message, label).help(help.to_string()));
-                }
+        for (index, file) in built.graph.writes(&built.host) {
+            let place = identity(&file.path);
+            if place.starts_with(&own) {
+                continue;
+            }
+            let former = *self.outside.entry(place).or_insert(row.number);
+            if former != row.number {
+                let message = format!("rows {former} and {} both write `{}`", row.number, file.path.display());
+                let label = built.graph.locate(index, &file.param);
+                let help = "write below the output folder, where each row has its own folder";
+                errors.push(Diagnostic::error("written-twice", message, label).help(help.to_string()));
             }
         }
         errors
@@ -137,14 +134,14 @@ impl Report {
 
     /// Prints the diagnostics; `origin` is what the rows were read from.
     fn print(self, origin: &str, count: usize) -> Result<(), Exit> {
-        console::say(&render(&self.printed, console::colours()));
+        terminal::report(&self.printed);
         if self.more > 0 {
-            console::say(&format!("… and {} more\n\n", self.more));
+            terminal::say(&format!("… and {} more\n\n", self.more));
         }
         if self.rows == 0 {
             return Ok(());
         }
-        console::say(&format!("{origin}: {} of {count} rows have errors; nothing was run\n", self.rows));
+        terminal::say(&format!("{origin}: {} of {count} rows have errors; nothing was run\n", self.rows));
         Err(Exit::BadGraph)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use lsregen_engine::{Diagnostic, Label, Override, Source, Span, render};
+use lsregen_engine::{Diagnostic, Label, Override, Source, Span};
 use lsregen_nodes::sheet::{self, Sheet};
 
-use crate::cli::{Exit, console, usage};
+use crate::cli::{Exit, terminal, usage};
 
 /// Rows that a sweep may have; more are most likely a mistake.
 const MAX_ROWS: usize = 100_000;
@@ -35,7 +35,7 @@ impl Sweep {
     pub fn parse(arguments: &[String]) -> Result<Sweep, Exit> {
         let axes = arguments.iter().map(|argument| {
             Axis::parse(argument).map_err(|error| {
-                console::say(&render(&[*error], console::colours()));
+                terminal::report(&[*error]);
                 Exit::Usage
             })
         });

@@ -50,8 +50,8 @@ impl Blueprint {
         for (network, what, pad) in text_encoders(family) {
             let tensors = sorted.networks.remove(network).ok_or_else(|| missing(what));
             let encoder = tensors.and_then(|tensors| {
-                let config = ClipTextConfig::infer(&tensors)?;
-                Ok(EncoderBlueprint { config, tensors, tokenizer: TokenizerSource::Clip { pad } })
+                let config = ClipTextConfig::infer(&tensors, *network)?;
+                Ok(EncoderBlueprint::new(config, tensors, TokenizerSource::Clip { pad }, &mut sorted.unknown))
             });
             encoders.extend(problems.keep("model", encoder));
         }

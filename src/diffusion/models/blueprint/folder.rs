@@ -6,20 +6,30 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::parts::{add_fusers, check_fusers, one_network, replacement_vae};
+use super::parts::{add_fusers, check_fusers, one_network, replacement_vae, text_encoder};
 use super::{Blueprint, EncoderBlueprint, ModelSource, Problems, TokenizerSource};
-use crate::models::clip::tokenizer;
+use crate::Result;
+use crate::models::clip::{ClipTokenizer, tokenizer};
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::models::{Family, ModelInfo};
 use crate::schedule::SchedulerConfig;
 use crate::weights::{ModelFiles, TensorMap};
-use crate::{Error, Result};
 
-/// Folders of the tokenizers and their text encoders.
-fn encoder_folders(family: Family) -> &'static [(&'static str, &'static str)] {
+/// The folders of a text encoder and of its tokenizer, and whether the model needs its pooled, projected text.
+struct EncoderFolders {
+    tokenizer: &'static str,
+    encoder: &'static str,
+    projects: bool,
+}
+
+const FIRST: EncoderFolders = EncoderFolders { tokenizer: "tokenizer", encoder: "text_encoder", projects: false };
+
+const SECOND: EncoderFolders = EncoderFolders { tokenizer: "tokenizer_2", encoder: "text_encoder_2", projects: true };
+
+fn encoder_folders(family: Family) -> &'static [EncoderFolders] {
     match family {
-        Family::Sdxl => &[("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")],
-        _ => &[("tokenizer", "text_encoder")],
+        Family::Sdxl => &[FIRST, SECOND],
+        _ => &[FIRST],
     }
 }
 
@@ -55,28 +65,34 @@ impl Folder<'_> {
         one_network(&Arc::new(self.files.checkpoint(&path)?))
     }
 
-    /// The text encoder in the folder `encoder`, with its tokenizer.
-    fn encoder(&mut self, tokenizer: &'static str, encoder: &str, problems: &mut Problems) -> Option<EncoderBlueprint> {
-        let config = problems.keep("model", ClipTextConfig::read(self.files, encoder));
-        for name in tokenizer::NEEDED {
-            let path = format!("{tokenizer}/{name}");
-            if !self.files.has(&path) {
-                let error = Error::Config(format!("{}: no such file", self.files.label(&path)));
-                problems.keep::<()>("model", Err(error));
-            }
-        }
-        let tensors = problems.keep("model", self.tensors(encoder, "model"));
-        self.note(&format!("{encoder}/config.json"));
-        tokenizer::FILES.iter().for_each(|name| self.note(&format!("{tokenizer}/{name}")));
-        let (config, tensors) = config.zip(tensors)?;
-        Some(EncoderBlueprint { config, tensors, tokenizer: TokenizerSource::Folder(self.files.clone(), tokenizer) })
+    /// The text encoder in the folder `encoder`, with its tokenizer. Adds the names of tensors that it does not need to
+    /// `unused`.
+    fn encoder(
+        &mut self,
+        at: &EncoderFolders,
+        unused: &mut Vec<String>,
+        problems: &mut Problems,
+    ) -> Option<EncoderBlueprint> {
+        let config = problems.keep("model", ClipTextConfig::read(self.files, at.encoder, at.projects));
+        let longest = config.as_ref().map_or(usize::MAX, |config| config.max_position_embeddings);
+        let tokenizer = problems.keep("model", ClipTokenizer::load(self.files, at.tokenizer, longest));
+        let weights = self.files.weights(at.encoder, "model").and_then(|path| self.files.checkpoint(&path));
+        let tensors = weights.and_then(|checkpoint| text_encoder(&Arc::new(checkpoint), unused));
+        let tensors = problems.keep("model", tensors);
+        self.note(&format!("{}/config.json", at.encoder));
+        tokenizer::files_of(self.files, at.tokenizer).iter().for_each(|path| self.note(path));
+        let ((config, tensors), tokenizer) = config.zip(tensors).zip(tokenizer)?;
+        problems.keep("model", tokenizer.fits(config.vocab_size, &self.files.label(at.tokenizer)))?;
+        let tokenizer = TokenizerSource::Folder(Arc::new(tokenizer));
+        Some(EncoderBlueprint::new(config, tensors, tokenizer, unused))
     }
 
     /// Whether a missing negative prompt is zero.
     fn force_zeros(&self, family: Family, problems: &mut Problems) -> bool {
         match family {
             Family::Sdxl if self.files.has("model_index.json") => {
-                let index = problems.keep("model", self.files.json::<ModelIndex>("model_index.json"));
+                let index = self.files.json("model_index.json").and_then(|index| index.decode::<ModelIndex>());
+                let index = problems.keep("model", index);
                 index.is_none_or(|index| index.force_zeros_for_empty_prompt)
             }
             Family::Sdxl => true,
@@ -93,8 +109,7 @@ impl Blueprint {
         }
         let config = problems.keep("model", UNetConfig::read(files));
         let unet = problems.keep("model", folder.tensors("unet", "diffusion_pytorch_model"));
-        let scheduler: Result<SchedulerConfig> = files.json("scheduler/scheduler_config.json");
-        let scheduler = problems.keep("model", scheduler);
+        let scheduler = problems.keep("model", SchedulerConfig::read(files));
         let vae = match &source.vae {
             Some(path) => {
                 let family = config.as_ref().map(UNetConfig::family);
@@ -113,9 +128,9 @@ impl Blueprint {
             problems.keep("gligen", add_fusers(path, &mut config, &mut unet));
         }
         let family = config.family();
+        let mut unknown = vec![];
         let encoders = encoder_folders(family).iter();
-        let encoders =
-            encoders.filter_map(|(tokenizer, encoder)| folder.encoder(tokenizer, encoder, problems)).collect();
+        let encoders = encoders.filter_map(|at| folder.encoder(at, &mut unknown, problems)).collect();
         let force_zeros = folder.force_zeros(family, problems);
         let mut notes = Vec::new();
         if source.vae.is_none() && files.has("vae_1_0/config.json") {
@@ -134,7 +149,7 @@ impl Blueprint {
             scheduler: scheduler?,
             force_zeros,
             form: "folder in diffusers' layout".into(),
-            unknown: vec![],
+            unknown,
             notes,
             files: folder.read,
         })

@@ -10,13 +10,13 @@ pub mod survey;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::DType;
 
-use crate::models::Family;
-use crate::models::ModelInfo;
 use crate::models::clip::{ClipTextModel, ClipTokenizer};
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
+use crate::models::info::{LARGEST_SIDE, ModelInfo};
 use crate::models::unet::UNet;
 use crate::models::vae::AutoencoderKl;
 use crate::schedule::{NoiseSchedule, PredictionType, SchedulerConfig};
@@ -72,8 +72,8 @@ pub struct EncoderBlueprint {
 
 #[derive(Clone)]
 enum TokenizerSource {
-    /// A folder of a model's files.
-    Folder(ModelFiles, &'static str),
+    /// That of a model's folder.
+    Folder(Arc<ClipTokenizer>),
     /// CLIP's own tokenizer, which checkpoints in one file rely on, with this token for padding.
     Clip { pad: &'static str },
 }
@@ -101,6 +101,9 @@ pub struct Blueprint {
     pub notes: Vec<String>,
     files: BTreeSet<PathBuf>,
 }
+
+/// The sizes that SDXL is conditioned on: original height and width, crop's top and left, target height and width.
+const TIME_IDS: usize = 6;
 
 /// Collects problems, so that all are reported at once.
 #[derive(Default)]
@@ -165,11 +168,32 @@ impl Blueprint {
             ));
             problems.keep::<()>("model", Err(error));
         }
-        if self.info.family == Family::Sdxl && !self.encoders.last().is_some_and(|e| e.config.has_projection()) {
-            let error = "text_encoder_2: the second text encoder of an SDXL model must have a projection";
-            problems.keep::<()>("model", Err(Error::Config(error.into())));
-        }
+        problems.keep("model", self.added_numbers());
         problems.keep("model", NoiseSchedule::new(&self.scheduler));
+        if self.info.picture_size > LARGEST_SIDE {
+            let error = Error::Config(format!(
+                "{}: `sample_size` {} is for images of {} pixels along a side, but {LARGEST_SIDE} is the limit",
+                self.unet.1.label(),
+                self.unet.0.sample_size,
+                self.info.picture_size
+            ));
+            problems.keep::<()>("model", Err(error));
+        }
+    }
+
+    /// Checks that the U-Net of an SDXL model takes as many added numbers as there are: the pooled text and six sizes.
+    fn added_numbers(&self) -> Result<()> {
+        let (Some((each, width)), Some(encoder)) = (self.unet.0.text_time, self.encoders.last()) else { return Ok(()) };
+        let text = encoder.config.projection_dim;
+        if width == text + TIME_IDS * each {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "{}: the U-Net takes {width} added numbers, but a pooled text of {text} and {TIME_IDS} sizes of {each} numbers \
+             are {}; SDXL's refiner, which takes other sizes, is not supported",
+            self.unet.1.label(),
+            text + TIME_IDS * each
+        )))
     }
 
     /// All files that loading reads.
@@ -210,6 +234,20 @@ impl Blueprint {
 }
 
 impl EncoderBlueprint {
+    /// Makes the blueprint of the encoder that `config` describes. Adds the names of tensors that it does not need to
+    /// `unused`; transformers ignores them too.
+    fn new(
+        config: ClipTextConfig,
+        mut tensors: TensorMap,
+        tokenizer: TokenizerSource,
+        unused: &mut Vec<String>,
+    ) -> EncoderBlueprint {
+        unused.extend(tensors.take(|name| {
+            !name.starts_with("text_model.") && !(config.projects && name.starts_with("text_projection."))
+        }));
+        EncoderBlueprint { config, tensors, tokenizer }
+    }
+
     /// Loads the text encoder.
     ///
     /// # Errors
@@ -218,15 +256,16 @@ impl EncoderBlueprint {
         ClipTextModel::build(&self.config, &Weights::new(self.tensors.clone(), precision))
     }
 
-    /// Loads its tokenizer.
+    /// Its tokenizer.
     ///
     /// # Errors
-    /// If its files are malformed.
-    pub fn tokenizer(&self) -> Result<ClipTokenizer> {
-        let longest = self.config.max_position_embeddings;
+    /// If the text encoder has no room for tokens.
+    pub fn tokenizer(&self) -> Result<Arc<ClipTokenizer>> {
         match &self.tokenizer {
-            TokenizerSource::Folder(files, folder) => ClipTokenizer::load(files, folder, longest),
-            TokenizerSource::Clip { pad } => ClipTokenizer::clip(pad, longest),
+            TokenizerSource::Folder(tokenizer) => Ok(tokenizer.clone()),
+            TokenizerSource::Clip { pad } => {
+                Ok(Arc::new(ClipTokenizer::clip(pad, self.config.max_position_embeddings)?))
+            }
         }
     }
 }

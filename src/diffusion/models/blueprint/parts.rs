@@ -35,6 +35,18 @@ pub(super) fn one_network(checkpoint: &Arc<Checkpoint>) -> Result<TensorMap> {
     }
 }
 
+/// The tensors of the text encoder in a file. Files of a whole CLIP have others too, whose names go to `unused`.
+pub(super) fn text_encoder(checkpoint: &Arc<Checkpoint>, unused: &mut Vec<String>) -> Result<TensorMap> {
+    let mut sorted = SortedTensors::of(checkpoint);
+    let encoder = sorted.networks.remove(&NetworkKind::TextEncoder);
+    let encoder = encoder.ok_or_else(|| {
+        Error::Weights(format!("{}: holds no text encoder ({})", checkpoint.label(), shown(&sorted.unknown)))
+    })?;
+    unused.append(&mut sorted.unknown);
+    unused.extend(sorted.networks.values().flat_map(|map| map.names().map(String::from)));
+    Ok(encoder)
+}
+
 /// Checks that a U-Net has the fusers that its configuration names. Some published repositories lack them.
 pub(super) fn check_fusers(config: &UNetConfig, unet: &TensorMap) -> Result<()> {
     let gated = config.attention_type != AttentionType::Default;

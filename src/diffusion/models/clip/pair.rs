@@ -26,6 +26,7 @@ pub struct ClipBlueprint {
     /// The tensors of both encoders.
     pub tensors: TensorMap,
     processor: ClipProcessor,
+    tokenizer: Arc<ClipTokenizer>,
     folder: ModelFiles,
 }
 
@@ -37,17 +38,13 @@ impl ClipBlueprint {
     pub fn open(folder: &ModelFiles) -> Result<Self> {
         let config = ClipConfig::parse(&folder.read("config.json")?, &folder.label("config.json"))?;
         let processor = ClipProcessor::read(folder, config.vision.image_size)?;
-        if tokenizer::files_of(folder, "").is_empty() {
-            return Err(Error::Config(format!(
-                "{}: no such file; a CLIP has its tokenizer in vocab.json and merges.txt, or in tokenizer.json",
-                folder.label("vocab.json")
-            )));
-        }
+        let tokenizer = ClipTokenizer::load(folder, "", config.text.max_position_embeddings)?;
+        tokenizer.fits(config.text.vocab_size, &folder.label("config.json"))?;
         let checkpoint = Arc::new(folder.checkpoint(&folder.weights("", "model")?)?);
         // The temperature of training, and indices that are computed here.
         let spare = |name: &str| name == "logit_scale" || name.ends_with(".position_ids");
-        let blueprint =
-            ClipBlueprint { config, tensors: TensorMap::of(&checkpoint, spare), processor, folder: folder.clone() };
+        let (tensors, tokenizer) = (TensorMap::of(&checkpoint, spare), Arc::new(tokenizer));
+        let blueprint = ClipBlueprint { config, tensors, processor, tokenizer, folder: folder.clone() };
         let precision = Precision::new(DType::F32, &candle_core::Device::Cpu);
         blueprint.build(&Weights::new(blueprint.tensors.shapes_only(), &precision))?;
         Ok(blueprint)
@@ -78,18 +75,10 @@ impl ClipBlueprint {
     /// Loads the weights.
     ///
     /// # Errors
-    /// If a file cannot be read, or the tokenizer does not match the text encoder.
+    /// If a file cannot be read.
     pub fn load(&self, precision: &Precision) -> Result<Clip> {
         let (text, vision) = self.build(&Weights::new(self.tensors.clone(), precision))?;
-        let tokenizer = ClipTokenizer::load(&self.folder, "", self.config.text.max_position_embeddings)?;
-        if tokenizer.size() > self.config.text.vocab_size {
-            return Err(Error::Config(format!(
-                "{}: its tokenizer has {} tokens, but its text encoder has {}; does it belong to another model?",
-                self.folder.label("vocab.json"),
-                tokenizer.size(),
-                self.config.text.vocab_size
-            )));
-        }
+        let tokenizer = self.tokenizer.clone();
         let (processor, precision, bytes) = (self.processor.clone(), precision.clone(), self.bytes(precision));
         Ok(Clip { label: self.folder.label(""), tokenizer, text, vision, processor, precision, bytes })
     }
@@ -99,7 +88,7 @@ impl ClipBlueprint {
 pub struct Clip {
     /// Its folder, for messages.
     label: String,
-    tokenizer: ClipTokenizer,
+    tokenizer: Arc<ClipTokenizer>,
     text: ClipTextModel,
     vision: ClipVisionModel,
     processor: ClipProcessor,

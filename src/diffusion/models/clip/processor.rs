@@ -8,10 +8,13 @@ use candle_core::Tensor;
 use serde::Deserialize;
 
 use crate::image::{self, Resampling};
-use crate::weights::ModelFiles;
+use crate::weights::{Json, ModelFiles};
 use crate::{Error, Result};
 
 const FILE: &str = "preprocessor_config.json";
+
+/// The most by which images may be resized beyond the size that the encoder takes.
+const LARGEST_RESIZE: usize = 8;
 
 /// The size after resizing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +37,22 @@ pub struct ClipProcessor {
     std: [f64; 3],
 }
 
-/// A size in the forms that files have.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
-enum Size {
-    One(usize),
-    Shortest { shortest_edge: usize },
-    Both { height: usize, width: usize },
+/// A size in the forms that files have; a number alone is that of the shorter side.
+#[derive(Clone, Copy, Default, Deserialize)]
+struct Size {
+    shortest_edge: Option<usize>,
+    height: Option<usize>,
+    width: Option<usize>,
+}
+
+impl Size {
+    fn resize(self, key: &str, file: &str) -> Result<Resize> {
+        match (self.shortest_edge, self.height, self.width) {
+            (Some(n), ..) => Ok(Resize::Shortest(n)),
+            (None, Some(height), Some(width)) => Ok(Resize::To(height, width)),
+            _ => Err(Error::Config(format!("{file}: `{key}` must have `shortest_edge`, or `height` and `width`"))),
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -104,7 +116,7 @@ impl ClipProcessor {
     /// # Errors
     /// If it is malformed or not supported, or does not fit the encoder.
     pub fn parse(json: &[u8], file: &str, side: usize) -> Result<Self> {
-        let raw: Raw = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
+        let raw: Raw = Json::parse(json, file)?.decode()?;
         let resampling = match raw.resample {
             0 => Resampling::Nearest,
             1 => Resampling::Lanczos,
@@ -116,14 +128,22 @@ impl ClipProcessor {
                 )));
             }
         };
-        let resize = raw.do_resize.then(|| match raw.size.unwrap_or(Size::One(side)) {
-            Size::One(n) | Size::Shortest { shortest_edge: n } => Resize::Shortest(n),
-            Size::Both { height, width } => Resize::To(height, width),
+        let size =
+            |given: Option<Size>, key: &str| given.map_or(Ok(Resize::Shortest(side)), |size| size.resize(key, file));
+        let resize = raw.do_resize.then(|| size(raw.size, "size")).transpose()?;
+        let crop = raw.do_center_crop.then(|| size(raw.crop_size, "crop_size")).transpose()?;
+        let crop = crop.map(|crop| match crop {
+            Resize::Shortest(n) => (n, n),
+            Resize::To(height, width) => (height, width),
         });
-        let crop = raw.do_center_crop.then(|| match raw.crop_size.unwrap_or(Size::One(side)) {
-            Size::One(n) | Size::Shortest { shortest_edge: n } => (n, n),
-            Size::Both { height, width } => (height, width),
-        });
+        let most = side.saturating_mul(LARGEST_RESIZE);
+        if matches!(resize, Some(Resize::Shortest(n)) if n > most)
+            || matches!(resize, Some(Resize::To(h, w)) if h > most || w > most)
+        {
+            return Err(Error::Config(format!(
+                "{file}: `size` is more than {LARGEST_RESIZE} times the {side} pixels that the encoder takes"
+            )));
+        }
         let (mean, std) = if raw.do_normalize { (raw.image_mean, raw.image_std) } else { ([0.0; 3], [1.0; 3]) };
         if std.iter().any(|s| *s <= 0.0) || std.iter().chain(&mean).any(|v| !v.is_finite()) {
             return Err(Error::Config(format!("{file}: `image_std` must be above 0, and `image_mean` finite")));

@@ -55,7 +55,7 @@ impl ClipTextModel {
             layers: ClipLayer::all(&c.layer(), c.num_hidden_layers, &t.at("encoder"))?,
             final_layer_norm: LayerNorm::new(c.hidden_size, c.layer_norm_eps, &t.at("final_layer_norm"))?,
             text_projection: c
-                .has_projection()
+                .projects
                 .then(|| Linear::no_bias(c.hidden_size, c.projection_dim, &w.at("text_projection")))
                 .transpose()?,
             eos_token_id: c.eos_token_id,

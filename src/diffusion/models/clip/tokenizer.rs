@@ -1,10 +1,10 @@
 //! CLIP's tokenizer, from `vocab.json` and `merges.txt` or from the equivalent `tokenizer.json`. Pads and truncates as
-//! `tokenizer_config.json` says.
+//! `tokenizer_config.json` says, and finds added tokens as transformers does.
 //!
 //! The byte-pair encoding is that of the `tokenizers` crate. This module has CLIP's rules: NFC, one space for any white
 //! space, lower case, the split into words, and `</w>` at the end of a word.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
 use tokenizers::models::bpe::BPE;
@@ -20,16 +20,18 @@ use crate::{Error, Result};
 
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
+const START: &str = "<|startoftext|>";
+
 const END: &str = "<|endoftext|>";
 
-/// The required files of a tokenizer's folder.
-pub const NEEDED: [&str; 2] = ["vocab.json", "merges.txt"];
+/// The vocabulary and the merges in two files.
+const SPLIT: [&str; 2] = ["vocab.json", "merges.txt"];
 
-/// The files of a tokenizer's folder that are read if they exist.
-pub const FILES: [&str; 4] = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
-
-/// One file in place of the required ones.
+/// One file in place of both; transformers 5 saves no other.
 const JOINED: &str = "tokenizer.json";
+
+/// The files beside them that are read if they exist.
+const SETTINGS: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
 fn inside(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.into() } else { format!("{folder}/{name}") }
@@ -38,58 +40,72 @@ fn inside(folder: &str, name: &str) -> String {
 /// The files that are read of the tokenizer in `folder` of a model (`""` for its root); none if it has no tokenizer.
 pub fn files_of(files: &ModelFiles, folder: &str) -> Vec<String> {
     let has = |name: &&str| files.has(&inside(folder, name));
-    let joined = !NEEDED.iter().all(has);
-    let settings = FILES.iter().filter(|name| !NEEDED.contains(*name));
-    let main = if joined { [JOINED].as_slice() } else { &NEEDED };
-    if joined && !has(&JOINED) {
-        return vec![];
-    }
-    main.iter().chain(settings).filter(|name| has(name)).map(|name| inside(folder, name)).collect()
+    let main = match SPLIT.iter().all(has) {
+        true => SPLIT.as_slice(),
+        false if has(&JOINED) => &[JOINED],
+        false => return vec![],
+    };
+    main.iter().chain(&SETTINGS).filter(|name| has(name)).map(|name| inside(folder, name)).collect()
 }
 
 /// The part of `tokenizer.json` that is read; the rest is CLIP's rules.
 #[derive(Deserialize)]
 struct Joined {
     model: JoinedModel,
+    #[serde(default)]
+    added_tokens: Vec<Token>,
 }
 
 #[derive(Deserialize)]
 struct JoinedModel {
-    vocab: HashMap<String, u32>,
-    merges: Vec<Merge>,
+    vocab: Vocab,
+    /// One text for each in older files, a pair in newer ones.
+    merges: Vec<Vec<String>>,
 }
 
-/// A merge: one text in older files, a pair in newer ones.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Merge {
-    Text(String),
-    Pair(String, String),
+type Vocab = HashMap<String, u32>;
+
+/// A token that is found in texts before the merges apply. Files have its text alone, or an object.
+#[derive(Clone, Deserialize)]
+struct Token {
+    content: String,
+    id: Option<u32>,
+    /// Whether it is found in the text after normalisation: in any capitals.
+    normalized: Option<bool>,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    single_word: bool,
 }
 
-/// A special token in a configuration: its text, or an object that contains it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Special {
-    Text(String),
-    Token { content: String },
-}
-
-impl Special {
-    fn text(&self) -> &str {
-        match self {
-            Special::Text(t) | Special::Token { content: t } => t,
-        }
+impl Token {
+    fn new(content: &str) -> Token {
+        Token { content: content.into(), id: None, normalized: None, lstrip: false, rstrip: false, single_word: false }
     }
 }
 
 #[derive(Default, Deserialize)]
 struct Config {
     model_max_length: Option<f64>,
-    bos_token: Option<Special>,
-    eos_token: Option<Special>,
-    unk_token: Option<Special>,
-    pad_token: Option<Special>,
+    bos_token: Option<Token>,
+    eos_token: Option<Token>,
+    unk_token: Option<Token>,
+    pad_token: Option<Token>,
+    /// Tokens by id.
+    #[serde(default)]
+    added_tokens_decoder: BTreeMap<String, Token>,
+}
+
+/// What a tokenizer is built from.
+struct Parts {
+    vocab: Vocab,
+    merges: Vec<(String, String)>,
+    /// Begin and end of text, unknown token and padding.
+    special: [Token; 4],
+    /// Further tokens. They take precedence over `special`.
+    added: Vec<Token>,
 }
 
 /// Splits `a b` into its two tokens.
@@ -98,6 +114,26 @@ fn merge_of(line: &str, label: &str) -> Result<(String, String)> {
         Some((a, b)) => Ok((a.to_string(), b.to_string())),
         None => Err(Error::Config(format!("{label}: `{line}` is not a merge of two tokens"))),
     }
+}
+
+/// The tokens that are found in texts before the merges apply, each once. As in transformers, special tokens and added ones
+/// are found in any capitals unless the file says otherwise, and the padding token only as it is written.
+fn found_whole(added: Vec<Token>, special: [Token; 4]) -> Vec<AddedToken> {
+    let mut seen = HashSet::new();
+    let pad = special.len() - 1;
+    let special = special.into_iter().enumerate().map(|(i, token)| {
+        let normalized = token.normalized.unwrap_or(i != pad);
+        Token { normalized: Some(normalized), ..token }
+    });
+    let tokens = added.into_iter().chain(special).filter(|token| seen.insert(token.content.clone()));
+    let found = tokens.map(|token| {
+        AddedToken::from(token.content, true)
+            .normalized(token.normalized.unwrap_or(true))
+            .lstrip(token.lstrip)
+            .rstrip(token.rstrip)
+            .single_word(token.single_word)
+    });
+    found.collect()
 }
 
 /// Converts texts to token ids of one length.
@@ -116,38 +152,55 @@ impl ClipTokenizer {
     /// If a file is missing or malformed.
     pub fn load(files: &ModelFiles, folder: &str, longest: usize) -> Result<Self> {
         let path = |name: &str| inside(folder, name);
-        let mut config: Config = match files.has(&path("tokenizer_config.json")) {
-            true => files.json(&path("tokenizer_config.json"))?,
-            false => Config::default(),
-        };
-        if config.pad_token.is_none() && files.has(&path("special_tokens_map.json")) {
-            config.pad_token = files.json::<Config>(&path("special_tokens_map.json"))?.pad_token;
+        if files_of(files, folder).is_empty() {
+            let missing = SPLIT.iter().find(|name| !files.has(&path(name))).unwrap_or(&JOINED);
+            return Err(Error::Config(format!(
+                "{}: no such file; a tokenizer is in vocab.json and merges.txt, or in tokenizer.json",
+                files.label(&path(missing))
+            )));
         }
-        let joined = path(JOINED);
-        let (vocab, merges) = match files.has(&path("vocab.json")) || !files.has(&joined) {
-            true => (files.json(&path("vocab.json"))?, Self::merges(files, &path("merges.txt"))?),
+        let json = |name: &str| files.has(&path(name)).then(|| files.json(&path(name))).transpose();
+        let config = |name: &str| -> Result<Config> {
+            json(name)?.map_or_else(|| Ok(Config::default()), |config| config.decode())
+        };
+        let (config, map) = (config("tokenizer_config.json")?, config("special_tokens_map.json")?);
+        let (vocab, merges, mut added) = match SPLIT.iter().all(|name| files.has(&path(name))) {
+            true => {
+                let vocab = files.json(&path("vocab.json"))?.decode()?;
+                (vocab, Self::merges(files, &path("merges.txt"))?, vec![])
+            }
             false => {
-                let JoinedModel { vocab, merges } = files.json::<Joined>(&joined)?.model;
-                let label = files.label(&joined);
-                let pair = |merge| match merge {
-                    Merge::Pair(a, b) => Ok((a, b)),
-                    Merge::Text(text) => merge_of(&text, &label),
+                let label = files.label(&path(JOINED));
+                let Joined { model: JoinedModel { vocab, merges }, added_tokens } =
+                    files.json(&path(JOINED))?.decode()?;
+                let pair = |merge: Vec<String>| match <[String; 2]>::try_from(merge) {
+                    Ok([a, b]) => Ok((a, b)),
+                    Err(merge) => merge_of(&merge.concat(), &label),
                 };
-                (vocab, merges.into_iter().map(pair).collect::<Result<_>>()?)
+                (vocab, merges.into_iter().map(pair).collect::<Result<_>>()?, added_tokens)
             }
         };
-        let name = |s: &Option<Special>, default: &str| s.as_ref().map_or(default, Special::text).to_string();
-        let special = [&config.bos_token, &config.eos_token, &config.unk_token, &config.pad_token];
-        let defaults = ["<|startoftext|>", END, END, END];
-        let special = std::array::from_fn(|i| name(special[i], defaults[i]));
+        let by_id = config.added_tokens_decoder.into_iter();
+        added.extend(by_id.map(|(id, token)| Token { id: id.parse().ok().or(token.id), ..token }));
+        if let Some(json) = json("added_tokens.json")? {
+            let ids: BTreeMap<String, u32> = json.decode()?;
+            added.extend(ids.into_iter().map(|(token, id)| Token { id: Some(id), ..Token::new(&token) }));
+        }
+        let special = [
+            config.bos_token.or(map.bos_token).unwrap_or_else(|| Token::new(START)),
+            config.eos_token.or(map.eos_token).unwrap_or_else(|| Token::new(END)),
+            config.unk_token.or(map.unk_token).unwrap_or_else(|| Token::new(END)),
+            config.pad_token.or(map.pad_token).unwrap_or_else(|| Token::new(END)),
+        ];
         let max_length = config.model_max_length.map_or(longest, |m| longest.min(m.max(0.0) as usize));
-        Self::build(vocab, merges, special, max_length, &files.label(folder))
+        Self::build(Parts { vocab, merges, special, added }, max_length, &files.label(folder))
     }
 
     fn merges(files: &ModelFiles, path: &str) -> Result<Vec<(String, String)>> {
         let (text, label) = (files.read(path)?, files.label(path));
         let text = std::str::from_utf8(&text).map_err(|e| Error::Config(format!("{label}: {e}")))?;
-        let lines = text.lines().filter(|l| !l.starts_with("#version") && !l.trim().is_empty());
+        let lines = text.trim_start_matches('\u{feff}').lines();
+        let lines = lines.filter(|l| !l.starts_with("#version") && !l.trim().is_empty());
         lines.map(|l| merge_of(l, &label)).collect()
     }
 
@@ -167,30 +220,35 @@ impl ClipTokenizer {
         let ends = symbols.iter().map(|s| format!("{s}</w>"));
         let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
         let tokens = symbols.iter().cloned().chain(ends).chain(merged);
-        let tokens = tokens.chain(["<|startoftext|>".to_string(), END.to_string()]);
+        let tokens = tokens.chain([START, END].map(String::from));
         let vocab = tokens.zip(0..).collect();
-        let special = ["<|startoftext|>", END, END, pad].map(String::from);
-        Self::build(vocab, merges, special, longest, "CLIP's tokenizer")
+        let special = [START, END, END, pad].map(Token::new);
+        Self::build(Parts { vocab, merges, special, added: vec![] }, longest, "CLIP's tokenizer")
     }
 
-    /// Builds the tokenizer. The special tokens are begin and end of text, unknown token and padding.
-    fn build(
-        vocab: HashMap<String, u32>,
-        merges: Vec<(String, String)>,
-        [bos, eos, unk, pad]: [String; 4],
-        max_length: usize,
-        label: &str,
-    ) -> Result<Self> {
-        let id = |token: &str| {
-            let id = vocab.get(token).copied();
-            id.ok_or_else(|| Error::Config(format!("{label}: its vocabulary has no token {token:?}")))
+    fn build(parts: Parts, max_length: usize, label: &str) -> Result<Self> {
+        let Parts { mut vocab, merges, special, added } = parts;
+        for token in &added {
+            let Some(id) = token.id else { continue };
+            let known = *vocab.entry(token.content.clone()).or_insert(id);
+            if known != id {
+                return Err(Error::Config(format!(
+                    "{label}: the token {:?} has the number {known} in its vocabulary, but {id} among its added tokens",
+                    token.content
+                )));
+            }
+        }
+        let id = |token: &Token| {
+            let id = vocab.get(&token.content).copied();
+            id.ok_or_else(|| Error::Config(format!("{label}: its vocabulary has no token {:?}", token.content)))
         };
-        let (bos_id, eos_id, pad_id) = (id(&bos)?, id(&eos)?, id(&pad)?);
+        let ids = special.iter().map(id).collect::<Result<Vec<_>>>()?;
+        let (bos, eos, pad) = (ids[0], ids[1], ids[3]);
 
         let broken = |e: tokenizers::Error| Error::Config(format!("{label}: {e}"));
         let bpe = BPE::builder()
             .vocab_and_merges(vocab.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
-            .unk_token(unk)
+            .unk_token(special[2].content.clone())
             .end_of_word_suffix("</w>".into())
             .build()
             .map_err(broken)?;
@@ -204,13 +262,27 @@ impl ClipTokenizer {
             PreTokenizerWrapper::Split(words.map_err(broken)?),
             PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
         ])));
-        inner.add_special_tokens([&bos, &eos].map(|t| AddedToken::from(t.clone(), true))).map_err(broken)?;
+        inner.add_special_tokens(found_whole(added, special)).map_err(broken)?;
         if max_length < 3 {
             return Err(Error::Config(format!(
                 "{label}: texts of {max_length} tokens have no room for a token between begin and end"
             )));
         }
-        Ok(ClipTokenizer { inner, bos: bos_id, eos: eos_id, pad: pad_id, max_length })
+        Ok(ClipTokenizer { inner, bos, eos, pad, max_length })
+    }
+
+    /// Checks that a text encoder with this vocabulary has all tokens.
+    ///
+    /// # Errors
+    /// If it has fewer.
+    pub fn fits(&self, vocab_size: usize, label: &str) -> Result<()> {
+        if self.size() <= vocab_size {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "{label}: the tokenizer has {} tokens, but its text encoder has {vocab_size}; does it belong to another model?",
+            self.size()
+        )))
     }
 
     /// The size of the vocabulary: one more than the greatest id.

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::{eps5, side, thirty_two, three};
-use crate::weights::{ModelFiles, TensorMap};
+use super::{eps5, heads_divide, positive, side, thirty_two, three};
+use crate::weights::{Json, ModelFiles, NetworkKind, TensorMap};
 use crate::{Error, Result};
 
 /// The configuration of a text encoder.
@@ -39,9 +39,10 @@ pub struct ClipTextConfig {
     /// The end-of-text token, whose state is the pooled text; 2 means the greatest id, as in early configurations.
     #[serde(default = "clip_eos")]
     pub eos_token_id: u32,
-    /// `CLIPTextModelWithProjection` if the model projects its pooled text.
-    #[serde(default)]
-    pub architectures: Vec<String>,
+    /// Whether the model projects its pooled text. Its part in a model decides: the second encoder of SDXL does, and that of
+    /// a whole CLIP.
+    #[serde(skip)]
+    pub projects: bool,
 }
 
 /// Activation of CLIP's encoders.
@@ -77,25 +78,27 @@ fn clip_eos() -> u32 {
     49407
 }
 
-const PROJECTED: &str = "CLIPTextModelWithProjection";
-
 impl ClipTextConfig {
-    /// Reads `{folder}/config.json`.
+    /// Reads `{folder}/config.json`. `projects` says whether its part in the model is to project its pooled text.
     ///
     /// # Errors
     /// If it is missing, malformed or not supported.
-    pub fn read(files: &ModelFiles, folder: &str) -> Result<Self> {
-        let path = format!("{folder}/config.json");
-        Self::parse(&files.read(&path)?, &files.label(&path))
+    pub fn read(files: &ModelFiles, folder: &str, projects: bool) -> Result<Self> {
+        Self::of(&files.json(&format!("{folder}/config.json"))?, projects)
     }
 
-    /// Parses the JSON text of a file, which messages call `file`.
+    /// Parses the JSON text of a file, which messages call `file`: see [`ClipTextConfig::read`].
     ///
     /// # Errors
     /// If it is malformed or not supported.
-    pub fn parse(json: &[u8], file: &str) -> Result<Self> {
-        let config: Self = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
-        heads_divide(config.hidden_size, config.num_attention_heads, file)?;
+    pub fn parse(json: &[u8], file: &str, projects: bool) -> Result<Self> {
+        Self::of(&Json::parse(json, file)?, projects)
+    }
+
+    fn of(json: &Json, projects: bool) -> Result<Self> {
+        let config = Self { projects, ..json.decode()? };
+        heads_divide(config.hidden_size, config.num_attention_heads, json.label())?;
+        positive("layer_norm_eps", config.layer_norm_eps, json.label())?;
         Ok(config)
     }
 
@@ -111,16 +114,18 @@ impl ClipTextConfig {
         }
     }
 
-    /// Infers the configuration of a text encoder of SD1 or SDXL from its tensors.
+    /// Infers the configuration of a text encoder of SD1 or SDXL from the shapes of its tensors and its part in the model.
+    /// The second encoder of SDXL is OpenCLIP's, which projects its pooled text and uses the exact GELU; the first one, and
+    /// that of SD1, is OpenAI's.
     ///
     /// # Errors
     /// If a tensor is missing.
-    pub fn infer(tensors: &TensorMap) -> Result<Self> {
+    pub fn infer(tensors: &TensorMap, part: NetworkKind) -> Result<Self> {
         let label = tensors.label();
         let side = |name: &str, i: usize| side(tensors, name, i);
         let embeddings = "text_model.embeddings.token_embedding.weight";
         let (vocab_size, hidden_size) = (side(embeddings, 0)?, side(embeddings, 1)?);
-        let projection = tensors.has("text_projection.weight");
+        let projects = part == NetworkKind::TextEncoder2;
         if hidden_size == 0 || !hidden_size.is_multiple_of(64) {
             return Err(Error::Weights(format!("{label}: a text encoder {hidden_size} wide is of no known kind")));
         }
@@ -128,29 +133,16 @@ impl ClipTextConfig {
             vocab_size,
             hidden_size,
             intermediate_size: side("text_model.encoder.layers.0.mlp.fc1.weight", 0)?,
-            projection_dim: if projection { side("text_projection.weight", 0)? } else { hidden_size },
+            projection_dim: if projects { side("text_projection.weight", 0)? } else { hidden_size },
             num_hidden_layers: tensors.count("text_model.encoder.layers."),
             num_attention_heads: hidden_size / 64,
             max_position_embeddings: side("text_model.embeddings.position_embedding.weight", 0)?,
-            // OpenCLIP's encoder, the only one with a projection here, uses the exact GELU.
-            hidden_act: if projection { ClipActivation::Gelu } else { ClipActivation::QuickGelu },
+            hidden_act: if projects { ClipActivation::Gelu } else { ClipActivation::QuickGelu },
             layer_norm_eps: eps5(),
             eos_token_id: clip_eos(),
-            architectures: if projection { vec![PROJECTED.into()] } else { vec![] },
+            projects,
         })
     }
-
-    /// Whether the model has a text projection.
-    pub fn has_projection(&self) -> bool {
-        self.architectures.iter().any(|a| a == PROJECTED)
-    }
-}
-
-fn heads_divide(width: usize, heads: usize, file: &str) -> Result<()> {
-    if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
-        return Err(Error::Config(format!("{file}: width {width} does not divide into {heads} heads")));
-    }
-    Ok(())
 }
 
 /// The configuration of a layer, which is the same in both encoders except for the mask.
@@ -210,6 +202,7 @@ fn vision_side() -> usize {
 impl ClipVisionConfig {
     fn verify(&self, file: &str) -> Result<()> {
         heads_divide(self.hidden_size, self.num_attention_heads, file)?;
+        positive("layer_norm_eps", self.layer_norm_eps, file)?;
         let patches = 1..=self.image_size;
         if self.num_channels != 3 || !patches.contains(&self.patch_size) || self.image_size > 1 << 16 {
             return Err(Error::Config(format!(
@@ -251,20 +244,9 @@ pub struct ClipConfig {
 
 #[derive(Deserialize)]
 struct RawClip {
-    #[serde(default)]
-    text_config: Option<Object>,
-    #[serde(default)]
-    vision_config: Option<Object>,
-    /// The name in the oldest files, which takes precedence.
-    #[serde(default)]
-    text_config_dict: Option<Object>,
-    #[serde(default)]
-    vision_config_dict: Option<Object>,
     #[serde(default = "clip_width")]
     projection_dim: usize,
 }
-
-type Object = serde_json::Map<String, serde_json::Value>;
 
 impl ClipConfig {
     /// Parses the JSON text of a file, which messages call `file`.
@@ -272,23 +254,24 @@ impl ClipConfig {
     /// # Errors
     /// If it is malformed, or not that of a `CLIPModel`.
     pub fn parse(json: &[u8], file: &str) -> Result<Self> {
-        let broken = |e: serde_json::Error| Error::Config(format!("{file}: {e}"));
-        let raw: RawClip = serde_json::from_slice(json).map_err(broken)?;
-        let (Some(text), Some(vision)) = (raw.text_config, raw.vision_config) else {
+        let json = Json::parse(json, file)?;
+        let RawClip { projection_dim } = json.decode()?;
+        // `…_dict` is the name in the oldest files, which takes precedence.
+        let part = |key: &str| -> Result<Option<Json>> {
+            let over = json.object(&format!("{key}_dict"))?;
+            Ok(json.object(key)?.map(|part| match over {
+                Some(over) => part.overridden_by(over),
+                None => part,
+            }))
+        };
+        let (Some(text), Some(vision)) = (part("text_config")?, part("vision_config")?) else {
             return Err(Error::Config(format!(
                 "{file}: no configuration of a CLIP with both encoders: `text_config` and `vision_config` are missing"
             )));
         };
-        let joined = |mut object: Object, over: Option<Object>| {
-            object.extend(over.into_iter().flatten().filter(|(_, value)| !value.is_null()));
-            serde_json::Value::Object(object)
-        };
-        let mut text: ClipTextConfig = serde_json::from_value(joined(text, raw.text_config_dict)).map_err(broken)?;
-        heads_divide(text.hidden_size, text.num_attention_heads, file)?;
-        text.projection_dim = raw.projection_dim;
-        text.architectures = vec![PROJECTED.into()];
-        let vision = serde_json::from_value(joined(vision, raw.vision_config_dict)).map_err(broken)?;
-        ClipVisionConfig::verify(&vision, file)?;
-        Ok(ClipConfig { text, vision, projection_dim: raw.projection_dim })
+        let text = ClipTextConfig { projection_dim, ..ClipTextConfig::of(&text, true)? };
+        let vision: ClipVisionConfig = vision.decode()?;
+        vision.verify(file)?;
+        Ok(ClipConfig { text, vision, projection_dim })
     }
 }

@@ -13,23 +13,40 @@ pub use vae::VaeConfig;
 use crate::weights::TensorMap;
 use crate::{Error, Result};
 
-/// Checks keys of which only one value is supported, or absence: any other value would change the network.
-fn refuse_others(
-    rest: &serde_json::Map<String, serde_json::Value>,
-    file: &str,
-    supported: &[(&str, serde_json::Value)],
-) -> Result<()> {
-    use serde_json::Value;
-    for (key, value) in supported {
-        match rest.get(*key) {
-            None | Some(Value::Null) => {}
-            Some(v) if v == value || v.as_f64().is_some_and(|v| Some(v) == value.as_f64()) => {}
-            Some(v) => {
-                return Err(Error::Config(format!("{file}: `{key}` is {v}, but only {value} is supported")));
-            }
-        }
+/// The most levels of a network. Each halves the image.
+const MOST_LEVELS: usize = 16;
+
+/// The groups of every group norm in models without a configuration.
+const GROUPS: usize = 32;
+
+/// Returns the number of levels with these channels, which must divide into groups.
+fn levels(channels: &[usize], groups: usize, file: &str) -> Result<usize> {
+    let levels = channels.len();
+    if !(1..=MOST_LEVELS).contains(&levels) {
+        return Err(Error::Config(format!(
+            "{file}: `block_out_channels` must have 1 to {MOST_LEVELS} entries, but has {levels}"
+        )));
+    }
+    match channels.iter().find(|channels| **channels == 0 || groups == 0 || *channels % groups != 0) {
+        Some(channels) => Err(Error::Config(format!("{file}: {channels} channels do not divide into {groups} groups"))),
+        None => Ok(levels),
+    }
+}
+
+/// Checks that the width of an attention divides into heads.
+fn heads_divide(width: usize, heads: usize, file: &str) -> Result<()> {
+    if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
+        return Err(Error::Config(format!("{file}: {width} channels do not divide into {heads} heads")));
     }
     Ok(())
+}
+
+/// Checks that a number is above 0.
+fn positive(key: &str, value: f64, file: &str) -> Result<()> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Config(format!("{file}: `{key}` must be above 0, but is {value}")))
 }
 
 /// The size of dimension `i` of a tensor.

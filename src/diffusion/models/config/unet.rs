@@ -2,27 +2,21 @@
 
 use serde::Deserialize;
 
-use super::{eps5, four, refuse_others, side, thirty_two, yes};
+use super::{GROUPS, eps5, four, heads_divide, levels, positive, side, thirty_two, yes};
 use crate::models::Family;
-use crate::weights::{ModelFiles, TensorMap};
+use crate::weights::{Json, ModelFiles, TensorMap};
 use crate::{Error, Result};
 
-/// A number for all levels, or one for each level.
+/// A value for each level, or one for all.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum PerLevel<T> {
-    All(T),
-    Each(Vec<T>),
-}
+struct PerLevel<T>(Vec<T>);
 
 impl<T: Copy> PerLevel<T> {
     fn each(&self, levels: usize, file: &str, key: &str) -> Result<Vec<T>> {
-        match self {
-            PerLevel::All(x) => Ok(vec![*x; levels]),
-            PerLevel::Each(v) if v.len() == levels => Ok(v.clone()),
-            PerLevel::Each(v) => {
-                Err(Error::Config(format!("{file}: `{key}` has {} entries for {levels} blocks", v.len())))
-            }
+        match self.0.as_slice() {
+            [x] => Ok(vec![*x; levels]),
+            v if v.len() == levels => Ok(v.to_vec()),
+            v => Err(Error::Config(format!("{file}: `{key}` has {} entries for {levels} blocks", v.len()))),
         }
     }
 }
@@ -93,13 +87,13 @@ struct RawUNet {
     #[serde(default = "unet_up")]
     up_block_types: Vec<String>,
     #[serde(default = "unet_mid")]
-    mid_block_type: Option<String>,
+    mid_block_type: String,
     #[serde(default = "two")]
     layers_per_block: usize,
     #[serde(default = "one")]
     transformer_layers_per_block: PerLevel<usize>,
     #[serde(default)]
-    reverse_transformer_layers_per_block: Option<Vec<usize>>,
+    reverse_transformer_layers_per_block: Option<PerLevel<usize>>,
     #[serde(default = "eight")]
     attention_head_dim: PerLevel<usize>,
     #[serde(default)]
@@ -124,18 +118,16 @@ struct RawUNet {
     addition_time_embed_dim: Option<usize>,
     #[serde(default)]
     projection_class_embeddings_input_dim: Option<usize>,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, serde_json::Value>,
 }
 
 fn one() -> PerLevel<usize> {
-    PerLevel::All(1)
+    PerLevel(vec![1])
 }
 fn two() -> usize {
     2
 }
 fn eight() -> PerLevel<usize> {
-    PerLevel::All(8)
+    PerLevel(vec![8])
 }
 fn width() -> usize {
     1280
@@ -143,8 +135,8 @@ fn width() -> usize {
 fn unet_channels() -> Vec<usize> {
     vec![320, 640, 1280, 1280]
 }
-fn unet_mid() -> Option<String> {
-    Some("UNetMidBlock2DCrossAttn".into())
+fn unet_mid() -> String {
+    "UNetMidBlock2DCrossAttn".into()
 }
 fn unet_down() -> Vec<String> {
     ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"].map(String::from).into()
@@ -176,6 +168,25 @@ impl RawUNet {
         types.iter().map(has_attention).collect()
     }
 
+    /// Checks the widths of the embeddings of timesteps and sizes: half cosines, half sines.
+    fn embeds(&self, file: &str) -> Result<()> {
+        let widths = [
+            ("block_out_channels", self.block_out_channels[0]),
+            ("addition_time_embed_dim", self.addition_time_embed_dim.unwrap_or(2)),
+        ];
+        for (key, width) in widths {
+            let half = width as f64 / 2.0;
+            if width == 0 || width % 2 != 0 || self.freq_shift < 0.0 || self.freq_shift >= half {
+                return Err(Error::Config(format!(
+                    "{file}: an embedding of {width} numbers (`{key}`) with `freq_shift` {} is not supported; it must be \
+                     even, and `freq_shift` from 0 to less than its half",
+                    self.freq_shift
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn text_time(&self, file: &str) -> Result<Option<(usize, usize)>> {
         match self.addition_embed_type.as_deref() {
             None => Ok(None),
@@ -202,33 +213,33 @@ impl RawUNet {
     }
 }
 
-/// Keys of which only one value is supported.
-fn supported_values() -> [(&'static str, serde_json::Value); 22] {
+/// Checks keys of which only one form is supported.
+fn refuse_others(config: &Json) -> Result<()> {
     use serde_json::json;
-    [
-        ("act_fn", json!("silu")),
-        ("center_input_sample", json!(false)),
-        ("class_embed_type", json!(null)),
-        ("num_class_embeds", json!(null)),
-        ("conv_in_kernel", json!(3)),
-        ("conv_out_kernel", json!(3)),
-        ("cross_attention_norm", json!(null)),
-        ("downsample_padding", json!(1)),
-        ("dual_cross_attention", json!(false)),
-        ("encoder_hid_dim", json!(null)),
-        ("encoder_hid_dim_type", json!(null)),
-        ("mid_block_only_cross_attention", json!(false)),
-        ("mid_block_scale_factor", json!(1)),
-        ("only_cross_attention", json!(false)),
-        ("resnet_out_scale_factor", json!(1)),
-        ("resnet_skip_time_act", json!(false)),
-        ("resnet_time_scale_shift", json!("default")),
-        ("time_cond_proj_dim", json!(null)),
-        ("time_embedding_act_fn", json!(null)),
-        ("time_embedding_dim", json!(null)),
-        ("time_embedding_type", json!("positional")),
-        ("timestep_post_act", json!(null)),
-    ]
+    config.only(&[
+        ("act_fn", &[json!("silu"), json!("swish")]),
+        ("center_input_sample", &[json!(false)]),
+        ("class_embed_type", &[json!(null)]),
+        ("num_class_embeds", &[json!(null)]),
+        ("conv_in_kernel", &[json!(3)]),
+        ("conv_out_kernel", &[json!(3)]),
+        ("cross_attention_norm", &[json!(null)]),
+        ("downsample_padding", &[json!(1)]),
+        ("dual_cross_attention", &[json!(false)]),
+        ("encoder_hid_dim", &[json!(null)]),
+        ("encoder_hid_dim_type", &[json!(null)]),
+        ("mid_block_only_cross_attention", &[json!(false)]),
+        ("mid_block_scale_factor", &[json!(1)]),
+        ("only_cross_attention", &[json!(false)]),
+        ("resnet_out_scale_factor", &[json!(1)]),
+        ("resnet_skip_time_act", &[json!(false)]),
+        ("resnet_time_scale_shift", &[json!("default")]),
+        ("time_cond_proj_dim", &[json!(null)]),
+        ("time_embedding_act_fn", &[json!(null)]),
+        ("time_embedding_dim", &[json!(null)]),
+        ("time_embedding_type", &[json!("positional")]),
+        ("timestep_post_act", &[json!(null)]),
+    ])
 }
 
 impl UNetConfig {
@@ -254,37 +265,39 @@ impl UNetConfig {
     /// # Errors
     /// If it is malformed or not supported.
     pub fn parse(json: &[u8], file: &str) -> Result<Self> {
-        let raw: RawUNet = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
-        refuse_others(&raw.rest, file, &supported_values())?;
-        let levels = raw.block_out_channels.len();
-        if raw.mid_block_type.as_deref() != Some("UNetMidBlock2DCrossAttn") {
-            return Err(Error::Config(format!("{file}: `mid_block_type` must be UNetMidBlock2DCrossAttn")));
+        let config = Json::parse(json, file)?;
+        refuse_others(&config)?;
+        let raw: RawUNet = config.decode()?;
+        let levels = levels(&raw.block_out_channels, raw.norm_num_groups, file)?;
+        if raw.mid_block_type != unet_mid() {
+            return Err(Error::Config(format!(
+                "{file}: `mid_block_type` is {:?}, but only {} is supported",
+                raw.mid_block_type,
+                unet_mid()
+            )));
         }
-        if levels == 0 {
-            return Err(Error::Config(format!("{file}: `block_out_channels` is empty")));
+        if raw.in_channels != raw.out_channels {
+            return Err(Error::Config(format!(
+                "{file}: `in_channels` is {} and `out_channels` {}, but both must be equal; a U-Net that also predicts a \
+                 variance, or that takes a mask, is not supported",
+                raw.in_channels, raw.out_channels
+            )));
         }
+        positive("norm_eps", raw.norm_eps, file)?;
         let transformer_layers = raw.transformer_layers_per_block.each(levels, file, "transformer_layers_per_block")?;
-        let up_transformer_layers = match raw.reverse_transformer_layers_per_block.clone() {
-            Some(v) => PerLevel::Each(v).each(levels, file, "reverse_transformer_layers_per_block")?,
+        let up_transformer_layers = match &raw.reverse_transformer_layers_per_block {
+            Some(layers) => layers.each(levels, file, "reverse_transformer_layers_per_block")?,
             None => transformer_layers.iter().rev().copied().collect(),
         };
         // diffusers' `attention_head_dim` is the number of heads wherever `num_attention_heads` is not given.
         let heads = raw.num_attention_heads.as_ref().unwrap_or(&raw.attention_head_dim);
         let heads = heads.each(levels, file, "attention_head_dim")?;
         for (channels, heads) in raw.block_out_channels.iter().zip(&heads) {
-            if *heads == 0 || channels % heads != 0 || raw.norm_num_groups == 0 || channels % raw.norm_num_groups != 0 {
-                return Err(Error::Config(format!(
-                    "{file}: {channels} channels do not divide into {heads} heads and {} groups",
-                    raw.norm_num_groups
-                )));
-            }
+            heads_divide(*channels, *heads, file)?;
         }
+        raw.embeds(file)?;
         Ok(UNetConfig {
-            sample_size: match &raw.sample_size {
-                Some(PerLevel::All(s)) => *s,
-                Some(PerLevel::Each(v)) if !v.is_empty() => v[0],
-                _ => 64,
-            },
+            sample_size: raw.sample_size.as_ref().and_then(|size| size.0.first().copied()).unwrap_or(64),
             in_channels: raw.in_channels,
             out_channels: raw.out_channels,
             down_attention: raw.down_attention(file)?,
@@ -320,6 +333,7 @@ impl UNetConfig {
         let block_out_channels = (0..levels)
             .map(|i| side(&format!("down_blocks.{i}.resnets.0.conv1.weight"), 0))
             .collect::<Result<Vec<_>>>()?;
+        super::levels(&block_out_channels, GROUPS, label)?;
         let context = tensors.names().find(|name| name.ends_with("attn2.to_k.weight"));
         let context = context.map(|name| side(name, 1)).transpose()?;
         let added = tensors.shape("add_embedding.linear_1.weight").and_then(|shape| shape.get(1).copied());
@@ -344,7 +358,7 @@ impl UNetConfig {
             heads: block_out_channels.iter().map(|c| if sdxl { (c / 64).max(1) } else { 8 }).collect(),
             layers_per_block: tensors.count("down_blocks.0.resnets."),
             cross_attention_dim: context.unwrap_or(768),
-            norm_num_groups: 32,
+            norm_num_groups: GROUPS,
             norm_eps: 1e-5,
             use_linear_projection: sdxl,
             flip_sin_to_cos: true,

@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{four, refuse_others, side, thirty_two, three, yes};
+use super::{GROUPS, four, levels, positive, side, thirty_two, three, yes};
+use crate::Result;
 use crate::models::Family;
-use crate::weights::{ModelFiles, TensorMap};
-use crate::{Error, Result};
+use crate::weights::{Json, ModelFiles, TensorMap};
 
 /// The configuration of an autoencoder.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,8 +46,9 @@ pub struct VaeConfig {
     /// Whether it overflows in f16, as that of SDXL does.
     #[serde(default = "yes")]
     pub force_upcast: bool,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, serde_json::Value>,
+    /// The class that the file says it configures.
+    #[serde(default, rename = "_class_name")]
+    class_name: Option<String>,
 }
 
 fn single() -> usize {
@@ -75,28 +76,19 @@ impl VaeConfig {
     /// If it is malformed or not supported.
     pub fn parse(json: &[u8], file: &str) -> Result<Self> {
         use serde_json::json;
-        let config: Self = serde_json::from_slice(json).map_err(|e| Error::Config(format!("{file}: {e}")))?;
-        let levels = config.block_out_channels.len();
-        refuse_others(
-            &config.rest,
-            file,
-            &[
-                ("act_fn", json!("silu")),
-                ("down_block_types", json!(vec!["DownEncoderBlock2D"; levels])),
-                ("up_block_types", json!(vec!["UpDecoderBlock2D"; levels])),
-                ("latents_mean", json!(null)),
-                ("latents_std", json!(null)),
-            ],
-        )?;
-        if levels == 0 || config.norm_num_groups == 0 {
-            return Err(Error::Config(format!("{file}: `block_out_channels` and `norm_num_groups` must not be empty")));
-        }
-        if let Some(c) = config.block_out_channels.iter().find(|c| *c % config.norm_num_groups != 0) {
-            return Err(Error::Config(format!(
-                "{file}: {c} channels do not divide into {} groups",
-                config.norm_num_groups
-            )));
-        }
+        let json = Json::parse(json, file)?;
+        let config: Self = json.decode()?;
+        let levels = levels(&config.block_out_channels, config.norm_num_groups, file)?;
+        json.only(&[
+            ("act_fn", &[json!("silu"), json!("swish")]),
+            ("down_block_types", &[json!(vec!["DownEncoderBlock2D"; levels])]),
+            ("up_block_types", &[json!(vec!["UpDecoderBlock2D"; levels])]),
+            ("in_channels", &[json!(3)]),
+            ("out_channels", &[json!(3)]),
+            ("latents_mean", &[json!(null)]),
+            ("latents_std", &[json!(null)]),
+        ])?;
+        positive("scaling_factor", config.scaling_factor, file)?;
         Ok(config)
     }
 
@@ -108,26 +100,28 @@ impl VaeConfig {
         let side = |name: &str, i: usize| side(tensors, name, i);
         let levels = tensors.count("encoder.down_blocks.");
         let channels = (0..levels).map(|i| side(&format!("encoder.down_blocks.{i}.resnets.0.conv1.weight"), 0));
+        let channels = channels.collect::<Result<Vec<_>>>()?;
+        super::levels(&channels, GROUPS, tensors.label())?;
         Ok(VaeConfig {
             in_channels: side("encoder.conv_in.weight", 1)?,
             out_channels: side("decoder.conv_out.weight", 0)?,
-            block_out_channels: channels.collect::<Result<_>>()?,
+            block_out_channels: channels,
             layers_per_block: tensors.count("encoder.down_blocks.0.resnets."),
             latent_channels: side("decoder.conv_in.weight", 1)?,
-            norm_num_groups: 32,
+            norm_num_groups: GROUPS,
             scaling_factor: if family == Family::Sdxl { 0.13025 } else { sd_scale() },
             shift_factor: None,
             use_quant_conv: tensors.has("quant_conv.weight"),
             use_post_quant_conv: tensors.has("post_quant_conv.weight"),
             mid_block_add_attention: tensors.has("decoder.mid_block.attentions.0.to_q.weight"),
             force_upcast: family == Family::Sdxl,
-            rest: serde_json::Map::new(),
+            class_name: None,
         })
     }
 
     /// Whether the file declares that it configures an autoencoder.
     pub fn is_autoencoder(&self) -> bool {
-        self.rest.get("_class_name").and_then(|name| name.as_str()) == Some("AutoencoderKL")
+        self.class_name.as_deref() == Some("AutoencoderKL")
     }
 
     /// The number of image pixels for each latent pixel, along a side.

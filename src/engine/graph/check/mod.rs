@@ -81,6 +81,7 @@ pub fn check_with(
         checker.variants();
         checker.keep();
         checker.written();
+        checker.overwritten();
         checker.needed();
         if !checker.diagnostics.any_error() {
             assembled = checker.assemble(&source);

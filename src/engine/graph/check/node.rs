@@ -12,7 +12,7 @@ use crate::document::{NO_COLON, has_no_colon};
 use crate::node::{DynNode, NodeError};
 use crate::registry::{ParamRole, RegistryEntry, readable, stand_in, violations};
 use crate::text::yaml::{YamlData, YamlKey, YamlValue, code};
-use crate::text::{did_you_mean, listed, near_file, why_unreadable};
+use crate::text::{Diagnostic, Severity, did_you_mean, listed, near_file, why_unreadable};
 
 impl<'a> Checker<'a> {
     /// Checks each node by itself.
@@ -241,6 +241,7 @@ impl<'a> Checker<'a> {
         Some(format!("`{name}` is a node, but `{param}` is a parameter and takes a value{instead}"))
     }
 
+    /// Reports what a node finds: an error with this code, or a warning.
     pub(super) fn node_error(&mut self, index: usize, code: &'static str, error: NodeError) {
         let Draft { key, value, .. } = self.drafts[index];
         let (found_key, found) = value.find(&error.path);
@@ -251,7 +252,11 @@ impl<'a> Checker<'a> {
             (false, message) if message.contains('`') => message,
             (false, message) => format!("`{}`: {message}", readable(&error.path)),
         };
-        self.error(code, message, location, "").help = error.help;
+        let diagnostic = match error.severity {
+            Severity::Error => self.sources.error(code, message, location, ""),
+            Severity::Warning => self.sources.warning("suspicious", message, location),
+        };
+        self.diagnostics.push(Diagnostic { help: error.help, ..diagnostic });
     }
 
     /// Reports the errors that the node itself finds, and files that cannot be read. Ignores errors in parameters that

@@ -1,7 +1,7 @@
 //! Checks the graph as a whole: cycles, model families, files that two nodes write, unneeded nodes.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lsregen_files::identity;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -9,7 +9,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use super::Checker;
 use super::draft::{Draft, DraftLink};
 use crate::graph::cycles::cycles;
-use crate::node::{Declaration, LinkedNode, Links, SocketSpec};
+use crate::node::{Declaration, FileRef, LinkedNode, Links, SocketSpec};
 use crate::registry::RegistryEntry;
 use crate::text::yaml::Location;
 use crate::text::{either, listed};
@@ -221,8 +221,7 @@ impl Checker<'_> {
         for index in 0..self.drafts.len() {
             let Some(node) = self.drafts[index].node.clone().filter(|_| self.drafts[index].kept) else { continue };
             for file in node.writes(&self.cx(index)) {
-                let (found_key, found) = self.drafts[index].value.find(&file.param);
-                let location = if found_key.is_some() { found.location } else { self.drafts[index].key.location };
+                let location = self.location_of(index, &file.param);
                 let place = identity(&file.path);
                 let Some(&former) = first.get(&place) else {
                     first.insert(place, location);
@@ -237,6 +236,35 @@ impl Checker<'_> {
                 error.help = Some("give one of them another path".into());
             }
         }
+    }
+
+    /// Reports files that a node reads and another one writes: the next run would read something else.
+    pub(super) fn overwritten(&mut self) {
+        // Two paths may lead to one file.
+        let place = |path: &Path| std::fs::canonicalize(path).ok();
+        let mut read: HashMap<PathBuf, Location> = HashMap::new();
+        let mut written = vec![];
+        for index in (0..self.drafts.len()).filter(|&index| self.drafts[index].kept) {
+            let Some(node) = self.drafts[index].node.clone() else { continue };
+            let located = |file: FileRef| (place(&file.path), self.location_of(index, &file.param), file.path);
+            written.extend(node.writes(&self.cx(index)).into_iter().map(located));
+            let located = node.files(&self.cx(index)).into_iter().map(located);
+            read.extend(located.filter_map(|(place, location, _)| Some((place?, location))));
+        }
+        for (place, location, path) in written {
+            let Some(&reads) = place.and_then(|place| read.get(&place)) else { continue };
+            let label = self.sources.label(reads, "read here");
+            let message = format!("`{}` would overwrite a file that the graph reads", path.display());
+            let error = self.error("overwritten-input", message, location, "");
+            error.secondary.insert(0, label);
+            error.help = Some("write another file: each run has to read what the former one read".into());
+        }
+    }
+
+    /// The location of a parameter of a node, or of the node if the parameter has its default.
+    fn location_of(&self, index: usize, param: &str) -> Location {
+        let (found_key, found) = self.drafts[index].value.find(param);
+        if found_key.is_some() { found.location } else { self.drafts[index].key.location }
     }
 
     /// Reports a graph without output nodes, and warns of nodes that no output needs.

@@ -1,0 +1,197 @@
+//! Reads image files: PNG, JPEG and WebP, as 8-bit RGB.
+//!
+//! An image is turned upright as its EXIF orientation says, and transparent parts are laid over white. Sizes are judged
+//! before pixels are decoded, because a small file can claim an enormous image.
+
+use std::io::{BufRead, BufReader, Cursor, Seek};
+use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use lsregen_files::Kind;
+
+use crate::{Error, Result};
+
+/// The longest side of an image in pixels.
+pub const MAX_SIDE: u32 = 16384;
+
+/// The most pixels of an image: 3.2 GB as f32.
+pub const MAX_PIXELS: u64 = 1 << 28;
+
+/// Reads a PNG, JPEG or WebP file.
+///
+/// # Errors
+/// If the file cannot be read or decoded, or if the image is too large.
+pub fn load(path: &Path) -> Result<RgbImage> {
+    let bytes = lsregen_files::read(path, Kind::IMAGE).map_err(Error::io(path))?;
+    decode(&bytes).map_err(|what| Error::Input(format!("{}: {what}", path.display())))
+}
+
+/// Decodes the bytes of a PNG, JPEG or WebP file.
+///
+/// # Errors
+/// If the format is not supported, if the data are corrupt or incomplete, or if the image is too large.
+pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
+    let reader = reader(Cursor::new(bytes))?;
+    // The decoder fills what is missing of a JPEG file with grey.
+    if reader.format() == Some(ImageFormat::Jpeg) && !ends(bytes) {
+        return Err(Error::input("incomplete image: the file ends too early"));
+    }
+    let mut decoder = decoder(reader)?;
+    let orientation = decoder.orientation().map_err(corrupt)?;
+    // The decoder's own allocation would end the process if it failed.
+    drop(room::<u8>(decoder.total_bytes() as usize)?);
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
+    picture.apply_orientation(orientation);
+    Ok(match picture {
+        p if !p.color().has_alpha() => p.into_rgb8(),
+        p => {
+            let rgba = p.into_rgba8();
+            RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+                let [r, g, b, a] = rgba.get_pixel(x, y).0.map(u32::from);
+                image::Rgb([r, g, b].map(|c| ((c * a + 255 * (255 - a) + 127) / 255) as u8))
+            })
+        }
+    })
+}
+
+/// Returns width and height of an image file, upright, without decoding its pixels.
+///
+/// # Errors
+/// As for [`load`], as far as the start of the file shows it.
+pub fn dimensions(path: &Path) -> Result<(u32, u32)> {
+    let file = lsregen_files::open(path, Kind::IMAGE).map_err(Error::io(path))?;
+    let read = || {
+        let mut decoder = decoder(reader(BufReader::new(file))?)?;
+        let (width, height) = decoder.dimensions();
+        let sideways = decoder.orientation().map_err(corrupt)?.to_exif() >= 5;
+        Ok(if sideways { (height, width) } else { (width, height) })
+    };
+    read().map_err(|what: Error| Error::Input(format!("{}: {what}", path.display())))
+}
+
+/// Allocates an empty vector for `n` numbers.
+///
+/// # Errors
+/// If the memory cannot be had.
+pub fn room<T>(n: usize) -> Result<Vec<T>> {
+    let mut vector = Vec::new();
+    match vector.try_reserve_exact(n) {
+        Ok(()) => Ok(vector),
+        Err(_) => Err(Error::Input(format!("not enough memory: an image needs {} MB", n * size_of::<T>() / 1_000_000))),
+    }
+}
+
+fn reader<R: BufRead + Seek>(source: R) -> Result<ImageReader<R>> {
+    let reader = ImageReader::new(source).with_guessed_format().map_err(|error| corrupt(error.into()))?;
+    match reader.format() {
+        Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) => Ok(reader),
+        _ => Err(Error::input("not an image in a supported format (PNG, JPEG, WebP)")),
+    }
+}
+
+/// Reads the start of a file, up to its size.
+fn decoder<'r, R: BufRead + Seek + 'r>(mut reader: ImageReader<R>) -> Result<impl ImageDecoder + 'r> {
+    let mut limits = Limits::no_limits();
+    // Four channels of 16 bits, and the decoder's own buffers.
+    limits.max_alloc = Some(16 * MAX_PIXELS);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(corrupt)?;
+    let (width, height) = decoder.dimensions();
+    match too_large(width.into(), height.into()) {
+        Some(message) => Err(Error::Input(message)),
+        None => Ok(decoder),
+    }
+}
+
+/// Returns what to say of an image of this size, if it is too large.
+pub fn too_large(width: u64, height: u64) -> Option<String> {
+    (width.max(height) > MAX_SIDE.into() || width.saturating_mul(height) > MAX_PIXELS)
+        .then(|| format!("an image of {width}×{height} is too large: a side may have at most {MAX_SIDE} pixels"))
+}
+
+/// Whether a JPEG file has its end. In the compressed data a byte FF is followed by 00, so the marker FFD9 after the last
+/// start of a scan is the end of the image.
+fn ends(bytes: &[u8]) -> bool {
+    let scan = bytes.windows(2).rposition(|marker| marker == [0xff, 0xda]).unwrap_or(0);
+    bytes[scan..].windows(2).any(|marker| marker == [0xff, 0xd9])
+}
+
+fn corrupt(error: ImageError) -> Error {
+    match error {
+        ImageError::Limits(_) => {
+            Error::Input(format!("the image is too large: a side may have at most {MAX_SIDE} pixels"))
+        }
+        ImageError::Unsupported(what) => Error::Input(format!("not supported: {what}")),
+        error => Error::Input(format!("incomplete or corrupt image: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::path::PathBuf;
+
+    use serde_json::Value as Json;
+
+    fn images() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images")
+    }
+
+    /// Every orientation in every format gives what Pillow's `exif_transpose` gives.
+    #[test]
+    fn images_are_upright() {
+        let upright: Json = serde_json::from_slice(&std::fs::read(images().join("upright.json")).unwrap()).unwrap();
+        let upright = upright.as_object().unwrap();
+        assert_eq!(upright.len(), 24);
+        for (name, expected) in upright {
+            let path = images().join(name);
+            let picture = load(&path).unwrap();
+            let size = [expected["size"][0].as_u64().unwrap() as u32, expected["size"][1].as_u64().unwrap() as u32];
+            assert_eq!([picture.width(), picture.height()], size, "{name}");
+            assert_eq!(dimensions(&path).unwrap(), size.into(), "{name}");
+            for (i, row) in expected["blocks"].as_array().unwrap().iter().enumerate() {
+                for (j, colour) in row.as_array().unwrap().iter().enumerate() {
+                    let pixel = picture.get_pixel(8 + 16 * j as u32, 8 + 16 * i as u32);
+                    let near = (0..3).all(|c| colour[c].as_i64().unwrap().abs_diff(pixel[c].into()) <= 3);
+                    assert!(near, "{name}: block {i} {j}: {pixel:?} for {colour}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_incomplete_file_is_an_error() {
+        for kind in ["png", "jpg", "webp"] {
+            let whole = std::fs::read(images().join(format!("6.{kind}"))).unwrap();
+            decode(&whole).unwrap();
+            for cut in [whole.len() / 2, whole.len() - 20, whole.len() - 2] {
+                // A PNG file may lack the checksum of its end.
+                let complete = kind == "png" && cut > whole.len() - 12;
+                assert_eq!(decode(&whole[..cut]).is_ok(), complete, "{kind}: {cut} of {}", whole.len());
+            }
+        }
+        for other in [&b""[..], b"GIF89a\x01\0\x01\0\0\0\0;", b"lsregen: 1"] {
+            assert!(decode(other).unwrap_err().to_string().contains("PNG, JPEG, WebP"));
+        }
+    }
+
+    /// A small file that claims an enormous image is refused by its first bytes.
+    #[test]
+    fn an_enormous_image_is_refused_by_its_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.png");
+        for (width, height) in [(23_000, 23_000), (16_385, 1), (u32::MAX >> 1, u32::MAX >> 1)] {
+            let mut bytes = vec![];
+            let mut encoder = png::Encoder::new(&mut bytes, width, height);
+            encoder.set_color(png::ColorType::Rgb);
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_chunk(png::chunk::IDAT, b"\x78\x9c").unwrap();
+            drop(writer);
+            std::fs::write(&path, &bytes).unwrap();
+            for error in [load(&path).unwrap_err(), dimensions(&path).unwrap_err()] {
+                assert!(error.to_string().contains("at most 16384 pixels"), "{width}×{height}: {error}");
+            }
+        }
+    }
+}
