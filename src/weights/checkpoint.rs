@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lsregen_files::{Kind, RangeFile};
@@ -12,6 +11,7 @@ use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
 use super::Json;
+use super::content::Content;
 use super::entry::{Directory, TensorEntry, elements};
 use super::{foreign, pickle};
 use crate::{Error, Result};
@@ -30,44 +30,6 @@ pub struct Checkpoint {
 struct CheckpointFile {
     content: Content,
     tensors: Directory,
-}
-
-/// The content of a file, of which only parts are read.
-pub(super) enum Content {
-    File(RangeFile),
-    Memory(Cow<'static, [u8]>),
-}
-
-impl Content {
-    pub fn len(&self) -> usize {
-        match self {
-            Content::File(file) => file.len(),
-            Content::Memory(bytes) => bytes.len(),
-        }
-    }
-
-    /// Reads a range that lies in the file.
-    pub fn read(&self, range: Range<usize>) -> std::io::Result<Cow<'_, [u8]>> {
-        match self {
-            Content::File(file) => file.read(range).map(Cow::Owned),
-            Content::Memory(bytes) => bytes
-                .get(range)
-                .map(Cow::Borrowed)
-                .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
-        }
-    }
-
-    /// Reads the beginning: at most `length` bytes.
-    pub fn start(&self, length: usize) -> std::io::Result<Cow<'_, [u8]>> {
-        self.read(0..length.min(self.len()))
-    }
-
-    fn path(&self) -> Option<&Path> {
-        match self {
-            Content::File(file) => Some(file.path()),
-            Content::Memory(_) => None,
-        }
-    }
 }
 
 /// The index file of a sharded checkpoint.

@@ -23,6 +23,7 @@
 
 mod builtin;
 mod checkpoint;
+mod content;
 mod entry;
 mod file_cache;
 mod files;

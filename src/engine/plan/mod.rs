@@ -16,10 +16,11 @@ use petgraph::graph::NodeIndex;
 
 pub use self::explain::{Cause, Difference, Explanation, NearestResult};
 pub use self::fetch::fetch;
+pub(crate) use self::keys::ReadFiles;
 use crate::graph::Graph;
 use crate::key::{Key, Material};
 use crate::node::{EdgeValue, Host, NodeError};
-use crate::store::{FileDigests, FileState, Store};
+use crate::store::{FileDigests, Store};
 
 /// What to do about each node of a graph. Holds the cached results that the run needs.
 pub struct Plan {
@@ -38,8 +39,8 @@ pub struct Step {
     pub material: Material,
     /// The nodes that run and read its outputs, in the order of the graph.
     pub needed_by: Vec<NodeIndex>,
-    /// The files that it reads, as they were when the key was computed.
-    pub(crate) files: Vec<FileState>,
+    /// The files that it may read.
+    pub(crate) files: ReadFiles,
 }
 
 /// What to do about a node.

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::Range;
 
-use super::checkpoint::Content;
+use super::content::Content;
 use super::entry::Directory;
 use crate::{Error, Result};
 use archive::Archive;
