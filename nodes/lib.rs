@@ -3,6 +3,7 @@
 //! A node's struct is its parameters, and their doc comments are the reference for users. [`values`] are what nodes exchange;
 //! [`ComputeOptions`] is the service that a host must offer them. The mathematics is all in `lsregen-diffusion`.
 
+mod foreign;
 mod guidance;
 mod host;
 mod image;
@@ -15,6 +16,7 @@ pub mod values;
 
 use lsregen_engine::{NodeType, Registry};
 
+pub use foreign::FOREIGN_NAMES;
 pub use guidance::*;
 pub use host::blueprints::Blueprints;
 pub use host::metadata::Metadata;
@@ -28,7 +30,7 @@ pub use lsregen_diffusion::models::Survey;
 pub use lsregen_tensor::ops::keep_memory;
 pub use lsregen_weights::{hub, search};
 pub use model::*;
-pub use params::boxes::PhraseBox;
+pub use params::boxes::{LayoutFiles, PhraseBox};
 pub use params::clip::ClipPath;
 pub use params::guidance::{AutoStrength, GuidanceParams, Strength};
 pub use params::model_path::{bring, fetch_model};
@@ -71,7 +73,7 @@ pub const ALL: &[NodeType] = &[
 
 /// The registry of [`ALL`] node types.
 pub fn registry() -> Registry {
-    Registry::new(ALL)
+    Registry::new(ALL).with_foreign_names(FOREIGN_NAMES)
 }
 
 /// The guide to guidance, whose example is compiled and run.

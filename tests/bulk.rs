@@ -92,6 +92,30 @@ fn done(names: &[&str]) -> Vec<(String, String)> {
     names.iter().map(|name| (name.to_string(), "done".to_string())).collect()
 }
 
+/// An error of a row names the row and its field, also if the value is only a part of a text, or fails in the run.
+#[test]
+fn errors_name_the_line_and_field_of_their_row() {
+    let case = Case::new("");
+    let graph =
+        GRAPH.replace("path: picture.png", "path: \"${name}.png\"").replace("  steps: 1\n", "  steps: 1\n  name: x\n");
+    case.write("graph.yaml", &graph);
+    case.write("rows.csv", "seed,name\n1,a\n2,b/\n");
+    let (code, stderr) = case.run(&["--inputs", "rows.csv"]);
+    assert!(code == 78 && stderr.contains("::: rows.csv:3:3") && stderr.contains("the value of `name`"), "{stderr}");
+    case.write("rows.csv", "seed,prompt\n1,[a red circle\n2,\"\"\"a\"\" red circle\"\n3,{a red circle}\n");
+    case.write("graph.yaml", GRAPH);
+    let (code, stderr) = case.run(&["--inputs", "rows.csv"]);
+    assert_eq!(code, 0, "{stderr}");
+    let manifest = case.manifest("graph.manifest.jsonl");
+    let prompts: Vec<_> = manifest.values().map(|line| line["params"]["prompt"].as_str().unwrap()).collect();
+    assert_eq!(prompts, ["[a red circle", "\"a\" red circle", "{a red circle}"]);
+    // A row that fails in the run: a file stands where its folder should be.
+    case.write("rows.csv", "id,seed\nfine,1\nblocked,2\n");
+    case.write("out/blocked", "");
+    let (code, stderr) = case.run(&["--inputs", "rows.csv"]);
+    assert!(code == 1 && stderr.contains("blocked (rows.csv:3) failed: "), "{code} {stderr}");
+}
+
 #[test]
 fn rows_give_parameters_of_every_kind() {
     let case = Case::new(concat!(
@@ -156,7 +180,7 @@ fn a_failed_row_is_reported_and_the_others_continue() {
     let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
     assert_eq!(code, 1, "{stderr}");
     assert!(
-        stderr.contains("] b failed: save: ") && stderr.contains("2 done, 0 already done, 1 failed (b)"),
+        stderr.contains("] b (rows.jsonl:2) failed: save: ") && stderr.contains("2 done, 0 already done, 1 failed (b)"),
         "{stderr}"
     );
     assert_eq!(case.status()[1], ("b".into(), "failed".into()));
@@ -228,7 +252,7 @@ fn two_processes_do_not_share_a_manifest() {
 #[test]
 fn a_killed_or_interrupted_run_is_resumed() {
     let rows: String = (1..=6).map(|seed| format!("{{\"seed\": {seed}}}\n")).collect();
-    interrupted(&Case::new(&rows), &["--set", "steps=20"], &[2, 4], 6);
+    interrupted(&Case::new(&rows), &["--set", "steps=20"], &[1, 3, 4], 6);
 }
 
 /// Runs LSReGen on 200 layouts, with few steps.
@@ -271,13 +295,13 @@ fn interrupted(case: &Case, arguments: &[&str], stops: &[usize], count: usize) -
         let mut process = Started::new(command.args(arguments));
         (before..stop).for_each(|_| process.until("row_finished"));
         if stop < count {
-            let signal = if turn % 2 == 0 { "-KILL" } else { "-INT" };
+            let signal = ["-KILL", "-INT", "-TERM"][turn % 3];
             let killed = Command::new("kill").args([signal, &process.child.id().to_string()]).status().unwrap();
             assert!(killed.success());
         }
         process.until_end();
         let code = process.child.wait().unwrap().code();
-        assert_eq!(code, if stop == count { Some(0) } else { [None, Some(1)][turn % 2] });
+        assert_eq!(code, if stop == count { Some(0) } else { [None, Some(130), Some(143)][turn % 3] });
         let mut started = BTreeSet::new();
         for key in keys(&process.events, "node_started") {
             assert!(!finished.contains(&key), "{key} was known, and is computed again");

@@ -72,6 +72,31 @@ fn kill_runs(count: u64) {
     println!("{killed} killed, {finished} finished first; {torn} times files were left half written; {sweeps} sweeps");
 }
 
+/// Ctrl-C and SIGTERM end a run alike: the step ends, the message says how to go on, and what was computed is cached.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_asked_to_stop_stops_after_its_step() {
+    for (signal, code, again) in [("-INT", 130, "press Ctrl-C again"), ("-TERM", 143, "send SIGTERM again")] {
+        let case = Case::new();
+        let mut command = case.command("out", &["steps=900"]);
+        let events = case.path("events.jsonl");
+        command.arg("--events").arg(&events).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let step = |events: &str| events.lines().filter(|line| line.contains("\"step\"")).count() > 2;
+        while !fs::read_to_string(&events).is_ok_and(|events| step(&events)) {
+            thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let (_, stderr, ended) = outcome(child.wait_with_output().unwrap());
+        assert_eq!(ended, code, "{stderr}");
+        assert!(stderr.contains(&format!("stopping after this step; {again} to stop at once")), "{stderr}");
+        assert!(stderr.contains("cancelled: 0 files") && stderr.contains("the same command goes on"), "{stderr}");
+        let events = fs::read_to_string(&events).unwrap();
+        assert!(events.lines().last().unwrap().contains("\"run_finished\""), "{events}");
+    }
+}
+
 /// Kills the process; returns whether it was still running.
 fn kill(child: &mut Child) -> bool {
     let running = child.try_wait().unwrap().is_none();

@@ -113,11 +113,16 @@ fn a_run_fetches_what_it_names_and_needs_no_network_afterwards() {
     };
     let offline = [("HF_HUB_OFFLINE", "1")];
 
-    // A check does not use the network; an offline run reports the missing model and its place.
-    let (_, stderr, code) = run(&["check", "graph.yaml"], &[]);
-    assert!(code == 0 && server.contents().is_empty(), "{stderr}");
-    let (_, stderr, code) = run(&["run", "graph.yaml", "--no-cache"], &offline);
-    assert!(code == 1 && stderr.contains("HF_HUB_OFFLINE is set") && stderr.contains("graph.yaml:3:"), "{stderr}");
+    // A check does not use the network, and says what it has not seen. Offline, the missing model is an error.
+    for verb in ["check", "plan"] {
+        let (_, stderr, code) = run(&[verb, "graph.yaml"], &[]);
+        assert!(code == 0 && server.contents().is_empty(), "{stderr}");
+        assert!(stderr.contains("warning[not-downloaded]") && stderr.contains("graph.yaml:3:"), "{stderr}");
+    }
+    for verb in ["check", "run"] {
+        let (_, stderr, code) = run(&[verb, "graph.yaml"], &offline);
+        assert!(code == 2 && stderr.contains("HF_HUB_OFFLINE is set") && stderr.contains("graph.yaml:3:"), "{stderr}");
+    }
 
     let (_, stderr, code) = run(&["run", "graph.yaml", "--no-cache"], &[]);
     assert!(code == 0 && stderr.contains("fetching unet/diffusion_pytorch_model.safetensors"), "{stderr}");

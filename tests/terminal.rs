@@ -14,7 +14,7 @@ lsregen: 1
 params: { size: 8, name: out.png }
 nodes:
   photo: { type: LoadImage, path: photo.png }
-  small: { type: Upsample, image: photo, width: \"${size}\", height: 8 }
+  small: { type: Upsample, image: photo, width: \"${size}\", height: \"${size}\" }
   save: { type: SaveImage, image: small, path: \"${name}\" }
 ";
 

@@ -95,7 +95,7 @@ impl GuidanceNode for ColourLayout {
     }
 
     fn guidance(&self, inputs: ColourLayoutInputs, _: &Context) -> anyhow::Result<Guidance> {
-        let colour = |c: &ColouredBox| Ok((c.bounds.map(|v| v as f32), colour::parse(&c.colour)?));
+        let colour = |c: &ColouredBox| Ok((boxes::inside(&c.bounds)?, colour::parse(&c.colour)?));
         Ok(Guidance::new(ColourLayoutGuidance {
             colours: self.colours.iter().map(colour).collect::<anyhow::Result<_>>()?,
             metric: self.distance,

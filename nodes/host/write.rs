@@ -116,8 +116,9 @@ impl OutputFile<'_> {
             false => create_folder(folder, &inner),
         };
         let parent = folder.join(parent);
-        created
-            .with_context(|| format!("{}: this folder cannot be created; choose another `path`", parent.display()))?;
+        created.with_context(|| {
+            format!("{}: this folder cannot be created; choose another `path` or `--output-dir`", parent.display())
+        })?;
         let path = self.write_numbered(&parent, names.last().context("a path has a name")?, &date, bytes, cx)?;
         cx.saved(&path, true);
         Ok(())
@@ -135,7 +136,7 @@ impl OutputFile<'_> {
         let first = if name.is_counted() { last_number(folder, name, date) + 1 } else { 0 };
         for counter in first..first + ATTEMPTS {
             let path = folder.join(name.filled(counter, date));
-            let cannot = || format!("{}: cannot be written; choose another `path`", path.display());
+            let cannot = || format!("{}: cannot be written; choose another `path` or `--output-dir`", path.display());
             match write_new(&path, bytes) {
                 Ok(()) => return Ok(path),
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error).with_context(cannot),
@@ -151,7 +152,10 @@ impl OutputFile<'_> {
                 ),
             }
         }
-        bail!("{}: every number is taken; choose another `path`", folder.join(name.filled(first, date)).display())
+        bail!(
+            "{}: every number is taken; choose another `path` or `--output-dir`",
+            folder.join(name.filled(first, date)).display()
+        )
     }
 
     /// Whether this program wrote the file at `path`: its content says so, or the cache has it. A link is never its own.

@@ -80,7 +80,7 @@ fn stretched(old: (usize, usize), new: (usize, usize)) -> Option<NodeError> {
         let ((w, h), (width, height)) = (old, new);
         NodeError::new("image", format!("the image has {w}×{h} and is stretched to {width}×{height}"))
             .help("give it the proportions of the result where it is made, or resize it by `factor`")
-            .as_warning()
+            .as_warning("stretched")
     })
 }
 

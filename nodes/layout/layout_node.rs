@@ -7,8 +7,7 @@ use lsregen_engine::{CheckContext, Context, Declaration, FileRef, Links, Node, N
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::host::bridge::raise;
-use crate::params::boxes::{self, PhraseBox};
+use crate::params::boxes::{LayoutParams, PhraseBox};
 use crate::values::{self, declared};
 
 /// Defines a layout: phrases in boxes.
@@ -22,9 +21,13 @@ pub struct Layout {
     #[serde(default)]
     pub boxes: Option<Vec<PhraseBox>>,
     /// A JSON file of boxes, relative to the graph file: `{"boxes": [{"phrase": …, "box": [x0, y0, x1, y1]}]}` in
-    /// fractions, or COCO's `bbox: [x, y, width, height]` in pixels, with the image's `width` and `height`.
+    /// fractions, or COCO's `bbox: [x, y, width, height]` in pixels, with the image's `width` and `height`; or a file of
+    /// COCO's annotations, such as `instances_val2017.json`, with `image_id`.
     #[serde(default)]
     pub layout_file: Option<PathBuf>,
+    /// The image of a COCO file whose annotations are the layout; the phrases are the names of their categories.
+    #[serde(default)]
+    pub image_id: Option<u64>,
 }
 
 sockets! {
@@ -38,6 +41,12 @@ outputs! {
     }
 }
 
+impl Layout {
+    fn layout(&self) -> LayoutParams<'_> {
+        LayoutParams { boxes: self.boxes.as_deref(), file: self.layout_file.as_deref(), image_id: self.image_id }
+    }
+}
+
 impl Node for Layout {
     const TYPE: &'static str = "Layout";
     const VERSION: u32 = 1;
@@ -46,20 +55,18 @@ impl Node for Layout {
     type Outputs = LayoutOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        boxes::errors(self.boxes.as_deref(), self.layout_file.as_deref(), u32::MAX, cx)
+        self.layout().errors(u32::MAX, cx)
     }
 
     fn declare(&self, _: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        let phrases = boxes::phrases(self.boxes.as_deref(), self.layout_file.as_deref(), cx);
-        declared("layout", Some(phrases))
+        declared("layout", Some(self.layout().phrases(cx)))
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
-        self.layout_file.iter().map(|file| FileRef::new("layout_file", cx.resolve(file))).collect()
+        self.layout().files(cx)
     }
 
     fn run(&self, _: LayoutInputs, cx: &Context) -> anyhow::Result<LayoutOutputs> {
-        let layout = boxes::layout(self.boxes.as_deref(), self.layout_file.as_deref(), cx).map_err(raise)?;
-        Ok(LayoutOutputs { layout: Arc::new(values::Layout(layout)) })
+        Ok(LayoutOutputs { layout: Arc::new(values::Layout(self.layout().objects(cx)?)) })
     }
 }

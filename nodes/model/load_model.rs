@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::numerics::ComputeOptions;
-use crate::params::model_path::{Found, ModelSearch, at, digest, fetch_model};
+use crate::params::model_path::{Found, ModelSearch, at, digest, fetch_model, not_downloaded};
 use crate::values::{Model, declared};
 
 /// Loads a diffusion model: text encoders, U-Net, autoencoder and the noise schedule.
@@ -143,7 +143,14 @@ impl Node for LoadModel {
         if self.is_builtin() {
             return vec![];
         }
-        self.blueprint(&ModelSearch::in_check(cx)).err().unwrap_or_default()
+        match self.blueprint(&ModelSearch::in_check(cx)) {
+            Ok(Some(_)) => vec![],
+            Ok(None) => {
+                let of_hub = self.named().filter(|(_, _, name)| name.starts_with("hf:"));
+                of_hub.map(|(param, _, name)| not_downloaded(param, name)).collect()
+            }
+            Err(errors) => errors,
+        }
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {

@@ -9,7 +9,7 @@ use lsregen_tensor::candle_core::DType;
 use lsregen_weights::search::ModelKind;
 use lsregen_weights::{BUILTIN_CLIP, ModelFiles, Precision};
 
-use super::model_path::{Found, ModelSearch, at, digest, fetch_model};
+use super::model_path::{Found, ModelSearch, at, digest, fetch_model, not_downloaded};
 use crate::host::numerics::ComputeOptions;
 
 /// The name of the parameter.
@@ -56,9 +56,12 @@ impl ClipPath<'_> {
         self.blueprint(&ModelSearch::in_check(cx))
     }
 
-    /// Returns why the model cannot be loaded, if it cannot.
+    /// Returns why the model cannot be loaded, if it cannot, or a warning if it has to be downloaded first.
     pub fn error(&self, cx: &CheckContext) -> Option<NodeError> {
-        self.checked(cx).err()
+        match self.checked(cx) {
+            Ok(found) => found.is_none().then(|| not_downloaded(PARAM, self.0)),
+            Err(error) => Some(error),
+        }
     }
 
     /// Returns the number of layers of its image encoder, if the model is on this machine.

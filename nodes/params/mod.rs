@@ -6,4 +6,5 @@ pub mod colour;
 pub mod defaults;
 pub mod guidance;
 pub mod model_path;
+pub mod prompt_syntax;
 pub mod sampling;

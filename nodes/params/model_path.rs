@@ -49,7 +49,11 @@ impl<'a> ModelSearch<'a> {
         match hub_of(name) {
             Err(error) => return Found::Nowhere(at(param, error)),
             Ok(Some((hub, reference))) => {
-                return hub.cached(&reference).map_or(Found::Elsewhere, Found::Here);
+                return match hub.cached(&reference) {
+                    Some(path) => Found::Here(path),
+                    None if hub.offline => Found::Nowhere(at(param, hub.offline_error(&reference))),
+                    None => Found::Elsewhere,
+                };
             }
             Ok(None) => {}
         }
@@ -60,17 +64,21 @@ impl<'a> ModelSearch<'a> {
         if let Some(path) = self.models.as_ref().and_then(|models| models.find(kind, name)) {
             return Found::Here(path);
         }
+        let missing = NodeError::new(param, format!("there is no {} `{name}`", kind.name()));
+        if let Some(meant) = HubRef::meant_by(name) {
+            let searched =
+                if name.contains("://") { String::new() } else { format!("; there is no {}", path.display()) };
+            let help = format!("for a model on the Hugging Face hub write `{meant}`{searched}");
+            return Found::Nowhere(missing.help(help));
+        }
         let builtin = match kind {
             ModelKind::Model => "the built-in models are shapes/gligen and shapes/xl; ",
             ModelKind::Clip => "the built-in CLIP is shapes/clip, which knows coloured shapes only; ",
             ModelKind::Vae | ModelKind::Gligen => "",
         };
         let searched = self.models.as_ref().map(|models| format!("; {}", models.missing(kind, name)));
-        Found::Nowhere(NodeError::new(param, format!("there is no {} `{name}`", kind.name())).help(format!(
-            "{builtin}there is no {}{}",
-            path.display(),
-            searched.unwrap_or_default()
-        )))
+        let searched = searched.unwrap_or_default();
+        Found::Nowhere(missing.help(format!("{builtin}there is no {}{searched}", path.display())))
     }
 }
 
@@ -121,6 +129,13 @@ fn hub_of(name: &str) -> Result<Option<(Hub, HubRef)>, Error> {
         Some(reference) => Ok(Some((Hub::from_env()?, reference))),
         None => Ok(None),
     }
+}
+
+/// Warns that the model `name` of the parameter `param` has to be downloaded.
+pub(crate) fn not_downloaded(param: &'static str, name: &str) -> NodeError {
+    NodeError::new(param, format!("`{name}` is not on this machine, or not all of it: its files are not checked"))
+        .help(format!("a run downloads it first, and checks the graph again; `lsregen fetch {name}` downloads it now"))
+        .as_warning("not-downloaded")
 }
 
 /// Converts a library error to the error of a parameter.

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::defaults;
+use super::{defaults, prompt_syntax};
 use crate::values::{Conditioning, Guidance, ImageInfo, ImageSize, Model, SamplingNeeds};
 
 /// The parameters of a sampling with a model of any family.
@@ -91,6 +91,16 @@ pub struct SdxlSampling {
     pub crop: [u32; 2],
 }
 
+impl SdxlSampling {
+    /// Reports invalid parameters.
+    pub(crate) fn errors(&self) -> Vec<NodeError> {
+        let second = [("prompt_2", &self.prompt_2), ("negative_2", &self.negative_2)];
+        let second = second.into_iter().filter_map(|(param, text)| Some((param, text.as_deref()?)));
+        let second = second.flat_map(|(param, text)| prompt_syntax::warnings(param, text));
+        self.sampling.errors(self.cfg).into_iter().chain(second).collect()
+    }
+}
+
 /// Returns a prompt, with the text of the second encoder.
 pub(crate) fn prompt(text: &str, text_2: &Option<String>) -> Prompt {
     Prompt { text: text.into(), text_2: text_2.clone() }
@@ -136,7 +146,7 @@ pub(crate) fn phrase_warnings(prompt: &str, phrases: &[String]) -> Vec<NodeError
         .map(|phrase| {
             NodeError::new("prompt", format!("the prompt does not contain `{phrase}`, a phrase of the layout"))
                 .help("name every object of the layout in the prompt; otherwise the image may lack it")
-                .as_warning()
+                .as_warning("absent-phrase")
         })
         .collect()
 }
@@ -154,7 +164,7 @@ pub(crate) fn cfg_warnings(cfg: f64, negative: Option<&'static str>) -> Vec<Node
         NodeError::new(name, format!("`{name}` has no effect while `cfg` is at most 1"))
             .help("raise `cfg`, or leave the negative prompt out")
     });
-    low.into_iter().chain(unused).map(NodeError::as_warning).collect()
+    low.into_iter().chain(unused).map(|warning| warning.as_warning("no-effect")).collect()
 }
 
 /// Reports `eta` for a sampler that does not use it.
@@ -175,6 +185,8 @@ impl Sampling {
     pub(crate) fn errors(&self, cfg: f64) -> Vec<NodeError> {
         let mut errors = eta_errors(self.sampler, self.eta);
         errors.extend(cfg_warnings(cfg, self.negative.is_some().then_some("negative")));
+        errors.extend(prompt_syntax::warnings("prompt", &self.prompt));
+        errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::warnings("negative", negative)));
         errors
     }
 

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::{raise, unless_cancelled};
 use crate::host::preview::on_step_with_previews;
-use crate::params::boxes::{self, PhraseBox};
+use crate::params::boxes::{LayoutParams, PhraseBox};
 use crate::params::defaults;
+use crate::params::prompt_syntax;
 use crate::params::sampling::{cfg_warnings, eta_errors, negative, phrase_warnings, prompt, size_errors, trained_side};
 use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared};
 
@@ -35,9 +36,13 @@ pub struct GligenLayout {
     #[serde(default)]
     pub boxes: Option<Vec<PhraseBox>>,
     /// A JSON file of boxes, relative to the graph file: `{"boxes": [{"phrase": …, "box": [x0, y0, x1, y1]}]}` in
-    /// fractions, or COCO's `bbox: [x, y, width, height]` in pixels, with the image's `width` and `height`.
+    /// fractions, or COCO's `bbox: [x, y, width, height]` in pixels, with the image's `width` and `height`; or a file of
+    /// COCO's annotations, such as `instances_val2017.json`, with `image_id`.
     #[serde(default)]
     pub layout_file: Option<PathBuf>,
+    /// The image of a COCO file whose annotations are the layout; the phrases are the names of their categories.
+    #[serde(default)]
+    pub image_id: Option<u64>,
     /// Width of the image in pixels, a multiple of 8. By default the size that the model was trained on: 128 for
     /// `shapes/gligen`, 512 for Stable Diffusion 1.4. At much larger sizes the image no longer follows the layout.
     #[serde(default)]
@@ -110,6 +115,12 @@ outputs! {
     }
 }
 
+impl GligenLayout {
+    fn layout(&self) -> LayoutParams<'_> {
+        LayoutParams { boxes: self.boxes.as_deref(), file: self.layout_file.as_deref(), image_id: self.image_id }
+    }
+}
+
 impl Node for GligenLayout {
     const TYPE: &'static str = "GLIGENLayout";
     const VERSION: u32 = 3;
@@ -119,11 +130,13 @@ impl Node for GligenLayout {
     type Outputs = GligenLayoutOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        let mut errors = boxes::errors(self.boxes.as_deref(), self.layout_file.as_deref(), self.slots, cx);
+        let mut errors = self.layout().errors(self.slots, cx);
         errors.extend(eta_errors(self.sampler, self.eta));
         errors.extend(cfg_warnings(self.cfg, self.negative.is_some().then_some("negative")));
-        let Phrases(phrases) = boxes::phrases(self.boxes.as_deref(), self.layout_file.as_deref(), cx);
+        let Phrases(phrases) = self.layout().phrases(cx);
         errors.extend(phrase_warnings(&self.prompt, &phrases));
+        errors.extend(prompt_syntax::warnings("prompt", &self.prompt));
+        errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::warnings("negative", negative)));
         errors
     }
 
@@ -134,20 +147,20 @@ impl Node for GligenLayout {
     fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let sides = self.width.or(trained_side(links)).zip(self.height.or(trained_side(links)));
         let size = sides.map(|(width, height)| ImageSize { width, height });
-        let Phrases(phrases) = boxes::phrases(self.boxes.as_deref(), self.layout_file.as_deref(), cx);
+        let Phrases(phrases) = self.layout().phrases(cx);
         let image = ImageInfo { size, phrases: phrases.clone() };
         let images = declared("image", Some(image.clone())).into_iter().chain(declared("latent", Some(image)));
         images.chain(declared("layout", Some(Phrases(phrases)))).collect()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
-        self.layout_file.iter().map(|file| FileRef::new("layout_file", cx.resolve(file))).collect()
+        self.layout().files(cx)
     }
 
     fn run(&self, inputs: GligenLayoutInputs, cx: &Context) -> anyhow::Result<GligenLayoutOutputs> {
         cx.cancel().check()?;
         let model = &inputs.model.0;
-        let layout = boxes::layout(self.boxes.as_deref(), self.layout_file.as_deref(), cx).map_err(raise)?;
+        let layout = self.layout().objects(cx)?;
         let side = |given: Option<u32>| given.map_or(model.info.picture_size, |side| side as usize);
         let settings = SamplingSettings {
             prompt: prompt(&self.prompt, &None),

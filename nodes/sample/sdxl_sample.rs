@@ -38,7 +38,7 @@ impl Node for SdxlSample {
     type Outputs = SdxlSampleOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.0.sampling.errors(self.0.cfg)
+        self.0.errors()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {

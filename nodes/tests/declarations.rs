@@ -96,7 +96,7 @@ fn errors(nodes: &str) -> Vec<String> {
 
 /// Returns the warnings of a graph with these nodes, whose image is saved.
 fn warnings(nodes: &str) -> Vec<String> {
-    found(nodes).into_iter().filter(|d| d.code == "suspicious").map(|d| d.message).collect()
+    found(nodes).into_iter().filter(|d| ["absent-phrase", "stretched"].contains(&d.code)).map(|d| d.message).collect()
 }
 
 fn found(nodes: &str) -> Vec<Diagnostic> {

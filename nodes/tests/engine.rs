@@ -85,7 +85,8 @@ fn run(host: Host, registry: &Registry, store: &Arc<Store>, set: &[&str]) -> Vec
     let overrides: Vec<_> =
         set.iter().map(|arg| Override::parse(arg).map_err(|fault| fault.message).unwrap()).collect();
     let checked = check(Source::new("graph.yaml", GRAPH), &overrides, registry, &host);
-    assert_eq!(told(&checked.diagnostics), [""; 0]);
+    let errors: Vec<_> = checked.diagnostics.iter().filter(|d| d.is_error()).cloned().collect();
+    assert_eq!(told(&errors), [""; 0]);
     let graph = Arc::new(checked.graph.unwrap());
     let plan = Plan::new(&graph, &host, store, &FileDigests::new()).unwrap();
     let subscriber = Arc::new(|_: &Event| {});

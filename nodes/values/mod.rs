@@ -133,7 +133,10 @@ pub(crate) fn latent_errors(links: &Links) -> Vec<NodeError> {
                     other.name()
                 ),
             )
-            .help("decode it with its own model, then encode the image with this one"),
+            .help(format!(
+                "link `model` to a model of the family `{}`, such as the one that made the latent",
+                own.name()
+            )),
         ],
         _ => vec![],
     }

@@ -124,8 +124,8 @@ impl Progress {
     }
 
     /// Writes the nodes that have no result and why, and one line about the run: what was made, what was cached, and how
-    /// long it took.
-    pub fn summary(&self, graph: &Graph, summary: &Summary, files: usize) {
+    /// long it took. `is_cached`: a later run finds what this one has computed.
+    pub fn summary(&self, graph: &Graph, summary: &Summary, files: usize, is_cached: bool) {
         let (names, types) = widths(graph);
         for (&index, (_, outcome)) in graph.order().iter().zip(&summary.nodes) {
             let node = graph.node(index);
@@ -149,10 +149,13 @@ impl Progress {
             (false, false) => (Tone::Bad, "failed"),
         };
         let files = if files == 1 { "1 file".into() } else { format!("{files} files") };
+        let next = match summary.was_cancelled() && is_cached {
+            true => "; the same command goes on from what is cached",
+            false => "",
+        };
         let seconds = summary.duration.as_secs_f64();
-        self.above(|| {
-            say_headed(tone, head, &format!(": {files}; {ran} nodes ran, {cached} cached; {seconds:.2} s\n"))
-        });
+        let counts = format!(": {files}; {ran} nodes ran, {cached} cached; {seconds:.2} s{next}\n");
+        self.above(|| say_headed(tone, head, &counts));
     }
 }
 

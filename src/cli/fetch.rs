@@ -31,6 +31,11 @@ impl Fetch {
     pub fn main(self) -> Result<Exit, Exit> {
         for what in &self.what {
             let is_model = HubRef::parse(what).map_err(usage)?.is_some();
+            if let (false, false, Some(meant)) = (is_model, Path::new(what).exists(), HubRef::meant_by(what)) {
+                return Err(usage(format!(
+                    "there is no file `{what}`; for a model on the Hugging Face hub write {meant}"
+                )));
+            }
             if is_model { self.model(what)? } else { self.graph(Path::new(what))? }
         }
         Ok(Exit::Done)

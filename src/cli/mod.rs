@@ -7,6 +7,7 @@ mod console;
 mod explain;
 mod fetch;
 mod graph;
+mod hints;
 mod inspect;
 mod log;
 mod models;
@@ -70,6 +71,10 @@ pub enum Exit {
     Usage = 2,
     /// The graph has errors: EX_CONFIG of sysexits.h.
     BadGraph = 78,
+    /// Ctrl-C stopped the command before it was done: 128 + SIGINT, as shells report it.
+    Interrupted = 130,
+    /// SIGTERM stopped it: 128 + SIGTERM.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -82,7 +87,9 @@ impl From<Exit> for ExitCode {
 pub fn main() -> Exit {
     let Arguments { verbose, color, verb } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
+        Err(mut error) => {
+            let verb = std::env::args_os().nth(1).and_then(|verb| verb.into_string().ok());
+            hints::improve(&mut error, verb.as_deref());
             terminal::set_colours(wanted_colours(std::env::args_os()));
             terminal::explain(&error);
             return if error.use_stderr() { Exit::Usage } else { finished(Exit::Done) };

@@ -32,11 +32,7 @@ impl Nodes {
             return Ok(Exit::Done);
         };
         let Some(entry) = registry.get(&name) else {
-            let help = registry.nearest(&name).map_or_else(
-                || "`lsregen nodes` lists all types".to_string(),
-                |nearest| format!("did you mean {nearest}?"),
-            );
-            return Err(usage(format!("there is no node type {name}; {help}")));
+            return Err(usage(format!("there is no node type {name}; {}", registry.hint(&name))));
         };
         terminal::print(&reference::text(entry));
         Ok(Exit::Done)

@@ -2,13 +2,6 @@
 //!
 //! Deals with boxes as fractions of an image and the JSON files that contain them, not with models or YAML.
 
-use std::path::Path;
-
-use lsregen_files::Kind;
-use serde::Deserialize;
-
-use crate::{Error, Result};
-
 /// A box [x0, y0, x1, y1] in fractions of the image, with the origin at the top left.
 pub type Bounds = [f32; 4];
 
@@ -21,22 +14,37 @@ pub struct GroundedPhrase {
     pub bounds: Bounds,
 }
 
-/// Returns what is invalid about a box, if anything.
-pub fn error(bounds: &[f32; 4]) -> Option<String> {
-    let [x0, y0, x1, y1] = *bounds;
-    if bounds.iter().any(|v| !v.is_finite()) {
-        return Some("a box's numbers must be finite".into());
+/// How far a side may lie outside the image, as a share of it, before the box counts as given in other units.
+const FARTHEST: f64 = 1.0;
+
+/// A side that lies outside by no more than this is there by rounding.
+const ROUNDING: f64 = 1e-3;
+
+/// Checks the box [x0, y0, x1, y1] in fractions of the image, and moves sides that lie outside to the edge. Returns the box,
+/// and whether more than rounding was moved.
+///
+/// # Errors
+/// Says what is invalid about the box.
+pub fn bounds(given: [f64; 4]) -> std::result::Result<(Bounds, bool), String> {
+    let [x0, y0, x1, y1] = given;
+    if given.iter().any(|v| !v.is_finite()) {
+        return Err("a box's numbers must be finite".into());
     }
-    if bounds.iter().any(|v| !(0.0..=1.0).contains(v)) {
-        return Some("a box is [x0, y0, x1, y1] in fractions of the image, each between 0 and 1".into());
+    if given.iter().any(|v| !(-FARTHEST..=1.0 + FARTHEST).contains(v)) {
+        return Err("a box is [x0, y0, x1, y1] in fractions of the image, not in pixels, each between 0 and 1".into());
     }
     if x1 <= x0 {
-        return Some(format!("the box's right side x1 = {x1} must be right of its left side x0 = {x0}"));
+        return Err(format!("the box's right side x1 = {x1} must be right of its left side x0 = {x0}"));
     }
     if y1 <= y0 {
-        return Some(format!("the box's lower side y1 = {y1} must be below its upper side y0 = {y0}"));
+        return Err(format!("the box's lower side y1 = {y1} must be below its upper side y0 = {y0}"));
     }
-    None
+    let inside = given.map(|v| v.clamp(0.0, 1.0) as f32);
+    if inside[2] <= inside[0] || inside[3] <= inside[1] {
+        return Err("the box has no area inside the image".into());
+    }
+    let is_moved = given.iter().any(|v| !(-ROUNDING..=1.0 + ROUNDING).contains(v));
+    Ok((inside, is_moved))
 }
 
 /// Returns the mask of boxes on a grid of `height` × `width` cells, row by row: 1 inside, falling to 0 over `feather`
@@ -57,69 +65,9 @@ pub fn mask(boxes: &[[f32; 4]], height: usize, width: usize, feather: f32) -> Ve
     cells.map(|(x, y)| boxes.iter().map(|b| weight(x, y, *b)).fold(0.0, f32::max)).collect()
 }
 
-/// A layout as a JSON file holds it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LayoutFile {
-    /// Size of the image in pixels, for COCO's boxes.
-    width: Option<f32>,
-    height: Option<f32>,
-    boxes: Vec<LayoutEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LayoutEntry {
-    phrase: String,
-    /// x0 y0 x1 y1 in fractions.
-    #[serde(rename = "box")]
-    fractions: Option<[f32; 4]>,
-    /// COCO: x, y, width, height in pixels.
-    bbox: Option<[f32; 4]>,
-}
-
-/// Reads `{"boxes": [{"phrase": …, "box": [x0, y0, x1, y1]}]}` with fractions, or
-/// `{"width": W, "height": H, "boxes": [{"phrase": …, "bbox": [x, y, w, h]}]}` with COCO's pixels.
-///
-/// # Errors
-/// If the file cannot be read or parsed. The error names the file, and the object by its number from 0.
-pub fn read(path: &Path) -> Result<Vec<GroundedPhrase>> {
-    let text = lsregen_files::read_text(path, Kind::LAYOUT).map_err(Error::io(path))?;
-    parse(&text).map_err(|e| Error::Input(format!("{}: {e}", path.display())))
-}
-
-fn parse(text: &str) -> std::result::Result<Vec<GroundedPhrase>, String> {
-    let file: LayoutFile = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    let objects = file.boxes.into_iter().enumerate().map(|(i, entry)| {
-        let bounds = match (entry.fractions, entry.bbox) {
-            (Some(b), None) => b,
-            (None, Some([x, y, w, h])) => match (file.width, file.height) {
-                (Some(width), Some(height)) if width > 0.0 && height > 0.0 => {
-                    // Rounding may move a side out of the image by a pixel.
-                    [x / width, y / height, ((x + w) / width).min(1.0), ((y + h) / height).min(1.0)]
-                }
-                _ => return Err("`bbox` is in pixels: the file must have the image's `width` and `height`".into()),
-            },
-            _ => return Err(format!("boxes[{i}] needs either `box` (fractions) or `bbox` (pixels)")),
-        };
-        match error(&bounds) {
-            Some(what) => Err(format!("boxes[{i}]: {what}")),
-            None => Ok(GroundedPhrase { phrase: entry.phrase, bounds }),
-        }
-    });
-    objects.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn coco_pixels_become_fractions() {
-        let coco = r#"{"width": 200, "height": 100, "boxes": [{"phrase": "a", "bbox": [20, 10, 100, 50]}]}"#;
-        let fractions = r#"{"boxes": [{"phrase": "a", "box": [0.1, 0.1, 0.6, 0.6]}]}"#;
-        assert_eq!(parse(coco).unwrap(), parse(fractions).unwrap());
-    }
 
     #[test]
     fn a_mask_is_hard_or_fades() {
@@ -131,19 +79,30 @@ mod tests {
         assert_eq!(mask(&[[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]], 2, 2, 0.0), [1., 0., 0., 1.]);
     }
 
+    /// One rule for all four sides.
     #[test]
-    fn problems_are_named() {
-        for (json, words) in [
-            ("", "EOF"),
-            (r#"{"boxes": [{"phrase": "a"}]}"#, "boxes[0] needs either"),
-            (r#"{"boxes": [{"phrase": "a", "bbox": [0, 0, 1, 1]}]}"#, "`width`"),
-            (r#"{"boxes": [{"phrase": "a", "box": [0.5, 0, 0.2, 1]}]}"#, "x1 = 0.2"),
-            (r#"{"boxes": [{"phrase": "a", "box": [0, 0, 2, 1]}]}"#, "between 0 and 1"),
-            (r#"{"boxes": [{"phrase": "a", "box": [0, 0, 1]}]}"#, "length"),
-            (r#"{"boxes": [], "x": 1}"#, "unknown field"),
+    fn sides_outside_the_image_move_to_its_edge() {
+        let whole = [0.0, 0.0, 1.0, 1.0];
+        assert_eq!(bounds(whole), Ok((whole.map(|v| v as f32), false)));
+        for side in 0..4 {
+            for (beyond, is_moved) in [(1e-7, false), (1e-3, false), (0.1, true), (1.0, true)] {
+                let mut given = whole;
+                given[side] += if side < 2 { -beyond } else { beyond };
+                assert_eq!(bounds(given), Ok((whole.map(|v| v as f32), is_moved)), "{given:?}");
+            }
+        }
+        for (given, words) in [
+            ([0.5, 0.0, 0.2, 1.0], "x1 = 0.2"),
+            ([0.0, 0.5, 1.0, 0.5], "y1 = 0.5"),
+            ([0.0, 0.0, 128.0, 128.0], "not in pixels"),
+            ([-1.1, 0.0, 0.5, 1.0], "not in pixels"),
+            ([1.0, 0.0, 1.5, 1.0], "no area inside the image"),
+            ([0.0, -0.5, 1.0, -0.1], "no area inside the image"),
+            ([0.0, 0.0, f64::NAN, 1.0], "finite"),
+            ([0.0, 0.0, f64::INFINITY, 1.0], "finite"),
         ] {
-            let error = parse(json).unwrap_err();
-            assert!(error.contains(words), "{json}: {error}");
+            let error = bounds(given).unwrap_err();
+            assert!(error.contains(words), "{given:?}: {error}");
         }
     }
 }

@@ -57,6 +57,7 @@ pub mod guidance;
 pub mod inversion;
 pub mod latent;
 pub mod layout;
+pub mod layout_file;
 pub mod models;
 pub mod pipeline;
 mod reduce;

@@ -201,13 +201,13 @@ impl NoiseSchedule {
             f64::from(product as f32)
         });
         let alpha_bar: Vec<f64> = alpha_bar.collect();
-        // A latent has both signal and noise at every timestep.
-        let outside = |(beta, alpha_bar): (&f32, &f64)| !(*beta > 0.0 && *alpha_bar > 0.0 && *alpha_bar < 1.0);
-        if let Some(t) = betas.iter().zip(&alpha_bar).position(outside) {
+        // A latent has both signal and noise at every timestep, and less signal than at the one before.
+        let less = |t: usize| alpha_bar[t] > 0.0 && alpha_bar[t] < if t == 0 { 1.0 } else { alpha_bar[t - 1] };
+        if let Some(t) = (0..n).find(|t| !less(*t)) {
             return invalid(format!(
-                "β is {} and ᾱ is {} at timestep {t}, but must be above 0, and ᾱ below 1; see `beta_start`, `beta_end` \
-                 and `trained_betas`",
-                betas[t], alpha_bar[t]
+                "ᾱ must decrease from less than 1 to more than 0, but is {} at timestep {t}, where β is {}; see \
+                 `beta_start`, `beta_end` and `trained_betas`",
+                alpha_bar[t], betas[t]
             ));
         }
         Ok(NoiseSchedule { alpha_bar, config: config.clone() })

@@ -154,6 +154,7 @@ pub use store::{
     Pressure, Store, SweepReport, TypeUsage, Warn,
 };
 pub use text::{
-    Diagnostic, GraphReader, Label, Position, Severity, Source, Span, nearest, read_source, render, to_json, visible,
+    Diagnostic, ForeignName, GraphReader, Label, Position, Severity, Source, Span, nearest, read_source, render,
+    to_json, visible,
 };
 pub use watch::{Changed, Watcher};

@@ -26,6 +26,11 @@ impl<'a> Attributes<'a> {
         self.node.outputs.len()
     }
 
+    /// Whether the node names result number `i`.
+    pub fn wants(&self, i: usize) -> bool {
+        self.node.outputs.get(i).is_some_and(|name| !name.is_empty())
+    }
+
     fn get(&self, name: &'static str, attribute_type: i32) -> Result<Option<&'a Attribute>> {
         self.read.borrow_mut().insert(name);
         let found = self.node.attributes.iter().find(|a| a.name == name);
@@ -75,6 +80,12 @@ impl<'a> Attributes<'a> {
                 .map_err(|_| Error::input(format!("attribute `{name}` is not UTF-8"))),
             None => Ok(default.into()),
         }
+    }
+
+    pub fn texts(&self, name: &'static str) -> Result<Option<Vec<String>>> {
+        let Some(a) = self.get(name, Attribute::STRINGS)? else { return Ok(None) };
+        let texts = a.strings.iter().map(|text| String::from_utf8(text.to_vec()));
+        texts.collect::<Result<_, _>>().map(Some).map_err(|_| Error::input(format!("attribute `{name}` is not UTF-8")))
     }
 
     pub fn tensor(&self, name: &'static str) -> Result<Option<&'a proto::Tensor>> {

@@ -54,7 +54,7 @@ pub fn reframe(x: &Tensor, axis: usize, before: i64, after: i64) -> Result<Tenso
 
 /// Applies `matrix` (out, in) along `axis`, as average pooling and resizing do.
 pub fn along(x: &Tensor, axis: usize, matrix: &Tensor) -> Result<Tensor> {
-    let matrix = matrix.clone();
+    let matrix = matrix.to_dtype(x.dtype())?;
     let y = product(&x.detach(), axis, &matrix)?;
     custom_vjp(x, y, move |_, _, g| product(g, axis, &matrix.t()?))
 }

@@ -135,7 +135,7 @@ fn check_nodes<'g>(graph: &'g proto::Graph, opset: i64, problems: &mut Problems)
         }
         let attributes = Attributes::new(node, opset);
         let built = operators::build(&operator, &attributes);
-        let all = built.is_none() || operators::returns_all(&operator);
+        let returned = if built.is_none() { usize::MAX } else { operators::results(&operator) };
         match built {
             None => unsupported.entry(operator).or_default().push(node),
             Some(run) => match run.and_then(|run| attributes.finish().map(|()| run)) {
@@ -144,7 +144,7 @@ fn check_nodes<'g>(graph: &'g proto::Graph, opset: i64, problems: &mut Problems)
             },
         }
         for (i, output) in node.outputs.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-            if i > 0 && !all {
+            if i >= returned {
                 checked.unsupported_results.insert(output, node);
             } else if !names.insert(output) {
                 problems.add(format!("{here} computes `{output}`, a name that is taken already"));

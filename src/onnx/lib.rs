@@ -21,7 +21,10 @@ mod load;
 mod network;
 mod operators;
 mod proto;
+mod route;
 mod self_test;
+mod step;
+mod tape;
 mod vjp;
 
 pub use image_input::{ImageInput, Normalisation};

@@ -7,7 +7,11 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::file::{CheckedFile, describe};
 use crate::info::{Dim, OnnxInfo, ValueInfo};
-use crate::operators::{Inputs, Run, dtype_name};
+use crate::operators::{self, dtype_name};
+use crate::route::Route;
+use crate::step::Step;
+use crate::tape::Tape;
+use crate::vjp::custom_vjp;
 use crate::{Error, Result};
 
 /// An ONNX network, differentiable with respect to its input.
@@ -17,18 +21,6 @@ pub struct OnnxNetwork {
     constants: HashMap<String, Tensor>,
     pub(crate) steps: Vec<Step>,
 }
-
-/// A node that runs on every call.
-pub(crate) struct Step {
-    /// How messages name the node.
-    pub(crate) label: String,
-    run: Run,
-    pub(crate) inputs: Vec<String>,
-    pub(crate) outputs: Vec<String>,
-}
-
-/// Receives a node, all values so far by their names, and the node's results.
-type Observer<'a, 'n> = &'a mut dyn FnMut(&Step, &HashMap<&'n str, Tensor>, &[Tensor]) -> Result<()>;
 
 impl OnnxNetwork {
     /// Reads a network, and the external data in its folder. Weights become f32 on `device`. Nodes that do not depend on
@@ -50,12 +42,13 @@ impl OnnxNetwork {
         for (node, run) in graph.nodes.iter().zip(runs) {
             let constant = node.inputs.iter().all(|name| name.is_empty() || constants.contains_key(name));
             let label = describe(node, info.opset);
-            let step = Step { label, run, inputs: node.inputs.clone(), outputs: node.outputs.clone() };
+            let (inputs, outputs) = (node.inputs.clone(), node.outputs.clone());
+            let step = Step { label, stairs: operators::has_stairs(&node.operator), run, inputs, outputs };
             if !constant {
                 steps.push(step);
                 continue;
             }
-            let results = step.run(&info.label, device, |name| constants.get(name))?;
+            let results = step.run(&info.label, device, DType::F32, |name| Ok(constants.get(name).cloned()))?;
             constants.extend(step.outputs.iter().cloned().zip(results));
         }
         // Drops the constants that only other constants were computed from.
@@ -105,58 +98,39 @@ impl OnnxNetwork {
     /// # Errors
     /// If the network has no such value, `x` does not fit its input, a node fails, or the value is not of floats.
     pub fn forward(&self, x: &Tensor, output: Option<&str>) -> Result<Tensor> {
-        let output = self.info.output(output)?;
-        let y = self.evaluate(x, Some(output))?;
-        if y.dtype() != DType::F32 {
-            let dtype = dtype_name(&y);
-            return Err(self.info.error(format!("`{output}` is {dtype}, through which no gradient flows")));
+        let route = Route::new(self, self.info.output(output)?)?;
+        let x = self.accepted(x)?;
+        if !x.track_op() {
+            return self.of_floats(route.run(&x, &mut |_, _, _| Ok(()))?, route.output);
         }
-        Ok(y)
+        let (y, tape) = Tape::record(&route, &x)?;
+        let y = self.of_floats(y, route.output)?;
+        if !tape.has_gradient() {
+            return Ok(y);
+        }
+        custom_vjp(&x, y, move |x, _, g| tape.vjp(g)?.map_or_else(|| Ok(x.zeros_like()?), Ok))
     }
 
-    /// Computes the value `output`, of floats, integers (i64) or truth values (u8).
+    /// Computes the value `output`, of floats (f32), integers (i64) or truth values (u8), without a gradient.
     ///
     /// # Errors
     /// As [`OnnxNetwork::forward`], but for values of other types.
     pub fn evaluate(&self, x: &Tensor, output: Option<&str>) -> Result<Tensor> {
-        let output = self.info.output(output)?;
-        let mut ignore = |_: &Step, _: &HashMap<&str, Tensor>, _: &[Tensor]| Ok(());
-        self.walk(x, output, false, &mut ignore)
+        Route::new(self, self.info.output(output)?)?.run(&self.accepted(x)?, &mut |_, _, _| Ok(()))
     }
 
-    /// Runs the nodes that `output` depends on. `observer` receives each node's arguments and results. Values that no
-    /// later node reads are dropped, unless `keep`.
-    pub(crate) fn walk<'n>(
-        &'n self,
-        x: &Tensor,
-        output: &str,
-        keep: bool,
-        observer: Observer<'_, 'n>,
-    ) -> Result<Tensor> {
-        let input = self.info.only_input()?;
-        self.check_input(x, input)?;
-        let mut last: HashMap<&str, usize> = HashMap::from([(output, usize::MAX)]);
-        let mut needed = vec![false; self.steps.len()];
-        for (i, step) in self.steps.iter().enumerate().rev() {
-            if step.outputs.iter().any(|name| !name.is_empty() && last.contains_key(name.as_str())) {
-                needed[i] = true;
-                for name in &step.inputs {
-                    last.entry(name).or_insert(i);
-                }
-            }
+    /// Checks that a value is of floats.
+    pub(crate) fn of_floats(&self, y: Tensor, name: &str) -> Result<Tensor> {
+        match y.dtype() {
+            DType::F32 => Ok(y),
+            _ => Err(self.info.error(format!("`{name}` is {}, through which no gradient flows", dtype_name(&y)))),
         }
-        let mut values: HashMap<&str, Tensor> = HashMap::new();
-        values.insert(&input.name, x.to_dtype(DType::F32)?.to_device(&self.device)?);
-        for (i, step) in self.steps.iter().enumerate().filter(|(i, _)| needed[*i]) {
-            let results = step.run(&self.info.label, &self.device, |name| self.argument(name, &values))?;
-            observer(step, &values, &results)?;
-            if !keep {
-                values.retain(|name, _| last.get(name).is_some_and(|l| *l > i));
-            }
-            values.extend(step.outputs.iter().map(String::as_str).zip(results));
-        }
-        let y = self.argument(output, &values).cloned();
-        y.ok_or_else(|| self.info.error(format!("`{output}` was not computed")))
+    }
+
+    /// The input as f32 on the network's device.
+    pub(crate) fn accepted(&self, x: &Tensor) -> Result<Tensor> {
+        self.check_input(x, self.info.only_input()?)?;
+        Ok(x.to_dtype(DType::F32)?.to_device(&self.device)?)
     }
 
     /// Checks that the declared input accepts `x`.
@@ -174,21 +148,11 @@ impl OnnxNetwork {
         }
     }
 
-    /// The value or constant `name`.
-    pub(crate) fn argument<'v>(&'v self, name: &str, values: &'v HashMap<&str, Tensor>) -> Option<&'v Tensor> {
-        values.get(name).or_else(|| self.constants.get(name))
-    }
-}
-
-impl Step {
-    /// Computes the results of the node. Errors name it.
-    pub(crate) fn run<'v>(
-        &self,
-        label: &str,
-        device: &Device,
-        value: impl Fn(&str) -> Option<&'v Tensor>,
-    ) -> Result<Vec<Tensor>> {
-        let values = self.inputs.iter().map(|name| value(name)).collect();
-        (self.run)(&Inputs { values, device }).map_err(|e| Error::input(format!("{label}: {}: {e}", self.label)))
+    /// The constant `name`, with floats of type `float`.
+    pub(crate) fn constant(&self, name: &str, float: DType) -> Result<Option<Tensor>> {
+        Ok(match self.constants.get(name) {
+            Some(t) if t.dtype().is_float() => Some(t.to_dtype(float)?),
+            t => t.cloned(),
+        })
     }
 }

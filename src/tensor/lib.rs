@@ -11,8 +11,10 @@ mod image_file;
 mod nearest;
 pub mod noise;
 pub mod ops;
+mod shape;
 pub mod tensors;
 
 pub use candle_core;
 pub use error::{Error, Result};
 pub use nearest::nearest;
+pub use shape::{checked_elements, elements};

@@ -13,7 +13,7 @@
 use candle_core::{Device, Tensor};
 use rand_mt::Mt;
 
-use crate::Result;
+use crate::{Result, checked_elements};
 
 /// PyTorch's CPU generator: `torch.Generator().manual_seed(seed)`.
 pub struct Generator {
@@ -31,9 +31,9 @@ impl Generator {
     /// Generates standard normal noise in f32 and moves it to `device`.
     ///
     /// # Errors
-    /// If the device is out of memory.
+    /// If the shape is too large, or the device is out of memory.
     pub fn randn(&mut self, shape: &[usize], device: &Device) -> Result<Tensor> {
-        let values = self.normals(shape.iter().product());
+        let values = self.normals(checked_elements(shape)?);
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)?)
     }
 

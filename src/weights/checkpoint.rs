@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use lsregen_files::{Kind, RangeFile};
-use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
 use super::Json;
 use super::content::Content;
-use super::entry::{Directory, TensorEntry, elements};
+use super::entry::{Directory, TensorEntry};
+use super::header::{self, Header};
 use super::{foreign, pickle};
-use crate::{Error, Result};
+use crate::{Error, Result, elements};
 
 /// The tensors of one weights file or of all shards of one.
 pub struct Checkpoint {
@@ -37,10 +37,6 @@ struct CheckpointFile {
 struct Index {
     weight_map: HashMap<String, String>,
 }
-
-/// The most bytes of the header of a safetensors file. The header is parsed at once, which takes tens of times its size in
-/// memory. SDXL's headers have 250 kB.
-const LONGEST_HEADER: u64 = 16 << 20;
 
 /// The most bytes of an index.
 const LONGEST_INDEX: u64 = 64 << 20;
@@ -202,28 +198,29 @@ fn safetensors(file: &Content, label: &str) -> Result<(Directory, HashMap<String
     };
     let length = beginning.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     let length = length.ok_or_else(|| broken(&"it ends too early"))?;
-    if length > LONGEST_HEADER && length <= file.len() as u64 {
+    if length > header::LONGEST && length <= file.len() as u64 {
         return Err(Error::Weights(format!(
-            "{label}: {length} bytes are too many for the header of a safetensors file"
+            "{label}: its header has {length} bytes, but safetensors allow no more than {}",
+            header::LONGEST
         )));
     }
     let start = usize::try_from(length).ok().and_then(|length| length.checked_add(8));
     let start = start.filter(|start| *start <= file.len()).ok_or_else(|| broken(&"its header ends too early"))?;
-    let metadata: Metadata = serde_json::from_slice(&read(8..start)?).map_err(|e| broken(&e))?;
-    let mut tensors = Directory::new();
+    let Header { tensors, texts } = Header::decode(&read(8..start)?).map_err(|what| broken(&what))?;
+    let mut directory = Directory::new();
     let mut end = start;
-    for (name, info) in metadata.tensors() {
+    for (name, info) in tensors {
         if elements(&info.shape).is_none() {
             return Err(broken(&format_args!("tensor `{name:.100}` has an impossible shape")));
         }
         let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
         end = end.max(bytes.end);
-        tensors.insert(name, TensorEntry { dtype: info.dtype, shape: info.shape.clone(), strides: None, bytes });
+        directory.insert(name, TensorEntry { dtype: info.dtype, shape: info.shape, strides: None, bytes });
     }
     if end != file.len() {
         return Err(broken(&format_args!("{} bytes, but its header says {end}", file.len())));
     }
-    Ok((tensors, metadata.metadata().clone().unwrap_or_default()))
+    Ok((directory, texts))
 }
 
 /// Describes a file that cannot hold weights, by its first bytes.

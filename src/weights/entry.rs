@@ -20,11 +20,3 @@ pub struct TensorEntry {
 
 /// The tensors of a file by name.
 pub type Directory = BTreeMap<String, TensorEntry>;
-
-/// The number of elements of a shape, or `None` if it overflows.
-///
-/// Dimensions of size 0 do not hide an overflow: `[0, 2^40, 2^40]` is `None` too, because its strides overflow.
-pub fn elements(shape: &[usize]) -> Option<usize> {
-    let of_others = shape.iter().filter(|n| **n != 0).try_fold(1usize, |all, n| all.checked_mul(*n))?;
-    Some(if shape.contains(&0) { 0 } else { of_others })
-}

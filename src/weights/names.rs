@@ -222,7 +222,7 @@ fn resnet(name: &str) -> Option<String> {
 }
 
 fn vae(name: &str) -> Option<(String, TensorSlice)> {
-    let mut parts = name.split('.').peekable();
+    let mut parts = name.split('.');
     let mut to = String::with_capacity(name.len() + 8);
     let half = parts.next()?;
     to.push_str(half);
@@ -232,8 +232,7 @@ fn vae(name: &str) -> Option<(String, TensorSlice)> {
     if !matches!(half, "encoder" | "decoder") {
         return None;
     }
-    let mut view = TensorSlice::Whole;
-    while let Some(part) = parts.next() {
+    for part in parts {
         let next = match part {
             "mid" => "mid_block",
             "block_1" => "resnets.0",
@@ -256,12 +255,11 @@ fn vae(name: &str) -> Option<(String, TensorSlice)> {
             "proj_out" | "proj_attn" => "to_out.0",
             other => other,
         };
-        if next.starts_with("to_") && to.ends_with("attentions.0") && parts.peek() == Some(&"weight") {
-            view = TensorSlice::Matrix;
-        }
         write!(to, ".{next}").ok()?;
     }
-    Some((to, view))
+    // The projections of the attention, which every layout may have as 1×1 convolutions.
+    let projection = to.split_once("attentions.0.to_").is_some_and(|(_, rest)| rest.ends_with(".weight"));
+    Some((to, if projection { TensorSlice::Matrix } else { TensorSlice::Whole }))
 }
 
 /// Translates `decoder.up.2.…` of a decoder with `levels` levels to diffusers' order of levels.
@@ -336,7 +334,7 @@ mod tests {
         let old = "decoder.mid_block.attentions.0.proj_attn.weight";
         let new = "decoder.mid_block.attentions.0.to_out.0.weight";
         assert_eq!(place(old, 2), TensorPlace::In(NetworkKind::Vae, vec![(new.into(), TensorSlice::Matrix)]));
-        assert_eq!(place(new, 2), TensorPlace::In(NetworkKind::Vae, vec![(new.into(), TensorSlice::Whole)]));
+        assert_eq!(place(new, 2), TensorPlace::In(NetworkKind::Vae, vec![(new.into(), TensorSlice::Matrix)]));
         for name in ["up_blocks.1.attentions.0.norm.weight", "add_embedding.linear_1.bias"] {
             assert_eq!(place(name, 2), TensorPlace::In(NetworkKind::UNet, vec![(name.into(), TensorSlice::Whole)]));
         }

@@ -15,7 +15,7 @@ use super::checkpoint::Checkpoint;
 use super::entry::TensorEntry;
 use super::names::{self, NetworkKind, TensorPlace, TensorSlice};
 use crate::ModelFiles;
-use crate::{Error, Result};
+use crate::{Error, Result, elements};
 
 /// The device of a model, and its dtypes.
 #[derive(Clone, Debug)]
@@ -65,18 +65,20 @@ enum Located {
         entry: TensorEntry,
         view: TensorSlice,
     },
-    /// A shape without numbers: the tensor is a broadcast zero.
-    Declared(Vec<usize>),
+    /// A shape without numbers, and the dtype of the file, if there is one: the tensor is a broadcast zero.
+    Declared(Vec<usize>, Option<Dtype>),
 }
 
 impl Located {
     fn shape(&self) -> Cow<'_, [usize]> {
         let Located::In { entry: TensorEntry { shape, .. }, view, .. } = self else {
-            let Located::Declared(shape) = self else { unreachable!("one of two") };
+            let Located::Declared(shape, _) = self else { unreachable!("one of two") };
             return Cow::Borrowed(shape);
         };
         match (view, shape.as_slice()) {
-            (TensorSlice::Rows { of, .. }, [rows, rest @ ..]) => Cow::Owned([&[rows / of], rest].concat()),
+            (TensorSlice::Rows { of, .. }, [rows, rest @ ..]) if rows.is_multiple_of(*of) => {
+                Cow::Owned([&[rows / of], rest].concat())
+            }
             (TensorSlice::Transposed, [a, b]) => Cow::Owned(vec![*b, *a]),
             (TensorSlice::Matrix, [a, b, 1, 1]) => Cow::Owned(vec![*a, *b]),
             _ => Cow::Borrowed(shape),
@@ -86,7 +88,7 @@ impl Located {
     fn stored(&self) -> Option<Dtype> {
         match self {
             Located::In { entry, .. } => Some(entry.dtype),
-            Located::Declared(_) => None,
+            Located::Declared(_, dtype) => *dtype,
         }
     }
 }
@@ -144,13 +146,15 @@ impl TensorMap {
 
     /// Names and shapes without numbers. A network that is built on them shows which tensors it would load.
     pub fn declared(label: &str, shapes: BTreeMap<String, Vec<usize>>) -> TensorMap {
-        let tensors = shapes.into_iter().map(|(name, shape)| (name, Located::Declared(shape))).collect();
+        let tensors = shapes.into_iter().map(|(name, shape)| (name, Located::Declared(shape, None))).collect();
         TensorMap { label: label.into(), tensors }
     }
 
-    /// The same names and shapes without numbers.
+    /// The same names, shapes and dtypes without numbers.
     pub fn shapes_only(&self) -> TensorMap {
-        let declare = |(name, located): (&String, &Located)| (name.clone(), Located::Declared(located.shape().into()));
+        let declare = |(name, located): (&String, &Located)| {
+            (name.clone(), Located::Declared(located.shape().into(), located.stored()))
+        };
         TensorMap { label: self.label.clone(), tensors: self.tensors.iter().map(declare).collect() }
     }
 
@@ -310,7 +314,7 @@ impl Weights {
     /// As [`Weights::get`].
     pub fn matrix(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         let shape = shape.into();
-        let large = shape.elem_count() >= LARGE;
+        let large = elements(shape.dims()).is_none_or(|n| n >= LARGE);
         self.load(shape, name, |stored| if large { self.precision.kept(stored) } else { self.precision.compute })
     }
 
@@ -326,8 +330,14 @@ impl Weights {
                 shape.dims()
             )));
         }
+        if let Some(dtype) = located.stored().filter(|dtype| !is_float(*dtype)) {
+            return Err(Error::Weights(format!(
+                "{label}: tensor `{name}` holds {dtype:?}, which is not supported: quantised weights and other integers need \
+                 more than their numbers; take a file in f32, f16, bf16 or fp8"
+            )));
+        }
         let tensor = match located {
-            Located::Declared(_) => {
+            Located::Declared(..) => {
                 Tensor::zeros((), self.precision.compute, &self.precision.device)?.broadcast_as(shape)?
             }
             Located::In { checkpoint, part, entry, view } => {
@@ -408,6 +418,11 @@ fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<
     to
 }
 
+/// Whether weights in this dtype are read: all floats of eight bits and more that have infinities or NaN in the usual places.
+fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F8_E4M3 | Dtype::F8_E5M2)
+}
+
 /// Converts little-endian numbers to a tensor of another dtype. Conversions that occur in real checkpoints take one
 /// pass; candle does the others.
 fn convert(bytes: &[u8], from: Dtype, shape: &[usize], to: DType) -> Result<Tensor> {
@@ -439,6 +454,11 @@ fn convert(bytes: &[u8], from: Dtype, shape: &[usize], to: DType) -> Result<Tens
                 DType::F16 => Tensor::from_vec(floats.map(f16::from_f32).collect::<Vec<_>>(), shape, cpu)?,
                 _ => Tensor::from_vec(floats.map(bf16::from_f32).collect::<Vec<_>>(), shape, cpu)?,
             }
+        }
+        // The upper half of an f16.
+        (Dtype::F8_E5M2, _) => {
+            let values: Vec<f16> = bytes.iter().map(|byte| f16::from_bits(u16::from(*byte) << 8)).collect();
+            Tensor::from_vec(values, shape, cpu)?.to_dtype(to)?
         }
         _ => {
             let dtype = DType::try_from(from).ok().filter(|dtype| dtype.is_float() || dtype.is_int());
@@ -489,5 +509,13 @@ mod tests {
             assert!(same(h, f16::from_bits(i as u16).to_f32()), "f16 {i:x}");
             assert!(same(b, bf16::from_bits(i as u16).to_f32()), "bf16 {i:x}");
         }
+    }
+
+    /// Values of PyTorch's `torch.tensor(bytes, dtype=uint8).view(torch.float8_e5m2).float()`.
+    #[test]
+    fn fp8_with_two_bits_of_mantissa_is_read() {
+        let bytes = [0x00, 0x01, 0x3c, 0x3d, 0xbe, 0x7b, 0xfc, 0x04];
+        let x = convert(&bytes, Dtype::F8_E5M2, &[8], DType::F32).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(x, [0.0, 1.52587890625e-05, 1.0, 1.25, -1.5, 57344.0, f32::NEG_INFINITY, 6.103515625e-05]);
     }
 }

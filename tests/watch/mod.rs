@@ -234,8 +234,10 @@ fn a_node_that_fails_leaves_the_watch_alive() {
     fs::remove_dir(live.path("out/first.png")).unwrap();
     let answer = live.edit(|folder| touch(&folder.join("graph.yaml")));
     assert_eq!(answer.started, ["big", "save", "small"]);
-    // An invalid image is found only when it is read.
-    let answer = live.edit(|folder| fs::write(folder.join("picture.png"), "no picture").unwrap());
+    // The check reads only the start of an image.
+    assert_eq!(live.edit(|folder| fs::write(folder.join("picture.png"), "no picture").unwrap()).answers, ["bad_graph"]);
+    let whole = png(BLUE);
+    let answer = live.edit(|folder| fs::write(folder.join("picture.png"), &whole[..whole.len() - 20]).unwrap());
     assert_eq!(answer.started, ["picture"]);
     assert!(live.stderr().contains("picture failed"), "{}", live.stderr());
     let answer = live.edit(|folder| fs::write(folder.join("picture.png"), png(BLUE)).unwrap());
@@ -260,20 +262,20 @@ fn the_first_graph_may_have_errors() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_ends_the_watch() {
-    let interrupt = |live: &Live| {
-        assert!(Command::new("kill").args(["-INT", &live.child.id().to_string()]).status().unwrap().success());
+fn ctrl_c_and_sigterm_end_the_watch() {
+    let send = |signal: &str, live: &Live| {
+        assert!(Command::new("kill").args([signal, &live.child.id().to_string()]).status().unwrap().success());
     };
     let (mut live, _) = start(&[]);
-    interrupt(&live);
-    assert_eq!(live.child.wait().unwrap().code(), Some(0));
+    send("-INT", &live);
+    assert_eq!(live.child.wait().unwrap().code(), Some(130));
     // During a run.
     let mut live = Live::launch(&[], |folder| {
         fs::write(folder.join("picture.png"), png(RED)).unwrap();
         fs::write(folder.join("graph.yaml"), slow_and_quick(Some(1), 8)).unwrap();
     });
     live.wait("step", |event| event["node"] == "slow");
-    interrupt(&live);
+    send("-TERM", &live);
     live.wait("run_finished", |event| event["succeeded"] == false);
-    assert_eq!(live.child.wait().unwrap().code(), Some(0));
+    assert_eq!(live.child.wait().unwrap().code(), Some(143));
 }

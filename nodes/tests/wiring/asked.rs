@@ -53,6 +53,9 @@ impl Bench {
         without_fusers(&models.join("gligen"), &at("sd1"), &at("fusers.safetensors"));
         let layout = r#"{"boxes": [{"phrase": "a blue square", "box": [0.5, 0.25, 0.75, 1.0]}]}"#;
         std::fs::write(at("layout.json"), layout).unwrap();
+        let coco = r#"{"images": [{"id": 4, "width": 8, "height": 8}, {"id": 5, "width": 8, "height": 8}], "categories": [{"id":
+            1, "name": "a blue square"}], "annotations": [{"image_id": 5, "category_id": 1, "bbox": [4, 2, 2, 6]}]}"#;
+        std::fs::write(at("coco.json"), coco).unwrap();
         for (name, width) in [("a", 2), ("b", 1)] {
             let image = RgbImage::from_fn(width, 1, |x, _| [255, 127 * x as u8, 0].into());
             std::fs::write(at(&format!("{name}.png")), png(&image, &[]).unwrap()).unwrap();
@@ -80,7 +83,7 @@ impl Bench {
         };
         let cx = CheckContext::new(&host);
         if let Some(fault) = node.check(&cx).into_iter().find(NodeError::is_error) {
-            return Asked::failed(fault.message);
+            return Asked::failed(fault.message.replace(&*self.folder.path().to_string_lossy(), "."));
         }
         let mut text = String::new();
         for (what, files) in [("reads", node.files(&cx)), ("writes", node.writes(&cx))] {

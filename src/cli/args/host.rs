@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use lsregen_engine::{Host, OutputRules};
-use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, Metadata, device};
+use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, LayoutFiles, Metadata, device};
 
 use super::models::ModelArgs;
 use crate::cli::{Exit, terminal, usage};
@@ -120,5 +120,8 @@ impl HostArgs {
 /// When a folder of models cannot be searched; the reason is printed.
 pub fn host(path: &Path, models: &ModelArgs) -> Result<Host, Exit> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    Ok(Host::new(folder, Path::new("")).with_service(models.path(folder)?).with_service(Blueprints::default()))
+    Ok(Host::new(folder, Path::new(""))
+        .with_service(models.path(folder)?)
+        .with_service(Blueprints::default())
+        .with_service(LayoutFiles::default()))
 }

@@ -9,7 +9,7 @@ use crate::cli::{Exit, terminal};
 /// The values that the command line gives to a graph's `params`, and where the models that it names are searched.
 #[derive(Args)]
 pub struct ParamArgs {
-    /// Set a parameter of the graph; the value is written as in YAML. May be repeated
+    /// Set a parameter of the graph. A text is written as it is, any other value as in YAML. May be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
 

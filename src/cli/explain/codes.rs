@@ -6,6 +6,7 @@ mod command;
 mod links;
 mod nodes;
 mod text;
+mod warnings;
 mod workflow;
 
 /// The documentation of a code.
@@ -58,11 +59,12 @@ pub struct Topic {
 }
 
 /// All codes, by topic, in the order in which a check reaches them.
-pub const TOPICS: [Topic; 5] = [
+pub const TOPICS: [Topic; 6] = [
     Topic { title: "The text", codes: &text::CODES },
     Topic { title: "The workflow", codes: &workflow::CODES },
     Topic { title: "Nodes and parameters", codes: &nodes::CODES },
     Topic { title: "Links", codes: &links::CODES },
+    Topic { title: "Warnings of nodes", codes: &warnings::CODES },
     Topic { title: "The command", codes: &command::CODES },
 ];
 

@@ -58,8 +58,8 @@ impl Run {
         let subscriber = Arc::new(Several(vec![progress.clone(), saved.clone()]));
         let summary = session.run(&graph, plan, &host, subscriber);
         let report = Report::new(&graph, &saved, keys, &summary);
-        progress.summary(&graph, &summary, report.files.len());
+        progress.summary(&graph, &summary, report.files.len(), session.is_cached());
         report.print(stdout, &self.graph);
-        Ok(if summary.succeeded() { Exit::Done } else { Exit::Failed })
+        Ok(session.stop.exit(if summary.succeeded() { Exit::Done } else { Exit::Failed }))
     }
 }

@@ -88,8 +88,8 @@ fn is_replaceable(path: &Path) -> bool {
     }
     const LONGEST: u64 = 1 << 20;
     let mut line = vec![];
-    let file = lsregen_files::open(path, Kind::ANY);
-    let read = file.map(|file| BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut line));
+    let read = lsregen_files::open(path, Kind::ANY)
+        .and_then(|file| BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut line));
     let event: Option<Json> = read.is_ok().then(|| serde_json::from_slice(&line).ok()).flatten();
     event.is_some_and(|event| event["v"].is_u64() && event["event"].is_string())
 }

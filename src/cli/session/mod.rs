@@ -1,8 +1,9 @@
-//! What the verbs that run graphs share: the runtime, the executor, the subscribers of events, and Ctrl-C.
+//! What the verbs that run graphs share: the runtime, the executor, the subscribers of events, and signals that stop them.
 
 mod events;
 mod previews;
 mod saved;
+mod stop;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use self::events::Events;
 pub use self::events::Several;
 use self::previews::Previews;
 pub use self::saved::SavedFiles;
+pub use self::stop::Stop;
 use super::args::{CacheArgs, MemoryArgs};
 use super::{Exit, open, terminal};
 
@@ -58,6 +60,7 @@ pub struct Session {
     events: Option<Events>,
     previews: Option<Arc<Previews>>,
     runs: AtomicUsize,
+    pub stop: Stop,
 }
 
 /// How many runs a session has.
@@ -99,11 +102,17 @@ impl RunArgs {
             quiet: self.quiet,
             fail_fast: self.fail_fast,
             runs: AtomicUsize::new(0),
+            stop: Stop::default(),
         })
     }
 }
 
 impl Session {
+    /// Whether a later run finds what this one computes.
+    pub fn is_cached(&self) -> bool {
+        self.executor.store().disk().is_some()
+    }
+
     /// The number of runs started so far, which is the number of the next run in the events.
     pub fn runs(&self) -> usize {
         self.runs.load(Ordering::Relaxed)
@@ -140,11 +149,15 @@ impl Session {
         })
     }
 
-    /// Runs one graph until it ends or Ctrl-C is pressed.
+    /// Runs one graph until it ends or is stopped by a signal.
     pub fn run(&self, graph: &Arc<Graph>, plan: Plan, host: &Arc<Host>, subscriber: Arc<dyn Subscriber>) -> Summary {
         let cancel = Cancel::new();
         let summary = self.runtime.block_on(async {
-            tokio::spawn(cancel_on_interrupt(cancel.clone()));
+            let stopped = cancel.clone();
+            tokio::spawn(self.stop.on_signal(move |message| {
+                terminal::complain(message);
+                stopped.cancel();
+            }));
             self.start(graph, plan, host, subscriber, &cancel).finished().await
         });
         self.executor.store().close();
@@ -155,17 +168,6 @@ impl Session {
     pub fn emit(&self, name: &str, fields: serde_json::Value) {
         if let Some(events) = &self.events {
             events.emit(name, fields);
-        }
-    }
-}
-
-/// Cancels a run at the first Ctrl-C, which takes effect at the next step. A second Ctrl-C ends the process.
-pub async fn cancel_on_interrupt(cancel: Cancel) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        terminal::complain("stopping after this step; press Ctrl-C again to stop at once");
-        cancel.cancel();
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130); // 128 + SIGINT, as shells report it
         }
     }
 }

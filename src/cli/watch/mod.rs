@@ -11,15 +11,14 @@ mod watching;
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::sync::Notify;
+use tokio::sync::oneshot::Sender;
 
 use self::watching::Watching;
 use super::args::{HostArgs, ParamArgs};
-use super::session::{RunArgs, Runs};
+use super::session::{RunArgs, Runs, Stop};
 use super::{Exit, terminal, usage};
 
 /// Run a graph again whenever one of its files changes, and compute only what the change affects
@@ -51,31 +50,27 @@ impl Watch {
             return Err(usage(format!("`{}` cannot be watched: {error}", self.graph.display())));
         }
         let session = self.run.session(Runs::Many)?;
-        let stop = Arc::new(Notify::new());
-        listen_for_interrupts(stop.clone())?;
+        let (send, stop) = tokio::sync::oneshot::channel();
+        listen_for_signals(&session.stop, send)?;
         let poll = self.poll.map(Duration::from_millis);
         let mut watching = Watching::new(self.graph, overrides, host, &session, poll);
-        session.runtime.block_on(watching.run(&stop));
-        Ok(Exit::Done)
+        session.runtime.block_on(watching.run(stop));
+        // A watch ends only by a signal.
+        Ok(session.stop.exit(Exit::Failed))
     }
 }
 
-/// Notifies `stop` at the first Ctrl-C; the second ends the process. Listens in a thread of its own, because planning may
-/// read gigabytes of weights and blocks the runtime meanwhile.
-fn listen_for_interrupts(stop: Arc<Notify>) -> Result<(), Exit> {
+/// Sends a message to `stop` at the first signal. Listens in a thread of its own, because planning may read gigabytes of weights and
+/// blocks the runtime meanwhile.
+fn listen_for_signals(signal: &Stop, stop: Sender<String>) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         terminal::complain(format!("the signal handler cannot be started: {error}"));
         Exit::Failed
     })?;
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                stop.notify_one();
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    std::process::exit(130); // 128 + SIGINT, as shells report it
-                }
-            }
-        });
-    });
+    let listening = {
+        let _context = runtime.enter();
+        signal.on_signal(move |message| drop(stop.send(message.into())))
+    };
+    std::thread::spawn(move || runtime.block_on(listening));
     Ok(())
 }

@@ -11,7 +11,7 @@ use lsregen_engine::{
     to_json,
 };
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::oneshot::Receiver;
 use tokio::task::{JoinError, JoinSet};
 
 use super::change::{Cause, Seen};
@@ -92,13 +92,13 @@ impl<'a> Watching<'a> {
         }
     }
 
-    /// Watches until `stop` is notified and all runs have ended.
-    pub async fn run(&mut self, stop: &Notify) {
+    /// Watches until `stop` gets a message, and all runs have ended.
+    pub async fn run(&mut self, mut stop: Receiver<String>) {
         self.watcher.watch([self.path.clone()]);
         self.refresh(&Cause::Start);
-        loop {
+        let message = loop {
             tokio::select! {
-                () = stop.notified() => break,
+                message = &mut stop => break message.unwrap_or_default(),
                 Some(ended) = self.runs.join_next() => self.ended(ended),
                 changed = self.watcher.changed() => {
                     let cause = if changed.paths.is_empty() { Cause::Retry } else { Cause::Change(changed) };
@@ -106,11 +106,9 @@ impl<'a> Watching<'a> {
                 }
                 () = tokio::time::sleep(RETRY), if self.has_errors => self.refresh(&Cause::Retry),
             }
-        }
+        };
         if let Some(current) = self.current.take().filter(|current| !current.done) {
-            current
-                .progress
-                .above(|| terminal::complain("stopping after this step; press Ctrl-C again to stop at once"));
+            current.progress.above(|| terminal::complain(&message));
             current.cancel.cancel();
         }
         while self.runs.join_next().await.is_some() {}

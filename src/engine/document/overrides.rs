@@ -24,17 +24,22 @@ pub struct Override {
     /// Where the name is.
     pub(crate) name_span: Span,
     pub(crate) source: Arc<Source>,
-    pub(crate) value: YamlValue,
-    /// The value as it was written, if it has no quotes or brackets.
-    pub(crate) plain: Option<String>,
+    /// Where the value is.
+    pub(crate) span: Span,
+    /// The value as it was written, which is the value of a parameter that is a text; `None` for a value from JSON, which
+    /// has a type of its own.
+    written: Option<String>,
+    /// The value of any other parameter.
+    value: Result<YamlValue, Box<Diagnostic>>,
 }
 
 impl Override {
-    /// Reads `name=value`. A value in quotes, `[…]` or `{…}` is read as YAML. Any other value is a number, `true`,
-    /// `false`, `null` or a text, as in a file, except that it may contain `: ` and `#` without quotes.
+    /// Reads `name=value`. If the parameter is a text, it takes the value as it is written. For any other parameter, a
+    /// value in quotes, `[…]` or `{…}` is read as YAML, and any other value is a number, `true`, `false`, `null` or a text,
+    /// as in a file, except that it may contain `: ` and `#` without quotes.
     ///
     /// # Errors
-    /// Returns a diagnostic if there is no `=` or the value is not YAML.
+    /// Returns a diagnostic if there is no `=` or no name before it.
     pub fn parse(arg: &str) -> Result<Override, Box<Diagnostic>> {
         let source = Source::new("--set", arg);
         let invalid = |message: &str, span, help: &str| {
@@ -51,51 +56,15 @@ impl Override {
         let start = name.len() + 1 + (value.len() - value.trim_start().len());
         let value = value.trim();
         let (name_span, span) = (Span::new(0, name.len()), Span::new(start, start + value.len()));
-        Override::read(&source, (name, name_span), (value, span))
+        Ok(Override::read(&source, (name, name_span), (value, span)))
     }
 
     /// Reads a value from a text of the user, by the rules of [`parse`](Override::parse). `name` and `value` come with
     /// their spans in the text. A span may contain more than the value, such as its quotes in CSV.
-    ///
-    /// # Errors
-    /// Returns a diagnostic if the value is not YAML.
-    pub fn read(source: &Arc<Source>, name: (&str, Span), value: (&str, Span)) -> Result<Override, Box<Diagnostic>> {
-        let ((name, name_span), (value, span)) = (name, value);
-        let given = |value, plain| Override { name: name.into(), name_span, source: source.clone(), value, plain };
-        let invalid = |message: &str, help: &str| {
-            Box::new(Diagnostic::error("override", message, Label::new(source, span, "")).help(help.to_string()))
-        };
-        if !value.starts_with(['"', '\'', '[', '{']) {
-            let data = match yaml::plain(value) {
-                Ok(YamlData::Null) if value.is_empty() => YamlData::Text(String::new()),
-                Ok(data) => data,
-                Err(why) => {
-                    let help = "if it is meant as a text, put it in quotes within quotes";
-                    return Err(invalid(&format!("`{value}` {why}"), help));
-                }
-            };
-            return Ok(given(YamlValue { location: at_span(span), data }, Some(value.into())));
-        }
-        // The value is read as a text of its own. Its locations are then moved into `source`, if `source` has exactly it.
-        let moved = |inner: Span| match source.slice(span) == value {
-            true => Span::new(span.start + inner.start, span.start + inner.end),
-            false => span,
-        };
-        match yaml::read(&Source::new(source.name(), value), 0) {
-            (Some(mut value), errors) if errors.list().is_empty() => {
-                value.relocate(&mut |location| location.span = moved(location.span));
-                Ok(given(value, None))
-            }
-            (_, errors) => Err(match errors.into_list().into_iter().next() {
-                Some(mut error) => {
-                    for label in std::iter::once(&mut error.primary).chain(&mut error.secondary) {
-                        (label.source, label.span) = (source.clone(), moved(label.span));
-                    }
-                    Box::new(error)
-                }
-                None => invalid("the value is not YAML", "put a text in quotes within quotes"),
-            }),
-        }
+    pub fn read(source: &Arc<Source>, name: (&str, Span), value: (&str, Span)) -> Override {
+        let ((name, name_span), (written, span)) = (name, value);
+        let value = value_of(source, written, span);
+        Override { name: name.into(), name_span, source: source.clone(), span, written: Some(written.into()), value }
     }
 
     /// Reads the JSON object at `span` of a text: one override for each member, of the type that it has in JSON.
@@ -144,33 +113,36 @@ impl Override {
             let at = yaml.as_ref().and_then(|yaml| yaml.get(&name));
             Override {
                 name_span: at.map_or(span, |(key, _)| key.location.span),
-                value: with_locations(value, at.map(|(_, value)| value), span),
+                span: at.map_or(span, |(_, value)| value.location.span),
+                value: Ok(with_locations(value, at.map(|(_, value)| value), span)),
                 source: source.clone(),
-                plain: None,
+                written: None,
                 name,
             }
         });
         Ok(given.collect())
     }
 
-    /// The value as JSON.
-    pub fn json(&self) -> Json {
-        self.value.to_json()
-    }
-
-    /// The value if it is a text, or the number as it was written.
+    /// The value if it is a text, or as it was written.
     pub fn text(&self) -> Option<String> {
-        match (&self.plain, &self.value.data) {
-            (Some(plain), _) => Some(plain.clone()),
-            (None, YamlData::Text(text)) => Some(text.clone()),
-            (None, YamlData::Number(number)) => Some(number.to_string()),
+        match (&self.written, &self.value) {
+            (Some(written), _) => Some(written.clone()),
+            (None, Ok(YamlValue { data: YamlData::Text(text), .. })) => Some(text.clone()),
+            (None, Ok(YamlValue { data: YamlData::Number(number), .. })) => Some(number.to_string()),
             _ => None,
         }
     }
 
+    /// The same override with a number as its value.
+    pub(crate) fn with_number(&self, number: u64) -> Override {
+        let value = YamlValue { location: at_span(self.span), data: YamlData::Number(number.into()) };
+        let written = self.written.as_ref().map(|_| number.to_string());
+        Override { value: Ok(value), written, ..self.clone() }
+    }
+
     /// An error at the value.
     pub fn error(&self, code: &'static str, message: impl Into<String>) -> Diagnostic {
-        Diagnostic::error(code, message, Label::new(&self.source, self.value.location.span, ""))
+        Diagnostic::error(code, message, Label::new(&self.source, self.span, ""))
     }
 
     /// The name of the parameter.
@@ -178,15 +150,55 @@ impl Override {
         &self.name
     }
 
-    /// The value that replaces `before`. If `before` is a text, an override such as `7` is a text too. The word for a random
-    /// seed stands for a number.
-    pub(crate) fn value_for(&self, before: &YamlValue) -> YamlValue {
-        match (&before.data, &self.plain) {
-            (YamlData::Text(text), Some(plain)) if text != RANDOM => {
-                YamlValue { data: YamlData::Text(plain.clone()), ..self.value.clone() }
+    /// The value that replaces `before`. The word for a random seed stands for a number.
+    ///
+    /// # Errors
+    /// Returns a diagnostic if `before` is not a text, and the value is not YAML.
+    pub(crate) fn value_for(&self, before: &YamlValue) -> Result<YamlValue, Box<Diagnostic>> {
+        match (&before.data, &self.written) {
+            (YamlData::Text(text), Some(written)) if text != RANDOM => {
+                Ok(YamlValue { location: at_span(self.span), data: YamlData::Text(written.clone()) })
             }
             _ => self.value.clone(),
         }
+    }
+}
+
+/// Reads a value that is not known to be a text.
+fn value_of(source: &Arc<Source>, written: &str, span: Span) -> Result<YamlValue, Box<Diagnostic>> {
+    let invalid = |message: &str, help: &str| {
+        Box::new(Diagnostic::error("override", message, Label::new(source, span, "")).help(help.to_string()))
+    };
+    if !written.starts_with(['"', '\'', '[', '{']) {
+        let data = match yaml::plain(written) {
+            Ok(YamlData::Null) if written.is_empty() => YamlData::Text(String::new()),
+            Ok(data) => data,
+            Err(why) => {
+                let help = "if it is meant as a text, put it in quotes within quotes";
+                return Err(invalid(&format!("`{written}` {why}"), help));
+            }
+        };
+        return Ok(YamlValue { location: at_span(span), data });
+    }
+    // The value is read as a text of its own. Its locations are then moved into `source`, if `source` has exactly it.
+    let moved = |inner: Span| match source.slice(span) == written {
+        true => Span::new(span.start + inner.start, span.start + inner.end),
+        false => span,
+    };
+    match yaml::read(&Source::new(source.name(), written), 0) {
+        (Some(mut value), errors) if errors.list().is_empty() => {
+            value.relocate(&mut |location| location.span = moved(location.span));
+            Ok(value)
+        }
+        (_, errors) => Err(match errors.into_list().into_iter().next() {
+            Some(mut error) => {
+                for label in std::iter::once(&mut error.primary).chain(&mut error.secondary) {
+                    (label.source, label.span) = (source.clone(), moved(label.span));
+                }
+                Box::new(error)
+            }
+            None => invalid("the value is not YAML", "put a text in quotes within quotes"),
+        }),
     }
 }
 

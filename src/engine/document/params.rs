@@ -21,15 +21,34 @@ impl Parser<'_> {
                 let message = format!("the file has no parameter `{}`", given.name);
                 self.error("unknown-param", message, location, near.unwrap_or_default()).help =
                     Some(match names.len() {
+                        _ if near.is_none() && self.names.advice(&given.name).is_some() => {
+                            self.names.advice(&given.name).unwrap_or_default().into()
+                        }
                         0 => "the file declares none; `--set` changes the parameters under `params:`".into(),
-                        _ => format!("its `params` are {}", listed(names.iter().map(String::as_str))),
+                        _ if near.is_some() => {
+                            format!("its `params` are {}", listed(names.iter().map(String::as_str)))
+                        }
+                        _ => format!(
+                            "its `params` are {}; declare `{name}` there, and use it as `${{{name}}}`",
+                            listed(names.iter().map(String::as_str)),
+                            name = given.name
+                        ),
                     });
                 continue;
             };
-            let param = &mut self.params[index];
-            let mut value = given.value_for(&param.value);
-            value.relocate(&mut |location| location.origin = origin);
-            param.value = value;
+            let value = match given.value_for(&self.params[index].value) {
+                Ok(mut value) => {
+                    value.relocate(&mut |location| location.origin = origin);
+                    value
+                }
+                Err(mut error) => {
+                    let location = Location { origin, span: error.primary.span, via: None };
+                    error.secondary.extend(self.sources.provenance(location));
+                    self.push(*error);
+                    YamlValue { location, data: YamlData::Poison }
+                }
+            };
+            self.params[index].value = value;
         }
     }
 

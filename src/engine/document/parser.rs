@@ -1,6 +1,6 @@
 //! Reads the parts of a workflow file: its version, description, parameters, nodes and outputs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Document, FORMAT, ParamValues, ParsedDocument, empty};
@@ -17,6 +17,8 @@ pub(super) struct Parser<'t> {
     pub names: &'t NameFinder,
     pub params: Vec<Param>,
     pub by_name: HashMap<String, usize>,
+    /// The names of the nodes.
+    pub nodes: HashSet<String>,
     /// How much the values of `${…}` added.
     pub copied: usize,
     /// `copied` has exceeded its limit, and this has been reported.
@@ -48,6 +50,7 @@ impl<'t> Parser<'t> {
             names,
             params: vec![],
             by_name: HashMap::new(),
+            nodes: HashSet::new(),
             copied: 0,
             overfull: false,
             invalid_reference: false,
@@ -66,6 +69,9 @@ impl<'t> Parser<'t> {
         let [version, about, params, nodes, outputs] = self.parts(entries);
         self.version(version, location);
         let about = about.and_then(|(_, value)| self.about(value));
+        if let Some((_, YamlValue { data: YamlData::Map(entries), .. })) = &nodes {
+            self.nodes = entries.iter().map(|(key, _)| key.name.clone()).collect();
+        }
         let params_known = params.is_none_or(|(_, value)| self.params(value));
         match values {
             ParamValues::Overrides(overrides) => self.overrides(overrides),
@@ -138,6 +144,10 @@ impl<'t> Parser<'t> {
         self.sources.source(self.file)
     }
 
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
     pub fn error(
         &mut self,
         code: &'static str,
@@ -152,8 +162,13 @@ impl<'t> Parser<'t> {
     fn version(&mut self, version: Option<(YamlKey, YamlValue)>, root: Location) {
         let Some((_, value)) = version else {
             let span = first_line(self.source(), root.span);
-            self.error("version", "the file does not say its format", Location { span, ..root }, "").help =
-                Some(format!("begin it with `lsregen: {FORMAT}`"));
+            self.error(
+                "version",
+                "the file has no `lsregen`, the version of its format",
+                Location { span, ..root },
+                "",
+            )
+            .help = Some(format!("begin the file with `lsregen: {FORMAT}`"));
             return;
         };
         match &value.data {

@@ -4,6 +4,9 @@ use super::parser::Parser;
 use crate::text::yaml::{Location, MAX_COPIES, MAX_DEPTH, YamlData, YamlValue};
 use crate::text::{Span, did_you_mean, listed};
 
+/// How many values of one text are named in its errors.
+const MAX_PARTS: usize = 8;
+
 /// How many invalid `${…}` of one text are reported.
 const MAX_ERRORS: usize = 100;
 
@@ -62,6 +65,8 @@ impl Parser<'_> {
         let mut written = String::new();
         let mut rest = text;
         let mut errors = 0;
+        // The values from outside the file, such as a row of a table.
+        let mut parts: Vec<(String, Location)> = vec![];
         while let Some(at) = rest.find("${") {
             // Locating an error takes time proportional to the length of the text, so only some are reported.
             if errors >= MAX_ERRORS {
@@ -88,6 +93,10 @@ impl Parser<'_> {
                 errors += 1;
                 continue;
             };
+            let value = self.params[index].value.location;
+            if value.origin != self.file && parts.len() < MAX_PARTS && parts.iter().all(|(_, part)| *part != value) {
+                parts.push((self.params[index].key.name.clone(), value));
+            }
             match &self.params[index].value.data {
                 YamlData::Text(text) => written.push_str(text),
                 YamlData::Number(number) => written.push_str(&number.to_string()),
@@ -113,7 +122,14 @@ impl Parser<'_> {
             }
         }
         written.push_str(rest);
-        if errors > 0 { poison } else { YamlValue { location, data: YamlData::Text(written) } }
+        if errors > 0 {
+            return poison;
+        }
+        let origin = match location.origin == self.file && !parts.is_empty() {
+            true => self.sources.add_composed(self.file, parts),
+            false => location.origin,
+        };
+        YamlValue { location: Location { origin, ..location }, data: YamlData::Text(written) }
     }
 
     /// The index of the parameter that a reference names. If there is none, reports it.
@@ -136,10 +152,15 @@ impl Parser<'_> {
         }
         let names = || self.params.iter().take(visible).map(|param| param.key.name.as_str());
         let near = self.names.nearest(name, names()).map(did_you_mean);
+        let node = name.split('.').next().unwrap_or_default().trim();
         let (message, help) = match visible.min(self.params.len()) {
             _ if name.trim().is_empty() => {
                 ("`${}` names no parameter".into(), "write `${name}`; write `$${` for a plain `${`".into())
             }
+            _ if self.nodes.contains(node) => (
+                format!("`{node}` is a node, but `${{…}}` stands for a parameter"),
+                format!("to link to the node, write its name alone: `{}`", name.trim()),
+            ),
             0 => (
                 format!("there is no parameter `{name}`"),
                 format!("declare it: `params: {{ {name}: … }}`; write `$${{` for a plain `${{`"),

@@ -57,7 +57,10 @@ fn change(source: &Source, root: &mut YamlValue, overrides: &[Override]) -> Vec<
     let changed = params.iter_mut().filter(|(key, _)| given(&key.name)).map(|(key, value)| {
         let span = own_span(source, value);
         for given in overrides.iter().filter(|given| given.name() == key.name) {
-            *value = given.value_for(value);
+            // A graph whose overrides have errors is never written.
+            if let Ok(given) = given.value_for(value) {
+                *value = given;
+            }
         }
         Change { key: key.clone(), span, value: value.clone() }
     });

@@ -28,7 +28,6 @@ pub use self::links::{Declaration, LinkedNode, Links};
 pub(crate) use self::panic::guarded;
 pub use self::socket::{Arity, Inputs, Outputs, Socket, SocketError, SocketSpec};
 pub use self::value::{AnyCodec, Codec, EdgeValue, Payload};
-use crate::text::Severity;
 
 /// A type of node. The doc comments of the struct and its fields are its documentation for users. Ranges given by
 /// `#[schemars(range(min = …, max = …))]` and `length` are documented and checked.
@@ -134,8 +133,8 @@ pub enum Effect {
 /// An error in a node's parameters or links, or a warning: the graph runs, but probably not as intended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeError {
-    /// Error or warning.
-    pub severity: Severity,
+    /// The code of the warning, as in `lsregen explain`; `None` for an error.
+    pub warning: Option<&'static str>,
     /// Where: keys and indices below the node, as in `boxes/1/box`; empty for the node as a whole.
     pub path: String,
     /// What is wrong, or doubtful.
@@ -147,17 +146,17 @@ pub struct NodeError {
 impl NodeError {
     /// An error at `path`, without help.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> NodeError {
-        NodeError { severity: Severity::Error, path: path.into(), message: message.into(), help: None }
+        NodeError { warning: None, path: path.into(), message: message.into(), help: None }
     }
 
-    /// Makes it a warning.
-    pub fn as_warning(self) -> NodeError {
-        NodeError { severity: Severity::Warning, ..self }
+    /// Makes it a warning with this code.
+    pub fn as_warning(self, code: &'static str) -> NodeError {
+        NodeError { warning: Some(code), ..self }
     }
 
     /// Whether it is an error, not a warning.
     pub fn is_error(&self) -> bool {
-        self.severity == Severity::Error
+        self.warning.is_none()
     }
 
     /// Sets the help.

@@ -13,12 +13,13 @@ pub use self::schema::{ParamDoc, ParamRole};
 pub(crate) use self::schema::{readable, stand_in, violations};
 pub use self::workflow_schema::workflow_schema;
 use crate::node::NodeType;
-use crate::text::nearest;
+use crate::text::{ForeignName, NameFinder};
 
 /// The node types that a document may use.
 pub struct Registry {
     entries: Vec<RegistryEntry>,
     by_name: HashMap<&'static str, usize>,
+    foreign: &'static [ForeignName],
 }
 
 /// A node type with its documentation.
@@ -40,7 +41,7 @@ impl Registry {
     /// If two types have the same name, if two keys (inputs and parameters) of a type have the same name, or if a key is
     /// called `type`. These are bugs of the program.
     pub fn new(types: &[NodeType]) -> Registry {
-        let mut registry = Registry { entries: vec![], by_name: HashMap::new() };
+        let mut registry = Registry { entries: vec![], by_name: HashMap::new(), foreign: &[] };
         for node_type in types {
             let entry = RegistryEntry::new(*node_type);
             let former = registry.by_name.insert(node_type.name, registry.entries.len());
@@ -55,9 +56,23 @@ impl Registry {
         self.by_name.get(name).map(|&index| &self.entries[index])
     }
 
-    /// The name of a type that is similar to `name`.
-    pub fn nearest(&self, name: &str) -> Option<&'static str> {
-        nearest(name, self.iter().map(|entry| entry.node_type.name))
+    /// Sets the names of other programs that messages translate.
+    pub fn with_foreign_names(self, foreign: &'static [ForeignName]) -> Registry {
+        Registry { foreign, ..self }
+    }
+
+    /// Finds the names that wrong ones may mean.
+    pub(crate) fn names(&self) -> NameFinder {
+        NameFinder::knowing(self.foreign)
+    }
+
+    /// Says what a wrong name of a type may mean, for the end of a message.
+    pub fn hint(&self, name: &str) -> String {
+        let names = self.names();
+        match names.nearest(name, self.iter().map(|entry| entry.node_type.name)) {
+            Some(near) => format!("did you mean {near}?"),
+            None => names.advice(name).unwrap_or("`lsregen nodes` lists all types").into(),
+        }
     }
 
     /// All types, in the order in which they were registered.

@@ -1,6 +1,7 @@
 //! Names: which are valid, which are similar, and lists of them in sentences.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 
 /// How many comparisons one check may make: enough for any real file, and a limit for others.
 const COMPARISONS: usize = 200_000;
@@ -8,9 +9,23 @@ const COMPARISONS: usize = 200_000;
 /// A comparison counts once for this many pairs of letters.
 const PAIRS: usize = 64;
 
-/// Finds names that are similar to a misspelt one, until its comparisons are spent.
+/// A name that users of other programs bring, and what it is called here.
+#[derive(Clone, Copy, Debug)]
+pub struct ForeignName {
+    /// The name there. It is compared as similar names are: without case, `-`, `_` and spaces.
+    pub name: &'static str,
+    /// What it may be called here: wherever one of these is valid, it is suggested, the first of them first.
+    pub ours: &'static [&'static str],
+    /// What to do where none of them is valid; may be empty.
+    pub help: &'static str,
+}
+
+/// Finds names that a wrong one may mean: its counterpart, if it comes from another program, and otherwise a similar one,
+/// until the comparisons are spent.
 pub(crate) struct NameFinder {
     left: Cell<usize>,
+    /// By [plain] name.
+    foreign: HashMap<String, &'static ForeignName>,
 }
 
 /// Returns the candidate that is most similar to `name`, if one is similar enough: at most a third of the letters differ,
@@ -20,8 +35,27 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 impl NameFinder {
+    /// A finder that knows no foreign names.
     pub fn new() -> NameFinder {
-        NameFinder { left: Cell::new(COMPARISONS) }
+        NameFinder::knowing(&[])
+    }
+
+    /// A finder that knows these foreign names.
+    pub fn knowing(foreign: &'static [ForeignName]) -> NameFinder {
+        let foreign = foreign.iter().map(|foreign| (plain(foreign.name), foreign)).collect();
+        NameFinder { left: Cell::new(COMPARISONS), foreign }
+    }
+
+    /// The entry of a foreign name.
+    fn foreign(&self, name: &str) -> Option<&'static ForeignName> {
+        const LONGEST: usize = 40;
+        let name = (!self.foreign.is_empty() && name.len() <= LONGEST).then(|| plain(name))?;
+        self.foreign.get(&name).copied()
+    }
+
+    /// What to do instead of writing a foreign name that has no counterpart.
+    pub fn advice(&self, name: &str) -> Option<&'static str> {
+        self.foreign(name).map(|foreign| foreign.help).filter(|help| !help.is_empty())
     }
 
     /// Whether no comparisons are left.
@@ -29,10 +63,21 @@ impl NameFinder {
         self.left.get() == 0
     }
 
-    /// Returns the candidate that is most similar to `name`, if one is similar enough: at most a third of the letters
-    /// differ, not counting case, `-`, `_` and spaces.
+    /// Returns the candidate that `name` most likely means: the counterpart of a foreign name, or else the one that is most
+    /// similar, if it is similar enough: at most a third of the letters differ, not counting case, `-`, `_` and spaces.
     pub fn nearest<'a>(&self, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-        let plain = |name: &str| name.to_lowercase().replace(['-', '_', ' '], "");
+        if let Some(foreign) = self.foreign(name) {
+            let candidates: Vec<_> = candidates.into_iter().collect();
+            let counterpart = |ours: &&str| candidates.iter().find(|candidate| *candidate == ours).copied();
+            let found = foreign.ours.iter().find_map(counterpart);
+            // A name that has no counterpart at all is not misspelt.
+            let is_settled = found.is_some() || foreign.ours.is_empty();
+            return if is_settled { found } else { self.similar(name, candidates) };
+        }
+        self.similar(name, candidates)
+    }
+
+    fn similar<'a>(&self, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
         let target = plain(name);
         let length = target.chars().count();
         let max_distance = (length / 3).max(1);
@@ -63,6 +108,11 @@ impl NameFinder {
     }
 }
 
+/// A name as it is compared: without case, `-`, `_` and spaces.
+fn plain(name: &str) -> String {
+    name.to_lowercase().replace(['-', '_', ' '], "")
+}
+
 /// Lists names in backticks: `a`, `b` and `c`. If there are many names, lists the first ones and the number of the
 /// others. Without names, returns `nothing`.
 pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
@@ -81,8 +131,8 @@ pub(crate) fn either_of(count: usize, name: impl Fn(usize) -> String) -> String 
     sentence(parts, more, "or")
 }
 
-/// How many names a list shows.
-pub(crate) const SHOWN: usize = 8;
+/// How many names a list shows: at least all keys of a node.
+pub(crate) const SHOWN: usize = 24;
 
 fn joined<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
     let mut names = names.into_iter();

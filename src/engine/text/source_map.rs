@@ -31,6 +31,8 @@ enum Provenance {
     Node { name: String, node_type: Location },
     /// It is a value in a node of an outer graph, at this location.
     OuterValue(Location),
+    /// It is a text of the file with the values of parameters in it: their names, and where the values are.
+    Composed(Vec<(String, Location)>),
 }
 
 impl SourceMap {
@@ -58,6 +60,12 @@ impl SourceMap {
     pub fn add_given(&mut self, file: usize, location: Location, declared: Span) -> usize {
         let source = self.source(location.origin).clone();
         self.add(Origin { source, file, declared: Some(declared), provenance: Provenance::OuterValue(location) })
+    }
+
+    /// Adds a text of `file` that contains the values of parameters.
+    pub fn add_composed(&mut self, file: usize, parts: Vec<(String, Location)>) -> usize {
+        let source = self.source(file).clone();
+        self.add(Origin { source, file, declared: None, provenance: Provenance::Composed(parts) })
     }
 
     pub fn source(&self, origin: usize) -> &Arc<Source> {
@@ -88,6 +96,13 @@ impl SourceMap {
             location = match &origin.provenance {
                 Provenance::Caller => return labels,
                 Provenance::OuterValue(outer) => *outer,
+                Provenance::Composed(parts) => {
+                    for (name, part) in parts {
+                        labels.push(self.label(*part, format!("the value of `{name}`")));
+                        labels.extend(self.provenance(*part));
+                    }
+                    Location { origin: origin.file, ..Location::default() }
+                }
                 Provenance::Node { name, node_type } => {
                     labels.push(self.usage(*node_type, format!("`{name}` is this graph")));
                     // Continue with the outer file. How the name of the file was given is not relevant to the error.

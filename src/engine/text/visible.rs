@@ -21,14 +21,15 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Replaces the same characters by marks of the same number of bytes, so that spans in the text stay valid.
+/// Replaces the same characters by marks of the same number of bytes, so that spans in the text stay valid. ASCII is left to
+/// the renderer of diagnostics, which has a picture of each control character.
 pub(super) fn visible_in_place(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_unsafe) {
+    let is_marked = |c: char| !c.is_ascii() && is_unsafe(c);
+    if !text.contains(is_marked) {
         return Cow::Borrowed(text);
     }
     let mark = |c: char| match c.len_utf8() {
-        _ if !is_unsafe(c) => c,
-        1 => '?',
+        _ if !is_marked(c) => c,
         2 => '\u{b7}',
         _ => '\u{fffd}',
     };
@@ -51,7 +52,7 @@ mod tests {
         assert_eq!(visible("over\rwritten"), "over\\u000dwritten");
         let json = serde_json::json!({ "text": "\u{202e}\u{7f}\u{9b}" });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&visible(&json.to_string())).unwrap(), json);
-        for text in ["\u{1b}a", "\u{9b}a", "\u{61c}\u{2067}a"] {
+        for text in ["\u{9b}a", "\u{61c}\u{2067}a"] {
             assert!(!visible_in_place(text).contains(is_unsafe) && visible_in_place(text).len() == text.len());
         }
     }

@@ -1,6 +1,6 @@
 //! Elementwise functions, and softmax. At a kink the gradient is the one-sided gradient that torch has.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use lsregen_tensor::ops;
 
 use super::arithmetic::{Binary, apply};
@@ -27,11 +27,11 @@ fn clamp(x: &Tensor, low: f32, high: f32) -> Result<Tensor> {
     let y = x.detach().clamp(low, high)?;
     custom_vjp(x, y, move |x, _, g| {
         let inside = (x.ge(low)? * x.le(high)?)?;
-        Ok((g * inside.to_dtype(DType::F32)?)?)
+        Ok((g * inside.to_dtype(g.dtype())?)?)
     })
 }
 
-fn sigmoid_of(x: &Tensor) -> Result<Tensor> {
+pub(super) fn sigmoid_of(x: &Tensor) -> Result<Tensor> {
     let y = (x.detach().neg()?.exp()? + 1.0)?.recip()?;
     custom_vjp(x, y, |_, y, g| Ok((g * (y - y.sqr()?)?)?))
 }
@@ -83,7 +83,7 @@ pub fn clip(a: &Attributes) -> Result<Run> {
     let (min, max) = (a.optional_float("min")?, a.optional_float("max")?);
     one(move |inputs| {
         let x = inputs.get(0)?;
-        if x.dtype() != DType::F32 {
+        if !x.dtype().is_float() {
             let bounded = |x: Tensor, i, bound| match inputs.optional(i) {
                 Some(t) => apply(bound, &x, t),
                 None => Ok(x),
@@ -160,12 +160,14 @@ pub fn gelu(a: &Attributes) -> Result<Run> {
 fn softmax_of(x: &Tensor, axis: usize) -> Result<Tensor> {
     let y = candle_nn::ops::softmax(&x.detach(), axis)?;
     custom_vjp(x, y, move |_, y, g| {
-        let weighted = (y * g)?;
+        // A row whose numbers are all −∞ is NaN. Networks replace it afterwards, and no gradient comes from it.
+        let y = y.eq(y)?.where_cond(y, &y.zeros_like()?)?;
+        let weighted = (&y * g)?;
         Ok((&weighted - y.broadcast_mul(&weighted.sum_keepdim(axis)?)?)?)
     })
 }
 
-fn log_softmax_of(x: &Tensor, axis: usize) -> Result<Tensor> {
+pub(super) fn log_softmax_of(x: &Tensor, axis: usize) -> Result<Tensor> {
     let y = candle_nn::ops::log_softmax(&x.detach(), axis)?;
     custom_vjp(x, y, move |_, y, g| Ok((g - y.exp()?.broadcast_mul(&g.sum_keepdim(axis)?)?)?))
 }

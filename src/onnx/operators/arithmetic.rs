@@ -44,8 +44,10 @@ pub fn mean() -> Result<Run> {
 pub fn apply(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let dims = broadcast_shape(a.dims(), b.dims())?;
     match (a.dtype(), b.dtype()) {
-        (DType::F32, DType::F32) if dims.contains(&0) => Err(Error::input("its arguments are empty")),
-        (DType::F32, DType::F32) => floats(op, a, b, &dims),
+        (m, n) if m.is_float() && n.is_float() => match dims.contains(&0) {
+            true => Err(Error::input("its arguments are empty")),
+            false => floats(op, a, b, &dims),
+        },
         (DType::I64, DType::I64) => integers(a, b, &dims, |m, n| match op {
             Binary::Add => m.checked_add(n),
             Binary::Sub => m.checked_sub(n),
@@ -113,10 +115,10 @@ pub fn modulo(a: &Attributes) -> Result<Run> {
 pub fn pow() -> Result<Run> {
     one(|inputs| {
         let x = inputs.real(0)?;
-        let exponent = inputs.get(1)?.to_dtype(DType::F32)?.to_device(inputs.device)?;
+        let exponent = inputs.get(1)?.to_dtype(inputs.float)?.to_device(inputs.device)?;
         let dims = broadcast_shape(x.dims(), exponent.dims())?;
         if exponent.elem_count() == 1 && dims == x.dims() && !exponent.track_op() {
-            let e = exponent.flatten_all()?.to_vec1::<f32>()?.first().copied().unwrap_or(1.0);
+            let e = exponent.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?.first().copied().unwrap_or(1.0);
             return Ok(match e {
                 1.0 => x.clone(),
                 2.0 => x.sqr()?,
@@ -242,7 +244,7 @@ pub fn cast(a: &Attributes) -> Result<Run> {
     a.ignore("saturate");
     a.ignore("round_mode");
     let (_, _, class) = element_type(to)?;
-    one(move |inputs| converted(inputs.get(0)?, class, inputs.device))
+    one(move |inputs| converted(inputs, class))
 }
 
 pub fn cast_like(a: &Attributes) -> Result<Run> {
@@ -254,20 +256,20 @@ pub fn cast_like(a: &Attributes) -> Result<Run> {
             DType::U8 => ElementClass::Bool,
             _ => ElementClass::Float,
         };
-        converted(inputs.get(0)?, class, inputs.device)
+        converted(inputs, class)
     })
 }
 
-/// Converts to a class of element types: floats of every width are f32 here, and integers i64.
-fn converted(x: &Tensor, class: ElementClass, device: &Device) -> Result<Tensor> {
+/// Converts to a class of element types: floats of every width have the type of the run, and integers are i64.
+fn converted(inputs: &Inputs, class: ElementClass) -> Result<Tensor> {
+    let x = inputs.get(0)?;
     Ok(match (x.dtype(), class) {
-        (DType::F32, ElementClass::Float) | (DType::I64, ElementClass::Int) | (DType::U8, ElementClass::Bool) => {
-            x.clone()
-        }
-        (_, ElementClass::Float) => x.to_dtype(DType::F32)?.to_device(device)?,
+        (DType::I64, ElementClass::Int) | (DType::U8, ElementClass::Bool) => x.clone(),
+        (from, ElementClass::Float) if from.is_float() => x.clone(),
+        (_, ElementClass::Float) => x.to_dtype(inputs.float)?.to_device(inputs.device)?,
         (_, ElementClass::Int) => x.detach().to_device(&Device::Cpu)?.to_dtype(DType::I64)?,
-        (DType::F32, ElementClass::Bool) => x.detach().ne(0f32)?,
-        (_, ElementClass::Bool) => x.ne(0i64)?,
+        (DType::I64, ElementClass::Bool) => x.ne(0i64)?,
+        (_, ElementClass::Bool) => x.detach().ne(0f32)?,
     })
 }
 
@@ -291,7 +293,7 @@ pub fn matmul() -> Result<Run> {
     })
 }
 
-fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+pub(super) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (a_dims, b_dims) = (a.dims(), b.dims());
     let (a_batch, a_matrix) = a_dims.split_at(a_dims.len() - 2);
     let (b_batch, b_matrix) = b_dims.split_at(b_dims.len() - 2);

@@ -108,13 +108,18 @@ pub fn depth_to_space(a: &Attributes) -> Result<Run> {
 
 pub fn space_to_depth(a: &Attributes) -> Result<Run> {
     let n = blocks(a)?;
+    let order = match a.text("mode", "DCR")?.as_str() {
+        "DCR" => [0, 3, 5, 1, 2, 4],
+        "CRD" => [0, 1, 3, 5, 2, 4],
+        other => return Err(Error::input(format!("mode {other:?} is not supported"))),
+    };
     one(move |inputs| {
         let x = inputs.real(0)?.contiguous()?;
         let (b, c, h, w) = x.dims4()?;
         if !h.is_multiple_of(n) || !w.is_multiple_of(n) {
             return Err(Error::input(format!("{w}×{h} does not split into blocks of {n}×{n}")));
         }
-        let split = x.reshape(vec![b, c, h / n, n, w / n, n])?.permute([0, 3, 5, 1, 2, 4])?;
+        let split = x.reshape(vec![b, c, h / n, n, w / n, n])?.permute(order)?;
         Ok(split.contiguous()?.reshape((b, c * n * n, h / n, w / n))?)
     })
 }

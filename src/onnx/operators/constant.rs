@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Run, one};
+use super::{Inputs, Run, one};
 use crate::attributes::Attributes;
 use crate::dims::{MOST, checked_count, checked_size};
 use crate::{Error, Result, load};
@@ -23,7 +23,7 @@ pub fn constant(a: &Attributes) -> Result<Run> {
     } else {
         return Err(Error::input("has no numeric value"));
     };
-    one(move |inputs| placed(&value, inputs.device))
+    one(move |inputs| placed(&value, inputs))
 }
 
 pub fn constant_of_shape(a: &Attributes) -> Result<Run> {
@@ -38,9 +38,9 @@ pub fn constant_of_shape(a: &Attributes) -> Result<Run> {
     one(move |inputs| {
         let dims = inputs.ints(0)?.into_iter().map(|n| checked_size(n, "dimension")).collect::<Result<Vec<_>>>()?;
         if checked_count(&dims)? == 0 {
-            return Ok(Tensor::zeros(dims, value.dtype(), &Device::Cpu)?);
+            return placed(&Tensor::zeros(dims, value.dtype(), &Device::Cpu)?, inputs);
         }
-        placed(&value.squeeze(0)?.broadcast_as(dims)?.contiguous()?, inputs.device)
+        placed(&value.squeeze(0)?.broadcast_as(dims)?.contiguous()?, inputs)
     })
 }
 
@@ -48,7 +48,7 @@ pub fn range() -> Result<Run> {
     one(|inputs| {
         let get = |i| inputs.get(i);
         let single = || Error::input("start, limit and step must be single numbers");
-        if get(0)?.dtype() == DType::F32 {
+        if get(0)?.dtype().is_float() {
             let one = |i| inputs.floats(i)?.filter(|v| v.len() == 1).map(|v| f64::from(v[0])).ok_or_else(single);
             let (start, limit, step) = (one(0)?, one(1)?, one(2)?);
             let count = ((limit - start) / step).ceil();
@@ -57,7 +57,7 @@ pub fn range() -> Result<Run> {
             }
             let values: Vec<f32> = (0..count.max(0.0) as usize).map(|i| (start + i as f64 * step) as f32).collect();
             let n = values.len();
-            return Ok(Tensor::from_vec(values, n, inputs.device)?);
+            return placed(&Tensor::from_vec(values, n, &Device::Cpu)?, inputs);
         }
         let one = |i| inputs.ints(i)?.first().copied().ok_or_else(single);
         let (start, limit, step) = (i128::from(one(0)?), i128::from(one(1)?), i128::from(one(2)?));
@@ -73,9 +73,9 @@ pub fn range() -> Result<Run> {
     })
 }
 
-/// Moves floats to the device of the features.
-fn placed(t: &Tensor, device: &Device) -> Result<Tensor> {
-    if t.dtype() == DType::F32 { Ok(t.to_device(device)?) } else { Ok(t.clone()) }
+/// Gives floats the type and the device of the features.
+pub(super) fn placed(t: &Tensor, inputs: &Inputs) -> Result<Tensor> {
+    if t.dtype().is_float() { Ok(t.to_device(inputs.device)?.to_dtype(inputs.float)?) } else { Ok(t.clone()) }
 }
 
 pub(super) fn int_vector(numbers: Vec<i64>) -> Result<Tensor> {

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use candle_core::{Tensor, TensorId};
+use candle_core::{DType, Tensor, TensorId};
 use lsregen_tensor::ops::Convolution;
 
 use super::arithmetic::{Binary, apply};
@@ -17,6 +17,9 @@ use crate::axes::{every, reframe, spread};
 use crate::dims::{checked_count, checked_size};
 use crate::vjp::custom_vjp;
 use crate::{Error, Result};
+
+/// How many numbers of a band are in memory at once.
+const BAND: usize = 1 << 20;
 
 /// Stride and dilation of both axes.
 #[derive(Clone, Copy, PartialEq)]
@@ -49,7 +52,7 @@ impl Weights {
         if self.packed.get().is_none() {
             let ((.., kh, kw), [stride, other]) = (self.dims()?, self.steps.stride);
             let plain = self.groups == 1 && kh == kw && stride == other && self.steps.dilation == [1, 1];
-            let suits = plain && stride <= 2 && self.weight.device().is_cpu();
+            let suits = plain && stride <= 2 && self.weight.device().is_cpu() && self.weight.dtype() == DType::F32;
             let packed = if suits { Some(Convolution::new(&self.weight, None, stride, (0, 0))?) } else { None };
             let _ = self.packed.set(packed);
         }
@@ -69,12 +72,37 @@ impl Weights {
         if c == 1 && self.groups > 1 {
             return self.depthwise(x, (oh, ow));
         }
+        if self.groups == 1 && self.weight.dtype() == DType::F64 && self.weight.device().is_cpu() {
+            return self.in_bands(x, (oh, ow));
+        }
         if sh == sw && dh == dw {
             return Ok(x.contiguous()?.conv2d(&self.weight, 0, sh, dh, self.groups)?);
         }
         // candle supports one stride and one dilation for both axes: put zeros between the weights, and keep every s-th result.
         let y = x.contiguous()?.conv2d(&self.undilated()?, 0, 1, 1, self.groups)?;
         Ok(every(&every(&y, 2, 0, sh, oh)?, 3, 0, sw, ow)?.contiguous()?)
+    }
+
+    /// Convolution in f64, as a matrix product for each band of rows: several times as fast as candle's.
+    fn in_bands(&self, x: &Tensor, (oh, ow): (usize, usize)) -> Result<Tensor> {
+        let (o, c, kh, kw) = self.dims()?;
+        let ([sh, sw], [dh, dw], b) = (self.steps.stride, self.steps.dilation, x.dim(0)?);
+        let weight = self.weight.reshape((1, o, c * kh * kw))?;
+        let rows = (BAND / (c * kh * kw * ow)).clamp(1, oh);
+        let mut bands = vec![];
+        for top in (0..oh).step_by(rows) {
+            let count = rows.min(oh - top);
+            let mut taps = Vec::with_capacity(kh * kw);
+            for i in 0..kh {
+                let lines = every(x, 2, top * sh + i * dh, sh, count)?;
+                for j in 0..kw {
+                    taps.push(every(&lines, 3, j * dw, sw, ow)?);
+                }
+            }
+            let columns = Tensor::stack(&taps, 2)?.reshape((b, c * kh * kw, count * ow))?;
+            bands.push(weight.broadcast_matmul(&columns)?.reshape((b, o, count, ow))?);
+        }
+        Ok(Tensor::cat(&bands, 2)?)
     }
 
     /// Depthwise convolution as a sum over the entries of the window, far cheaper than a convolution for each channel.

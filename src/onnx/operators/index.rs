@@ -58,7 +58,7 @@ pub fn slice(a: &Attributes) -> Result<Run> {
     })
 }
 
-fn indices(numbers: Vec<i64>, n: usize) -> Result<Vec<u32>> {
+pub(super) fn indices(numbers: Vec<i64>, n: usize) -> Result<Vec<u32>> {
     let place = |i: i64| {
         let at = if i < 0 { i.saturating_add(n as i64) } else { i };
         let inside = (0..n as i64).contains(&at).then_some(at as u32);
@@ -112,6 +112,44 @@ fn addressed(x: &Tensor, index: &Tensor) -> Result<(Tensor, Vec<u32>)> {
         }
     }
     Ok((x.contiguous()?.reshape([&[leading.iter().product()], rest].concat())?, places))
+}
+
+/// Writes updates into a cache (B, …), for each of the batch from an index of `axis` on.
+pub fn tensor_scatter(a: &Attributes) -> Result<Run> {
+    let at = a.int("axis", -2)?;
+    let circular = match a.text("mode", "linear")?.as_str() {
+        "linear" => false,
+        "circular" => true,
+        other => return Err(Error::input(format!("mode {other:?} is not supported"))),
+    };
+    one(move |inputs| {
+        let (cache, update) = (inputs.real(0)?, inputs.real(1)?);
+        let at = checked_axis(at, cache.rank())?;
+        let fits =
+            |i: usize| if i == at { update.dims()[i] <= cache.dims()[i] } else { update.dims()[i] == cache.dims()[i] };
+        if at == 0 || update.rank() != cache.rank() || !(0..cache.rank()).all(fits) {
+            return Err(Error::input(format!("updates {:?} do not fit {:?}", update.dims(), cache.dims())));
+        }
+        let (b, n, m) = (cache.dims()[0], cache.dims()[at], update.dims()[at]);
+        let starts = inputs.optional_ints(2)?.unwrap_or_else(|| vec![0; b]);
+        if starts.len() != b {
+            return Err(Error::input(format!("{} indices do not fit a batch of {b}", starts.len())));
+        }
+        let mut parts = Vec::with_capacity(b);
+        for (i, start) in starts.into_iter().enumerate() {
+            let mut source: Vec<u32> = (0..n as u32).collect();
+            for j in 0..m {
+                let place = start.saturating_add(j as i64);
+                let place = if circular { place.rem_euclid(n as i64) } else { place };
+                let place = usize::try_from(place).ok().filter(|place| *place < n);
+                let place = place.ok_or_else(|| Error::input(format!("there is no room for {m} from {start} on")))?;
+                source[place] = (n + j) as u32;
+            }
+            let both = Tensor::cat(&[&cache.narrow(0, i, 1)?, &update.narrow(0, i, 1)?], at)?;
+            parts.push(select(&both, at, source)?);
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    })
 }
 
 /// Each row of the indices addresses an entry of the leading axes.

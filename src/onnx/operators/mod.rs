@@ -6,18 +6,28 @@
 mod activation;
 mod arithmetic;
 mod arrange;
+mod attention;
 mod constant;
 mod conv;
+mod deform;
+mod fourier;
 mod index;
+mod loss;
 mod norm;
 mod pad;
 mod pool;
+mod recurrent;
 mod reduce;
 mod resize;
+mod roi;
+mod rotary;
+mod sample;
 mod shape;
+mod unpool;
 mod window;
 
 use candle_core::{DType, Device, Tensor};
+use recurrent::Cell;
 
 use crate::attributes::Attributes;
 use crate::{Error, Result};
@@ -25,10 +35,12 @@ use crate::{Error, Result};
 /// A node as a function from its arguments to its results.
 pub type Run = Box<dyn Fn(&Inputs) -> Result<Vec<Tensor>> + Send + Sync>;
 
-/// A node's arguments: floats are f32 on `device`, integers i64 on the CPU, truth values u8 on either.
+/// A node's arguments: floats are of type `float` on `device`, integers i64 on the CPU, truth values u8 on either.
 pub struct Inputs<'a> {
     pub values: Vec<Option<&'a Tensor>>,
     pub device: &'a Device,
+    /// f32, or f64 in the self-test.
+    pub float: DType,
 }
 
 impl<'a> Inputs<'a> {
@@ -48,7 +60,7 @@ impl<'a> Inputs<'a> {
 
     pub fn optional_real(&self, i: usize) -> Result<Option<&'a Tensor>> {
         match self.optional(i) {
-            Some(t) if t.dtype() != DType::F32 => {
+            Some(t) if !t.dtype().is_float() => {
                 Err(Error::input(format!("its argument {} is {}, not float", i + 1, dtype_name(t))))
             }
             Some(t) if t.elem_count() == 0 => {
@@ -70,17 +82,17 @@ impl<'a> Inputs<'a> {
     /// An optional argument of floats that are settings, not features.
     pub fn floats(&self, i: usize) -> Result<Option<Vec<f32>>> {
         let Some(t) = self.optional(i) else { return Ok(None) };
-        if t.dtype() != DType::F32 {
+        if !t.dtype().is_float() {
             return Err(Error::input(format!("its argument {} is {}, not float", i + 1, dtype_name(t))));
         }
-        Ok(Some(if t.elem_count() == 0 { vec![] } else { t.flatten_all()?.to_vec1()? }))
+        Ok(Some(if t.elem_count() == 0 { vec![] } else { t.to_dtype(DType::F32)?.flatten_all()?.to_vec1()? }))
     }
 }
 
 /// ONNX's name of a tensor's element type.
 pub fn dtype_name(t: &Tensor) -> &'static str {
     match t.dtype() {
-        DType::F32 => "float",
+        DType::F32 | DType::F64 => "float",
         DType::I64 => "int64",
         DType::U8 => "bool",
         other => other.as_str(),
@@ -104,9 +116,20 @@ fn real(f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Result
     one(move |inputs| f(inputs.real(0)?))
 }
 
-/// Whether an operator returns all of its results, or only the first.
-pub fn returns_all(operator: &str) -> bool {
-    operator == "Split"
+/// How many of its results an operator returns, the first ones.
+pub fn results(operator: &str) -> usize {
+    match operator {
+        "Split" => usize::MAX,
+        "Attention" => 4,
+        "LayerNormalization" | "LSTM" => 3,
+        "MaxPool" | "GRU" | "RNN" | "SoftmaxCrossEntropyLoss" => 2,
+        _ => 1,
+    }
+}
+
+/// Whether an operator's results may be stairs of its argument, through which no gradient flows.
+pub fn has_stairs(operator: &str) -> bool {
+    matches!(operator, "Round" | "Floor" | "Ceil" | "Sign" | "Cast")
 }
 
 /// Builds the operator of that name with a node's attributes; `None` if it is not supported.
@@ -117,13 +140,16 @@ pub fn build(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         .or_else(|| rearrangement(operator, a))
 }
 
-/// Convolutions, pooling, resizing and normalisation.
+/// Convolutions, pooling, resizing, normalisation, attention, recurrence, transforms and losses.
 fn layer(operator: &str, a: &Attributes) -> Option<Result<Run>> {
     Some(match operator {
         "Conv" => conv::conv(a),
         "ConvTranspose" => conv::conv_transpose(a),
         "MaxPool" => pool::max(a),
         "AveragePool" => pool::average(a),
+        "LpPool" => pool::lp(a),
+        "MaxUnpool" => unpool::max_unpool(a),
+        "GlobalLpPool" => pool::global_lp(a),
         "GlobalMaxPool" => pool::global_max(),
         "GlobalAveragePool" => pool::global_average(),
         "Resize" | "Upsample" => resize::resize(a),
@@ -132,6 +158,19 @@ fn layer(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         "GroupNormalization" => norm::group(a),
         "LayerNormalization" => norm::layer(a),
         "RMSNormalization" => norm::rms(a),
+        "LRN" => norm::local_response(a),
+        "MeanVarianceNormalization" => norm::mean_variance(a),
+        "DeformConv" => deform::deform_conv(a),
+        "GridSample" => sample::grid_sample(a),
+        "RoiAlign" => roi::roi_align(a),
+        "Attention" => attention::attention(a),
+        "RotaryEmbedding" => rotary::rotary_embedding(a),
+        "LSTM" => recurrent::recurrent(Cell::Lstm, a),
+        "GRU" => recurrent::recurrent(Cell::Gru { reset_after: false }, a),
+        "RNN" => recurrent::recurrent(Cell::Rnn, a),
+        "DFT" => fourier::dft(a),
+        "NegativeLogLikelihoodLoss" => loss::negative_log_likelihood(a),
+        "SoftmaxCrossEntropyLoss" => loss::softmax_cross_entropy(a),
         _ => return None,
     })
 }
@@ -239,6 +278,7 @@ fn rearrangement(operator: &str, a: &Attributes) -> Option<Result<Run>> {
         "GatherElements" => index::gather_elements(a),
         "GatherND" => index::gather_nd(a),
         "ScatterND" => index::scatter_nd(a),
+        "TensorScatter" => index::tensor_scatter(a),
         "Pad" => pad::pad(a),
         "Expand" => shape::expand(),
         "Tile" => arrange::tile(),

@@ -1,12 +1,13 @@
 //! Normalisation, in the form of a trained network.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use lsregen_tensor::ops;
 
 use super::arithmetic::{Binary, apply};
 use super::{Inputs, Run, one};
 use crate::attributes::Attributes;
-use crate::dims::{checked_axis, checked_size};
+use crate::axes::along;
+use crate::dims::{checked_axis, checked_count, checked_size};
 use crate::{Error, Result};
 
 /// One number for each channel as (1, C, 1, …), for a tensor of rank `rank`.
@@ -87,16 +88,56 @@ pub fn group(a: &Attributes) -> Result<Run> {
 /// The common part of [`layer`] and [`rms`]: normalises over the dimensions from `axis` on.
 fn trailing(
     a: &Attributes,
-    f: impl Fn(&Inputs, &Tensor, usize) -> Result<Tensor> + Send + Sync + 'static,
+    f: impl Fn(&Inputs, &Tensor, usize) -> Result<Vec<Tensor>> + Send + Sync + 'static,
 ) -> Result<Run> {
     let from = a.int("axis", -1)?;
     a.ignore("stash_type");
-    one(move |inputs| {
+    Ok(Box::new(move |inputs| {
         let x = inputs.real(0)?;
         let from = checked_axis(from, x.rank())?;
         let inner: usize = x.dims()[from..].iter().product();
         let rows = x.contiguous()?.reshape(((), inner))?;
-        Ok(f(inputs, &rows, inner)?.reshape(x.shape())?)
+        let mut results = f(inputs, &rows, inner)?.into_iter();
+        let mut all: Vec<Tensor> = results.next().map(|y| y.reshape(x.shape())).transpose()?.into_iter().collect();
+        // Statistics have a number for each row.
+        let mut dims = x.dims().to_vec();
+        dims[from..].fill(1);
+        for statistic in results {
+            all.push(statistic.reshape(dims.as_slice())?);
+        }
+        Ok(all)
+    }))
+}
+
+/// Divides by a power of the sum of squares in neighbouring channels.
+pub fn local_response(a: &Attributes) -> Result<Run> {
+    let (alpha, beta, bias) = (a.float("alpha", 1e-4)?, a.float("beta", 0.75)?, a.float("bias", 1.0)?);
+    let size = checked_size(a.int("size", 0)?, "size")?;
+    if size == 0 {
+        return Err(Error::input("`size` is missing, or 0"));
+    }
+    let (before, after) = ((size - 1) / 2, size / 2);
+    one(move |inputs| {
+        let x = inputs.real(0)?;
+        let c = channels(x)?;
+        let near =
+            |at: usize| f32::from(u8::from((at / c).saturating_sub(before) <= at % c && at % c <= at / c + after));
+        let band = (0..checked_count(&[c, c])?).map(near).collect();
+        let band = Tensor::from_vec(band, (c, c), &Device::Cpu)?.to_device(x.device())?;
+        let sums = along(&x.sqr()?, 1, &band)?;
+        Ok((x * sums.affine(alpha / size as f64, bias)?.powf(-beta)?)?)
+    })
+}
+
+/// Subtracts the mean over axes, and divides by the standard deviation.
+pub fn mean_variance(a: &Attributes) -> Result<Run> {
+    let axes = a.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
+    one(move |inputs| {
+        let x = inputs.real(0)?;
+        let axes = axes.iter().map(|n| checked_axis(*n, x.rank())).collect::<Result<Vec<_>>>()?;
+        let centred = x.broadcast_sub(&x.mean_keepdim(axes.clone())?)?;
+        let deviation = (centred.sqr()?.mean_keepdim(axes)?.sqrt()? + 1e-9)?;
+        Ok(centred.broadcast_div(&deviation)?)
     })
 }
 
@@ -109,13 +150,20 @@ fn row(t: &Tensor, n: usize) -> Result<Tensor> {
 
 pub fn layer(a: &Attributes) -> Result<Run> {
     let eps = a.float("epsilon", 1e-5)?;
+    let statistics = a.wants(1) || a.wants(2);
     trailing(a, move |inputs, x, n| {
         let weight = row(inputs.real(1)?, n)?;
         let bias = match inputs.optional_real(2)? {
             Some(bias) => row(bias, n)?,
             None => weight.zeros_like()?,
         };
-        Ok(ops::layer_norm(x, &weight, &bias, eps)?)
+        let mut all = vec![ops::layer_norm(x, &weight, &bias, eps)?];
+        if statistics {
+            let mean = x.mean_keepdim(1)?;
+            let variance = x.broadcast_sub(&mean)?.sqr()?.mean_keepdim(1)?;
+            all.extend([mean, (variance + eps)?.sqrt()?.recip()?]);
+        }
+        Ok(all)
     })
 }
 
@@ -124,6 +172,6 @@ pub fn rms(a: &Attributes) -> Result<Run> {
     trailing(a, move |inputs, x, n| {
         let square = (x.sqr()?.sum_keepdim(1)? / n as f64)?;
         let normal = x.broadcast_div(&(square + eps)?.sqrt()?)?;
-        apply(Binary::Mul, &normal, &row(inputs.real(1)?, n)?)
+        Ok(vec![apply(Binary::Mul, &normal, &row(inputs.real(1)?, n)?)?])
     })
 }

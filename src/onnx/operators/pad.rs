@@ -64,7 +64,7 @@ fn padded(x: &Tensor, axis: usize, before: i64, after: i64, mode: PadMode, value
         let block = |count: i64| -> Result<Option<Tensor>> {
             let mut dims = x.dims().to_vec();
             dims[axis] = count.max(0) as usize;
-            Ok(if count > 0 { Some(Tensor::full(value, dims, x.device())?) } else { None })
+            Ok(if count > 0 { Some(Tensor::full(value, dims, x.device())?.to_dtype(x.dtype())?) } else { None })
         };
         let left = block(if kept.is_some() { before } else { total })?;
         let right = block(if kept.is_some() { after } else { 0 })?;

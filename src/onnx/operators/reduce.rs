@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::{Run, ints, one};
 use crate::attributes::Attributes;
 use crate::dims::checked_axis;
+use crate::vjp::custom_vjp;
 use crate::{Error, Result};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -46,8 +47,17 @@ pub fn reduce(op: Reduce, a: &Attributes) -> Result<Run> {
     })
 }
 
-fn extreme(x: &Tensor, axes: &[usize], max: bool) -> candle_core::Result<Tensor> {
-    axes.iter().try_fold(x.clone(), |x, axis| if max { x.max_keepdim(*axis) } else { x.min_keepdim(*axis) })
+/// The maximum or minimum over axes, which it keeps. Equal entries share the gradient, as in torch's `amax`; candle would
+/// give each of them the whole.
+pub(super) fn extreme(x: &Tensor, axes: &[usize], max: bool) -> Result<Tensor> {
+    let reduce = |x: Tensor, axis: &usize| if max { x.max_keepdim(*axis) } else { x.min_keepdim(*axis) };
+    let y = axes.iter().try_fold(x.detach(), reduce)?;
+    let axes = axes.to_vec();
+    custom_vjp(x, y, move |x, y, g| {
+        let chosen = x.broadcast_eq(y)?.to_dtype(x.dtype())?;
+        let share = (g / chosen.sum_keepdim(axes.as_slice())?)?;
+        Ok(chosen.broadcast_mul(&share)?)
+    })
 }
 
 fn floats(op: Reduce, x: &Tensor, axes: &[usize]) -> Result<Tensor> {

@@ -32,11 +32,13 @@ enum Coordinates {
     HalfPixelOrFirst,
     AlignCorners,
     Asymmetric,
+    /// Of a region, as in TensorFlow's `crop_and_resize`.
+    Region,
 }
 
 impl Coordinates {
-    fn source(self, i: usize, from: usize, to: usize, scale: f64) -> f64 {
-        let i = i as f64;
+    fn source(self, i: usize, from: usize, to: usize, scale: f64, (start, end): (f64, f64)) -> f64 {
+        let (i, last) = (i as f64, from as f64 - 1.0);
         match self {
             Coordinates::HalfPixelOrFirst if to == 1 => 0.0,
             Coordinates::HalfPixel | Coordinates::HalfPixelOrFirst => (i + 0.5) / scale - 0.5,
@@ -45,109 +47,185 @@ impl Coordinates {
                 from as f64 / 2.0 * (1.0 - adjustment) + (i + 0.5) / scale - 0.5
             }
             Coordinates::AlignCorners if to == 1 => 0.0,
-            Coordinates::AlignCorners => i * (from - 1) as f64 / (to - 1) as f64,
+            Coordinates::AlignCorners => i * last / (to - 1) as f64,
             Coordinates::Asymmetric => i / scale,
+            Coordinates::Region if to == 1 => 0.5 * (start + end) * last,
+            Coordinates::Region => start * last + i * (end - start) * last / (to - 1) as f64,
         }
+    }
+}
+
+/// How sizes that would change the aspect ratio are used.
+#[derive(Clone, Copy, PartialEq)]
+enum Policy {
+    Stretch,
+    NotLarger,
+    NotSmaller,
+}
+
+/// The attributes of a node.
+struct Settings {
+    mode: Mode,
+    coordinates: Coordinates,
+    antialias: bool,
+    /// Whether the kernel leaves out what lies outside.
+    inside: bool,
+    axes: Option<Vec<i64>>,
+    scales: Option<Vec<f32>>,
+    policy: Policy,
+    /// The value outside of the image, if a region is resized.
+    outside: f64,
+    old: bool,
+}
+
+/// An axis to resize.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    axis: usize,
+    to: usize,
+    scale: f64,
+    /// Start and end of the region, from 0 to 1.
+    region: (f64, f64),
+}
+
+impl Settings {
+    fn new(a: &Attributes) -> Result<Self> {
+        let old = a.opset < 11;
+        let rounding = match a.text("nearest_mode", if old { "floor" } else { "round_prefer_floor" })?.as_str() {
+            "round_prefer_floor" => Rounding::RoundDown,
+            "round_prefer_ceil" => Rounding::RoundUp,
+            "floor" => Rounding::Floor,
+            "ceil" => Rounding::Ceil,
+            other => return Err(Error::input(format!("nearest_mode {other:?} is not supported"))),
+        };
+        let cubic = a.float("cubic_coeff_a", -0.75)?;
+        let mode = match a.text("mode", "nearest")?.as_str() {
+            "nearest" => Mode::Nearest(rounding),
+            "linear" | "bilinear" => Mode::Linear,
+            "cubic" => Mode::Cubic(cubic),
+            other => return Err(Error::input(format!("mode {other:?} is not supported"))),
+        };
+        let default = if old { "asymmetric" } else { "half_pixel" };
+        let coordinates = match a.text("coordinate_transformation_mode", default)?.as_str() {
+            "half_pixel" => Coordinates::HalfPixel,
+            "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
+            "pytorch_half_pixel" => Coordinates::HalfPixelOrFirst,
+            "align_corners" => Coordinates::AlignCorners,
+            "asymmetric" => Coordinates::Asymmetric,
+            "tf_crop_and_resize" => Coordinates::Region,
+            other => return Err(Error::input(format!("coordinate_transformation_mode {other:?} is not supported"))),
+        };
+        let policy = match a.text("keep_aspect_ratio_policy", "stretch")?.as_str() {
+            "stretch" => Policy::Stretch,
+            "not_larger" => Policy::NotLarger,
+            "not_smaller" => Policy::NotSmaller,
+            other => return Err(Error::input(format!("keep_aspect_ratio_policy {other:?} is not supported"))),
+        };
+        Ok(Settings {
+            mode,
+            coordinates,
+            antialias: a.flag("antialias", false)?,
+            inside: a.flag("exclude_outside", false)?,
+            axes: a.ints("axes")?,
+            scales: a.floats("scales")?,
+            policy,
+            outside: a.float("extrapolation_value", 0.0)?,
+            old,
+        })
+    }
+
+    fn resize(&self, inputs: &Inputs) -> Result<Tensor> {
+        let x = inputs.real(0)?;
+        let mut y = x.clone();
+        for target in self.targets(inputs, x)? {
+            let Target { axis, to, scale, region } = target;
+            let from = x.dims()[axis];
+            if to == from && scale == 1.0 && self.coordinates != Coordinates::Region {
+                continue;
+            }
+            let source = |i: usize| self.coordinates.source(i, from, to, scale, region);
+            y = match self.mode {
+                Mode::Nearest(rounding) => {
+                    y.index_select(&nearest_indices(rounding, source, from, to, x.device())?, axis)?
+                }
+                mode => {
+                    let stretch = if self.antialias && scale < 1.0 { scale } else { 1.0 };
+                    along(&y, axis, &weights(mode, source, from, to, stretch, self.inside, x.device())?)?
+                }
+            };
+            if self.coordinates == Coordinates::Region {
+                let inside = |i: usize| u8::from((0.0..=(from - 1) as f64).contains(&source(i)));
+                let mut row = vec![1; x.rank()];
+                row[axis] = to;
+                let inside =
+                    Tensor::from_vec((0..to).map(inside).collect(), row, x.device())?.broadcast_as(y.shape())?;
+                let outside = (y.detach().zeros_like()? + self.outside)?;
+                y = inside.contiguous()?.where_cond(&y, &outside)?;
+            }
+        }
+        Ok(y)
+    }
+
+    /// The axes to resize, by the argument that gives their sizes.
+    fn targets(&self, inputs: &Inputs, x: &Tensor) -> Result<Vec<Target>> {
+        let axes = match &self.axes {
+            Some(axes) => axes.iter().map(|n| checked_axis(*n, x.rank())).collect::<Result<Vec<_>>>()?,
+            None => (0..x.rank()).collect(),
+        };
+        let mut regions = vec![(0.0, 1.0); axes.len()];
+        if self.coordinates == Coordinates::Region {
+            let roi = inputs.floats(1)?.filter(|roi| roi.len() == 2 * axes.len() && roi.iter().all(|x| x.is_finite()));
+            let roi = roi.ok_or_else(|| Error::input("its region must have a start and an end for each axis"))?;
+            let (starts, ends) = roi.split_at(axes.len());
+            regions = starts.iter().zip(ends).map(|(start, end)| (f64::from(*start), f64::from(*end))).collect();
+        }
+        // The arguments are (X, scales) up to opset 10, and (X, roi, scales, sizes) later.
+        let argument = inputs.floats(if self.old { 1 } else { 2 })?.filter(|s| !s.is_empty());
+        let scales = argument.or_else(|| self.scales.clone());
+        let from = |axis: usize| x.dims()[axis] as f64;
+        let sizes: Vec<(usize, f64)> = match (scales, inputs.optional(3)) {
+            (_, Some(_)) => {
+                let sizes = inputs.ints(3)?.into_iter().map(|n| checked_size(n, "size")).collect::<Result<Vec<_>>>()?;
+                let each = axes.iter().zip(sizes).map(|(axis, to)| (to, to as f64 / from(*axis)));
+                let ratios = each.clone().map(|(_, scale)| scale);
+                let common = match self.policy {
+                    Policy::Stretch => None,
+                    Policy::NotLarger => ratios.min_by(f64::total_cmp),
+                    Policy::NotSmaller => ratios.max_by(f64::total_cmp),
+                };
+                match common {
+                    None => each.collect(),
+                    Some(scale) => {
+                        axes.iter().map(|axis| ((scale * from(*axis) + 0.5).floor() as usize, scale)).collect()
+                    }
+                }
+            }
+            (Some(scales), None) => {
+                let sized = axes.iter().zip(&regions).zip(scales).map(|((axis, (start, end)), scale)| {
+                    ((from(*axis) * (end - start) * f64::from(scale)).floor() as usize, f64::from(scale))
+                });
+                sized.collect()
+            }
+            (None, None) => return Err(Error::input("scales and sizes are both missing")),
+        };
+        let possible = sizes.iter().all(|(to, scale)| *to > 0 && scale.is_finite() && *scale > 0.0);
+        if sizes.len() != axes.len() || !possible {
+            return Err(Error::input(format!("{:?} cannot be resized to {sizes:?} (size, scale)", x.dims())));
+        }
+        let mut dims = x.dims().to_vec();
+        for (axis, (to, _)) in axes.iter().zip(&sizes) {
+            dims[*axis] = *to;
+            checked_count(&dims)?;
+        }
+        let targets = axes.into_iter().zip(sizes).zip(regions);
+        Ok(targets.map(|((axis, (to, scale)), region)| Target { axis, to, scale, region }).collect())
     }
 }
 
 /// `Resize`, and the older `Upsample`, which only has other defaults.
 pub fn resize(a: &Attributes) -> Result<Run> {
-    let given_scales = a.floats("scales")?;
-    let old = a.opset < 11;
-    let rounding = match a.text("nearest_mode", if old { "floor" } else { "round_prefer_floor" })?.as_str() {
-        "round_prefer_floor" => Rounding::RoundDown,
-        "round_prefer_ceil" => Rounding::RoundUp,
-        "floor" => Rounding::Floor,
-        "ceil" => Rounding::Ceil,
-        other => return Err(Error::input(format!("nearest_mode {other:?} is not supported"))),
-    };
-    let cubic = a.float("cubic_coeff_a", -0.75)?;
-    let mode = match a.text("mode", "nearest")?.as_str() {
-        "nearest" => Mode::Nearest(rounding),
-        "linear" | "bilinear" => Mode::Linear,
-        "cubic" => Mode::Cubic(cubic),
-        other => return Err(Error::input(format!("mode {other:?} is not supported"))),
-    };
-    let default = if old { "asymmetric" } else { "half_pixel" };
-    let coordinates = match a.text("coordinate_transformation_mode", default)?.as_str() {
-        "half_pixel" => Coordinates::HalfPixel,
-        "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
-        "pytorch_half_pixel" => Coordinates::HalfPixelOrFirst,
-        "align_corners" => Coordinates::AlignCorners,
-        "asymmetric" => Coordinates::Asymmetric,
-        other => return Err(Error::input(format!("coordinate_transformation_mode {other:?} is not supported"))),
-    };
-    let antialias = a.flag("antialias", false)?;
-    let inside = a.flag("exclude_outside", false)?;
-    let axes = a.ints("axes")?;
-    a.ignore("extrapolation_value");
-    let policy = a.text("keep_aspect_ratio_policy", "stretch")?;
-    if policy != "stretch" {
-        return Err(Error::input(format!("keep_aspect_ratio_policy {policy:?} is not supported")));
-    }
-    one(move |inputs| {
-        let x = inputs.real(0)?;
-        let axes = match &axes {
-            Some(axes) => axes.iter().map(|n| checked_axis(*n, x.rank())).collect::<Result<Vec<_>>>()?,
-            None => (0..x.rank()).collect(),
-        };
-        let targets = targets(inputs, x, &axes, given_scales.as_deref(), old)?;
-        let mut y = x.clone();
-        for (&axis, (to, scale)) in axes.iter().zip(targets) {
-            let from = x.dims()[axis];
-            if to == from && scale == 1.0 {
-                continue;
-            }
-            let source = |i: usize| coordinates.source(i, from, to, scale);
-            y = match mode {
-                Mode::Nearest(rounding) => {
-                    y.index_select(&nearest_indices(rounding, source, from, to, x.device())?, axis)?
-                }
-                Mode::Linear | Mode::Cubic(_) => {
-                    let stretch = if antialias && scale < 1.0 { scale } else { 1.0 };
-                    along(&y, axis, &weights(mode, source, from, to, stretch, inside, x.device())?)?
-                }
-            };
-        }
-        Ok(y)
-    })
-}
-
-/// Size and scale of each axis, from the argument that gives them.
-fn targets(
-    inputs: &Inputs,
-    x: &Tensor,
-    axes: &[usize],
-    scales: Option<&[f32]>,
-    old: bool,
-) -> Result<Vec<(usize, f64)>> {
-    // The arguments are (X, scales) up to opset 10, and (X, roi, scales, sizes) later.
-    let argument = inputs.floats(if old { 1 } else { 2 })?.filter(|s| !s.is_empty());
-    let scales = argument.or_else(|| scales.map(<[f32]>::to_vec));
-    let from = |axis: usize| x.dims()[axis] as f64;
-    let targets: Vec<(usize, f64)> = match (scales, inputs.optional(3)) {
-        (_, Some(_)) => {
-            let sizes = inputs.ints(3)?.into_iter().map(|n| checked_size(n, "size")).collect::<Result<Vec<_>>>()?;
-            axes.iter().zip(sizes).map(|(axis, to)| (to, to as f64 / from(*axis))).collect()
-        }
-        (Some(scales), None) => {
-            let to = |axis: usize, scale: f32| (from(axis) * f64::from(scale)).floor();
-            let sized = axes.iter().zip(scales).map(|(axis, scale)| (to(*axis, scale) as usize, f64::from(scale)));
-            sized.collect()
-        }
-        (None, None) => return Err(Error::input("scales and sizes are both missing")),
-    };
-    let possible = targets.iter().all(|(to, scale)| *to > 0 && scale.is_finite() && *scale > 0.0);
-    if targets.len() != axes.len() || !possible {
-        return Err(Error::input(format!("{:?} cannot be resized to {targets:?} (size, scale)", x.dims())));
-    }
-    let mut dims = x.dims().to_vec();
-    for (axis, (to, _)) in axes.iter().zip(&targets) {
-        dims[*axis] = *to;
-        checked_count(&dims)?;
-    }
-    Ok(targets)
+    let settings = Settings::new(a)?;
+    one(move |inputs| settings.resize(inputs))
 }
 
 fn nearest_indices(

@@ -110,7 +110,7 @@ const REFUSED: [(&str, &[&str]); 17] = [
     ("missing_file", &["nowhere.bin"]),
     ("outside", &["../onnx_networks.py", "in the model's folder"]),
     ("short_file", &["bytes 80 to 92", "which has 84"]),
-    ("opset", &["opset 6 is not supported", "from 7 to 23"]),
+    ("opset", &["opset 6 is not supported", "from 7 to 28"]),
     ("no_opset", &["does not say which opset"]),
     ("no_graph", &["it has no graph"]),
 ];

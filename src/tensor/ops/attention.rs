@@ -262,7 +262,7 @@ impl Unit<'_> {
         }
         for (i, row) in result.chunks_exact(width).take(self.d).enumerate() {
             // SAFETY: within the rows of this head, and only this unit writes these queries.
-            unsafe { self.out.at(self.y + i * self.n + at).copy_from_nonoverlapping(row.as_ptr(), inside) };
+            unsafe { self.out.at(self.y + i * self.n + at, inside).copy_from_nonoverlapping(row.as_ptr(), inside) };
         }
     }
 }

@@ -10,7 +10,7 @@ use gemm::{Parallelism, gemm};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::kernel::Arg;
+use super::kernel::{Arg, result_len};
 use super::simd::{Shared, dispatch, exp};
 
 /// Scores of a strip: 512 KiB, and as much for their gradient.
@@ -116,7 +116,7 @@ impl Backward<'_> {
                     multiply((rows, m, d), 1.0, left, right, Place::new(of_scores, m, 1), false, threads);
                     if self.wanted[2] {
                         // SAFETY: only this head writes these columns of dv.
-                        let dv = unsafe { Place::at(dv, sample * m * c + column, c, 1) };
+                        let dv = unsafe { Place::at(dv, sample * m * c + column, (m, d), c, 1) };
                         // (keys, queries) · (queries, d)
                         let (left, right) = (Matrix::new(weights, 1, m), Matrix::new(dy, 1, n));
                         multiply((m, d, rows), 1.0, left, right, dv, true, threads);
@@ -131,13 +131,13 @@ impl Backward<'_> {
             let of_scores = &*of_scores;
             if self.wanted[0] {
                 // SAFETY: only this head writes these rows of dq.
-                let dq = unsafe { Place::at(dq, i * d * n + first, n, 1) };
+                let dq = unsafe { Place::at(dq, i * d * n + first, (d, rows), n, 1) };
                 // (d, keys) · (keys, queries)
                 multiply((d, rows, m), scale, Matrix::new(k, m, 1), Matrix::new(of_scores, 1, m), dq, false, threads);
             }
             if self.wanted[1] {
                 // SAFETY: only this head writes these rows of dk.
-                let dk = unsafe { Place::at(dk, i * d * m, m, 1) };
+                let dk = unsafe { Place::at(dk, i * d * m, (d, m), m, 1) };
                 // (d, queries) · (queries, keys)
                 let (left, right) = (Matrix::new(&q[first..], n, 1), Matrix::new(of_scores, m, 1));
                 multiply((d, m, rows), scale, left, right, dk, true, threads);
@@ -158,7 +158,7 @@ pub(super) fn weights(q: Arg, k: Arg, heads: usize) -> Result<(Vec<f32>, Shape)>
     let (&[b, c, n], &[.., m]) = (q.dims, k.dims) else { candle_core::bail!("attention: needs three dimensions") };
     let z = Sizes { c, d: c / heads, n, m };
     let scale = 1.0 / (z.d as f32).sqrt();
-    let mut weights = vec![0f32; b * heads * n * m];
+    let mut weights = vec![0f32; result_len(&[b, heads, n, m])?];
     let threads = if b * heads * n * m * z.d > WORTH_THREADS { rayon::current_num_threads() } else { 1 };
     for (i, weights) in weights.chunks_exact_mut((n * m).max(1)).enumerate() {
         let (q, k) = (&q.data[i * z.d * n..][..z.d * n], &k.data[i * z.d * m..][..z.d * m]);
@@ -199,13 +199,14 @@ impl Place {
         Place { at: data.as_mut_ptr(), row, column }
     }
 
-    /// The matrix from element `i` of a shared slice on.
+    /// The matrix of (rows, columns) from element `i` of a shared slice on.
     ///
     /// # Safety
-    /// `i` must be in bounds, and no other thread may access the elements that are written.
-    unsafe fn at(memory: Shared, i: usize, row: usize, column: usize) -> Self {
+    /// No other thread may access the elements that are written.
+    unsafe fn at(memory: Shared, i: usize, (rows, columns): (usize, usize), row: usize, column: usize) -> Self {
+        let count = rows.saturating_sub(1) * row + columns.saturating_sub(1) * column + 1;
         // SAFETY: guaranteed by the caller.
-        Place { at: unsafe { memory.at(i) }, row, column }
+        Place { at: unsafe { memory.at(i, count) }, row, column }
     }
 }
 

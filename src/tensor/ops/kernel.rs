@@ -6,8 +6,10 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Re
 
 use super::vjp::custom_vjp;
 use super::widen::WeightSlice;
+use crate::{checked_elements, elements};
 
-/// A contiguous argument in f32.
+/// A contiguous argument in f32. `data` has exactly as many numbers as `dims` say, so that a kernel may compute places in
+/// `data` from `dims`.
 #[derive(Clone, Copy)]
 pub(super) struct Arg<'a> {
     pub data: &'a [f32],
@@ -43,10 +45,25 @@ pub(super) trait Kernel<const N: usize>: Send + Sync + 'static {
 struct Operation<K>(K);
 
 fn arg<'a>(storage: &'a CpuStorage, layout: &'a Layout, name: &str) -> Result<Arg<'a>> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(data), Some((from, to))) => Ok(Arg { data: &data[from..to], dims: layout.dims() }),
-        _ => candle_core::bail!("{name}: needs contiguous f32"),
+    match storage {
+        CpuStorage::F32(data) => Ok(Arg { data: numbers(data, layout, name)?, dims: layout.dims() }),
+        _ => candle_core::bail!("{name}: needs f32"),
     }
+}
+
+/// The numbers of a contiguous tensor. Its dimensions are held against them once more: candle multiplies dimensions
+/// without a check, and a product that wraps must not reach the pointers of a kernel.
+fn numbers<'a, T>(data: &'a [T], layout: &Layout, name: &str) -> Result<&'a [T]> {
+    let Some((from, to)) = layout.contiguous_offsets() else { candle_core::bail!("{name}: needs to be contiguous") };
+    match data.get(from..to) {
+        Some(numbers) if elements(layout.dims()) == Some(numbers.len()) => Ok(numbers),
+        _ => candle_core::bail!("{name}: its dimensions {:?} do not fit its {} numbers", layout.dims(), data.len()),
+    }
+}
+
+/// The number of elements of a result.
+pub(super) fn result_len(dims: &[usize]) -> Result<usize> {
+    Ok(checked_elements(dims)?)
 }
 
 impl<K: Kernel<1>> CustomOp1 for Operation<K> {
@@ -197,11 +214,10 @@ pub(super) fn either<const N: usize, R>(
 /// Calls `f` with the numbers of a constant in their own dtype.
 pub(super) fn read_numbers<R>(t: &Tensor, f: impl FnOnce(WeightSlice) -> R) -> Result<R> {
     let (storage, layout) = t.storage_and_layout();
-    let Some((from, to)) = layout.contiguous_offsets() else { candle_core::bail!("constant: needs to be contiguous") };
     match &*storage {
-        Storage::Cpu(CpuStorage::F32(data)) => Ok(f(WeightSlice::F32(&data[from..to]))),
-        Storage::Cpu(CpuStorage::F16(data)) => Ok(f(WeightSlice::F16(&data[from..to]))),
-        Storage::Cpu(CpuStorage::BF16(data)) => Ok(f(WeightSlice::Bf16(&data[from..to]))),
+        Storage::Cpu(CpuStorage::F32(data)) => Ok(f(WeightSlice::F32(numbers(data, layout, "constant")?))),
+        Storage::Cpu(CpuStorage::F16(data)) => Ok(f(WeightSlice::F16(numbers(data, layout, "constant")?))),
+        Storage::Cpu(CpuStorage::BF16(data)) => Ok(f(WeightSlice::Bf16(numbers(data, layout, "constant")?))),
         _ => candle_core::bail!("constant: needs f32, f16 or bf16 on the CPU"),
     }
 }
@@ -216,5 +232,23 @@ pub(super) fn read_some<R>(t: Option<&Tensor>, f: impl FnOnce(Option<&[f32]>) ->
     match t {
         Some(t) => read(t, |data| f(Some(data))),
         None => Ok(f(None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (2⁶⁰ + 1) · 16 is 16 in 64 bits.
+    #[test]
+    fn dimensions_whose_product_wraps_do_not_reach_a_kernel() {
+        let data = [0f32; 16];
+        let layout = |dims: &[usize]| Layout::contiguous(Shape::from(dims));
+        assert_eq!(numbers(&data, &layout(&[4, 4]), "x").unwrap().len(), 16);
+        let wrapped = std::panic::catch_unwind(|| numbers(&data, &layout(&[(1 << 60) + 1, 16]), "x").is_err());
+        // candle may be built with checks of its own products.
+        assert!(wrapped.unwrap_or(true));
+        assert!(numbers(&data, &layout(&[4, 5]), "x").is_err());
+        assert!(result_len(&[1 << 40, 1 << 40]).is_err());
     }
 }

@@ -8,7 +8,7 @@ use candle_core::{Result, Shape, Tensor};
 use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
-use super::kernel::{Arg, Kernel, apply1, apply2, read_numbers, read_some};
+use super::kernel::{Arg, Kernel, apply1, apply2, read_numbers, read_some, result_len};
 use super::plain;
 use super::simd::Shared;
 use super::widen::WeightSlice;
@@ -121,7 +121,7 @@ impl Linear {
     fn multiply(&self, x: Arg, add: Option<Arg>) -> Result<(Vec<f32>, Shape)> {
         let z = self.sizes(x.dims, add.map(|a| a.dims))?;
         let mut y = read_some(self.bias.as_ref(), |bias| self.start(&z, bias, add.map(|a| a.data)))?;
-        let len = z.batch * z.tokens * z.to;
+        let len = result_len(&[z.batch, z.tokens, z.to])?;
         // The products are added to what `start` wrote.
         y.clear();
         let room = Shared::new(&mut y.spare_capacity_mut()[..len]);
@@ -243,7 +243,7 @@ impl Product<'_> {
         let (features, inner) = if self.transposed { (o, rows.len()) } else { (rows.len(), c) };
         let (row, column) = if self.transposed { (1, o) } else { (c, 1) };
         let (x_start, y_start) =
-            if self.transposed { (rows.start * x_feature, 0) } else { (0, rows.start * y_feature) };
+            if self.transposed { (rows.start * x_feature, 0) } else { (0, (rows.start * y_feature).min(n * o)) };
         let add = self.add || self.transposed && rows.start > 0;
         let threads = if threads == 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
         for i in 0..self.z.batch {
@@ -256,7 +256,7 @@ impl Product<'_> {
                     features,
                     n,
                     inner,
-                    self.y.at(i * n * o + y_start),
+                    self.y.at(i * n * o + y_start, n * o - y_start),
                     y_token as isize,
                     y_feature as isize,
                     add,

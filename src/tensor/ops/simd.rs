@@ -57,7 +57,10 @@ pub(super) unsafe fn assume_written(data: &mut [Unwritten]) -> &mut [f32] {
 
 /// A slice that several threads write at once, each at its own indices.
 #[derive(Clone, Copy)]
-pub(super) struct Shared(*mut f32);
+pub(super) struct Shared {
+    first: *mut f32,
+    len: usize,
+}
 
 // SAFETY: whoever creates a `Shared` guarantees that no two threads write the same element, and that none is read while
 // it is written.
@@ -67,20 +70,26 @@ unsafe impl Sync for Shared {}
 
 impl Shared {
     pub fn new(data: &mut [Unwritten]) -> Self {
-        Shared(data.as_mut_ptr().cast())
+        Shared { first: data.as_mut_ptr().cast(), len: data.len() }
     }
 
     /// A slice of initialised numbers, which the thread that owns an index may also read.
     pub fn of(data: &mut [f32]) -> Self {
-        Shared(data.as_mut_ptr())
+        Shared { first: data.as_mut_ptr(), len: data.len() }
     }
 
+    /// Returns the place of `count` numbers from `i` on.
+    ///
+    /// # Panics
+    /// If they are not in bounds.
+    ///
     /// # Safety
-    /// `i` must be in bounds, and no other thread may access it.
+    /// No other thread may access them.
     #[inline(always)]
-    pub unsafe fn at(self, i: usize) -> *mut f32 {
-        // SAFETY: the caller keeps `i` in bounds.
-        unsafe { self.0.add(i) }
+    pub unsafe fn at(self, i: usize, count: usize) -> *mut f32 {
+        assert!(i <= self.len && count <= self.len - i, "{count} numbers at {i} of {}", self.len);
+        // SAFETY: `i` is in bounds.
+        unsafe { self.first.add(i) }
     }
 }
 

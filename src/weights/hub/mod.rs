@@ -52,6 +52,14 @@ impl Hub {
         path.exists().then_some(path)
     }
 
+    /// The error of something that is not downloaded while downloads are off.
+    pub fn offline_error(&self, of: &HubRef) -> Error {
+        Error::input(format!(
+            "{of}: HF_HUB_OFFLINE is set, and {} does not contain it; unset HF_HUB_OFFLINE to download it",
+            self.cache.display()
+        ))
+    }
+
     /// Downloads the missing files of those that `wanted` chooses. Returns the path of the file or folder.
     ///
     /// `wanted` receives the paths of all files of the repository or, if `of` names a folder, of the files in that
@@ -67,12 +75,7 @@ impl Hub {
         progress: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<PathBuf> {
         if self.offline {
-            return self.cached(of).ok_or_else(|| {
-                Error::input(format!(
-                    "{of}: HF_HUB_OFFLINE is set, and {} does not contain it; unset HF_HUB_OFFLINE to download it",
-                    self.cache.display()
-                ))
-            });
+            return self.cached(of).ok_or_else(|| self.offline_error(of));
         }
         let client = Client::new(self, of)?;
         let listing = client.list()?;

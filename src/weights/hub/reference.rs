@@ -65,6 +65,35 @@ impl HubRef {
         }))
     }
 
+    /// The reference that a text without `hf:` most likely means: `owner/name`, or the address of a page or file on the hub.
+    pub fn meant_by(text: &str) -> Option<HubRef> {
+        let text = text.trim();
+        let is_address = |prefix: &&str| text.strip_prefix(*prefix);
+        let hosts =
+            ["https://huggingface.co/", "http://huggingface.co/", "huggingface.co/", "https://hf.co/", "hf.co/"];
+        let Some(path) = hosts.iter().find_map(is_address) else {
+            let (_, name) = text.split_once('/')?;
+            let is_file = [".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".yaml", ".yml", ".png", ".onnx"];
+            let meant = HubRef::parse(&format!("hf:{text}")).ok().flatten();
+            // `shapes/…` are the built-in models.
+            return meant.filter(|meant| {
+                meant.owner != "shapes" && !is_file.iter().any(|end| name.to_lowercase().ends_with(end))
+            });
+        };
+        let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+        let mut parts = path.split('/');
+        let (owner, name) = (parts.next()?, parts.next()?);
+        let reference = match (parts.next(), parts.next(), parts.collect::<Vec<_>>().join("/")) {
+            (Some("blob" | "resolve" | "tree" | "raw"), Some(revision), file) => {
+                let revision = if revision == "main" { String::new() } else { format!("@{revision}") };
+                let file = if file.is_empty() { file } else { format!(":{file}") };
+                format!("hf:{owner}/{name}{revision}{file}")
+            }
+            _ => format!("hf:{owner}/{name}"),
+        };
+        HubRef::parse(&reference).ok().flatten()
+    }
+
     /// `owner/name`.
     pub fn id(&self) -> String {
         format!("{}/{}", self.owner, self.name)
@@ -111,6 +140,23 @@ pub(super) fn is_inside(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_repository_is_recognised_without_its_prefix() {
+        let meant = |text: &str| HubRef::meant_by(text).map(|reference| reference.to_string());
+        for (text, reference) in [
+            ("stabilityai/stable-diffusion-xl-base-1.0", "hf:stabilityai/stable-diffusion-xl-base-1.0"),
+            ("https://huggingface.co/CompVis/stable-diffusion-v1-4", "hf:CompVis/stable-diffusion-v1-4"),
+            ("https://huggingface.co/a/b/blob/main/c/d.safetensors?download=true", "hf:a/b:c/d.safetensors"),
+            ("https://huggingface.co/a/b/tree/fp16", "hf:a/b@fp16"),
+            ("hf.co/a/b/", "hf:a/b"),
+        ] {
+            assert_eq!(meant(text).as_deref(), Some(reference));
+        }
+        for text in ["", "model", "a/b/c", "./a/b", "a/b.safetensors", "../b", "https://example.org/a/b", "a b/c"] {
+            assert_eq!(meant(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn references_are_read_and_written() {

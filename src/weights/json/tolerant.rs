@@ -183,11 +183,13 @@ impl<'de> Deserializer<'de> for Tolerant<'_> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Decoded<V::Value> {
         match self.value {
-            Value::Array(items) => visitor.visit_seq(Items { items, repeated: 1, next: 0, place: self.place }),
+            Value::Array(items) => {
+                visitor.visit_seq(Items { items, repeated: 1, alone: false, next: 0, place: self.place })
+            }
             Value::Null | Value::Object(_) => Err(self.not("a list")),
             value => {
                 let items = std::slice::from_ref(value);
-                visitor.visit_seq(Items { items, repeated: 1, next: 0, place: self.place })
+                visitor.visit_seq(Items { items, repeated: 1, alone: true, next: 0, place: self.place })
             }
         }
     }
@@ -202,7 +204,7 @@ impl<'de> Deserializer<'de> for Tolerant<'_> {
             n if n == length => 1,
             _ => return Err(self.not(&format!("a list of {length} values"))),
         };
-        visitor.visit_seq(Items { items, repeated, next: 0, place: self.place })
+        visitor.visit_seq(Items { items, repeated, alone: !self.value.is_array(), next: 0, place: self.place })
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &str, length: usize, visitor: V) -> Decoded<V::Value> {
@@ -251,6 +253,8 @@ impl<'de> Deserializer<'de> for Tolerant<'_> {
 struct Items<'a> {
     items: &'a [Value],
     repeated: usize,
+    /// Whether the file has a value in place of a list.
+    alone: bool,
     next: usize,
     place: &'a Place<'a>,
 }
@@ -262,7 +266,9 @@ impl<'de> SeqAccess<'de> for Items<'_> {
         if self.next == self.items.len() * self.repeated {
             return Ok(None);
         }
-        let (value, place) = (&self.items[self.next % self.items.len()], &Place::Item(self.place, self.next));
+        let value = &self.items[self.next % self.items.len()];
+        let item = Place::Item(self.place, self.next);
+        let place = if self.alone { self.place } else { &item };
         self.next += 1;
         seed.deserialize(Tolerant { value, place }).map(Some)
     }

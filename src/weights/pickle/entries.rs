@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::heap::{Heap, PickleStorage, PickleTensor, PickleValue};
 use super::{Outcome, damaged, shown};
-use crate::entry::{Directory, TensorEntry, elements};
+use crate::elements;
+use crate::entry::{Directory, TensorEntry};
 
 /// Names the tensors that can be reached from `root`. `length` is the length of the pickle in bytes, and `range` gives
 /// the place of a storage in the file.

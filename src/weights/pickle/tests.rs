@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use safetensors::SafeTensors;
 
 use super::*;
+use crate::elements;
+use crate::entry::TensorEntry;
 
 fn content(file: &[u8]) -> Content {
     Content::Memory(Cow::Owned(file.to_vec()))
 }
-use crate::entry::{TensorEntry, elements};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pickles").join(name);

@@ -6,8 +6,9 @@ pub const CODES: [Code; 4] = [
     Code {
         name: "override",
         summary: "the value of `--set` or `--sweep` cannot be read",
-        explanation: "Write `--set name=value`, with the name of one of the graph's `params`. A value in quotes, `[…]` or \
-            `{…}` is read as YAML; any other is a number, `true`, `false`, `null` or a text. `--sweep name=a,b,c` takes \
+        explanation: "Write `--set name=value`, with the name of one of the graph's `params`. A text takes the \
+            value as it is written. For any other parameter a value in quotes, `[…]` or `{…}` is read as YAML; any other is \
+            a number, `true`, `false`, `null` or a text. `--sweep name=a,b,c` takes \
             several values, separated by commas outside of brackets and quotes.",
         example: set("seed:7\n", "seed=7\n"),
     },

@@ -2,7 +2,7 @@
 
 use super::{Code, nodes, other};
 
-pub const CODES: [Code; 11] = [
+pub const CODES: [Code; 10] = [
     Code {
         name: "missing-type",
         summary: "a node has no `type`",
@@ -123,21 +123,6 @@ pub const CODES: [Code; 11] = [
   save: { type: SaveImage, image: up, path: out/circle.png }
 ",
             r"  up: { type: Upsample, image: image, factor: 2 }
-  save: { type: SaveImage, image: up, path: out/circle.png }
-",
-        ),
-    },
-    Code {
-        name: "suspicious",
-        summary: "the node runs, but probably not as intended (warning)",
-        explanation: "The values are valid, but together they rarely give what their author wants: an image that is \
-            stretched, a box whose phrase the prompt does not contain, a parameter without effect. The message says which. \
-            If you mean it, ignore the warning.",
-        example: nodes(
-            r"  up: { type: Upsample, image: image, width: 256, height: 128 }
-  save: { type: SaveImage, image: up, path: out/circle.png }
-",
-            r"  up: { type: Upsample, image: image, width: 256, height: 256 }
   save: { type: SaveImage, image: up, path: out/circle.png }
 ",
         ),

@@ -64,10 +64,7 @@ pub fn overrides(source: &Arc<Source>, header: &[Cell], span: Span) -> Result<Ve
         let start = cell.span.start + (cell.text.len() - cell.text.trim_start().len());
         let inner = Span::new(start, start + text.len());
         let span = if source.slice(inner) == text { inner } else { cell.span };
-        match Override::read(source, (name, column.span), (text, span)) {
-            Ok(given) => overrides.push(given),
-            Err(error) => errors.push(*error),
-        }
+        overrides.push(Override::read(source, (name, column.span), (text, span)));
     }
     if errors.is_empty() { Ok(overrides) } else { Err(errors) }
 }

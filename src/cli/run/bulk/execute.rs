@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lsregen_engine::{Cancel, Diagnostic, Graph, Key, Outcome, Running, Summary};
+use lsregen_engine::{Cancel, Diagnostic, Graph, Key, Label, Outcome, Running, Summary};
 use serde_json::{Map, Value as Json, json};
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ use super::progress::{Progress, RowOutcome};
 use super::survey::Surveyed;
 use super::{Bulk, output_keys};
 use crate::cli::run::report::Stdout;
-use crate::cli::session::{SavedFiles, Session, cancel_on_interrupt};
+use crate::cli::session::{SavedFiles, Session};
 use crate::cli::{Exit, open, terminal};
 
 /// Rows in progress at a time: enough that the device never waits for a graph to be built or files to be written.
@@ -77,12 +77,16 @@ impl<'a> Execution<'a> {
         let start = Instant::now();
         let session = self.session;
         let all = session.runtime.block_on(async {
-            tokio::spawn(cancel_on_interrupt(self.cancel.clone()));
+            let stopped = self.cancel.clone();
+            tokio::spawn(session.stop.on_signal(move |message| {
+                terminal::complain(message);
+                stopped.cancel();
+            }));
             let result = self.run_in_window(rows).await;
             result.inspect_err(|_| self.cancel.cancel())
         })?;
         self.progress.summary(self.done, &self.failed, all, start.elapsed());
-        let exit = if all && self.failed.is_empty() { Exit::Done } else { Exit::Failed };
+        let exit = session.stop.exit(if all && self.failed.is_empty() { Exit::Done } else { Exit::Failed });
         Ok(Ended { manifest: self.manifest, all, exit })
     }
 
@@ -127,7 +131,11 @@ impl<'a> Execution<'a> {
         let running = self.start_run(row.index, &mut started);
         let first = |diagnostics: Vec<Diagnostic>| {
             let error = diagnostics.into_iter().find(Diagnostic::is_error);
-            error.map_or_else(String::new, |error| error.message)
+            error.map_or_else(String::new, |error| {
+                let Label { source, span, .. } = &error.primary;
+                let at = source.position(span.start);
+                format!("{}:{}:{}: {}", source.name(), at.line, at.column, error.message)
+            })
         };
         (started, running.map_err(first))
     }
@@ -180,7 +188,7 @@ impl<'a> Execution<'a> {
         let graph = graph.filter(|_| status == Status::Done);
         let files = graph.map(|graph| saved.in_order(&graph)).unwrap_or_default();
         let files: Vec<_> = files.into_iter().filter_map(|(_, path)| written(path)).collect();
-        self.progress.row(&name, &outcome);
+        self.progress.row(&name, self.bulk.rows.place(number - 1).as_deref(), &outcome);
         let paths: Vec<_> = files.iter().map(|file| self.bulk.output.join(&file.path)).collect();
         if self.bulk.stdout == Stdout::Files {
             self.progress.above(|| terminal::print_paths(paths.iter().map(PathBuf::as_path)));

@@ -59,15 +59,16 @@ impl Progress {
         }
     }
 
-    /// Prints the outcome of a row.
-    pub fn row(&mut self, name: &str, outcome: &RowOutcome) {
+    /// Prints the outcome of a row. `place` is the row in its file.
+    pub fn row(&mut self, name: &str, place: Option<&str>, outcome: &RowOutcome) {
         self.finished += 1;
         let RowOutcome { error, ran, cached, duration } = outcome;
         let head = format!("[{}/{}] {name}", self.finished, self.total);
+        let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
         match error {
             None => self.line(&format!("{head}: {ran} ran, {cached} cached, {:.2} s\n", duration.as_secs_f64())),
-            Some(error) if self.quiet => terminal::say(&format!("lsregen: {name} failed: {error}\n")),
-            Some(error) => self.line(&format!("{head} failed: {error}\n")),
+            Some(error) if self.quiet => terminal::complain(format_args!("{name}{place} failed: {error}")),
+            Some(error) => self.line(&format!("{head}{place} failed: {error}\n")),
         }
         if let Some(bar) = &self.bar {
             bar.inc(1);

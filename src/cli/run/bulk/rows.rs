@@ -96,6 +96,24 @@ impl Rows {
         }
     }
 
+    /// Adds the row to those of its errors that do not point into it: they come from several of its values, or from files.
+    pub fn located(&self, index: usize, mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        let Some(row) = self.label(index) else { return errors };
+        for error in &mut errors {
+            let labels = std::iter::once(&error.primary).chain(&error.secondary);
+            if labels.into_iter().all(|label| !Arc::ptr_eq(&label.source, &row.source)) {
+                error.secondary.push(Label { text: "in this row".into(), ..row.clone() });
+            }
+        }
+        errors
+    }
+
+    /// Where a row is in its file: `rows.csv:3`.
+    pub fn place(&self, index: usize) -> Option<String> {
+        let label = self.label(index)?;
+        Some(format!("{}:{}", label.source.name(), label.source.position(label.span.start).line))
+    }
+
     /// Parses the row `index`, from 0. `params` are the parameters of the graph: a column `id` sets one only if the
     /// graph has a parameter of that name.
     ///

@@ -73,8 +73,9 @@ impl<'a> Survey<'a> {
         if !args.includes(index) {
             return Ok(None);
         }
-        let built = bulk.build(&row)?;
-        let plan = open::try_plan(&built.graph, &built.host, &self.store, self.digests)?;
+        let of_row = |errors| bulk.rows.located(index, errors);
+        let built = bulk.build(&row).map_err(of_row)?;
+        let plan = open::try_plan(&built.graph, &built.host, &self.store, self.digests).map_err(of_row)?;
         let collisions = self.collisions(&built, &row);
         if !collisions.is_empty() {
             return Err(collisions);

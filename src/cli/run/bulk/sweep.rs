@@ -134,7 +134,11 @@ impl Axis {
             if text.is_empty() {
                 return Err(error("a value is missing".into(), span));
             }
-            let given = Override::read(&source, (name, Span::new(0, name.len())), (text, span))?;
+            // Quotes keep commas together; they are not part of the value.
+            let is_quoted = text.starts_with(['"', '\'']);
+            let unquoted = is_quoted.then(|| serde_yaml::from_str::<String>(text).ok()).flatten();
+            let value = unquoted.as_deref().unwrap_or(text);
+            let given = Override::read(&source, (name, Span::new(0, name.len())), (value, span));
             if values.iter().any(|value| value.text == text) {
                 return Err(error(format!("`{text}` occurs twice"), span));
             }

@@ -169,6 +169,7 @@ impl Blueprint {
             problems.keep::<()>("model", Err(error));
         }
         problems.keep("model", self.added_numbers());
+        problems.keep("model", self.lengths());
         problems.keep("model", NoiseSchedule::new(&self.scheduler));
         if self.info.picture_size > LARGEST_SIDE {
             let error = Error::Config(format!(
@@ -193,6 +194,20 @@ impl Blueprint {
              are {}; SDXL's refiner, which takes other sizes, is not supported",
             self.unet.1.label(),
             text + TIME_IDS * each
+        )))
+    }
+
+    /// Checks that all tokenizers make texts of the same length, which has room for a token.
+    fn lengths(&self) -> Result<()> {
+        let lengths: Vec<usize> = self.encoders.iter().map(EncoderBlueprint::length).collect();
+        if lengths.iter().all(|length| *length == lengths[0] && *length >= ClipTokenizer::SHORTEST) {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "{}: texts must have as many tokens for each text encoder, and at least {}, but have {lengths:?}; see \
+             `model_max_length` of tokenizer_config.json",
+            self.encoders[0].tensors.label(),
+            ClipTokenizer::SHORTEST
         )))
     }
 
@@ -254,6 +269,14 @@ impl EncoderBlueprint {
     /// If the weights cannot be read.
     pub fn load(&self, precision: &Precision) -> Result<ClipTextModel> {
         ClipTextModel::build(&self.config, &Weights::new(self.tensors.clone(), precision))
+    }
+
+    /// The number of tokens of its texts.
+    fn length(&self) -> usize {
+        match &self.tokenizer {
+            TokenizerSource::Folder(tokenizer) => tokenizer.max_length(),
+            TokenizerSource::Clip { .. } => self.config.max_position_embeddings,
+        }
     }
 
     /// Its tokenizer.

@@ -112,7 +112,7 @@ struct Parts {
 fn merge_of(line: &str, label: &str) -> Result<(String, String)> {
     match line.split_once(' ') {
         Some((a, b)) => Ok((a.to_string(), b.to_string())),
-        None => Err(Error::Config(format!("{label}: `{line}` is not a merge of two tokens"))),
+        None => Err(Error::Config(format!("{label}: `{line:.60}` is not a merge of two tokens"))),
     }
 }
 
@@ -146,6 +146,9 @@ pub struct ClipTokenizer {
 }
 
 impl ClipTokenizer {
+    /// The least tokens of a text: begin, one token, end.
+    pub const SHORTEST: usize = 3;
+
     /// Loads the tokenizer in `folder` of a model. `longest` is the maximum number of tokens of the text encoder.
     ///
     /// # Errors
@@ -207,7 +210,7 @@ impl ClipTokenizer {
     /// CLIP's own tokenizer, which is built in, with the padding token `pad`, for checkpoints without a tokenizer.
     ///
     /// # Errors
-    /// If `pad` is not a token, or `longest` is less than 3.
+    /// If `pad` is not a token, or `longest` is less than [`Self::SHORTEST`].
     pub fn clip(pad: &str, longest: usize) -> Result<Self> {
         const MERGES: &str = include_str!("../../../../models/clip/merges.txt");
         let merges = MERGES.lines().skip(1).filter_map(|l| l.split_once(' '));
@@ -233,19 +236,19 @@ impl ClipTokenizer {
             let known = *vocab.entry(token.content.clone()).or_insert(id);
             if known != id {
                 return Err(Error::Config(format!(
-                    "{label}: the token {:?} has the number {known} in its vocabulary, but {id} among its added tokens",
+                    "{label}: the token `{:.60}` has the number {known} in its vocabulary, but {id} among its added tokens",
                     token.content
                 )));
             }
         }
         let id = |token: &Token| {
             let id = vocab.get(&token.content).copied();
-            id.ok_or_else(|| Error::Config(format!("{label}: its vocabulary has no token {:?}", token.content)))
+            id.ok_or_else(|| Error::Config(format!("{label}: its vocabulary has no token `{:.60}`", token.content)))
         };
         let ids = special.iter().map(id).collect::<Result<Vec<_>>>()?;
         let (bos, eos, pad) = (ids[0], ids[1], ids[3]);
 
-        let broken = |e: tokenizers::Error| Error::Config(format!("{label}: {e}"));
+        let broken = |e: tokenizers::Error| Error::Config(format!("{label}: {:.200}", e.to_string()));
         let bpe = BPE::builder()
             .vocab_and_merges(vocab.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
             .unk_token(special[2].content.clone())
@@ -263,7 +266,7 @@ impl ClipTokenizer {
             PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
         ])));
         inner.add_special_tokens(found_whole(added, special)).map_err(broken)?;
-        if max_length < 3 {
+        if max_length < Self::SHORTEST {
             return Err(Error::Config(format!(
                 "{label}: texts of {max_length} tokens have no room for a token between begin and end"
             )));

@@ -10,6 +10,8 @@ pub use clip::{ClipActivation, ClipConfig, ClipTextConfig, ClipVisionConfig};
 pub use unet::{AttentionType, UNetConfig};
 pub use vae::VaeConfig;
 
+use std::ops::RangeInclusive;
+
 use crate::weights::TensorMap;
 use crate::{Error, Result};
 
@@ -47,6 +49,15 @@ fn positive(key: &str, value: f64, file: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::Config(format!("{file}: `{key}` must be above 0, but is {value}")))
+}
+
+/// Checks that a number is in a range.
+fn between(key: &str, value: f64, range: RangeInclusive<f64>, file: &str) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = (range.start(), range.end());
+    Err(Error::Config(format!("{file}: `{key}` must be between {least} and {most}, but is {value}")))
 }
 
 /// The size of dimension `i` of a tensor.

@@ -163,7 +163,7 @@ impl RawUNet {
         let has_attention = |t: &String| match t.as_str() {
             t if t == with => Ok(true),
             t if t == without => Ok(false),
-            t => Err(Error::Config(format!("{file}: `{key}`: {t} is not supported ({with}, {without})"))),
+            t => Err(Error::Config(format!("{file}: `{key}`: {t:.60} is not supported ({with}, {without})"))),
         };
         types.iter().map(has_attention).collect()
     }
@@ -197,7 +197,9 @@ impl RawUNet {
                      `projection_class_embeddings_input_dim`"
                 ))),
             },
-            Some(t) => Err(Error::Config(format!("{file}: `addition_embed_type` {t} is not supported (text_time)"))),
+            Some(t) => {
+                Err(Error::Config(format!("{file}: `addition_embed_type` {t:.60} is not supported (text_time)")))
+            }
         }
     }
 
@@ -207,7 +209,7 @@ impl RawUNet {
             Some("gated") => Ok(AttentionType::Gated),
             Some("gated-text-image") => Ok(AttentionType::GatedTextImage),
             Some(t) => Err(Error::Config(format!(
-                "{file}: `attention_type` {t} is not supported (default, gated, gated-text-image)"
+                "{file}: `attention_type` {t:.60} is not supported (default, gated, gated-text-image)"
             ))),
         }
     }
@@ -271,7 +273,7 @@ impl UNetConfig {
         let levels = levels(&raw.block_out_channels, raw.norm_num_groups, file)?;
         if raw.mid_block_type != unet_mid() {
             return Err(Error::Config(format!(
-                "{file}: `mid_block_type` is {:?}, but only {} is supported",
+                "{file}: `mid_block_type` is {:.60}, but only {} is supported",
                 raw.mid_block_type,
                 unet_mid()
             )));

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{GROUPS, four, levels, positive, side, thirty_two, three, yes};
+use super::{GROUPS, between, four, levels, side, thirty_two, three, yes};
 use crate::Result;
 use crate::models::Family;
 use crate::weights::{Json, ModelFiles, TensorMap};
@@ -51,6 +51,9 @@ pub struct VaeConfig {
     class_name: Option<String>,
 }
 
+/// Least and greatest scales of latents. Those of public models are between 0.1 and 2.
+const SCALES: (f64, f64) = (1e-3, 1e3);
+
 fn single() -> usize {
     1
 }
@@ -88,7 +91,8 @@ impl VaeConfig {
             ("latents_mean", &[json!(null)]),
             ("latents_std", &[json!(null)]),
         ])?;
-        positive("scaling_factor", config.scaling_factor, file)?;
+        between("scaling_factor", config.scaling_factor, SCALES.0..=SCALES.1, file)?;
+        between("shift_factor", config.shift_factor.unwrap_or(0.0), -SCALES.1..=SCALES.1, file)?;
         Ok(config)
     }
 

@@ -62,7 +62,7 @@ pub fn check_with(
     read: &GraphReader,
 ) -> Checked {
     let _span = tracing::info_span!("check", graph = source.name()).entered();
-    let names = NameFinder::new();
+    let names = registry.names();
     let mut unfolded = unfold(source.clone(), overrides, host, &names, read);
     let drawn = random::draw(&unfolded, registry, host);
     let texts = random::Written::new(&drawn);

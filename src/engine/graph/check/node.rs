@@ -12,7 +12,7 @@ use crate::document::{NO_COLON, has_no_colon};
 use crate::node::{DynNode, NodeError};
 use crate::registry::{ParamRole, RegistryEntry, readable, stand_in, violations};
 use crate::text::yaml::{YamlData, YamlKey, YamlValue, code};
-use crate::text::{Diagnostic, Severity, did_you_mean, listed, near_file, why_unreadable};
+use crate::text::{Diagnostic, did_you_mean, listed, near_file, why_unreadable};
 
 impl<'a> Checker<'a> {
     /// Checks each node by itself.
@@ -68,18 +68,24 @@ impl<'a> Checker<'a> {
             }
         };
         let Some((_, kind)) = value.get("type") else {
-            let written =
-                |key: &YamlKey| key.name.starts_with("type ") || self.names.nearest(&key.name, ["type"]).is_some();
+            let written = |key: &YamlKey| {
+                ["type ", "type:"].iter().any(|start| key.name.starts_with(start))
+                    || self.names.nearest(&key.name, ["type"]).is_some()
+            };
             let misspelt = entries.iter().find(|(key, _)| written(key));
             let message = format!("the node `{name}` has no `type`");
             let (location, label) = match misspelt {
-                Some((key, _)) => match key.name.strip_prefix("type ") {
+                Some((key, _)) => match key.name.strip_prefix("type ").or(key.name.strip_prefix("type:")) {
                     Some(kind) => (key.location, did_you_mean(&format!("type: {kind}"))),
                     None => (key.location, did_you_mean("type")),
                 },
                 None => (key.location, String::new()),
             };
-            self.error("missing-type", message, location, label).help = Some(format!("give it one; {advice}"));
+            let help = match misspelt {
+                Some(_) => format!("write `type: NAME`, with a space after the `:`; {advice}"),
+                None => format!("give it one; {advice}"),
+            };
+            self.error("missing-type", message, location, label).help = Some(help);
             return None;
         };
         let text = match &kind.data {
@@ -97,8 +103,12 @@ impl<'a> Checker<'a> {
             let near = self.names.nearest(text, self.registry.iter().map(|entry| entry.node_type.name));
             let label = near.map(did_you_mean).unwrap_or_default();
             let path = if text.contains('/') { "; a graph file ends in `.yaml` or `.yml`" } else { "" };
+            let help = match self.names.advice(text) {
+                Some(instead) if near.is_none() => instead.to_string(),
+                _ => format!("{advice}{path}"),
+            };
             self.error("unknown-type", format!("there is no node type {}", code(text)), kind.location, label).help =
-                Some(format!("{advice}{path}"));
+                Some(help);
         }
         entry
     }
@@ -119,20 +129,30 @@ impl<'a> Checker<'a> {
             if key.name == "type" || names().any(|name| name == key.name) {
                 continue;
             }
-            let free = names().filter(|name| !given.contains(name));
-            let near = self.names.nearest(&key.name, free);
+            let free = || names().filter(|name| !given.contains(name));
+            let glued = key.name.split_once(':').filter(|(name, _)| free().any(|free| free == *name));
+            let near = match glued {
+                Some((name, _)) => free().find(|free| *free == name),
+                None => self.names.nearest(&key.name, free()),
+            };
             meant.extend(near);
             let message = format!("{kind} has no input or parameter {}", code(&key.name));
             let is_output = entry.node_type.outputs.iter().any(|output| output.name == key.name);
-            let (label, help) = if is_output && near.is_none() {
+            let (label, help) = if let Some((name, value)) = glued {
+                (did_you_mean(&format!("{name}: {value}")), "write a space after the `:`".to_string())
+            } else if is_output && near.is_none() {
                 let help = format!("remove it here; another node links to it as `{}.{}`", node.name, key.name);
                 (format!("this is an output of {kind}"), help)
+            } else if let (None, Some(instead)) = (near, self.names.advice(&key.name)) {
+                (String::new(), instead.to_string())
             } else if near.is_none() && has_no_colon(&self.sources, key, value_of_key) {
                 NO_COLON.map(str::to_string).into()
             } else if names().next().is_none() {
                 (String::new(), format!("{kind} takes only its `type`"))
+            } else if let Some(near) = near {
+                (did_you_mean(near), format!("write `{near}`, or remove the key"))
             } else {
-                (near.map(did_you_mean).unwrap_or_default(), format!("{kind} takes {}", listed(names())))
+                (String::new(), format!("{kind} takes {}", listed(names())))
             };
             self.error("unknown-key", message, key.location, label).help = Some(help);
         }
@@ -147,33 +167,33 @@ impl<'a> Checker<'a> {
         meant
     }
 
-    /// Returns the valid parameters, and the names of those that are invalid or missing.
+    /// Returns the valid parameters, and the paths of what is invalid or missing: parameters, or items of their lists.
     fn params(
         &mut self,
         index: usize,
         entry: &'a RegistryEntry,
         meant: &HashSet<&'a str>,
-    ) -> (Map<String, Json>, HashSet<&'a str>) {
+    ) -> (Map<String, Json>, HashSet<String>) {
         let value = self.drafts[index].value;
         let YamlData::Map(keys) = &value.data else { return (Map::new(), HashSet::new()) };
         let mut params = Map::new();
         let mut locations = LocationIndex::default();
         let missing = entry.params.iter().filter(|param| param.required && value.get(&param.name).is_none());
-        let mut invalid: HashSet<&str> =
-            meant.iter().copied().chain(missing.map(|param| param.name.as_str())).collect();
+        let mut invalid: HashSet<String> =
+            meant.iter().copied().chain(missing.map(|param| param.name.as_str())).map(str::to_string).collect();
         for (key, item) in keys {
             let Some(param) = entry.params.iter().find(|param| param.name == key.name) else { continue };
             let mut json = item.to_json();
             let mut poisoned = vec![];
             poison(item, key.name.clone(), &mut poisoned);
-            let mut is_valid = poisoned.is_empty();
+            let mut wrong = poisoned.clone();
             if let (ParamRole::Output, YamlData::Text(path)) = (param.role, &item.data) {
                 let document = &self.scopes[self.drafts[index].scope].document;
                 match output_path::filled(path, document, self.names) {
                     Ok(path) => json = path.into(),
                     Err(UnknownName { message, label, help }) => {
                         self.error("unknown-param", message, item.location, label).help = Some(help);
-                        is_valid = false;
+                        wrong.push(key.name.clone());
                     }
                 }
             }
@@ -183,7 +203,7 @@ impl<'a> Checker<'a> {
                 if poisoned.touch(&violation.path) {
                     continue;
                 }
-                is_valid = false;
+                wrong.push(violation.path.clone());
                 let (found_key, found) = locations.find(value, &violation.path);
                 let location = match found_key {
                     Some(key) if violation.on_key || found.data == YamlData::Null => key.location,
@@ -197,10 +217,13 @@ impl<'a> Checker<'a> {
                 };
                 self.error(violation.code, violation.message, location, violation.label).help = link.or(violation.help);
             }
-            if is_valid {
+            if wrong.is_empty() {
                 params.insert(key.name.clone(), json);
+            } else if let Some((patched, items)) = patched(&param.name, json, &wrong) {
+                params.insert(key.name.clone(), patched);
+                invalid.extend(items);
             } else {
-                invalid.insert(&param.name);
+                invalid.insert(param.name.clone());
             }
         }
         (params, invalid)
@@ -213,9 +236,9 @@ impl<'a> Checker<'a> {
         index: usize,
         entry: &'a RegistryEntry,
         mut params: Map<String, Json>,
-        invalid: &HashSet<&str>,
+        invalid: &HashSet<String>,
     ) -> Option<Arc<dyn DynNode>> {
-        for param in entry.params.iter().filter(|param| param.required && invalid.contains(&*param.name)) {
+        for param in entry.params.iter().filter(|param| param.required && invalid.contains(&param.name)) {
             params.insert(param.name.clone(), stand_in(&entry.schema, &param.name)?);
         }
         match (entry.node_type.decode)(&Json::Object(params)) {
@@ -252,19 +275,18 @@ impl<'a> Checker<'a> {
             (false, message) if message.contains('`') => message,
             (false, message) => format!("`{}`: {message}", readable(&error.path)),
         };
-        let diagnostic = match error.severity {
-            Severity::Error => self.sources.error(code, message, location, ""),
-            Severity::Warning => self.sources.warning("suspicious", message, location),
+        let diagnostic = match error.warning {
+            None => self.sources.error(code, message, location, ""),
+            Some(code) => self.sources.warning(code, message, location),
         };
         self.diagnostics.push(Diagnostic { help: error.help, ..diagnostic });
     }
 
     /// Reports the errors that the node itself finds, and files that cannot be read. Ignores errors in parameters that
     /// are already known to be invalid.
-    fn own_errors(&mut self, index: usize, node: &dyn DynNode, invalid: &HashSet<&str>) {
-        let counts = |path: &str| {
-            invalid.is_empty() || !(path.is_empty() || path.split('/').next().is_some_and(|key| invalid.contains(key)))
-        };
+    fn own_errors(&mut self, index: usize, node: &dyn DynNode, invalid: &HashSet<String>) {
+        let counts =
+            |path: &str| invalid.is_empty() || !(path.is_empty() || outward(path).any(|outer| invalid.contains(outer)));
         for error in node.check(&self.cx(index)).into_iter().filter(|error| counts(&error.path)) {
             self.node_error(index, "invalid", error);
         }
@@ -287,6 +309,19 @@ impl<'a> Checker<'a> {
                 Some(format!("paths are relative to the folder of {beside}; an absolute path is used as it is"));
         }
     }
+}
+
+/// A list of which only some items are `wrong`, with a valid item in place of each of these, and the paths of the wrong
+/// items. So the node can judge the others. `None` if no item is valid, or the list itself is wrong.
+fn patched(param: &str, list: Json, wrong: &[String]) -> Option<(Json, HashSet<String>)> {
+    let Json::Array(mut items) = list else { return None };
+    let index = |path: &String| path.strip_prefix(param)?.strip_prefix('/')?.split('/').next()?.parse::<usize>().ok();
+    let wrong: HashSet<usize> = wrong.iter().map(index).collect::<Option<_>>()?;
+    let valid = (0..items.len()).find(|index| !wrong.contains(index)).map(|index| items[index].clone())?;
+    for &index in &wrong {
+        *items.get_mut(index)? = valid.clone();
+    }
+    Some((Json::Array(items), wrong.iter().map(|index| format!("{param}/{index}")).collect()))
 }
 
 /// Finds values as [`YamlValue::find`] does. Indexes the keys of large mappings, because there may be as many errors as keys.

@@ -109,14 +109,11 @@ impl<'a> Written<'a> {
     /// The overrides with the seeds that were drawn for them.
     pub fn overrides(&self, overrides: &[Override]) -> Vec<Override> {
         let with_seed = |given: &Override| {
-            let span = own_span(&given.source, &given.value);
-            let drawn = self.drawn.iter().find(|seed| (seed.source, seed.span) == (id(&given.source), span));
-            let mut given = given.clone();
-            if let Some(drawn) = drawn {
-                given.value.data = YamlData::Number(drawn.seed.into());
-                given.plain = Some(drawn.seed.to_string());
-            }
-            given
+            let is_own = |seed: &&DrawnSeed| {
+                let within = given.span.start <= seed.span.start && seed.span.end <= given.span.end;
+                seed.source == id(&given.source) && within
+            };
+            self.drawn.iter().find(is_own).map_or_else(|| given.clone(), |drawn| given.with_number(drawn.seed))
         };
         overrides.iter().map(with_seed).collect()
     }

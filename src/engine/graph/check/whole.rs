@@ -297,7 +297,7 @@ impl Checker<'_> {
         }
         for (draft, _) in self.drafts[own].iter().zip(needed).filter(|(_, needed)| !needed) {
             let message = format!("`{}` does not run, because no output needs it", draft.key.name);
-            let help = "link an output to it, or remove it".to_string();
+            let help = format!("link an input of another node to `{}`, or remove it", draft.key.name);
             self.diagnostics.push(self.sources.warning("unneeded-node", message, draft.key.location).help(help));
         }
     }

@@ -30,9 +30,9 @@ pub(crate) fn violations(schema: &Schema, param: &str, value: &Json, names: &Nam
         let default = property.get("default").filter(|default| !default.is_null());
         if let (Some(default), [violation]) = (default, checker.violations.as_mut_slice())
             && violation.path == param
-            && violation.help.is_none()
         {
-            violation.help = Some(format!("the default is {}", shown(default)));
+            let help = violation.help.take().map(|help| format!("{help}; ")).unwrap_or_default();
+            violation.help = Some(format!("{help}the default is {}", shown(default)));
         }
     }
     checker.violations
@@ -126,7 +126,12 @@ impl<'a> Checker<'a> {
                 number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 1e15).map(|f| format!("write {f:.0}"))
             }
             Json::String(text) if kinds.contains(&"integer") || kinds.contains(&"number") => {
-                text.parse::<f64>().ok().map(|_| format!("remove the quotes: {text}"))
+                let with_point = text.replacen(',', ".", 1);
+                match (text.parse::<f64>(), with_point.parse::<f64>()) {
+                    (Ok(_), _) => Some(format!("remove the quotes: {text}")),
+                    (_, Ok(_)) => Some(format!("write a decimal point: {with_point}")),
+                    _ => None,
+                }
             }
             Json::String(text) if kinds.contains(&"boolean") => match text.to_lowercase().as_str() {
                 "yes" | "on" | "y" => Some("write `true`".into()),
@@ -220,6 +225,12 @@ impl<'a> Checker<'a> {
                 if least.is_some_and(|least| length < least) || most.is_some_and(|most| length > most) {
                     let s = if length == 1 { "" } else { "s" };
                     out_of_range(format!("`{subject}` has {length} item{s}, but takes {range}"));
+                    // What the items are.
+                    let doc = object.get("description").and_then(Json::as_str).unwrap_or_default();
+                    let sentence = doc.split(". ").next().unwrap_or_default().replace('\n', " ");
+                    if let (Some(violation), false) = (self.violations.last_mut(), sentence.is_empty()) {
+                        violation.help = Some(format!("write {}", sentence.trim_end_matches('.')));
+                    }
                 }
             }
             Json::String(text) => {

@@ -180,9 +180,25 @@ fault!(param_of_wrong_type, "seed: 7" => "seed: seven");
 #[test]
 fn broken_overrides() {
     let args = ["seed", "=7", "seed=[1, 2", "seed=\"x", "seed={a: 1, a: 2}", "seed=.nan"];
-    let faults: Vec<_> = args.iter().filter_map(|arg| Override::parse(arg).err()).map(|fault| *fault).collect();
+    let faults = args.iter().flat_map(|arg| match Override::parse(arg) {
+        Ok(_) => checked(GOOD, &[arg]).diagnostics,
+        Err(fault) => vec![*fault],
+    });
+    let faults: Vec<_> = faults.collect();
     assert_eq!(faults.len(), args.len());
     assert_snapshot!(render(&faults, false));
+}
+
+/// Whatever a text begins with, it is the value of a parameter that is a text.
+#[test]
+fn a_text_parameter_takes_the_text_as_it_is_written() {
+    for text in ["[a cat", "{a: b}", "'tis a cat", "\"quoted\" cat", "[1, 2]", "7", ".nan", "null", "a: b # c", ""] {
+        let checked = checked(GOOD, &[&format!("prompt={text}")]);
+        let document = checked.document.expect("a document");
+        let value = document.params().into_iter().find(|(name, _)| *name == "prompt").map(|(_, value)| value);
+        assert_eq!(value, Some(text.into()));
+        assert!(checked.diagnostics.iter().all(|diagnostic| diagnostic.code != "override"), "{text}");
+    }
 }
 
 /// All errors of a file are reported together, each once, in the order of the file.

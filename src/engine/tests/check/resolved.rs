@@ -83,8 +83,9 @@ fn a_text() {
     words("  prompt: 'it''s' # so\n", "prompt=7", "  prompt: \"7\" # so\n");
     words("  prompt: \"a\" # not \"b\"\n", "prompt=b", "  prompt: \"b\" # not \"b\"\n");
     words("  prompt: \"a \\n b\"\n", "prompt=ünï", "  prompt: \"ünï\"\n");
-    words("  prompt: a\n", "prompt=\"two\\nlines\\u0007\\u007f\"", "  prompt: \"two\\nlines\\u0007\\u007f\"\n");
+    words("  prompt: a\n", "prompt=two\nlines\u{7}\u{7f}", "  prompt: \"two\\nlines\\u0007\\u007f\"\n");
     words("  prompt: a\n", "prompt=$${not}", "  prompt: \"$${not}\"\n");
+    words("  prompt: a\n", "prompt=\"[so\", 'so'", "  prompt: \"\\\"[so\\\", 'so'\"\n");
     words("  prompt: a\n", "prompt=", "  prompt: \"\"\n");
 }
 

@@ -190,9 +190,9 @@ impl Reader<'_> {
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, span: Span) -> YamlData {
         if style != ScalarStyle::Plain {
-            return YamlData::Text(unmask(text));
+            return YamlData::Text(unmask(text, style == ScalarStyle::DoubleQuoted));
         }
-        plain(&unmask(text)).unwrap_or_else(|why| {
+        plain(&unmask(text, false)).unwrap_or_else(|why| {
             let message = format!("`{}` {why}", self.source.slice(span));
             self.error("number", message, span).help = Some("if it is meant as a text, put it in quotes".into());
             YamlData::Poison
@@ -314,6 +314,18 @@ impl Reader<'_> {
         }
     }
 
+    /// If a number in brackets comes directly after a number and a comma, as in `cfg: 7,5`: both, and the number that is
+    /// meant.
+    fn decimal_comma(&self, item: &YamlValue) -> Option<(Span, String)> {
+        let frame = self.stack.last().filter(|frame| frame.flow)?;
+        let Body::Map { entries, .. } = &frame.body else { return None };
+        let (_, before) = entries.last()?;
+        let span = Span::new(before.location.span.start, item.location.span.end);
+        let number = self.source.slice(span).replacen(',', ".", 1);
+        let is_pair = matches!((&before.data, &item.data), (YamlData::Number(_), YamlData::Number(_)));
+        (is_pair && number.parse::<f64>().is_ok()).then_some((span, number))
+    }
+
     fn key(&mut self, item: YamlValue, merge: bool) -> Slot {
         let location = item.location;
         let name = match item.data {
@@ -324,6 +336,11 @@ impl Reader<'_> {
                 if let Some(Frame { body: Body::Map { odd_key, .. }, .. }) = self.stack.last_mut()
                     && std::mem::replace(odd_key, true)
                 {
+                    return Slot::Dropped;
+                }
+                if let Some((span, number)) = self.decimal_comma(&item) {
+                    let message = "a comma separates entries, so these are two numbers";
+                    self.error("key", message, span).help = Some(format!("write a decimal point: `{number}`"));
                     return Slot::Dropped;
                 }
                 let flow = self.stack.last().is_some_and(|frame| frame.flow);

@@ -156,12 +156,13 @@ impl Stripe<'_> {
             let (y, x) = (w.grid.top + p / line, p % line);
             let run = (line - x).min(end - p);
             let inside = run.min(wo.saturating_sub(x));
-            for i in 0..ROWS.min(w.o - self.panel * ROWS) {
+            let channels = if inside == 0 { 0 } else { ROWS.min(w.o - self.panel * ROWS) };
+            for i in 0..channels {
                 let to = ((first + i) * ho + y) * wo + x;
                 let from = &sums[i * n + p - at..][..inside];
                 // SAFETY: `to..to + inside` is a piece of one line of the output, which no other unit covers.
                 unsafe {
-                    let target = self.y.at(to);
+                    let target = self.y.at(to, inside);
                     match w.add {
                         Some(add) => {
                             map(s, [from, &add[to..]], std::slice::from_raw_parts_mut(target.cast(), inside), Sum)

@@ -13,7 +13,7 @@ mod grid;
 use candle_core::{DType, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{Arg, Kernel, apply1, apply2, read_numbers, read_some, ready};
+use super::kernel::{Arg, Kernel, apply1, apply2, read_numbers, read_some, ready, result_len};
 use super::linear::{Layout, linear_between};
 use super::plain;
 use super::resample::{sum_2x2, upsample_nearest_2x};
@@ -217,6 +217,7 @@ impl Convolution {
         let shape = Shape::from((b, o, ho, wo));
         let panels = o.div_ceil(ROWS);
 
+        let len = result_len(&[b, o, ho, wo])?;
         // The start value of each channel of each sample.
         let mut start = vec![0f32; b * panels * ROWS];
         read_some(self.bias.as_ref(), |bias| {
@@ -254,7 +255,7 @@ impl Convolution {
             }
         };
         // SAFETY: the bands of all samples together write every element.
-        let y = read_numbers(&self.weight, |weight| unsafe { written(b * o * ho * wo, |y| compute(weight, y)) })?;
+        let y = read_numbers(&self.weight, |weight| unsafe { written(len, |y| compute(weight, y)) })?;
         Ok((y, shape))
     }
 }

@@ -1,0 +1,112 @@
+//! The names that users of ComfyUI, diffusers and A1111's web UI bring, and what they are called here.
+
+use lsregen_engine::ForeignName;
+
+/// A name with its counterparts.
+const fn called(name: &'static str, ours: &'static [&'static str]) -> ForeignName {
+    ForeignName { name, ours, help: "" }
+}
+
+/// A name without a counterpart, and what to do instead.
+const fn instead(name: &'static str, help: &'static str) -> ForeignName {
+    ForeignName { name, ours: &[], help }
+}
+
+const PROMPT: &str = "leave the node out: a sampling node encodes its own `prompt` and `negative`";
+const SIZE: &str = "leave the node out: a sampling node has `width` and `height`, and generates the noise itself";
+const ONE_IMAGE: &str = "a sampling generates one image; `lsregen run GRAPH --sweep seed=1,2,3,4` generates several";
+const NO_DENOISE: &str =
+    "a sampling begins with noise; to follow an image, link `guidance` to a node such as ReferenceImage or Invert";
+const LORA: &str = "LoRA is not supported: merge it into the checkpoint with another program";
+const CONTROL: &str = "ControlNet and IP-Adapter are not supported; `lsregen nodes` lists the guidances, such as Edges";
+const NO_SCHEDULER: &str = "leave it out: the sampling node has `sampler`, and the model its noise schedule";
+
+/// Every such name, of node types, keys and values.
+pub const FOREIGN_NAMES: &[ForeignName] = &[
+    // Node types of ComfyUI.
+    called("CheckpointLoaderSimple", &["LoadModel"]),
+    called("CheckpointLoader", &["LoadModel"]),
+    called("DiffusersLoader", &["LoadModel"]),
+    called("UNETLoader", &["LoadModel"]),
+    called("VAELoader", &["LoadModel"]),
+    called("GLIGENLoader", &["LoadModel"]),
+    called("GLIGENTextBoxApply", &["GLIGENLayout"]),
+    called("KSampler", &["SDXLSample"]),
+    called("KSamplerAdvanced", &["SDXLSample"]),
+    called("SamplerCustom", &["SDXLSample"]),
+    called("VAEDecode", &["Decode"]),
+    called("VAEDecodeTiled", &["Decode"]),
+    called("VAEEncodeTiled", &["VAEEncode"]),
+    called("ImageScale", &["Upsample"]),
+    called("ImageScaleBy", &["Upsample"]),
+    called("ImageUpscaleWithModel", &["Upsample"]),
+    called("UpscaleImage", &["Upsample"]),
+    called("PreviewImage", &["SaveImage"]),
+    called("ImageBatch", &["ImageGrid"]),
+    instead("CLIPTextEncode", PROMPT),
+    instead("CLIPTextEncodeSDXL", PROMPT),
+    instead("CLIPLoader", PROMPT),
+    instead("ConditioningCombine", PROMPT),
+    instead("EmptyLatentImage", SIZE),
+    instead("LatentUpscale", "decode the latent, resize the image with Upsample, and encode it with VAEEncode"),
+    instead("LoraLoader", LORA),
+    instead("ControlNetLoader", CONTROL),
+    instead("ControlNetApply", CONTROL),
+    instead("IPAdapterApply", CONTROL),
+    // Classes of diffusers.
+    called("DiffusionPipeline", &["SDXLSample"]),
+    called("StableDiffusionXLPipeline", &["SDXLSample"]),
+    called("StableDiffusionPipeline", &["GuidedSDSample"]),
+    called("StableDiffusionGLIGENPipeline", &["GLIGENLayout"]),
+    called("UNet2DConditionModel", &["LoadModel"]),
+    called("AutoencoderKL", &["LoadModel"]),
+    // Keys.
+    called("ckpt_name", &["model", "path"]),
+    called("checkpoint", &["model", "path"]),
+    called("pretrained_model_name_or_path", &["model"]),
+    called("vae_name", &["vae"]),
+    called("positive", &["prompt"]),
+    called("text", &["prompt", "text"]),
+    called("negative_prompt", &["negative"]),
+    called("negative_prompt_2", &["negative_2"]),
+    called("guidance_scale", &["cfg"]),
+    called("cfg_scale", &["cfg"]),
+    called("num_inference_steps", &["steps"]),
+    called("sampling_steps", &["steps"]),
+    called("sampler_name", &["sampler"]),
+    ForeignName { name: "scheduler", ours: &["sampler"], help: NO_SCHEDULER },
+    called("noise_seed", &["seed"]),
+    called("generator", &["seed"]),
+    called("latent_image", &["latent"]),
+    called("latents", &["latent"]),
+    called("samples", &["latent"]),
+    called("pixels", &["image"]),
+    called("images", &["image", "images"]),
+    called("scale", &["factor", "scale"]),
+    called("scale_by", &["factor"]),
+    called("upscale_by", &["factor"]),
+    called("upscale_method", &["method"]),
+    called("filename", &["path"]),
+    called("filename_prefix", &["path"]),
+    called("file", &["path"]),
+    called("gligen_boxes", &["boxes"]),
+    called("gligen_phrases", &["boxes"]),
+    called("gligen_scheduled_sampling_beta", &["beta"]),
+    called("crops_coords_top_left", &["crop"]),
+    instead("batch_size", ONE_IMAGE),
+    instead("num_images_per_prompt", ONE_IMAGE),
+    instead("n_iter", ONE_IMAGE),
+    instead("denoise", NO_DENOISE),
+    instead("denoising_strength", NO_DENOISE),
+    instead("clip_skip", "leave it out: `clip_skip` is not supported"),
+    instead("lora", LORA),
+    instead("loras", LORA),
+    instead("controlnet", CONTROL),
+    // Values of `sampler`.
+    called("DDIMScheduler", &["ddim"]),
+    called("EulerDiscreteScheduler", &["euler"]),
+    called("DPMSolverMultistepScheduler", &["dpmpp_2m"]),
+    called("DPM++ 2M", &["dpmpp_2m"]),
+    called("DPM++ 2M Karras", &["dpmpp_2m"]),
+    called("dpmpp_2m_sde", &["dpmpp_2m"]),
+];
