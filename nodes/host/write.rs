@@ -141,6 +141,9 @@ impl OutputFile<'_> {
                 Ok(()) => return Ok(path),
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error).with_context(cannot),
                 Err(_) if name.is_counted() => {}
+                Err(_) if path.is_dir() => {
+                    bail!("{}: cannot be written, because it is a folder; choose another `path`", path.display())
+                }
                 Err(_) if cx.output_rules().overwrite || self.is_own(&path, bytes, cx) => {
                     write_over(&path, bytes).with_context(cannot)?;
                     return Ok(path);

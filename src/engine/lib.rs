@@ -151,7 +151,7 @@ pub use registry::{ParamDoc, ParamRole, Registry, RegistryEntry, reference, work
 pub use run::{Executor, GraphRecord, Outcome, Record, RecordError, RunRequest, Running, Summary};
 pub use store::{
     Blob, CacheFolder, CacheStatus, Damaged, DiskStore, FileDigests, FileError, FileState, Manifest, MemoryStore,
-    Pressure, Store, SweepReport, TypeUsage, Warn,
+    Pressure, Store, SweepReport, TypeUsage, Verified, Warn,
 };
 pub use text::{
     Diagnostic, ForeignName, GraphReader, Label, Position, Severity, Source, Span, nearest, read_source, render,

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Args;
 use lsregen_engine::{
-    Cancel, Executor, FileDigests, Graph, Host, Lanes, MemoryStore, Plan, RunRequest, Running, Subscriber, Summary,
+    CacheFolder, Cancel, Executor, FileDigests, Graph, Host, Lanes, MemoryStore, Plan, RunRequest, Running, Subscriber,
+    Summary,
 };
 use lsregen_nodes::WrittenBefore;
 use tokio::runtime::Runtime;
@@ -136,8 +137,8 @@ impl Session {
             subscribers.push(Arc::new(events.of_run(run, self.previews.clone())));
         }
         let mut host = Host::clone(host).with_previews(self.previews.is_some());
-        if let Some(disk) = self.executor.store().disk() {
-            host = host.with_service(WrittenBefore(disk.folder().clone()));
+        if let Some(cache) = self.cache() {
+            host = host.with_service(WrittenBefore(cache));
         }
         self.executor.start(RunRequest {
             graph: graph.clone(),
@@ -153,15 +154,21 @@ impl Session {
     pub fn run(&self, graph: &Arc<Graph>, plan: Plan, host: &Arc<Host>, subscriber: Arc<dyn Subscriber>) -> Summary {
         let cancel = Cancel::new();
         let summary = self.runtime.block_on(async {
-            let stopped = cancel.clone();
+            let (stopped, cache) = (cancel.clone(), self.cache());
             tokio::spawn(self.stop.on_signal(move |message| {
                 terminal::complain(message);
                 stopped.cancel();
+                cache.iter().for_each(CacheFolder::stop_waiting);
             }));
             self.start(graph, plan, host, subscriber, &cancel).finished().await
         });
         self.executor.store().close();
         summary
+    }
+
+    /// The folder of the cache on disk, if there is one. A signal ends the waits for its lock.
+    pub fn cache(&self) -> Option<CacheFolder> {
+        self.executor.store().disk().map(|disk| disk.folder().clone())
     }
 
     /// Writes an event of the command itself, such as a reload, to `--events`.

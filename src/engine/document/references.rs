@@ -19,9 +19,11 @@ impl Parser<'_> {
             YamlData::Map(entries) => {
                 YamlData::Map(entries.into_iter().map(|(key, value)| (key, self.fill(value, visible))).collect())
             }
-            YamlData::Text(text) if text.contains("${") => return self.fill_text(&text, location, visible),
             YamlData::Text(text) => {
                 self.mention(&text);
+                if text.contains("${") {
+                    return self.fill_text(&text, location, visible);
+                }
                 YamlData::Text(text)
             }
             other => other,
@@ -41,7 +43,6 @@ impl Parser<'_> {
 
     fn fill_text(&mut self, text: &str, location: Location, visible: usize) -> YamlValue {
         let poison = YamlValue { location, data: YamlData::Poison };
-        self.mention(text);
         if let Some(name) =
             text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(|name| !name.contains('}'))
         {

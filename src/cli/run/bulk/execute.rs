@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lsregen_engine::{Cancel, Diagnostic, Graph, Key, Label, Outcome, Running, Summary};
+use lsregen_engine::{CacheFolder, Cancel, Diagnostic, Graph, Key, Label, Outcome, Running, Summary};
 use serde_json::{Map, Value as Json, json};
 use tokio::task::JoinSet;
 
@@ -77,10 +77,11 @@ impl<'a> Execution<'a> {
         let start = Instant::now();
         let session = self.session;
         let all = session.runtime.block_on(async {
-            let stopped = self.cancel.clone();
+            let (stopped, cache) = (self.cancel.clone(), session.cache());
             tokio::spawn(session.stop.on_signal(move |message| {
                 terminal::complain(message);
                 stopped.cancel();
+                cache.iter().for_each(CacheFolder::stop_waiting);
             }));
             let result = self.run_in_window(rows).await;
             result.inspect_err(|_| self.cancel.cancel())
