@@ -10,6 +10,7 @@ mod graphs;
 mod guidances;
 mod kill;
 mod layers;
+mod limits;
 mod models;
 #[cfg(target_os = "linux")]
 mod opens;

@@ -1,6 +1,7 @@
 //! `lsregen inspect`: the contents of a model.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use clap::Args;
@@ -15,7 +16,7 @@ pub struct Inspect {
     /// Folder in diffusers' layout, weights file, name in a folder of models, or `hf:owner/name`, which is downloaded
     /// first
     #[arg(value_name = "MODEL")]
-    model: String,
+    model: OsString,
 
     #[command(flatten)]
     models: ModelArgs,
@@ -29,10 +30,14 @@ impl Inspect {
     pub fn main(self) -> Result<Exit, Exit> {
         let mut progress = console::Fetches::new(false);
         let models = self.models.path(Path::new(""))?;
-        let path = bring(&self.model, models, &mut |fetching| progress.show(fetching)).map_err(|error| {
-            let help = error.help.map(|help| format!("; {help}")).unwrap_or_default();
-            usage(format!("{}{help}", error.message))
-        })?;
+        let path = match self.model.to_str() {
+            Some(name) => bring(name, models, &mut |fetching| progress.show(fetching)).map_err(|error| {
+                let help = error.help.map(|help| format!("; {help}")).unwrap_or_default();
+                usage(format!("{}{help}", error.message))
+            })?,
+            // No name is other than Unicode, but a path may be.
+            None => PathBuf::from(&self.model),
+        };
         let survey = Survey::of(&path);
         if self.json {
             terminal::print_json(&serde_json::json!(survey));

@@ -7,7 +7,7 @@ use lsregen_engine::{Graph, Key, NodeIndex, Outcome, Summary};
 use serde_json::{Value as Json, json};
 
 use crate::cli::session::SavedFiles;
-use crate::cli::terminal;
+use crate::cli::terminal::{self, shown};
 
 /// What goes to stdout.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl<'a> Report<'a> {
             node["node"] = json!(name);
             node["type"] = json!(self.graph.node(index).node_type.name);
             node["key"] = json!(self.keys.get(&index));
-            let own: Vec<_> = files.iter().filter(|(writer, _)| *writer == index).map(|(_, path)| path).collect();
+            let own = shown(files.iter().filter(|(writer, _)| *writer == index).map(|(_, path)| path));
             if !own.is_empty() {
                 node["files"] = json!(own);
             }
@@ -66,12 +66,12 @@ impl<'a> Report<'a> {
         let nodes: Vec<Json> = nodes.collect();
         let count = |wanted: &str| nodes.iter().filter(|node| node["outcome"] == wanted).count();
         json!({
-            "graph": graph,
+            "graph": graph.to_string_lossy(),
             "succeeded": self.summary.succeeded(),
             "seconds": self.summary.duration.as_secs_f64(),
             "ran": count("ran"),
             "hits": count("cached"),
-            "files": files.iter().map(|(_, path)| path).collect::<Vec<_>>(),
+            "files": shown(files.iter().map(|(_, path)| path)),
             "nodes": nodes,
         })
     }

@@ -12,7 +12,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::previews::Previews;
 use super::saved::SavedFiles;
-use crate::cli::{Exit, terminal, usage};
+use crate::cli::terminal::{self, shown};
+use crate::cli::{Exit, usage};
 
 /// Version of the format: incremented when a field changes its meaning or is removed, not for new events or fields.
 const VERSION: u64 = 1;
@@ -114,10 +115,10 @@ impl Subscriber for RunEvents {
             | Event::Shared { node, .. } => {
                 let files = self.saved.of(node);
                 if !files.is_empty() {
-                    fields["files"] = json!(files);
+                    fields["files"] = json!(shown(&files));
                 }
             }
-            Event::RunFinished { .. } => fields["files"] = json!(self.saved.all()),
+            Event::RunFinished { .. } => fields["files"] = json!(shown(&self.saved.all())),
             _ => {}
         }
         self.events.emit(name, fields);
@@ -145,7 +146,7 @@ fn fields(event: &Event, previews: Option<&Previews>) -> (&'static str, Json) {
         Event::Joined { node, key } => ("joined", json!({ "node": node, "key": key })),
         Event::Step { node, done, of } => ("step", json!({ "node": node, "done": done, "of": of })),
         Event::Preview { node, done, of, .. } => {
-            let file = previews.map(|previews| previews.path(node, *done));
+            let file = previews.map(|previews| previews.path(node, *done).to_string_lossy().into_owned());
             ("preview", json!({ "node": node, "done": done, "of": of, "file": file }))
         }
         Event::Saved { node, path, new } => {

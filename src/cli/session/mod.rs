@@ -83,6 +83,15 @@ impl RunArgs {
     /// # Errors
     /// When a file or folder of the arguments cannot be written, or the runtime cannot start; the reason is printed.
     pub fn session(&self, runs: Runs) -> Result<Session, Exit> {
+        // tokio panics where these are missing.
+        let can_start = lsregen_files::allow_open_files().and_then(|()| {
+            let thread = std::thread::Builder::new().spawn(|| ());
+            thread.map(drop).map_err(|error| format!("no thread can be started: {error}"))
+        });
+        can_start.map_err(|error| {
+            terminal::complain(error);
+            Exit::Failed
+        })?;
         lsregen_nodes::keep_memory();
         let store = Arc::new(self.cache.store(match runs {
             Runs::One => MemoryStore::new(0),

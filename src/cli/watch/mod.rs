@@ -76,6 +76,9 @@ fn listen_for_signals(session: &Session, stop: Sender<String>) -> Result<(), Exi
             cache.iter().for_each(CacheFolder::stop_waiting);
         })
     };
-    std::thread::spawn(move || runtime.block_on(listening));
-    Ok(())
+    let thread = std::thread::Builder::new().spawn(move || runtime.block_on(listening));
+    thread.map(drop).map_err(|error| {
+        terminal::complain(format!("the signal handler cannot be started: {error}"));
+        Exit::Failed
+    })
 }

@@ -202,7 +202,7 @@ impl<'a> Execution<'a> {
         let seconds = duration.as_secs_f64();
         let event = json!({
             "row": number, "name": name, "run": run, "status": status, "error": error,
-            "ran": ran, "known": cached, "seconds": seconds, "files": paths,
+            "ran": ran, "known": cached, "seconds": seconds, "files": terminal::shown(&paths),
         });
         self.manifest.add(Line {
             v: manifest::VERSION,

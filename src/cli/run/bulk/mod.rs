@@ -90,8 +90,8 @@ pub fn run(
         Stdout::Json => {
             let rows = names.iter().filter_map(|name| manifest.get(name));
             terminal::print_json(&json!({
-                "graph": graph, "succeeded": exit == Exit::Done, "seconds": start.elapsed().as_secs_f64(),
-                "output_dir": bulk.output, "earlier": earlier.len(), "rows": rows.collect::<Vec<_>>(), "sheets": sheets,
+                "graph": graph.to_string_lossy(), "succeeded": exit == Exit::Done, "seconds": start.elapsed().as_secs_f64(),
+                "output_dir": bulk.output.to_string_lossy(), "earlier": earlier.len(), "rows": rows.collect::<Vec<_>>(), "sheets": terminal::shown(&sheets),
             }));
         }
         Stdout::Events => {}
