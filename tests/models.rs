@@ -121,7 +121,7 @@ fn a_run_fetches_what_it_names_and_needs_no_network_afterwards() {
     }
     for verb in ["check", "run"] {
         let (_, stderr, code) = run(&[verb, "graph.yaml"], &offline);
-        assert!(code == 2 && stderr.contains("HF_HUB_OFFLINE is set") && stderr.contains("graph.yaml:3:"), "{stderr}");
+        assert!(code != 0 && stderr.contains("HF_HUB_OFFLINE is set") && stderr.contains("graph.yaml:3:"), "{stderr}");
     }
 
     let (_, stderr, code) = run(&["run", "graph.yaml", "--no-cache"], &[]);

@@ -15,7 +15,7 @@ pub(crate) fn warnings(param: &str, prompt: &str) -> Vec<NodeError> {
         .map(|(part, help)| {
             NodeError::new(param, format!("`{part}` in the prompt is read as plain text"))
                 .help(help)
-                .as_warning("no-effect")
+                .as_warning("prompt-syntax")
         })
         .collect()
 }

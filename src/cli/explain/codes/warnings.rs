@@ -2,7 +2,7 @@
 
 use super::{Code, nodes};
 
-pub const CODES: [Code; 5] = [
+pub const CODES: [Code; 6] = [
     Code {
         name: "absent-phrase",
         summary: "the prompt lacks a phrase of the layout (warning)",
@@ -62,6 +62,18 @@ pub const CODES: [Code; 5] = [
   save: { type: SaveImage, image: image, path: out/circle.png }
 ",
             r"  save: { type: SaveImage, image: image, path: out/circle.png }
+",
+        ),
+    },
+    Code {
+        name: "prompt-syntax",
+        summary: "the prompt has the syntax of another program (warning)",
+        explanation: "`<lora:…>`, `embedding:…` and `__wildcard__` mean something in other programs. Here they are read as \
+            plain text, like any word.",
+        example: nodes(
+            r"  sample: { type: SDXLSample, model: xl, prompt: a red circle on sand <lora:paper:0.8> }
+",
+            r"  sample: { type: SDXLSample, model: xl, prompt: a red circle on sand }
 ",
         ),
     },

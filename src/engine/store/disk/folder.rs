@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Warn;
-use super::sweep::Damaged;
 use super::wait::LockWait;
 use crate::key::{Digest, Key};
 
@@ -54,6 +53,15 @@ pub(crate) struct StoredFile {
     /// The extension of its name.
     pub format: String,
     pub metadata: Metadata,
+}
+
+/// A damaged file in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// How it is damaged.
+    pub what: String,
 }
 
 impl CacheFolder {

@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-pub use folder::CacheFolder;
+pub use folder::{CacheFolder, Damaged};
 use lsregen_files::Kind;
 pub use manifest::{Blob, Manifest};
-pub use sweep::{CacheStatus, Damaged, SweepReport, TypeUsage, Verified};
+pub use sweep::{CacheStatus, SweepReport, TypeUsage, Verified};
 
 use crate::key::{Digest, Key, Material};
 use crate::node::{AnyCodec, EdgeValue, SocketSpec, guarded};

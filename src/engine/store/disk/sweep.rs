@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lsregen_files::Kind;
 
-use super::folder::{CacheFolder, Lock, StoredFile, age};
+use super::folder::{CacheFolder, Damaged, Lock, StoredFile, age};
 use super::manifest::Manifest;
 use super::{DiskStore, Miss, Operation, sealed};
 use crate::key::{Digest, Key};
@@ -63,15 +63,6 @@ pub struct TypeUsage {
     pub records: usize,
     /// The size of their values, in bytes. A value that two results share counts twice.
     pub bytes: u64,
-}
-
-/// A damaged file in the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damaged {
-    /// The path of the file.
-    pub path: PathBuf,
-    /// How it is damaged.
-    pub what: String,
 }
 
 /// What a verification found.
