@@ -237,7 +237,8 @@ fn only_own_files_are_replaced() {
     let camera = fs::read(&photo).unwrap();
     let (graph, other) = (copies("photo.png"), copies("photo.png").replace("width: 8", "width: 16"));
     let (stderr, code) = home.runs(&graph, &[]);
-    assert!(code == 1 && stderr.contains("lsregen did not write it"), "{stderr}");
+    assert!(code == 1 && stderr.contains("lsregen did not write it") && stderr.contains("graph.yaml:6:"), "{stderr}");
+    assert!(!stderr.contains("[1/"), "nothing is computed in vain: {stderr}");
     assert_eq!(fs::read(&photo).unwrap(), camera);
     assert_eq!(home.runs(&graph, &["--overwrite"]).1, 0);
     assert_ne!(fs::read(&photo).unwrap(), camera);

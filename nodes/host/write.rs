@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use lsregen_engine::{CacheFolder, CheckContext, Context, Effect, FileRef, NodeError, OutputRules};
@@ -27,6 +28,9 @@ pub(crate) struct OutputFile<'a> {
     pub path: &'a Path,
     pub format: OutputFormat,
 }
+
+/// What to do about a file that must not be replaced.
+const REPLACE: &str = "pass `--overwrite` to replace it, or write `{counter}` into the `path`";
 
 /// The most numbers that are tried, if other processes take the same numbers.
 const ATTEMPTS: u64 = 10_000;
@@ -77,6 +81,18 @@ impl OutputFile<'_> {
     pub(crate) fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
         let place = self.place(cx.output_rules()).unwrap_or(self.path.into());
         vec![FileRef::new("path", cx.output_path(&place))]
+    }
+
+    /// Reports a file at this path that must not be replaced.
+    pub(crate) fn obstacle(&self, cx: &CheckContext) -> Option<NodeError> {
+        let is_fixed = self.names().ok()?.iter().all(OutputName::is_fixed);
+        let path = cx.output_path(&self.place(cx.output_rules()).ok()?);
+        if !is_fixed || cx.output_rules().overwrite || fs::symlink_metadata(&path).is_err() {
+            return None;
+        }
+        let is_own = self.is_own(&path, None, cx.service());
+        let message = || format!("`{}` exists, and lsregen did not write it or it was changed since", path.display());
+        (!is_own).then(|| NodeError::new("path", message()).help(REPLACE))
     }
 
     /// Whether a file with this content is where it was or would be written. Reports it.
@@ -144,13 +160,12 @@ impl OutputFile<'_> {
                 Err(_) if path.is_dir() => {
                     bail!("{}: cannot be written, because it is a folder; choose another `path`", path.display())
                 }
-                Err(_) if cx.output_rules().overwrite || self.is_own(&path, bytes, cx) => {
+                Err(_) if cx.output_rules().overwrite || self.is_own(&path, Some(bytes), cx.service().ok()) => {
                     write_over(&path, bytes).with_context(cannot)?;
                     return Ok(path);
                 }
                 Err(_) => bail!(
-                    "{}: this file exists, and lsregen did not write it or it was changed since; pass `--overwrite` to \
-                     replace it, or write `{{counter}}` into the `path`",
+                    "{}: this file exists, and lsregen did not write it or it was changed since; {REPLACE}",
                     path.display()
                 ),
             }
@@ -161,14 +176,15 @@ impl OutputFile<'_> {
         )
     }
 
-    /// Whether this program wrote the file at `path`: its content says so, or the cache has it. A link is never its own.
-    fn is_own(&self, path: &Path, bytes: &[u8], cx: &Context) -> bool {
+    /// Whether this program wrote the file at `path`: its content says so, or is the new one, or the cache has it. A link is
+    /// never its own.
+    fn is_own(&self, path: &Path, new: Option<&[u8]>, cache: Option<Arc<WrittenBefore>>) -> bool {
         if !fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file()) {
             return false;
         }
         let Ok(there) = lsregen_files::read(path, Kind::IMAGE) else { return false };
-        let is_cached = || cx.service::<WrittenBefore>().is_ok_and(|cache| cache.0.has_value(&there, "file"));
-        there == bytes || (self.format.is_own)(&there) || is_cached()
+        let is_cached = || cache.is_some_and(|cache| cache.0.has_value(&there, "file"));
+        new.is_some_and(|new| new == there) || (self.format.is_own)(&there) || is_cached()
     }
 
     /// The path without `.` and `..`, relative to the output folder.

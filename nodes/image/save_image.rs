@@ -65,6 +65,10 @@ impl Node for SaveImage {
         self.file().writes(cx)
     }
 
+    fn obstacle(&self, cx: &CheckContext) -> Option<NodeError> {
+        self.file().obstacle(cx)
+    }
+
     fn effect(&self, outputs: &SaveImageOutputs, cx: &Context) -> Effect {
         let png = &outputs.file.0;
         // The file was written with the other setting of metadata.

@@ -61,6 +61,10 @@ impl Node for SaveLatent {
         self.file().writes(cx)
     }
 
+    fn obstacle(&self, cx: &CheckContext) -> Option<NodeError> {
+        self.file().obstacle(cx)
+    }
+
     fn effect(&self, outputs: &SaveLatentOutputs, cx: &Context) -> Effect {
         self.file().effect(&outputs.file.0, cx)
     }

@@ -136,7 +136,7 @@ fn errors_have_their_place() {
             "boxes/1/box",
             "x1 = 0.2",
         ),
-        ("GLIGENLayout", json!({ "prompt": "red circle", "boxes": [good, good], "slots": 1 }), "boxes", "1 slots"),
+        ("GLIGENLayout", json!({ "prompt": "red circle", "boxes": [good, good], "slots": 1 }), "boxes", "1 slot"),
         ("GLIGENLayout", json!({ "prompt": "", "boxes": [], "sampler": "euler", "eta": 0.5 }), "eta", "ddim"),
         ("GLIGENLayout", json!({ "prompt": "", "layout_file": "Cargo.toml" }), "layout_file", "Cargo.toml"),
         ("SDXLSample", json!({ "prompt": "", "sampler": "dpmpp_2m", "eta": 1 }), "eta", "ddim"),

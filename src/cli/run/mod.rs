@@ -52,6 +52,8 @@ impl Run {
         let graph = Arc::new(open::open_to_run(&self.graph, &self.params, &host, self.run.quiet)?);
         let session = self.run.session(Runs::One)?;
         let plan = open::plan(&graph, &host, session.executor.store(), &session.digests)?;
+        let host = session.host(&host);
+        open::check_obstacles(&graph, &plan, &host)?;
         let keys = plan.steps().iter().map(|step| (step.node, step.key)).collect();
         let progress = Arc::new(console::Progress::new(session.quiet));
         let saved = Arc::new(SavedFiles::default());

@@ -145,14 +145,10 @@ impl Session {
         if let Some(events) = &self.events {
             subscribers.push(Arc::new(events.of_run(run, self.previews.clone())));
         }
-        let mut host = Host::clone(host).with_previews(self.previews.is_some());
-        if let Some(cache) = self.cache() {
-            host = host.with_service(WrittenBefore(cache));
-        }
         self.executor.start(RunRequest {
             graph: graph.clone(),
             plan,
-            host: Arc::new(host),
+            host: self.host(host),
             subscriber: Arc::new(Several(subscribers)),
             cancel: cancel.clone(),
             fail_fast: self.fail_fast,
@@ -173,6 +169,15 @@ impl Session {
         });
         self.executor.store().close();
         summary
+    }
+
+    /// The host with what the session knows.
+    pub fn host(&self, host: &Host) -> Arc<Host> {
+        let host = host.clone().with_previews(self.previews.is_some());
+        Arc::new(match self.cache() {
+            Some(cache) => host.with_service(WrittenBefore(cache)),
+            None => host,
+        })
     }
 
     /// The folder of the cache on disk, if there is one. A signal ends the waits for its lock.

@@ -81,6 +81,12 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
         vec![]
     }
 
+    /// What keeps the node from its effect although the graph is valid, such as a file that it would have to replace. Asked
+    /// before a run, so that nothing is computed in vain.
+    fn obstacle(&self, _cx: &CheckContext) -> Option<NodeError> {
+        None
+    }
+
     /// Anything else that changes the outputs, such as the digest of built-in weights. Part of the memo key.
     fn fingerprint(&self) -> Option<String> {
         None
@@ -208,6 +214,7 @@ pub trait DynNode: Send + Sync {
     fn files(&self, cx: &CheckContext) -> Vec<FileRef>;
     fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError>;
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef>;
+    fn obstacle(&self, cx: &CheckContext) -> Option<NodeError>;
     fn fingerprint(&self) -> Option<String>;
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)>;
     fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)>;
@@ -238,6 +245,10 @@ impl<N: Node> DynNode for N {
 
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
         Node::writes(self, cx)
+    }
+
+    fn obstacle(&self, cx: &CheckContext) -> Option<NodeError> {
+        Node::obstacle(self, cx)
     }
 
     fn fingerprint(&self) -> Option<String> {

@@ -19,7 +19,7 @@ pub use self::fetch::fetch;
 pub(crate) use self::keys::ReadFiles;
 use crate::graph::Graph;
 use crate::key::{Key, Material};
-use crate::node::{EdgeValue, Host, NodeError};
+use crate::node::{CheckContext, EdgeValue, Host, NodeError};
 use crate::store::{FileDigests, Store};
 
 /// What to do about each node of a graph. Holds the cached results that the run needs.
@@ -134,6 +134,17 @@ impl Plan {
 
     pub(crate) fn into_steps(self) -> Vec<Step> {
         self.steps
+    }
+
+    /// What keeps nodes of the plan from their [effects](crate::Node::obstacle).
+    pub fn obstacles(&self, graph: &Graph, host: &Host) -> Vec<PlanError> {
+        let acts = |step: &&Step| matches!(step.action, Action::Run { .. } | Action::Cached { restore: true, .. });
+        let obstacle = |step: &Step| {
+            let node = graph.node(step.node);
+            let cause = node.node.obstacle(&CheckContext::within(host, node.folder.as_deref()))?;
+            Some(PlanError::new(graph, step.node, cause))
+        };
+        self.steps.iter().filter(acts).filter_map(obstacle).collect()
     }
 
     /// Counts the steps by their action.
