@@ -21,6 +21,7 @@ pub use guidance::*;
 pub use host::blueprints::Blueprints;
 pub use host::metadata::Metadata;
 pub use host::numerics::{ComputeOptions, DtypeOption};
+pub use host::write::WrittenBefore;
 pub use host::{device, metadata, sheet};
 pub use image::*;
 pub use latent::*;

@@ -51,7 +51,7 @@ impl Case {
     }
 
     pub fn picture(&self, output: &str) -> Vec<u8> {
-        fs::read(self.path(output).join("out/lsregen.png")).unwrap()
+        fs::read(self.path(output).join("out/lsregen-0001.png")).unwrap()
     }
 
     fn explain(&self, node: &str, set: &str) -> String {
@@ -208,7 +208,7 @@ fn the_verbs_inspect_and_clean_the_cache() {
 
     let blob = &files(&case.path("cache"), "safetensors")[0];
     fs::write(blob, "short").unwrap();
-    let left = case.path("cache/v1/tmp/left");
+    let left = case.path("cache/v1/tmp/lsregen-left.tmp");
     fs::write(&left, "half").unwrap();
     let (stdout, _, code) = verb(&["verify"]);
     assert!(code == 1 && stdout.contains("corrupt"), "{stdout}");

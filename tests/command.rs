@@ -184,6 +184,6 @@ fn a_run_from_another_folder_finds_the_built_in_models() {
     let output =
         lsregen().current_dir(folder.path()).args(arguments).arg(repository("graphs/sdxl.yaml")).output().unwrap();
     let (stdout, stderr, code) = outcome(output);
-    assert_eq!((stdout.as_str(), stderr.as_str(), code), ("out/sdxl.png\n", "", 0));
-    assert!(folder.path().join("out/sdxl.png").is_file());
+    assert_eq!((stdout.as_str(), stderr.as_str(), code), ("out/sdxl-0001.png\n", "", 0));
+    assert!(folder.path().join("out/sdxl-0001.png").is_file());
 }

@@ -95,7 +95,7 @@ fn every_guidance_changes_the_image() {
         let arguments = ["run", &file, "--device", "cpu", "--no-metadata", "--set", "steps=3", "--output-dir"];
         let (_, stderr, code) = outcome(lsregen().args(arguments).arg(&out).output().unwrap());
         assert_eq!(code, 0, "{name}: {stderr}");
-        fs::read(out.join("out/lsregen.png")).unwrap()
+        fs::read(out.join("out/lsregen-0001.png")).unwrap()
     };
     let plain =
         picture("plain", &graph(None).replace("guidance: [guide]", "guidance: []\n    width: 256\n    height: 256"));

@@ -64,9 +64,10 @@ fn kill_runs(count: u64) {
     assert!(case.lsregen(&["cache", "gc"]).output().unwrap().status.success());
     assert_eq!(half_done(), 0);
     for seed in ["seed=0", "seed=1", "seed=2", "seed=3"] {
-        assert!(case.command("after", &[seed]).output().unwrap().status.success());
-        assert!(fresh.command("fresh", &[seed]).output().unwrap().status.success());
-        assert!(case.picture("after") == fresh.picture("fresh"), "{seed}: another picture than a fresh cache gives");
+        // A folder of its own, so that each has the first number.
+        assert!(case.command(seed, &[seed]).output().unwrap().status.success());
+        assert!(fresh.command(seed, &[seed]).output().unwrap().status.success());
+        assert!(case.picture(seed) == fresh.picture(seed), "{seed}: another picture than a fresh cache gives");
     }
     println!("{killed} killed, {finished} finished first; {torn} times files were left half written; {sweeps} sweeps");
 }

@@ -10,9 +10,11 @@ mod graphs;
 mod guidances;
 mod kill;
 mod layers;
+mod limits;
 mod models;
 #[cfg(target_os = "linux")]
 mod opens;
+mod outputs;
 mod pictures;
 mod terminal;
 mod watch;

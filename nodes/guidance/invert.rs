@@ -74,6 +74,7 @@ pub struct Invert {
     pub cfg: f64,
     /// Seed of the noise of `mode: noise`; only its low 32 bits are used. Not used by `mode: ddim`.
     #[serde(default)]
+    #[schemars(extend("x-role" = "seed"))]
     pub seed: u64,
     /// Whether `mode: noise` takes the first noise of `seed`, from which a sampling of the same seed starts, or the second,
     /// which is independent of it. Mixing two independent noises shrinks their spread (to 0.71 at `strength: 0.5`); a shared

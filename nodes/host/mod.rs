@@ -4,6 +4,7 @@ pub mod blueprints;
 pub mod bridge;
 pub mod device;
 pub mod metadata;
+pub(crate) mod name;
 pub mod numerics;
 pub mod preview;
 pub mod sheet;

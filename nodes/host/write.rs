@@ -1,116 +1,276 @@
-//! Writes files completely or not at all.
+//! The files that nodes write: where they may lie, which files they may replace, and their names.
 
-use std::fs::File;
-use std::path::Path;
-use std::time::Duration;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::Context as _;
-use lsregen_engine::{CheckContext, Context, NodeError};
+use anyhow::{Context as _, bail};
+use lsregen_engine::{CacheFolder, CheckContext, Context, Effect, FileRef, NodeError, OutputRules};
+use lsregen_files::{Kind, Leaves, create_folder, invalid_name, normal, outside_by_links, write_new, write_over};
 
-const PREFIX: &str = ".lsregen-";
-const SUFFIX: &str = ".tmp";
+use super::name::OutputName;
 
-/// Writes an output file by renaming a temporary one in the same folder, so that no reader sees a partial file. Creates
-/// missing folders.
-pub(crate) fn write(path: &Path, bytes: &[u8], cx: &Context) -> anyhow::Result<()> {
-    let path = &*cx.output_path(path);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).with_context(|| {
-        format!("{}: this folder cannot be created; choose another `path` or `--output-dir`", folder.display())
-    })?;
-    sweep(folder);
-    let cannot = || format!("{}: cannot be written; choose another `path` or `--output-dir`", path.display());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PREFIX).suffix(SUFFIX);
-    // Gives the file the mode of any new file (less the umask); by default a temporary file is private to its owner.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).with_context(cannot)?;
-    // Marks the file as in use. On a file system without locks this has no effect: see `is_left_behind`.
-    let _ = file.as_file().lock();
-    std::io::Write::write_all(&mut file, bytes).with_context(cannot)?;
-    file.persist(path).map_err(|error| error.error).with_context(cannot)?;
-    Ok(())
+/// The cache whose values count as files of this program: a service of the host.
+#[derive(Clone, Debug)]
+pub struct WrittenBefore(pub CacheFolder);
+
+/// A format of output files.
+pub(crate) struct OutputFormat {
+    /// What a path must end in, without the dot.
+    pub extension: &'static str,
+    /// Whether the content of a file says that this program wrote it.
+    pub is_own: fn(&[u8]) -> bool,
 }
 
-/// Whether the file still exists with this content.
-pub(crate) fn is_intact(path: &Path, bytes: &[u8], cx: &Context) -> bool {
-    let path = cx.output_path(path);
-    let same_size = std::fs::metadata(&path).is_ok_and(|facts| facts.len() == bytes.len() as u64);
-    same_size && std::fs::read(&path).is_ok_and(|there| there == bytes)
+/// An output file, as a parameter `path` names it.
+pub(crate) struct OutputFile<'a> {
+    pub path: &'a Path,
+    pub format: OutputFormat,
 }
 
-/// Removes the temporary files of processes that were killed while they wrote into this folder.
-fn sweep(folder: &Path) {
-    const LOOKED_AT: usize = 10_000;
-    for entry in std::fs::read_dir(folder).into_iter().flatten().take(LOOKED_AT).flatten() {
-        let name = entry.file_name();
-        let ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
-        if ours && is_left_behind(&entry.path()) {
-            let _ = std::fs::remove_file(entry.path());
+/// What to do about a file that must not be replaced.
+const REPLACE: &str = "pass `--overwrite` to replace it, or write `{counter}` into the `path`";
+
+/// The most numbers that are tried, if other processes take the same numbers.
+const ATTEMPTS: u64 = 10_000;
+
+impl OutputFile<'_> {
+    /// Reports errors of the path.
+    pub(crate) fn errors(&self, cx: &CheckContext) -> Vec<NodeError> {
+        let (path, extension) = (self.path, self.format.extension);
+        let error = |message: String| NodeError::new("path", format!("`{}` {message}", path.display()));
+        if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)) {
+            let named = path.with_extension(extension);
+            return vec![
+                error(format!("must end in .{extension}, the format that is written"))
+                    .help(format!("write `{}`", named.display())),
+            ];
+        }
+        if let Err(leaves) = self.place(cx.output_rules()) {
+            let help = match leaves {
+                Leaves::Home => {
+                    "write the whole path and pass `--allow-outside`, or choose the folder with `--output-dir`"
+                }
+                _ => {
+                    "write a path below the output folder, which `--output-dir` chooses; `--allow-outside` allows \
+                     every path"
+                }
+            };
+            return vec![error(format!("leaves the output folder: it {leaves}")).help(help)];
+        }
+        let names = match self.names() {
+            Ok(names) => names,
+            Err(message) => {
+                let help = "write `{counter}` for a number, once and in the name of the file, `{date}` for the day, or \
+                            the name of one of the file's `params`";
+                return vec![NodeError::new("path", message).help(help)];
+            }
+        };
+        if !cx.output_rules().allow_outside && self.is_linked_outside(cx.output_folder()).unwrap_or(false) {
+            let help = "choose the folder with `--output-dir`; `--allow-outside` follows the link";
+            return vec![error("leaves the output folder: a link on the way leads out of it".into()).help(help)];
+        }
+        if names.iter().all(OutputName::is_fixed) && cx.output_path(path).is_dir() {
+            return vec![error("is a folder".into()).help("add the name of a file")];
+        }
+        vec![]
+    }
+
+    /// The file that is written, for comparison with those of other nodes.
+    pub(crate) fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
+        let place = self.place(cx.output_rules()).unwrap_or(self.path.into());
+        vec![FileRef::new("path", cx.output_path(&place))]
+    }
+
+    /// Reports a file at this path that must not be replaced.
+    pub(crate) fn obstacle(&self, cx: &CheckContext) -> Option<NodeError> {
+        let is_fixed = self.names().ok()?.iter().all(OutputName::is_fixed);
+        let path = cx.output_path(&self.place(cx.output_rules()).ok()?);
+        if !is_fixed || cx.output_rules().overwrite || fs::symlink_metadata(&path).is_err() {
+            return None;
+        }
+        let is_own = self.is_own(&path, None, cx.service());
+        let message = || format!("`{}` exists, and lsregen did not write it or it was changed since", path.display());
+        (!is_own).then(|| NodeError::new("path", message()).help(REPLACE))
+    }
+
+    /// Whether a file with this content is where it was or would be written. Reports it.
+    pub(crate) fn effect(&self, bytes: &[u8], cx: &Context) -> Effect {
+        match self.found(bytes, cx) {
+            Some(path) => {
+                cx.saved(&path, false);
+                Effect::Intact
+            }
+            None => Effect::Restorable,
         }
     }
+
+    /// Writes the file, unless its name has a counter or the day and a file with this content is there already.
+    ///
+    /// # Errors
+    /// If the path leaves the output folder, the file cannot be written, or this program did not write the file that is
+    /// there.
+    pub(crate) fn write(&self, bytes: &[u8], cx: &Context) -> anyhow::Result<()> {
+        let rules = cx.output_rules();
+        let shown = self.path.display();
+        let place =
+            self.place(rules).map_err(|leaves| anyhow::anyhow!("`{shown}` leaves the output folder: it {leaves}"))?;
+        let names = self.names().map_err(anyhow::Error::msg)?;
+        if !names.iter().all(OutputName::is_fixed)
+            && let Some(path) = self.found(bytes, cx)
+        {
+            cx.saved(&path, false);
+            return Ok(());
+        }
+        let date = today();
+        let parent = filled_parent(&place, &names, &date);
+        let folder = cx.output_folder();
+        let inner = parent.join("file");
+        let created = match rules.allow_outside {
+            true => fs::create_dir_all(Path::new(".").join(folder).join(&parent)),
+            false => create_folder(folder, &inner),
+        };
+        let parent = folder.join(parent);
+        created.with_context(|| {
+            format!("{}: this folder cannot be created; choose another `path` or `--output-dir`", parent.display())
+        })?;
+        let path = self.write_numbered(&parent, names.last().context("a path has a name")?, &date, bytes, cx)?;
+        cx.saved(&path, true);
+        Ok(())
+    }
+
+    /// Writes into an existing folder. Returns the path of the file.
+    fn write_numbered(
+        &self,
+        folder: &Path,
+        name: &OutputName,
+        date: &str,
+        bytes: &[u8],
+        cx: &Context,
+    ) -> anyhow::Result<PathBuf> {
+        let first = if name.is_counted() { last_number(folder, name, date) + 1 } else { 0 };
+        for counter in first..first + ATTEMPTS {
+            let path = folder.join(name.filled(counter, date));
+            let cannot = || format!("{}: cannot be written; choose another `path` or `--output-dir`", path.display());
+            match write_new(&path, bytes) {
+                Ok(()) => return Ok(path),
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error).with_context(cannot),
+                Err(_) if name.is_counted() => {}
+                Err(_) if path.is_dir() => {
+                    bail!("{}: cannot be written, because it is a folder; choose another `path`", path.display())
+                }
+                Err(_) if cx.output_rules().overwrite || self.is_own(&path, Some(bytes), cx.service().ok()) => {
+                    write_over(&path, bytes).with_context(cannot)?;
+                    return Ok(path);
+                }
+                Err(_) => bail!(
+                    "{}: this file exists, and lsregen did not write it or it was changed since; {REPLACE}",
+                    path.display()
+                ),
+            }
+        }
+        bail!(
+            "{}: every number is taken; choose another `path` or `--output-dir`",
+            folder.join(name.filled(first, date)).display()
+        )
+    }
+
+    /// Whether this program wrote the file at `path`: its content says so, or is the new one, or the cache has it. A link is
+    /// never its own.
+    fn is_own(&self, path: &Path, new: Option<&[u8]>, cache: Option<Arc<WrittenBefore>>) -> bool {
+        if !fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file()) {
+            return false;
+        }
+        let Ok(there) = lsregen_files::read(path, Kind::IMAGE) else { return false };
+        let is_cached = || cache.is_some_and(|cache| cache.0.has_value(&there, "file"));
+        new.is_some_and(|new| new == there) || (self.format.is_own)(&there) || is_cached()
+    }
+
+    /// The path without `.` and `..`, relative to the output folder.
+    fn place(&self, rules: OutputRules) -> Result<PathBuf, Leaves> {
+        match normal(self.path) {
+            Ok(path) => Ok(path),
+            Err(Leaves::Home) => Err(Leaves::Home),
+            Err(_) if rules.allow_outside => Ok(self.path.into()),
+            Err(leaves) => Err(leaves),
+        }
+    }
+
+    /// The components of the path.
+    fn names(&self) -> Result<Vec<OutputName>, String> {
+        let place = normal(self.path).unwrap_or(self.path.into());
+        let parts = place.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+        let names = parts.map(|text| match invalid_name(&text) {
+            Some(reason) => Err(format!("the name {text:?} cannot be that of a file: {reason}")),
+            None => OutputName::parse(&text),
+        });
+        let names: Vec<OutputName> = names.collect::<Result<_, _>>()?;
+        match names.split_last() {
+            Some((_, folders)) if folders.iter().any(OutputName::is_counted) => {
+                Err("`{counter}` is in the name of a folder".into())
+            }
+            _ => Ok(names),
+        }
+    }
+
+    fn is_linked_outside(&self, folder: &Path) -> std::io::Result<bool> {
+        outside_by_links(folder, &normal(self.path).unwrap_or(self.path.into()))
+    }
+
+    /// The file with this content among those that the path names.
+    fn found(&self, bytes: &[u8], cx: &Context) -> Option<PathBuf> {
+        let place = self.place(cx.output_rules()).ok()?;
+        let names = self.names().ok()?;
+        let has = |path: &PathBuf| {
+            let same_size = fs::metadata(path).is_ok_and(|facts| facts.len() == bytes.len() as u64);
+            same_size && lsregen_files::read(path, Kind::IMAGE).is_ok_and(|there| there == bytes)
+        };
+        if names.iter().all(OutputName::is_fixed) {
+            return Some(cx.output_path(&place)).filter(has);
+        }
+        // The folders of all days.
+        let mut folders = vec![cx.output_folder().to_path_buf()];
+        let (file, above) = names.split_last()?;
+        for (name, part) in above.iter().zip(place.components()) {
+            folders = match name.is_fixed() {
+                true => folders.into_iter().map(|folder| folder.join(part)).collect(),
+                false => folders.iter().flat_map(|folder| named(folder, name)).collect(),
+            };
+        }
+        folders.iter().flat_map(|folder| named(folder, file)).find(has)
+    }
 }
 
-/// Whether a temporary file is not in use: no process holds its lock, and it was not created just now.
-fn is_left_behind(path: &Path) -> bool {
-    const MINUTE: Duration = Duration::from_secs(60);
-    let Ok(file) = File::options().write(true).open(path) else { return false };
-    let modified = file.metadata().and_then(|facts| facts.modified());
-    let age = modified.ok().and_then(|modified| modified.elapsed().ok());
-    age.is_some_and(|age| age >= MINUTE) && file.try_lock().is_ok()
+/// The folder of a file, with the day.
+fn filled_parent(place: &Path, names: &[OutputName], date: &str) -> PathBuf {
+    let components = place.components().zip(names).take(names.len().saturating_sub(1));
+    components
+        .map(|(part, name)| match name.is_fixed() {
+            true => part.as_os_str().to_owned(),
+            false => name.filled(0, date).into(),
+        })
+        .collect()
 }
 
-/// Reports errors of a path to be written, whose name must end in `.{extension}`.
-pub(crate) fn errors(path: &Path, extension: &str, cx: &CheckContext) -> Vec<NodeError> {
-    if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)) {
-        let named = path.with_extension(extension);
-        return vec![
-            NodeError::new(
-                "path",
-                format!("`{}` must end in .{extension}, the format that is written", path.display()),
-            )
-            .help(format!("write `{}`", named.display())),
-        ];
-    }
-    if cx.output_path(path).is_dir() {
-        return vec![
-            NodeError::new("path", format!("`{}` is a folder", path.display())).help("add the name of a file"),
-        ];
-    }
-    vec![]
+/// The entries of a folder whose names have this form on any day.
+fn named(folder: &Path, name: &OutputName) -> Vec<PathBuf> {
+    let fits = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|text| name.number(text, None).is_some());
+    entries(folder).filter(fits).map(|entry| entry.path()).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::SystemTime;
+/// The greatest number of today's files in a folder.
+fn last_number(folder: &Path, name: &OutputName, date: &str) -> u64 {
+    let numbers = entries(folder).filter_map(|entry| name.number(entry.file_name().to_str()?, Some(date)));
+    numbers.filter(|number| *number < u64::MAX - ATTEMPTS).max().unwrap_or(0)
+}
 
-    use lsregen_engine::Host;
+fn entries(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    fs::read_dir(folder).into_iter().flatten().flatten()
+}
 
-    use super::*;
-
-    /// Creates a temporary file that was last written an hour ago.
-    fn leave(folder: &Path, name: &str) -> File {
-        let file = File::create(folder.join(name)).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
-        file
-    }
-
-    #[test]
-    fn files_of_killed_processes_are_removed_at_the_next_write() {
-        let folder = tempfile::tempdir().unwrap();
-        leave(folder.path(), ".lsregen-dead.tmp");
-        let working = leave(folder.path(), ".lsregen-locked.tmp");
-        working.lock().unwrap();
-        leave(folder.path(), "own.tmp");
-        File::create(folder.path().join(".lsregen-new.tmp")).unwrap();
-        let cx = Context::detached(Arc::new(Host::new("", folder.path())));
-        write(Path::new("a.png"), b"picture", &cx).unwrap();
-        assert!(is_intact(Path::new("a.png"), b"picture", &cx) && !is_intact(Path::new("a.png"), b"Picture", &cx));
-        let mut names: Vec<_> =
-            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        assert_eq!(names, [".lsregen-locked.tmp", ".lsregen-new.tmp", "a.png", "own.tmp"]);
-    }
+/// The day, as `2026-01-31`, by the clock and the time zone of this machine.
+fn today() -> String {
+    jiff::Zoned::now().date().to_string()
 }

@@ -36,6 +36,7 @@ pub struct AttentionMap {
     pub downscale: u32,
     /// Seed of the noise; only its low 32 bits are used.
     #[serde(default)]
+    #[schemars(extend("x-role" = "seed"))]
     pub seed: u64,
     /// Opacity of the map over the image that is linked to `image`; 1 covers the image.
     #[serde(default = "opacity")]

@@ -10,17 +10,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
 use crate::host::metadata::{self, Metadata};
-use crate::host::write;
+use crate::host::write::{OutputFile, OutputFormat};
 use crate::values::{Image, SavedFile};
 
-/// Writes an image as a PNG file with 8 bits per channel. An existing file is replaced.
+/// Writes an image as a PNG file with 8 bits per channel. A file that another program wrote is replaced only with
+/// `--overwrite`.
 ///
 /// The file contains the graph that made it, so that `lsregen run` and `lsregen show` accept the PNG file itself. With
 /// `--no-metadata` it contains only pixels.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaveImage {
-    /// The file, ending in `.png`, relative to the working directory or to `--output-dir`. Missing folders are created.
+    /// The file, ending in `.png`, below the working directory or `--output-dir`. Missing folders are created. `{counter}`
+    /// stands for the first number that is free, so that no file is replaced, `{date}` for the day, and `{name}` for the
+    /// value of any of the file's `params`, as in `{seed}`.
+    #[schemars(extend("x-role" = "output"))]
     pub path: PathBuf,
 }
 
@@ -38,6 +42,12 @@ outputs! {
     }
 }
 
+impl SaveImage {
+    fn file(&self) -> OutputFile<'_> {
+        OutputFile { path: &self.path, format: OutputFormat { extension: "png", is_own: metadata::is_carried } }
+    }
+}
+
 impl Node for SaveImage {
     const TYPE: &'static str = "SaveImage";
     const VERSION: u32 = 1;
@@ -48,11 +58,15 @@ impl Node for SaveImage {
     type Outputs = SaveImageOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        write::errors(&self.path, "png", cx)
+        self.file().errors(cx)
     }
 
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
-        vec![FileRef::new("path", cx.output_path(&self.path))]
+        self.file().writes(cx)
+    }
+
+    fn obstacle(&self, cx: &CheckContext) -> Option<NodeError> {
+        self.file().obstacle(cx)
     }
 
     fn effect(&self, outputs: &SaveImageOutputs, cx: &Context) -> Effect {
@@ -61,18 +75,18 @@ impl Node for SaveImage {
         if metadata::is_carried(png) != Metadata::wanted(cx) {
             return Effect::Gone;
         }
-        if write::is_intact(&self.path, png, cx) { Effect::Intact } else { Effect::Restorable }
+        self.file().effect(png, cx)
     }
 
     fn restore(&self, outputs: &SaveImageOutputs, cx: &Context) -> anyhow::Result<()> {
-        write::write(&self.path, &outputs.file.0, cx)
+        self.file().write(&outputs.file.0, cx)
     }
 
     fn run(&self, inputs: SaveImageInputs, cx: &Context) -> anyhow::Result<SaveImageOutputs> {
         cx.cancel().check()?;
         let picture = inputs.image.to_rgb().map_err(raise)?;
         let png = image::png(&picture, &metadata::texts(cx)).map_err(raise)?;
-        write::write(&self.path, &png, cx)?;
+        self.file().write(&png, cx)?;
         Ok(SaveImageOutputs { file: Arc::new(SavedFile(png.into())) })
     }
 }

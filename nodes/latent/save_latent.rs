@@ -9,15 +9,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
-use crate::host::write;
+use crate::host::write::{OutputFile, OutputFormat};
 use crate::values::{Latent, SavedFile};
 
-/// Writes a latent as a safetensors file, for LoadLatent or other programs. An existing file is replaced.
+/// Writes a latent as a safetensors file, for LoadLatent or other programs. A file that another program wrote is
+/// replaced only with `--overwrite`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaveLatent {
-    /// The file, ending in `.safetensors`, relative to the working directory or to `--output-dir`. Missing folders
-    /// are created. The file contains one tensor, `latent`, scaled for the denoiser, and the model's family in its header.
+    /// The file, ending in `.safetensors`, below the working directory or `--output-dir`. Missing folders are created.
+    /// `{counter}`, `{date}` and `{name}` have the meaning that they have for SaveImage. The file contains one tensor,
+    /// `latent`, scaled for the denoiser, and the model's family in its header.
+    #[schemars(extend("x-role" = "output"))]
     pub path: PathBuf,
 }
 
@@ -35,6 +38,12 @@ outputs! {
     }
 }
 
+impl SaveLatent {
+    fn file(&self) -> OutputFile<'_> {
+        OutputFile { path: &self.path, format: OutputFormat { extension: "safetensors", is_own: latent::is_own } }
+    }
+}
+
 impl Node for SaveLatent {
     const TYPE: &'static str = "SaveLatent";
     const VERSION: u32 = 1;
@@ -45,25 +54,29 @@ impl Node for SaveLatent {
     type Outputs = SaveLatentOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        write::errors(&self.path, "safetensors", cx)
+        self.file().errors(cx)
     }
 
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
-        vec![FileRef::new("path", cx.output_path(&self.path))]
+        self.file().writes(cx)
+    }
+
+    fn obstacle(&self, cx: &CheckContext) -> Option<NodeError> {
+        self.file().obstacle(cx)
     }
 
     fn effect(&self, outputs: &SaveLatentOutputs, cx: &Context) -> Effect {
-        if write::is_intact(&self.path, &outputs.file.0, cx) { Effect::Intact } else { Effect::Restorable }
+        self.file().effect(&outputs.file.0, cx)
     }
 
     fn restore(&self, outputs: &SaveLatentOutputs, cx: &Context) -> anyhow::Result<()> {
-        write::write(&self.path, &outputs.file.0, cx)
+        self.file().write(&outputs.file.0, cx)
     }
 
     fn run(&self, inputs: SaveLatentInputs, cx: &Context) -> anyhow::Result<SaveLatentOutputs> {
         cx.cancel().check()?;
         let bytes = latent::encode(&inputs.latent.z, inputs.latent.family).map_err(raise)?;
-        write::write(&self.path, &bytes, cx)?;
+        self.file().write(&bytes, cx)?;
         Ok(SaveLatentOutputs { file: Arc::new(SavedFile(bytes.into())) })
     }
 }

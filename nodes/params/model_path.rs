@@ -108,10 +108,7 @@ pub fn bring(
         Some(Found::Nowhere(error)) => return Err(error),
         _ => fetch_model("model", name, true, progress)?,
     };
-    Ok(match path.is_dir() {
-        true => ModelLocation::Files(ModelFiles::Folder(path)),
-        false => ModelLocation::File(path),
-    })
+    Ok(path.into())
 }
 
 /// Downloads the model that the parameter `param` names on the hub, and returns its path. If the repository has several

@@ -40,6 +40,7 @@ pub struct Sampling {
     /// Seed of the noise. One seed gives the same image on every device, and the same as in diffusers. Only its low 32 bits
     /// are used.
     #[serde(default)]
+    #[schemars(extend("x-role" = "seed"))]
     pub seed: u64,
     /// Denoising steps. More steps are slower and give finer images. An inversion for the sampling must have the same
     /// number.

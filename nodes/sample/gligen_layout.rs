@@ -57,6 +57,7 @@ pub struct GligenLayout {
     /// Seed of the noise. One seed gives the same image on every device, and the same as in diffusers. Only its low 32 bits
     /// are used.
     #[serde(default)]
+    #[schemars(extend("x-role" = "seed"))]
     pub seed: u64,
     /// Denoising steps. More steps are slower and give finer images.
     #[serde(default = "defaults::steps")]

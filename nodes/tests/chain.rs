@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use lsregen_diffusion::guidance::{self, Extractor, FeatureSpace, GuidanceSpec, Metric, SamplingRun, StepContext};
 use lsregen_diffusion::models::Family;
-use lsregen_engine::{Cancel, Cancelled, Context, Effect, Event, Host, Node, Payload};
+use lsregen_engine::{Cancel, Cancelled, Context, Effect, Event, Host, Node, OutputRules, Payload};
 use lsregen_nodes::values::{Guidance, Image, Latent, Layout, Model, SavedFile};
 use lsregen_nodes::*;
 use lsregen_tensor::candle_core::{DType, Device, Tensor};
@@ -117,6 +117,10 @@ fn from_layout_to_file() {
 
     std::fs::write(folder.path().join("new/folder/picture.png"), "changed").unwrap();
     assert_eq!(save.effect(&saved, &context), Effect::Restorable, "another hand has changed the file");
+    let error = save.restore(&saved, &context).unwrap_err().to_string();
+    assert!(error.contains("--overwrite"), "{error}");
+    let rules = OutputRules { overwrite: true, ..OutputRules::default() };
+    let context = Context::detached(Arc::new(Arc::unwrap_or_clone(host(folder.path())).with_output_rules(rules)));
     save.restore(&saved, &context).unwrap();
     assert_eq!(save.effect(&saved, &context), Effect::Intact);
 }

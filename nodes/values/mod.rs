@@ -170,6 +170,7 @@ impl Payload for Latent {
 
 impl Payload for Model {
     const TYPE: &'static str = "Model";
+    const READS_LATE: bool = true;
 
     fn bytes(&self) -> usize {
         self.0.bytes()
@@ -178,6 +179,7 @@ impl Payload for Model {
 
 impl Payload for Guidance {
     const TYPE: &'static str = "Guidance";
+    const READS_LATE: bool = true;
     const CODEC: Option<Codec<Guidance>> = Some(codecs::GUIDANCE);
 
     fn bytes(&self) -> usize {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
-use lsregen_engine::{DiskStore, Explanation, FileDigests, Store, SweepReport};
+use lsregen_engine::{DiskStore, Explanation, FileDigests, Store, SweepReport, Verified};
 
 use super::args::{CacheFolderArgs, HostArgs, ParamArgs};
 use super::{Exit, open, terminal, usage};
@@ -112,15 +112,18 @@ fn verify(store: &DiskStore) -> Result<Exit, Exit> {
     let registry = lsregen_nodes::registry();
     let sockets = registry.iter().flat_map(|entry| entry.node_type.outputs);
     let codecs: HashMap<_, _> = sockets.filter_map(|socket| Some((socket.type_name, socket.codec?))).collect();
-    let damaged = store.verify(&codecs);
-    for damaged in &damaged {
-        terminal::print(&format!("{}: {}\n", damaged.path.display(), damaged.what));
+    let Verified { removed, failed } = store.verify(&codecs);
+    for found in removed.iter().chain(&failed) {
+        terminal::print(&format!("{}: {}\n", found.path.display(), found.what));
     }
-    if damaged.is_empty() {
+    if removed.is_empty() && failed.is_empty() {
         terminal::print("the cache is intact\n");
         return Ok(Exit::Done);
     }
-    terminal::print(&format!("removed {} corrupt files\n", damaged.len()));
+    terminal::print(&format!("removed {} corrupt files\n", removed.len()));
+    if !failed.is_empty() {
+        terminal::print(&format!("{} places could not be read or cleaned: the cache may be corrupt\n", failed.len()));
+    }
     Ok(Exit::Failed)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lsregen_engine::{Diagnostic, to_json};
 
-use super::args::{ParamArgs, host};
+use super::args::{OutputArgs, ParamArgs, host};
 use super::{Exit, open, terminal};
 
 /// Check graphs without running them: report every error and warning with its place and a remedy
@@ -18,6 +18,9 @@ pub struct Check {
     #[command(flatten)]
     params: ParamArgs,
 
+    #[command(flatten)]
+    output: OutputArgs,
+
     /// Print the diagnostics of all graphs as one JSON array on stdout
     #[arg(long)]
     json: bool,
@@ -28,7 +31,8 @@ impl Check {
         let registry = lsregen_nodes::registry();
         let mut diagnostics = vec![];
         for path in &self.graphs {
-            let checked = open::check_file(path, &self.params, &registry, &host(path, None, &self.params.models)?)?;
+            let host = self.output.apply(host(path, &self.params.models)?);
+            let checked = open::check_file(path, &self.params, &registry, &host)?;
             if !self.json {
                 terminal::report(&checked.diagnostics);
                 terminal::say(&format!("{}\n", open::verdict(path, &checked.diagnostics)));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use layout::backends::svg::SVGWriter;
 use layout::gv::{DotParser, GraphBuilder};
-use lsregen_engine::NodeIndex;
+use lsregen_engine::{NodeIndex, OutputRules};
 
 use super::args::{ParamArgs, host};
 use super::{Exit, open, terminal};
@@ -37,7 +37,10 @@ enum Format {
 
 impl Graph {
     pub fn main(self) -> Result<Exit, Exit> {
-        let graph = open::open(&self.graph, &self.params, &host(&self.graph, None, &self.params.models)?)?;
+        // Nothing is written.
+        let rules = OutputRules { allow_outside: true, overwrite: false };
+        let host = host(&self.graph, &self.params.models)?.with_output_rules(rules);
+        let graph = open::open(&self.graph, &self.params, &host)?;
         terminal::print(&match self.format {
             Format::Dot => dot(&graph),
             Format::Mermaid => mermaid(&graph),

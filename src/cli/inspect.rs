@@ -1,6 +1,7 @@
 //! `lsregen inspect`: the contents of a model.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use clap::Args;
@@ -12,10 +13,10 @@ use super::{Exit, console, terminal, usage};
 /// Print what the files of a model contain: family, networks, dtypes, sizes, and tensors that are missing or unused
 #[derive(Args)]
 pub struct Inspect {
-    /// `shapes/xl` and the other built-in models, folder in diffusers' layout, weights file, name in a folder of models, or `hf:owner/name`, which is downloaded
-    /// first
+    /// A built-in model such as `shapes/xl`, a folder in diffusers' layout, a weights file, a name in a folder of models, or
+    /// `hf:owner/name`, which is downloaded first
     #[arg(value_name = "MODEL")]
-    model: String,
+    model: OsString,
 
     #[command(flatten)]
     models: ModelArgs,
@@ -29,10 +30,14 @@ impl Inspect {
     pub fn main(self) -> Result<Exit, Exit> {
         let mut progress = console::Fetches::new(false);
         let models = self.models.path(Path::new(""))?;
-        let location = bring(&self.model, models, &mut |fetching| progress.show(fetching)).map_err(|error| {
-            let help = error.help.map(|help| format!("; {help}")).unwrap_or_default();
-            usage(format!("{}{help}", error.message))
-        })?;
+        let location = match self.model.to_str() {
+            Some(name) => bring(name, models, &mut |fetching| progress.show(fetching)).map_err(|error| {
+                let help = error.help.map(|help| format!("; {help}")).unwrap_or_default();
+                usage(format!("{}{help}", error.message))
+            })?,
+            // No name is other than Unicode, but a path may be.
+            None => PathBuf::from(&self.model).into(),
+        };
         let label = location.label();
         let survey = Survey::of(location);
         if self.json {

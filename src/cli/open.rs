@@ -152,6 +152,16 @@ pub fn try_plan(
     Plan::new(graph, host, store, digests).map_err(located)
 }
 
+/// Reports what keeps the nodes of a plan from their effects.
+///
+/// # Errors
+/// When there is anything; it is printed.
+pub fn check_obstacles(graph: &Graph, plan: &Plan, host: &Host) -> Result<(), Exit> {
+    let obstacles: Vec<_> = plan.obstacles(graph, host).into_iter().map(|error| unplannable(graph, error)).collect();
+    terminal::report(&obstacles);
+    if obstacles.is_empty() { Ok(()) } else { Err(Exit::Failed) }
+}
+
 /// The digests of files, kept on disk beside the results if `store` has a disk.
 pub fn digests(store: &Store) -> FileDigests {
     store.disk().map_or_else(FileDigests::new, |disk| FileDigests::kept_in(disk.folder().clone()))

@@ -163,3 +163,8 @@ pub fn explain(error: &clap::Error) {
         false => print(&plain),
     }
 }
+
+/// Paths for JSON, which has no form for one that is not Unicode.
+pub fn shown<'a, P: AsRef<Path> + 'a>(paths: impl IntoIterator<Item = &'a P>) -> Vec<Cow<'a, str>> {
+    paths.into_iter().map(|path| path.as_ref().to_string_lossy()).collect()
+}

@@ -2,13 +2,12 @@
 //!
 //! Deals with the file, not with models.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use lsregen_files::Kind;
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Map, Value as Json, json};
 
 use crate::models::Family;
 use crate::{Error, Result};
@@ -16,14 +15,30 @@ use crate::{Error, Result};
 const TENSOR: &str = "latent";
 const FAMILY: &str = "family";
 
+/// The key of the program that wrote the file, as in PNG files.
+const SOFTWARE: &str = "Software";
+const PROGRAM: &str = "lsregen";
+
 /// Encodes the latent (1, C, h, w) as a safetensors file in f32, with its family, if known, in the header.
 pub fn encode(z: &Tensor, family: Option<Family>) -> Result<Vec<u8>> {
     let values = z.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let broken = |e: safetensors::SafeTensorError| Error::input(format!("cannot encode a latent: {e}"));
-    let view = TensorView::new(Dtype::F32, z.dims().to_vec(), &bytes).map_err(broken)?;
-    let header = family.map(|f| HashMap::from([(FAMILY.to_string(), f.name().to_string())]));
-    safetensors::serialize([(TENSOR, view)], header).map_err(broken)
+    let mut texts = Map::from_iter([(SOFTWARE.to_string(), Json::from(PROGRAM))]);
+    texts.extend(family.map(|family| (FAMILY.to_string(), Json::from(family.name()))));
+    // Written here, because the crate writes the texts in the order of a hash map: a latent has one encoding.
+    let header = json!({
+        "__metadata__": texts,
+        TENSOR: { "dtype": "F32", "shape": z.dims(), "data_offsets": [0, bytes.len()] },
+    });
+    let mut header = header.to_string();
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    Ok([&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes].concat())
+}
+
+/// Whether [`encode`] has written a file, by its header.
+pub fn is_own(bytes: &[u8]) -> bool {
+    let header = SafeTensors::read_metadata(bytes).ok().and_then(|(_, header)| header.metadata().clone());
+    header.is_some_and(|header| header.get(SOFTWARE).is_some_and(|program| program == PROGRAM))
 }
 
 /// Reads a latent, the tensor called `latent` or the only one of the file, as f32 on the CPU; and its family, if the file

@@ -136,22 +136,22 @@ mod run;
 mod watch;
 
 pub use document::{Document, Override};
-pub use graph::{Checked, Cycle, Graph, GraphNode, Included, Link, check, check_with};
+pub use graph::{Checked, Cycle, DrawnSeed, Graph, GraphNode, Included, Link, check, check_with};
 pub use key::{Digest, InputMaterial, Key, Material, ParseDigestError, canonical_json};
 pub use node::{
     AnyCodec, Arity, Cancel, Cancelled, CheckContext, Codec, Context, Declaration, DynNode, EdgeValue, Effect, Event,
-    FetchProgress, FileRef, Findings, Host, Inputs, Lane, Lanes, LinkedNode, Links, Node, NodeError, NodeType, Outputs,
-    Payload, RunRecord, Socket, SocketError, SocketSpec, Subscriber,
+    FetchProgress, FileRef, Findings, Host, Inputs, Lane, Lanes, LinkedNode, Links, Node, NodeError, NodeType,
+    OutputRules, Outputs, Payload, RunRecord, Socket, SocketError, SocketSpec, Subscriber,
 };
 pub use petgraph::graph::NodeIndex;
 pub use plan::{
     Action, Cause, Counts, Difference, Explanation, NearestResult, Plan, PlanError, RunReason, SkipReason, Step, fetch,
 };
-pub use registry::{ParamDoc, Registry, RegistryEntry, reference, workflow_schema};
+pub use registry::{ParamDoc, ParamRole, Registry, RegistryEntry, reference, workflow_schema};
 pub use run::{Executor, GraphRecord, Outcome, Record, RecordError, RunRequest, Running, Summary};
 pub use store::{
     Blob, CacheFolder, CacheStatus, Damaged, DiskStore, FileDigests, FileError, FileState, Manifest, MemoryStore,
-    Pressure, Store, SweepReport, TypeUsage, Warn,
+    Pressure, Store, SweepReport, TypeUsage, Verified, Warn,
 };
 pub use text::{
     Diagnostic, ForeignName, GraphReader, Label, Position, Severity, Source, Span, nearest, read_source, render,

@@ -5,14 +5,16 @@
 
 #![warn(missing_docs)]
 
+mod limits;
 mod names;
 mod open;
 mod place;
 mod ranges;
 mod write;
 
+pub use limits::allow_open_files;
 pub use names::{file_name_from, invalid_name};
 pub use open::{Kind, open, open_with, read, read_or_stdin, read_text};
-pub use place::{Leaves, create_folder, normal, outside_by_links};
+pub use place::{Leaves, create_folder, identity, normal, outside_by_links};
 pub use ranges::RangeFile;
 pub use write::{write_new, write_over};

@@ -90,9 +90,41 @@ pub fn create_folder(folder: &Path, path: &Path) -> io::Result<()> {
     if outside_by_links(folder, path)? { Err(elsewhere()) } else { Ok(()) }
 }
 
+/// What two paths have in common if they lead to one file, whether or not it exists: the absolute path without `.`, `..` and
+/// links, in small letters where the system does not tell them from capitals.
+pub fn identity(path: &Path) -> PathBuf {
+    let mut real = PathBuf::new();
+    for component in std::path::absolute(path).unwrap_or(path.into()).components() {
+        match component {
+            Component::CurDir => {}
+            // `real` has no links, so that its parent is that of its text.
+            Component::ParentDir => drop(real.pop()),
+            component => {
+                real.push(component);
+                real = fs::canonicalize(&real).unwrap_or(real);
+            }
+        }
+    }
+    if cfg!(any(windows, target_os = "macos")) { real.to_string_lossy().to_lowercase().into() } else { real }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn paths_to_one_file_are_identical() {
+        let all = tempfile::tempdir().unwrap();
+        fs::create_dir(all.path().join("a")).unwrap();
+        std::os::unix::fs::symlink("a", all.path().join("b")).unwrap();
+        let of = |path: &str| identity(&all.path().join(path));
+        for path in ["b/x.png", "b/./x.png", "b/../a/x.png", "new/../a/x.png", "a/new/../x.png"] {
+            assert_eq!(of(path), of("a/x.png"), "{path}");
+        }
+        assert_ne!(of("a/x.png"), of("x.png"));
+        assert_ne!(of("new/x.png"), of("x.png"));
+    }
 
     #[test]
     fn paths_are_normalised_or_leave() {

@@ -1,13 +1,14 @@
-//! The content of a weights file, of which only parts are read.
+//! The content of a file of weights.
 
 use std::borrow::Cow;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::Path;
 
 use lsregen_files::RangeFile;
 
-/// The content of a file, of which only parts are read.
-pub enum Content {
+/// A file on disk, of which only parts are read, or its bytes.
+pub(crate) enum Content {
     File(RangeFile),
     Memory(Cow<'static, [u8]>),
 }
@@ -21,22 +22,20 @@ impl Content {
     }
 
     /// Reads a range that lies in the file.
-    pub fn read(&self, range: Range<usize>) -> std::io::Result<Cow<'_, [u8]>> {
+    pub fn read(&self, range: Range<usize>) -> io::Result<Cow<'_, [u8]>> {
         match self {
             Content::File(file) => file.read(range).map(Cow::Owned),
-            Content::Memory(bytes) => bytes
-                .get(range)
-                .map(Cow::Borrowed)
-                .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
+            Content::Memory(bytes) => {
+                bytes.get(range).map(Cow::Borrowed).ok_or_else(|| io::Error::from(ErrorKind::UnexpectedEof))
+            }
         }
     }
 
     /// Reads the beginning: at most `length` bytes.
-    pub fn start(&self, length: usize) -> std::io::Result<Cow<'_, [u8]>> {
+    pub fn start(&self, length: usize) -> io::Result<Cow<'_, [u8]>> {
         self.read(0..length.min(self.len()))
     }
 
-    /// The file on disk, if it is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Content::File(file) => Some(file.path()),

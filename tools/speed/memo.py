@@ -61,7 +61,7 @@ def main():
                 ("nodes renamed", renamed, ROOT),
                 ("picture deleted", graph, ROOT),
             ):
-                picture = out / "out/lsregen.png"
+                picture = out / "out/lsregen-0001.png"
                 if name == "picture deleted":
                     picture.unlink()
                 seconds, started = run(which, cache, out, cwd)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use lsregen_engine::Host;
+use lsregen_engine::{Host, OutputRules};
 use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, LayoutFiles, Metadata, device};
 
 use super::models::ModelArgs;
@@ -32,13 +32,36 @@ pub struct HostArgs {
     #[arg(long, value_name = "SIZE", default_value = "2GiB")]
     gradient_memory: ByteSize,
 
-    /// Folder for the files that the graph writes [default: the working directory]
-    #[arg(long, value_name = "DIR")]
-    output_dir: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
 
     /// Do not store the graph in the PNG files that it writes
     #[arg(long)]
     no_metadata: bool,
+}
+
+/// Which files a graph may write.
+#[derive(Args)]
+pub struct OutputArgs {
+    /// Folder for the files that the graph writes [default: the working directory]
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+
+    /// Let the graph write outside this folder, by absolute paths, `..` and links. Only for graphs that you trust
+    #[arg(long)]
+    allow_outside: bool,
+
+    /// Replace files that lsregen did not write
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl OutputArgs {
+    /// The host with these rules and this folder.
+    pub fn apply(&self, host: Host) -> Host {
+        let rules = OutputRules { allow_outside: self.allow_outside, overwrite: self.overwrite };
+        host.with_output_rules(rules).with_output_folder(self.output_dir.as_deref().unwrap_or(Path::new("")))
+    }
 }
 
 /// A precision as it is named on the command line.
@@ -65,7 +88,7 @@ impl From<Dtype> for DtypeOption {
 impl HostArgs {
     /// The folder for written files.
     pub fn output(&self) -> &Path {
-        self.output_dir.as_deref().unwrap_or(Path::new(""))
+        self.output.output_dir.as_deref().unwrap_or(Path::new(""))
     }
 
     /// Whether weights in half precision are enough, so that the smaller files are downloaded.
@@ -84,20 +107,20 @@ impl HostArgs {
         }
         let options = ComputeOptions::new(opened.device, self.dtype.into(), self.offload);
         let options = options.with_gradient_memory(self.gradient_memory.as_u64());
-        let host = host(path, self.output_dir.as_deref(), models)?;
+        let host = self.output.apply(host(path, models)?);
         let host = host.with_fingerprint(options.fingerprint()).with_service(options);
         Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))
     }
 }
 
 /// The host for a check of the graph at `path`. Input files are relative to the folder of the graph; written files go to
-/// `output`, or to the working directory.
+/// the working directory.
 ///
 /// # Errors
 /// When a folder of models cannot be searched; the reason is printed.
-pub fn host(path: &Path, output: Option<&Path>, models: &ModelArgs) -> Result<Host, Exit> {
+pub fn host(path: &Path, models: &ModelArgs) -> Result<Host, Exit> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    Ok(Host::new(folder, output.unwrap_or(Path::new("")))
+    Ok(Host::new(folder, Path::new(""))
         .with_service(models.path(folder)?)
         .with_service(Blueprints::default())
         .with_service(LayoutFiles::default()))

@@ -7,7 +7,7 @@ mod models;
 mod params;
 
 pub use self::cache::{CacheArgs, CacheFolderArgs};
-pub use self::host::{HostArgs, host};
+pub use self::host::{HostArgs, OutputArgs, host};
 pub use self::memory::MemoryArgs;
 pub use self::models::ModelArgs;
 pub use self::params::ParamArgs;

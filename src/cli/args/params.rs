@@ -13,12 +13,23 @@ pub struct ParamArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
 
-    /// Same as `--set seed=SEED`
-    #[arg(long)]
-    seed: Option<u64>,
+    /// Same as `--set seed=SEED`: a number, or `random` for one that is drawn
+    #[arg(long, value_parser = seed, allow_hyphen_values = true)]
+    seed: Option<String>,
 
     #[command(flatten)]
     pub models: ModelArgs,
+}
+
+/// Accepts a number, `random` and -1.
+fn seed(text: &str) -> Result<String, String> {
+    match text {
+        "random" | "-1" => Ok(text.into()),
+        number => number
+            .parse()
+            .map(|seed: u64| seed.to_string())
+            .map_err(|error| format!("{error}; write a number or `random`")),
+    }
 }
 
 impl ParamArgs {
@@ -27,7 +38,7 @@ impl ParamArgs {
     /// # Errors
     /// When one cannot be parsed; its diagnostic is printed.
     pub fn overrides(&self) -> Result<Vec<Override>, Exit> {
-        let seed = self.seed.map(|seed| format!("seed={seed}"));
+        let seed = self.seed.as_ref().map(|seed| format!("seed={seed}"));
         let parse = |arg: &String| {
             Override::parse(arg).map_err(|error| {
                 terminal::report(&[*error]);

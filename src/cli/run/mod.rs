@@ -11,7 +11,7 @@ use clap::Args;
 use self::bulk::BulkArgs;
 use self::report::{Report, Stdout};
 use super::args::{HostArgs, ParamArgs};
-use super::session::{RunArgs, Runs};
+use super::session::{RunArgs, Runs, SavedFiles, Several};
 use super::{Exit, console, open, usage};
 
 /// Run a graph
@@ -52,10 +52,14 @@ impl Run {
         let graph = Arc::new(open::open_to_run(&self.graph, &self.params, &host, self.run.quiet)?);
         let session = self.run.session(Runs::One)?;
         let plan = open::plan(&graph, &host, session.executor.store(), &session.digests)?;
+        let host = session.host(&host);
+        open::check_obstacles(&graph, &plan, &host)?;
         let keys = plan.steps().iter().map(|step| (step.node, step.key)).collect();
         let progress = Arc::new(console::Progress::new(session.quiet));
-        let summary = session.run(&graph, plan, &host, progress.clone());
-        let report = Report::new(&graph, &host, keys, &summary);
+        let saved = Arc::new(SavedFiles::default());
+        let subscriber = Arc::new(Several(vec![progress.clone(), saved.clone()]));
+        let summary = session.run(&graph, plan, &host, subscriber);
+        let report = Report::new(&graph, &saved, keys, &summary);
         progress.summary(&graph, &summary, report.files.len(), session.is_cached());
         report.print(stdout, &self.graph);
         Ok(session.stop.exit(if summary.succeeded() { Exit::Done } else { Exit::Failed }))

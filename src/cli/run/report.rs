@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use lsregen_engine::{Graph, Host, Key, NodeIndex, Outcome, Summary};
+use lsregen_engine::{Graph, Key, NodeIndex, Outcome, Summary};
 use serde_json::{Value as Json, json};
 
-use crate::cli::terminal;
+use crate::cli::session::SavedFiles;
+use crate::cli::terminal::{self, shown};
 
 /// What goes to stdout.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,11 +29,15 @@ pub struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub fn new(graph: &'a Graph, host: &Host, keys: HashMap<NodeIndex, Key>, summary: &'a Summary) -> Report<'a> {
+    pub fn new(
+        graph: &'a Graph,
+        saved: &SavedFiles,
+        keys: HashMap<NodeIndex, Key>,
+        summary: &'a Summary,
+    ) -> Report<'a> {
         let outcomes: HashMap<_, _> = graph.order().iter().zip(&summary.nodes).collect();
         let has_result = |index: NodeIndex| outcomes.get(&index).is_some_and(|(_, outcome)| outcome.has_result());
-        let written = graph.writes(host).into_iter().filter(|(index, _)| has_result(*index));
-        let files = written.map(|(index, file)| (index, file.path)).collect();
+        let files = saved.in_order(graph).into_iter().filter(|(index, _)| has_result(*index)).collect();
         Report { graph, keys, summary, files }
     }
 
@@ -52,7 +57,7 @@ impl<'a> Report<'a> {
             node["node"] = json!(name);
             node["type"] = json!(self.graph.node(index).node_type.name);
             node["key"] = json!(self.keys.get(&index));
-            let own: Vec<_> = files.iter().filter(|(writer, _)| *writer == index).map(|(_, path)| path).collect();
+            let own = shown(files.iter().filter(|(writer, _)| *writer == index).map(|(_, path)| path));
             if !own.is_empty() {
                 node["files"] = json!(own);
             }
@@ -61,12 +66,12 @@ impl<'a> Report<'a> {
         let nodes: Vec<Json> = nodes.collect();
         let count = |wanted: &str| nodes.iter().filter(|node| node["outcome"] == wanted).count();
         json!({
-            "graph": graph,
+            "graph": graph.to_string_lossy(),
             "succeeded": self.summary.succeeded(),
             "seconds": self.summary.duration.as_secs_f64(),
             "ran": count("ran"),
             "hits": count("cached"),
-            "files": files.iter().map(|(_, path)| path).collect::<Vec<_>>(),
+            "files": shown(files.iter().map(|(_, path)| path)),
             "nodes": nodes,
         })
     }

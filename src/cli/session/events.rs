@@ -1,9 +1,8 @@
 //! `--events`: the events of runs as JSON Lines. docs/events.md has the schema.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, LineWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +11,9 @@ use lsregen_files::Kind;
 use serde_json::{Map, Value as Json, json};
 
 use super::previews::Previews;
-use crate::cli::{Exit, terminal, usage};
+use super::saved::SavedFiles;
+use crate::cli::terminal::{self, shown};
+use crate::cli::{Exit, usage};
 
 /// Version of the format: incremented when a field changes its meaning or is removed, not for new events or fields.
 const VERSION: u64 = 1;
@@ -74,10 +75,9 @@ impl Events {
         }
     }
 
-    /// Returns a subscriber for the run with this number. `previews` names the files of its previews; `files` are those
-    /// that its nodes write, by node.
-    pub fn of_run(&self, run: usize, previews: Option<Arc<Previews>>, files: NodeFiles) -> RunEvents {
-        RunEvents { events: self.clone(), run, previews, files, written: Mutex::default() }
+    /// Returns a subscriber for the run with this number. `previews` names the files of its previews.
+    pub fn of_run(&self, run: usize, previews: Option<Arc<Previews>>) -> RunEvents {
+        RunEvents { events: self.clone(), run, previews, saved: SavedFiles::default() }
     }
 }
 
@@ -100,33 +100,27 @@ pub struct RunEvents {
     events: Events,
     run: usize,
     previews: Option<Arc<Previews>>,
-    files: NodeFiles,
-    /// The files of the nodes that have ended.
-    written: Mutex<Vec<PathBuf>>,
+    saved: SavedFiles,
 }
-
-/// The files that nodes write, by the name of the node.
-pub type NodeFiles = HashMap<Arc<str>, Vec<PathBuf>>;
 
 impl Subscriber for RunEvents {
     fn event(&self, event: &Event) {
         let (name, mut fields) = fields(event, self.previews.as_deref());
         fields["run"] = json!(self.run);
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        self.saved.event(event);
         match event {
             Event::Cached { node, .. }
             | Event::Restored { node, .. }
             | Event::NodeFinished { node, .. }
             | Event::Shared { node, .. } => {
-                if let Some(files) = self.files.get(node) {
-                    fields["files"] = json!(files);
-                    written.extend_from_slice(files);
+                let files = self.saved.of(node);
+                if !files.is_empty() {
+                    fields["files"] = json!(shown(&files));
                 }
             }
-            Event::RunFinished { .. } => fields["files"] = json!(&*written),
+            Event::RunFinished { .. } => fields["files"] = json!(shown(&self.saved.all())),
             _ => {}
         }
-        drop(written);
         self.events.emit(name, fields);
     }
 }
@@ -152,8 +146,11 @@ fn fields(event: &Event, previews: Option<&Previews>) -> (&'static str, Json) {
         Event::Joined { node, key } => ("joined", json!({ "node": node, "key": key })),
         Event::Step { node, done, of } => ("step", json!({ "node": node, "done": done, "of": of })),
         Event::Preview { node, done, of, .. } => {
-            let file = previews.map(|previews| previews.path(node, *done));
+            let file = previews.map(|previews| previews.path(node, *done).to_string_lossy().into_owned());
             ("preview", json!({ "node": node, "done": done, "of": of, "file": file }))
+        }
+        Event::Saved { node, path, new } => {
+            ("saved", json!({ "node": node, "file": path.to_string_lossy(), "new": new }))
         }
         Event::Note { node, text } => ("note", json!({ "node": node, "text": text })),
         Event::NodeFinished { node, key, duration, bytes } => {

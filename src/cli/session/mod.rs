@@ -2,6 +2,7 @@
 
 mod events;
 mod previews;
+mod saved;
 mod stop;
 
 use std::path::PathBuf;
@@ -10,13 +11,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Args;
 use lsregen_engine::{
-    Cancel, Executor, FileDigests, Graph, Host, Lanes, MemoryStore, Plan, RunRequest, Running, Subscriber, Summary,
+    CacheFolder, Cancel, Executor, FileDigests, Graph, Host, Lanes, MemoryStore, Plan, RunRequest, Running, Subscriber,
+    Summary,
 };
+use lsregen_nodes::WrittenBefore;
 use tokio::runtime::Runtime;
 
+use self::events::Events;
 pub use self::events::Several;
-use self::events::{Events, NodeFiles};
 use self::previews::Previews;
+pub use self::saved::SavedFiles;
 pub use self::stop::Stop;
 use super::args::{CacheArgs, MemoryArgs};
 use super::{Exit, open, terminal};
@@ -79,6 +83,15 @@ impl RunArgs {
     /// # Errors
     /// When a file or folder of the arguments cannot be written, or the runtime cannot start; the reason is printed.
     pub fn session(&self, runs: Runs) -> Result<Session, Exit> {
+        // tokio panics where these are missing.
+        let can_start = lsregen_files::allow_open_files().and_then(|()| {
+            let thread = std::thread::Builder::new().spawn(|| ());
+            thread.map(drop).map_err(|error| format!("no thread can be started: {error}"))
+        });
+        can_start.map_err(|error| {
+            terminal::complain(error);
+            Exit::Failed
+        })?;
         lsregen_nodes::keep_memory();
         let store = Arc::new(self.cache.store(match runs {
             Runs::One => MemoryStore::new(0),
@@ -130,17 +143,12 @@ impl Session {
             subscribers.push(previews.clone());
         }
         if let Some(events) = &self.events {
-            let mut files = NodeFiles::new();
-            for (index, file) in graph.writes(host) {
-                files.entry(graph.node(index).name.clone()).or_default().push(file.path);
-            }
-            subscribers.push(Arc::new(events.of_run(run, self.previews.clone(), files)));
+            subscribers.push(Arc::new(events.of_run(run, self.previews.clone())));
         }
-        let host = if self.previews.is_some() { Arc::new(Host::clone(host).with_previews(true)) } else { host.clone() };
         self.executor.start(RunRequest {
             graph: graph.clone(),
             plan,
-            host,
+            host: self.host(host),
             subscriber: Arc::new(Several(subscribers)),
             cancel: cancel.clone(),
             fail_fast: self.fail_fast,
@@ -151,15 +159,30 @@ impl Session {
     pub fn run(&self, graph: &Arc<Graph>, plan: Plan, host: &Arc<Host>, subscriber: Arc<dyn Subscriber>) -> Summary {
         let cancel = Cancel::new();
         let summary = self.runtime.block_on(async {
-            let stopped = cancel.clone();
+            let (stopped, cache) = (cancel.clone(), self.cache());
             tokio::spawn(self.stop.on_signal(move |message| {
                 terminal::complain(message);
                 stopped.cancel();
+                cache.iter().for_each(CacheFolder::stop_waiting);
             }));
             self.start(graph, plan, host, subscriber, &cancel).finished().await
         });
         self.executor.store().close();
         summary
+    }
+
+    /// The host with what the session knows.
+    pub fn host(&self, host: &Host) -> Arc<Host> {
+        let host = host.clone().with_previews(self.previews.is_some());
+        Arc::new(match self.cache() {
+            Some(cache) => host.with_service(WrittenBefore(cache)),
+            None => host,
+        })
+    }
+
+    /// The folder of the cache on disk, if there is one. A signal ends the waits for its lock.
+    pub fn cache(&self) -> Option<CacheFolder> {
+        self.executor.store().disk().map(|disk| disk.folder().clone())
     }
 
     /// Writes an event of the command itself, such as a reload, to `--events`.

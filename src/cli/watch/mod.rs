@@ -14,11 +14,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use lsregen_engine::CacheFolder;
 use tokio::sync::oneshot::Sender;
 
 use self::watching::Watching;
 use super::args::{HostArgs, ParamArgs};
-use super::session::{RunArgs, Runs, Stop};
+use super::session::{RunArgs, Runs, Session};
 use super::{Exit, terminal, usage};
 
 /// Run a graph again whenever one of its files changes, and compute only what the change affects
@@ -51,7 +52,7 @@ impl Watch {
         }
         let session = self.run.session(Runs::Many)?;
         let (send, stop) = tokio::sync::oneshot::channel();
-        listen_for_signals(&session.stop, send)?;
+        listen_for_signals(&session, send)?;
         let poll = self.poll.map(Duration::from_millis);
         let mut watching = Watching::new(self.graph, overrides, host, &session, poll);
         session.runtime.block_on(watching.run(stop));
@@ -62,15 +63,22 @@ impl Watch {
 
 /// Sends a message to `stop` at the first signal. Listens in a thread of its own, because planning may read gigabytes of weights and
 /// blocks the runtime meanwhile.
-fn listen_for_signals(signal: &Stop, stop: Sender<String>) -> Result<(), Exit> {
+fn listen_for_signals(session: &Session, stop: Sender<String>) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         terminal::complain(format!("the signal handler cannot be started: {error}"));
         Exit::Failed
     })?;
     let listening = {
         let _context = runtime.enter();
-        signal.on_signal(move |message| drop(stop.send(message.into())))
+        let cache = session.cache();
+        session.stop.on_signal(move |message| {
+            drop(stop.send(message.into()));
+            cache.iter().for_each(CacheFolder::stop_waiting);
+        })
     };
-    std::thread::spawn(move || runtime.block_on(listening));
-    Ok(())
+    let thread = std::thread::Builder::new().spawn(move || runtime.block_on(listening));
+    thread.map(drop).map_err(|error| {
+        terminal::complain(format!("the signal handler cannot be started: {error}"));
+        Exit::Failed
+    })
 }

@@ -19,7 +19,7 @@ use super::difference::{ActiveNodes, Difference};
 use crate::cli::console::Progress;
 use crate::cli::open::{self, GraphText};
 use crate::cli::session::{Session, Several};
-use crate::cli::terminal;
+use crate::cli::terminal::{self, shown};
 
 /// The interval at which a graph with errors is checked again, because a missing file may appear in a folder that is
 /// not watched.
@@ -117,7 +117,7 @@ impl<'a> Watching<'a> {
     /// Reads, checks and plans the graph, and starts a run if the plan differs.
     fn refresh(&mut self, cause: &Cause) {
         if let Cause::Change(changed) = cause {
-            self.session.emit("changed", json!({ "paths": changed.paths }));
+            self.session.emit("changed", json!({ "paths": shown(&changed.paths) }));
         }
         let (graph, diagnostics) = self.check();
         let Some(graph) = graph else { return self.report_errors(cause, &diagnostics) };
@@ -171,7 +171,7 @@ impl<'a> Watching<'a> {
         if files == self.reported {
             return;
         }
-        self.session.emit("watching", json!({ "files": files, "polling": self.watcher.blind() }));
+        self.session.emit("watching", json!({ "files": shown(&files), "polling": self.watcher.blind() }));
         if self.reported.is_empty() {
             let others = match files.len() - 1 {
                 0 => String::new(),

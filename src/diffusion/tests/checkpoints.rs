@@ -248,7 +248,7 @@ fn shards_and_variants_give_the_same_numbers() {
 
 /// The names of a model's tensors that no network needs.
 fn unused(path: &Path) -> Vec<String> {
-    let survey = Survey::of(path);
+    let survey = Survey::of(path.to_path_buf().into());
     assert!(survey.problems.is_empty(), "{:?}", survey.problems);
     survey.unused
 }

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 pub use self::overrides::Override;
+pub(crate) use self::overrides::RANDOM;
 pub(crate) use self::params::{NO_COLON, has_no_colon};
-pub(crate) use self::resolved::resolved;
+pub(crate) use self::resolved::{own_span, resolved};
 use crate::text::yaml::{self, YamlKey, YamlValue};
 use crate::text::{Diagnostic, DiagnosticSink, Label, NameFinder, Source, SourceMap, Span, oversize};
 

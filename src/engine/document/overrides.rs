@@ -14,6 +14,9 @@ use serde_json::Value as Json;
 use crate::text::yaml::{self, Location, YamlData, YamlKey, YamlValue};
 use crate::text::{Diagnostic, Label, Source, Span, is_name};
 
+/// The word that stands for a random seed.
+pub(crate) const RANDOM: &str = "random";
+
 /// A value from outside the file: `--set name=value`.
 #[derive(Clone)]
 pub struct Override {
@@ -22,7 +25,7 @@ pub struct Override {
     pub(crate) name_span: Span,
     pub(crate) source: Arc<Source>,
     /// Where the value is.
-    span: Span,
+    pub(crate) span: Span,
     /// The value as it was written, which is the value of a parameter that is a text; `None` for a value from JSON, which
     /// has a type of its own.
     written: Option<String>,
@@ -130,6 +133,13 @@ impl Override {
         }
     }
 
+    /// The same override with a number as its value.
+    pub(crate) fn with_number(&self, number: u64) -> Override {
+        let value = YamlValue { location: at_span(self.span), data: YamlData::Number(number.into()) };
+        let written = self.written.as_ref().map(|_| number.to_string());
+        Override { value: Ok(value), written, ..self.clone() }
+    }
+
     /// An error at the value.
     pub fn error(&self, code: &'static str, message: impl Into<String>) -> Diagnostic {
         Diagnostic::error(code, message, Label::new(&self.source, self.span, ""))
@@ -140,13 +150,13 @@ impl Override {
         &self.name
     }
 
-    /// The value that replaces `before`.
+    /// The value that replaces `before`. The word for a random seed stands for a number.
     ///
     /// # Errors
     /// Returns a diagnostic if `before` is not a text, and the value is not YAML.
     pub(crate) fn value_for(&self, before: &YamlValue) -> Result<YamlValue, Box<Diagnostic>> {
         match (&before.data, &self.written) {
-            (YamlData::Text(_), Some(written)) => {
+            (YamlData::Text(text), Some(written)) if text != RANDOM => {
                 Ok(YamlValue { location: at_span(self.span), data: YamlData::Text(written.clone()) })
             }
             _ => self.value.clone(),

@@ -19,10 +19,26 @@ impl Parser<'_> {
             YamlData::Map(entries) => {
                 YamlData::Map(entries.into_iter().map(|(key, value)| (key, self.fill(value, visible))).collect())
             }
-            YamlData::Text(text) if text.contains("${") => return self.fill_text(&text, location, visible),
+            YamlData::Text(text) => {
+                self.mention(&text);
+                if text.contains("${") {
+                    return self.fill_text(&text, location, visible);
+                }
+                YamlData::Text(text)
+            }
             other => other,
         };
         YamlValue { location, data }
+    }
+
+    /// Counts a parameter as used if a text has `{name}`: in the path of an output file, that stands for its value.
+    fn mention(&mut self, text: &str) {
+        let names = text.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
+        for (name, _) in names {
+            if let Some(&index) = self.by_name.get(name) {
+                self.params[index].used = true;
+            }
+        }
     }
 
     fn fill_text(&mut self, text: &str, location: Location, visible: usize) -> YamlValue {

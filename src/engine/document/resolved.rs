@@ -68,7 +68,7 @@ fn change(source: &Source, root: &mut YamlValue, overrides: &[Override]) -> Vec<
 }
 
 /// The span of a value without the comments behind it, which the parser includes for a value in quotes or brackets.
-fn own_span(source: &Source, value: &YamlValue) -> Span {
+pub(crate) fn own_span(source: &Source, value: &YamlValue) -> Span {
     let span = value.location.span;
     let written = source.slice(span);
     let close = match written.chars().next() {

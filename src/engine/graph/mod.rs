@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
-pub use self::check::{Checked, check, check_with};
+pub use self::check::{Checked, DrawnSeed, check, check_with};
 use crate::document::{Override, resolved};
 use crate::node::{CheckContext, DynNode, FileRef, Host, NodeType};
 use crate::text::yaml::{Location, YamlValue};
@@ -68,6 +68,7 @@ pub(crate) struct Written {
     /// For each node, where its name is, and its value.
     pub nodes: Vec<(Location, YamlValue)>,
     pub included: Vec<Included>,
+    pub drawn: Vec<DrawnSeed>,
 }
 
 /// A graph file that is a node of another graph.
@@ -123,6 +124,11 @@ impl Graph {
     /// The included graph files, once for each path that leads to one.
     pub fn sources(&self) -> &[Included] {
         &self.written.included
+    }
+
+    /// The seeds that were drawn for it. Its text has them.
+    pub fn drawn(&self) -> &[DrawnSeed] {
+        &self.written.drawn
     }
 
     /// The text of the graph's own file with the overrides of this graph written into its `params`, so that the text

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 
 use super::event::{Event, Subscriber};
-use super::host::Host;
+use super::host::{Host, OutputRules};
 
 /// What a node's checks can ask before anything runs.
 pub struct CheckContext<'a> {
@@ -38,6 +38,16 @@ impl<'a> CheckContext<'a> {
     /// Resolves the path of a file to write, which is relative to the output folder.
     pub fn output_path(&self, path: &Path) -> PathBuf {
         self.host.output_folder.join(path)
+    }
+
+    /// The folder of written files.
+    pub fn output_folder(&self) -> &Path {
+        &self.host.output_folder
+    }
+
+    /// What the graph may write.
+    pub fn output_rules(&self) -> OutputRules {
+        self.host.output_rules
     }
 
     /// The service of type `T`, if the host has one.
@@ -105,6 +115,11 @@ impl Context {
         self.subscriber.event(&Event::Note { node: self.node.clone(), text: text.into() });
     }
 
+    /// Reports a file in which the result is. `new` if the node has written it; otherwise it was already there.
+    pub fn saved(&self, path: &Path, new: bool) {
+        self.subscriber.event(&Event::Saved { node: self.node.clone(), path: path.into(), new });
+    }
+
     /// Whether the host asks for [previews](Context::preview). If not, the node must not create any.
     pub fn previews_enabled(&self) -> bool {
         self.host.previews
@@ -138,6 +153,16 @@ impl Context {
     /// Resolves the path of a file to write, which is relative to the output folder.
     pub fn output_path(&self, path: &Path) -> PathBuf {
         self.host.output_folder.join(path)
+    }
+
+    /// The folder of written files.
+    pub fn output_folder(&self) -> &Path {
+        &self.host.output_folder
+    }
+
+    /// What the graph may write.
+    pub fn output_rules(&self) -> OutputRules {
+        self.host.output_rules
     }
 
     /// The service of type `T`.

@@ -1,5 +1,6 @@
 //! What a run reports while it is in progress. A subscriber decides what to do with it: a progress bar, a log, a test.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub enum Event {
     Step { node: Arc<str>, done: usize, of: usize },
     /// How the result looks after `done` of `of` steps, if the host asks for previews. `png` is a small PNG file.
     Preview { node: Arc<str>, done: usize, of: usize, png: Arc<[u8]> },
+    /// The node's result is in this file. `new` if the run has written it; otherwise the file was already there.
+    Saved { node: Arc<str>, path: Arc<Path>, new: bool },
     /// A line of text for the user.
     Note { node: Arc<str>, text: String },
     /// The node has ended. `bytes` is the size of its outputs in memory.
@@ -46,7 +49,10 @@ impl Event {
     pub(crate) fn of_node(&self, name: &Arc<str>) -> Event {
         let mut event = self.clone();
         match &mut event {
-            Event::Step { node, .. } | Event::Note { node, .. } | Event::Preview { node, .. } => *node = name.clone(),
+            Event::Step { node, .. }
+            | Event::Note { node, .. }
+            | Event::Preview { node, .. }
+            | Event::Saved { node, .. } => *node = name.clone(),
             _ => {}
         }
         event

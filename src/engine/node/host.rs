@@ -2,8 +2,18 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What a graph may write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputRules {
+    /// Whether files may lie outside the output folder.
+    pub allow_outside: bool,
+    /// Whether files are replaced that this program did not write.
+    pub overwrite: bool,
+}
 
 /// Where graphs run: the folders of their files, and the services that the program offers to nodes. Clones share the
 /// services.
@@ -11,6 +21,8 @@ use std::sync::Arc;
 pub struct Host {
     graph_folder: PathBuf,
     pub(super) output_folder: PathBuf,
+    pub(super) output_rules: OutputRules,
+    nonce: u64,
     fingerprint: Arc<str>,
     pub(super) previews: bool,
     services: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
@@ -23,6 +35,9 @@ impl Host {
         Host {
             graph_folder: graph_folder.into(),
             output_folder: output_folder.into(),
+            output_rules: OutputRules::default(),
+            // The one source of randomness of the standard library.
+            nonce: RandomState::new().hash_one(()),
             fingerprint: "".into(),
             previews: false,
             services: HashMap::new(),
@@ -53,10 +68,25 @@ impl Host {
         self
     }
 
+    /// Sets what graphs may write.
+    pub fn with_output_rules(mut self, rules: OutputRules) -> Host {
+        self.output_rules = rules;
+        self
+    }
+
     /// Sets whether nodes report previews of their results: see [`Context::preview`](crate::Context::preview).
     pub fn with_previews(mut self, previews: bool) -> Host {
         self.previews = previews;
         self
+    }
+
+    /// A number that differs from host to host, from which random seeds are drawn. Clones share it.
+    pub(crate) fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    pub(crate) fn output_folder(&self) -> &Path {
+        &self.output_folder
     }
 
     /// The folder of the graph file.

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::context::Awaited;
 pub use self::context::{Cancel, Cancelled, CheckContext, Context, Findings, RunRecord};
 pub use self::event::{Event, Subscriber};
-pub use self::host::Host;
+pub use self::host::{Host, OutputRules};
 pub use self::lane::{Lane, Lanes};
 pub use self::links::{Declaration, LinkedNode, Links};
 pub(crate) use self::panic::guarded;
@@ -81,6 +81,12 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
         vec![]
     }
 
+    /// What keeps the node from its effect although the graph is valid, such as a file that it would have to replace. Asked
+    /// before a run, so that nothing is computed in vain.
+    fn obstacle(&self, _cx: &CheckContext) -> Option<NodeError> {
+        None
+    }
+
     /// Anything else that changes the outputs, such as the digest of built-in weights. Part of the memo key.
     fn fingerprint(&self) -> Option<String> {
         None
@@ -98,7 +104,8 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
         vec![]
     }
 
-    /// Whether the effect of a run with these outputs, such as a file that it wrote, is still there.
+    /// Whether the effect of a run with these outputs, such as a file that it wrote, is still there. Reports the files that
+    /// are there: see [`Context::saved`].
     fn effect(&self, _outputs: &Self::Outputs, _cx: &Context) -> Effect {
         Effect::Intact
     }
@@ -207,6 +214,7 @@ pub trait DynNode: Send + Sync {
     fn files(&self, cx: &CheckContext) -> Vec<FileRef>;
     fn fetch(&self, cx: &CheckContext, progress: &mut dyn FnMut(FetchProgress)) -> Result<bool, NodeError>;
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef>;
+    fn obstacle(&self, cx: &CheckContext) -> Option<NodeError>;
     fn fingerprint(&self) -> Option<String>;
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)>;
     fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)>;
@@ -237,6 +245,10 @@ impl<N: Node> DynNode for N {
 
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
         Node::writes(self, cx)
+    }
+
+    fn obstacle(&self, cx: &CheckContext) -> Option<NodeError> {
+        Node::obstacle(self, cx)
     }
 
     fn fingerprint(&self) -> Option<String> {

@@ -56,6 +56,8 @@ pub struct SocketSpec {
     pub like: Option<&'static str>,
     /// The format of its values on disk, if they have one.
     pub codec: Option<AnyCodec>,
+    /// [`Payload::READS_LATE`].
+    pub reads_late: bool,
 }
 
 impl SocketSpec {
@@ -112,6 +114,8 @@ pub trait Socket: Sized {
     const ARITY: Arity;
     /// The format of its values on disk.
     const CODEC: Option<AnyCodec>;
+    /// [`Payload::READS_LATE`].
+    const READS_LATE: bool;
 
     /// Creates the field from the values of the socket called `socket`.
     ///
@@ -136,6 +140,7 @@ impl<P: Payload> Socket for Arc<P> {
     const TYPE: &'static str = P::TYPE;
     const ARITY: Arity = Arity::One;
     const CODEC: Option<AnyCodec> = AnyCodec::of::<P>();
+    const READS_LATE: bool = P::READS_LATE;
 
     fn take(socket: &'static str, values: Vec<EdgeValue>) -> Result<Self, SocketError> {
         at_most_one(socket, &values)?.ok_or(SocketError { socket, expected: P::TYPE, got: "nothing".into() })
@@ -146,6 +151,7 @@ impl<P: Payload> Socket for Option<Arc<P>> {
     const TYPE: &'static str = P::TYPE;
     const ARITY: Arity = Arity::Optional;
     const CODEC: Option<AnyCodec> = AnyCodec::of::<P>();
+    const READS_LATE: bool = P::READS_LATE;
 
     fn take(socket: &'static str, values: Vec<EdgeValue>) -> Result<Self, SocketError> {
         at_most_one(socket, &values)
@@ -156,6 +162,7 @@ impl<P: Payload> Socket for Vec<Arc<P>> {
     const TYPE: &'static str = P::TYPE;
     const ARITY: Arity = Arity::Many;
     const CODEC: Option<AnyCodec> = AnyCodec::of::<P>();
+    const READS_LATE: bool = P::READS_LATE;
 
     fn take(socket: &'static str, values: Vec<EdgeValue>) -> Result<Self, SocketError> {
         values.iter().map(|value| get(socket, value)).collect()
@@ -248,6 +255,7 @@ macro_rules! socket_spec {
             arity: <$type as $crate::Socket>::ARITY,
             variants: &[$($variant),*],
             codec: <$type as $crate::Socket>::CODEC,
+            reads_late: <$type as $crate::Socket>::READS_LATE,
             like: { const LIKE: &[&str] = &[$(stringify!($like))?]; LIKE.first().copied() },
         }
     };

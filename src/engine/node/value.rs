@@ -14,6 +14,10 @@ pub trait Payload: Send + Sync + Sized + 'static {
     /// The memory that it uses, in bytes, including device memory. It counts towards the limit of the store.
     fn bytes(&self) -> usize;
 
+    /// Whether a value may still read the files of the node that it comes from, and of the values that this node took: a
+    /// model, whose networks are loaded when they are used. The nodes that take it then answer for these files too.
+    const READS_LATE: bool = false;
+
     /// The format on disk. A type without one, such as a loaded model, is kept only in memory.
     const CODEC: Option<Codec<Self>> = None;
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::mem::take;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::keys::Identity;
 use super::{Action, PlanError, RunReason, SkipReason, Step};
@@ -21,7 +21,6 @@ pub(super) fn decide(
     store: &Store,
     identities: Vec<Identity>,
 ) -> Result<Vec<Step>, Vec<PlanError>> {
-    let silent: Arc<dyn Subscriber> = Arc::new(|_: &Event| {});
     let count = identities.len();
     let mut identities: Vec<_> = identities.into_iter().map(Some).collect();
     let mut needed_by = vec![vec![]; count];
@@ -33,9 +32,9 @@ pub(super) fn decide(
         let Some(Identity { key, material, files }) = identities[i].take() else { continue };
         feeds_output[i] |= node.node_type.output;
         let action = if node.node_type.output || !needed_by[i].is_empty() {
-            let cx = || Context {
+            let cx = |subscriber| Context {
                 folder: node.folder.clone(),
-                ..Context::new(host.clone(), node.name.clone(), Cancel::new(), silent.clone())
+                ..Context::new(host.clone(), node.name.clone(), Cancel::new(), subscriber)
             };
             run_or_reuse(node, store.get(&key, node.node_type.outputs), cx).unwrap_or_else(|cause| {
                 errors.push(PlanError::new(graph, index, cause));
@@ -64,12 +63,21 @@ pub(super) fn decide(
 fn run_or_reuse(
     node: &GraphNode,
     cached: Option<Arc<[EdgeValue]>>,
-    cx: impl FnOnce() -> Context,
+    cx: impl FnOnce(Arc<dyn Subscriber>) -> Context,
 ) -> Result<Action, NodeError> {
     let Some(outputs) = cached else { return Ok(Action::Run { reason: RunReason::NotCached }) };
-    match guarded(node.node_type.name, || node.node.effect(&outputs, &cx())) {
-        Ok(Effect::Intact) => Ok(Action::Cached { outputs, restore: false }),
-        Ok(Effect::Restorable) => Ok(Action::Cached { outputs, restore: true }),
+    let found = Arc::new(Mutex::new(vec![]));
+    let files = found.clone();
+    let subscriber = Arc::new(move |event: &Event| {
+        if let Event::Saved { path, .. } = event {
+            files.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+        }
+    });
+    let effect = guarded(node.node_type.name, || node.node.effect(&outputs, &cx(subscriber)));
+    let files = take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
+    match effect {
+        Ok(Effect::Intact) => Ok(Action::Cached { outputs, restore: false, files }),
+        Ok(Effect::Restorable) => Ok(Action::Cached { outputs, restore: true, files }),
         Ok(Effect::Gone) => Ok(Action::Run { reason: RunReason::EffectGone }),
         Err(panicked) => Err(NodeError::new("", panicked.to_string())),
     }

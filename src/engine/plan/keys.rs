@@ -10,7 +10,16 @@ use crate::store::{FileDigests, FileState};
 pub(super) struct Identity {
     pub key: Key,
     pub material: Material,
+    pub files: ReadFiles,
+}
+
+/// The files that a node may read: its own, and those of its inputs that [read late](crate::Payload::READS_LATE).
+#[derive(Clone, Default)]
+pub(crate) struct ReadFiles {
+    /// As they were when the keys were computed.
     pub files: Vec<FileState>,
+    /// The results that read some of them late. If a file has changed, they may hold both contents.
+    pub late: Vec<Key>,
 }
 
 /// Returns the identity of each node, by index.
@@ -27,7 +36,10 @@ pub(super) fn identify(graph: &Graph, host: &Host, digests: &FileDigests) -> Res
             let Some(inputs) = inputs else { return Ok(None) };
             guarded(node.node_type.name, || identity(node, inputs, host, digests))
                 .unwrap_or_else(|panicked| Err(NodeError::new("", panicked.to_string())))
-                .map(Some)
+                .map(|mut identity| {
+                    identity.files.add_inputs(graph, node, &identities);
+                    Some(identity)
+                })
         });
         match made {
             Ok(identity) => identities[index.index()] = identity,
@@ -67,6 +79,28 @@ fn input_material(
     Ok(Some(inputs))
 }
 
+impl ReadFiles {
+    /// Adds the files that the inputs of a node may still read.
+    fn add_inputs(&mut self, graph: &Graph, node: &GraphNode, identities: &[Option<Identity>]) {
+        let late = node.inputs.iter().flatten().filter(|link| {
+            let outputs = graph.node(link.producer).node_type.outputs;
+            outputs.get(link.output).is_some_and(|output| output.reads_late)
+        });
+        for producer in late.filter_map(|link| identities[link.producer.index()].as_ref()) {
+            for key in [producer.key].iter().chain(&producer.files.late) {
+                if !self.late.contains(key) {
+                    self.late.push(*key);
+                }
+            }
+            for file in &producer.files.files {
+                if !self.files.iter().any(|known| known.path() == file.path()) {
+                    self.files.push(file.clone());
+                }
+            }
+        }
+    }
+}
+
 fn identity(
     node: &GraphNode,
     inputs: Vec<InputMaterial>,
@@ -92,5 +126,6 @@ fn identity(
         node_fingerprint: node.node.fingerprint(),
         host_fingerprint: host.fingerprint().clone(),
     };
+    let files = ReadFiles { files, late: vec![] };
     Ok(Identity { key: material.key(), material, files })
 }

@@ -9,16 +9,18 @@ mod fetch;
 mod keys;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use petgraph::graph::NodeIndex;
 
 pub use self::explain::{Cause, Difference, Explanation, NearestResult};
 pub use self::fetch::fetch;
+pub(crate) use self::keys::ReadFiles;
 use crate::graph::Graph;
 use crate::key::{Key, Material};
-use crate::node::{EdgeValue, Host, NodeError};
-use crate::store::{FileDigests, FileState, Store};
+use crate::node::{CheckContext, EdgeValue, Host, NodeError};
+use crate::store::{FileDigests, Store};
 
 /// What to do about each node of a graph. Holds the cached results that the run needs.
 pub struct Plan {
@@ -37,8 +39,8 @@ pub struct Step {
     pub material: Material,
     /// The nodes that run and read its outputs, in the order of the graph.
     pub needed_by: Vec<NodeIndex>,
-    /// The files that it reads, as they were when the key was computed.
-    pub(crate) files: Vec<FileState>,
+    /// The files that it may read.
+    pub(crate) files: ReadFiles,
 }
 
 /// What to do about a node.
@@ -54,6 +56,8 @@ pub enum Action {
         outputs: Arc<[EdgeValue]>,
         /// Whether its effect is gone and has to be restored from the outputs.
         restore: bool,
+        /// The files of its effect that are there.
+        files: Vec<Arc<Path>>,
     },
     /// The node gets the result of another node, which has the same key and runs.
     Shared {
@@ -130,6 +134,17 @@ impl Plan {
 
     pub(crate) fn into_steps(self) -> Vec<Step> {
         self.steps
+    }
+
+    /// What keeps nodes of the plan from their [effects](crate::Node::obstacle).
+    pub fn obstacles(&self, graph: &Graph, host: &Host) -> Vec<PlanError> {
+        let acts = |step: &&Step| matches!(step.action, Action::Run { .. } | Action::Cached { restore: true, .. });
+        let obstacle = |step: &Step| {
+            let node = graph.node(step.node);
+            let cause = node.node.obstacle(&CheckContext::within(host, node.folder.as_deref()))?;
+            Some(PlanError::new(graph, step.node, cause))
+        };
+        self.steps.iter().filter(acts).filter_map(obstacle).collect()
     }
 
     /// Counts the steps by their action.

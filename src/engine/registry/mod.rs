@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use schemars::Schema;
 use serde_json::Value as Json;
 
-pub use self::schema::ParamDoc;
+pub use self::schema::{ParamDoc, ParamRole};
 pub(crate) use self::schema::{readable, stand_in, violations};
 pub use self::workflow_schema::workflow_schema;
 use crate::node::NodeType;

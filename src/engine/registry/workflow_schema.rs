@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::reference::{input_facts, param_facts};
 use super::schema::{format_limits, shown};
-use super::{Registry, RegistryEntry};
+use super::{ParamRole, Registry, RegistryEntry};
 use crate::node::{Arity, SocketSpec};
 
 type Object = Map<String, Json>;
@@ -248,6 +248,9 @@ impl Values<'_> {
                 vec![Json::Object(written)]
             }
         };
+        if ParamRole::of(schema) == ParamRole::Seed {
+            choices.push(json!({ "enum": ["random", -1] }));
+        }
         choices.push(reference_to("reference"));
         outer.insert("anyOf".into(), Json::Array(choices));
         Json::Object(outer)

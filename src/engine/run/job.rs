@@ -10,7 +10,8 @@ use super::task::TaskId;
 use crate::graph::{Graph, GraphNode};
 use crate::key::Material;
 use crate::node::{Cancelled, Context, EdgeValue, Findings, Lane, guarded};
-use crate::store::{FileState, Store};
+use crate::plan::ReadFiles;
+use crate::store::Store;
 
 /// A task that a worker executes.
 pub(super) struct Job {
@@ -29,7 +30,7 @@ pub(super) enum Work {
         /// The values of each input socket; `None` if a producer gave no value.
         inputs: Option<Vec<Vec<EdgeValue>>>,
         material: Material,
-        files: Vec<FileState>,
+        files: ReadFiles,
     },
     /// Restores the effect of a cached result.
     Restore { outputs: Arc<[EdgeValue]> },
@@ -57,7 +58,7 @@ impl Job {
                 let restored = guarded(name, || node.node.restore(&outputs, &cx));
                 restored.map_err(anyhow::Error::from).flatten().map(|()| outputs)
             }
-            Work::Run { inputs, material, files } => run(node, inputs, &files, &cx).map(|outputs| {
+            Work::Run { inputs, material, files } => run(node, inputs, &files, store, &cx).map(|outputs| {
                 let outputs = outputs.into();
                 store.put(id.key, &material, node.node_type.outputs, &outputs);
                 outputs
@@ -89,12 +90,20 @@ impl Completion {
 fn run(
     node: &GraphNode,
     inputs: Option<Vec<Vec<EdgeValue>>>,
-    files: &[FileState],
+    read: &ReadFiles,
+    store: &Store,
     cx: &Context,
 ) -> anyhow::Result<Vec<EdgeValue>> {
     let Some(inputs) = inputs else { bail!("an input is missing (this is a bug of the engine)") };
     let name = node.node_type.name;
-    let outputs = guarded(name, || node.node.run(inputs, cx))??;
+    let outputs = guarded(name, || node.node.run(inputs, cx)).map_err(anyhow::Error::from).flatten();
+    // The key contains the digests from when the plan was made. A result from other contents must not get this key, and
+    // values that read late may hold parts of both.
+    let changed = read.files.iter().find(|file| !file.still_holds());
+    if changed.is_some() {
+        read.late.iter().for_each(|key| store.memory().remove(key));
+    }
+    let outputs = outputs?;
     let given: Vec<_> = outputs.iter().map(EdgeValue::type_name).collect();
     let declared = node.node_type.outputs.iter().map(|socket| socket.type_name);
     ensure!(
@@ -103,8 +112,7 @@ fn run(
         given.join(", "),
         declared.collect::<Vec<_>>().join(", "),
     );
-    // The key contains the digests from when the plan was made. A result from other contents must not get this key.
-    if let Some(file) = files.iter().find(|file| !file.still_holds()) {
+    if let Some(file) = changed {
         bail!("`{}` changed after the run was planned; run again", file.path().display());
     }
     Ok(outputs)

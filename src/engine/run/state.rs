@@ -107,6 +107,10 @@ impl Run {
             shared: counts.shared,
             skipped: counts.skipped,
         });
+        for drawn in run.graph.drawn() {
+            let text = format!("drew the seed {}", drawn.seed);
+            run.emit(Event::Note { node: drawn.node.as_str().into(), text });
+        }
         let ready = run.prepare();
         (run, ready)
     }
@@ -121,13 +125,17 @@ impl Run {
             let (node, name) = (step.node, &graph.node(step.node).name);
             match &step.action {
                 Action::Skipped { .. } => settled.push((node, Outcome::Skipped)),
-                Action::Cached { outputs, restore } => {
+                Action::Cached { outputs, restore, files } => {
                     self.live.put(node, outputs);
                     if *restore {
                         // Restoring an effect needs no inputs.
                         self.took[node.index()] = true;
                         ready.push(Ready { node, restore: true });
                     } else {
+                        for path in files {
+                            let (node, path) = (name.clone(), path.clone());
+                            self.subscriber.event(&Event::Saved { node, path, new: false });
+                        }
                         self.subscriber.event(&Event::Cached { node: name.clone(), key: step.key });
                         settled.push((node, Outcome::Cached));
                     }

@@ -7,7 +7,9 @@ mod memory;
 
 use std::sync::Arc;
 
-pub use self::disk::{Blob, CacheFolder, CacheStatus, Damaged, DiskStore, Manifest, SweepReport, TypeUsage, Warn};
+pub use self::disk::{
+    Blob, CacheFolder, CacheStatus, Damaged, DiskStore, Manifest, SweepReport, TypeUsage, Verified, Warn,
+};
 pub use self::files::{FileDigests, FileError, FileState};
 pub(crate) use self::files::{SETTLED, Stamp};
 pub use self::memory::{MemoryStore, Pressure};

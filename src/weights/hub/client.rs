@@ -2,21 +2,28 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsregen_files::Kind;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
+use super::address::{is_same_origin, masked, redirected};
 use super::cache::is_commit;
 use super::reference::is_inside;
 use super::{Hub, HubRef};
 use crate::{Error, Result};
 use lsregen_tensor::nearest;
+
+/// How many redirects are followed.
+const REDIRECTS: usize = 10;
+
+/// After how many times the timeout an answer must be complete that is not a file, or the head of one that is.
+const SLOWEST: u32 = 6;
 
 /// The most bytes of a response that is not a file: the list of a repository with several hundred thousand files.
 const LONGEST_ANSWER: u64 = 128 << 20;
@@ -85,11 +92,13 @@ impl<'a> Client<'a> {
         let config = Agent::config_builder()
             .tls_config(tls.build())
             .http_status_as_error(false)
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // The client follows them itself, so that the token goes to one scheme, host and port only.
+            .max_redirects(0)
             .timeout_resolve(Some(hub.timeout))
             .timeout_connect(Some(hub.timeout))
             .timeout_per_read(Some(hub.timeout))
             .timeout_per_write(Some(hub.timeout))
+            .timeout_recv_response(Some(hub.timeout * SLOWEST))
             .user_agent(concat!("lsregen/", env!("CARGO_PKG_VERSION")));
         Ok(Client { hub, of, agent: config.build().into() })
     }
@@ -98,7 +107,7 @@ impl<'a> Client<'a> {
     pub fn list(&self) -> Result<Listing> {
         let revision = utf8_percent_encode(self.of.revision(), &SEGMENT);
         let address = format!("{}/revision/{revision}?blobs=true", self.repository());
-        let answer = self.get(&address, None)?;
+        let answer = self.get(&address)?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Err(self.not_there());
         }
@@ -118,8 +127,8 @@ impl<'a> Client<'a> {
     pub fn complete(&self, file: &RemoteFile, commit: &str) -> Result<(String, u64)> {
         let address = self.address(&file.path, commit);
         // The hub redirects to the content and describes it in the same response, so redirects are not followed.
-        let request = self.agent.head(&address).config().max_redirects(0).build();
-        let answer = self.authorized(request).header("Accept-Encoding", "identity").call();
+        let request = self.authorized(self.agent.head(&address), &address);
+        let answer = request.header("Accept-Encoding", "identity").call();
         let answer = answer.map_err(|error| self.unreachable(error))?;
         if answer.status().is_client_error() || answer.status().is_server_error() {
             return Err(self.refused(answer, &address));
@@ -129,14 +138,15 @@ impl<'a> Client<'a> {
         let own_size = header("content-length").filter(|_| answer.status().is_success());
         let size = header("x-linked-size").or(own_size).and_then(|size| size.parse().ok());
         let etag = file.etag.clone().or_else(|| tag(etag?.trim_start_matches("W/").trim_matches('"')));
-        let missing = || self.strange(&address, "it tells not the size and the ETag of the file");
+        let missing =
+            || self.strange(&address, "it tells not the size of the file, or no ETag that is a checksum of it");
         etag.zip(file.size.or(size)).ok_or_else(missing)
     }
 
     /// Requests the content of a file from a byte on. The status of the response shows whether the server supports ranges.
     pub fn content(&self, file: &RemoteFile, commit: &str, from: u64) -> Result<Response<Body>, Failure> {
         let address = self.address(&file.path, commit);
-        let answer = self.get(&address, (from > 0).then_some(from)).map_err(Failure::Passing)?;
+        let answer = self.request(&address, (from > 0).then_some(from), None).map_err(Failure::Passing)?;
         match answer.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => Ok(answer),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
@@ -149,14 +159,14 @@ impl<'a> Client<'a> {
     /// The error for a `path` that is not in the repository.
     pub fn no_file(&self, path: &str, listing: &Listing) -> Error {
         let names = nearest(path, listing.files.iter().map(|file| file.path.as_str()));
-        Error::input(format!("{}: the repository has no `{path}`; it has {names}", self.of))
+        said(format!("{}: the repository has no `{path}`; it has {names}", self.of))
     }
 
     /// The error if no files were chosen.
     pub fn nothing(&self, files: &[String]) -> Error {
         let weights = |name: &&str| [".safetensors", ".ckpt", ".bin", ".gguf"].iter().any(|end| name.ends_with(end));
         let names = nearest("", files.iter().map(String::as_str).filter(weights));
-        Error::input(format!(
+        said(format!(
             "{}: no model in diffusers' layout; of files with weights there is {names}: name one, as in hf:{}:FILE",
             self.of,
             self.of.id()
@@ -171,19 +181,37 @@ impl<'a> Client<'a> {
         format!("{}/{}/resolve/{commit}/{}", self.hub.endpoint, self.of.id(), utf8_percent_encode(path, &PATH))
     }
 
-    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+    /// A request, with the token if the address is one of the hub.
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>, address: &str) -> ureq::RequestBuilder<B> {
         match &self.hub.token {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
+            Some(token) if is_same_origin(&self.hub.endpoint, address) => {
+                request.header("Authorization", format!("Bearer {token}"))
+            }
+            _ => request,
         }
     }
 
-    fn get(&self, address: &str, from: Option<u64>) -> Result<Response<Body>> {
-        let mut request = self.authorized(self.agent.get(address)).header("Accept-Encoding", "identity");
-        if let Some(from) = from {
-            request = request.header("Range", format!("bytes={from}-"));
+    /// Requests something that is not a file, whose answer has to come in time.
+    fn get(&self, address: &str) -> Result<Response<Body>> {
+        self.request(address, None, Some(self.hub.timeout * SLOWEST))
+    }
+
+    /// Requests an address, and those to which it redirects.
+    fn request(&self, address: &str, from: Option<u64>, in_time: Option<Duration>) -> Result<Response<Body>> {
+        let mut address = address.to_string();
+        for _ in 0..=REDIRECTS {
+            let request = self.agent.get(&address).config().timeout_recv_body(in_time).build();
+            let mut request = self.authorized(request, &address).header("Accept-Encoding", "identity");
+            if let Some(from) = from {
+                request = request.header("Range", format!("bytes={from}-"));
+            }
+            let answer = request.call().map_err(|error| self.unreachable(error))?;
+            let location = answer.headers().get("location").and_then(|location| location.to_str().ok());
+            let (true, Some(location)) = (answer.status().is_redirection(), location) else { return Ok(answer) };
+            address =
+                redirected(&address, location).ok_or_else(|| self.strange(&address, "it redirects to no address"))?;
         }
-        request.call().map_err(|error| self.unreachable(error))
+        Err(self.strange(&address, "it redirects without end"))
     }
 
     fn json<T: DeserializeOwned>(&self, mut answer: Response<Body>, address: &str) -> Result<T> {
@@ -209,12 +237,12 @@ impl<'a> Client<'a> {
             #[serde(default)]
             tags: Vec<Named>,
         }
-        let ask = |address: &str| self.get(address, None).ok();
+        let ask = |address: &str| self.get(address).ok();
         let refs = format!("{}/refs", self.repository());
         if let Some(refs) = ask(&refs).and_then(|answer| self.json::<Refs>(answer, &refs).ok()) {
             let names = refs.branches.iter().chain(&refs.tags).map(|named| named.name.as_str());
             let names = nearest(self.of.revision(), names);
-            return Error::input(format!("{}: no branch, tag or commit of this name; there is {names}", self.of));
+            return said(format!("{}: no branch, tag or commit of this name; there is {names}", self.of));
         }
         let others = format!("{}/api/models?author={}&limit=500", self.hub.endpoint, self.of.owner);
         let others = ask(&others).and_then(|answer| self.json::<Vec<Named>>(answer, &others).ok()).unwrap_or_default();
@@ -222,7 +250,7 @@ impl<'a> Client<'a> {
             names if others.is_empty() => format!("{} has {names} there; check the name", self.of.owner),
             names => format!("{} has {names}", self.of.owner),
         };
-        Error::input(format!("{}: {} has no such repository; {hint}", self.of, self.hub.endpoint))
+        said(format!("{}: {} has no such repository; {hint}", self.of, self.hub.endpoint))
     }
 
     fn refused(&self, mut answer: Response<Body>, address: &str) -> Error {
@@ -237,9 +265,9 @@ impl<'a> Client<'a> {
             let text = answer.body_mut().with_config().limit(1 << 16).read_to_vec().ok()?;
             Some(serde_json::from_slice::<Said>(&text).ok()?.error)
         });
-        let said =
+        let quoted =
             message.map(|m| format!(" (\"{}\")", m.chars().filter(|c| !c.is_control()).take(300).collect::<String>()));
-        let said = format!("the hub answers {}{}", status.as_u16(), said.unwrap_or_default());
+        let answer = format!("the hub answers {}{}", status.as_u16(), quoted.unwrap_or_default());
         let page = format!("{}/{}", self.hub.endpoint, self.of.id());
         let advice = match (status.as_u16(), &self.hub.token) {
             (401, Some(_)) if code.as_deref() != Some("GatedRepo") => format!(
@@ -258,7 +286,7 @@ impl<'a> Client<'a> {
             (500.., _) => "try again later".into(),
             _ => format!("asked for {address}"),
         };
-        Error::input(format!("{}: {said}: {advice}", self.of))
+        said(format!("{}: {answer}: {advice}", self.of))
     }
 
     fn unreachable(&self, error: ureq::Error) -> Error {
@@ -274,7 +302,7 @@ impl<'a> Client<'a> {
             "check the network, set HTTPS_PROXY or a mirror as HF_ENDPOINT"
         };
         let kept = if self.hub.cached(self.of).is_some() { " (some of it is kept here)" } else { "" };
-        Error::input(format!(
+        said(format!(
             "{}: {} cannot be reached: {why}; {advice}, or set HF_HUB_OFFLINE=1 to use only what was downloaded \
              before{kept}",
             self.of, self.hub.endpoint
@@ -282,11 +310,13 @@ impl<'a> Client<'a> {
     }
 
     fn strange(&self, address: &str, what: &str) -> Error {
-        Error::input(format!(
-            "{}: {address} does not answer as the hub does: {what}; is HF_ENDPOINT a mirror of it?",
-            self.of
-        ))
+        said(format!("{}: {address} does not answer as the hub does: {what}; is HF_ENDPOINT a mirror of it?", self.of))
     }
+}
+
+/// An error that shows no password.
+fn said(message: String) -> Error {
+    Error::Input(masked(&message))
 }
 
 /// Why a request has no content.
@@ -296,8 +326,8 @@ pub(super) enum Failure {
     Final(Error),
 }
 
-/// An ETag that is a valid file name.
+/// An ETag that is a checksum: a SHA-256, or a git object. A content with another name could not be verified.
 fn tag(etag: &str) -> Option<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    (!etag.is_empty() && etag.len() <= 128 && etag.chars().all(plain)).then(|| etag.to_string())
+    let is_sum = [40, 64].contains(&etag.len()) && etag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_sum.then(|| etag.to_lowercase())
 }

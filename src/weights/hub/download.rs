@@ -7,12 +7,13 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::Path;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::http::StatusCode;
 
+use super::address::masked;
 use super::cache::{Cache, create_parent};
 use super::client::{Client, Failure, RemoteFile};
 use super::{Hub, HubRef};
@@ -20,6 +21,13 @@ use crate::{Error, Result};
 
 /// Failed attempts in a row before the download fails.
 const ATTEMPTS: u32 = 5;
+
+/// The least bytes a second of a download, over [`WINDOW`] times the timeout. A slower server counts as a silent one.
+const SLOWEST: u64 = 1024;
+const WINDOW: u32 = 3;
+
+/// An attempt that brings fewer bytes is one in vain.
+const LITTLE: u64 = 1 << 16;
 
 /// How often a waiting download checks whether it was cancelled.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -106,7 +114,7 @@ impl Download<'_> {
             if partial.have >= self.size {
                 break;
             }
-            vain = if partial.have > before { 0 } else { vain + 1 };
+            vain = if partial.have.saturating_sub(before) >= LITTLE { 0 } else { vain + 1 };
             if vain == ATTEMPTS {
                 return Err(failure);
             }
@@ -124,7 +132,20 @@ impl Download<'_> {
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<io::Result<()>> {
         let mut buffer = vec![0; 1 << 18];
+        let window = self.hub.timeout * WINDOW;
+        let (mut since, mut before) = (Instant::now(), partial.have);
         loop {
+            if since.elapsed() >= window {
+                let least = window.as_secs().max(1) * SLOWEST;
+                if partial.have.saturating_sub(before) < least {
+                    let seconds = window.as_secs();
+                    return Ok(Err(io::Error::new(
+                        ErrorKind::TimedOut,
+                        format!("fewer than {least} bytes came in {seconds} s"),
+                    )));
+                }
+                (since, before) = (Instant::now(), partial.have);
+            }
             let count = match body.read(&mut buffer) {
                 Ok(0) => return Ok(Ok(())),
                 // More bytes than expected: the checksum of the expected ones decides.
@@ -151,24 +172,26 @@ impl Download<'_> {
     }
 
     fn cut(&self, why: &str) -> Error {
-        Error::input(format!(
+        Error::Input(masked(&format!(
             "{}: the download of `{}` was interrupted several times ({why}); the partial file is kept: try again to continue",
             self.of, self.file.path
-        ))
+        )))
     }
 
     fn disk(&self, path: &Path, have: u64, error: io::Error) -> Error {
-        match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::input(format!(
-                "{}: the disk is full at {}: {} more bytes are needed for `{}`; free some space and try again to continue, or \
-                 set HF_HUB_CACHE to a folder on another disk",
-                self.of,
-                path.parent().unwrap_or(path).display(),
-                self.size - have,
-                self.file.path
-            )),
-            _ => Error::io(path)(error),
-        }
+        unwritable(self.of, &self.file.path, path, self.size - have, error)
+    }
+}
+
+/// The error of a partial file that cannot be written, of which `missing` bytes are missing.
+fn unwritable(of: &HubRef, file: &str, path: &Path, missing: u64, error: io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::input(format!(
+            "{of}: the disk is full at {}: {missing} more bytes are needed for `{file}`; free some space and try again to \
+             continue, or set HF_HUB_CACHE to a folder on another disk",
+            path.parent().unwrap_or(path).display(),
+        )),
+        _ => Error::io(path)(error),
     }
 }
 
@@ -225,16 +248,13 @@ impl<'a> Partial<'a> {
 enum Sum {
     Sha256(Sha256),
     Git(Sha1),
-    /// Another ETag, as of some mirrors: only the size can be checked.
-    None,
 }
 
 impl Sum {
     fn new(etag: &str, size: u64) -> Sum {
         match etag.len() {
-            64 => Sum::Sha256(Sha256::new()),
             40 => Sum::Git(Sha1::new().chain_update(format!("blob {size}\0"))),
-            _ => Sum::None,
+            _ => Sum::Sha256(Sha256::new()),
         }
     }
 
@@ -242,7 +262,6 @@ impl Sum {
         match self {
             Sum::Sha256(sum) => sum.update(bytes),
             Sum::Git(sum) => sum.update(bytes),
-            Sum::None => {}
         }
     }
 
@@ -251,8 +270,22 @@ impl Sum {
         let (sum, name) = match self {
             Sum::Sha256(sum) => (format!("{:x}", sum.finalize()), "its SHA-256"),
             Sum::Git(sum) => (format!("{:x}", sum.finalize()), "its git object"),
-            Sum::None => return Ok(()),
         };
         if sum == etag.to_lowercase() { Ok(()) } else { Err(name) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_said() {
+        let of = HubRef::parse("hf:owner/name").unwrap().unwrap();
+        let path = Path::new("hub/blobs/x.incomplete");
+        let error = |kind: ErrorKind| unwritable(&of, "unet/x", path, 3_000_000, kind.into()).to_string();
+        let full = error(ErrorKind::StorageFull);
+        assert!(full.contains("disk is full at hub/blobs") && full.contains("3000000 more bytes"), "{full}");
+        assert!(!error(ErrorKind::PermissionDenied).contains("full"));
     }
 }

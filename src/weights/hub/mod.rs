@@ -7,6 +7,7 @@
 //! This module uses ureq, and the layout of files and locks of hf-hub and `huggingface_hub`. So each program finds and
 //! resumes the downloads of the others.
 
+mod address;
 mod cache;
 mod choose;
 mod client;

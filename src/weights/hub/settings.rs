@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lsregen_files::Kind;
 
+use super::address::masked;
 use crate::{Error, Result};
 
 /// The address of the hub, its cache, and credentials.
@@ -64,7 +65,8 @@ impl Hub {
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let endpoint = endpoint.trim_end_matches('/').to_string();
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
-            return Err(Error::input(format!("HF_ENDPOINT: `{endpoint}` is not an address that begins with https://")));
+            let shown = masked(&endpoint);
+            return Err(Error::input(format!("HF_ENDPOINT: `{shown}` is not an address that begins with https://")));
         }
         Ok(Hub {
             endpoint,

@@ -32,8 +32,8 @@ pub const CODES: [Code; 4] = [
         name: "unplannable",
         summary: "a valid graph cannot be planned, or a file for it cannot be fetched",
         explanation: "A plan needs the content of every file that the graph reads, and models from the hub must be \
-            downloaded first. A file changed or vanished since the check, cannot be read, or the download failed. The \
-            message names the node and the cause.",
+            downloaded first. A file changed or vanished since the check, cannot be read, or the download failed. Or a \
+            node would have to replace a file that lsregen did not write. The message names the node and the cause.",
         example: other(
             "  photo: { type: LoadImage, path: photo.png }    # deleted after the check\n",
             "  photo: { type: LoadImage, path: photo.png }    # exists until the run has read it\n",

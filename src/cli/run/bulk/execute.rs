@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lsregen_engine::{Cancel, Diagnostic, Event, Key, Label, Outcome, Running, Summary};
+use lsregen_engine::{CacheFolder, Cancel, Diagnostic, Graph, Key, Label, Outcome, Running, Summary};
 use serde_json::{Map, Value as Json, json};
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ use super::progress::{Progress, RowOutcome};
 use super::survey::Surveyed;
 use super::{Bulk, output_keys};
 use crate::cli::run::report::Stdout;
-use crate::cli::session::Session;
+use crate::cli::session::{SavedFiles, Session};
 use crate::cli::{Exit, open, terminal};
 
 /// Rows in progress at a time: enough that the device never waits for a graph to be built or files to be written.
@@ -51,7 +51,8 @@ struct Started {
     given: Map<String, Json>,
     keys: BTreeMap<String, Key>,
     needs: Vec<Key>,
-    writes: Vec<PathBuf>,
+    graph: Option<Arc<Graph>>,
+    saved: Arc<SavedFiles>,
 }
 
 impl<'a> Execution<'a> {
@@ -76,10 +77,11 @@ impl<'a> Execution<'a> {
         let start = Instant::now();
         let session = self.session;
         let all = session.runtime.block_on(async {
-            let stopped = self.cancel.clone();
+            let (stopped, cache) = (self.cancel.clone(), session.cache());
             tokio::spawn(session.stop.on_signal(move |message| {
                 terminal::complain(message);
                 stopped.cancel();
+                cache.iter().for_each(CacheFolder::stop_waiting);
             }));
             let result = self.run_in_window(rows).await;
             result.inspect_err(|_| self.cancel.cancel())
@@ -124,7 +126,8 @@ impl<'a> Execution<'a> {
             given: Map::new(),
             keys: BTreeMap::new(),
             needs: row.needs,
-            writes: vec![],
+            graph: None,
+            saved: Arc::default(),
         };
         let running = self.start_run(row.index, &mut started);
         let first = |diagnostics: Vec<Diagnostic>| {
@@ -144,12 +147,11 @@ impl<'a> Execution<'a> {
         let plan = open::try_plan(&built.graph, &built.host, self.session.executor.store(), &self.session.digests)?;
         started.given = built.given;
         started.keys = output_keys(&built.graph, &plan);
-        started.writes.extend(built.graph.writes(&built.host).into_iter().map(|(_, file)| file.path));
+        started.graph = Some(built.graph.clone());
         let run = self.session.runs();
         started.run = Some(run);
         self.session.emit("row_started", json!({ "row": started.number, "name": started.name, "run": run }));
-        let silent = Arc::new(|_: &Event| {});
-        Ok(self.session.start(&built.graph, plan, &built.host, silent, &self.cancel))
+        Ok(self.session.start(&built.graph, plan, &built.host, started.saved.clone(), &self.cancel))
     }
 
     /// Records a run that has ended.
@@ -177,14 +179,16 @@ impl<'a> Execution<'a> {
     /// Records the outcome of a row.
     fn finish(&mut self, started: Started, outcome: RowOutcome) -> Result<(), Exit> {
         self.release(&started.needs);
-        let Started { number, name, run, given, keys, writes, .. } = started;
+        let Started { number, name, run, given, keys, graph, saved, .. } = started;
         let status = if outcome.error.is_some() { Status::Failed } else { Status::Done };
         let written = |path: PathBuf| {
             let bytes = fs::metadata(&path).ok()?.len();
             let path = path.strip_prefix(&self.bulk.output).map(PathBuf::from).unwrap_or(path);
             Some(WrittenFile { path, bytes })
         };
-        let files = if status == Status::Done { writes.into_iter().filter_map(written).collect() } else { vec![] };
+        let graph = graph.filter(|_| status == Status::Done);
+        let files = graph.map(|graph| saved.in_order(&graph)).unwrap_or_default();
+        let files: Vec<_> = files.into_iter().filter_map(|(_, path)| written(path)).collect();
         self.progress.row(&name, self.bulk.rows.place(number - 1).as_deref(), &outcome);
         let paths: Vec<_> = files.iter().map(|file| self.bulk.output.join(&file.path)).collect();
         if self.bulk.stdout == Stdout::Files {
@@ -198,7 +202,7 @@ impl<'a> Execution<'a> {
         let seconds = duration.as_secs_f64();
         let event = json!({
             "row": number, "name": name, "run": run, "status": status, "error": error,
-            "ran": ran, "known": cached, "seconds": seconds, "files": paths,
+            "ran": ran, "known": cached, "seconds": seconds, "files": terminal::shown(&paths),
         });
         self.manifest.add(Line {
             v: manifest::VERSION,

@@ -13,7 +13,6 @@ mod survey;
 mod sweep;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -102,8 +101,8 @@ pub fn run(
         Stdout::Json => {
             let rows = names.iter().filter_map(|name| manifest.get(name));
             terminal::print_json(&json!({
-                "graph": graph, "succeeded": exit == Exit::Done, "seconds": start.elapsed().as_secs_f64(),
-                "output_dir": bulk.output, "earlier": earlier.len(), "rows": rows.collect::<Vec<_>>(), "sheets": sheets,
+                "graph": graph.to_string_lossy(), "succeeded": exit == Exit::Done, "seconds": start.elapsed().as_secs_f64(),
+                "output_dir": bulk.output.to_string_lossy(), "earlier": earlier.len(), "rows": rows.collect::<Vec<_>>(), "sheets": terminal::shown(&sheets),
             }));
         }
         Stdout::Events => {}
@@ -170,10 +169,7 @@ fn write_sheet(output: &Path, sweep: &Sweep, name: &str, manifest: &Manifest) ->
         return Ok(None);
     }
     let path = output.join(name);
-    let write = |png: Vec<u8>| {
-        let new = path.with_extension("png.new");
-        fs::write(&new, png).and_then(|()| fs::rename(&new, &path)).map_err(|error| error.to_string())
-    };
+    let write = |png: Vec<u8>| lsregen_files::write_over(&path, &png).map_err(|error| error.to_string());
     sweep.sheet(image).and_then(write).map_err(|error| {
         terminal::complain(format!("{}: the contact sheet cannot be written: {error}", path.display()));
         Exit::Failed

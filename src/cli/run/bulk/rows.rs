@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lsregen_engine::{Diagnostic, Label, Override, Source, Span};
-use lsregen_files::Kind;
+use lsregen_files::{Kind, invalid_name};
 
 use super::csv::{self, Cell};
 use super::sweep::Sweep;
@@ -185,15 +185,15 @@ impl Names {
 
 /// The reason why a name cannot name a folder on every system; `None` if it can.
 fn invalid(name: &str) -> Option<&'static str> {
-    let is_special = |c: char| c.is_control() || "/\\:*?\"<>|".contains(c);
+    let is_special = |c: char| "/\\:*?\"<>|".contains(c);
     match name {
         "" => Some("it is empty"),
         _ if name.len() > 100 => Some("it has more than 100 bytes"),
-        _ if name.contains(is_special) => Some("it contains one of / \\ : * ? \" < > | or a control character"),
-        _ if name.starts_with(['.', ' ']) || name.ends_with(['.', ' ']) => {
-            Some("it begins or ends with a dot or a space")
+        _ if name.contains(is_special) => Some("it contains one of / \\ : * ? \" < > |"),
+        _ if name.starts_with(['.', ' ', '~']) || name.ends_with(['.', ' ']) => {
+            Some("it begins with a dot, a space or `~`, or ends with a dot or a space")
         }
-        _ => None,
+        _ => invalid_name(name),
     }
 }
 
@@ -208,7 +208,10 @@ mod tests {
 
     #[test]
     fn a_name_that_no_folder_can_have_is_invalid() {
-        for name in ["", ".", "..", "a/b", "a\\b", "a:b", "x\n", ".hidden", "end.", &"x".repeat(101)] {
+        let reserved = ["nul", "CON", "com1.x", "a\u{202e}b", "~"];
+        for name in
+            ["", ".", "..", "a/b", "a\\b", "a:b", "x\n", ".hidden", "end.", &"x".repeat(101)].iter().chain(&reserved)
+        {
             assert!(invalid(name).is_some(), "{name:?}");
         }
         for name in ["1", "a red circle", "seed=1,cfg=2", "ä"] {

@@ -1,10 +1,11 @@
 //! The check of all rows before the first one runs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Component, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_engine::{Action, Diagnostic, FileDigests, Key, Source, Span, Store};
+use lsregen_files::identity;
 
 use super::rows::{Names, Row};
 use super::{Bulk, RowGraph, Shard, output_keys, terminal};
@@ -89,13 +90,13 @@ impl<'a> Survey<'a> {
     /// Errors for files outside the row's folder that an earlier row writes too.
     fn collisions(&mut self, built: &RowGraph, row: &Row) -> Vec<Diagnostic> {
         let mut errors = vec![];
-        let own = self.bulk.output.join(&row.name);
+        let own = identity(&self.bulk.output.join(&row.name));
         for (index, file) in built.graph.writes(&built.host) {
-            let rest = file.path.strip_prefix(&own);
-            if rest.is_ok_and(|rest| !rest.components().any(|part| part == Component::ParentDir)) {
+            let place = identity(&file.path);
+            if place.starts_with(&own) {
                 continue;
             }
-            let former = *self.outside.entry(file.path.clone()).or_insert(row.number);
+            let former = *self.outside.entry(place).or_insert(row.number);
             if former != row.number {
                 let message = format!("rows {former} and {} both write `{}`", row.number, file.path.display());
                 let label = built.graph.locate(index, &file.param);

@@ -55,6 +55,13 @@ impl ModelLocation {
     }
 }
 
+/// A folder in diffusers' layout, or else a file.
+impl From<PathBuf> for ModelLocation {
+    fn from(path: PathBuf) -> Self {
+        if path.is_dir() { ModelLocation::Files(ModelFiles::Folder(path)) } else { ModelLocation::File(path) }
+    }
+}
+
 impl From<ModelFiles> for ModelSource {
     fn from(files: ModelFiles) -> Self {
         ModelSource { model: ModelLocation::Files(files), vae: None, gligen: None, prediction: None }

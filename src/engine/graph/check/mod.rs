@@ -7,6 +7,8 @@ mod advice;
 mod draft;
 mod link;
 mod node;
+mod output_path;
+mod random;
 mod sink;
 mod unfold;
 mod whole;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use petgraph::graph::NodeIndex;
 
 use self::draft::{DeclaredOutputs, Draft, DraftLink};
+pub use self::random::DrawnSeed;
 use self::sink::CheckDiagnostics;
 use self::unfold::{Scope, Unfolded, unfold};
 use super::{Graph, GraphNode, Written};
@@ -60,8 +63,14 @@ pub fn check_with(
 ) -> Checked {
     let _span = tracing::info_span!("check", graph = source.name()).entered();
     let names = registry.names();
-    let Unfolded { scopes, mut sources, mut diagnostics, included, paths: includes, whole } =
-        unfold(source.clone(), overrides, host, &names, read);
+    let mut unfolded = unfold(source.clone(), overrides, host, &names, read);
+    let drawn = random::draw(&unfolded, registry, host);
+    let texts = random::Written::new(&drawn);
+    let (source, overrides) = (texts.source(&source), &*texts.overrides(overrides));
+    if !drawn.is_empty() {
+        unfolded = unfold(source.clone(), overrides, host, &names, &|path| Ok(texts.source(&read(path)?)));
+    }
+    let Unfolded { scopes, mut sources, mut diagnostics, included, paths: includes, whole } = unfolded;
     let (mut assembled, mut files) = (None, vec![]);
     if whole {
         let mut checker = Checker::new(&scopes, sources, registry, host, &names, diagnostics);
@@ -81,7 +90,8 @@ pub fn check_with(
         Checker { sources, diagnostics, .. } = checker;
     }
     let graph = assembled.map(|(graph, nodes)| {
-        graph.with_written(Written { sources: Some(sources), nodes, included }).with_overrides(overrides)
+        let written = Written { sources: Some(sources), nodes, included, drawn };
+        graph.with_written(written).with_overrides(overrides)
     });
     let document = scopes.into_iter().next().map(|scope| scope.document);
     Checked { graph, diagnostics: diagnostics.in_order(&source), document, includes, files }

@@ -7,9 +7,10 @@ use serde_json::{Map, Value as Json};
 
 use super::Checker;
 use super::draft::Draft;
+use super::output_path::{self, UnknownName};
 use crate::document::{NO_COLON, has_no_colon};
 use crate::node::{DynNode, NodeError};
-use crate::registry::{RegistryEntry, readable, stand_in, violations};
+use crate::registry::{ParamRole, RegistryEntry, readable, stand_in, violations};
 use crate::text::yaml::{YamlData, YamlKey, YamlValue, code};
 use crate::text::{Diagnostic, did_you_mean, listed, near_file, why_unreadable};
 
@@ -182,10 +183,20 @@ impl<'a> Checker<'a> {
             meant.iter().copied().chain(missing.map(|param| param.name.as_str())).map(str::to_string).collect();
         for (key, item) in keys {
             let Some(param) = entry.params.iter().find(|param| param.name == key.name) else { continue };
-            let json = item.to_json();
+            let mut json = item.to_json();
             let mut poisoned = vec![];
             poison(item, key.name.clone(), &mut poisoned);
             let mut wrong = poisoned.clone();
+            if let (ParamRole::Output, YamlData::Text(path)) = (param.role, &item.data) {
+                let document = &self.scopes[self.drafts[index].scope].document;
+                match output_path::filled(path, document, self.names) {
+                    Ok(path) => json = path.into(),
+                    Err(UnknownName { message, label, help }) => {
+                        self.error("unknown-param", message, item.location, label).help = Some(help);
+                        wrong.push(key.name.clone());
+                    }
+                }
+            }
             let poisoned = Poisoned::new(&poisoned);
             for violation in violations(&entry.schema, &key.name, &json, self.names) {
                 // An error above, at or below an invalid value may follow from it.

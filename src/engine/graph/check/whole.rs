@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use lsregen_files::identity;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::Checker;
@@ -230,8 +231,9 @@ impl Checker<'_> {
             let Some(node) = self.drafts[index].node.clone().filter(|_| self.drafts[index].kept) else { continue };
             for file in node.writes(&self.cx(index)) {
                 let location = self.location_of(index, &file.param);
-                let Some(&former) = first.get(&file.path) else {
-                    first.insert(file.path, location);
+                let place = identity(&file.path);
+                let Some(&former) = first.get(&place) else {
+                    first.insert(place, location);
                     continue;
                 };
                 let label = self.sources.label(former, "written here");

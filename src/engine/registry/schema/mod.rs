@@ -14,8 +14,8 @@ use serde_json::{Map, Value as Json};
 pub(crate) use self::check::violations;
 use self::limits::bound;
 pub(crate) use self::limits::{format_limits, shown};
-pub use self::params::ParamDoc;
 pub(crate) use self::params::params;
+pub use self::params::{ParamDoc, ParamRole};
 
 type Object = Map<String, Json>;
 

@@ -6,6 +6,29 @@ use serde_json::Value as Json;
 use super::limits::range_of;
 use super::{Object, Reader, bound, description, properties, required, types};
 
+/// A meaning of a parameter that the engine acts on. The schema of the parameter states it as `x-role`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ParamRole {
+    /// The engine does not know its meaning.
+    #[default]
+    Value,
+    /// A seed (`seed`): `random` or -1 stand for a number that is drawn before the graph is checked.
+    Seed,
+    /// The path of a file that the node writes (`output`): `{name}` stands for a parameter of the file.
+    Output,
+}
+
+impl ParamRole {
+    /// The role of a parameter, by its schema.
+    pub(crate) fn of(property: &Json) -> ParamRole {
+        match property.get("x-role").and_then(Json::as_str) {
+            Some("seed") => ParamRole::Seed,
+            Some("output") => ParamRole::Output,
+            _ => ParamRole::Value,
+        }
+    }
+}
+
 /// The documentation of a parameter.
 #[derive(Clone, Debug)]
 pub struct ParamDoc {
@@ -21,6 +44,8 @@ pub struct ParamDoc {
     pub required: bool,
     /// The range in words, such as `≥ 1` or `0 … 1`; empty if any value is allowed.
     pub range: String,
+    /// Its meaning for the engine.
+    pub role: ParamRole,
     /// The words of an enum or the fields of a mapping, each with its documentation.
     pub details: Vec<(String, String)>,
 }
@@ -32,12 +57,16 @@ pub(crate) fn params(schema: &Schema) -> Vec<ParamDoc> {
     properties(root)
         .map(|(name, property)| ParamDoc {
             name: name.clone(),
-            type_text: reader.type_text(property),
+            type_text: match ParamRole::of(property) {
+                ParamRole::Seed => format!("{} or \"random\"", reader.type_text(property)),
+                _ => reader.type_text(property),
+            },
             doc: description(property),
             default: property.get("default").cloned(),
             required: required(root).any(|key| key == name),
             range: reader.range(property),
             details: reader.details(property),
+            role: ParamRole::of(property),
         })
         .collect()
 }

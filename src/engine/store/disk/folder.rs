@@ -9,14 +9,18 @@
 //! v1/lock                        shared by writers, exclusive for removal
 //! ```
 //!
-//! Independent of values and manifests. Other files in the folder are neither read nor removed.
+//! Independent of values and manifests. Other files in the folder are neither read nor removed, and nothing is written or
+//! removed through a link.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::Warn;
+use super::wait::LockWait;
 use crate::key::{Digest, Key};
 
 /// The version of the layout. Each version has a folder of its own.
@@ -25,10 +29,14 @@ const LAYOUT: &str = "v1";
 /// If the file system has no locks, a temporary file of this age is considered abandoned.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// The folder of a cache on disk. It is created by the first write.
+/// The names of temporary files.
+const TEMPORARY: [&str; 2] = ["lsregen-", ".tmp"];
+
+/// The folder of a cache on disk. It is created by the first write. Clones share what is known of its lock.
 #[derive(Clone, Debug)]
 pub struct CacheFolder {
     root: PathBuf,
+    wait: Arc<LockWait>,
 }
 
 /// The right to write (shared) or to remove (exclusive), until it is dropped. The system releases it when a process dies.
@@ -48,15 +56,41 @@ pub(crate) struct StoredFile {
     pub metadata: Metadata,
 }
 
+/// A damaged file in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// How it is damaged.
+    pub what: String,
+}
+
 impl CacheFolder {
     /// The cache in `folder`, which need not exist yet.
     pub fn new(folder: impl AsRef<Path>) -> CacheFolder {
-        CacheFolder { root: folder.as_ref().join(LAYOUT) }
+        CacheFolder { root: folder.as_ref().join(LAYOUT), wait: Arc::default() }
+    }
+
+    /// The same folder. `warn` is told for whom a process waits, and `patience` is how long it waits before it goes on
+    /// without the cache.
+    pub(crate) fn with_wait(self, warn: Warn, patience: Duration) -> CacheFolder {
+        CacheFolder { wait: Arc::new(LockWait::new(warn, patience)), ..self }
+    }
+
+    /// Ends all waits for the lock, now and later: the operations that need it fail.
+    pub fn stop_waiting(&self) {
+        self.wait.stop();
     }
 
     /// The folder of this version of the layout.
     pub fn path(&self) -> &Path {
         &self.root
+    }
+
+    /// Whether the cache has a value with this content in this format. Its presence tells, not its content.
+    pub fn has_value(&self, bytes: &[u8], format: &str) -> bool {
+        let length = |facts: Metadata| facts.is_file() && facts.len() == bytes.len() as u64;
+        fs::symlink_metadata(self.blob(&Digest::of(bytes), format)).is_ok_and(length)
     }
 
     pub(crate) fn entry(&self, key: &Key) -> PathBuf {
@@ -103,12 +137,16 @@ impl CacheFolder {
 
     /// The files that are being written, or were when their process died.
     pub(crate) fn temporary(&self) -> impl Iterator<Item = (PathBuf, Metadata)> {
-        list(&self.root.join("tmp"))
+        let [prefix, suffix] = TEMPORARY;
+        list(&self.root.join("tmp")).filter(move |(path, _)| {
+            let name = path.file_name().and_then(OsStr::to_str);
+            name.is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix))
+        })
     }
 
     /// The files in subfolders that are named by two digits.
     fn spread(&self, kind: &str) -> impl Iterator<Item = StoredFile> {
-        let folders = fs::read_dir(self.root.join(kind)).into_iter().flatten().flatten();
+        let folders = entries(&self.root.join(kind));
         folders.flat_map(|folder| {
             let name = folder.file_name();
             list(&folder.path()).filter_map(found).filter(move |found| {
@@ -117,31 +155,74 @@ impl CacheFolder {
         })
     }
 
-    /// Returns the right to write, together with other writers. Waits for a removal to end. Creates the folder.
+    /// Returns the right to write, together with other writers. Waits for a removal to end, but not for ever. Creates the
+    /// folder.
     pub(crate) fn share(&self) -> io::Result<Lock> {
         fs::create_dir_all(self.root.join("tmp"))?;
-        self.lock(File::lock_shared)
+        self.lock(File::try_lock_shared, true)
     }
 
-    /// Returns the right to remove. Waits for all writers, so that the files in `tmp/` belong to dead processes.
+    /// Returns the right to remove. Waits for all writers, but not for ever, so that the files in `tmp/` belong to dead
+    /// processes.
     pub(crate) fn claim(&self) -> io::Result<Lock> {
-        self.lock(File::lock)
+        self.lock(File::try_lock, true)
+    }
+
+    /// Returns the right to remove, as [`claim`](CacheFolder::claim) does, however long it takes.
+    pub(crate) fn claim_patiently(&self) -> io::Result<Lock> {
+        self.lock(File::try_lock, false)
     }
 
     /// Opens the file each time: a lock belongs to the open file, and each thread needs its own.
-    fn lock(&self, lock: fn(&File) -> io::Result<()>) -> io::Result<Lock> {
-        let file = lsregen_files::open_with(
-            &self.root.join("lock"),
-            File::options().create(true).truncate(false).write(true),
-        )?;
-        loop {
-            return match lock(&file) {
-                Ok(()) => Ok(Lock { file: Some(file) }),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Lock { file: None }),
-                Err(error) => Err(error),
-            };
+    fn lock(&self, lock: fn(&File) -> Result<(), TryLockError>, gives_up: bool) -> io::Result<Lock> {
+        let path = self.root.join("lock");
+        self.refuse_links(&path)?;
+        let file = lsregen_files::open_with(&path, File::options().create(true).truncate(false).write(true))?;
+        match self.wait.lock(&file, &path, lock, gives_up) {
+            Ok(()) => Ok(Lock { file: Some(file) }),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Lock { file: None }),
+            Err(error) => Err(error),
         }
+    }
+
+    /// # Errors
+    /// If a path in the folder is a link, or leads through one.
+    fn refuse_links(&self, path: &Path) -> io::Result<()> {
+        let inside = path.strip_prefix(&self.root).unwrap_or(path);
+        let mut place = self.root.clone();
+        for part in [Path::new("")].into_iter().chain(inside.iter().map(Path::new)) {
+            place.push(part);
+            if fs::symlink_metadata(&place).is_ok_and(|facts| facts.is_symlink()) {
+                let message = format!("{} is a link, and the cache follows none", place.display());
+                return Err(io::Error::new(ErrorKind::PermissionDenied, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The folders that cannot be read, or are links, each with the reason.
+    pub(crate) fn unreadable(&self) -> Vec<Damaged> {
+        let mut found = vec![];
+        let mut ahead: Vec<_> = ["entries", "blobs", "files", "tmp"].map(|kind| (self.root.join(kind), 0)).into();
+        while let Some((folder, depth)) = ahead.pop() {
+            let entries = self.refuse_links(&folder).and_then(|()| fs::read_dir(&folder));
+            match entries {
+                Ok(entries) if depth == 0 => {
+                    let is_folder = |entry: &fs::DirEntry| entry.path().is_dir();
+                    ahead.extend(entries.flatten().filter(is_folder).map(|entry| (entry.path(), 1)));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => found.push(Damaged { path: folder, what: format!("it cannot be read: {error}") }),
+            }
+        }
+        found
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
+        self.refuse_links(path.parent().unwrap_or(path))?;
+        fs::remove_file(path)
     }
 
     /// Whether a process is writing or removing now.
@@ -152,7 +233,11 @@ impl CacheFolder {
 
     /// Writes a file, completely or not at all.
     pub(crate) fn write(&self, _: &Lock, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.refuse_links(path)?;
+        self.refuse_links(&self.root.join("tmp"))?;
+        let [prefix, suffix] = TEMPORARY;
         let mut builder = tempfile::Builder::new();
+        builder.prefix(prefix).suffix(suffix);
         // The permissions of any new file; those of a temporary file are for its owner only. The umask applies.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -184,10 +269,16 @@ pub(crate) fn age(metadata: &Metadata) -> Option<Duration> {
     SystemTime::now().duration_since(metadata.modified().ok()?).ok()
 }
 
-/// The regular files in a folder; none if it cannot be read.
+/// The entries of a folder; none if it cannot be read, or is a link.
+fn entries(folder: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
+    let is_folder = fs::symlink_metadata(folder).is_ok_and(|facts| facts.is_dir());
+    let entries = is_folder.then(|| fs::read_dir(folder).ok()).flatten();
+    entries.into_iter().flatten().flatten()
+}
+
+/// The regular files in a folder; none if it cannot be read, or is a link.
 fn list(folder: &Path) -> impl Iterator<Item = (PathBuf, Metadata)> + use<> {
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    files.filter_map(|file| {
+    entries(folder).filter_map(|file| {
         let metadata = file.metadata().ok().filter(Metadata::is_file)?;
         Some((file.path(), metadata))
     })

@@ -10,6 +10,7 @@ mod folder;
 mod manifest;
 pub(super) mod sealed;
 mod sweep;
+mod wait;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -19,10 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-pub use folder::CacheFolder;
+pub use folder::{CacheFolder, Damaged};
 use lsregen_files::Kind;
 pub use manifest::{Blob, Manifest};
-pub use sweep::{CacheStatus, Damaged, SweepReport, TypeUsage};
+pub use sweep::{CacheStatus, SweepReport, TypeUsage, Verified};
 
 use crate::key::{Digest, Key, Material};
 use crate::node::{AnyCodec, EdgeValue, SocketSpec, guarded};
@@ -75,8 +76,14 @@ struct Damage {
 impl DiskStore {
     /// The store in `folder`, which need not exist, of at most `limit` bytes.
     pub fn new(folder: impl AsRef<Path>, limit: u64, warn: Warn) -> DiskStore {
-        let folder = CacheFolder::new(folder);
+        let folder = CacheFolder::new(folder).with_wait(warn.clone(), wait::PATIENCE);
         DiskStore { folder, limit, warn, reported: Mutex::default(), written: AtomicU64::new(0) }
+    }
+
+    /// Sets how long an operation waits for another process that holds the lock, before it goes on without the cache.
+    pub fn with_patience(mut self, patience: Duration) -> DiskStore {
+        self.folder = self.folder.clone().with_wait(self.warn.clone(), patience);
+        self
     }
 
     /// The folder of the cache.
@@ -102,7 +109,9 @@ impl DiskStore {
                 None
             }
             Err(Miss::Damaged(_)) => {
-                self.discard(key, |manifest| self.read_values(manifest, sockets).map(drop));
+                if let Err(error) = self.discard(key, |manifest| self.read_values(manifest, sockets).map(drop)) {
+                    self.report(Operation::Remove, &error);
+                }
                 None
             }
         }
@@ -176,27 +185,25 @@ impl DiskStore {
 
     /// Removes a damaged result. Examines it again when nobody else writes or removes, because it may have been replaced or
     /// removed since. `check` examines the values of a valid manifest. Returns what was wrong.
-    fn discard(&self, key: &Key, check: impl Fn(&Manifest) -> Result<(), Miss>) -> Option<String> {
-        let _lock = match self.folder.claim() {
-            Ok(lock) => lock,
-            Err(error) => {
-                self.report(Operation::Remove, &error);
-                return None;
-            }
-        };
+    ///
+    /// # Errors
+    /// If it is damaged, but cannot be removed.
+    fn discard(&self, key: &Key, check: impl Fn(&Manifest) -> Result<(), Miss>) -> io::Result<Option<String>> {
+        let _lock = self.folder.claim()?;
         let manifest = self.read_manifest(key);
         let node_type = manifest.as_ref().map_or("a node".into(), |manifest| manifest.material.node_type.clone());
         let Err(Miss::Damaged(Damage { what, blob })) = manifest.and_then(|manifest| check(&manifest)) else {
-            return None;
+            return Ok(None);
         };
         for path in [Some(self.folder.entry(key)), blob].into_iter().flatten() {
-            if let Err(error) = fs::remove_file(&path) {
-                self.report(Operation::Remove, &error);
+            match self.folder.remove(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
         }
         let what = format!("the result {key:.8} of {node_type} was removed from the cache: {what}");
         (self.warn)(&what);
-        Some(what)
+        Ok(Some(what))
     }
 
     /// Writes a result. Returns how many bytes were written.
@@ -246,6 +253,9 @@ impl DiskStore {
     /// Marks a use: the modification time of a manifest is the time of its last use.
     fn touch(&self, key: &Key) {
         let path = self.folder.entry(key);
+        if !fs::symlink_metadata(&path).is_ok_and(|facts| facts.is_file()) {
+            return;
+        }
         let recent =
             fs::metadata(&path).ok().and_then(|metadata| folder::age(&metadata)).is_some_and(|age| age < USE_STEP);
         if !recent {

@@ -2,16 +2,15 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lsregen_files::Kind;
 
-use super::folder::{Lock, StoredFile, age};
+use super::folder::{CacheFolder, Damaged, Lock, StoredFile, age};
 use super::manifest::Manifest;
-use super::{DiskStore, Miss, Operation};
+use super::{DiskStore, Miss, Operation, sealed};
 use crate::key::{Digest, Key};
 use crate::node::{AnyCodec, guarded};
 
@@ -66,13 +65,13 @@ pub struct TypeUsage {
     pub bytes: u64,
 }
 
-/// A damaged file in the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damaged {
-    /// The path of the file.
-    pub path: PathBuf,
-    /// How it is damaged.
-    pub what: String,
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// What was damaged, and has been removed.
+    pub removed: Vec<Damaged>,
+    /// What cannot be read, or is damaged and cannot be removed.
+    pub failed: Vec<Damaged>,
 }
 
 /// The undamaged results, and how many of them name each blob.
@@ -125,7 +124,7 @@ impl DiskStore {
         if !self.folder.path().exists() {
             return Ok(SweepReport::default());
         }
-        let lock = self.folder.claim()?;
+        let lock = self.folder.claim_patiently()?;
         self.sweep(&lock)
     }
 
@@ -138,24 +137,24 @@ impl DiskStore {
         if !self.folder.path().exists() {
             return Ok(swept);
         }
-        let lock = self.folder.claim()?;
+        let lock = self.folder.claim_patiently()?;
         self.sweep_temporary(&lock, &mut swept)?;
         for entry in self.folder.entries() {
-            swept.entries += swept.remove(&entry.path, entry.metadata.len())?;
+            swept.entries += swept.remove(&self.folder, &entry.path, entry.metadata.len())?;
         }
         for blob in self.folder.blobs() {
-            swept.blobs += swept.remove(&blob.path, blob.metadata.len())?;
+            swept.blobs += swept.remove(&self.folder, &blob.path, blob.metadata.len())?;
         }
         for file in self.folder.files().chain(self.folder.findings()) {
-            swept.remove(&file.path, file.metadata.len())?;
+            swept.remove(&self.folder, &file.path, file.metadata.len())?;
         }
         Ok(swept)
     }
 
     /// Reads everything, and removes damaged files. `codecs`, by payload type, decode the values; values without a codec are
     /// only compared with their digest.
-    pub fn verify(&self, codecs: &HashMap<&'static str, AnyCodec>) -> Vec<Damaged> {
-        let mut damaged = vec![];
+    pub fn verify(&self, codecs: &HashMap<&'static str, AnyCodec>) -> Verified {
+        let mut verified = Verified { failed: self.folder.unreadable(), ..Verified::default() };
         let mut whole = HashSet::new();
         for entry in self.folder.entries() {
             let key = Key(entry.digest);
@@ -164,24 +163,51 @@ impl DiskStore {
                 whole.extend(manifest.blobs().map(|blob| blob.digest));
                 Ok(())
             });
-            if let Err(Miss::Damaged(_)) = checked
-                && let Some(what) = self.discard(&key, |manifest| self.check(manifest, codecs))
-            {
-                damaged.push(Damaged { path: entry.path, what });
+            match checked {
+                Err(Miss::Damaged(damage)) => {
+                    let removed = self.discard(&key, |manifest| self.check(manifest, codecs));
+                    verified.add(entry.path, &damage.what, removed);
+                }
+                Err(Miss::Unreadable(error)) => verified.fail(entry.path, &format!("it cannot be read: {error}")),
+                Ok(()) | Err(Miss::Missing) => {}
             }
         }
+        let is_whole = |blob: &StoredFile, bytes: &[u8]| Digest::of(bytes) == blob.digest;
         for blob in self.folder.blobs().filter(|blob| !whole.contains(&blob.digest)) {
-            let read = || lsregen_files::read(&blob.path, Kind::CACHE_VALUE);
-            let is_damaged = || read().is_ok_and(|bytes| Digest::of(&bytes) != blob.digest);
-            if is_damaged()
-                && let Ok(_lock) = self.folder.claim()
-                && is_damaged()
-            {
-                let _ = fs::remove_file(&blob.path);
-                damaged.push(Damaged { path: blob.path.clone(), what: "its data is damaged".into() });
-            }
+            self.verify_file(blob, Kind::CACHE_VALUE, is_whole, &mut verified);
         }
-        damaged
+        let is_sealed = |_: &StoredFile, bytes: &[u8]| sealed::open::<serde_json::Value>(bytes).is_some();
+        for file in self.folder.files() {
+            self.verify_file(file, Kind::CACHE_ENTRY, is_sealed, &mut verified);
+        }
+        verified
+    }
+
+    /// Reads a file, and removes it if it is damaged: that is decided again when nobody else writes.
+    fn verify_file(
+        &self,
+        file: StoredFile,
+        kind: Kind,
+        is_whole: fn(&StoredFile, &[u8]) -> bool,
+        verified: &mut Verified,
+    ) {
+        let is_damaged = || match lsregen_files::read(&file.path, kind) {
+            Ok(bytes) => Ok(!is_whole(&file, &bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        };
+        let what = "its data is damaged";
+        match is_damaged() {
+            Ok(false) => {}
+            Ok(true) => {
+                let removed = self.folder.claim().and_then(|_lock| match is_damaged()? {
+                    true => self.folder.remove(&file.path).map(|()| Some(what.to_string())),
+                    false => Ok(None),
+                });
+                verified.add(file.path.clone(), what, removed);
+            }
+            Err(error) => verified.fail(file.path.clone(), &format!("it cannot be read: {error}")),
+        }
     }
 
     fn check(&self, manifest: &Manifest, codecs: &HashMap<&'static str, AnyCodec>) -> Result<(), Miss> {
@@ -203,7 +229,7 @@ impl DiskStore {
     pub(super) fn shrink(&self) {
         self.written.store(0, std::sync::atomic::Ordering::Relaxed);
         if self.bytes() > self.limit
-            && let Err(error) = self.gc()
+            && let Err(error) = self.folder.claim().and_then(|lock| self.sweep(&lock))
         {
             self.report(Operation::Remove, &error);
         }
@@ -217,7 +243,7 @@ impl DiskStore {
         for blob in self.folder.blobs() {
             let named = readers.contains_key(&(blob.digest, blob.format.clone()));
             if !named && lock.is_left_behind(&blob.metadata) {
-                swept.blobs += swept.remove(&blob.path, blob.metadata.len())?;
+                swept.blobs += swept.remove(&self.folder, &blob.path, blob.metadata.len())?;
             } else {
                 swept.left += blob.metadata.len();
                 blobs.insert((blob.digest, blob.format.clone()), blob);
@@ -225,7 +251,7 @@ impl DiskStore {
         }
         for file in self.folder.files().chain(self.folder.findings()) {
             if age(&file.metadata).is_some_and(|age| age > MAX_DIGEST_AGE) {
-                swept.remove(&file.path, file.metadata.len())?;
+                swept.remove(&self.folder, &file.path, file.metadata.len())?;
             } else {
                 swept.left += file.metadata.len();
             }
@@ -240,7 +266,7 @@ impl DiskStore {
 
     fn sweep_temporary(&self, lock: &Lock, swept: &mut SweepReport) -> io::Result<()> {
         for (path, metadata) in self.folder.temporary().filter(|(_, metadata)| lock.is_left_behind(metadata)) {
-            swept.temporary += swept.remove(&path, metadata.len())?;
+            swept.temporary += swept.remove(&self.folder, &path, metadata.len())?;
         }
         Ok(())
     }
@@ -258,7 +284,7 @@ impl DiskStore {
                     swept.left += entry.metadata.len();
                     entries.push((entry, manifest));
                 }
-                None => swept.entries += swept.remove(&entry.path, entry.metadata.len())?,
+                None => swept.entries += swept.remove(&self.folder, &entry.path, entry.metadata.len())?,
             }
         }
         Ok((entries, readers))
@@ -277,13 +303,13 @@ impl DiskStore {
             && let Some((entry, manifest)) = entries.pop()
         {
             // The manifest first, so that no manifest names a missing blob.
-            swept.entries += swept.remove(&entry.path, entry.metadata.len())?;
+            swept.entries += swept.remove(&self.folder, &entry.path, entry.metadata.len())?;
             swept.left = swept.left.saturating_sub(entry.metadata.len());
             for name in names(&manifest) {
                 let left = readers.entry(name.clone()).or_default();
                 *left = left.saturating_sub(1);
                 if let (0, Some(blob)) = (*left, blobs.get(&name)) {
-                    swept.blobs += swept.remove(&blob.path, blob.metadata.len())?;
+                    swept.blobs += swept.remove(&self.folder, &blob.path, blob.metadata.len())?;
                     swept.left = swept.left.saturating_sub(blob.metadata.len());
                 }
             }
@@ -304,10 +330,25 @@ fn manifest(found: &StoredFile) -> Option<Manifest> {
     Manifest::from_bytes(&lsregen_files::read(&found.path, Kind::CACHE_ENTRY).ok()?, &Key(found.digest))
 }
 
+impl Verified {
+    /// Adds a file that was found to be damaged, and what came of its removal: `None` if it was whole by then.
+    fn add(&mut self, path: PathBuf, what: &str, removed: io::Result<Option<String>>) {
+        match removed {
+            Ok(Some(what)) => self.removed.push(Damaged { path, what }),
+            Ok(None) => {}
+            Err(error) => self.fail(path, &format!("{what}, and it cannot be removed: {error}")),
+        }
+    }
+
+    fn fail(&mut self, path: PathBuf, what: &str) {
+        self.failed.push(Damaged { path, what: what.into() });
+    }
+}
+
 impl SweepReport {
     /// Removes a file. Returns 1, or 0 if the file does not exist any more.
-    fn remove(&mut self, path: &Path, bytes: u64) -> io::Result<usize> {
-        match fs::remove_file(path) {
+    fn remove(&mut self, folder: &CacheFolder, path: &Path, bytes: u64) -> io::Result<usize> {
+        match folder.remove(path) {
             Ok(()) => {
                 self.bytes += bytes;
                 Ok(1)
@@ -320,7 +361,7 @@ impl SweepReport {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::sync::Arc;
     use std::time::SystemTime;
 
@@ -332,7 +373,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = DiskStore::new(folder.path(), 0, Arc::new(|_| {}));
         let blob = |byte| store.folder.blob(&Digest([byte; 32]), "bin");
-        let files = [store.folder.path().join("tmp/young"), blob(1), store.folder.path().join("tmp/old"), blob(2)];
+        let files = [
+            store.folder.path().join("tmp/lsregen-young.tmp"),
+            blob(1),
+            store.folder.path().join("tmp/lsregen-old.tmp"),
+            blob(2),
+        ];
         for path in &files {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "half").unwrap();

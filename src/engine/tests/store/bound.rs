@@ -120,7 +120,7 @@ fn a_use_is_marked_but_not_each_time() {
 #[test]
 fn clear_removes_everything() {
     let world = world(&["a", "b", "c"]);
-    fs::write(world.folder("tmp/left"), "half").unwrap();
+    fs::write(world.folder("tmp/lsregen-left.tmp"), "half").unwrap();
     let swept = world.store().clear().unwrap();
     assert_eq!((swept.entries, swept.blobs, swept.temporary), (3, 4, 1));
     assert_eq!((world.store().bytes(), world.entries().len(), world.temporary().len()), (0, 0, 0));

@@ -1,10 +1,11 @@
 //! Whatever happens to the files, a result is either the stored one or a miss.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use lsregen_engine::{Codec, Payload, SocketSpec};
+use lsregen_engine::{Codec, Payload, SocketSpec, Verified};
 
 use crate::world::*;
 
@@ -149,6 +150,8 @@ fn foreign_files_are_left_alone() {
         format!("blobs/{digest}.txt"),
         format!("blobs/00/{}.txt", "A".repeat(64)),
         "files/list".into(),
+        "tmp/notes".into(),
+        "tmp/.tmpa1b2c3".into(),
         "other/thing".into(),
     ];
     for name in &foreign {
@@ -158,7 +161,7 @@ fn foreign_files_are_left_alone() {
     }
     fs::create_dir_all(world.folder(&format!("blobs/00/{digest}.txt"))).unwrap();
     let store = world.store_of(1);
-    assert_eq!(store.verify(&HashMap::new()), []);
+    assert_eq!(store.verify(&HashMap::new()), Verified::default());
     assert_eq!(store.status().damaged, 0);
     store.gc().unwrap();
     store.clear().unwrap();
@@ -189,13 +192,69 @@ fn verify_finds_all_damage_and_removes_it() {
     fs::create_dir_all(blob("left behind").parent().unwrap()).unwrap();
     fs::write(blob("left behind"), "left behinD").unwrap();
 
-    let mut damaged: Vec<_> = store.verify(&codecs).into_iter().map(|damaged| damaged.path).collect();
+    let mut damaged: Vec<_> = store.verify(&codecs).removed.into_iter().map(|damaged| damaged.path).collect();
     damaged.sort();
     let mut expected =
         [world.entry("cut"), world.entry("flipped"), world.entry("gone"), world.entry("foul"), blob("left behind")];
     expected.sort();
     assert_eq!(damaged, expected);
-    assert_eq!(store.verify(&codecs), []);
+    assert_eq!(store.verify(&codecs), Verified::default());
     assert_eq!(world.entries(), [world.entry("whole")]);
     assert_eq!(texts(&store.get(&key("whole"), NOTES).unwrap()), ["whole", "two"]);
+}
+
+/// What cannot be read or cleaned is not intact.
+#[test]
+fn verify_says_what_it_could_not_do() {
+    let world = World::new();
+    let store = world.store().with_patience(Duration::ZERO);
+    store.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
+    // A folder in place of a value, which nobody can read.
+    let blob = world.blobs()[0].clone();
+    fs::remove_file(&blob).unwrap();
+    fs::create_dir(&blob).unwrap();
+    let verified = store.verify(&HashMap::new());
+    assert_eq!((verified.removed.len(), verified.failed.len()), (0, 1), "{verified:?}");
+    assert!(verified.failed[0].what.contains("cannot be read"), "{verified:?}");
+    fs::remove_dir(&blob).unwrap();
+    // Another process holds the lock.
+    let lock = File::open(world.folder("lock")).unwrap();
+    lock.lock_shared().unwrap();
+    fs::write(world.entry("a"), "{").unwrap();
+    let verified = store.verify(&HashMap::new());
+    assert_eq!((verified.removed.len(), verified.failed.len()), (0, 1), "{verified:?}");
+    assert!(verified.failed[0].what.contains("cannot be removed"), "{verified:?}");
+    drop(lock);
+    let verified = store.verify(&HashMap::new());
+    assert_eq!((verified.removed.len(), verified.failed.len()), (1, 0), "{verified:?}");
+}
+
+/// Links in the cache lead to files of others: nothing is written or removed through them.
+#[cfg(unix)]
+#[test]
+fn links_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let (world, elsewhere) = (World::new(), tempfile::tempdir().unwrap());
+    let store = world.store();
+    store.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
+    let folders = [world.entry("a").parent().unwrap().to_path_buf(), world.blobs()[0].parent().unwrap().to_path_buf()];
+    let moved: Vec<_> = folders.iter().enumerate().map(|(i, _)| elsewhere.path().join(i.to_string())).collect();
+    for (folder, to) in folders.iter().zip(&moved) {
+        fs::rename(folder, to).unwrap();
+        symlink(to, folder).unwrap();
+    }
+    fs::create_dir(elsewhere.path().join("tmp")).unwrap();
+    fs::write(elsewhere.path().join("tmp/lsregen-x.tmp"), "not ours").unwrap();
+    fs::remove_dir(world.folder("tmp")).unwrap();
+    symlink(elsewhere.path().join("tmp"), world.folder("tmp")).unwrap();
+    let count = || moved.iter().map(|folder| fs::read_dir(folder).unwrap().count()).sum::<usize>();
+    let before = count();
+    assert_eq!(store.verify(&HashMap::new()).failed.len(), 3);
+    store.gc().unwrap();
+    store.clear().unwrap();
+    store.put(key("b"), &material("b"), NOTES, &[note("three"), note("four")]);
+    store.put(key("a"), &material("c"), NOTES, &[note("one"), note("two")]);
+    assert_eq!(count(), before);
+    assert_eq!(fs::read(elsewhere.path().join("tmp/lsregen-x.tmp")).unwrap(), b"not ours");
+    assert!(world.warnings().iter().any(|warning| warning.contains("is a link")), "{:?}", world.warnings());
 }

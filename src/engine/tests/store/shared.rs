@@ -3,7 +3,9 @@
 use std::fs::{self, File};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use lsregen_engine::Verified;
 
 use crate::world::*;
 
@@ -23,7 +25,7 @@ fn the_files_of_a_dead_writer_are_removed() {
     let world = World::new();
     let store = world.store();
     store.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
-    fs::write(world.folder("tmp/.tmpDead"), "half a bl").unwrap();
+    fs::write(world.folder("tmp/lsregen-dead.tmp"), "half a bl").unwrap();
     let status = store.status();
     assert_eq!((status.temporary, status.temporary_bytes), (1, 9));
     assert_eq!(store.gc().unwrap().temporary, 1);
@@ -38,7 +40,7 @@ fn a_sweep_waits_for_writers() {
     store.put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
     let writer = File::open(world.folder("lock")).unwrap();
     writer.lock_shared().unwrap();
-    let (half, blob) = (world.folder("tmp/.tmpHalf"), world.blobs()[0].with_extension("bin"));
+    let (half, blob) = (world.folder("tmp/lsregen-half.tmp"), world.blobs()[0].with_extension("bin"));
     fs::write(&half, "half").unwrap();
     fs::write(&blob, "no manifest names it yet").unwrap();
     assert!(store.status().busy);
@@ -88,6 +90,52 @@ fn all_at_once() {
     });
     assert_eq!(world.warnings(), [""; 0]);
     let store = world.store_of(30_000);
-    assert_eq!(store.verify(&Default::default()), []);
+    assert_eq!(store.verify(&Default::default()), Verified::default());
     assert!(world.temporary().is_empty() && store.gc().unwrap().left <= 30_000);
+}
+
+/// Another process holds the lock and does not let go: says so, and goes on without the cache.
+#[test]
+fn a_held_lock_does_not_stop_a_run() {
+    let world = World::new();
+    world.store().put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
+    let other = File::open(world.folder("lock")).unwrap();
+    other.lock().unwrap();
+    let store = world.store().with_patience(Duration::from_millis(300));
+    assert!(store.get(&key("a"), NOTES).is_some(), "reading needs no lock");
+    let put = |name: &str| {
+        let start = Instant::now();
+        store.put(key(name), &material(name), NOTES, &[note(name), note("x")]);
+        start.elapsed()
+    };
+    let waited = put("b");
+    assert!(waited >= Duration::from_millis(300) && waited < Duration::from_secs(5), "{waited:?}");
+    assert!(put("c") < Duration::from_millis(250), "it does not wait again");
+    let warnings = world.warnings();
+    assert!(warnings.len() == 2 && warnings[0].contains("waiting for the cache"), "{warnings:?}");
+    assert!(warnings[1].contains("holds its lock") && warnings[1].contains("goes on without it"), "{warnings:?}");
+    if cfg!(target_os = "linux") {
+        let process = format!("the process {} (", std::process::id());
+        assert!(warnings.iter().all(|warning| warning.contains(&process)), "{warnings:?}");
+    }
+    drop(other);
+    put("d");
+    assert!(store.get(&key("d"), NOTES).is_some(), "the cache is used again");
+}
+
+/// As Ctrl-C does.
+#[test]
+fn a_wait_can_be_ended() {
+    let world = World::new();
+    world.store().put(key("a"), &material("a"), NOTES, &[note("one"), note("two")]);
+    let other = File::open(world.folder("lock")).unwrap();
+    other.lock().unwrap();
+    let store = world.store();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| store.put(key("b"), &material("b"), NOTES, &[note("three"), note("four")]));
+        thread::sleep(Duration::from_millis(100));
+        store.folder().stop_waiting();
+    });
+    assert!(start.elapsed() < Duration::from_secs(5));
 }

@@ -1,9 +1,9 @@
-//! Hides from the YAML parser what it would read otherwise: `${name}`, so that it needs no quotes inside `{…}`, and JSON's
-//! surrogate pairs (`\ud83d\ude00`), which YAML does not know although every JSON text is meant to be YAML.
+//! Hides from the YAML parser what it would read otherwise: `${name}` and `{name}`, so that they need no quotes inside `{…}`,
+//! and JSON's surrogate pairs (`\ud83d\ude00`), which YAML does not know although every JSON text is meant to be YAML.
 
 use std::borrow::Cow;
 
-/// They replace the braces of `${name}`, and the backslashes of a surrogate pair, while the parser reads. A document must
+/// They replace the braces of a name, and the backslashes of a surrogate pair, while the parser reads. A document must
 /// not contain them: see `is_stray`.
 const BRACES: [char; 2] = ['\u{fdd0}', '\u{fdd1}'];
 const BACKSLASH: char = '\u{fdd2}';
@@ -11,15 +11,17 @@ const BACKSLASH: char = '\u{fdd2}';
 /// The characters of an escaped pair: `\ud83d\ude00`.
 const PAIR: usize = 12;
 
-/// Hides the braces of every `${name}` and the backslashes of every surrogate pair. The number of characters stays the same.
+/// Hides the braces of every `${name}`, of every `{name}` within a word, as in `out/{seed}.png`, and the backslashes of every
+/// surrogate pair. The number of characters stays the same.
 pub(super) fn mask(text: &str) -> Cow<'_, str> {
     let mut masked = String::new();
     let mut rest = text;
-    while let Some(at) = rest.find("${").into_iter().chain(rest.find("\\u")).min() {
-        let (before, found) = rest.split_at(at);
-        masked.push_str(before);
-        rest = match found.starts_with('$') {
-            true => mask_reference(found, &mut masked),
+    while let Some(at) = rest.find(['{', '\\']) {
+        masked.push_str(&rest[..at]);
+        let found = &rest[at..];
+        let before = &text[..text.len() - found.len()];
+        rest = match found.starts_with('{') {
+            true => mask_reference(before, found, &mut masked),
             false => mask_pair(before, found, &mut masked),
         };
     }
@@ -30,21 +32,24 @@ pub(super) fn mask(text: &str) -> Cow<'_, str> {
     Cow::Owned(masked)
 }
 
-/// Appends a text's `${name}`, and returns what follows.
-fn mask_reference<'t>(text: &'t str, masked: &mut String) -> &'t str {
-    let name = &text[2..];
-    let end = name.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | ' '))).unwrap_or(name.len());
-    let (name, rest) = name.split_at(end);
-    match rest.strip_prefix('}') {
+/// Appends the reference at the beginning of a text, or only its brace, and returns what follows.
+fn mask_reference<'t>(before: &str, text: &'t str, masked: &mut String) -> &'t str {
+    let is_value = before.ends_with('$');
+    let within_word = before.ends_with(|c: char| c.is_alphanumeric() || "/-_.=+@~".contains(c));
+    let follows = masked.ends_with(BRACES[1]);
+    let name = &text[1..];
+    let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-') || is_value && c == ' ';
+    let end = name.find(|c| !is_name(c)).unwrap_or(name.len());
+    match name[end..].strip_prefix('}').filter(|_| is_value || (within_word || follows) && end > 0) {
         Some(rest) => {
-            masked.extend(['$', BRACES[0]]);
-            masked.push_str(name);
+            masked.push(BRACES[0]);
+            masked.push_str(&name[..end]);
             masked.push(BRACES[1]);
             rest
         }
         None => {
-            masked.push_str(&text[..2 + end]);
-            rest
+            masked.push('{');
+            name
         }
     }
 }
@@ -116,6 +121,20 @@ mod tests {
             assert_eq!(masked.chars().count(), text.chars().count(), "{text}");
             assert_eq!(unmask(&masked, true), quoted, "{text}");
             assert_eq!(unmask(&masked, false), plain, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_within_words_need_no_quotes() {
+        let shown = |text: &str| mask(text).replace(BRACES[0], "<").replace(BRACES[1], ">");
+        for (text, masked) in [
+            ("{ path: out/{seed}-{counter}.png }", "{ path: out/<seed>-<counter>.png }"),
+            ("{ path: a{b}{c}.png, x: ${y z} }", "{ path: a<b><c>.png, x: $<y z> }"),
+            ("{a: {b}, c: [{d}], e: \"{f}\"}", "{a: {b}, c: [{d}], e: \"{f}\"}"),
+            ("x{ a: b } {{a}} a{}", "x{ a: b } {{a}} a{}"),
+        ] {
+            assert_eq!(shown(text), masked, "{text}");
+            assert_eq!(unmask(&mask(text), false), text);
         }
     }
 }

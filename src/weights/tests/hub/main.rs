@@ -295,6 +295,55 @@ fn the_token_goes_to_the_hub_and_nowhere_else() {
     }
 }
 
+/// Another port of the same host may be another person's.
+#[test]
+fn the_token_does_not_go_to_another_port() {
+    let (server, other) = (Server::start(&model()), Server::start(&model()));
+    server.world().token = Some("secret".into());
+    server.world().content_port = Some(other.port);
+    let client = Client::with(&server, &[("HF_TOKEN", "secret")]);
+    client.fetch("hf:owner/name:unet/model.safetensors").unwrap();
+    let log = std::mem::take(&mut other.world().log);
+    assert!(!log.is_empty() && log.iter().all(|request| request.token.is_none()), "{log:?}");
+}
+
+#[test]
+fn a_password_of_the_endpoint_is_never_shown() {
+    let server = Server::start(&model());
+    let endpoint = server.endpoint.replace("http://", "http://user:pass@word@");
+    let of = |variables: &[(&str, &str)]| Client::with(&server, variables).error("hf:owner/nome");
+    for error in [of(&[("HF_ENDPOINT", &endpoint)]), of(&[("HF_ENDPOINT", "http://user:pass@word@127.0.0.1:9")])] {
+        assert!(!error.contains("pass") && !error.contains("user") && error.contains("***@127.0.0.1"), "{error}");
+    }
+    let find = |name: &str| (name == "HF_ENDPOINT").then(|| "ftp://user:pass@hub".into());
+    let error = Hub::from_variables(find).err().unwrap().to_string();
+    assert!(error.contains("***@hub") && !error.contains("pass"), "{error}");
+}
+
+/// A byte now and then does not keep a download alive.
+#[test]
+fn a_server_that_drips_is_disconnected() {
+    let server = Server::start(&model());
+    server.world().drip = Some(Duration::from_millis(20));
+    let mut client = Client::of(&server);
+    client.hub.timeout = Duration::from_millis(200);
+    let start = std::time::Instant::now();
+    let error = client.error("hf:owner/name:unet/model.safetensors");
+    assert!(error.contains("fewer than") && start.elapsed() < Duration::from_secs(20), "{error}");
+}
+
+/// What cannot be verified is not downloaded.
+#[test]
+fn contents_without_a_checksum_are_refused() {
+    let server = Server::start(&model());
+    server.world().plain_list = true;
+    server.world().odd_etags = true;
+    let client = Client::of(&server);
+    let error = client.error("hf:owner/name:model_index.json");
+    assert!(error.contains("checksum"), "{error}");
+    assert_eq!(client.blobs(), [""; 0]);
+}
+
 #[test]
 fn refusals_say_what_to_do() {
     let server = Server::start(&model());
@@ -356,19 +405,6 @@ fn no_network_is_said() {
     client.hub.endpoint = "http://no-such-host.invalid".into();
     let error = client.error("hf:owner/name");
     assert!(error.contains("cannot be reached"), "{error}");
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_full_disk_is_said() {
-    let server = Server::start(&model());
-    let client = Client::of(&server);
-    let blobs = client.repository().join("blobs");
-    fs::create_dir_all(&blobs).unwrap();
-    let partial = blobs.join(format!("{}.incomplete", etag(&content(UNET))));
-    std::os::unix::fs::symlink("/dev/full", partial).unwrap();
-    let error = client.error("hf:owner/name:unet/model.safetensors");
-    assert!(error.contains("disk is full") && error.contains("3000000 more bytes"), "{error}");
 }
 
 #[test]

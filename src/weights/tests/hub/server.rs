@@ -37,6 +37,12 @@ pub struct World {
     pub no_ranges: bool,
     /// Lists only names.
     pub plain_list: bool,
+    /// Redirects large files to this port of the same host.
+    pub content_port: Option<u16>,
+    /// Sends large files a byte at a time, with this pause.
+    pub drip: Option<Duration>,
+    /// Names contents by texts that are no checksums.
+    pub odd_etags: bool,
     /// All requests so far.
     pub log: Vec<Request>,
 }
@@ -52,7 +58,7 @@ pub struct Request {
 
 pub struct Server {
     pub endpoint: String,
-    port: u16,
+    pub port: u16,
     world: Arc<Mutex<World>>,
 }
 
@@ -124,7 +130,7 @@ fn serve(mut stream: TcpStream, port: u16, world: &Mutex<World>) -> Option<()> {
         let mut now = world.lock().unwrap_or_else(|e| e.into_inner());
         now.log.push(request.clone());
         let answer = answer(&request, port, &mut now);
-        let silence = now.silence;
+        let (silence, drip) = (now.silence, now.drip);
         drop(now);
         let mut head = format!("HTTP/1.1 {} Some\r\nContent-Length: {}\r\n", answer.status, answer.body.len());
         for (name, value) in answer.headers {
@@ -132,6 +138,13 @@ fn serve(mut stream: TcpStream, port: u16, world: &Mutex<World>) -> Option<()> {
         }
         stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
         if request.method == "HEAD" {
+            continue;
+        }
+        if let (Some(pause), true) = (drip, answer.body.len() > LARGE) {
+            for byte in answer.body {
+                stream.write_all(&[byte]).ok()?;
+                sleep(pause);
+            }
             continue;
         }
         match answer.cut {
@@ -200,7 +213,10 @@ fn answer(request: &Request, port: u16, world: &mut World) -> Answer {
     };
     let Some(bytes) = world.files.get(file) else { return Answer::refusal(404, "EntryNotFound") };
     if bytes.len() <= LARGE {
-        let (name, size) = (etag(bytes), bytes.len());
+        let (mut name, size) = (etag(bytes), bytes.len());
+        if world.odd_etags {
+            name.truncate(32);
+        }
         let mut answer = content(request, file, world);
         if request.method == "HEAD" {
             (answer.body, answer.status) = (vec![0; size], 200);
@@ -209,7 +225,13 @@ fn answer(request: &Request, port: u16, world: &mut World) -> Answer {
         return answer;
     }
     let headers = vec![
-        ("Location", format!("http://localhost:{port}/content/{file}?signature=x")),
+        (
+            "Location",
+            match world.content_port {
+                Some(port) => format!("http://127.0.0.1:{port}/content/{file}?signature=x"),
+                None => format!("http://localhost:{port}/content/{file}?signature=x"),
+            },
+        ),
         ("X-Repo-Commit", commit),
         ("X-Linked-Etag", format!("\"{}\"", etag(bytes))),
         ("X-Linked-Size", bytes.len().to_string()),
