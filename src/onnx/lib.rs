@@ -21,6 +21,7 @@ mod load;
 mod network;
 mod operators;
 mod proto;
+mod program;
 mod route;
 mod self_test;
 mod step;

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::file::{CheckedFile, describe};
 use crate::info::{Dim, OnnxInfo, ValueInfo};
 use crate::operators::{self, dtype_name};
+use crate::program::Program;
 use crate::route::Route;
 use crate::step::Step;
 use crate::tape::Tape;
@@ -16,10 +17,7 @@ use crate::{Error, Result};
 
 /// An ONNX network, differentiable with respect to its input.
 pub struct OnnxNetwork {
-    info: OnnxInfo,
-    device: Device,
-    constants: HashMap<String, Tensor>,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) program: Program,
 }
 
 impl OnnxNetwork {
@@ -55,7 +53,7 @@ impl OnnxNetwork {
         let read: HashSet<&String> =
             steps.iter().flat_map(|s| &s.inputs).chain(info.outputs.iter().map(|o| &o.name)).collect();
         constants.retain(|name, _| read.contains(name));
-        Ok(OnnxNetwork { info, device: device.clone(), constants, steps })
+        Ok(OnnxNetwork { program: Program { info, device: device.clone(), constants, steps } })
     }
 
     /// Checks a file as [`OnnxNetwork::open`] does, without reading the numbers of its weights.
@@ -68,27 +66,27 @@ impl OnnxNetwork {
 
     /// What the file says about the network.
     pub fn info(&self) -> &OnnxInfo {
-        &self.info
+        &self.program.info
     }
 
     /// Inputs that have to be given.
     pub fn inputs(&self) -> &[ValueInfo] {
-        &self.info.inputs
+        &self.program.info.inputs
     }
 
     /// Values that are declared as outputs. [`OnnxNetwork::forward`] returns any other named value too.
     pub fn outputs(&self) -> &[ValueInfo] {
-        &self.info.outputs
+        &self.program.info.outputs
     }
 
     /// Bytes of memory that the weights take.
     pub fn bytes(&self) -> usize {
-        self.constants.values().map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum()
+        self.program.constants.values().map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum()
     }
 
     /// The device of weights and features.
     pub fn device(&self) -> &Device {
-        &self.device
+        &self.program.device
     }
 
     /// Computes the value `output` for `x`, in f32: an output or an inner value, by default the only output.
@@ -98,7 +96,7 @@ impl OnnxNetwork {
     /// # Errors
     /// If the network has no such value, `x` does not fit its input, a node fails, or the value is not of floats.
     pub fn forward(&self, x: &Tensor, output: Option<&str>) -> Result<Tensor> {
-        let route = Route::new(self, self.info.output(output)?)?;
+        let route = Route::new(&self.program, self.program.info.output(output)?)?;
         let x = self.accepted(x)?;
         if !x.track_op() {
             return self.of_floats(route.run(&x, &mut |_, _, _| Ok(()))?, route.output);
@@ -116,21 +114,23 @@ impl OnnxNetwork {
     /// # Errors
     /// As [`OnnxNetwork::forward`], but for values of other types.
     pub fn evaluate(&self, x: &Tensor, output: Option<&str>) -> Result<Tensor> {
-        Route::new(self, self.info.output(output)?)?.run(&self.accepted(x)?, &mut |_, _, _| Ok(()))
+        Route::new(&self.program, self.program.info.output(output)?)?.run(&self.accepted(x)?, &mut |_, _, _| Ok(()))
     }
 
     /// Checks that a value is of floats.
     pub(crate) fn of_floats(&self, y: Tensor, name: &str) -> Result<Tensor> {
         match y.dtype() {
             DType::F32 => Ok(y),
-            _ => Err(self.info.error(format!("`{name}` is {}, through which no gradient flows", dtype_name(&y)))),
+            _ => {
+                Err(self.program.info.error(format!("`{name}` is {}, through which no gradient flows", dtype_name(&y))))
+            }
         }
     }
 
     /// The input as f32 on the network's device.
     pub(crate) fn accepted(&self, x: &Tensor) -> Result<Tensor> {
-        self.check_input(x, self.info.only_input()?)?;
-        Ok(x.to_dtype(DType::F32)?.to_device(&self.device)?)
+        self.check_input(x, self.program.info.only_input()?)?;
+        Ok(x.to_dtype(DType::F32)?.to_device(&self.program.device)?)
     }
 
     /// Checks that the declared input accepts `x`.
@@ -141,18 +141,11 @@ impl OnnxNetwork {
         });
         match (float && x.dtype().is_float(), shape) {
             (true, true) if x.elem_count() > 0 => Ok(()),
-            (false, _) => {
-                Err(self.info.error(format!("its input {input} is not of floats, so that no gradient flows into it")))
-            }
-            _ => Err(self.info.error(format!("its input is {input}, and {:?} does not fit", x.dims()))),
+            (false, _) => Err(self
+                .program
+                .info
+                .error(format!("its input {input} is not of floats, so that no gradient flows into it"))),
+            _ => Err(self.program.info.error(format!("its input is {input}, and {:?} does not fit", x.dims()))),
         }
-    }
-
-    /// The constant `name`, with floats of type `float`.
-    pub(crate) fn constant(&self, name: &str, float: DType) -> Result<Option<Tensor>> {
-        Ok(match self.constants.get(name) {
-            Some(t) if t.dtype().is_float() => Some(t.to_dtype(float)?),
-            t => t.cloned(),
-        })
     }
 }

@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use candle_core::{DType, Tensor};
 
 use crate::Result;
-use crate::network::OnnxNetwork;
+use crate::program::Program;
 use crate::step::Step;
 
 /// The steps that a value depends on.
 pub struct Route<'n> {
-    network: &'n OnnxNetwork,
+    program: &'n Program,
     pub input: &'n str,
     pub output: &'n str,
     pub steps: Vec<&'n Step>,
@@ -22,11 +22,11 @@ pub struct Route<'n> {
 pub type Observer<'a, 'n> = &'a mut dyn FnMut(&Step, &HashMap<&'n str, Tensor>, &[Tensor]) -> Result<()>;
 
 impl<'n> Route<'n> {
-    pub fn new(network: &'n OnnxNetwork, output: &'n str) -> Result<Self> {
-        let input = &network.info().only_input()?.name;
+    pub fn new(program: &'n Program, output: &'n str) -> Result<Self> {
+        let input = &program.info.only_input()?.name;
         let mut needed = HashSet::from([output]);
         let mut steps = vec![];
-        for step in network.steps.iter().rev() {
+        for step in program.steps.iter().rev() {
             if step.outputs.iter().any(|name| !name.is_empty() && needed.contains(name.as_str())) {
                 needed.extend(step.inputs.iter().map(String::as_str));
                 steps.push(step);
@@ -38,7 +38,7 @@ impl<'n> Route<'n> {
             last.extend(step.inputs.iter().map(|name| (name.as_str(), i)));
         }
         last.insert(output, usize::MAX);
-        Ok(Route { network, input, output, steps, last })
+        Ok(Route { program, input, output, steps, last })
     }
 
     /// Whether a step after step `i`, or the caller, reads a value.
@@ -50,18 +50,18 @@ impl<'n> Route<'n> {
     pub fn run_step(&self, step: &Step, float: DType, value: impl Fn(&str) -> Option<Tensor>) -> Result<Vec<Tensor>> {
         let argument = |name: &str| match value(name) {
             Some(value) => Ok(Some(value)),
-            None => self.network.constant(name, float),
+            None => self.program.constant(name, float),
         };
-        step.run(&self.network.info().label, self.network.device(), float, argument)
+        step.run(&self.program.info.label, &self.program.device, float, argument)
     }
 
     /// The value or constant `name`, at the end.
     pub fn result(&self, values: &HashMap<&str, Tensor>, float: DType) -> Result<Tensor> {
         let y = match values.get(self.output) {
             Some(y) => Some(y.clone()),
-            None => self.network.constant(self.output, float)?,
+            None => self.program.constant(self.output, float)?,
         };
-        y.ok_or_else(|| self.network.info().error(format!("`{}` was not computed", self.output)))
+        y.ok_or_else(|| self.program.info.error(format!("`{}` was not computed", self.output)))
     }
 
     /// Computes the value for `x`, with floats of the type of `x`, and without a gradient. Drops values after their last

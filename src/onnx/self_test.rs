@@ -73,7 +73,7 @@ impl OnnxNetwork {
     /// As [`OnnxNetwork::self_test`].
     pub fn self_test_of(&self, shape: &[usize], output: Option<&str>) -> Result<f64> {
         checked_count(shape)?;
-        let route = Route::new(self, self.info().output(output)?)?;
+        let route = Route::new(&self.program, self.info().output(output)?)?;
         let x = self.accepted(&Generator::new(0).randn(shape, self.device())?)?;
         self.test_route(&route, &x)
     }

@@ -42,27 +42,11 @@ impl Parser<'_> {
     }
 
     fn fill_text(&mut self, text: &str, location: Location, visible: usize) -> YamlValue {
-        let poison = YamlValue { location, data: YamlData::Poison };
-        if let Some(name) =
-            text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(|name| !name.contains('}'))
-        {
-            let Some(index) = self.reference(name, text, location, visible) else { return poison };
-            let param = &self.params[index];
-            self.copied += param.weight;
-            if self.copied > MAX_COPIES {
-                return self.too_large(poison);
-            }
-            if param.depth > MAX_DEPTH / 2 {
-                let message = format!("`{name}` is nested too deep to be used here");
-                self.error("too-deep", message, location, "").help = Some("no workflow needs that: flatten it".into());
-                return poison;
-            }
-            let mut value = param.value.clone();
-            if location.origin == self.file {
-                value.relocate(&mut |inner| inner.via = Some(location.span));
-            }
-            return value;
+        let whole = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(|name| !name.contains('}'));
+        if let Some(name) = whole {
+            return self.value_of(name, text, location, visible);
         }
+        let poison = YamlValue { location, data: YamlData::Poison };
         let mut written = String::new();
         let mut rest = text;
         let mut errors = 0;
@@ -98,24 +82,9 @@ impl Parser<'_> {
             if value.origin != self.file && parts.len() < MAX_PARTS && parts.iter().all(|(_, part)| *part != value) {
                 parts.push((self.params[index].key.name.clone(), value));
             }
-            match &self.params[index].value.data {
-                YamlData::Text(text) => written.push_str(text),
-                YamlData::Number(number) => written.push_str(&number.to_string()),
-                YamlData::Bool(flag) => written.push_str(if *flag { "true" } else { "false" }),
-                YamlData::Poison => errors += 1,
-                _ => {
-                    let message = format!(
-                        "`{reference}` is {}, which cannot be part of a text",
-                        self.params[index].value.describe()
-                    );
-                    let declared = self.params[index].key.location;
-                    let declared = self.sources.label(declared, "declared here");
-                    let span = self.within(location, reference, reference);
-                    let error = self.error("reference", message, span, "");
-                    error.secondary.push(declared);
-                    error.help = Some(format!("use `{reference}` alone, or name a text or number"));
-                    errors += 1;
-                }
+            match self.as_text(index, reference, location) {
+                Some(text) => written.push_str(&text),
+                None => errors += 1,
             }
             self.copied += 1 + written.len() / 32;
             if self.copied > MAX_COPIES {
@@ -131,6 +100,47 @@ impl Parser<'_> {
             false => location.origin,
         };
         YamlValue { location: Location { origin, ..location }, data: YamlData::Text(written) }
+    }
+
+    /// The value of the parameter `name`, for the text `reference`, which consists of this reference alone.
+    fn value_of(&mut self, name: &str, reference: &str, location: Location, visible: usize) -> YamlValue {
+        let poison = YamlValue { location, data: YamlData::Poison };
+        let Some(index) = self.reference(name, reference, location, visible) else { return poison };
+        let param = &self.params[index];
+        self.copied += param.weight;
+        if self.copied > MAX_COPIES {
+            return self.too_large(poison);
+        }
+        if param.depth > MAX_DEPTH / 2 {
+            let message = format!("`{name}` is nested too deep to be used here");
+            self.error("too-deep", message, location, "").help = Some("no workflow needs that: flatten it".into());
+            return poison;
+        }
+        let mut value = param.value.clone();
+        if location.origin == self.file {
+            value.relocate(&mut |inner| inner.via = Some(location.span));
+        }
+        value
+    }
+
+    /// The value of a parameter as a part of a text. `None` if it cannot be one, which is reported.
+    fn as_text(&mut self, index: usize, reference: &str, location: Location) -> Option<String> {
+        let param = &self.params[index];
+        match &param.value.data {
+            YamlData::Text(text) => Some(text.clone()),
+            YamlData::Number(number) => Some(number.to_string()),
+            YamlData::Bool(flag) => Some(flag.to_string()),
+            YamlData::Poison => None,
+            _ => {
+                let message = format!("`{reference}` is {}, which cannot be part of a text", param.value.describe());
+                let declared = self.sources.label(param.key.location, "declared here");
+                let span = self.within(location, reference, reference);
+                let error = self.error("reference", message, span, "");
+                error.secondary.push(declared);
+                error.help = Some(format!("use `{reference}` alone, or name a text or number"));
+                None
+            }
+        }
     }
 
     /// The index of the parameter that a reference names. If there is none, reports it.

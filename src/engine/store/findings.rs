@@ -1,5 +1,6 @@
 //! What nodes found out beside their results and keep for other processes, such as that the gradient of a network is right.
 
+use lsregen_files::Kind;
 use serde::{Deserialize, Serialize};
 
 use super::CacheFolder;
@@ -16,7 +17,8 @@ struct FindingRecord {
 
 impl Findings for CacheFolder {
     fn recall(&self, about: &str) -> Option<String> {
-        let bytes = std::fs::read(self.finding(&Digest::of(about.as_bytes()))).ok()?;
+        let path = self.finding(&Digest::of(about.as_bytes()));
+        let bytes = lsregen_files::read(&path, Kind::CACHE_ENTRY).ok()?;
         let record: FindingRecord = sealed::open(&bytes)?;
         (record.about == about).then_some(record.found)
     }
