@@ -41,7 +41,7 @@ impl ImageSize {
     /// Reports, at `path`, a size that the model at the socket `model` cannot encode.
     pub(crate) fn step_error(self, links: &Links, path: &str) -> Option<NodeError> {
         let step = u32::try_from(links.declaration::<ModelInfo>("model")?.size_step).ok()?;
-        (self.width % step != 0 || self.height % step != 0).then(|| {
+        (!self.width.is_multiple_of(step) || !self.height.is_multiple_of(step)).then(|| {
             let fit = |side: u32| side.next_multiple_of(step);
             NodeError::new(path, format!("the sides of the image must be multiples of {step}, but it has {self}"))
                 .help(format!("resize it with Upsample, for example to {}×{}", fit(self.width), fit(self.height)))

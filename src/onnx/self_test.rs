@@ -87,7 +87,7 @@ impl OnnxNetwork {
             return Err(failed(Error::input(format!("its output does not depend on its input{}", blind()))));
         }
         let value = |x: &Tensor| route.run(x, &mut |_, _, _| Ok(()));
-        let differences = Differences::new(x, &y, |r| Ok(tape.vjp(r)?), value).map_err(failed)?;
+        let differences = Differences::new(x, &y, |r| tape.vjp(r), value).map_err(failed)?;
         let deviation = differences.deviation().map_err(failed)?;
         let output = route.output;
         if !deviation.is_small() {
@@ -99,7 +99,7 @@ impl OnnxNetwork {
         }
         if tape.stairs.is_some() {
             let over = differences.along(WIDE_STEP).map_err(failed)?;
-            if !(over <= ALLOWED_OVER_STAIRS) {
+            if over.is_nan() || over > ALLOWED_OVER_STAIRS {
                 return Err(self.info().error(format!(
                     "the gradient of `{output}` deviates from finite differences by {over:.1e} over a wider step (at most \
                      {ALLOWED_OVER_STAIRS}){}; guidance by this network would be wrong; export it before it is quantised",

@@ -4,6 +4,7 @@
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -420,18 +421,17 @@ fn transparency_is_laid_over_white() {
     assert_eq!(picture.pixels().map(|pixel| pixel.0).collect::<Vec<_>>(), [[100; 3], [255; 3]]);
 }
 
-/// Verdicts in memory.
+/// Verdicts in memory, by output and shape.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<(String, Vec<usize>, f64)>>>);
+struct Kept(Arc<Mutex<HashMap<(String, Vec<usize>), f64>>>);
 
 impl Verdicts for Kept {
     fn recall(&self, output: &str, shape: &[usize]) -> Option<f64> {
-        let kept = self.0.lock().unwrap();
-        kept.iter().find(|(name, dims, _)| name == output && dims == shape).map(|(.., deviation)| *deviation)
+        self.0.lock().unwrap().get(&(output.into(), shape.to_vec())).copied()
     }
 
     fn keep(&self, output: &str, shape: &[usize], deviation: f64) {
-        self.0.lock().unwrap().push((output.into(), shape.to_vec(), deviation));
+        self.0.lock().unwrap().insert((output.into(), shape.to_vec()), deviation);
     }
 }
 
@@ -453,7 +453,7 @@ fn a_network_is_tested_when_it_is_bound_unless_a_verdict_is_known() {
     assert!(error.contains("bad_stairs.onnx") && error.contains("deviates from finite differences"), "{error}");
     let kept = Kept::default();
     assert_eq!(bound(&sound, &kept).unwrap(), 1);
-    let (output, shape, deviation) = kept.0.lock().unwrap().pop().unwrap();
+    let ((output, shape), deviation) = kept.0.lock().unwrap().drain().next().unwrap();
     assert_eq!((output.as_str(), shape.as_slice()), ("feature", &[1, 3, SIDE, SIDE][..]));
     assert!(deviation < 1e-2, "{deviation}");
     // A verdict about this output and shape stands for the test, and no other does.

@@ -58,7 +58,7 @@ fn mask_reference<'t>(before: &str, text: &'t str, masked: &mut String) -> &'t s
 fn mask_pair<'t>(before: &str, text: &'t str, masked: &mut String) -> &'t str {
     // A backslash may itself be escaped.
     let backslashes = before.len() - before.trim_end_matches('\\').len();
-    if backslashes % 2 == 0 && pair(text, '\\').is_some() {
+    if backslashes.is_multiple_of(2) && pair(text, '\\').is_some() {
         masked.extend(text[..PAIR].chars().map(|c| if c == '\\' { BACKSLASH } else { c }));
         &text[PAIR..]
     } else {
