@@ -168,9 +168,9 @@ fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
             0 => (1 + dice.roll(160)).into(),
             _ => (64 + 8 * dice.roll(5)).into(),
         },
-        (_, "factor") => dice.pick(&[&1.0, &0.5, &0.01, &1.3, &2.0, &4.0]).clone().into(),
+        (_, "factor") => (*dice.pick(&[&1.0, &0.5, &0.01, &1.3, &2.0, &4.0])).into(),
         // A large scale diverges, which only the sampling shows.
-        (_, "scale") => dice.pick(&[&0.0, &0.1, &1.0]).clone().into(),
+        (_, "scale") => (*dice.pick(&[&0.0, &0.1, &1.0])).into(),
         (_, "repeats") => (1 + dice.roll(3)).into(),
         (_, "slots") => (1 + dice.roll(40)).into(),
         (_, "cell") => (16 + dice.roll(100)).into(),

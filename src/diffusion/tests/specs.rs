@@ -423,7 +423,9 @@ fn transparency_is_laid_over_white() {
 
 /// Verdicts in memory, by output and shape.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<HashMap<(String, Vec<usize>), f64>>>);
+struct Kept(Arc<Mutex<Deviations>>);
+
+type Deviations = HashMap<(String, Vec<usize>), f64>;
 
 impl Verdicts for Kept {
     fn recall(&self, output: &str, shape: &[usize]) -> Option<f64> {
