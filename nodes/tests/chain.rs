@@ -394,6 +394,13 @@ fn layouts_from_files() {
     assert_eq!(numbers(&file.latent.z), numbers(&boxes.latent.z));
 }
 
+/// It fails a node, and ends no run.
+#[test]
+fn memory_that_cannot_be_had_is_an_error() {
+    let error = image::room::<f32>(1 << 60).unwrap_err().to_string();
+    assert!(error.contains("not enough memory: an image needs"), "{error}");
+}
+
 #[test]
 fn pictures_with_boxes_on_a_sheet() {
     let layout = Arc::new(Layout(vec![lsregen_diffusion::layout::GroundedPhrase {
@@ -415,6 +422,10 @@ fn pictures_with_boxes_on_a_sheet() {
     let error = failure(grid(json!({ "labels": ["one"] }), vec![labelled.clone(), bare]));
     assert!(error.contains("1 labels do not fit 2 images"), "{error}");
     assert!(failure(grid(json!({}), vec![])).contains("`images`"));
+    // A sheet has at most the size of an image.
+    let many = |cell: u32| grid(json!({ "cell": cell }), vec![picture(16, 16); 3000]);
+    assert_eq!(many(16).unwrap().image.size().unwrap(), (4 * 16 + 5 * 4, 750 * 16 + 751 * 4));
+    assert!(failure(many(2048)).contains("too large"));
 }
 
 #[test]

@@ -106,3 +106,45 @@ fn what_check_passes_runs() {
     }
     assert!(failures.is_empty(), "{} runs failed:\n\n{}", failures.len(), failures.join("\n"));
 }
+
+/// Graphs at the edge of what is allowed: whether they pass the check, and run.
+#[test]
+fn edges_of_what_is_allowed() {
+    let bench = Bench::new();
+    let guided = |kind: &str, boxes: &str| {
+        format!(
+            "lsregen: 1\nnodes:\n  xl: {{ type: LoadModel, model: shapes/xl }}\n  layout: {{ type: Layout, boxes: {boxes} \
+             }}\n  guide: {{ type: {kind}, layout: layout }}\n  sample: {{ type: GuidedSDXLSample, model: xl, guidance: \
+             [guide], prompt: a red circle, steps: 2, width: 64, height: 64 }}\n  image: {{ type: Decode, model: xl, \
+             latent: sample }}\n  save: {{ type: SaveImage, image: image, path: x.png }}\n"
+        )
+    };
+    let enlarged = |size: &str| {
+        format!(
+            "lsregen: 1\nnodes:\n  xl: {{ type: LoadModel, model: shapes/xl }}\n  image: {{ type: LoadImage, path: a.png }}\n  \
+             up: {{ type: Upsample, image: image, {size} }}\n  z: {{ type: VAEEncode, model: xl, image: up }}\n  save: {{ \
+             type: SaveLatent, latent: z, path: x.safetensors }}\n"
+        )
+    };
+    let attended = ["BoxDiff", "LayoutGuidance", "BoundedAttention"].into_iter().flat_map(|kind| {
+        [
+            ("[{ phrase: a red circle, box: [0, 0, 1, 1] }]", true),
+            ("[{ phrase: a red circle, box: [0, 0, 1.0000001, 1] }]", true),
+            ("[{ phrase: \" \", box: [0, 0, 0.5, 0.5] }]", false),
+            ("[]", false),
+        ]
+        .map(|(boxes, runs)| (guided(kind, boxes), runs))
+    });
+    let sizes = [
+        ("width: 136, height: 64", true),
+        ("width: 250, height: 250", false),
+        ("width: 1922, height: 1441", false),
+        ("factor: 1.55", false),
+    ];
+    // The check opens pictures.
+    let no_picture = enlarged("factor: 1").replace("a.png", "layout.json");
+    let sizes = sizes.map(|(size, runs)| (enlarged(size), runs));
+    for (graph, runs) in attended.chain(sizes).chain([(no_picture, false)]) {
+        assert_eq!(bench.agrees(&graph), Ok(runs), "{graph}");
+    }
+}

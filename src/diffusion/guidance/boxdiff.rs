@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use super::attention::{Layers, cell_mask, cells, columns, mean_map, objects_in_prompt, resolution};
+use super::attention::{Layers, cell_mask, columns, mean_map, objects_in_prompt, resolution};
 use super::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, StepContext, Until,
     Window,
 };
+use crate::Result;
 use crate::layout::GroundedPhrase;
 use crate::reduce::scalar;
-use crate::{Error, Result};
 
 /// feat(z_t) = the smoothed attention of each object, (objects, h, w).
 pub struct ObjectAttention {
@@ -103,7 +103,8 @@ impl BoxLoss {
         BoxLoss { share: 0.2, reach: 1, terms }
     }
 
-    /// Returns the mean of the largest P · `cells` numbers, at least one.
+    /// Returns the mean of the largest P · `cells` numbers, at least one. Outside of a box that covers the whole image it
+    /// is 0.
     fn top(&self, x: &Tensor, cells: f64) -> Result<Tensor> {
         let flat = x.flatten_all()?;
         let k = ((self.share * cells) as usize).clamp(1, flat.dim(0)?);
@@ -189,14 +190,6 @@ impl BoxDiffGuidance {
         let downscale = resolution(self.downscale, run)?;
         let (h, w) = (h.div_ceil(downscale), w.div_ceil(downscale));
         let masks: Vec<f32> = objects.iter().flat_map(|o| cell_mask(o.bounds, h, w, f64::round_ties_even)).collect();
-        if objects.iter().any(|o| {
-            let (rows, columns) = cells(o.bounds, h, w, f64::round_ties_even);
-            rows.len() * columns.len() == h * w
-        }) {
-            return Err(Error::input(
-                "BoxDiff: a box covers the whole image, so that nothing is outside it; make it smaller",
-            ));
-        }
         Ok(ObjectAttention {
             layers: Layers::Downscale(downscale),
             masks: Tensor::from_vec(masks, (objects.len(), h, w), run.device())?,

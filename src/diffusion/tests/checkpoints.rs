@@ -313,8 +313,21 @@ fn weights_that_are_not_floats_are_refused_before_they_are_loaded() {
     let bias = tensors.get_mut("decoder.conv_out.bias").unwrap();
     *bias = bias.to_dtype(DType::U8).unwrap();
     candle_core::safetensors::save(&tensors, &weights).unwrap();
-    let found = problems(&source(folder.path()));
-    assert!(found[0].1.contains("tensor `decoder.conv_out.bias` holds U8, which is not supported"), "{found:?}");
+    let refused = |dtype: &str| {
+        let found = problems(&source(folder.path()));
+        let words = format!("tensor `decoder.conv_out.bias` holds {dtype}, which is not supported");
+        assert!(found[0].1.contains(&words), "{found:?}");
+    };
+    refused("U8");
+    // A type that candle does not know.
+    let bytes = std::fs::read(&weights).unwrap();
+    let views = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors().into_iter().map(|(name, view)| {
+        let dtype = if view.dtype() == safetensors::Dtype::U8 { safetensors::Dtype::BOOL } else { view.dtype() };
+        let view = safetensors::tensor::TensorView::new(dtype, view.shape().to_vec(), view.data()).unwrap();
+        (name, view)
+    });
+    std::fs::write(&weights, safetensors::serialize(views, None).unwrap()).unwrap();
+    refused("BOOL");
 }
 
 /// ComfyUI keeps the whole workflow in the metadata of what it saves.

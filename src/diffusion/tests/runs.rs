@@ -60,6 +60,12 @@ fn networks_in_half_precision_give_nearly_the_same() {
         let picture = |model: &Model, z: &Tensor| model.vae().unwrap().decode(z).unwrap();
         let (half, wide) = if name == "gligen" { (&small, &*SMALL) } else { (&large, &*LARGE) };
         assert_close(name, &picture(half, &b), &picture(wide, &b), 1e-2);
+        // 136 × 72 pixels: sides that 16 does not divide.
+        let uneven = Generator::new(1).randn(&[1, 4, 9, 17], &Device::Cpu).unwrap();
+        let (image, other) = (picture(half, &uneven), picture(wide, &uneven));
+        assert_close(name, &image, &other, 1e-2);
+        let encoded = |model: &Model| model.vae().unwrap().encode(&other).unwrap();
+        assert_close(name, &encoded(half), &encoded(wide), 1e-2);
     }
 }
 
