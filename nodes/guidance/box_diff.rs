@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::as_node::GuidanceNode;
 use crate::params::defaults;
 use crate::params::guidance::{GuidanceParams, Strength};
-use crate::values::{Guidance, Layout, Phrases, SamplingNeeds};
+use crate::values::{BoxNeed, Guidance, Layout, Phrases, SamplingNeeds};
 
 /// Guides the attention of each object's words into its box (BoxDiff).
 ///
@@ -68,7 +68,13 @@ impl GuidanceNode for BoxDiff {
     }
 
     fn needs(&self, links: &Links) -> SamplingNeeds {
-        SamplingNeeds { phrases: Phrases::of_layout(links), downscale: self.downscale, ..SamplingNeeds::default() }
+        let boxes = Phrases::boxes_of_layout(links).into_iter().map(|bounds| (BoxNeed::Outside, bounds));
+        SamplingNeeds {
+            phrases: Phrases::of_layout(links),
+            downscale: self.downscale,
+            boxes: boxes.collect(),
+            ..SamplingNeeds::default()
+        }
     }
 
     fn guidance(&self, inputs: BoxDiffInputs, _: &Context) -> anyhow::Result<Guidance> {

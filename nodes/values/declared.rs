@@ -3,6 +3,9 @@
 //! A model declares its [`ModelInfo`], an image and a latent their [`ImageInfo`], a layout its [`Phrases`], and a guidance
 //! its [`SamplingNeeds`].
 
+use lsregen_diffusion::guidance::attention::nearest_resolution;
+use lsregen_diffusion::guidance::boxdiff::fills_map;
+use lsregen_diffusion::layout::{Bounds, GroundedPhrase, has_cell};
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::sampler::SamplerKind;
@@ -59,14 +62,25 @@ pub(crate) fn downscale_error(model: &ModelInfo, path: &str, whose: &str, downsc
     })
 }
 
-/// The phrases of a layout.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Phrases(pub Vec<String>);
+/// The phrases of a layout, in their boxes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Phrases(pub Vec<GroundedPhrase>);
 
 impl Phrases {
     /// Returns the phrases of the layout at the socket `layout`; none if it declares none.
     pub(crate) fn of_layout(links: &Links) -> Vec<String> {
-        links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone())
+        links.declaration("layout").map_or(vec![], Phrases::texts)
+    }
+
+    /// Returns the boxes of the layout at the socket `layout`; none if it declares none.
+    pub(crate) fn boxes_of_layout(links: &Links) -> Vec<Bounds> {
+        let phrases = links.declaration("layout").map_or(&[][..], |Phrases(phrases)| phrases);
+        phrases.iter().map(|object| object.bounds).collect()
+    }
+
+    /// Returns the phrases without their boxes.
+    pub fn texts(&self) -> Vec<String> {
+        self.0.iter().map(|object| object.phrase.clone()).collect()
     }
 
     /// Reports a layout without phrases at the socket `layout`, for a guidance that acts on phrases.
@@ -94,8 +108,43 @@ pub struct SamplingNeeds {
     pub family: Option<Family>,
     /// The resolution of the attention maps that it uses: latent pixels along a side of one of their pixels.
     pub downscale: Option<u32>,
+    /// What boxes must have in the size of the sampling.
+    pub boxes: Vec<(BoxNeed, Bounds)>,
     /// Other conditioning that the network must have.
     pub conditioning: Option<Conditioning>,
+}
+
+/// What a guidance requires of a box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoxNeed {
+    /// A pixel of the image inside.
+    Pixel,
+    /// A cell of the attention maps outside.
+    Outside,
+}
+
+impl SamplingNeeds {
+    /// Says which box lacks what it needs in an image of this size of `model`, and what helps.
+    pub(crate) fn box_error(&self, whose: &str, size: ImageSize, model: &ModelInfo) -> Option<(String, String)> {
+        let (height, width) = (size.height as usize, size.width as usize);
+        let latent = (height / model.size_step, width / model.size_step);
+        let downscale = self.downscale.map(|downscale| downscale as usize);
+        let downscale = downscale.or_else(|| nearest_resolution(&model.attention_downscales, latent))?;
+        self.boxes.iter().find_map(|(need, bounds)| match need {
+            BoxNeed::Pixel => (!has_cell(*bounds, height, width)).then(|| {
+                (
+                    format!("{whose} has the box {bounds:?}, which contains no pixel of an image of {size}"),
+                    "make the box larger".into(),
+                )
+            }),
+            BoxNeed::Outside => fills_map(*bounds, latent, downscale).then(|| {
+                (
+                    format!("{whose} has the box {bounds:?}, which covers the whole image: nothing is outside it"),
+                    "make the box smaller".into(),
+                )
+            }),
+        })
+    }
 }
 
 /// What an SDXL network is conditioned on.

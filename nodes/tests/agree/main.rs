@@ -19,6 +19,9 @@ use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, LayoutFiles, regist
 use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
 use lsregen_tensor::image::{RgbImage, png};
 
+/// What depends on the content of files, which the check does not read.
+const OUTSIDE: [&str; 1] = ["the map has no pixel of #"];
+
 /// How many graphs are drawn for each type without `LSREGEN_AGREE`.
 const COUNT: u64 = 6;
 
@@ -59,11 +62,13 @@ impl Bench {
         let request = RunRequest { graph, plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
         let summary = self.runtime.block_on(async { self.executor.start(request).finished().await });
         let _ = fs::remove_dir_all(self.folder.path().join("made"));
-        if summary.succeeded() {
+        let failed = summary.nodes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed { .. }));
+        let failed: Vec<_> = failed.map(|(name, outcome)| format!("{name}: {outcome:?}\n")).collect();
+        let is_outside = |failure: &String| OUTSIDE.iter().any(|text| failure.contains(text));
+        if summary.succeeded() || (!failed.is_empty() && failed.iter().all(is_outside)) {
             return Ok(true);
         }
-        let failed = summary.nodes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed { .. }));
-        Err(failed.map(|(name, outcome)| format!("{name}: {outcome:?}\n")).collect())
+        Err(failed.concat())
     }
 }
 
@@ -74,6 +79,9 @@ fn write_files(folder: &Path) {
         let image = RgbImage::from_fn(width, height, |x, y| [x as u8, y as u8, 128].into());
         fs::write(at(name), png(&image, &[]).unwrap()).unwrap();
     }
+    let flat = [[255, 0, 0], [10, 11, 12], [0, 0, 255]];
+    let map = RgbImage::from_fn(48, 32, |x, _| flat[x as usize / 16].into());
+    fs::write(at("map.png"), png(&map, &[]).unwrap()).unwrap();
     for (name, shape) in [("a.safetensors", (1, 4, 8, 8)), ("b.safetensors", (1, 4, 8, 12))] {
         let latent = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
         safetensors::save(&[("latent", latent)].into(), at(name)).unwrap();
@@ -100,7 +108,7 @@ fn what_check_passes_runs() {
                 Err(error) => failures.push(format!("{}, seed {seed}:\n{error}{graph}", entry.node_type.name)),
             }
         }
-        println!("{}: {ran} of {count} ran", entry.node_type.name);
+        println!("{}: {ran} of {count} passed the check and ran", entry.node_type.name);
         // With few graphs, all of a type may be refused.
         assert!(ran > 0 || count < 100, "no graph of {} passes the check", entry.node_type.name);
     }

@@ -21,6 +21,7 @@ use super::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, StepContext, Until,
     Window,
 };
+use crate::layout::Bounds;
 use crate::layout::GroundedPhrase;
 use crate::reduce::scalar;
 use crate::{Error, Result};
@@ -185,14 +186,11 @@ impl BoxDiffGuidance {
     /// Returns the extractor for a run.
     pub fn extractor(&self, run: &SamplingRun) -> Result<ObjectAttention> {
         let objects = objects_in_prompt(&self.layout, run)?;
-        let (h, w) = run.latent_size();
+        let latent = run.latent_size();
         let downscale = resolution(self.downscale, run)?;
-        let (h, w) = (h.div_ceil(downscale), w.div_ceil(downscale));
+        let (h, w) = (latent.0.div_ceil(downscale), latent.1.div_ceil(downscale));
         let masks: Vec<f32> = objects.iter().flat_map(|o| cell_mask(o.bounds, h, w, f64::round_ties_even)).collect();
-        if objects.iter().any(|o| {
-            let (rows, columns) = cells(o.bounds, h, w, f64::round_ties_even);
-            rows.len() * columns.len() == h * w
-        }) {
+        if objects.iter().any(|o| fills_map(o.bounds, latent, downscale)) {
             return Err(Error::input(
                 "BoxDiff: a box covers the whole image, so that nothing is outside it; make it smaller",
             ));
@@ -203,6 +201,13 @@ impl BoxDiffGuidance {
             positions: objects.into_iter().map(|o| o.positions).collect(),
         })
     }
+}
+
+/// Whether a box covers every cell of the attention maps of `downscale` over a latent of `(h, w)`, so that nothing is outside.
+pub fn fills_map(bounds: Bounds, (h, w): (usize, usize), downscale: usize) -> bool {
+    let (h, w) = (h.div_ceil(downscale), w.div_ceil(downscale));
+    let (rows, columns) = cells(bounds, h, w, f64::round_ties_even);
+    rows.len() * columns.len() == h * w
 }
 
 impl GuidanceSpec for BoxDiffGuidance {
