@@ -58,6 +58,14 @@ pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
         }
     }
     node.extend(parameters(entry, steps, dice));
+    // Of several targets only one may be given.
+    let targets: Vec<_> =
+        ["class", "target_file", "image"].into_iter().filter(|name| node.contains_key(*name)).collect();
+    if entry.node_type.name == "OnnxFeature" && !dice.one_in(8) {
+        let kept = if targets.is_empty() { "class" } else { targets[dice.roll(targets.len())] };
+        targets.iter().filter(|name| **name != kept).for_each(|name| drop(node.remove(*name)));
+        node.entry(kept).or_insert_with(|| dice.roll(4).into());
+    }
     let is_used = entry.node_type.outputs.first().map(|output| output.type_name);
     let mut used = consumers(is_used, model, steps, dice);
     // A guidance mostly fits the sampling.
@@ -143,7 +151,7 @@ fn parameters(entry: &RegistryEntry, steps: u64, dice: &mut Dice) -> Map<String,
     let schema = entry.schema.as_value();
     let given = entry.params.iter().filter_map(|param| {
         let name = param.name.as_str();
-        if !param.required && !dice.one_in(3) && !["steps", "width", "height"].contains(&name) {
+        if !param.required && !dice.one_in(3) && !["steps", "width", "height", "output"].contains(&name) {
             return None;
         }
         let value = match name {
@@ -173,10 +181,11 @@ fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
         ("SaveImage", "path") => dice.pick(&["out/other.png", "x.png"]).into(),
         ("SaveLatent", "path") => dice.pick(&["out/other.safetensors", "x.safetensors"]).into(),
         ("OnnxFeature", "path") => "look.onnx".into(),
-        ("OnnxFeature", "output") => dice.pick(&["colours", "edges", "class", "none"]).into(),
+        ("OnnxFeature", "output") => dice.pick(&["colours", "edges", "class"]).into(),
         ("OnnxFeature", "class") => dice.roll(12).into(),
         (_, "mean") => json!([0.5, 0.25 * dice.roll(5) as f64, 0.4]),
         (_, "std") => json!([0.5, 0.25 * dice.roll(5) as f64, 0.4]),
+        ("OnnxFeature", "size") if !dice.one_in(8) => Json::Null,
         (_, "box") => a_box(dice),
         (_, "mask") => match dice.roll(4) {
             0 => Json::Null,

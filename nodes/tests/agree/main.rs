@@ -1,7 +1,8 @@
 //! `check` and a run agree: random parameters of every node type, in a graph that uses the node. What has no errors runs to
 //! its end.
 //!
-//! `LSREGEN_AGREE=1000` draws so many graphs for each type; `LSREGEN_SEED` begins elsewhere. See docs/performance.md.
+//! `LSREGEN_AGREE=1000` draws so many graphs for each type; `LSREGEN_SEED` begins elsewhere; `LSREGEN_TYPES` names the
+//! types, with commas between. See docs/performance.md.
 
 #[path = "../../../tests/fuzz/documents/dice.rs"]
 mod dice;
@@ -98,14 +99,21 @@ fn what_check_passes_runs() {
     let (count, first) = (number("LSREGEN_AGREE").unwrap_or(COUNT), number("LSREGEN_SEED").unwrap_or(0));
     let bench = Bench::new();
     let mut failures = vec![];
+    let only = std::env::var("LSREGEN_TYPES").ok();
     for entry in bench.registry.iter() {
+        if only.as_ref().is_some_and(|only| !only.split(',').any(|name| name == entry.node_type.name)) {
+            continue;
+        }
         let mut ran = 0;
         for seed in first..first + count {
             let graph = graphs::random(entry, &mut Dice::new(seed));
             match bench.agrees(&graph) {
                 Ok(true) => ran += 1,
                 Ok(false) => {}
-                Err(error) => failures.push(format!("{}, seed {seed}:\n{error}{graph}", entry.node_type.name)),
+                Err(error) => {
+                    println!("{}, seed {seed}: {error}", entry.node_type.name);
+                    failures.push(format!("{}, seed {seed}:\n{error}{graph}", entry.node_type.name));
+                }
             }
         }
         println!("{}: {ran} of {count} passed the check and ran", entry.node_type.name);
