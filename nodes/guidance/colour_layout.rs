@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{ColourLayoutGuidance, GuidanceSettings, Metric, Normalise, Window};
-use lsregen_engine::{CheckContext, Context, NodeError, sockets};
+use lsregen_engine::{CheckContext, Context, Links, NodeError, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::as_node::GuidanceNode;
 use crate::params::guidance::{GuidanceParams, Strength};
 use crate::params::{boxes, colour};
-use crate::values::{Guidance, Layout};
+use crate::values::{Guidance, Layout, SamplingNeeds};
 
 /// Guides the sampling towards a given mean colour in each box.
 ///
@@ -92,6 +92,11 @@ impl GuidanceNode for ColourLayout {
             errors.extend(colour::error(format!("colours/{i}/colour"), &entry.colour));
         }
         errors
+    }
+
+    fn needs(&self, _: &Links) -> SamplingNeeds {
+        let boxes = self.colours.iter().filter_map(|colour| boxes::inside(&colour.bounds).ok());
+        SamplingNeeds { boxes: boxes.collect(), ..SamplingNeeds::default() }
     }
 
     fn guidance(&self, inputs: ColourLayoutInputs, _: &Context) -> anyhow::Result<Guidance> {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use lsregen_diffusion::guidance::InversionGuidance;
-use lsregen_diffusion::models::Family;
+use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::{self, InversionMode, SamplingSettings};
-use lsregen_diffusion::sampler::SamplerKind;
+use lsregen_diffusion::sampler::{SamplerKind, timesteps};
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -120,6 +120,20 @@ outputs! {
     }
 }
 
+impl Invert {
+    /// Reports a `from_timestep` above all timesteps of the sampler: nothing would be inverted.
+    fn unguided_error(&self, links: &Links) -> Option<NodeError> {
+        let (lowest, info) = (self.params.from_timestep?, links.declaration::<ModelInfo>("model")?);
+        let first = *timesteps(info.timesteps, self.sampler, self.steps as usize).ok()?.first()?;
+        (lowest > first).then(|| {
+            let steps = self.steps;
+            let message =
+                format!("none of the {steps} steps has a timestep of at least {lowest}: the first has {first}");
+            NodeError::new("from_timestep", message).help(format!("write at most {first}, or raise `steps`"))
+        })
+    }
+}
+
 impl Node for Invert {
     const TYPE: &'static str = "Invert";
     const VERSION: u32 = 3;
@@ -135,7 +149,8 @@ impl Node for Invert {
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let auto = self.params.auto_error("strength", self.strength, links);
         let steps = steps_errors(self.sampler, self.steps, links);
-        latent_errors(links).into_iter().chain(auto).chain(steps).collect()
+        let unguided = self.unguided_error(links);
+        latent_errors(links).into_iter().chain(auto).chain(steps).chain(unguided).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
@@ -145,6 +160,7 @@ impl Node for Invert {
             timesteps: Some((self.steps, self.sampler)),
             size: ImageInfo::of(links, "latent").size,
             downscale: None,
+            boxes: vec![],
             family: links.variant("model").and_then(Family::from_name),
             conditioning: (self.mode == Mode::Ddim).then(|| Conditioning {
                 prompt: self.prompt.clone(),
@@ -179,9 +195,6 @@ impl Node for Invert {
         };
         let settings = self.params.resolve_weight(self.strength, inputs.layout.as_deref());
         let trajectory = pipeline::invert(model, &z0, &sampling, mode, settings.window, &on_step(cx)).map_err(raise)?;
-        if let (Some(t), None) = (self.params.from_timestep, trajectory.timesteps().next()) {
-            anyhow::bail!("none of the {} steps has a timestep of at least {t}: lower `from_timestep`", self.steps);
-        }
         let inverted = InversionGuidance { trajectory, settings };
         let guidance = Guidance::inverted(inverted, (width, height));
         Ok(InvertOutputs { guidance: Arc::new(guidance) })

@@ -232,6 +232,11 @@ impl Sampling {
                 let (path, whose) = (format!("guidance/{}", link.index), format!("the guidance of `{}`", link.name));
                 errors.extend(downscale_error(model, &path, &whose, downscale));
             }
+            if let (Some(size), Some(model)) = (size, model) {
+                let box_error = needs.box_error(&format!("the guidance of `{}`", link.name), size, model);
+                let error = |(message, help)| NodeError::new(format!("guidance/{}", link.index), message).help(help);
+                errors.extend(box_error.map(error));
+            }
             let more: Vec<_> = needs.layout.iter().filter(|phrase| !needs.phrases.contains(phrase)).cloned().collect();
             errors.extend(phrase_warnings(&self.prompt, &more));
         }

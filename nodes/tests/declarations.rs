@@ -55,7 +55,7 @@ impl GuidanceNode for Follow {
     }
 
     fn needs(&self, links: &Links) -> SamplingNeeds {
-        let phrases = links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone());
+        let phrases = links.declaration("layout").map_or(vec![], Phrases::texts);
         SamplingNeeds { phrases, ..SamplingNeeds::default() }
     }
 
@@ -280,4 +280,32 @@ fn steps_without_timesteps_are_errors() {
     }
     let errors = with(999, "dpmpp_2m");
     assert!(errors.len() == 1 && errors[0].contains("no 999 different timesteps below 1000"), "{errors:?}");
+}
+
+/// What a guidance needs of its boxes is judged in the size of the sampling.
+#[test]
+fn a_coloured_box_contains_a_pixel() {
+    let with = |follow: &str, side: u32| {
+        let sample = sample("GuidedSDXLSample", &format!("prompt: a red circle, width: {side}, height: {side}"));
+        errors(&[follow, &*sample].concat())
+    };
+    let follow =
+        "  follow: { type: ColourLayout, colours: [{ colour: \"#ff0000\", box: [0.5, 0.5, 0.501, 0.501] }] }\n";
+    let errors = with(follow, 64);
+    assert!(matches!(&errors[..], [e] if e.contains("contains no pixel of an image of 64×64")), "{errors:?}");
+    assert_eq!(with(follow, 1024), [""; 0]);
+}
+
+/// The steps of an inversion are those of its model and sampler.
+#[test]
+fn an_inversion_has_a_step_above_its_lowest_timestep() {
+    let nodes = |low: u32| {
+        format!(
+            "  photo: {{ type: LoadImage, path: ../docs/a.png }}\n  z: {{ type: VAEEncode, model: model, image: photo }}\n  \
+             follow: {{ type: Invert, model: model, latent: z, steps: 2, from_timestep: {low} }}\n{}",
+            sample("GuidedSDXLSample", "prompt: \"\", steps: 2")
+        )
+    };
+    let none = |low| errors(&nodes(low)).into_iter().filter(|e| e.contains("none of the 2 steps")).count();
+    assert_eq!((none(500), none(900)), (0, 1));
 }

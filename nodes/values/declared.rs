@@ -3,6 +3,7 @@
 //! A model declares its [`ModelInfo`], an image and a latent their [`ImageInfo`], a layout its [`Phrases`], and a guidance
 //! its [`SamplingNeeds`].
 
+use lsregen_diffusion::layout::{Bounds, GroundedPhrase, has_cell};
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::sampler::SamplerKind;
@@ -59,14 +60,19 @@ pub(crate) fn downscale_error(model: &ModelInfo, path: &str, whose: &str, downsc
     })
 }
 
-/// The phrases of a layout.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Phrases(pub Vec<String>);
+/// The phrases of a layout, in their boxes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Phrases(pub Vec<GroundedPhrase>);
 
 impl Phrases {
     /// Returns the phrases of the layout at the socket `layout`; none if it declares none.
     pub(crate) fn of_layout(links: &Links) -> Vec<String> {
-        links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone())
+        links.declaration("layout").map_or(vec![], Phrases::texts)
+    }
+
+    /// Returns the phrases without their boxes.
+    pub fn texts(&self) -> Vec<String> {
+        self.0.iter().map(|object| object.phrase.clone()).collect()
     }
 
     /// Reports a layout without phrases at the socket `layout`, for a guidance that acts on phrases.
@@ -94,8 +100,20 @@ pub struct SamplingNeeds {
     pub family: Option<Family>,
     /// The resolution of the attention maps that it uses: latent pixels along a side of one of their pixels.
     pub downscale: Option<u32>,
+    /// Boxes that must contain a pixel of the image.
+    pub boxes: Vec<Bounds>,
     /// Other conditioning that the network must have.
     pub conditioning: Option<Conditioning>,
+}
+
+impl SamplingNeeds {
+    /// Says which box contains no pixel of an image of this size, and what helps.
+    pub(crate) fn box_error(&self, whose: &str, size: ImageSize) -> Option<(String, String)> {
+        let (height, width) = (size.height as usize, size.width as usize);
+        let bounds = self.boxes.iter().find(|bounds| !has_cell(**bounds, height, width))?;
+        let message = format!("{whose} has the box {bounds:?}, which contains no pixel of an image of {size}");
+        Some((message, "make the box larger".into()))
+    }
 }
 
 /// What an SDXL network is conditioned on.

@@ -47,12 +47,21 @@ pub fn bounds(given: [f64; 4]) -> std::result::Result<(Bounds, bool), String> {
     Ok((inside, is_moved))
 }
 
+/// Whether the centre of a cell of a grid of `height` × `width` is inside the box.
+pub fn has_cell([x0, y0, x1, y1]: Bounds, height: usize, width: usize) -> bool {
+    let holds = |from: f32, to: f32, n: usize| (0..n).map(|i| centre(i, n)).any(|v| (from..=to).contains(&v));
+    holds(x0, x1, width) && holds(y0, y1, height)
+}
+
+fn centre(i: usize, n: usize) -> f32 {
+    (i as f32 + 0.5) / n as f32
+}
+
 /// Returns the mask of boxes on a grid of `height` × `width` cells, row by row: 1 inside, falling to 0 over `feather`
 /// outside.
 ///
 /// `feather` is a fraction of the image's side. With 0, a cell is inside if its centre is inside.
 pub fn mask(boxes: &[[f32; 4]], height: usize, width: usize, feather: f32) -> Vec<f32> {
-    let centre = |i: usize, n: usize| (i as f32 + 0.5) / n as f32;
     let weight = |x: f32, y: f32, [x0, y0, x1, y1]: [f32; 4]| {
         let (dx, dy) = ((x0 - x).max(x - x1).max(0.0), (y0 - y).max(y - y1).max(0.0));
         match dx.hypot(dy) {

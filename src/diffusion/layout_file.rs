@@ -102,7 +102,7 @@ pub fn read(path: &Path, image_id: Option<u64>) -> Result<FileLayout> {
 
 fn parse(text: &str, image_id: Option<u64>) -> std::result::Result<FileLayout, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let content: Content = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let content: Content = serde_json::from_str(text).map_err(|e| shortened(&e.to_string()))?;
     match content {
         Content { boxes: Some(boxes), images: None, annotations: None, width, height, .. } => match image_id {
             None => own(boxes, width.zip(height)),
@@ -116,6 +116,18 @@ fn parse(text: &str, image_id: Option<u64>) -> std::result::Result<FileLayout, S
         }
         _ => Err("a layout file has `boxes`, or COCO's `images`, `annotations` and `categories`".into()),
     }
+}
+
+/// Leaves out the middle of a long message: the parser quotes whole texts of the file.
+fn shortened(message: &str) -> String {
+    const ENDS: usize = 120;
+    let length = message.chars().count();
+    if length <= 3 * ENDS {
+        return message.into();
+    }
+    let start: String = message.chars().take(ENDS).collect();
+    let end: String = message.chars().skip(length - ENDS).collect();
+    format!("{start} … {end}")
 }
 
 /// Adds a box to `layout`, with a note if it is clamped.
@@ -273,6 +285,9 @@ mod tests {
             let error = parse(json, None).unwrap_err();
             assert!(error.contains(words), "{json}: {error}");
         }
+        let long = format!(r#"{{"boxes": [{{"phrase": "a", "box": "{}"}}]}}"#, "x".repeat(10_000));
+        let error = parse(&long, None).unwrap_err();
+        assert!(error.len() < 300 && error.contains("invalid type") && error.ends_with("column 10037"), "{error}");
         assert!(parse(r#"{"boxes": []}"#, Some(1)).unwrap_err().contains("of one image"));
     }
 }

@@ -3,7 +3,7 @@
 //! An image is turned upright as its EXIF orientation says, and transparent parts are laid over white. Sizes are judged
 //! before pixels are decoded, because a small file can claim an enormous image.
 
-use std::io::{BufRead, BufReader, Cursor, Seek};
+use std::io::{BufRead, BufReader, Cursor, ErrorKind, Seek, SeekFrom};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
@@ -84,7 +84,12 @@ pub fn room<T>(n: usize) -> Result<Vec<T>> {
 fn reader<R: BufRead + Seek>(source: R) -> Result<ImageReader<R>> {
     let reader = ImageReader::new(source).with_guessed_format().map_err(|error| corrupt(error.into()))?;
     match reader.format() {
-        Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) => Ok(reader),
+        Some(ImageFormat::Png | ImageFormat::Jpeg) => Ok(reader),
+        Some(format @ ImageFormat::WebP) => {
+            let mut source = reader.into_inner();
+            chunks_end(&mut source).map_err(|error| corrupt(ImageError::IoError(error)))?;
+            Ok(ImageReader::with_format(source, format))
+        }
         _ => Err(Error::input("not an image in a supported format (PNG, JPEG, WebP)")),
     }
 }
@@ -114,6 +119,29 @@ pub fn too_large(width: u64, height: u64) -> Option<String> {
 fn ends(bytes: &[u8]) -> bool {
     let scan = bytes.windows(2).rposition(|marker| marker == [0xff, 0xda]).unwrap_or(0);
     bytes[scan..].windows(2).any(|marker| marker == [0xff, 0xd9])
+}
+
+/// Checks that the chunks of a WebP file lie in it. The decoder allocates what a chunk claims before it reads it.
+fn chunks_end<R: BufRead + Seek>(source: &mut R) -> std::io::Result<()> {
+    let length = source.seek(SeekFrom::End(0))?;
+    let mut head = [0; 12];
+    source.rewind()?;
+    source.read_exact(&mut head)?;
+    let claimed = |field: &[u8]| field.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    let (mut at, end) = (head.len() as u64, length.min(8 + claimed(&head[4..8])));
+    while at + 8 <= end {
+        let mut head = [0; 8];
+        source.read_exact(&mut head)?;
+        let size = claimed(&head[4..]);
+        at += 8 + size;
+        if at > length {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let padding = size % 2;
+        source.seek_relative((size + padding) as i64)?;
+        at += padding;
+    }
+    source.rewind()
 }
 
 fn corrupt(error: ImageError) -> Error {
@@ -173,6 +201,26 @@ mod tests {
         }
         for other in [&b""[..], b"GIF89a\x01\0\x01\0\0\0\0;", b"lsregen: 1"] {
             assert!(decode(other).unwrap_err().to_string().contains("PNG, JPEG, WebP"));
+        }
+    }
+
+    /// A file of 190 bytes whose EXIF data claim 4 GB made the decoder allocate them.
+    #[test]
+    fn a_chunk_beyond_the_end_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long.webp");
+        let whole = std::fs::read(images().join("6.webp")).unwrap();
+        let exif = whole.windows(4).position(|name| name == b"EXIF").unwrap();
+        let size = u32::from_le_bytes(whole[exif + 4..exif + 8].try_into().unwrap());
+        for (claimed, is_good) in [(size, true), (size + 2, false), (u32::MAX, false), (u32::MAX >> 2, false)] {
+            let mut bytes = whole.clone();
+            bytes[exif + 4..exif + 8].copy_from_slice(&claimed.to_le_bytes());
+            std::fs::write(&path, &bytes).unwrap();
+            for result in [load(&path).map(|_| ()), dimensions(&path).map(|_| ())] {
+                assert_eq!(result.is_ok(), is_good, "{claimed}");
+                let incomplete = |error: Error| error.to_string().contains("incomplete");
+                assert!(result.err().is_none_or(incomplete), "{claimed}");
+            }
         }
     }
 

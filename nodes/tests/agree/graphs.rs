@@ -9,13 +9,13 @@ use crate::dice::Dice;
 fn producers(steps: u64, dice: &mut Dice) -> Map<String, Json> {
     let photo = dice.pick(&["a.png", "b.png", "c.png"]);
     let (width, height) = (64 + 8 * dice.roll(5), 64 + 8 * dice.roll(5));
-    let phrases = ["a red circle", "a blue square", "circle", "red"];
-    let boxes: Vec<Json> = (0..dice.roll(3))
-        .map(|_| json!({ "phrase": dice.pick(&phrases), "box": dice.pick(&[&[0.0, 0.0, 1.0, 1.0], &[0.1, 0.2, 0.5, 0.9], &[0.4, -0.1, 1.1, 0.5], &[0.5, 0.5, 0.501, 0.501]]) }))
-        .collect();
+    let phrases = ["a red circle", "a red circle", "circle", "a blue square"];
+    let count = if dice.one_in(8) { 0 } else { 1 + dice.roll(2) };
+    let boxes: Vec<Json> = (0..count).map(|_| json!({ "phrase": dice.pick(&phrases), "box": a_box(dice) })).collect();
     let nodes = json!({
         "xl": { "type": "LoadModel", "model": "shapes/xl" },
         "small": { "type": "LoadModel", "model": "shapes/gligen" },
+        "map": { "type": "LoadImage", "path": "map.png" },
         "photo": { "type": "LoadImage", "path": photo },
         "up": { "type": "Upsample", "image": "photo", "width": width, "height": height },
         "z": { "type": "VAEEncode", "model": "xl", "image": "up" },
@@ -27,6 +27,23 @@ fn producers(steps: u64, dice: &mut Dice) -> Map<String, Json> {
     });
     nodes.as_object().cloned().unwrap_or_default()
 }
+
+/// A box: mostly one inside the image, or else the whole image, one beyond it, or one smaller than a pixel.
+fn a_box(dice: &mut Dice) -> Json {
+    let boxes: [[f64; 4]; 7] = [
+        [0.1, 0.2, 0.5, 0.9],
+        [0.0, 0.0, 0.5, 1.0],
+        [0.25, 0.5, 0.75, 1.0],
+        [0.0, 0.0, 1.0, 1.0],
+        [0.02, 0.01, 0.99, 0.98],
+        [0.4, -0.1, 1.1, 0.5],
+        [0.5, 0.5, 0.501, 0.501],
+    ];
+    boxes[dice.roll(boxes.len())].into_iter().collect::<Vec<_>>().into()
+}
+
+/// The prompts of the sampling and of the nodes that depend on it.
+const PROMPTS: [&str; 3] = ["a red circle and a blue square", "a (red:1.2) circle", ""];
 
 /// Returns a graph with a node of this type, as JSON.
 pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
@@ -41,9 +58,26 @@ pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
         }
     }
     node.extend(parameters(entry, steps, dice));
+    // Of several targets only one may be given.
+    let targets: Vec<_> =
+        ["class", "target_file", "image"].into_iter().filter(|name| node.contains_key(*name)).collect();
+    if entry.node_type.name == "OnnxFeature" && !dice.one_in(8) {
+        let kept = if targets.is_empty() { "class" } else { targets[dice.roll(targets.len())] };
+        targets.iter().filter(|name| **name != kept).for_each(|name| drop(node.remove(*name)));
+        node.entry(kept).or_insert_with(|| dice.roll(4).into());
+    }
     let is_used = entry.node_type.outputs.first().map(|output| output.type_name);
+    let mut used = consumers(is_used, model, steps, dice);
+    // A guidance mostly fits the sampling.
+    if let Some(sample) = used.get_mut("sample").filter(|_| is_used == Some("Guidance") && !dice.one_in(8)) {
+        let shared = ["prompt", "prompt_2", "original_size", "target_size", "crop", "steps", "sampler"];
+        let own = shared.iter().filter(|name| entry.params.iter().any(|param| param.name == **name));
+        for (name, value) in own.filter_map(|name| Some((*name, node.get(*name)?))) {
+            sample[name] = value.clone();
+        }
+    }
     nodes.insert("tested".into(), Json::Object(node));
-    nodes.extend(consumers(is_used, model, steps, dice));
+    nodes.extend(used);
     json!({ "lsregen": 1, "nodes": nodes }).to_string()
 }
 
@@ -62,7 +96,7 @@ fn input(socket: &SocketSpec, model: &str, dice: &mut Dice) -> Option<Json> {
                 variants if variants.contains(&"sdxl") => "xl",
                 _ => "small",
             },
-            "Image" => dice.pick(&["photo", "up"]),
+            "Image" => dice.pick(&["photo", "up", "map"]),
             "Latent" => {
                 if model == "xl" {
                     "z"
@@ -83,7 +117,7 @@ fn input(socket: &SocketSpec, model: &str, dice: &mut Dice) -> Option<Json> {
 
 /// The nodes that use the first output of the node `tested`.
 fn consumers(output: Option<&str>, model: &str, steps: u64, dice: &mut Dice) -> Map<String, Json> {
-    let prompt = dice.pick(&["a red circle and a blue square", "a (red:1.2) circle", ""]);
+    let prompt = if dice.one_in(8) { PROMPTS[dice.roll(3)] } else { PROMPTS[0] };
     let sample = |kind: &str, model: &str, guidance: &[&str]| json!({ "type": kind, "model": model, "guidance": guidance, "prompt": prompt, "steps": steps, "cfg": 1.5 });
     let save = json!({ "type": "SaveImage", "image": "image", "path": "out/image.png" });
     let decode = |model: &str, latent: &str| json!({ "type": "Decode", "model": model, "latent": latent });
@@ -117,7 +151,7 @@ fn parameters(entry: &RegistryEntry, steps: u64, dice: &mut Dice) -> Map<String,
     let schema = entry.schema.as_value();
     let given = entry.params.iter().filter_map(|param| {
         let name = param.name.as_str();
-        if !param.required && !dice.one_in(3) && !["steps", "width", "height"].contains(&name) {
+        if !param.required && !dice.one_in(3) && !["steps", "width", "height", "output"].contains(&name) {
             return None;
         }
         let value = match name {
@@ -147,11 +181,22 @@ fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
         ("SaveImage", "path") => dice.pick(&["out/other.png", "x.png"]).into(),
         ("SaveLatent", "path") => dice.pick(&["out/other.safetensors", "x.safetensors"]).into(),
         ("OnnxFeature", "path") => "look.onnx".into(),
-        ("OnnxFeature", "output") => dice.pick(&["colours", "edges", "class", ""]).into(),
+        ("OnnxFeature", "output") => dice.pick(&["colours", "edges", "class"]).into(),
+        ("OnnxFeature", "class") => dice.roll(12).into(),
+        (_, "mean") => json!([0.5, 0.25 * dice.roll(5) as f64, 0.4]),
+        (_, "std") => json!([0.5, 0.25 * dice.roll(5) as f64, 0.4]),
+        ("OnnxFeature", "size") if !dice.one_in(8) => Json::Null,
+        (_, "box") => a_box(dice),
+        (_, "mask") => match dice.roll(4) {
+            0 => Json::Null,
+            count => (1..count).map(|_| a_box(dice)).collect(),
+        },
         (_, "target_file") => "a.safetensors".into(),
         (_, "clip") => "shapes/clip".into(),
         (_, "layout_file") => "layout.json".into(),
-        (_, "phrase") => dice.pick(&["circle", "a red circle", "star", ""]).into(),
+        (_, "phrase") if dice.one_in(8) => dice.pick(&["star", "", " "]).into(),
+        (_, "phrase") => dice.pick(&["circle", "a red circle", "square"]).into(),
+        (_, "prompt") if !dice.one_in(4) => PROMPTS[0].into(),
         (_, "prompt" | "prompt_2" | "negative" | "negative_2" | "text" | "region_prompt") => dice
             .pick(&[
                 "",
@@ -163,7 +208,17 @@ fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
                 "a \\( b",
             ])
             .into(),
-        (_, "colour") => dice.pick(&["#ff0000", "#0a0b0c", "red"]).into(),
+        (_, "colour") if dice.one_in(8) => dice.pick(&["red", "#FF0000"]).into(),
+        (_, "colour") => dice.pick(&["#ff0000", "#0a0b0c", "#0000ff"]).into(),
+        (_, "regions") => {
+            let colours = ["#ff0000", "#0a0b0c", "#0000ff"];
+            let first = dice.roll(3);
+            let region = |i: usize, dice: &mut Dice| {
+                let colour = if dice.one_in(8) { "#0000ff" } else { colours[(first + i) % 3] };
+                json!({ "phrase": named("", "phrase", dice), "colour": colour })
+            };
+            (0..1 + dice.roll(3)).map(|i| region(i, dice)).collect()
+        }
         (_, "width" | "height") => match dice.roll(8) {
             0 => (1 + dice.roll(160)).into(),
             _ => (64 + 8 * dice.roll(5)).into(),
@@ -174,7 +229,8 @@ fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
         (_, "repeats") => (1 + dice.roll(3)).into(),
         (_, "slots") => (1 + dice.roll(40)).into(),
         (_, "cell") => (16 + dice.roll(100)).into(),
-        (_, "downscale") => (1 + dice.roll(9)).into(),
+        (_, "downscale") if dice.one_in(8) => (1 + dice.roll(9)).into(),
+        (_, "downscale") => dice.pick(&[&1, &2, &4]).clone().into(),
         ("OnnxFeature", "size") => json!([8 + dice.roll(64), 8 + dice.roll(64)]),
         _ => return None,
     })

@@ -1,7 +1,8 @@
 //! `check` and a run agree: random parameters of every node type, in a graph that uses the node. What has no errors runs to
 //! its end.
 //!
-//! `LSREGEN_AGREE=1000` draws so many graphs for each type; `LSREGEN_SEED` begins elsewhere. See docs/performance.md.
+//! `LSREGEN_AGREE=1000` draws so many graphs for each type; `LSREGEN_SEED` begins elsewhere; `LSREGEN_TYPES` names the
+//! types, with commas between. See docs/performance.md.
 
 #[path = "../../../tests/fuzz/documents/dice.rs"]
 mod dice;
@@ -18,6 +19,15 @@ use lsregen_engine::{
 use lsregen_nodes::{Blueprints, ComputeOptions, DtypeOption, LayoutFiles, registry};
 use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
 use lsregen_tensor::image::{RgbImage, png};
+
+/// What depends on the content of files, which the check does not read.
+const OUTSIDE: [&str; 4] = [
+    "the map has no pixel of #",
+    // The shape of an ONNX network's value.
+    "the target has the shape",
+    "so that there is no class",
+    "has no positions to compare textures over",
+];
 
 /// How many graphs are drawn for each type without `LSREGEN_AGREE`.
 const COUNT: u64 = 6;
@@ -59,11 +69,13 @@ impl Bench {
         let request = RunRequest { graph, plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
         let summary = self.runtime.block_on(async { self.executor.start(request).finished().await });
         let _ = fs::remove_dir_all(self.folder.path().join("made"));
-        if summary.succeeded() {
+        let failed = summary.nodes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed { .. }));
+        let failed: Vec<_> = failed.map(|(name, outcome)| format!("{name}: {outcome:?}\n")).collect();
+        let is_outside = |failure: &String| OUTSIDE.iter().any(|text| failure.contains(text));
+        if summary.succeeded() || (!failed.is_empty() && failed.iter().all(is_outside)) {
             return Ok(true);
         }
-        let failed = summary.nodes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed { .. }));
-        Err(failed.map(|(name, outcome)| format!("{name}: {outcome:?}\n")).collect())
+        Err(failed.concat())
     }
 }
 
@@ -74,6 +86,9 @@ fn write_files(folder: &Path) {
         let image = RgbImage::from_fn(width, height, |x, y| [x as u8, y as u8, 128].into());
         fs::write(at(name), png(&image, &[]).unwrap()).unwrap();
     }
+    let flat = [[255, 0, 0], [10, 11, 12], [0, 0, 255]];
+    let map = RgbImage::from_fn(48, 32, |x, _| flat[x as usize / 16].into());
+    fs::write(at("map.png"), png(&map, &[]).unwrap()).unwrap();
     for (name, shape) in [("a.safetensors", (1, 4, 8, 8)), ("b.safetensors", (1, 4, 8, 12))] {
         let latent = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
         safetensors::save(&[("latent", latent)].into(), at(name)).unwrap();
@@ -90,17 +105,24 @@ fn what_check_passes_runs() {
     let (count, first) = (number("LSREGEN_AGREE").unwrap_or(COUNT), number("LSREGEN_SEED").unwrap_or(0));
     let bench = Bench::new();
     let mut failures = vec![];
+    let only = std::env::var("LSREGEN_TYPES").ok();
     for entry in bench.registry.iter() {
+        if only.as_ref().is_some_and(|only| !only.split(',').any(|name| name == entry.node_type.name)) {
+            continue;
+        }
         let mut ran = 0;
         for seed in first..first + count {
             let graph = graphs::random(entry, &mut Dice::new(seed));
             match bench.agrees(&graph) {
                 Ok(true) => ran += 1,
                 Ok(false) => {}
-                Err(error) => failures.push(format!("{}, seed {seed}:\n{error}{graph}", entry.node_type.name)),
+                Err(error) => {
+                    println!("{}, seed {seed}: {error}", entry.node_type.name);
+                    failures.push(format!("{}, seed {seed}:\n{error}{graph}", entry.node_type.name));
+                }
             }
         }
-        println!("{}: {ran} of {count} ran", entry.node_type.name);
+        println!("{}: {ran} of {count} passed the check and ran", entry.node_type.name);
         // With few graphs, all of a type may be refused.
         assert!(ran > 0 || count < 100, "no graph of {} passes the check", entry.node_type.name);
     }

@@ -68,10 +68,14 @@ pub fn resolution(downscale: Option<usize>, run: &SamplingRun) -> Result<usize> 
         Layers::Downscale(downscale).of(&places)?;
         return Ok(downscale);
     }
-    let (h, w) = run.latent_size();
+    let downscales: Vec<_> = places.iter().map(|p| p.downscale).collect();
+    nearest_resolution(&downscales, run.latent_size()).ok_or_else(|| Error::input("this model has no attention"))
+}
+
+/// Returns that of `downscales` at which the maps of a latent of `(h, w)` are nearest to the published ones.
+pub fn nearest_resolution(downscales: &[usize], (h, w): (usize, usize)) -> Option<usize> {
     let apart = |downscale: usize| (((h * w) as f64).sqrt() / downscale as f64 / SIDE).ln().abs();
-    let nearest = places.iter().map(|p| p.downscale).min_by(|a, b| apart(*a).total_cmp(&apart(*b)));
-    nearest.ok_or_else(|| Error::input("this model has no attention"))
+    downscales.iter().copied().min_by(|a, b| apart(*a).total_cmp(&apart(*b)))
 }
 
 /// Averages maps of one size over heads and layers: (h·w, L).

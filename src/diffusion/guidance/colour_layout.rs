@@ -24,7 +24,7 @@ impl ColourLayout {
         for (i, (bounds, _)) in colours.iter().enumerate() {
             let mask = layout::mask(&[*bounds], height, width, 0.0);
             let pixels: f32 = mask.iter().sum();
-            if pixels == 0.0 {
+            if !layout::has_cell(*bounds, height, width) {
                 return Err(Error::input(format!(
                     "box {i} of the colours contains no pixel of an image of {width}×{height}"
                 )));

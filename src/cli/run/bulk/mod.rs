@@ -6,6 +6,8 @@
 mod args;
 mod csv;
 mod execute;
+#[cfg(test)]
+mod fuzz;
 mod manifest;
 mod progress;
 mod rows;

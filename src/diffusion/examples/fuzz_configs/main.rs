@@ -4,14 +4,13 @@
 //!     cargo run --release --example fuzz_configs -p lsregen-diffusion -- COUNT [SEED]
 
 mod cases;
+mod memory;
 mod usage;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use cases::{Corpus, MODELS};
@@ -22,42 +21,6 @@ const ALLOWED: usize = 96 << 20;
 
 /// The longest message that an error may have.
 const MESSAGE: usize = 1000;
-
-/// An allocator that counts the bytes in use.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn grow(bytes: usize) {
-    PEAK.fetch_max(LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes, Ordering::Relaxed);
-}
-
-// SAFETY: all calls go to the system's allocator; only counters are updated.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grow(layout.size());
-        // SAFETY: guaranteed by the caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: guaranteed by the caller.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // The old and the new allocation may exist at once.
-        grow(size);
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: guaranteed by the caller.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static MEMORY: Counting = Counting;
 
 /// The results of the files of one kind.
 #[derive(Default)]
@@ -106,12 +69,9 @@ fn main() -> ExitCode {
 /// Opens and uses a model. Prints each violation.
 fn judge(model: &Path, path: &str, name: &str, row: &mut Row) {
     row.cases += 1;
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
     let begin = Instant::now();
-    let result = catch_unwind(AssertUnwindSafe(|| open_and_use(model, path)));
+    let (result, peak) = memory::peak(|| catch_unwind(AssertUnwindSafe(|| open_and_use(model, path))));
     row.seconds = row.seconds.max(begin.elapsed().as_secs_f64());
-    let peak = PEAK.load(Ordering::Relaxed).saturating_sub(before);
     row.peak = row.peak.max(peak);
     let mut fault = |what: String| {
         println!("{name}: {what}");
