@@ -11,8 +11,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ColorChoice;
-use lsregen_engine::{Diagnostic, render, visible};
+use lsregen_engine::{Diagnostic, render_within, visible};
 use serde_json::Value as Json;
+use terminal_size::{Width, terminal_size_of};
 
 /// Whether output was lost: see [`lost`].
 static LOST: AtomicBool = AtomicBool::new(false);
@@ -55,7 +56,7 @@ pub fn report(diagnostics: &[Diagnostic]) {
 
 /// The diagnostics as [`report`] writes them.
 pub fn rendered(diagnostics: &[Diagnostic]) -> String {
-    render(diagnostics, colours())
+    render_within(diagnostics, colours(), columns())
 }
 
 /// Writes a text that [`rendered`] or clap has made, with its colours.
@@ -118,6 +119,16 @@ pub fn lost(message: impl Display) {
 /// Whether output was lost, so that the command has failed.
 pub fn has_lost_output() -> bool {
     LOST.load(Ordering::Relaxed)
+}
+
+/// Columns for messages and tables: those of the terminal, or of COLUMNS if there is none, but at most 120, because longer
+/// lines are hard to read.
+pub fn columns() -> usize {
+    const MOST: usize = 120;
+    let terminal =
+        terminal_size_of(stderr()).or_else(|| terminal_size_of(stdout())).map(|(Width(width), _)| width.into());
+    let variable = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse::<usize>().ok());
+    terminal.or_else(variable).filter(|columns| *columns >= 40).map_or(MOST, |columns| columns.min(MOST))
 }
 
 /// When to use colours, as `--color` says.

@@ -155,6 +155,6 @@ pub use store::{
 };
 pub use text::{
     Diagnostic, ForeignName, GraphReader, Label, Position, Severity, Source, Span, nearest, read_source, render,
-    to_json, visible,
+    render_within, to_json, visible,
 };
 pub use watch::{Changed, Watcher};

@@ -11,7 +11,7 @@ mod source_map;
 mod visible;
 pub(crate) mod yaml;
 
-pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
+pub use diagnostic::{Diagnostic, Label, Severity, render, render_within, to_json};
 pub(crate) use files::{GraphFolder, is_graph_file, near_file, oversize, why_unreadable};
 pub use files::{GraphReader, read_source};
 pub use names::{ForeignName, nearest};
