@@ -13,8 +13,11 @@ use super::{Exit, open, terminal};
 
 /// Draw the nodes and links of a graph
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen graph graph.yaml --format svg > graph.svg
+  lsregen graph graph.yaml | dot -Tpdf > graph.pdf")]
 pub struct Graph {
-    /// Graph file, or a PNG file that holds its graph
+    /// Graph file, a PNG file that holds its graph, or `-` for a graph on stdin
     graph: PathBuf,
 
     /// Format of the diagram, which is written to stdout

@@ -121,14 +121,23 @@ pub fn has_lost_output() -> bool {
     LOST.load(Ordering::Relaxed)
 }
 
-/// Columns for messages and tables: those of the terminal, or of COLUMNS if there is none, but at most 120, because longer
-/// lines are hard to read.
+/// Columns for messages and tables: COLUMNS, or else those of the terminal, but at most 120, because longer lines are hard
+/// to read.
 pub fn columns() -> usize {
     const MOST: usize = 120;
     let terminal =
         terminal_size_of(stderr()).or_else(|| terminal_size_of(stdout())).map(|(Width(width), _)| width.into());
     let variable = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse::<usize>().ok());
-    terminal.or_else(variable).filter(|columns| *columns >= 40).map_or(MOST, |columns| columns.min(MOST))
+    variable().or(terminal).filter(|columns| *columns >= 40).map_or(MOST, |columns| columns.min(MOST))
+}
+
+/// Writes a row of a table to stdout: `head`, and a text that is broken into as many lines as it needs beside it.
+pub fn print_row(head: &str, text: &str) {
+    let margin = " ".repeat(head.chars().count() + 2);
+    let options = textwrap::Options::new(columns()).initial_indent(&margin).subsequent_indent(&margin);
+    let options = options.break_words(false).word_splitter(textwrap::WordSplitter::NoHyphenation);
+    let text = textwrap::fill(text, options.word_separator(textwrap::WordSeparator::AsciiSpace));
+    print(&format!("{head}  {}\n", text.trim_start()));
 }
 
 /// When to use colours, as `--color` says.
