@@ -359,3 +359,45 @@ fn rows_of_very_many_columns_take_linear_time() {
         assert!(seconds < 3.0, "{rows}: {seconds} s");
     }
 }
+
+/// The attributes `names` of each element of an SVG image that begins with `start`.
+fn elements(svg: &str, start: &str, names: &[&str]) -> Vec<Vec<f64>> {
+    let lines = svg.lines().filter(|line| line.starts_with(start));
+    let attribute = |line: &str, name: &str| -> f64 {
+        let rest = line.split_once(&format!(" {name}=\"")).expect("the attribute").1;
+        rest.split('"').next().unwrap().parse().expect("a number")
+    };
+    lines.map(|line| names.iter().map(|name| attribute(line, name)).collect()).collect()
+}
+
+#[test]
+fn in_a_drawn_graph_texts_fit_boxes_and_boxes_their_groups() {
+    for graph in ["graphs/ablation-boxes.yaml", "graphs/ablation-fraction.yaml"] {
+        let (svg, stderr, code) = outcome(lsregen().args(["graph", graph, "--format", "svg"]).output().unwrap());
+        assert!(code == 0 && svg.contains("@media (prefers-color-scheme: dark)"), "{graph}: {stderr}");
+        let rect = ["x", "y", "width", "height"];
+        let boxes = elements(&svg, "<rect class=\"node\"", &rect);
+        let groups = elements(&svg, "<rect class=\"group\"", &rect);
+        assert!(boxes.len() > 10 && groups.len() > 3, "{graph}: {} boxes, {} groups", boxes.len(), groups.len());
+        let (right, bottom) = (|a: &[f64]| a[0] + a[2], |a: &[f64]| a[1] + a[3]);
+        let contains =
+            |a: &[f64], b: &[f64]| a[0] <= b[0] && a[1] <= b[1] && right(b) <= right(a) && bottom(b) <= bottom(a);
+        let overlap = |a: &[f64], b: &[f64]| a[0] < right(b) && b[0] < right(a) && a[1] < bottom(b) && b[1] < bottom(a);
+        for (i, a) in boxes.iter().enumerate() {
+            assert!(boxes[..i].iter().all(|b| !overlap(a, b)), "{graph}: two boxes overlap at {a:?}");
+            assert!(groups.iter().all(|group| contains(group, a) || !overlap(group, a)), "{graph}: a frame cuts {a:?}");
+        }
+        for (i, a) in groups.iter().enumerate() {
+            assert!(groups[..i].iter().all(|b| contains(a, b) || contains(b, a) || !overlap(a, b)), "{graph}: {a:?}");
+        }
+        for class in ["name", "small"] {
+            for text in elements(&svg, &format!("<text class=\"{class}\""), &["x", "y", "textLength", "font-size"]) {
+                // From the line that the letters stand on.
+                let text = [text[0], text[1] - text[3], text[2], text[3]];
+                assert!(boxes.iter().chain(&groups).any(|place| contains(place, &text)), "{graph}: {text:?}");
+            }
+        }
+        let names = svg.lines().filter(|line| line.starts_with("<text class=\"name\"")).count();
+        assert_eq!(names, boxes.len());
+    }
+}
