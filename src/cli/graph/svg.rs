@@ -33,14 +33,14 @@ text { font-family: ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace
 .group { fill: none; stroke: #8250df; stroke-dasharray: 5 4; }
 .link { fill: none; stroke: #818b98; stroke-width: 1.3; }
 .head { fill: #818b98; }
-.label { fill: #59636e; stroke: #ffffff; stroke-width: 4; paint-order: stroke; }
+.label { fill: #59636e; }
 @media (prefers-color-scheme: dark) {
 text { fill: #f0f6fc; }
 .small { fill: #9198a1; }
 .paper { fill: #0d1117; }
 .node { fill: #151b23; stroke: #9198a1; }
 .group { stroke: #ab7df8; }
-.label { fill: #9198a1; stroke: #0d1117; }
+.label { fill: #9198a1; }
 }
 ";
 
@@ -109,7 +109,11 @@ pub fn svg(nodes: &[SvgNode<'_>], links: &[SvgLink]) -> String {
         let (_, (x, y)) = ends(places[*from], places[*to]);
         let offset = links.iter().filter(|link| link.to == *to).position(|link| link.from == *from).unwrap_or(0);
         let y = y - 4.0 - 12.0 * offset as f64;
-        write_text(&mut text, "label", SMALL, (x - 12.0 - width_of(label, SMALL), y), label);
+        let (x, width) = (x - 12.0 - width_of(label, SMALL), width_of(label, SMALL));
+        let top = y - 9.0;
+        let _ =
+            writeln!(text, "<rect class=\"paper\" x=\"{x:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"11\"/>");
+        write_text(&mut text, "label", SMALL, (x, y), label);
     }
     text + "</svg>\n"
 }
@@ -166,7 +170,10 @@ fn layout(nodes: &[SvgNode<'_>], links: &[SvgLink], prefix: &str) -> Layout {
     let pairs: Vec<_> = pairs.filter(|(from, to)| from != to).collect();
     let labels = links.iter().filter(|link| member_of[link.to].is_some());
     let gap = 40.0 + labels.map(|link| width_of(&link.label, SMALL)).fold(0.0, f64::max);
-    placed(members, &layers(nodes.len(), &pairs, &member_of), gap)
+    // The labels of links from outside stand before the first layer.
+    let is_entered = links.iter().any(|link| member_of[link.from].is_none() && member_of[link.to].is_some());
+    let start = if is_entered { gap } else { 0.0 };
+    placed(members, &layers(nodes.len(), &pairs, &member_of), start, gap)
 }
 
 /// The box of one node.
@@ -230,14 +237,14 @@ fn layers(most: usize, pairs: &[(usize, usize)], member_of: &[Option<usize>]) ->
     layers
 }
 
-/// Places the members: layers beside each other, and the members of a layer below each other, around one middle.
-fn placed(members: Vec<Member>, layers: &[Vec<usize>], gap: f64) -> Layout {
+/// Places the members: layers beside each other from `start` on, and the members of a layer below each other, around one middle.
+fn placed(members: Vec<Member>, layers: &[Vec<usize>], start: f64, gap: f64) -> Layout {
     let size = |layer: &Vec<usize>| layer.iter().map(|&member| members[member].content.height + ROW_GAP).sum::<f64>();
     let height = layers.iter().map(size).fold(0.0, f64::max) - ROW_GAP;
     let sizes: Vec<f64> = layers.iter().map(size).collect();
     let mut layout = Layout { height: height.max(0.0), ..Layout::default() };
     let mut members: Vec<_> = members.into_iter().map(|member| Some(member.content)).collect();
-    let mut x = gap;
+    let mut x = start;
     for (layer, size) in layers.iter().zip(sizes) {
         let mut y = (height - (size - ROW_GAP)) / 2.0;
         let mut widest = 0.0_f64;
