@@ -104,10 +104,10 @@ pub fn svg(nodes: &[SvgNode<'_>], links: &[SvgLink]) -> String {
         write_text(&mut text, "name", NAME, (x + PADDING, y + 20.0), short(nodes[*node].name));
         write_text(&mut text, "small", SMALL, (x + PADDING, y + 36.0), nodes[*node].node_type);
     }
-    for SvgLink { from, to, label } in links {
+    for (index, SvgLink { from, to, label }) in links.iter().enumerate() {
         // In the gap before the node that the link leads to, where there is space for it.
         let (_, (x, y)) = ends(places[*from], places[*to]);
-        let offset = links.iter().filter(|link| link.to == *to).position(|link| link.from == *from).unwrap_or(0);
+        let offset = links[..index].iter().filter(|link| link.to == *to).count();
         let y = y - 4.0 - 12.0 * offset as f64;
         let (x, width) = (x - 12.0 - width_of(label, SMALL), width_of(label, SMALL));
         let top = y - 9.0;
