@@ -125,7 +125,7 @@ pub fn main() -> Exit {
 
 /// The arguments. The help fits the terminal.
 fn parsed() -> clap::error::Result<Arguments> {
-    let command = Arguments::command().term_width(terminal::columns());
+    let command = Arguments::command().term_width(terminal::columns().min(120));
     Arguments::from_arg_matches(&command.try_get_matches()?)
 }
 

@@ -122,13 +122,13 @@ pub fn has_lost_output() -> bool {
 }
 
 /// Columns for messages and tables: COLUMNS, or else those of the terminal, but at most 120, because longer lines are hard
-/// to read.
+/// to read. Without either, lines are not broken.
 pub fn columns() -> usize {
     const MOST: usize = 120;
     let terminal =
         terminal_size_of(stderr()).or_else(|| terminal_size_of(stdout())).map(|(Width(width), _)| width.into());
     let variable = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse::<usize>().ok());
-    variable().or(terminal).filter(|columns| *columns >= 40).map_or(MOST, |columns| columns.min(MOST))
+    variable().or(terminal).filter(|columns| *columns >= 40).map_or(usize::MAX, |columns| columns.min(MOST))
 }
 
 /// Writes a row of a table to stdout: `head`, and a text that is broken into as many lines as it needs beside it.

@@ -105,16 +105,16 @@ const GAP: usize = 40;
 /// Lines with more bytes than this are not printed, only their position: nobody reads them, and printing them is slow.
 const MAX_LINE: usize = 4096;
 
-/// Formats diagnostics for people, in 120 columns: see [`render_within`].
+/// Formats diagnostics for people, where there is no terminal: see [`render_within`]. Messages are not broken into lines.
 pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
-    render_within(diagnostics, color, 120)
+    render_within(diagnostics, color, usize::MAX)
 }
 
 /// Formats diagnostics for people: the lines of the text with marks and labels, and the help, each as far as possible
 /// within `columns`. `color` adds ANSI colours.
 pub fn render_within(diagnostics: &[Diagnostic], color: bool, columns: usize) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(columns);
+    let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(columns.min(120));
     let mut text = String::new();
     for diagnostic in diagnostics.iter().take(MAX_PRINTED) {
         text.push_str(&renderer.render(&[group(diagnostic, columns)]));
@@ -129,6 +129,9 @@ pub fn render_within(diagnostics: &[Diagnostic], color: bool, columns: usize) ->
 /// Breaks a text into lines that fit into `columns`, the first of them behind `before` other columns, and the others behind
 /// `indent`. The renderer adds the indentation.
 fn wrapped(text: &str, before: usize, indent: usize, columns: usize) -> String {
+    if columns == usize::MAX {
+        return text.into();
+    }
     let (first, others) = (" ".repeat(before), " ".repeat(indent));
     let options = textwrap::Options::new(columns.max(20)).initial_indent(&first).subsequent_indent(&others);
     let options = options.break_words(false).word_separator(textwrap::WordSeparator::AsciiSpace);
