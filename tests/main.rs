@@ -46,7 +46,7 @@ fn copy_folder(from: &Path, to: &Path) {
 fn lsregen() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
     command.current_dir(repository("")).env("NO_COLOR", "1").env("LSREGEN_CACHE_DIR", &*CACHE);
-    for variable in ["LSREGEN_CACHE_SIZE", "LSREGEN_MODELS_DIR", "RUST_LOG", "SLURM_ARRAY_TASK_ID"] {
+    for variable in ["COLUMNS", "LSREGEN_CACHE_SIZE", "LSREGEN_MODELS_DIR", "RUST_LOG", "SLURM_ARRAY_TASK_ID"] {
         command.env_remove(variable);
     }
     command

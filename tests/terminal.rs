@@ -51,6 +51,8 @@ fn what_cannot_be_written_to_stdout_is_an_error() {
         "models --models-dir models",
         "graph quick.yaml",
         "graph quick.yaml --format svg",
+        "completions bash",
+        "man",
         "cache status",
         "cache gc",
         "cache verify",
@@ -244,5 +246,158 @@ fn colours_are_where_they_are_wanted() {
         assert!(!coloured(verb, &[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]), "{verb:?}");
         // What is written to a pipe as data has no colours, unless they are asked for.
         assert!(coloured(verb, &forced), "{verb:?}");
+    }
+}
+
+/// The widest line of a text, in characters.
+fn widest(text: &str) -> (usize, &str) {
+    text.lines().map(|line| (line.chars().count(), line)).max().unwrap_or_default()
+}
+
+#[test]
+fn what_is_printed_fits_the_columns_of_the_terminal() {
+    let graph = "lsregen: 1\nnodes:\n  canvas: { type: EmptyLatnt, width: 64, height: 64 }\n  \
+        model: { type: LoadModel, model: shapes/xl, precision: half }\n";
+    let folder = quick();
+    fs::write(folder.path().join("bad.yaml"), graph).unwrap();
+    let verbs = "run watch check plan nodes models fetch graph cache inspect explain schema show completions man";
+    let helps = verbs.split(' ').map(|verb| format!("{verb} --help"));
+    let others = ["--help", "nodes", "nodes SaveLatent", "nodes SaveImage", "plan quick.yaml", "check bad.yaml"];
+    for arguments in helps.chain(others.map(String::from)) {
+        for columns in [80, 120] {
+            let mut command = lsregen();
+            command.current_dir(folder.path()).env("COLUMNS", columns.to_string()).args(arguments.split(' '));
+            let (stdout, stderr, _) = outcome(command.output().unwrap());
+            for text in [&stdout, &stderr] {
+                let (width, line) = widest(text);
+                assert!(width <= columns, "{arguments} at {columns}: {width}: {line}");
+            }
+            assert!(!arguments.ends_with("--help") || arguments == "--help" || stdout.contains("Examples:\n  lsregen"));
+        }
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let (stdout, stderr, code) = outcome(lsregen().args(["completions", shell]).output().unwrap());
+        assert!(code == 0 && stdout.contains("inspect") && stdout.contains("output-dir"), "{shell}: {stderr}");
+    }
+    let (page, _, code) = outcome(lsregen().arg("man").output().unwrap());
+    assert!(code == 0 && page.contains(".TH lsregen 1") && page.contains("inspect"), "{page}");
+    let (page, _, _) = outcome(lsregen().args(["man", "run"]).output().unwrap());
+    assert!(page.contains("output") && page.contains(".TH lsregen-run 1"), "{page}");
+    assert_eq!(outcome(lsregen().args(["man", "rum"]).output().unwrap()).2, 2);
+}
+
+#[test]
+fn a_graph_is_read_from_stdin() {
+    let folder = quick();
+    let with = |arguments: &[&str], text: &str| {
+        let input = folder.path().join("input");
+        fs::write(&input, text).unwrap();
+        let mut command = lsregen();
+        command.current_dir(folder.path()).args(arguments).stdin(fs::File::open(input).unwrap());
+        outcome(command.output().unwrap())
+    };
+    let (stdout, stderr, code) = with(&["run", "-", "--no-cache"], QUICK);
+    assert_eq!((stdout.as_str(), code), ("out.png\n", 0), "{stderr}");
+    for verb in ["check", "plan", "graph"] {
+        let (_, stderr, code) = with(&[verb, "-"], QUICK);
+        assert_eq!(code, 0, "{verb}: {stderr}");
+    }
+    let (_, stderr, code) = with(&["check", "-"], "lsregen: 1\nnodes: { a: { type: SaveImag } }\n");
+    assert!(code == 78 && stderr.contains("<stdin>:2:"), "{code} {stderr}");
+    let (stdout, stderr, code) = with(&["run", "-", "--no-cache", "--sweep", "size=8,9"], QUICK);
+    assert!(code == 0 && stdout.lines().count() == 3, "{stdout} {stderr}");
+    let (_, stderr, code) = with(&["run", "-", "--inputs", "-"], QUICK);
+    assert!(code == 2 && stderr.contains("cannot both be stdin"), "{code} {stderr}");
+}
+
+#[test]
+fn an_output_folder_that_takes_no_files_is_refused_before_the_run() {
+    let folder = quick();
+    let mut folders = vec!["photo.png", "photo.png/below"];
+    if cfg!(target_os = "linux") {
+        folders.push("/proc/x");
+    }
+    for place in folders {
+        for arguments in
+            [&["run", "quick.yaml"][..], &["check", "quick.yaml"], &["run", "quick.yaml", "--sweep", "size=8,9"]]
+        {
+            let mut command = lsregen();
+            command.current_dir(folder.path()).args(arguments).args(["--output-dir", place]);
+            let (_, stderr, code) = outcome(command.output().unwrap());
+            let refusal = format!("--output-dir {place}: no files can be written there: ");
+            assert!(
+                code == 2 && stderr.contains(&refusal) && !stderr.contains("[1/"),
+                "{arguments:?}: {code} {stderr}"
+            );
+        }
+    }
+    let (_, stderr, code) = outcome(
+        lsregen().current_dir(folder.path()).args(["check", "quick.yaml", "--output-dir", "new/er"]).output().unwrap(),
+    );
+    assert!(code == 0 && !folder.path().join("new").exists(), "{code} {stderr}");
+}
+
+#[test]
+fn rows_of_very_many_columns_take_linear_time() {
+    let folder = quick();
+    let names: Vec<_> = (0..40_000).map(|number| format!("column{number}")).collect();
+    fs::write(folder.path().join("rows.csv"), format!("{}\n{}\n", names.join(","), vec!["1"; 40_000].join(",")))
+        .unwrap();
+    let row: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), Json::from(1))).collect();
+    fs::write(folder.path().join("rows.jsonl"), format!("{}\n", Json::Object(row))).unwrap();
+    for rows in ["rows.csv", "rows.jsonl"] {
+        let start = std::time::Instant::now();
+        let mut command = lsregen();
+        command.current_dir(folder.path()).args(["run", "quick.yaml", "--inputs", rows]);
+        let (_, stderr, code) = outcome(command.output().unwrap());
+        let seconds = start.elapsed().as_secs_f64();
+        assert!(code == 78 && stderr.contains("has no parameter `column0`"), "{rows}: {code} {stderr}");
+        assert!(seconds < 3.0, "{rows}: {seconds} s");
+    }
+}
+
+/// The attributes `names` of each element of an SVG image that begins with `start`.
+fn elements(svg: &str, start: &str, names: &[&str]) -> Vec<Vec<f64>> {
+    let lines = svg.lines().filter(|line| line.starts_with(start));
+    let attribute = |line: &str, name: &str| -> f64 {
+        let rest = line.split_once(&format!(" {name}=\"")).expect("the attribute").1;
+        rest.split('"').next().unwrap().parse().expect("a number")
+    };
+    lines.map(|line| names.iter().map(|name| attribute(line, name)).collect()).collect()
+}
+
+#[test]
+fn in_a_drawn_graph_texts_fit_boxes_and_boxes_their_groups() {
+    for graph in ["graphs/ablation-boxes.yaml", "graphs/ablation-fraction.yaml"] {
+        let (svg, stderr, code) = outcome(lsregen().args(["graph", graph, "--format", "svg"]).output().unwrap());
+        assert!(code == 0 && svg.contains("@media (prefers-color-scheme: dark)"), "{graph}: {stderr}");
+        let rect = ["x", "y", "width", "height"];
+        let boxes = elements(&svg, "<rect class=\"node\"", &rect);
+        let groups = elements(&svg, "<rect class=\"group\"", &rect);
+        assert!(boxes.len() > 10 && groups.len() > 3, "{graph}: {} boxes, {} groups", boxes.len(), groups.len());
+        let (right, bottom) = (|a: &[f64]| a[0] + a[2], |a: &[f64]| a[1] + a[3]);
+        let contains =
+            |a: &[f64], b: &[f64]| a[0] <= b[0] && a[1] <= b[1] && right(b) <= right(a) && bottom(b) <= bottom(a);
+        let overlap = |a: &[f64], b: &[f64]| a[0] < right(b) && b[0] < right(a) && a[1] < bottom(b) && b[1] < bottom(a);
+        for (i, a) in boxes.iter().enumerate() {
+            assert!(boxes[..i].iter().all(|b| !overlap(a, b)), "{graph}: two boxes overlap at {a:?}");
+            assert!(groups.iter().all(|group| contains(group, a) || !overlap(group, a)), "{graph}: a frame cuts {a:?}");
+        }
+        for (i, a) in groups.iter().enumerate() {
+            assert!(groups[..i].iter().all(|b| contains(a, b) || contains(b, a) || !overlap(a, b)), "{graph}: {a:?}");
+        }
+        for class in ["name", "small"] {
+            for text in elements(&svg, &format!("<text class=\"{class}\""), &["x", "y", "textLength", "font-size"]) {
+                // From the line that the letters stand on.
+                let text = [text[0], text[1] - text[3], text[2], text[3]];
+                assert!(boxes.iter().chain(&groups).any(|place| contains(place, &text)), "{graph}: {text:?}");
+            }
+        }
+        let names = svg.lines().filter(|line| line.starts_with("<text class=\"name\"")).count();
+        assert_eq!(names, boxes.len());
     }
 }

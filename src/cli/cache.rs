@@ -13,6 +13,9 @@ use super::{Exit, open, terminal, usage};
 
 /// Inspect and clean the cache of results on disk
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen cache status
+  lsregen cache explain graph.yaml save")]
 pub struct Cache {
     #[command(subcommand)]
     verb: Verb,

@@ -10,8 +10,11 @@ use super::{Exit, open, terminal};
 
 /// Check graphs without running them: report every error and warning with its place and a remedy
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen check graphs/*.yaml
+  lsregen check graph.yaml --json")]
 pub struct Check {
-    /// Graph files, or PNG files that hold their graph
+    /// Graph files, PNG files that hold their graph, or `-` for a graph on stdin
     #[arg(required = true, value_name = "GRAPH")]
     graphs: Vec<PathBuf>,
 
@@ -31,7 +34,7 @@ impl Check {
         let registry = lsregen_nodes::registry();
         let mut diagnostics = vec![];
         for path in &self.graphs {
-            let host = self.output.apply(host(path, &self.params.models)?);
+            let host = self.output.apply(host(path, &self.params.models)?)?;
             let checked = open::check_file(path, &self.params, &registry, &host)?;
             if !self.json {
                 terminal::report(&checked.diagnostics);

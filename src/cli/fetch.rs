@@ -11,6 +11,9 @@ use super::{Exit, console, open, terminal, usage};
 
 /// Download models from the Hugging Face hub; files that are already on this machine are not downloaded again
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen fetch hf:owner/name
+  lsregen fetch graph.yaml")]
 pub struct Fetch {
     /// hf:owner/name, hf:owner/name:file or hf:owner/name@revision:file; or a graph file, for all models that it names
     #[arg(required = true, value_name = "MODEL|GRAPH")]

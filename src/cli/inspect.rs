@@ -12,6 +12,9 @@ use super::{Exit, console, terminal, usage};
 
 /// Print what the files of a model contain: family, networks, dtypes, sizes, and tensors that are missing or unused
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen inspect shapes/xl
+  lsregen inspect model.safetensors --json")]
 pub struct Inspect {
     /// A built-in model such as `shapes/xl`, a folder in diffusers' layout, a weights file, a name in a folder of models, or
     /// `hf:owner/name`, which is downloaded first

@@ -3,6 +3,7 @@
 mod args;
 mod cache;
 mod check;
+mod completions;
 mod console;
 mod explain;
 mod fetch;
@@ -10,6 +11,7 @@ mod graph;
 mod hints;
 mod inspect;
 mod log;
+mod man;
 mod models;
 mod nodes;
 mod open;
@@ -25,7 +27,7 @@ mod watch;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{ArgAction, ColorChoice, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// Generate large images that follow a layout of boxes, by running node graphs written in YAML.
 #[derive(Parser)]
@@ -58,6 +60,8 @@ enum Verb {
     Explain(explain::Explain),
     Schema(schema::Schema),
     Show(show::Show),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// The outcome of a command, as its exit code.
@@ -85,7 +89,7 @@ impl From<Exit> for ExitCode {
 
 /// Parses the arguments and runs the verb.
 pub fn main() -> Exit {
-    let Arguments { verbose, color, verb } = match Arguments::try_parse() {
+    let Arguments { verbose, color, verb } = match parsed() {
         Ok(arguments) => arguments,
         Err(mut error) => {
             let verb = std::env::args_os().nth(1).and_then(|verb| verb.into_string().ok());
@@ -113,8 +117,16 @@ pub fn main() -> Exit {
         Verb::Explain(verb) => verb.main(),
         Verb::Schema(verb) => verb.main(),
         Verb::Show(verb) => verb.main(),
+        Verb::Completions(verb) => verb.main(),
+        Verb::Man(verb) => verb.main(),
     };
     finished(result.unwrap_or_else(|exit| exit))
+}
+
+/// The arguments. The help fits the terminal.
+fn parsed() -> clap::error::Result<Arguments> {
+    let command = Arguments::command().term_width(terminal::columns().min(120));
+    Arguments::from_arg_matches(&command.try_get_matches()?)
 }
 
 /// What `--color` says in arguments that could not be parsed.

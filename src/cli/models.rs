@@ -14,6 +14,9 @@ use super::{Exit, terminal};
 
 /// List the models that a graph can name, with their sizes and paths
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen models
+  lsregen models --models-dir ~/ComfyUI/models")]
 pub struct Models {
     #[command(flatten)]
     models: ModelArgs,

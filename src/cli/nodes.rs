@@ -7,6 +7,9 @@ use super::{Exit, terminal, usage};
 
 /// List the node types, or document one of them
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen nodes
+  lsregen nodes SaveImage")]
 pub struct Nodes {
     /// Name of a node type
     #[arg(value_name = "TYPE", conflicts_with = "markdown")]
@@ -27,14 +30,14 @@ impl Nodes {
         let Some(name) = self.node_type else {
             let width = registry.iter().map(|entry| entry.node_type.name.len()).max().unwrap_or(0);
             for entry in registry.iter() {
-                terminal::print(&format!("{:width$}  {}\n", entry.node_type.name, entry.purpose()));
+                terminal::print_row(&format!("{:width$}", entry.node_type.name), &entry.purpose());
             }
             return Ok(Exit::Done);
         };
         let Some(entry) = registry.get(&name) else {
             return Err(usage(format!("there is no node type {name}; {}", registry.hint(&name))));
         };
-        terminal::print(&reference::text(entry));
+        terminal::print(&reference::text(entry, terminal::columns()));
         Ok(Exit::Done)
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use lsregen_engine::{
     Checked, Diagnostic, FetchProgress, FileDigests, Graph, GraphReader, Host, Override, Plan, PlanError, Registry,
-    Severity, Source, Store, check, check_with, read_source,
+    Severity, Source, Store, check, check_with, decoded, read_source,
 };
+use lsregen_files::Kind;
 use lsregen_nodes::registry;
 
 use super::args::ParamArgs;
@@ -20,16 +21,23 @@ pub struct GraphText {
 }
 
 impl GraphText {
-    /// Reads the graph at `path`: a graph file, or a PNG file that holds its graph.
+    /// Reads the graph at `path`: a graph file, `-` for stdin, or a PNG file that holds its graph.
     ///
     /// # Errors
     /// When there is no such file or no graph in it; the reason is printed.
     pub fn read(path: &Path) -> Result<GraphText, Exit> {
-        if let Some(record) = record::read(path)? {
+        let is_stdin = path == Path::new("-");
+        if let (false, Some(record)) = (is_stdin, record::read(path)?) {
             let (source, reader) = record.sources(&path.display().to_string());
             return Ok(GraphText { source, recorded: Some(reader) });
         }
-        read_source(path).map(GraphText::of).map_err(|error| {
+        let source = if is_stdin {
+            let bytes = lsregen_files::read_or_stdin(path, Kind::GRAPH);
+            decoded("<stdin>", bytes.map_err(|error| usage(format!("stdin: cannot be read: {error}")))?)
+        } else {
+            read_source(path)
+        };
+        source.map(GraphText::of).map_err(|error| {
             terminal::report(&[(*error).clone()]);
             // A missing file is an error of the command line; a file that is not text is an error of the graph.
             if error.code == "file" { Exit::Usage } else { Exit::BadGraph }

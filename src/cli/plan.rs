@@ -10,8 +10,11 @@ use super::{Exit, console, open, terminal};
 
 /// Print which nodes a run would execute, and why, without running them
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen plan graph.yaml
+  lsregen plan graph.yaml --set steps=20")]
 pub struct Plan {
-    /// Graph file, or a PNG file that holds its graph
+    /// Graph file, a PNG file that holds its graph, or `-` for a graph on stdin
     graph: PathBuf,
 
     #[command(flatten)]
@@ -34,7 +37,7 @@ impl Plan {
         for step in plan.steps() {
             let node = graph.node(step.node);
             let (key, what) = (step.key.to_string(), step.describe(&graph));
-            terminal::print(&format!("{:names$}  {:types$}  {key:.8}  {what}\n", node.name, node.node_type.name));
+            terminal::print_row(&format!("{:names$}  {:types$}  {key:.8}", node.name, node.node_type.name), &what);
         }
         Ok(Exit::Done)
     }

@@ -7,6 +7,9 @@ use super::{Exit, terminal};
 
 /// Print the JSON Schema of graph files, with which editors complete, document and check them
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen schema > graph.schema.json
+  lsregen schema | less")]
 pub struct Schema {}
 
 impl Schema {

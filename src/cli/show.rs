@@ -9,6 +9,9 @@ use super::{Exit, record, terminal, usage};
 
 /// Print the graph that a PNG file holds, with the parameters of its run
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen show out.png > graph.yaml
+  lsregen show out.png --json")]
 pub struct Show {
     /// PNG file that SaveImage wrote
     #[arg(value_name = "PNG")]

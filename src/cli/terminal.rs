@@ -11,8 +11,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ColorChoice;
-use lsregen_engine::{Diagnostic, render, visible};
+use lsregen_engine::{Diagnostic, render_within, visible};
 use serde_json::Value as Json;
+use terminal_size::{Width, terminal_size_of};
 
 /// Whether output was lost: see [`lost`].
 static LOST: AtomicBool = AtomicBool::new(false);
@@ -55,7 +56,7 @@ pub fn report(diagnostics: &[Diagnostic]) {
 
 /// The diagnostics as [`report`] writes them.
 pub fn rendered(diagnostics: &[Diagnostic]) -> String {
-    render(diagnostics, colours())
+    render_within(diagnostics, colours(), columns())
 }
 
 /// Writes a text that [`rendered`] or clap has made, with its colours.
@@ -118,6 +119,25 @@ pub fn lost(message: impl Display) {
 /// Whether output was lost, so that the command has failed.
 pub fn has_lost_output() -> bool {
     LOST.load(Ordering::Relaxed)
+}
+
+/// Columns for messages and tables: COLUMNS, or else those of the terminal, but at most 120, because longer lines are hard
+/// to read. Without either, lines are not broken.
+pub fn columns() -> usize {
+    const MOST: usize = 120;
+    let terminal =
+        terminal_size_of(stderr()).or_else(|| terminal_size_of(stdout())).map(|(Width(width), _)| width.into());
+    let variable = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse::<usize>().ok());
+    variable().or(terminal).filter(|columns| *columns >= 40).map_or(usize::MAX, |columns| columns.min(MOST))
+}
+
+/// Writes a row of a table to stdout: `head`, and a text that is broken into as many lines as it needs beside it.
+pub fn print_row(head: &str, text: &str) {
+    let margin = " ".repeat(head.chars().count() + 2);
+    let options = textwrap::Options::new(columns()).initial_indent(&margin).subsequent_indent(&margin);
+    let options = options.break_words(false).word_splitter(textwrap::WordSplitter::NoHyphenation);
+    let text = textwrap::fill(text, options.word_separator(textwrap::WordSeparator::AsciiSpace));
+    print(&format!("{head}  {}\n", text.trim_start()));
 }
 
 /// When to use colours, as `--color` says.

@@ -37,6 +37,19 @@ pub fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Writes a temporary file beside `path`.
+/// Tries whether files can be written into a folder, which may have to be created first. Leaves nothing behind.
+///
+/// # Errors
+/// When the folder, or the nearest one above it that exists, takes no files.
+pub fn can_hold_files(folder: &Path) -> io::Result<()> {
+    let above = folder.ancestors().map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
+    let existing = above.into_iter().find(|above| fs::symlink_metadata(above).is_ok()).unwrap_or(Path::new("."));
+    if !fs::metadata(existing)?.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("`{}` is not a folder", existing.display())));
+    }
+    tempfile::tempdir_in(existing).map(drop)
+}
+
 fn temporary(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     sweep(folder);

@@ -58,9 +58,17 @@ pub struct OutputArgs {
 
 impl OutputArgs {
     /// The host with these rules and this folder.
-    pub fn apply(&self, host: Host) -> Host {
+    ///
+    /// # Errors
+    /// When no file can be written into the folder that was given; the reason is printed.
+    pub fn apply(&self, host: Host) -> Result<Host, Exit> {
+        if let Some(folder) = &self.output_dir {
+            lsregen_files::can_hold_files(folder).map_err(|error| {
+                usage(format!("--output-dir {}: no files can be written there: {error}", folder.display()))
+            })?;
+        }
         let rules = OutputRules { allow_outside: self.allow_outside, overwrite: self.overwrite };
-        host.with_output_rules(rules).with_output_folder(self.output_dir.as_deref().unwrap_or(Path::new("")))
+        Ok(host.with_output_rules(rules).with_output_folder(self.output_dir.as_deref().unwrap_or(Path::new(""))))
     }
 }
 
@@ -107,7 +115,7 @@ impl HostArgs {
         }
         let options = ComputeOptions::new(opened.device, self.dtype.into(), self.offload);
         let options = options.with_gradient_memory(self.gradient_memory.as_u64());
-        let host = self.output.apply(host(path, models)?);
+        let host = self.output.apply(host(path, models)?)?;
         let host = host.with_fingerprint(options.fingerprint()).with_service(options);
         Ok(Arc::new(host.with_service(Metadata(!self.no_metadata))))
     }

@@ -17,6 +17,9 @@ const COLUMNS: usize = 100;
 
 /// Explain the code of an error or warning, or list all codes
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen explain
+  lsregen explain unknown-param")]
 pub struct Explain {
     /// Code of a diagnostic: `unknown-type` of `error[unknown-type]: …`
     #[arg(conflicts_with = "markdown")]

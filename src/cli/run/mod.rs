@@ -3,7 +3,7 @@
 pub(super) mod bulk;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -16,8 +16,11 @@ use super::{Exit, console, open, usage};
 
 /// Run a graph
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen run graphs/shapes.yaml --seed 7
+  lsregen run graph.yaml --sweep cfg=1,4 --output-dir out")]
 pub struct Run {
-    /// Graph file, or a PNG file that holds its graph
+    /// Graph file, a PNG file that holds its graph, or `-` for a graph on stdin
     graph: PathBuf,
 
     #[command(flatten)]
@@ -45,6 +48,9 @@ impl Run {
             (false, true) => Stdout::Events,
             (false, false) => Stdout::Files,
         };
+        if self.bulk.reads_stdin() && self.graph == Path::new("-") {
+            return Err(usage("the graph and --inputs cannot both be stdin; write one of them to a file"));
+        }
         if let Some(rows) = self.bulk.rows()? {
             return bulk::run(&self.graph, rows, stdout, &self.params, &self.host, &self.bulk, &self.run);
         }

@@ -24,6 +24,9 @@ use super::{Exit, terminal, usage};
 
 /// Run a graph again whenever one of its files changes, and compute only what the change affects
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen watch graph.yaml
+  lsregen watch graph.yaml --seed 7 --previews previews")]
 pub struct Watch {
     /// Graph file
     graph: PathBuf,

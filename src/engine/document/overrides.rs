@@ -109,8 +109,9 @@ impl Override {
             yaml.relocate(&mut |location| location.span = moved(location.span));
             yaml
         });
+        let places = yaml.as_ref().map(YamlValue::entries).unwrap_or_default();
         let given = members.into_iter().map(|(name, value)| {
-            let at = yaml.as_ref().and_then(|yaml| yaml.get(&name));
+            let at = places.get(name.as_str());
             Override {
                 name_span: at.map_or(span, |(key, _)| key.location.span),
                 span: at.map_or(span, |(_, value)| value.location.span),
@@ -254,8 +255,9 @@ fn with_locations(json: Json, yaml: Option<&YamlValue>, outer: Span) -> YamlValu
             )
         }
         Json::Object(members) => {
+            let places = yaml.map(YamlValue::entries).unwrap_or_default();
             let members = members.into_iter().map(|(name, value)| {
-                let at = yaml.and_then(|yaml| yaml.get(&name));
+                let at = places.get(name.as_str());
                 let key = YamlKey { location: at_span(at.map_or(span, |(key, _)| key.location.span)), name };
                 (key, with_locations(value, at.map(|(_, value)| value), span))
             });

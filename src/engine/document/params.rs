@@ -10,12 +10,14 @@ use crate::text::{SourceMap, did_you_mean, listed};
 impl Parser<'_> {
     /// Replaces the values of parameters by overrides.
     pub fn overrides(&mut self, overrides: &[Override]) {
+        // There may be very many unknown names and parameters, so the list is written once.
+        let names: Vec<_> = self.params.iter().map(|param| param.key.name.clone()).collect();
+        let list = listed(names.iter().map(String::as_str));
         for given in overrides {
             let known = self.by_name.get(given.name()).copied();
             let declared = known.map(|index| self.params[index].key.location.span);
             let origin = self.sources.add_override(self.file, given.source.clone(), declared);
             let Some(index) = known else {
-                let names: Vec<_> = self.params.iter().map(|param| param.key.name.clone()).collect();
                 let near = self.names.nearest(&given.name, names.iter().map(String::as_str)).map(did_you_mean);
                 let location = Location { origin, span: given.name_span, via: None };
                 let message = format!("the file has no parameter `{}`", given.name);
@@ -26,11 +28,10 @@ impl Parser<'_> {
                         }
                         0 => "the file declares none; `--set` changes the parameters under `params:`".into(),
                         _ if near.is_some() => {
-                            format!("its `params` are {}", listed(names.iter().map(String::as_str)))
+                            format!("its `params` are {list}")
                         }
                         _ => format!(
-                            "its `params` are {}; declare `{name}` there, and use it as `${{{name}}}`",
-                            listed(names.iter().map(String::as_str)),
+                            "its `params` are {list}; declare `{name}` there, and use it as `${{{name}}}`",
                             name = given.name
                         ),
                     });
@@ -65,13 +66,15 @@ impl Parser<'_> {
             }
         };
         // The names that a misspelt key may mean. There may be very many keys and names.
+        let outputs: HashSet<_> =
+            outputs.iter().flat_map(|(_, outputs)| outputs.entries().keys().copied().collect::<Vec<_>>()).collect();
         let present: HashSet<_> = keys.iter().map(|(key, _)| key.name.as_str()).collect();
         let names = self.params.iter().map(|param| &param.key.name);
         let absent: Vec<_> = names.filter(|name| !present.contains(name.as_str())).cloned().collect();
         for (key, value) in keys.iter().filter(|(key, _)| key.name != "type") {
             let Some(&index) = self.by_name.get(&key.name) else {
                 let near = self.names.nearest(&key.name, absent.iter().map(String::as_str)).map(did_you_mean);
-                let is_output = outputs.is_some_and(|(_, outputs)| outputs.get(&key.name).is_some());
+                let is_output = outputs.contains(key.name.as_str());
                 let (label, help) = match near {
                     None if is_output => (format!("this is an output of {file}"), help.clone()),
                     None if has_no_colon(self.sources, key, value) => NO_COLON.map(str::to_string).into(),

@@ -6,18 +6,18 @@ use super::schema::{ParamDoc, shown};
 use super::{Registry, RegistryEntry};
 use crate::node::{Arity, SocketSpec};
 
-/// The documentation of one type, for a terminal.
-pub fn text(entry: &RegistryEntry) -> String {
+/// The documentation of one type, for a terminal of this many columns.
+pub fn text(entry: &RegistryEntry, columns: usize) -> String {
     let kind = &entry.node_type;
-    let mut text = format!("{}\n\n{}\n", kind.name, indented(&entry.doc, "  "));
+    let mut text = format!("{}\n\n{}\n", kind.name, indented(&entry.doc, "  ", columns));
     let sockets = |sockets: &[SocketSpec], facts: fn(&SocketSpec) -> String| {
         sockets.iter().map(|socket| (socket.name.to_string(), facts(socket), socket.doc(), vec![])).collect()
     };
-    section(&mut text, "Inputs", sockets(kind.inputs, input_facts));
+    section(&mut text, columns, "Inputs", sockets(kind.inputs, input_facts));
     let params = entry.params.iter();
     let params = params.map(|param| (param.name.clone(), param_facts(param), param.doc.clone(), param.details.clone()));
-    section(&mut text, "Parameters", params.collect());
-    section(&mut text, "Outputs", sockets(kind.outputs, |socket| socket.type_name.into()));
+    section(&mut text, columns, "Parameters", params.collect());
+    section(&mut text, columns, "Outputs", sockets(kind.outputs, |socket| socket.type_name.into()));
     if kind.output {
         text.push_str("\nA run executes nodes of this type, and the nodes that they need.\n");
     }
@@ -26,7 +26,7 @@ pub fn text(entry: &RegistryEntry) -> String {
 
 type Row = (String, String, String, Vec<(String, String)>);
 
-fn section(text: &mut String, title: &str, rows: Vec<Row>) {
+fn section(text: &mut String, columns: usize, title: &str, rows: Vec<Row>) {
     if rows.is_empty() {
         return;
     }
@@ -36,16 +36,20 @@ fn section(text: &mut String, title: &str, rows: Vec<Row>) {
     for (name, facts, doc, details) in rows {
         let _ = writeln!(text, "  {name:width$}  {facts}");
         if !doc.is_empty() {
-            let _ = writeln!(text, "{}", indented(&doc, &margin));
+            let _ = writeln!(text, "{}", indented(&doc, &margin, columns));
         }
         for (name, doc) in details {
-            let _ = writeln!(text, "{}", indented(&format!("{name}  {doc}"), &format!("{margin}  ")));
+            let _ = writeln!(text, "{}", indented(&format!("{name}  {doc}"), &format!("{margin}  "), columns));
         }
     }
 }
 
-fn indented(text: &str, margin: &str) -> String {
-    let line = |line: &str| if line.is_empty() { String::new() } else { format!("{margin}{line}") };
+fn indented(text: &str, margin: &str, columns: usize) -> String {
+    let options = textwrap::Options::new(columns.max(margin.len() + 20)).break_words(false);
+    let options = options.initial_indent(margin).subsequent_indent(margin);
+    let options = options.word_splitter(textwrap::WordSplitter::NoHyphenation);
+    let options = options.word_separator(textwrap::WordSeparator::AsciiSpace);
+    let line = |line: &str| if line.is_empty() { String::new() } else { textwrap::fill(line, &options) };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 

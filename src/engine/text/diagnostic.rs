@@ -105,13 +105,19 @@ const GAP: usize = 40;
 /// Lines with more bytes than this are not printed, only their position: nobody reads them, and printing them is slow.
 const MAX_LINE: usize = 4096;
 
-/// Formats diagnostics for people: the lines of the text with marks and labels, and the help. `color` adds ANSI colours.
+/// Formats diagnostics for people, where there is no terminal: see [`render_within`]. Messages are not broken into lines.
 pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
+    render_within(diagnostics, color, usize::MAX)
+}
+
+/// Formats diagnostics for people: the lines of the text with marks and labels, and the help, each as far as possible
+/// within `columns`. `color` adds ANSI colours.
+pub fn render_within(diagnostics: &[Diagnostic], color: bool, columns: usize) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(120);
+    let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(columns.min(120));
     let mut text = String::new();
     for diagnostic in diagnostics.iter().take(MAX_PRINTED) {
-        text.push_str(&renderer.render(&[group(diagnostic)]));
+        text.push_str(&renderer.render(&[group(diagnostic, columns)]));
         text.push_str("\n\n");
     }
     if let Some(more @ 1..) = diagnostics.len().checked_sub(MAX_PRINTED) {
@@ -120,15 +126,36 @@ pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
     text
 }
 
-fn group(diagnostic: &Diagnostic) -> Group<'_> {
+/// Breaks a text into lines that fit into `columns`, the first of them behind `before` other columns, and the others behind
+/// `indent`. The renderer adds the indentation.
+fn wrapped(text: &str, before: usize, indent: usize, columns: usize) -> String {
+    if columns == usize::MAX {
+        return text.into();
+    }
+    let (first, others) = (" ".repeat(before), " ".repeat(indent));
+    let options = textwrap::Options::new(columns.max(20)).initial_indent(&first).subsequent_indent(&others);
+    let options = options.break_words(false).word_separator(textwrap::WordSeparator::AsciiSpace);
+    let lines = textwrap::wrap(text, options.word_splitter(textwrap::WordSplitter::NoHyphenation));
+    let lines = lines.iter().enumerate().map(|(i, line)| line.get(if i == 0 { before } else { indent }..));
+    lines.map(Option::unwrap_or_default).collect::<Vec<_>>().join("\n")
+}
+
+fn group(diagnostic: &Diagnostic, columns: usize) -> Group<'_> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let title = level.primary_title(visible(&diagnostic.message)).id(diagnostic.code);
+    // `error[code]: `.
+    let before = diagnostic.severity.name().len() + diagnostic.code.len() + 4;
+    let message = wrapped(&visible(&diagnostic.message), before, before, columns);
+    let title = level.primary_title(message).id(diagnostic.code);
     let mut group = Group::with_title(title).elements(pieces(diagnostic));
     if let Some(help) = &diagnostic.help {
-        group = group.element(Level::HELP.message(visible(help)));
+        // `   = help: `, below the number of the last line.
+        let labels = std::iter::once(&diagnostic.primary).chain(&diagnostic.secondary);
+        let lines = labels.map(|label| label.source.position(label.span.end).line);
+        let before = lines.max().unwrap_or(1).to_string().len() + " = help: ".len();
+        group = group.element(Level::HELP.message(wrapped(&visible(help), before, before, columns)));
     }
     group
 }

@@ -46,6 +46,15 @@ fn read(path: &Path, names: &NameFinder) -> Result<Arc<Source>, Box<Diagnostic>>
     if let Err(cause) = file.and_then(|mut file| file.read_to_end(&mut text)) {
         return Err(Box::new(error("file", format!("the file `{name}` cannot be read: {cause}"))));
     }
+    decoded(name, text)
+}
+
+/// The workflow that a file of this name, or stdin, contains.
+///
+/// # Errors
+/// Returns a diagnostic if it is not UTF-8.
+pub fn decoded(name: impl Into<String>, text: Vec<u8>) -> Result<Arc<Source>, Box<Diagnostic>> {
+    let name = name.into();
     match String::from_utf8(text) {
         Ok(text) => Ok(Source::new(name, text)),
         // The last character of a file that is too large may have been cut. The check reports its size.
@@ -56,7 +65,11 @@ fn read(path: &Path, names: &NameFinder) -> Result<Arc<Source>, Box<Diagnostic>>
             let at = invalid.utf8_error().valid_up_to();
             let line = 1 + invalid.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
             let message = format!("line {line} of `{name}` is not UTF-8");
-            Err(Box::new(error("not-utf8", message).help("is this a text file? Save it as UTF-8".to_string())))
+            let nowhere = Label::new(&Source::new(&*name, ""), Span::default(), "");
+            Err(Box::new(
+                Diagnostic::error("not-utf8", message, nowhere)
+                    .help("is this a text file? Save it as UTF-8".to_string()),
+            ))
         }
     }
 }

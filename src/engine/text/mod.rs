@@ -11,9 +11,9 @@ mod source_map;
 mod visible;
 pub(crate) mod yaml;
 
-pub use diagnostic::{Diagnostic, Label, Severity, render, to_json};
+pub use diagnostic::{Diagnostic, Label, Severity, render, render_within, to_json};
 pub(crate) use files::{GraphFolder, is_graph_file, near_file, oversize, why_unreadable};
-pub use files::{GraphReader, read_source};
+pub use files::{GraphReader, decoded, read_source};
 pub use names::{ForeignName, nearest};
 pub(crate) use names::{NameFinder, SHOWN, did_you_mean, either, either_of, is_name, listed};
 pub(crate) use sink::{DiagnosticSink, MAX_DIAGNOSTICS};

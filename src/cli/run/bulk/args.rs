@@ -1,6 +1,6 @@
 //! The arguments that make a run a bulk run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
@@ -86,6 +86,11 @@ impl Shard {
 }
 
 impl BulkArgs {
+    /// Whether the rows come from stdin.
+    pub fn reads_stdin(&self) -> bool {
+        self.inputs.as_deref() == Some(Path::new("-"))
+    }
+
     /// Returns the rows that the arguments specify; `None` for a single run.
     ///
     /// # Errors

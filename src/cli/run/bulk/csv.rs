@@ -1,5 +1,6 @@
 //! CSV (RFC 4180) whose cells keep their places, so that an error can be shown in the file.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use lsregen_engine::{Diagnostic, Label, Override, Source, Span};
@@ -46,14 +47,17 @@ pub fn overrides(source: &Arc<Source>, header: &[Cell], span: Span) -> Result<Ve
     }
     let mut overrides: Vec<Override> = vec![];
     let mut errors = vec![];
+    // There may be very many columns.
+    let mut seen = HashSet::new();
     for (cell, column) in cells.iter().zip(header) {
         let name = column.text.trim();
+        let is_first = seen.insert(name);
         if let Some(reason) = column.error.or(cell.error) {
             let span = if column.error.is_some() { column.span } else { cell.span };
             errors.push(error(reason.into(), span, "write a quote inside quotes twice"));
             continue;
         }
-        if header.iter().take_while(|other| other.span != column.span).any(|other| other.text.trim() == name) {
+        if !is_first {
             errors.push(error(format!("the column `{name}` occurs twice"), column.span, "remove one of them"));
             continue;
         }

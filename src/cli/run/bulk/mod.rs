@@ -56,7 +56,9 @@ pub fn run(
     let start = Instant::now();
     let set = params.overrides()?;
     let text = GraphText::read(graph)?;
-    let stem = graph.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let is_stdin = graph == Path::new("-");
+    let stem = if is_stdin { "stdin".as_ref() } else { graph.file_stem().unwrap_or_default() };
+    let stem = stem.to_string_lossy().into_owned();
     let output = match &rows {
         Rows::Sweep(sweep) => {
             if let Some(name) = set.iter().map(Override::name).find(|name| sweep.has_axis(name)) {

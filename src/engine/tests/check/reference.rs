@@ -8,7 +8,7 @@ use crate::nodes::REGISTRY;
 #[test]
 fn text_of_one_type() {
     let text = ["Layout", "Upsample", "Sample", "Kinds", "SaveImage"]
-        .map(|name| reference::text(REGISTRY.get(name).expect("a type")));
+        .map(|name| reference::text(REGISTRY.get(name).expect("a type"), usize::MAX));
     assert_snapshot!(text.join("----\n"));
 }
 

@@ -8,6 +8,8 @@ mod reader;
 mod scalar;
 mod syntax;
 
+use std::collections::HashMap;
+
 use serde_json::{Number, Value as Json};
 
 pub(crate) use self::reader::read;
@@ -63,6 +65,14 @@ impl YamlValue {
         match &self.data {
             YamlData::Map(entries) => entries.iter().find(|(k, _)| k.name == key),
             _ => None,
+        }
+    }
+
+    /// The entries of a mapping by key, for many lookups.
+    pub fn entries(&self) -> HashMap<&str, &(YamlKey, YamlValue)> {
+        match &self.data {
+            YamlData::Map(entries) => entries.iter().rev().map(|entry| (entry.0.name.as_str(), entry)).collect(),
+            _ => HashMap::new(),
         }
     }
 

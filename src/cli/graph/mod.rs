@@ -1,20 +1,24 @@
 //! `lsregen graph`: the nodes and links of a graph, as a diagram.
 
+mod svg;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use layout::backends::svg::SVGWriter;
-use layout::gv::{DotParser, GraphBuilder};
 use lsregen_engine::{NodeIndex, OutputRules};
 
+use self::svg::{SvgLink, SvgNode};
 use super::args::{ParamArgs, host};
 use super::{Exit, open, terminal};
 
 /// Draw the nodes and links of a graph
 #[derive(Args)]
+#[command(after_help = "Examples:
+  lsregen graph graph.yaml --format svg > graph.svg
+  lsregen graph graph.yaml | dot -Tpdf > graph.pdf")]
 pub struct Graph {
-    /// Graph file, or a PNG file that holds its graph
+    /// Graph file, a PNG file that holds its graph, or `-` for a graph on stdin
     graph: PathBuf,
 
     /// Format of the diagram, which is written to stdout
@@ -44,7 +48,7 @@ impl Graph {
         terminal::print(&match self.format {
             Format::Dot => dot(&graph),
             Format::Mermaid => mermaid(&graph),
-            Format::Svg => svg(&graph)?,
+            Format::Svg => svg(&graph),
         });
         Ok(Exit::Done)
     }
@@ -99,14 +103,12 @@ fn mermaid(graph: &lsregen_engine::Graph) -> String {
     text
 }
 
-fn svg(graph: &lsregen_engine::Graph) -> Result<String, Exit> {
-    let parsed = DotParser::new(&dot(graph)).process().map_err(|error| {
-        terminal::complain(format!("the graph cannot be laid out: {error}; write --format dot and use Graphviz"));
-        Exit::Failed
-    })?;
-    let mut builder = GraphBuilder::new();
-    builder.visit_graph(&parsed);
-    let mut writer = SVGWriter::new();
-    builder.get().do_it(false, false, false, &mut writer);
-    Ok(writer.finalize())
+fn svg(graph: &lsregen_engine::Graph) -> String {
+    let order = graph.order();
+    let position = |index: NodeIndex| order.iter().position(|other| *other == index).unwrap_or_default();
+    let nodes = order.iter().map(|&index| graph.node(index));
+    let nodes: Vec<_> = nodes.map(|node| SvgNode { name: &node.name, node_type: node.node_type.name }).collect();
+    let links =
+        edges(graph).map(|edge| SvgLink { from: position(edge.from), to: position(edge.to), label: edge.label });
+    svg::svg(&nodes, &links.collect::<Vec<_>>())
 }
