@@ -173,7 +173,7 @@ fn a_failed_run_reports_the_node_and_what_it_blocks() {
             .unwrap(),
     );
     assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("save failed") && stderr.contains("out`"), "{stderr}");
+    assert!(stderr.contains("save failed") && stderr.contains("out: this folder cannot be created"), "{stderr}");
 }
 
 #[test]

@@ -195,6 +195,9 @@ impl Node for Invert {
         };
         let settings = self.params.resolve_weight(self.strength, inputs.layout.as_deref());
         let trajectory = pipeline::invert(model, &z0, &sampling, mode, settings.window, &on_step(cx)).map_err(raise)?;
+        if let (Some(t), None) = (self.params.from_timestep, trajectory.timesteps().next()) {
+            anyhow::bail!("none of the {} steps has a timestep of at least {t}: lower `from_timestep`", self.steps);
+        }
         let inverted = InversionGuidance { trajectory, settings };
         let guidance = Guidance::inverted(inverted, (width, height));
         Ok(InvertOutputs { guidance: Arc::new(guidance) })

@@ -232,8 +232,8 @@ impl Sampling {
                 let (path, whose) = (format!("guidance/{}", link.index), format!("the guidance of `{}`", link.name));
                 errors.extend(downscale_error(model, &path, &whose, downscale));
             }
-            if let (Some(size), Some(model)) = (size, model) {
-                let box_error = needs.box_error(&format!("the guidance of `{}`", link.name), size, model);
+            if let Some(size) = size {
+                let box_error = needs.box_error(&format!("the guidance of `{}`", link.name), size);
                 let error = |(message, help)| NodeError::new(format!("guidance/{}", link.index), message).help(help);
                 errors.extend(box_error.map(error));
             }

@@ -15,7 +15,7 @@ use lsregen_tensor::candle_core::{DType, Device, Tensor};
 use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
 
 pub(crate) use self::declared::downscale_error;
-pub use self::declared::{BoxNeed, Conditioning, ImageInfo, ImageSize, Phrases, SamplingNeeds, declared};
+pub use self::declared::{Conditioning, ImageInfo, ImageSize, Phrases, SamplingNeeds, declared};
 
 /// An image.
 pub enum Image {

@@ -287,7 +287,7 @@ mod tests {
         }
         let long = format!(r#"{{"boxes": [{{"phrase": "a", "box": "{}"}}]}}"#, "x".repeat(10_000));
         let error = parse(&long, None).unwrap_err();
-        assert!(error.len() < 300 && error.contains("invalid type") && error.ends_with("column 10037"), "{error}");
+        assert!(error.len() < 300 && error.contains("invalid type") && error.ends_with("column 10036"), "{error}");
         assert!(parse(r#"{"boxes": []}"#, Some(1)).unwrap_err().contains("of one image"));
     }
 }

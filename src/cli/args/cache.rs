@@ -14,11 +14,11 @@ use crate::cli::{Exit, terminal, usage};
 #[derive(Args)]
 pub struct CacheFolderArgs {
     /// Folder of the cache [default: `lsregen` in the platform's cache folder]
-    #[arg(long, value_name = "DIR", env = "LSREGEN_CACHE_DIR")]
+    #[arg(long, value_name = "DIR", env = "LSREGEN_CACHE_DIR", hide_env_values = true)]
     cache_dir: Option<PathBuf>,
 
     /// Size limit of the cache, such as 500MB or 10GiB. Beyond it the least recently used results are removed
-    #[arg(long, value_name = "SIZE", env = "LSREGEN_CACHE_SIZE", default_value = "10GiB")]
+    #[arg(long, value_name = "SIZE", env = "LSREGEN_CACHE_SIZE", hide_env_values = true, default_value = "10GiB")]
     cache_size: ByteSize,
 }
 

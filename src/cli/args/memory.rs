@@ -14,7 +14,7 @@ const RESERVE: u64 = 512 << 20;
 #[derive(Args)]
 pub struct MemoryArgs {
     /// Memory for results that may be used again, such as 4GiB [default: half of the available memory]
-    #[arg(long, value_name = "SIZE", env = "LSREGEN_MEMORY")]
+    #[arg(long, value_name = "SIZE", env = "LSREGEN_MEMORY", hide_env_values = true)]
     memory: Option<ByteSize>,
 }
 

@@ -73,7 +73,7 @@ pub fn resolution(downscale: Option<usize>, run: &SamplingRun) -> Result<usize> 
 }
 
 /// Returns that of `downscales` at which the maps of a latent of `(h, w)` are nearest to the published ones.
-pub fn nearest_resolution(downscales: &[usize], (h, w): (usize, usize)) -> Option<usize> {
+fn nearest_resolution(downscales: &[usize], (h, w): (usize, usize)) -> Option<usize> {
     let apart = |downscale: usize| (((h * w) as f64).sqrt() / downscale as f64 / SIDE).ln().abs();
     downscales.iter().copied().min_by(|a, b| apart(*a).total_cmp(&apart(*b)))
 }

@@ -7,7 +7,7 @@ mod args;
 mod csv;
 mod execute;
 #[cfg(test)]
-mod fuzz;
+mod tests;
 mod manifest;
 mod progress;
 mod rows;
