@@ -230,7 +230,7 @@ fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
         (_, "slots") => (1 + dice.roll(40)).into(),
         (_, "cell") => (16 + dice.roll(100)).into(),
         (_, "downscale") if dice.one_in(8) => (1 + dice.roll(9)).into(),
-        (_, "downscale") => dice.pick(&[&1, &2, &4]).clone().into(),
+        (_, "downscale") => (*dice.pick(&[&1, &2, &4])).into(),
         ("OnnxFeature", "size") => json!([8 + dice.roll(64), 8 + dice.roll(64)]),
         _ => return None,
     })

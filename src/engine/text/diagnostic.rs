@@ -111,13 +111,16 @@ pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
 }
 
 /// Formats diagnostics for people: the lines of the text with marks and labels, and the help, each as far as possible
-/// within `columns`. `color` adds ANSI colours.
+/// within `columns`. A label that does not fit behind its mark is a note below it. `color` adds ANSI colours.
 pub fn render_within(diagnostics: &[Diagnostic], color: bool, columns: usize) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(columns.min(120));
     let mut text = String::new();
     for diagnostic in diagnostics.iter().take(MAX_PRINTED) {
-        text.push_str(&renderer.render(&[group(diagnostic, columns)]));
+        let mut shown = diagnostic.clone();
+        let fits = fits_beside_its_mark(&shown.primary, columns);
+        let note = (!fits).then(|| std::mem::take(&mut shown.primary.text));
+        text.push_str(&renderer.render(&[group(&shown, note.as_deref(), columns)]));
         text.push_str("\n\n");
     }
     if let Some(more @ 1..) = diagnostics.len().checked_sub(MAX_PRINTED) {
@@ -140,7 +143,16 @@ fn wrapped(text: &str, before: usize, indent: usize, columns: usize) -> String {
     lines.map(Option::unwrap_or_default).collect::<Vec<_>>().join("\n")
 }
 
-fn group(diagnostic: &Diagnostic, columns: usize) -> Group<'_> {
+/// Whether the text of a label fits on the line of its mark, behind the mark.
+fn fits_beside_its_mark(label: &Label, columns: usize) -> bool {
+    let (start, end) = (label.source.position(label.span.start), label.source.position(label.span.end));
+    let mark = if start.line == end.line { end.column } else { start.column };
+    // `12 | `
+    let margin = end.line.to_string().len() + 3;
+    columns == usize::MAX || margin + mark + visible(&label.text).chars().count() <= columns
+}
+
+fn group<'a>(diagnostic: &'a Diagnostic, note: Option<&'a str>, columns: usize) -> Group<'a> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -150,11 +162,14 @@ fn group(diagnostic: &Diagnostic, columns: usize) -> Group<'_> {
     let message = wrapped(&visible(&diagnostic.message), before, before, columns);
     let title = level.primary_title(message).id(diagnostic.code);
     let mut group = Group::with_title(title).elements(pieces(diagnostic));
+    // `   = note: ` and `   = help: `, below the number of the last line.
+    let labels = std::iter::once(&diagnostic.primary).chain(&diagnostic.secondary);
+    let last = labels.map(|label| label.source.position(label.span.end).line).max().unwrap_or(1);
+    let before = last.to_string().len() + " = help: ".len();
+    if let Some(note) = note {
+        group = group.element(Level::NOTE.message(wrapped(&visible(note), before, before, columns)));
+    }
     if let Some(help) = &diagnostic.help {
-        // `   = help: `, below the number of the last line.
-        let labels = std::iter::once(&diagnostic.primary).chain(&diagnostic.secondary);
-        let lines = labels.map(|label| label.source.position(label.span.end).line);
-        let before = lines.max().unwrap_or(1).to_string().len() + " = help: ".len();
         group = group.element(Level::HELP.message(wrapped(&visible(help), before, before, columns)));
     }
     group
