@@ -91,16 +91,13 @@ impl LayoutParams<'_> {
     }
 
     /// Returns the phrases, if the layout can be read.
-    ///
-    /// A box that is invalid, which `errors` reports, has no area.
     pub fn phrases(&self, cx: &CheckContext) -> Phrases {
-        let object = |object: &PhraseBox| GroundedPhrase {
-            phrase: object.phrase.clone(),
-            bounds: inside(&object.bounds).unwrap_or_default(),
-        };
         match self.file {
-            Some(file) => Phrases(self.file_layout(file, cx).map_or(vec![], |layout| layout.objects.clone())),
-            None => Phrases(self.boxes.iter().copied().flatten().map(object).collect()),
+            Some(file) => {
+                let layout = self.file_layout(file, cx);
+                Phrases(layout.iter().flat_map(|layout| &layout.objects).map(|object| object.phrase.clone()).collect())
+            }
+            None => Phrases(self.boxes.iter().copied().flatten().map(|object| object.phrase.clone()).collect()),
         }
     }
 

@@ -227,15 +227,11 @@ impl Sampling {
             let mismatch = mismatch.or_else(|| size_error(link, needs.size?, size?));
             let mismatch = mismatch.or_else(|| conditioning_error(link, needs.conditioning.as_ref()?, conditioning?));
             mismatch.into_iter().for_each(&mut report);
+            let whose = format!("the guidance of `{}`", link.name);
+            size.and_then(|size| needs.box_error(&whose, size)).into_iter().for_each(&mut report);
             let model = links.declaration::<ModelInfo>("model");
             if let (Some(downscale), Some(model)) = (needs.downscale, model) {
-                let (path, whose) = (format!("guidance/{}", link.index), format!("the guidance of `{}`", link.name));
-                errors.extend(downscale_error(model, &path, &whose, downscale));
-            }
-            if let Some(size) = size {
-                let box_error = needs.box_error(&format!("the guidance of `{}`", link.name), size);
-                let error = |(message, help)| NodeError::new(format!("guidance/{}", link.index), message).help(help);
-                errors.extend(box_error.map(error));
+                errors.extend(downscale_error(model, &format!("guidance/{}", link.index), &whose, downscale));
             }
             let more: Vec<_> = needs.layout.iter().filter(|phrase| !needs.phrases.contains(phrase)).cloned().collect();
             errors.extend(phrase_warnings(&self.prompt, &more));

@@ -19,7 +19,7 @@ use crate::params::prompt_syntax;
 use crate::params::sampling::{
     cfg_warnings, eta_errors, negative, phrase_warnings, prompt, size_errors, steps_errors, trained_side,
 };
-use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, declared};
+use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared};
 
 /// Generates an image from a layout, with each phrase in its box, by a GLIGEN model.
 ///
@@ -135,7 +135,8 @@ impl Node for GligenLayout {
         let mut errors = self.layout().errors(self.slots, cx);
         errors.extend(eta_errors(self.sampler, self.eta));
         errors.extend(cfg_warnings(self.cfg, self.negative.is_some().then_some("negative")));
-        errors.extend(phrase_warnings(&self.prompt, &self.layout().phrases(cx).texts()));
+        let Phrases(phrases) = self.layout().phrases(cx);
+        errors.extend(phrase_warnings(&self.prompt, &phrases));
         errors.extend(prompt_syntax::warnings("prompt", &self.prompt));
         errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::warnings("negative", negative)));
         errors
@@ -149,10 +150,10 @@ impl Node for GligenLayout {
     fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let sides = self.width.or(trained_side(links)).zip(self.height.or(trained_side(links)));
         let size = sides.map(|(width, height)| ImageSize { width, height });
-        let layout = self.layout().phrases(cx);
-        let image = ImageInfo { size, phrases: layout.texts() };
+        let Phrases(phrases) = self.layout().phrases(cx);
+        let image = ImageInfo { size, phrases: phrases.clone() };
         let images = declared("image", Some(image.clone())).into_iter().chain(declared("latent", Some(image)));
-        images.chain(declared("layout", Some(layout))).collect()
+        images.chain(declared("layout", Some(Phrases(phrases)))).collect()
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {

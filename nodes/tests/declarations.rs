@@ -55,7 +55,7 @@ impl GuidanceNode for Follow {
     }
 
     fn needs(&self, links: &Links) -> SamplingNeeds {
-        let phrases = links.declaration("layout").map_or(vec![], Phrases::texts);
+        let phrases = links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone());
         SamplingNeeds { phrases, ..SamplingNeeds::default() }
     }
 

@@ -3,7 +3,7 @@
 //! A model declares its [`ModelInfo`], an image and a latent their [`ImageInfo`], a layout its [`Phrases`], and a guidance
 //! its [`SamplingNeeds`].
 
-use lsregen_diffusion::layout::{Bounds, GroundedPhrase, has_cell};
+use lsregen_diffusion::layout::{Bounds, has_cell};
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::sampler::SamplerKind;
@@ -60,19 +60,14 @@ pub(crate) fn downscale_error(model: &ModelInfo, path: &str, whose: &str, downsc
     })
 }
 
-/// The phrases of a layout, in their boxes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Phrases(pub Vec<GroundedPhrase>);
+/// The phrases of a layout.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Phrases(pub Vec<String>);
 
 impl Phrases {
     /// Returns the phrases of the layout at the socket `layout`; none if it declares none.
     pub(crate) fn of_layout(links: &Links) -> Vec<String> {
-        links.declaration("layout").map_or(vec![], Phrases::texts)
-    }
-
-    /// Returns the phrases without their boxes.
-    pub fn texts(&self) -> Vec<String> {
-        self.0.iter().map(|object| object.phrase.clone()).collect()
+        links.declaration("layout").map_or(vec![], |Phrases(phrases)| phrases.clone())
     }
 
     /// Reports a layout without phrases at the socket `layout`, for a guidance that acts on phrases.

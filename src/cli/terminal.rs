@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ColorChoice;
-use lsregen_engine::{Diagnostic, render_within, visible};
+use lsregen_engine::{Diagnostic, filled, render_within, visible};
 use serde_json::Value as Json;
 use terminal_size::{Width, terminal_size_of};
 
@@ -134,9 +134,7 @@ pub fn columns() -> usize {
 /// Writes a row of a table to stdout: `head`, and a text that is broken into as many lines as it needs beside it.
 pub fn print_row(head: &str, text: &str) {
     let margin = " ".repeat(head.chars().count() + 2);
-    let options = textwrap::Options::new(columns()).initial_indent(&margin).subsequent_indent(&margin);
-    let options = options.break_words(false).word_splitter(textwrap::WordSplitter::NoHyphenation);
-    let text = textwrap::fill(text, options.word_separator(textwrap::WordSeparator::AsciiSpace));
+    let text = filled(text, &margin, &margin, columns());
     print(&format!("{head}  {}\n", text.trim_start()));
 }
 

@@ -154,7 +154,7 @@ pub use store::{
     Pressure, Store, SweepReport, TypeUsage, Verified, Warn,
 };
 pub use text::{
-    Diagnostic, ForeignName, GraphReader, Label, Position, Severity, Source, Span, decoded, nearest, read_source,
-    render, render_within, to_json, visible,
+    Diagnostic, ForeignName, GraphReader, Label, Position, Severity, Source, Span, decoded, filled, nearest,
+    read_source, render, render_within, to_json, visible,
 };
 pub use watch::{Changed, Watcher};

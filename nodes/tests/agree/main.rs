@@ -23,7 +23,7 @@ use lsregen_tensor::image::{RgbImage, png};
 /// What depends on the content of files, which the check does not read.
 const OUTSIDE: [&str; 4] = [
     "the map has no pixel of #",
-    // The shape of an ONNX network's value.
+    // The shape of an ONNX network's value. The check could judge these three, but does not yet.
     "the target has the shape",
     "so that there is no class",
     "has no positions to compare textures over",

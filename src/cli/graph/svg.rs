@@ -202,8 +202,12 @@ fn layers(most: usize, pairs: &[(usize, usize)], member_of: &[Option<usize>]) ->
     let mut level = vec![0; count];
     // As many rounds as a path may be long: two included graphs may need each other.
     for _ in 0..most {
+        let before = level.clone();
         for &(from, to) in pairs {
             level[to] = level[to].max((level[from] + 1).min(count));
+        }
+        if level == before {
+            break;
         }
     }
     let mut layers: Vec<Vec<usize>> = vec![vec![]; level.iter().max().map_or(0, |last| last + 1)];

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::schema::{ParamDoc, shown};
 use super::{Registry, RegistryEntry};
 use crate::node::{Arity, SocketSpec};
+use crate::text::filled;
 
 /// The documentation of one type, for a terminal of this many columns.
 pub fn text(entry: &RegistryEntry, columns: usize) -> String {
@@ -45,11 +46,7 @@ fn section(text: &mut String, columns: usize, title: &str, rows: Vec<Row>) {
 }
 
 fn indented(text: &str, margin: &str, columns: usize) -> String {
-    let options = textwrap::Options::new(columns.max(margin.len() + 20)).break_words(false);
-    let options = options.initial_indent(margin).subsequent_indent(margin);
-    let options = options.word_splitter(textwrap::WordSplitter::NoHyphenation);
-    let options = options.word_separator(textwrap::WordSeparator::AsciiSpace);
-    let line = |line: &str| if line.is_empty() { String::new() } else { textwrap::fill(line, &options) };
+    let line = |line: &str| if line.is_empty() { String::new() } else { filled(line, margin, margin, columns) };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 

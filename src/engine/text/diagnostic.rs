@@ -8,6 +8,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Map, Value as Json};
 
+use super::lines::filled;
 use super::visible::{visible, visible_in_place};
 use super::{Source, Span};
 
@@ -136,10 +137,8 @@ fn wrapped(text: &str, before: usize, indent: usize, columns: usize) -> String {
         return text.into();
     }
     let (first, others) = (" ".repeat(before), " ".repeat(indent));
-    let options = textwrap::Options::new(columns.max(20)).initial_indent(&first).subsequent_indent(&others);
-    let options = options.break_words(false).word_separator(textwrap::WordSeparator::AsciiSpace);
-    let lines = textwrap::wrap(text, options.word_splitter(textwrap::WordSplitter::NoHyphenation));
-    let lines = lines.iter().enumerate().map(|(i, line)| line.get(if i == 0 { before } else { indent }..));
+    let lines = filled(text, &first, &others, columns);
+    let lines = lines.lines().enumerate().map(|(i, line)| line.get(if i == 0 { before } else { indent }..));
     lines.map(Option::unwrap_or_default).collect::<Vec<_>>().join("\n")
 }
 

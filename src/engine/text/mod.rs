@@ -4,6 +4,7 @@
 
 mod diagnostic;
 mod files;
+mod lines;
 mod names;
 mod sink;
 mod source;
@@ -14,6 +15,7 @@ pub(crate) mod yaml;
 pub use diagnostic::{Diagnostic, Label, Severity, render, render_within, to_json};
 pub(crate) use files::{GraphFolder, is_graph_file, near_file, oversize, why_unreadable};
 pub use files::{GraphReader, decoded, read_source};
+pub use lines::filled;
 pub use names::{ForeignName, nearest};
 pub(crate) use names::{NameFinder, SHOWN, did_you_mean, either, either_of, is_name, listed};
 pub(crate) use sink::{DiagnosticSink, MAX_DIAGNOSTICS};

@@ -4,6 +4,7 @@
 //!     cargo run --release --example fuzz_configs -p lsregen-diffusion -- COUNT [SEED]
 
 mod cases;
+#[path = "../../../../tests/fuzz/memory.rs"]
 mod memory;
 mod usage;
 

@@ -9,7 +9,7 @@
 #[path = "../../../../tests/fuzz/documents/dice.rs"]
 mod dice;
 mod layouts;
-#[path = "../fuzz_configs/memory.rs"]
+#[path = "../../../../tests/fuzz/memory.rs"]
 mod memory;
 mod pictures;
 

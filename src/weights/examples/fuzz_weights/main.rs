@@ -11,13 +11,13 @@
 //! of 100 bytes.
 
 mod files;
+#[path = "../../../../tests/fuzz/memory.rs"]
+mod memory;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use files::{Corpus, LARGE, load, open};
@@ -27,42 +27,6 @@ const CONSTANT: usize = 4 << 20;
 
 /// The longest message that an error may have.
 const MESSAGE: usize = 1000;
-
-/// An allocator that counts the bytes in use.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn grow(bytes: usize) {
-    PEAK.fetch_max(LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes, Ordering::Relaxed);
-}
-
-// SAFETY: all calls go to the system's allocator; only counters are updated.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grow(layout.size());
-        // SAFETY: guaranteed by the caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: guaranteed by the caller.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // The old and the new allocation may exist at once.
-        grow(size);
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: guaranteed by the caller.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static MEMORY: Counting = Counting;
 
 /// The results of the files of one kind.
 #[derive(Default)]
@@ -127,12 +91,9 @@ fn work(arguments: &[String]) -> ExitCode {
 /// Opens a file and loads its tensors. Returns a violation, if there is one.
 fn judge(path: &Path, size: usize, name: &str, row: &mut Row) {
     row.cases += 1;
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
     let begin = Instant::now();
-    let opened = catch_unwind(AssertUnwindSafe(|| open(path)));
+    let (opened, peak) = memory::peak(|| catch_unwind(AssertUnwindSafe(|| open(path))));
     row.seconds = row.seconds.max(begin.elapsed().as_secs_f64());
-    let peak = PEAK.load(Ordering::Relaxed).saturating_sub(before);
     row.peak = row.peak.max(peak);
     row.ratio = row.ratio.max(peak.saturating_sub(CONSTANT) as f64 / size.max(1) as f64);
     if peak > ALLOWED * size + CONSTANT {
