@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lsregen_diffusion::guidance::onnx::{Look, Verdicts};
+use lsregen_diffusion::guidance::onnx::{Look, Verdicts, distance_problem};
 use lsregen_diffusion::guidance::{Metric, OnnxGoal, OnnxGuidance};
 use lsregen_engine::{CheckContext, Context, FileDigests, FileRef, Findings, Lane, Links, NodeError, sockets};
 use lsregen_onnx::{Normalisation, OnnxInfo, OnnxNetwork};
@@ -92,8 +92,8 @@ impl OnnxFeature {
         }
     }
 
-    /// Reports a size or an output that the network does not have.
-    fn network_errors(&self, info: &OnnxInfo) -> Vec<NodeError> {
+    /// Reports a size or an output that the network does not have, and a target that the output cannot have.
+    fn network_errors(&self, info: &OnnxInfo, cx: &CheckContext) -> Vec<NodeError> {
         let mut errors = vec![];
         match info.image_input() {
             Err(error) => errors.push(NodeError::new("path", error.to_string())),
@@ -109,10 +109,27 @@ impl OnnxFeature {
                 }
             }
         }
-        if let Err(error) = info.output(self.output.as_deref()) {
-            errors.push(NodeError::new("output", error.to_string()));
+        match info.output(self.output.as_deref()) {
+            Err(error) => errors.push(NodeError::new("output", error.to_string())),
+            Ok(output) => errors.extend(self.target_error(output, info, cx)),
         }
         errors
+    }
+
+    /// Reports a target that `output` cannot have, as far as the file declares its shape.
+    fn target_error(&self, output: &str, info: &OnnxInfo, cx: &CheckContext) -> Option<NodeError> {
+        let file = self.target_file.as_ref().map(|path| cx.resolve(path)).filter(|path| path.is_file());
+        let (param, goal) = match (file, self.class) {
+            (Some(path), _) => match OnnxGoal::read(&path) {
+                Ok(goal) => ("target_file", Some(goal)),
+                Err(error) => return Some(NodeError::new("target_file", error.to_string())),
+            },
+            (None, Some(class)) => ("class", Some(OnnxGoal::Class(class as usize))),
+            (None, None) => ("image", None),
+        };
+        let dims = info.declared_shape(output)?;
+        let distance = distance_problem(&dims, self.metric()).map(|problem| NodeError::new("distance", problem));
+        distance.or_else(|| Some(NodeError::new(param, goal?.problem(output, &dims)?)))
     }
 }
 
@@ -147,7 +164,7 @@ impl GuidanceNode for OnnxFeature {
         let path = cx.resolve(&self.path);
         if path.is_file() {
             match OnnxNetwork::inspect(&path) {
-                Ok(info) => errors.extend(self.network_errors(&info)),
+                Ok(info) => errors.extend(self.network_errors(&info, cx)),
                 Err(error) => errors.push(NodeError::new("path", error.to_string())),
             }
         }

@@ -97,6 +97,13 @@ impl OnnxInfo {
         Ok(input)
     }
 
+    /// Returns the sizes that the file declares for an output, each as far as it is fixed; `None` if it declares no shape, and
+    /// for inner values.
+    pub fn declared_shape(&self, output: &str) -> Option<Vec<Option<usize>>> {
+        let dims = self.outputs.iter().find(|value| value.name == output)?.shape.as_ref()?;
+        Some(dims.iter().map(|dim| if let Dim::Fixed(n) = dim { Some(*n) } else { None }).collect())
+    }
+
     /// Checks and returns the name of an output or inner value; by default that of the only output.
     ///
     /// # Errors

@@ -21,13 +21,7 @@ use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
 use lsregen_tensor::image::{RgbImage, png};
 
 /// What depends on the content of files, which the check does not read.
-const OUTSIDE: [&str; 4] = [
-    "the map has no pixel of #",
-    // The shape of an ONNX network's value. The check could judge these three, but does not yet.
-    "the target has the shape",
-    "so that there is no class",
-    "has no positions to compare textures over",
-];
+const OUTSIDE: [&str; 1] = ["the map has no pixel of #"];
 
 /// How many graphs are drawn for each type without `LSREGEN_AGREE`.
 const COUNT: u64 = 6;
@@ -166,7 +160,22 @@ fn edges_of_what_is_allowed() {
     // The check opens pictures.
     let no_picture = enlarged("factor: 1").replace("a.png", "layout.json");
     let sizes = sizes.map(|(size, runs)| (enlarged(size), runs));
-    for (graph, runs) in attended.chain(sizes).chain([(no_picture, false)]) {
+    let targets = [
+        ("output: class, class: 2", true),
+        ("output: class, class: 99", false),
+        ("output: class, target_file: a.safetensors", false),
+        ("output: class, image: image0, distance: gram", false),
+        ("output: edges, target_file: a.safetensors", false),
+        ("output: edges, image: image0, distance: gram", true),
+    ];
+    let targets = targets.map(|(target, runs)| {
+        let feature = format!("OnnxFeature, path: look.onnx, {target}");
+        let graph = guided(&feature, "[]")
+            .replace(", layout: layout", "")
+            .replace("  sample:", "  image0: { type: LoadImage, path: a.png }\n  sample:");
+        (graph, runs)
+    });
+    for (graph, runs) in attended.chain(sizes).chain(targets).chain([(no_picture, false)]) {
         assert_eq!(bench.agrees(&graph), Ok(runs), "{graph}");
     }
 }

@@ -110,34 +110,21 @@ impl OnnxFeature {
     /// Extracts from images of the size of `picture`, with the target that `goal` gives.
     pub fn new(look: Arc<Look>, goal: &OnnxGoal, metric: Metric, picture: &Tensor) -> Result<Self> {
         let flat = metric == Metric::Gram;
-        let shown = |x: &Tensor| shaped(look.feature(x)?, flat);
+        let own = look.feature(if let OnnxGoal::Picture(reference) = goal { reference } else { picture })?;
+        let dims: Vec<_> = own.dims().iter().copied().map(Some).collect();
+        if let Some(problem) = distance_problem(&dims, metric).or_else(|| goal.problem(&look.output, &dims)) {
+            return Err(Error::input(problem));
+        }
         let target = match goal {
-            OnnxGoal::Picture(reference) => match metric {
-                Metric::CrossEntropy => candle_nn::ops::softmax(&shown(reference)?, 1)?,
-                _ => shown(reference)?,
-            },
+            OnnxGoal::Picture(_) if metric == Metric::CrossEntropy => candle_nn::ops::softmax(&own, 1)?,
+            OnnxGoal::Picture(_) => shaped(own, flat)?,
             OnnxGoal::Feature(target) => {
-                let own = look.feature(picture)?;
                 let target = target.to_dtype(DType::F32)?.to_device(own.device())?;
                 let target = if target.rank() + 1 == own.rank() { target.unsqueeze(0)? } else { target };
-                if target.dims() != own.dims() {
-                    let (a, b, output) = (target.dims(), own.dims(), &look.output);
-                    return Err(Error::input(format!(
-                        "the target has the shape {a:?}, but the network's `{output}` has {b:?}"
-                    )));
-                }
                 shaped(target, flat)?
             }
             OnnxGoal::Class(class) => {
-                let own = shown(picture)?;
-                let classes = own.dims().get(1).copied().unwrap_or(0);
-                if *class >= classes {
-                    let output = &look.output;
-                    return Err(Error::input(format!(
-                        "the network's `{output}` has {classes} classes, so that there is no class {class}"
-                    )));
-                }
-                let mut dims = own.dims().to_vec();
+                let (classes, mut dims) = (own.dim(1)?, own.dims().to_vec());
                 let hot: Vec<f32> = (0..classes).map(|c| f32::from(u8::from(c == *class))).collect();
                 let mut row = vec![1; dims.len()];
                 (dims[0], row[1]) = (1, classes);
@@ -148,15 +135,27 @@ impl OnnxFeature {
     }
 }
 
-/// Reshapes a feature for a distance.
+/// Returns why a feature cannot be compared by this distance. `dims` are its sizes, as far as they are known.
+pub fn distance_problem(dims: &[Option<usize>], metric: Metric) -> Option<String> {
+    let (lacks, shape) = match metric {
+        Metric::Gram if ![3, 4].contains(&dims.len()) => ("positions to compare textures over", "(B, C, H, W)"),
+        Metric::CrossEntropy if dims.len() < 2 => ("classes", "(B, classes)"),
+        _ => return None,
+    };
+    Some(format!("a feature {} has no {lacks}: use an output {shape}, or another distance", shown(dims)))
+}
+
+/// A shape for a message, with `?` for a size that is not known.
+fn shown(dims: &[Option<usize>]) -> String {
+    let sizes: Vec<_> = dims.iter().map(|dim| dim.map_or("?".into(), |n| n.to_string())).collect();
+    format!("({})", sizes.join(", "))
+}
+
+/// Reshapes a feature, whose distance has no [`distance_problem`], for it.
 fn shaped(feature: Tensor, flat: bool) -> Result<Tensor> {
     match (flat, feature.rank()) {
         (false, _) | (true, 3) => Ok(feature),
-        (true, 4) => Ok(feature.flatten_from(2)?),
-        _ => Err(Error::input(format!(
-            "a feature {:?} has no positions to compare textures over: use an output (B, C, H, W), or another distance",
-            feature.dims()
-        ))),
+        _ => Ok(feature.flatten_from(2)?),
     }
 }
 
@@ -187,6 +186,28 @@ pub enum OnnxGoal {
 }
 
 impl OnnxGoal {
+    /// Returns why the feature `output` cannot have this target. `dims` are the sizes of the feature, as far as they are known.
+    pub fn problem(&self, output: &str, dims: &[Option<usize>]) -> Option<String> {
+        match self {
+            OnnxGoal::Picture(_) => None,
+            OnnxGoal::Feature(target) => {
+                let own = if target.rank() + 1 == dims.len() { dims.get(1..)? } else { dims };
+                let equal = |(a, b): (&usize, &Option<usize>)| b.is_none_or(|b| *a == b);
+                let fits = target.rank() == own.len() && target.dims().iter().zip(own).all(equal);
+                let target = target.dims();
+                (!fits).then(|| {
+                    format!("the target has the shape {target:?}, but the network's `{output}` has {}", shown(dims))
+                })
+            }
+            OnnxGoal::Class(class) => {
+                let classes = dims.get(1).copied().unwrap_or(Some(0))?;
+                (*class >= classes).then(|| {
+                    format!("the network's `{output}` has {classes} classes, so that there is no class {class}")
+                })
+            }
+        }
+    }
+
     /// Reads a feature from a safetensors file: its only tensor, of floating-point numbers.
     ///
     /// # Errors
