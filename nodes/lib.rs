@@ -33,7 +33,7 @@ pub use model::*;
 pub use params::boxes::{LayoutFiles, PhraseBox};
 pub use params::clip::ClipPath;
 pub use params::guidance::{AutoStrength, GuidanceParams, Strength};
-pub use params::model_path::{bring, fetch_model};
+pub use params::model_path::{FetchMode, bring};
 pub use params::sampling::{Sampling, SdxlSampling};
 pub use sample::*;
 

@@ -138,6 +138,16 @@ fn a_run_fetches_what_it_names_and_needs_no_network_afterwards() {
         assert!(code != 0 && stderr.contains("HF_HUB_OFFLINE is set") && stderr.contains("graph.yaml:3:"), "{stderr}");
     }
 
+    // What is missing, and how large it is, is known without a download.
+    for what in ["graph.yaml", "hf:owner/name"] {
+        let (stdout, stderr, code) = run(&["fetch", "--dry-run", what], &[]);
+        assert!(code == 0 && server.contents().is_empty(), "{stderr}");
+        let weights = repository("models/shapes/xl/unet/diffusion_pytorch_model.safetensors").metadata().unwrap().len();
+        let line = format!("{}  hf:owner/name:unet/diffusion_pytorch_model.safetensors\n", bytesize::ByteSize(weights));
+        assert!(stdout.contains(&line) && !stdout.contains("README.md"), "{stdout}");
+        assert!(stderr.ends_with(&format!("to download, in {} files\n", stdout.lines().count())), "{stderr}");
+    }
+
     let (_, stderr, code) = run(&["run", "graph.yaml", "--no-cache"], &[]);
     assert!(code == 0 && stderr.contains("fetching unet/diffusion_pytorch_model.safetensors"), "{stderr}");
     let fetched = server.contents();
@@ -148,6 +158,8 @@ fn a_run_fetches_what_it_names_and_needs_no_network_afterwards() {
     let (_, stderr, code) = run(&["run", "graph.yaml", "--no-cache"], &offline);
     assert!(code == 0 && !stderr.contains("fetching"), "{stderr}");
     assert_eq!(fs::read(folder.path().join("xl.png")).unwrap(), picture);
+    let (stdout, stderr, code) = run(&["fetch", "--dry-run", "graph.yaml"], &[]);
+    assert!(code == 0 && stdout.is_empty() && stderr.ends_with("nothing is missing\n"), "{stdout}{stderr}");
     let (stdout, stderr, code) = run(&["inspect", "hf:owner/name"], &offline);
     assert!(code == 0 && stdout.contains("sdxl, folder in diffusers' layout"), "{stdout}{stderr}");
 

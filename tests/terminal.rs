@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::{lsregen, outcome};
+use crate::{lsregen, outcome, repository};
 
 /// A graph that only resizes a picture, so that a run takes no time.
 pub const QUICK: &str = "\
@@ -274,6 +274,24 @@ fn what_is_printed_fits_the_columns_of_the_terminal() {
             }
             assert!(!arguments.ends_with("--help") || arguments == "--help" || stdout.contains("Examples:\n  lsregen"));
         }
+    }
+    // Every diagnostic that has an example.
+    let faults = fs::read_dir(repository("tests/faults")).unwrap().map(|entry| entry.unwrap().path());
+    let faults: Vec<_> = faults.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect();
+    for columns in [80, 120] {
+        let mut command = lsregen();
+        command.current_dir(repository("tests/faults")).env("COLUMNS", columns.to_string()).arg("check");
+        let (_, stderr, _) =
+            outcome(command.args(faults.iter().map(|path| path.file_name().unwrap())).output().unwrap());
+        // Two marks of one line that are far apart keep the line in one piece.
+        let is_source = |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(" | ");
+        let (width, line) = stderr
+            .lines()
+            .map(|line| (line.chars().count().saturating_sub(6 * usize::from(is_source(&line))), line))
+            .max()
+            .unwrap();
+        assert!(width <= columns, "at {columns}: {width}: {line}");
+        assert!(stderr.contains("= note: ") && !stderr.lines().any(|line| line.ends_with("= note: ")), "{stderr}");
     }
 }
 

@@ -117,7 +117,8 @@ impl<G: GuidanceNode> Node for AsNode<G> {
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("guidance", Some(SamplingNeeds { layout: Phrases::of_layout(links), ..self.0.needs(links) }))
+        let (layout, window) = (Phrases::of_layout(links), self.0.params().window());
+        declared("guidance", Some(SamplingNeeds { layout, window, ..self.0.needs(links) }))
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {

@@ -158,6 +158,7 @@ impl Node for Invert {
             phrases: vec![],
             layout: [ImageInfo::of(links, "latent").phrases, Phrases::of_layout(links)].concat(),
             timesteps: Some((self.steps, self.sampler)),
+            window: self.params.window(),
             size: ImageInfo::of(links, "latent").size,
             downscale: None,
             boxes: vec![],

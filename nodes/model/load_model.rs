@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::numerics::ComputeOptions;
-use crate::params::model_path::{Found, ModelSearch, at, digest, fetch_model, not_downloaded};
+use crate::params::model_path::{FetchMode, Found, ModelSearch, at, digest, not_downloaded};
 use crate::values::{Model, declared};
 
 /// Loads a diffusion model: text encoders, U-Net, autoencoder and the noise schedule.
@@ -175,10 +175,12 @@ impl Node for LoadModel {
             return Ok(false);
         }
         let half = cx.service::<ComputeOptions>().is_none_or(|numerics| numerics.precision.weights != Some(DType::F32));
-        for (param, _, name) in self.named() {
-            if name.starts_with("hf:") {
-                fetch_model(param, name, half, progress)?;
-            }
+        let mode = FetchMode::of(cx);
+        for (param, _, name) in self.named().filter(|(_, _, name)| name.starts_with("hf:")) {
+            mode.fetch(param, name, half, progress)?;
+        }
+        if mode == FetchMode::List {
+            return Ok(false);
         }
         match self.source(&search).map_err(first)?.map(|source| search.blueprints.model(&source)) {
             Some(Ok(_)) => Ok(true),

@@ -9,7 +9,7 @@ use lsregen_tensor::candle_core::DType;
 use lsregen_weights::search::ModelKind;
 use lsregen_weights::{BUILTIN_CLIP, ModelFiles, Precision};
 
-use super::model_path::{Found, ModelSearch, at, digest, fetch_model, not_downloaded};
+use super::model_path::{FetchMode, Found, ModelSearch, at, digest, not_downloaded};
 use crate::host::numerics::ComputeOptions;
 
 /// The name of the parameter.
@@ -86,7 +86,7 @@ impl ClipPath<'_> {
         if !self.is_of_hub() || self.blueprint(&search)?.is_some() {
             return Ok(false);
         }
-        let folder = fetch_model(PARAM, self.0, false, progress)?;
+        let Some(folder) = FetchMode::of(cx).fetch(PARAM, self.0, false, progress)? else { return Ok(false) };
         search.blueprints.clip(&ModelFiles::Folder(folder)).map_err(|error| at(PARAM, error))?;
         Ok(true)
     }

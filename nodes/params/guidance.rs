@@ -117,7 +117,7 @@ impl GuidanceParams {
                 Some(_) => self.schedule_end.unwrap_or(0.0),
                 None => defaults.schedule_end,
             },
-            window: self.window(defaults.window),
+            window: self.window().unwrap_or(defaults.window),
             repeats: self.repeats.map_or(defaults.repeats, |n| n as usize),
             renoise: self.renoise.unwrap_or(defaults.renoise),
             until: self.until.map_or(defaults.until, |enough| match defaults.until {
@@ -156,11 +156,12 @@ impl GuidanceParams {
         settings
     }
 
-    fn window(&self, default: Window) -> Window {
+    /// Returns the steps in which the guidance acts, if the parameters name them.
+    pub(crate) fn window(&self) -> Option<Window> {
         match (self.window, self.from_timestep, self.to_timestep) {
-            (Some(share), ..) => Window::Share(share),
-            (None, None, None) => default,
-            (None, low, high) => Window::Timesteps(low.unwrap_or(0.0), high.unwrap_or(f64::MAX)),
+            (Some(share), ..) => Some(Window::Share(share)),
+            (None, None, None) => None,
+            (None, low, high) => Some(Window::Timesteps(low.unwrap_or(0.0), high.unwrap_or(f64::MAX))),
         }
     }
 

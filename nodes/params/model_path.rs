@@ -14,6 +14,38 @@ use lsregen_weights::{ModelFiles, builtin_models};
 
 use crate::host::blueprints::Blueprints;
 
+/// Whether a fetch downloads what is missing, or only reports it. A service of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FetchMode {
+    #[default]
+    Download,
+    /// Every file that would be downloaded is reported once, as a reference to the hub and with its size.
+    List,
+}
+
+impl FetchMode {
+    pub(crate) fn of(cx: &CheckContext) -> FetchMode {
+        cx.service().map_or(FetchMode::Download, |mode| *mode)
+    }
+
+    /// Downloads a model as [`fetch_model`] does and returns its path, or reports what is missing of it.
+    ///
+    /// # Errors
+    /// As for [`fetch_model`].
+    pub fn fetch(
+        self,
+        param: &'static str,
+        name: &str,
+        half: bool,
+        progress: &mut dyn FnMut(FetchProgress),
+    ) -> Result<Option<PathBuf>, NodeError> {
+        match self {
+            FetchMode::Download => fetch_model(param, name, half, progress).map(Some),
+            FetchMode::List => list_missing(param, name, half, progress).map(|()| None),
+        }
+    }
+}
+
 /// The place of a model that a parameter names.
 pub(crate) enum Found {
     Here(PathBuf),
@@ -116,21 +148,41 @@ pub fn bring(
 ///
 /// # Errors
 /// If `name` does not refer to the hub, or if the download fails.
-pub fn fetch_model(
+fn fetch_model(
     param: &'static str,
     name: &str,
     half: bool,
     progress: &mut dyn FnMut(FetchProgress),
 ) -> Result<PathBuf, NodeError> {
-    let Some((hub, reference)) = hub_of(name).map_err(|error| at(param, error))? else {
-        return Err(NodeError::new(param, format!("`{name}` is not on the hub: write hf:owner/name")));
-    };
+    let (hub, reference) = on_hub(param, name)?;
     let wanted = |paths: &[String]| hub::model_files(paths, half);
     let mut tell = |p: hub::Progress| {
         progress(FetchProgress { file: p.file, done: p.all_done, of: p.all_size });
         Ok(())
     };
     hub.fetch(&reference, &wanted, &mut tell).map_err(|error| at(param, error))
+}
+
+/// Reports the files of the model `name` on the hub that are not on this machine, with their sizes.
+fn list_missing(
+    param: &'static str,
+    name: &str,
+    half: bool,
+    report: &mut dyn FnMut(FetchProgress),
+) -> Result<(), NodeError> {
+    let (hub, reference) = on_hub(param, name)?;
+    let files = hub.missing_files(&reference, &|paths| hub::model_files(paths, half));
+    for (path, size) in files.map_err(|error| at(param, error))? {
+        let file = HubRef { file: Some(path), ..reference.clone() }.to_string();
+        report(FetchProgress { file: &file, done: 0, of: size });
+    }
+    Ok(())
+}
+
+/// Returns the hub, and what `name` refers to there.
+fn on_hub(param: &'static str, name: &str) -> Result<(Hub, HubRef), NodeError> {
+    let found = hub_of(name).map_err(|error| at(param, error))?;
+    found.ok_or_else(|| NodeError::new(param, format!("`{name}` is not on the hub: write hf:owner/name")))
 }
 
 /// Parses a name that refers to the hub, and returns the hub that the environment configures.
@@ -144,7 +196,10 @@ fn hub_of(name: &str) -> Result<Option<(Hub, HubRef)>, Error> {
 /// Warns that the model `name` of the parameter `param` has to be downloaded.
 pub(crate) fn not_downloaded(param: &'static str, name: &str) -> NodeError {
     NodeError::new(param, format!("`{name}` is not on this machine, or not all of it: its files are not checked"))
-        .help(format!("a run downloads it first, and checks the graph again; `lsregen fetch {name}` downloads it now"))
+        .help(format!(
+            "a run downloads it first, and checks the graph again; `lsregen fetch {name}` downloads it now, and \
+             `lsregen fetch --dry-run {name}` shows how large it is"
+        ))
         .as_warning("not-downloaded")
 }
 

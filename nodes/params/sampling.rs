@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use lsregen_diffusion::denoiser::guides;
+use lsregen_diffusion::guidance::Window;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes, parse};
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::SamplingSettings;
@@ -233,6 +234,7 @@ impl Sampling {
             if let (Some(downscale), Some(model)) = (needs.downscale, model) {
                 errors.extend(downscale_error(model, &format!("guidance/{}", link.index), &whose, downscale));
             }
+            errors.extend(model.and_then(|model| self.window_warning(link, needs.window?, model)));
             let more: Vec<_> = needs.layout.iter().filter(|phrase| !needs.phrases.contains(phrase)).cloned().collect();
             errors.extend(phrase_warnings(&self.prompt, &more));
         }
@@ -246,6 +248,17 @@ impl Sampling {
                 "write the phrase in the prompt, in the same words: attention exists only for words of the prompt"
                     .into(),
             )
+        })
+    }
+
+    /// Warns of a guidance that acts in none of the steps.
+    fn window_warning(&self, link: &LinkedNode, window: Window, model: &ModelInfo) -> Option<NodeError> {
+        let timesteps = timesteps(model.timesteps, self.sampler, self.steps as usize).ok()?;
+        window.steps(&timesteps).is_empty().then(|| {
+            let message = format!("the guidance of `{}` acts in none of the {} steps", link.name, self.steps);
+            NodeError::new(format!("guidance/{}", link.index), message)
+                .help("its `window`, `from_timestep` and `to_timestep` say where it acts; or leave it out")
+                .as_warning("no-effect")
         })
     }
 

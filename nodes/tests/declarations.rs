@@ -296,6 +296,19 @@ fn a_coloured_box_contains_a_pixel() {
     assert_eq!(with(follow, 1024), [""; 0]);
 }
 
+/// A window without steps is a warning, by timesteps or by shares of the steps.
+#[test]
+fn a_guidance_without_steps_is_noted() {
+    let warned = |window: &str| {
+        let follow = format!("  follow: {{ type: LowPass, image: photo, {window} }}\n");
+        let photo = "  photo: { type: LoadImage, path: ../docs/a.png }\n";
+        let graph = [photo, &*follow, &*sample("GuidedSDXLSample", "prompt: \"\", steps: 2")].concat();
+        found(&graph).iter().filter(|found| found.code == "no-effect").count()
+    };
+    let windows = ["from_timestep: 900", "to_timestep: 0", "window: 0", "from_timestep: 400", "window: 0.01"];
+    assert_eq!(windows.map(warned), [1, 1, 1, 0, 0]);
+}
+
 /// The steps of an inversion are those of its model and sampler.
 #[test]
 fn an_inversion_has_a_step_above_its_lowest_timestep() {

@@ -3,6 +3,7 @@
 //! A model declares its [`ModelInfo`], an image and a latent their [`ImageInfo`], a layout its [`Phrases`], and a guidance
 //! its [`SamplingNeeds`].
 
+use lsregen_diffusion::guidance::Window;
 use lsregen_diffusion::layout::{Bounds, has_cell};
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::{Family, ModelInfo};
@@ -89,6 +90,8 @@ pub struct SamplingNeeds {
     pub layout: Vec<String>,
     /// The steps and the sampler whose timesteps the guidance was made for.
     pub timesteps: Option<(u32, SamplerKind)>,
+    /// The steps in which it acts, where its parameters name them.
+    pub window: Option<Window>,
     /// The size of the image.
     pub size: Option<ImageSize>,
     /// A family whose latents the model must share.

@@ -25,6 +25,9 @@ pub struct Cache {
 enum Verb {
     /// Print the folder, the size and the contents of the cache
     Status(Folder),
+    #[command(
+        after_help = "Examples:\n  lsregen cache explain graph.yaml save\n  lsregen cache explain graph.yaml save --set seed=8"
+    )]
     Explain(Explain),
     /// Remove results beyond the size limit, unreferenced values, and temporary files of dead processes
     Gc(Folder),

@@ -115,13 +115,21 @@ pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
 /// within `columns`. A label that does not fit behind its mark is a note below it. `color` adds ANSI colours.
 pub fn render_within(diagnostics: &[Diagnostic], color: bool, columns: usize) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(columns.min(120));
+    let renderer = renderer.decor_style(DecorStyle::Ascii);
     let mut text = String::new();
     for diagnostic in diagnostics.iter().take(MAX_PRINTED) {
         let mut shown = diagnostic.clone();
-        let fits = fits_beside_its_mark(&shown.primary, columns);
-        let note = (!fits).then(|| std::mem::take(&mut shown.primary.text));
-        text.push_str(&renderer.render(&[group(&shown, note.as_deref(), columns)]));
+        let mut notes = vec![];
+        if !fits_beside_its_mark(&shown.primary, columns) {
+            notes.push(std::mem::take(&mut shown.primary.text));
+        }
+        for label in shown.secondary.iter_mut().filter(|label| !fits_beside_its_mark(label, columns)) {
+            let line = label.source.position(label.span.start).line;
+            notes.push(format!("line {line}: {}", std::mem::take(&mut label.text)));
+        }
+        // The renderer's width is that of the source alone, behind `12 | `.
+        let width = columns.min(120).saturating_sub(digits(diagnostic) + 3);
+        text.push_str(&renderer.clone().term_width(width).render(&[group(&shown, &notes, columns)]));
         text.push_str("\n\n");
     }
     if let Some(more @ 1..) = diagnostics.len().checked_sub(MAX_PRINTED) {
@@ -148,10 +156,16 @@ fn fits_beside_its_mark(label: &Label, columns: usize) -> bool {
     let mark = if start.line == end.line { end.column } else { start.column };
     // `12 | `
     let margin = end.line.to_string().len() + 3;
-    columns == usize::MAX || margin + mark + visible(&label.text).chars().count() <= columns
+    columns == usize::MAX || label.text.is_empty() || margin + mark + visible(&label.text).chars().count() <= columns
 }
 
-fn group<'a>(diagnostic: &'a Diagnostic, note: Option<&'a str>, columns: usize) -> Group<'a> {
+/// The digits of the largest line number of a diagnostic.
+fn digits(diagnostic: &Diagnostic) -> usize {
+    let labels = std::iter::once(&diagnostic.primary).chain(&diagnostic.secondary);
+    labels.map(|label| label.source.position(label.span.end).line).max().unwrap_or(1).to_string().len()
+}
+
+fn group<'a>(diagnostic: &'a Diagnostic, notes: &'a [String], columns: usize) -> Group<'a> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -160,12 +174,10 @@ fn group<'a>(diagnostic: &'a Diagnostic, note: Option<&'a str>, columns: usize) 
     let before = diagnostic.severity.name().len() + diagnostic.code.len() + 4;
     let message = wrapped(&visible(&diagnostic.message), before, before, columns);
     let title = level.primary_title(message).id(diagnostic.code);
-    let mut group = Group::with_title(title).elements(pieces(diagnostic));
+    let mut group = Group::with_title(title).elements(pieces(diagnostic, columns));
     // `   = note: ` and `   = help: `, below the number of the last line.
-    let labels = std::iter::once(&diagnostic.primary).chain(&diagnostic.secondary);
-    let last = labels.map(|label| label.source.position(label.span.end).line).max().unwrap_or(1);
-    let before = last.to_string().len() + " = help: ".len();
-    if let Some(note) = note {
+    let before = digits(diagnostic) + " = help: ".len();
+    for note in notes {
         group = group.element(Level::NOTE.message(wrapped(&visible(note), before, before, columns)));
     }
     if let Some(help) = &diagnostic.help {
@@ -178,7 +190,7 @@ fn group<'a>(diagnostic: &'a Diagnostic, note: Option<&'a str>, columns: usize) 
 type Cluster<'a> = (usize, usize, Vec<(AnnotationKind, &'a Label)>);
 
 /// The snippets of a diagnostic: one for each cluster of labels, beginning with that of the primary label.
-fn pieces(diagnostic: &Diagnostic) -> Vec<Element<'_>> {
+fn pieces(diagnostic: &Diagnostic, columns: usize) -> Vec<Element<'_>> {
     let primary = &diagnostic.primary;
     if primary.source.text().is_empty() {
         return vec![Origin::path(visible(primary.source.name())).into()];
@@ -205,7 +217,7 @@ fn pieces(diagnostic: &Diagnostic) -> Vec<Element<'_>> {
             None => clusters.push((line, line, vec![(kind, label)])),
         }
     }
-    clusters.into_iter().map(|(first, last, labels)| piece(first, last, &labels).into()).collect()
+    clusters.into_iter().map(|(first, last, labels)| piece(first, last, &labels, columns).into()).collect()
 }
 
 /// The lines `first` to `last` with their labels. Only these lines are passed to the renderer, so that it stays fast.
@@ -213,6 +225,7 @@ fn piece<'a>(
     first: usize,
     last: usize,
     labels: &[(AnnotationKind, &'a Label)],
+    columns: usize,
 ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
     let source = &labels[0].1.source;
     let window = Span::new(source.line_span(first).start, source.line_span(last).end);
@@ -221,6 +234,9 @@ fn piece<'a>(
         let line = source.line_span(source.position(label.span.start).line);
         let start = label.span.start.min(line.end);
         let end = label.span.end.clamp(start, line.end);
+        // A mark that leaves no place for the renderer's `...` before and after it would not fit.
+        let longest = source.slice(Span::new(start, end)).char_indices().nth(columns.saturating_sub(24));
+        let end = longest.map_or(end, |(length, _)| start + length);
         let text = (!label.text.is_empty()).then(|| visible(&label.text));
         kind.span(start - window.start..end - window.start).label(text)
     });

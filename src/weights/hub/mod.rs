@@ -23,7 +23,7 @@ pub use settings::Hub;
 
 use crate::{Error, Result};
 use cache::Cache;
-use client::{Client, RemoteFile};
+use client::{Client, Listing, RemoteFile};
 use download::Download;
 
 /// The progress of a download, including bytes from earlier attempts.
@@ -82,32 +82,7 @@ impl Hub {
         let listing = client.list()?;
         let cache = Cache::new(&self.cache, of);
         let (commit, snapshot) = (&listing.commit, cache.snapshot(&listing.commit));
-
-        let chosen = match &of.file {
-            Some(file) if listing.files.iter().any(|known| known.path == *file) => vec![file.clone()],
-            folder => {
-                let prefix = folder.as_ref().map_or(String::new(), |folder| format!("{folder}/"));
-                let inside = listing.files.iter().filter_map(|file| file.path.strip_prefix(&prefix));
-                let inside: Vec<_> = inside.map(str::to_string).collect();
-                if let (Some(folder), true) = (folder, inside.is_empty()) {
-                    return Err(client.no_file(folder, &listing));
-                }
-                let chosen = wanted(&inside);
-                if chosen.is_empty() {
-                    return Err(client.nothing(&inside));
-                }
-                chosen.into_iter().map(|path| format!("{prefix}{path}")).collect()
-            }
-        };
-        let mut missing = Vec::new();
-        for path in chosen {
-            let file = listing.files.iter().find(|file| file.path == path);
-            let file = file.ok_or_else(|| client.no_file(&path, &listing))?;
-            if !snapshot.join(&path).exists() {
-                missing.push(known(&client, file, commit)?);
-            }
-        }
-
+        let mut missing = self.missing(of, wanted, &client, &listing)?;
         let all_size = missing.iter().map(|(_, _, size)| size).sum();
         let mut before = 0;
         for (file, etag, size) in &missing {
@@ -125,6 +100,56 @@ impl Hub {
         }
         cache.set_commit(of.revision(), commit)?;
         Ok(of.file.as_ref().map_or(snapshot.clone(), |file| snapshot.join(file)))
+    }
+
+    /// Returns the files that [`Hub::fetch`] would download, with their sizes in bytes.
+    ///
+    /// # Errors
+    /// If the hub refuses, cannot be reached, or has no such file.
+    pub fn missing_files(&self, of: &HubRef, wanted: &dyn Fn(&[String]) -> Vec<String>) -> Result<Vec<(String, u64)>> {
+        if self.offline {
+            return self.cached(of).map(|_| vec![]).ok_or_else(|| self.offline_error(of));
+        }
+        let client = Client::new(self, of)?;
+        let listing = client.list()?;
+        let missing = self.missing(of, wanted, &client, &listing)?;
+        Ok(missing.into_iter().map(|(file, _, size)| (file.path, size)).collect())
+    }
+
+    /// Returns the files that `wanted` chooses and that are not on this machine, with their ETags and sizes.
+    fn missing(
+        &self,
+        of: &HubRef,
+        wanted: &dyn Fn(&[String]) -> Vec<String>,
+        client: &Client,
+        listing: &Listing,
+    ) -> Result<Vec<(RemoteFile, String, u64)>> {
+        let snapshot = Cache::new(&self.cache, of).snapshot(&listing.commit);
+        let chosen = match &of.file {
+            Some(file) if listing.files.iter().any(|known| known.path == *file) => vec![file.clone()],
+            folder => {
+                let prefix = folder.as_ref().map_or(String::new(), |folder| format!("{folder}/"));
+                let inside = listing.files.iter().filter_map(|file| file.path.strip_prefix(&prefix));
+                let inside: Vec<_> = inside.map(str::to_string).collect();
+                if let (Some(folder), true) = (folder, inside.is_empty()) {
+                    return Err(client.no_file(folder, listing));
+                }
+                let chosen = wanted(&inside);
+                if chosen.is_empty() {
+                    return Err(client.nothing(&inside));
+                }
+                chosen.into_iter().map(|path| format!("{prefix}{path}")).collect()
+            }
+        };
+        let mut missing = Vec::new();
+        for path in chosen {
+            let file = listing.files.iter().find(|file| file.path == path);
+            let file = file.ok_or_else(|| client.no_file(&path, listing))?;
+            if !snapshot.join(&path).exists() {
+                missing.push(known(client, file, &listing.commit)?);
+            }
+        }
+        Ok(missing)
     }
 }
 
