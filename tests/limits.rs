@@ -207,7 +207,8 @@ fn a_row_without_memory_fails_alone() {
     let here = |name: &str| folder.path().join(name);
     let mut large = vec![];
     let mut encoder = png::Encoder::new(&mut large, 16384, 16384);
-    (encoder.set_color(png::ColorType::Grayscale), encoder.set_depth(png::BitDepth::One));
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(png::BitDepth::One);
     encoder.set_compression(png::Compression::High);
     encoder.write_header().unwrap().write_image_data(&vec![0; 16384 * 16384 / 8]).unwrap();
     fs::write(here("large.png"), large).unwrap();

@@ -169,7 +169,7 @@ fn large(judge: &Judge, current: &Current) -> ExitCode {
         }
         let begin = Instant::now();
         if let Ok(mut current) = current.lock() {
-            *current = Some((begin, format!("check of {way}"), text.clone()));
+            *current = Some((clock::spent(), format!("check of {way}"), text.clone()));
         }
         let checked = catch_unwind(AssertUnwindSafe(|| judge.check(&text, &[]).graph.is_some()));
         let check = begin.elapsed().as_secs_f64();

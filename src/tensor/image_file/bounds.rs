@@ -1,4 +1,6 @@
-//! Compares what an image file states with the bytes that it has: the decoders allocate what is stated before they read it.
+//! Compares what an image file states with the bytes that it has.
+//!
+//! The decoders allocate what is stated before they read it.
 
 use image::ImageFormat;
 
@@ -104,7 +106,8 @@ mod tests {
     fn png(side: u32, is_whole: bool) -> Vec<u8> {
         let mut bytes = vec![];
         let mut encoder = png::Encoder::new(&mut bytes, side, side);
-        (encoder.set_color(png::ColorType::Grayscale), encoder.set_depth(png::BitDepth::One));
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.set_depth(png::BitDepth::One);
         encoder.set_compression(png::Compression::High);
         let mut writer = encoder.write_header().unwrap();
         match is_whole {
