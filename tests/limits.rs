@@ -11,6 +11,9 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use serde_json::Value as Json;
+
 use crate::{copy_folder, lsregen, repository};
 
 /// Runs a command for at most 30 seconds. Returns stderr and the exit code.
@@ -182,4 +185,74 @@ fn paths_that_are_no_text_are_paths() {
     watch.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     watch.wait().unwrap();
     assert!(!stderr.contains("panicked") && odd.join("watched/x.png").is_file(), "{stderr}");
+}
+
+/// Root is exempt from the limit of processes, and others share it among all that they run, so a stack larger than any
+/// address space stands for it.
+#[test]
+fn too_few_threads_are_an_error() {
+    for verb in ["run", "watch"] {
+        let arguments = [verb, "graphs/sdxl.yaml", "--no-cache", "--device", "cpu"];
+        let (stderr, code) = ends(lsregen().args(arguments).env("RUST_MIN_STACK", (1u64 << 50).to_string()));
+        assert!(code == 1 && stderr.contains("a thread cannot be started"), "{stderr}");
+        assert!(stderr.contains("ulimit -u") && !stderr.contains("panicked"), "{stderr}");
+    }
+}
+
+/// A row that needs more memory than there is fails; the others run. The large rows need 3 GB, of 2 GB.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_row_without_memory_fails_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = |name: &str| folder.path().join(name);
+    let mut large = vec![];
+    let mut encoder = png::Encoder::new(&mut large, 16384, 16384);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(png::BitDepth::One);
+    encoder.set_compression(png::Compression::High);
+    encoder.write_header().unwrap().write_image_data(&vec![0; 16384 * 16384 / 8]).unwrap();
+    fs::write(here("large.png"), large).unwrap();
+    fs::write(here("small.png"), fs::read(repository("docs/compare.png")).unwrap()).unwrap();
+    let nodes = "  image: { type: LoadImage, path: \"${file}\" }\n  other: { type: Upsample, image: image, factor: \"${factor}\" }\n  save: { type: SaveImage, image: other, path: x.png }\n";
+    fs::write(here("graph.yaml"), format!("lsregen: 1\nparams: {{ file: small.png, factor: 1.0 }}\nnodes:\n{nodes}"))
+        .unwrap();
+    // Decoded, and enlarged to 16160×17660.
+    let rows = "file,factor\nsmall.png,0.01\nlarge.png,0.01\nsmall.png,0.02\nsmall.png,18.5\nsmall.png,0.03\n";
+    fs::write(here("rows.csv"), rows).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 2000000 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_lsregen"), "run", "graph.yaml"]);
+    command.args(["--inputs", "rows.csv", "--no-cache", "--device", "cpu", "--output-dir", "out"]);
+    // What the C library and the threads reserve grows with the processors of the machine.
+    command.env("MALLOC_ARENA_MAX", "2").env("RAYON_NUM_THREADS", "2").current_dir(folder.path());
+    let (stderr, code) = ends(&mut command);
+    assert_eq!(code, 1, "{stderr}");
+    let manifest = fs::read_to_string(here("out/graph.manifest.jsonl")).unwrap();
+    let lines: Vec<Json> = manifest.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 5, "{manifest}");
+    for line in lines {
+        let row = line["row"].as_u64().unwrap();
+        match row {
+            2 | 4 => {
+                assert_eq!(line["status"], "failed", "{line}");
+                assert!(line["error"].as_str().unwrap().contains("not enough memory: an image needs"), "{line}");
+            }
+            _ => assert!(line["status"] == "done" && here("out").join(format!("{row:04}/x.png")).is_file(), "{line}"),
+        }
+    }
+}
+
+/// The check opens images: another format under the name of a PNG file, and a text.
+#[test]
+fn files_that_are_no_images_are_errors_of_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in [("gif.png", &b"GIF89a\x01\0\x01\0\0\0\0;"[..]), ("text.png", b"a red circle\n")] {
+        fs::write(folder.path().join(name), content).unwrap();
+        let nodes = format!(
+            "  image: {{ type: LoadImage, path: {name} }}\n  save: {{ type: SaveImage, image: image, path: x.png }}\n"
+        );
+        fs::write(folder.path().join("graph.yaml"), format!("lsregen: 1\nnodes:\n{nodes}")).unwrap();
+        let (stderr, code) = ends(lsregen().current_dir(folder.path()).args(["check", "graph.yaml"]));
+        assert!(code == 78 && stderr.contains("graph.yaml:3:35"), "{name}: {stderr}");
+        assert!(stderr.contains("not an image in a supported format (PNG, JPEG, WebP)"), "{name}: {stderr}");
+    }
 }

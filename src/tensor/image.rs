@@ -98,13 +98,15 @@ fn text(info: &png::Info<'_>, keyword: &str) -> Option<Result<String, png::Decod
 /// Converts (3, H, W) or (1, 3, H, W) in [-1, 1] to 8-bit RGB, rounding half to even like diffusers' image processor.
 ///
 /// # Errors
-/// If the tensor does not have three channels, or has numbers that are not finite.
+/// If the tensor does not have three channels, or has numbers that are not finite, or if the memory cannot be had.
 pub fn from_tensor(x: &Tensor) -> Result<RgbImage> {
     let x = if x.rank() == 4 { x.squeeze(0)? } else { x.clone() };
     let (c, h, w) = x.dims3()?;
     if c != 3 {
         return Err(Error::input(format!("an image has 3 channels, not {c}")));
     }
+    // Two copies, and the bytes.
+    can_have(&Device::Cpu, 3 * x.elem_count())?;
     let x = x.to_dtype(DType::F32)?.permute((1, 2, 0))?.flatten_all()?.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
     if x.iter().any(|v| !v.is_finite()) {
         return Err(Error::input("the image has NaN or infinity: the sampling diverged"));
@@ -128,16 +130,23 @@ pub fn to_tensor(picture: &RgbImage, dtype: DType, device: &Device) -> Result<Te
         .to_device(device)?)
 }
 
+/// Checks that the processor's memory has room for `n` numbers: a tensor that cannot have its memory ends the process.
+fn can_have(device: &Device, n: usize) -> Result<()> {
+    if device.is_cpu() { room::<f32>(n).map(drop) } else { Ok(()) }
+}
+
 /// Resizes (B, C, H, W) to (B, C, h, w) without clamping, by a product with a matrix in each direction. The kernels are
 /// those of PyTorch's antialiased `interpolate` and of PIL. Differentiable.
 ///
 /// # Errors
-/// If a size is 0.
+/// If a size is 0, or if the memory cannot be had.
 pub fn resize(x: &Tensor, height: usize, width: usize, how: Resampling) -> Result<Tensor> {
-    let (_, _, h, w) = x.dims4()?;
+    let (b, c, h, w) = x.dims4()?;
     if height == 0 || width == 0 || h == 0 || w == 0 {
         return Err(Error::input(format!("cannot resize {w}×{h} to {width}×{height}")));
     }
+    // The matrices, the image with its new width, and the result with the copy that a caller makes of it.
+    can_have(x.device(), h * height + w * width + b * c * width * (h + 2 * height))?;
     let rows = kernel_matrix(h, height, how, x.device())?.to_dtype(x.dtype())?;
     let columns = kernel_matrix(w, width, how, x.device())?.to_dtype(x.dtype())?.t()?;
     Ok(rows.broadcast_matmul(&x.contiguous()?.broadcast_matmul(&columns)?)?)

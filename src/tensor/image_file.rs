@@ -3,7 +3,9 @@
 //! An image is turned upright as its EXIF orientation says, and transparent parts are laid over white. Sizes are judged
 //! before pixels are decoded, because a small file can claim an enormous image.
 
-use std::io::{BufRead, BufReader, Cursor, ErrorKind, Seek, SeekFrom};
+mod bounds;
+
+use std::io::Cursor;
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
@@ -17,6 +19,9 @@ pub const MAX_SIDE: u32 = 16384;
 /// The most pixels of an image: 3.2 GB as f32.
 pub const MAX_PIXELS: u64 = 1 << 28;
 
+/// The most bytes of colour profiles and other parts of a PNG file that are decompressed.
+const PNG_PARTS: u64 = 64 << 20;
+
 /// Reads a PNG, JPEG or WebP file.
 ///
 /// # Errors
@@ -29,20 +34,20 @@ pub fn load(path: &Path) -> Result<RgbImage> {
 /// Decodes the bytes of a PNG, JPEG or WebP file.
 ///
 /// # Errors
-/// If the format is not supported, if the data are corrupt or incomplete, or if the image is too large.
+/// If the format is not supported, if the data are corrupt or incomplete, if the image is too large, or if the memory
+/// cannot be had.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
-    let reader = reader(Cursor::new(bytes))?;
+    let format = format(bytes)?;
     // The decoder fills what is missing of a JPEG file with grey.
-    if reader.format() == Some(ImageFormat::Jpeg) && !ends(bytes) {
+    if format == ImageFormat::Jpeg && !ends(bytes) {
         return Err(Error::input("incomplete image: the file ends too early"));
     }
-    let mut decoder = decoder(reader)?;
+    let mut decoder = decoder(bytes, format)?;
     let orientation = decoder.orientation().map_err(corrupt)?;
-    // The decoder's own allocation would end the process if it failed.
-    drop(room::<u8>(decoder.total_bytes() as usize)?);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
-    picture.apply_orientation(orientation);
-    Ok(match picture {
+    // A decoder ends the process if it cannot allocate. It takes no more than the pixels take later as f32.
+    let (width, height) = decoder.dimensions();
+    drop(room::<[f32; 3]>(width as usize * height as usize)?);
+    let mut picture = DynamicImage::ImageRgb8(match DynamicImage::from_decoder(decoder).map_err(corrupt)? {
         p if !p.color().has_alpha() => p.into_rgb8(),
         p => {
             let rgba = p.into_rgba8();
@@ -51,17 +56,19 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
                 image::Rgb([r, g, b].map(|c| ((c * a + 255 * (255 - a) + 127) / 255) as u8))
             })
         }
-    })
+    });
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
 }
 
 /// Returns width and height of an image file, upright, without decoding its pixels.
 ///
 /// # Errors
-/// As for [`load`], as far as the start of the file shows it.
+/// As for [`load`], as far as the file shows it before its pixels are decoded.
 pub fn dimensions(path: &Path) -> Result<(u32, u32)> {
-    let file = lsregen_files::open(path, Kind::IMAGE).map_err(Error::io(path))?;
+    let bytes = lsregen_files::read(path, Kind::IMAGE).map_err(Error::io(path))?;
     let read = || {
-        let mut decoder = decoder(reader(BufReader::new(file))?)?;
+        let mut decoder = decoder(&bytes, format(&bytes)?)?;
         let (width, height) = decoder.dimensions();
         let sideways = decoder.orientation().map_err(corrupt)?.to_exif() >= 5;
         Ok(if sideways { (height, width) } else { (width, height) })
@@ -81,31 +88,31 @@ pub fn room<T>(n: usize) -> Result<Vec<T>> {
     }
 }
 
-fn reader<R: BufRead + Seek>(source: R) -> Result<ImageReader<R>> {
-    let reader = ImageReader::new(source).with_guessed_format().map_err(|error| corrupt(error.into()))?;
-    match reader.format() {
-        Some(ImageFormat::Png | ImageFormat::Jpeg) => Ok(reader),
-        Some(format @ ImageFormat::WebP) => {
-            let mut source = reader.into_inner();
-            chunks_end(&mut source).map_err(|error| corrupt(ImageError::IoError(error)))?;
-            Ok(ImageReader::with_format(source, format))
-        }
+fn format(bytes: &[u8]) -> Result<ImageFormat> {
+    match image::guess_format(bytes) {
+        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => Ok(format),
         _ => Err(Error::input("not an image in a supported format (PNG, JPEG, WebP)")),
     }
 }
 
-/// Reads the start of a file, up to its size.
-fn decoder<'r, R: BufRead + Seek + 'r>(mut reader: ImageReader<R>) -> Result<impl ImageDecoder + 'r> {
+/// Reads the start of a file, and judges the size that it states.
+fn decoder(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder + '_> {
+    let bytes = if format == ImageFormat::WebP { bounds::webp(bytes)? } else { bytes };
     let mut limits = Limits::no_limits();
-    // Four channels of 16 bits, and the decoder's own buffers.
-    limits.max_alloc = Some(16 * MAX_PIXELS);
+    // The PNG decoder's limit is of all but the pixels. It counts a part of a file up to three times.
+    limits.max_alloc = Some(PNG_PARTS + 4 * bytes.len() as u64);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(corrupt)?;
     let (width, height) = decoder.dimensions();
-    match too_large(width.into(), height.into()) {
-        Some(message) => Err(Error::Input(message)),
-        None => Ok(decoder),
+    if let Some(message) = too_large(width.into(), height.into()) {
+        return Err(Error::Input(message));
     }
+    if u64::from(width) * u64::from(height) > bounds::most_pixels(format, bytes) {
+        let length = bytes.len();
+        return Err(Error::input(format!("incomplete image: {length} bytes cannot hold {width}×{height} pixels")));
+    }
+    Ok(decoder)
 }
 
 /// Returns what to say of an image of this size, if it is too large.
@@ -119,29 +126,6 @@ pub fn too_large(width: u64, height: u64) -> Option<String> {
 fn ends(bytes: &[u8]) -> bool {
     let scan = bytes.windows(2).rposition(|marker| marker == [0xff, 0xda]).unwrap_or(0);
     bytes[scan..].windows(2).any(|marker| marker == [0xff, 0xd9])
-}
-
-/// Checks that the chunks of a WebP file lie in it. The decoder allocates what a chunk claims before it reads it.
-fn chunks_end<R: BufRead + Seek>(source: &mut R) -> std::io::Result<()> {
-    let length = source.seek(SeekFrom::End(0))?;
-    let mut head = [0; 12];
-    source.rewind()?;
-    source.read_exact(&mut head)?;
-    let claimed = |field: &[u8]| field.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-    let (mut at, end) = (head.len() as u64, length.min(8 + claimed(&head[4..8])));
-    while at + 8 <= end {
-        let mut head = [0; 8];
-        source.read_exact(&mut head)?;
-        let size = claimed(&head[4..]);
-        at += 8 + size;
-        if at > length {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        let padding = size % 2;
-        source.seek_relative((size + padding) as i64)?;
-        at += padding;
-    }
-    source.rewind()
 }
 
 fn corrupt(error: ImageError) -> Error {

@@ -6,6 +6,7 @@
 //!
 //! A document that makes the check panic or takes more than ten seconds is written to a file, and the exit code is 1.
 
+mod clock;
 mod documents;
 mod judge;
 
@@ -21,10 +22,11 @@ use judge::Judge;
 /// The maximum size of a workflow in bytes.
 const MOST: usize = 1 << 20;
 
+/// The most time on a processor that a document may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The document that is being checked, the start of the check, and how the document was made.
-type Current = Arc<Mutex<Option<(Instant, String, String)>>>;
+/// The document that is being checked, the processor time at its start, and how the document was made.
+type Current = Arc<Mutex<Option<(Duration, String, String)>>>;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -70,7 +72,7 @@ fn work(arguments: &[String], current: &Current) -> ExitCode {
 fn one(judge: &Judge, current: &Current, name: String, text: String) -> Option<(f64, bool)> {
     let begin = Instant::now();
     if let Ok(mut current) = current.lock() {
-        *current = Some((begin, name.clone(), text.clone()));
+        *current = Some((clock::spent(), name.clone(), text.clone()));
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| judge.judge(&text, &[])));
     let seconds = begin.elapsed().as_secs_f64();
@@ -101,7 +103,8 @@ fn watch(current: Current) {
         loop {
             std::thread::sleep(Duration::from_secs(1));
             let Ok(current) = current.lock() else { return };
-            if let Some((_, name, text)) = current.as_ref().filter(|(begin, ..)| begin.elapsed() > PATIENCE) {
+            let late = |begin: Duration| clock::spent().saturating_sub(begin) > PATIENCE;
+            if let Some((_, name, text)) = current.as_ref().filter(|(begin, ..)| late(*begin)) {
                 println!("{name} is not done after {PATIENCE:?}");
                 keep(name, text);
                 std::process::exit(1);
@@ -166,7 +169,7 @@ fn large(judge: &Judge, current: &Current) -> ExitCode {
         }
         let begin = Instant::now();
         if let Ok(mut current) = current.lock() {
-            *current = Some((begin, format!("check of {way}"), text.clone()));
+            *current = Some((clock::spent(), format!("check of {way}"), text.clone()));
         }
         let checked = catch_unwind(AssertUnwindSafe(|| judge.check(&text, &[]).graph.is_some()));
         let check = begin.elapsed().as_secs_f64();

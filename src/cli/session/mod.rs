@@ -83,11 +83,8 @@ impl RunArgs {
     /// # Errors
     /// When a file or folder of the arguments cannot be written, or the runtime cannot start; the reason is printed.
     pub fn session(&self, runs: Runs) -> Result<Session, Exit> {
-        // tokio panics where these are missing.
-        let can_start = lsregen_files::allow_open_files().and_then(|()| {
-            let thread = std::thread::Builder::new().spawn(|| ());
-            thread.map(drop).map_err(|error| format!("no thread can be started: {error}"))
-        });
+        // tokio and rayon panic where these are missing.
+        let can_start = lsregen_files::allow_open_files().and_then(|()| lsregen_nodes::start_threads());
         can_start.map_err(|error| {
             terminal::complain(error);
             Exit::Failed

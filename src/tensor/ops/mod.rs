@@ -16,6 +16,7 @@ mod plain_vjp;
 mod kernel;
 mod linear;
 mod memory;
+mod threads;
 mod norm;
 pub mod plain;
 mod resample;
@@ -32,6 +33,7 @@ pub use linear::{Layout, linear, linear_between, linear_vjp};
 pub use memory::keep_memory;
 pub use norm::{Moments, group_norm, group_norm_by, group_norm_vjp, layer_norm, layer_norm_vjp};
 pub use resample::upsample_nearest_2x;
+pub use threads::start_threads;
 pub use vjp::{Vjp, custom_vjp, vjp};
 
 /// Cross-correlation. [`Convolution`] keeps the prepared weights for further calls.

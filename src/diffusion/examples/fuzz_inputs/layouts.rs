@@ -30,7 +30,7 @@ impl Corpus for Layouts {
         (way, "json", bytes)
     }
 
-    fn read(&self, path: &Path) -> (u64, Result<bool, String>) {
+    fn read(&self, path: &Path) -> (usize, Result<bool, String>) {
         let readings = [None, Some(0), Some(1), Some(u64::MAX)].map(|image_id| read(path, image_id));
         let whole = |objects: &[lsregen_diffusion::layout::GroundedPhrase]| {
             objects.iter().all(|object| {

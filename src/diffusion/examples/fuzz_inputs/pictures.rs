@@ -10,6 +10,12 @@ use super::dice::Dice;
 /// The images, each with the ending of its name.
 pub struct Pictures(Vec<(&'static str, Vec<u8>)>);
 
+/// The bytes of memory that a pixel may take: as many as in an image of f32.
+const OF_PIXEL: usize = 12;
+
+/// The size of a partition of a VP8 frame (RFC 6386, 9.5) has 24 bits, and the decoder allocates it before it reads it.
+const PARTITION: usize = 1 << 24;
+
 /// The first bytes of other formats.
 const FOREIGN: [&[u8]; 5] =
     [b"GIF89a\x40\0\x40\0", b"BM\x36\x30", b"II*\0\x08\0\0\0", b"\0\0\0\x1cftypavif", b"RIFF\xff\xff\xff\x7fWEBPVP8X"];
@@ -85,11 +91,12 @@ impl Corpus for Pictures {
         (way, ending, bytes)
     }
 
-    fn read(&self, path: &Path) -> (u64, Result<bool, String>) {
+    fn read(&self, path: &Path) -> (usize, Result<bool, String>) {
         let size = dimensions(path);
-        let pixels = size.as_ref().map_or(0, |(width, height)| u64::from(*width) * u64::from(*height));
+        let pixels = size.as_ref().map_or(0, |(width, height)| *width as usize * *height as usize);
+        let tables = if path.extension() == Some("webp".as_ref()) { PARTITION } else { 0 };
         let whole = load(path).map(|picture| size.is_ok_and(|size| size == picture.dimensions()));
-        (pixels, whole.map_err(|error| error.to_string()))
+        (OF_PIXEL * pixels + tables, whole.map_err(|error| error.to_string()))
     }
 }
 
