@@ -83,27 +83,16 @@ pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
 
 /// A link, or none for some optional sockets.
 fn input(socket: &SocketSpec, model: &str, dice: &mut Dice) -> Option<Json> {
-    let one = |dice: &mut Dice| -> &str {
+    let one = |dice: &mut Dice| {
         match socket.type_name {
             "Model" => match socket.variants {
-                [] => {
-                    if model == "xl" {
-                        "xl"
-                    } else {
-                        "small"
-                    }
-                }
+                [] => model,
                 variants if variants.contains(&"sdxl") => "xl",
                 _ => "small",
             },
             "Image" => dice.pick(&["photo", "up", "map"]),
-            "Latent" => {
-                if model == "xl" {
-                    "z"
-                } else {
-                    "z_small"
-                }
-            }
+            "Latent" if model == "xl" => "z",
+            "Latent" => "z_small",
             "Layout" => "boxes",
             _ => dice.pick(&["low", "inverted", "attended"]),
         }
@@ -181,8 +170,8 @@ fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
         ("SaveImage", "path") => dice.pick(&["out/other.png", "x.png"]).into(),
         ("SaveLatent", "path") => dice.pick(&["out/other.safetensors", "x.safetensors"]).into(),
         ("OnnxFeature", "path") => "look.onnx".into(),
-        ("OnnxFeature", "output") => dice.pick(&["colours", "edges", "class"]).into(),
-        ("OnnxFeature", "class") => dice.roll(12).into(),
+        ("OnnxFeature", "output") => dice.pick(&["colours", "edges", "colours", "edges", "class"]).into(),
+        ("OnnxFeature", "class") => dice.roll(4).into(),
         (_, "mean") => json!([0.5, 0.25 * dice.roll(5) as f64, 0.4]),
         (_, "std") => json!([0.5, 0.25 * dice.roll(5) as f64, 0.4]),
         ("OnnxFeature", "size") if !dice.one_in(8) => Json::Null,

@@ -161,11 +161,9 @@ fn edges_of_what_is_allowed() {
     let no_picture = enlarged("factor: 1").replace("a.png", "layout.json");
     let sizes = sizes.map(|(size, runs)| (enlarged(size), runs));
     let targets = [
-        ("output: class, class: 2", true),
-        ("output: class, class: 99", false),
-        ("output: class, target_file: a.safetensors", false),
-        ("output: class, image: image0, distance: gram", false),
-        ("output: edges, target_file: a.safetensors", false),
+        ("output: colours, class: 2", true),
+        ("output: colours, class: 99", false),
+        ("output: colours, target_file: a.safetensors", false),
         ("output: edges, image: image0, distance: gram", true),
     ];
     let targets = targets.map(|(target, runs)| {
