@@ -169,3 +169,20 @@ fn a_run_fetches_what_it_names_and_needs_no_network_afterwards() {
     let (_, stderr, code) = run(&["check", "wrong.yaml"], &offline);
     assert!(code == 78 && stderr.contains("gligen"), "{stderr}");
 }
+
+#[test]
+fn inspect_describes_onnx_files() {
+    let file = repository("models/shapes/onnx/look.onnx");
+    let run = |arguments: &[&str]| outcome(lsregen().arg("inspect").arg(&file).args(arguments).output().unwrap());
+    let (stdout, stderr, code) = run(&[]);
+    assert_eq!(code, 0, "{stderr}");
+    for line in
+        ["122 parameters", "input   `picture` float (1, 3, height, width)", "output  `edges` float (1, 2, 8, 8)"]
+    {
+        assert!(stdout.contains(line), "{stdout}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&run(&["--json"]).0).unwrap();
+    assert_eq!((&json["form"], &json["operators"]["Conv"]), (&"onnx".into(), &3.into()));
+    let (_, stderr, code) = outcome(lsregen().args(["inspect", "none.onnx"]).output().unwrap());
+    assert!(code == 1 && stderr.contains("none.onnx"), "{stderr}");
+}

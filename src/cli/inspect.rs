@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use clap::Args;
-use lsregen_nodes::{Survey, bring};
+use lsregen_nodes::{OnnxInfo, OnnxNetwork, Survey, bring};
+use serde_json::json;
 
 use super::args::ModelArgs;
 use super::{Exit, console, terminal, usage};
 
-/// Print what the files of a model contain: family, networks, dtypes, sizes, and tensors that are missing or unused
+/// Print what the files of a model contain: family, networks, dtypes, sizes, and tensors that are missing or unused; or the
+/// outputs of an ONNX file
 #[derive(Args)]
 #[command(after_help = "Examples:
   lsregen inspect shapes/xl
-  lsregen inspect model.safetensors --json")]
+  lsregen inspect model.safetensors --json
+  lsregen inspect network.onnx")]
 pub struct Inspect {
-    /// A built-in model such as `shapes/xl`, a folder in diffusers' layout, a weights file, a name in a folder of models, or
-    /// `hf:owner/name`, which is downloaded first
+    /// A built-in model such as `shapes/xl`, a folder in diffusers' layout, a weights file, a name in a folder of models,
+    /// `hf:owner/name`, which is downloaded first, or an ONNX file
     #[arg(value_name = "MODEL")]
     model: OsString,
 
@@ -31,6 +34,10 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn main(self) -> Result<Exit, Exit> {
+        let path = Path::new(&self.model);
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
+            return self.network(path);
+        }
         let mut progress = console::Fetches::new(false);
         let models = self.models.path(Path::new(""))?;
         let location = match self.model.to_str() {
@@ -50,6 +57,43 @@ impl Inspect {
         }
         Ok(if survey.problems.is_empty() { Exit::Done } else { Exit::Failed })
     }
+
+    fn network(&self, path: &Path) -> Result<Exit, Exit> {
+        let info = OnnxNetwork::inspect(path).map_err(|error| {
+            terminal::complain(error);
+            Exit::Failed
+        })?;
+        if self.json {
+            let shown = |values: &[_]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
+            terminal::print_json(&json!({
+                "form": "onnx",
+                "producer": info.producer,
+                "opset": info.opset,
+                "parameters": info.parameters,
+                "inputs": shown(&info.inputs),
+                "outputs": shown(&info.outputs),
+                "values": info.values,
+                "operators": info.operators,
+            }));
+        } else {
+            terminal::print(&network_text(&info));
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn network_text(info: &OnnxInfo) -> String {
+    let by = if info.producer.is_empty() { String::new() } else { format!(", by {}", info.producer) };
+    let mut lines = vec![format!("{}: ONNX of opset {}{by}", info.label, info.opset)];
+    lines.push(match info.parameters {
+        few @ ..100_000 => format!("  {few} parameters"),
+        many => format!("  {:.1} M parameters", many as f64 / 1e6),
+    });
+    lines.extend(info.inputs.iter().map(|input| format!("  input   {input}")));
+    lines.extend(info.outputs.iter().map(|output| format!("  output  {output}")));
+    let operators: Vec<_> = info.operators.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    lines.push(format!("  nodes   {}", operators.join(", ")));
+    lines.join("\n") + "\n"
 }
 
 fn text(survey: &Survey, shown: &str) -> String {

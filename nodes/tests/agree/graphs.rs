@@ -83,19 +83,17 @@ pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
 
 /// A link, or none for some optional sockets.
 fn input(socket: &SocketSpec, model: &str, dice: &mut Dice) -> Option<Json> {
-    let one = |dice: &mut Dice| {
-        match socket.type_name {
-            "Model" => match socket.variants {
-                [] => model,
-                variants if variants.contains(&"sdxl") => "xl",
-                _ => "small",
-            },
-            "Image" => dice.pick(&["photo", "up", "map"]),
-            "Latent" if model == "xl" => "z",
-            "Latent" => "z_small",
-            "Layout" => "boxes",
-            _ => dice.pick(&["low", "inverted", "attended"]),
-        }
+    let one = |dice: &mut Dice| match socket.type_name {
+        "Model" => match socket.variants {
+            [] => model,
+            variants if variants.contains(&"sdxl") => "xl",
+            _ => "small",
+        },
+        "Image" => dice.pick(&["photo", "up", "map"]),
+        "Latent" if model == "xl" => "z",
+        "Latent" => "z_small",
+        "Layout" => "boxes",
+        _ => dice.pick(&["low", "inverted", "attended"]),
     };
     match socket.arity {
         Arity::One => Some(one(dice).into()),
