@@ -61,3 +61,21 @@ fn every_type_has_a_reference() {
         assert!(code == 0 && text.contains(name), "{name}: {stderr}");
     }
 }
+
+/// README shows a graph and, with three mistakes in it, what the check prints.
+#[test]
+fn the_errors_in_readme_are_those_that_the_check_prints() {
+    let readme = fs::read_to_string(repository("README.md")).unwrap();
+    let from = |start: &str| {
+        let at = readme.find(start).unwrap();
+        &readme[at..at + readme[at..].find("```").unwrap()]
+    };
+    let graph = from("lsregen: 1\nparams:\n  prompt: a red");
+    let mistakes =
+        [("${prompt}", "${promt}"), ("[0.55, 0.50, 0.92,", "[0.92, 0.50, 0.55,"), ("layout.image", "layout.latent")];
+    let graph = mistakes.iter().fold(graph.to_string(), |graph, (right, wrong)| graph.replace(right, wrong));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("my.yaml"), graph).unwrap();
+    let (_, stderr, code) = outcome(lsregen().current_dir(folder.path()).args(["check", "my.yaml"]).output().unwrap());
+    assert_eq!((stderr.as_str(), code), (from("error[unknown-param]: there is no parameter `promt`"), 78));
+}
