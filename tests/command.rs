@@ -103,6 +103,7 @@ fn an_argument_of_another_program_gets_a_hint() {
         (&["run", "g.yaml", "--dry-run"], "lsregen plan GRAPH"),
         (&["run", "g.yaml", "--swep", "seed=1"], "--sweep"),
         (&["rum", "g.yaml"], "'run'"),
+        (&["rnu", "g.yaml"], "write `lsregen run`"),
         (&["g.yaml"], "lsregen run g.yaml"),
         (&["validate", "g.yaml"], "lsregen check"),
         (&["nodes", "KSampler"], "did you mean SDXLSample?"),

@@ -92,6 +92,12 @@ fn pipes_and_devices_are_refused_everywhere() {
             assert!(code != 0 && !stderr.contains("panicked"), "{arguments:?}: {stderr}");
         }
     }
+    let graph = "lsregen: 1\nnodes:\n  layout: { type: Layout, boxes: [{ phrase: a, box: [0, 0, 0.5, 0.5] }] }\n  \
+                 ok: { type: LoadImage, path: a.png }\n  save: { type: SaveImage, image: ok, path: x.png }\n";
+    fs::copy(repository("docs/compare.png"), here("a.png")).unwrap();
+    fs::write(here("graph.yaml"), graph).unwrap();
+    let (stderr, code) = ends(command().args(["run", "graph.yaml", "--events", "pipe"]));
+    assert!(code == 2 && stderr.contains("no process reads this pipe"), "{stderr}");
     // Parts of a model.
     for part in [
         "unet/config.json",

@@ -117,7 +117,9 @@ impl<G: GuidanceNode> Node for AsNode<G> {
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        let (layout, window) = (Phrases::of_layout(links), self.0.params().window());
+        let params = self.0.params();
+        let window = params.window().filter(|_| params.errors().is_empty());
+        let layout = Phrases::of_layout(links);
         declared("guidance", Some(SamplingNeeds { layout, window, ..self.0.needs(links) }))
     }
 

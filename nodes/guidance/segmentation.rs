@@ -96,6 +96,10 @@ impl GuidanceNode for Segmentation {
                 .push(NodeError::new("regions", "`regions` is empty").help("give at least one phrase and its colour"));
         }
         for (i, region) in self.regions.iter().enumerate() {
+            if region.phrase.trim().is_empty() {
+                let error = NodeError::new(format!("regions/{i}/phrase"), "the phrase is empty");
+                errors.push(error.help("name the object in the region, in words of the prompt"));
+            }
             let path = format!("regions/{i}/colour");
             errors.extend(colour::error(path.clone(), &region.colour));
             let same = |other: &SegmentationRegion| other.colour.eq_ignore_ascii_case(&region.colour);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use lsregen_diffusion::denoiser::guides;
 use lsregen_diffusion::guidance::Window;
+use lsregen_diffusion::models::clip::tokenizer::words;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes, parse};
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::SamplingSettings;
@@ -12,7 +13,6 @@ use lsregen_diffusion::sampler::{SamplerKind, timesteps};
 use lsregen_engine::{LinkedNode, Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use unicode_normalization::UnicodeNormalization as _;
 
 use super::{defaults, prompt_syntax};
 use crate::values::{Conditioning, Guidance, ImageInfo, ImageSize, Model, SamplingNeeds, downscale_error};
@@ -251,10 +251,10 @@ impl Sampling {
         })
     }
 
-    /// Warns of a guidance that acts in none of the steps.
+    /// Warns of a guidance that acts in none of the steps, unless that is asked for by `window: 0`.
     fn window_warning(&self, link: &LinkedNode, window: Window, model: &ModelInfo) -> Option<NodeError> {
         let timesteps = timesteps(model.timesteps, self.sampler, self.steps as usize).ok()?;
-        window.steps(&timesteps).is_empty().then(|| {
+        (window != Window::first(0.0) && window.steps(&timesteps).is_empty()).then(|| {
             let message = format!("the guidance of `{}` acts in none of the {} steps", link.name, self.steps);
             NodeError::new(format!("guidance/{}", link.index), message)
                 .help("its `window`, `from_timestep` and `to_timestep` say where it acts; or leave it out")
@@ -352,31 +352,16 @@ fn conditioning_error(link: &LinkedNode, own: &Conditioning, sampling: &Conditio
     ))
 }
 
-/// Whether a prompt contains the words of a phrase in order, apart from a leading article. As in CLIP's tokenizer, case,
-/// weights and the form of composed letters do not matter, and each digit is a word.
+/// Whether a prompt contains the words of a phrase in order, apart from a leading article. Words are CLIP's, so that case,
+/// weights and the form of composed letters do not matter, but punctuation does.
 pub(crate) fn has_words(prompt: &str, phrase: &str) -> bool {
-    let words = |text: &str| -> Vec<String> {
-        let text: String = text.nfc().collect::<String>().to_lowercase();
-        let mut words: Vec<String> = vec![];
-        let mut in_word = false;
-        for c in text.chars() {
-            match in_word && c.is_alphabetic() {
-                true => words.last_mut().expect("a word was begun").push(c),
-                false if c.is_alphanumeric() => words.push(c.into()),
-                false => (),
-            }
-            in_word = c.is_alphabetic();
-        }
-        words
-    };
-    let unweighted: String = parse(prompt).into_iter().map(|segment| segment.text).collect();
-    let (prompt, phrase) = (words(&unweighted), words(phrase));
+    let prompt: Vec<String> = parse(prompt).iter().flat_map(|segment| words(&segment.text)).collect();
+    let phrase = words(phrase);
     let phrase = match phrase.as_slice() {
         [article, rest @ ..] if !rest.is_empty() && ["a", "an", "the"].contains(&article.as_str()) => rest,
         all => all,
     };
-    // Only the tokenizer can find a phrase without letters, so the check accepts it.
-    phrase.is_empty() || prompt.windows(phrase.len()).any(|words| words == phrase)
+    !phrase.is_empty() && prompt.windows(phrase.len()).any(|words| words == phrase)
 }
 
 impl SdxlSampling {
@@ -412,12 +397,18 @@ mod tests {
             ("a the\u{301} at night", "a th\u{e9}"),
             ("2cats on sand", "cats"),
             ("a cat", "a"),
+            ("wow!! a cat", "!!"),
         ] {
             assert!(has_words(prompt, phrase), "{prompt}: {phrase}");
         }
-        for (prompt, phrase) in
-            [("a red square", "a red circle"), ("cats on sand", "a cat"), ("red, a circle", "circle red")]
-        {
+        for (prompt, phrase) in [
+            ("a red square", "a red circle"),
+            ("cats on sand", "a cat"),
+            ("red, a circle", "circle red"),
+            ("a red, round ball", "a red round ball"),
+            ("wow!! a cat", "!"),
+            ("a cat", " "),
+        ] {
             assert!(!has_words(prompt, phrase), "{prompt}: {phrase}");
         }
     }

@@ -1,9 +1,12 @@
 //! What an argument that lsregen does not know most likely means.
 
+use clap::CommandFactory;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use lsregen_engine::nearest;
 use lsregen_nodes::FOREIGN_NAMES;
+
+use super::Arguments;
 
 /// Flags of other programs, and what to write instead.
 const FLAGS: &[(&str, &str)] = &[
@@ -58,7 +61,10 @@ pub fn improve(error: &mut clap::Error, verb: Option<&str>) {
             let similar = text(ContextKind::SuggestedArg);
             text(ContextKind::InvalidArg).and_then(|flag| flag_tip(&flag, similar.as_deref(), verb))
         }
-        ErrorKind::InvalidSubcommand => text(ContextKind::InvalidSubcommand).and_then(|name| verb_tip(&name)),
+        ErrorKind::InvalidSubcommand => {
+            let has_similar = error.get(ContextKind::SuggestedSubcommand).is_some();
+            text(ContextKind::InvalidSubcommand).and_then(|name| verb_tip(&name, has_similar))
+        }
         _ => None,
     };
     let Some(tip) = tip else { return };
@@ -82,10 +88,16 @@ fn flag_tip(flag: &str, similar: Option<&str>, verb: Option<&str>) -> Option<Str
     (takes_params && !is_misspelt).then(tip)
 }
 
-fn verb_tip(name: &str) -> Option<String> {
+/// `has_similar`: clap has found a similar verb.
+fn verb_tip(name: &str, has_similar: bool) -> Option<String> {
     let is_graph = [".yaml", ".yml", ".png"].iter().any(|end| name.to_lowercase().ends_with(end));
     if is_graph {
         return Some(format!("to run the graph, write `lsregen run {name}`"));
     }
-    VERBS.iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| format!("write `lsregen {ours}`"))
+    let known = VERBS.iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| ours.to_string());
+    // Transposed letters are not similar to clap.
+    let command = Arguments::command();
+    let similar = || nearest(name, command.get_subcommands().map(clap::Command::get_name)).map(String::from);
+    let verb = known.or_else(|| if has_similar { None } else { similar() })?;
+    Some(format!("write `lsregen {verb}`"))
 }

@@ -36,7 +36,6 @@ pub fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
     temporary(path, bytes)?.persist(path).map(drop).map_err(|failed| failed.error)
 }
 
-/// Writes a temporary file beside `path`.
 /// Tries whether files can be written into a folder, which may have to be created first. Leaves nothing behind.
 ///
 /// # Errors
@@ -50,6 +49,28 @@ pub fn can_hold_files(folder: &Path) -> io::Result<()> {
     tempfile::tempdir_in(existing).map(drop)
 }
 
+/// Creates a file that grows as a program runs, or truncates it. It may be a pipe that another process reads.
+///
+/// # Errors
+/// If the file cannot be created, or if no process reads the pipe: opening it would wait for one.
+pub fn create_log(path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    if fs::metadata(path).is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_fifo(&found.file_type())) {
+        let mut options = File::options();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options.write(true), libc::O_NONBLOCK);
+        let tried = options.open(path).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENXIO) => io::Error::new(error.kind(), "no process reads this pipe"),
+            _ => error,
+        })?;
+        // There is a reader, so that this does not wait. Writes have to wait for it, which they would not in `tried`.
+        let file = File::create(path);
+        drop(tried);
+        return file;
+    }
+    File::create(path)
+}
+
+/// Writes a temporary file beside `path`.
 fn temporary(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     sweep(folder);

@@ -1,6 +1,6 @@
 //! `--events`: the events of runs as JSON Lines. docs/events.md has the schema.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead, BufReader, LineWriter, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +44,8 @@ impl Events {
                         "{name}: this file holds something other than events; name another file, or remove it"
                     )));
                 }
-                let file = File::create(path).map_err(|error| usage(format!("{name}: cannot be written: {error}")))?;
+                let file = lsregen_files::create_log(Path::new(path))
+                    .map_err(|error| usage(format!("{name}: cannot be written: {error}")))?;
                 (name, Box::new(LineWriter::new(file)))
             }
         };

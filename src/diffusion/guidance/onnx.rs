@@ -148,7 +148,7 @@ pub fn distance_problem(dims: &[Option<usize>], metric: Metric) -> Option<String
 /// A shape for a message, with `?` for a size that is not known.
 fn shown(dims: &[Option<usize>]) -> String {
     let sizes: Vec<_> = dims.iter().map(|dim| dim.map_or("?".into(), |n| n.to_string())).collect();
-    format!("({})", sizes.join(", "))
+    format!("[{}]", sizes.join(", "))
 }
 
 /// Reshapes a feature, whose distance has no [`distance_problem`], for it.

@@ -41,7 +41,7 @@ pub const CODES: [Code; 6] = [
         summary: "a parameter or a guidance has no effect (warning)",
         explanation: "Another parameter disables it. Without classifier-free guidance, which starts above `cfg: 1`, there is \
             no negative prompt, and a smaller `cfg` is the same as 1. A guidance has no effect if none of the sampling's \
-            steps is in its `window`, or between its timesteps.",
+            steps is in its `window`, or between its timesteps; `window: 0` asks for that, and is not reported.",
         example: nodes(
             r"  other: { type: SDXLSample, model: xl, prompt: a circle, negative: a square, cfg: 1 }
   decoded: { type: Decode, model: xl, latent: other }

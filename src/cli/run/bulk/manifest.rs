@@ -157,7 +157,9 @@ impl Manifest {
         let text = lines.into_iter().map(text).collect::<Result<String, _>>();
         let written = text.and_then(|text| {
             let new = beside(&self.path, ".new");
-            let mut file = File::create(&new)?;
+            // It may be left of a killed run, or a link or pipe of somebody else.
+            let _ = fs::remove_file(&new);
+            let mut file = File::create_new(&new)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, &self.path)?;

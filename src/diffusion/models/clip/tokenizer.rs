@@ -5,6 +5,7 @@
 //! space, lower case, the split into words, and `</w>` at the end of a word.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 use tokenizers::models::bpe::BPE;
@@ -13,7 +14,10 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{
+    AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+    SplitDelimiterBehavior, Tokenizer,
+};
 
 use crate::weights::ModelFiles;
 use crate::{Error, Result};
@@ -32,6 +36,27 @@ const JOINED: &str = "tokenizer.json";
 
 /// The files beside them that are read if they exist.
 const SETTINGS: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
+
+fn normalizers() -> Normalizers {
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ").expect("a regular expression");
+    Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])
+}
+
+fn splitter() -> Split {
+    Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true).expect("a regular expression")
+}
+
+/// Splits a text into the words that CLIP's tokenizer encodes one by one: letters, single digits, and punctuation.
+pub fn words(text: &str) -> Vec<String> {
+    static RULES: LazyLock<(Normalizers, Split)> = LazyLock::new(|| (normalizers(), splitter()));
+    let (normalizers, splitter) = &*RULES;
+    let mut text = NormalizedString::from(text);
+    normalizers.normalize(&mut text).expect("these normalizers have no errors");
+    let mut text = PreTokenizedString::from(text);
+    splitter.pre_tokenize(&mut text).expect("this split has no errors");
+    let splits = text.get_splits(OffsetReferential::Normalized, OffsetType::None);
+    splits.into_iter().map(|(word, ..)| word.to_string()).collect()
+}
 
 fn inside(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.into() } else { format!("{folder}/{name}") }
@@ -262,13 +287,9 @@ impl ClipTokenizer {
             .build()
             .map_err(broken)?;
         let mut inner = Tokenizer::new(bpe);
-        let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ").map_err(broken)?;
-        inner
-            .with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))
-            .map_err(broken)?;
-        let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true);
+        inner.with_normalizer(Some(normalizers())).map_err(broken)?;
         inner.with_pre_tokenizer(Some(PreTokenizers::new(vec![
-            PreTokenizerWrapper::Split(words.map_err(broken)?),
+            PreTokenizerWrapper::Split(splitter()),
             PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
         ])));
         let found = if finds_padding { special.as_slice() } else { &special[..PAD] };
