@@ -5,15 +5,14 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::InversionGuidance;
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::{self, InversionMode, SamplingSettings};
-use lsregen_diffusion::sampler::{SamplerKind, timesteps};
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::{on_step, raise};
-use crate::params::defaults;
 use crate::params::guidance::{GuidanceParams, Strength, default_strength};
-use crate::params::sampling::{cfg_warnings, negative, prompt, sizes, steps_errors};
+use crate::params::sampling::{cfg_warnings, negative, prompt, sizes};
+use crate::params::steps::{Fresh, Steps};
 use crate::values::{
     Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, declared, latent_errors,
 };
@@ -60,13 +59,9 @@ pub struct Invert {
     #[serde(default = "default_strength")]
     #[schemars(extend("minimum" = 0.0, "maximum" = 1.0))]
     pub strength: Strength,
-    /// Steps of the inversion: those of the sampling.
-    #[serde(default = "defaults::steps")]
-    #[schemars(range(min = 1, max = 999))]
-    pub steps: u32,
-    /// The sampling's sampler, which determines the timesteps.
-    #[serde(default)]
-    pub sampler: SamplerKind,
+    /// The steps of the sampling.
+    #[serde(flatten)]
+    pub steps: Steps,
     /// Scale of classifier-free guidance during the inversion. 1 means no such guidance; it is the paper's value, the
     /// fastest, and the most faithful to the reference.
     #[serde(default = "cfg")]
@@ -124,9 +119,9 @@ impl Invert {
     /// Reports a `from_timestep` above all timesteps of the sampler: nothing would be inverted.
     fn unguided_error(&self, links: &Links) -> Option<NodeError> {
         let (lowest, info) = (self.params.from_timestep?, links.declaration::<ModelInfo>("model")?);
-        let first = *timesteps(info.timesteps, self.sampler, self.steps as usize).ok()?.first()?;
+        let first = *self.steps.timesteps(info)?.first()?;
         (lowest > first).then(|| {
-            let steps = self.steps;
+            let steps = self.steps.steps;
             let message =
                 format!("none of the {steps} steps has a timestep of at least {lowest}: the first has {first}");
             NodeError::new("from_timestep", message).help(format!("write at most {first}, or raise `steps`"))
@@ -148,7 +143,7 @@ impl Node for Invert {
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let auto = self.params.auto_error("strength", self.strength, links);
-        let steps = steps_errors(self.sampler, self.steps, links);
+        let steps = self.steps.errors(Fresh::default(), links);
         let unguided = self.unguided_error(links);
         latent_errors(links).into_iter().chain(auto).chain(steps).chain(unguided).collect()
     }
@@ -157,7 +152,7 @@ impl Node for Invert {
         let needs = SamplingNeeds {
             phrases: vec![],
             layout: [ImageInfo::of(links, "latent").phrases, Phrases::of_layout(links)].concat(),
-            timesteps: Some((self.steps, self.sampler)),
+            steps: Some(self.steps),
             window: self.params.window(),
             size: ImageInfo::of(links, "latent").size,
             downscale: None,
@@ -184,10 +179,8 @@ impl Node for Invert {
             width,
             height,
             seed: self.seed,
-            steps: self.steps as usize,
             cfg: self.cfg,
-            sampler: self.sampler,
-            eta: 0.0,
+            sampler: self.steps.settings(Fresh::default()),
             sizes: sizes(self.original_size, self.target_size, self.crop),
         };
         let mode = match self.mode {
@@ -197,7 +190,10 @@ impl Node for Invert {
         let settings = self.params.resolve_weight(self.strength, inputs.layout.as_deref());
         let trajectory = pipeline::invert(model, &z0, &sampling, mode, settings.window, &on_step(cx)).map_err(raise)?;
         if let (Some(t), None) = (self.params.from_timestep, trajectory.timesteps().next()) {
-            anyhow::bail!("none of the {} steps has a timestep of at least {t}: lower `from_timestep`", self.steps);
+            anyhow::bail!(
+                "none of the {} steps has a timestep of at least {t}: lower `from_timestep`",
+                self.steps.steps
+            );
         }
         let inverted = InversionGuidance { trajectory, settings };
         let guidance = Guidance::inverted(inverted, (width, height));

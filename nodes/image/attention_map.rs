@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lsregen_diffusion::models::ModelInfo;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
+use lsregen_diffusion::sampler::{SamplerKind, SamplerSettings};
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use lsregen_tensor::image::{Resampling, heat, resize};
 use schemars::JsonSchema;
@@ -96,7 +97,7 @@ impl Node for AttentionMap {
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let Some(model) = links.declaration::<ModelInfo>("model") else { return latent_errors(links) };
-        let last = model.timesteps.count as f64 - 1.0;
+        let last = model.scheduler.num_train_timesteps as f64 - 1.0;
         let beyond = (self.timestep > last).then(|| {
             NodeError::new("timestep", format!("`timestep` is {}, but the model's last one is {last}", self.timestep))
                 .help(format!("write at most {last}"))
@@ -121,10 +122,8 @@ impl Node for AttentionMap {
             width,
             height,
             seed: self.seed,
-            steps: 1,
             cfg: 1.0,
-            sampler: Default::default(),
-            eta: 0.0,
+            sampler: SamplerSettings::new(SamplerKind::Ddim, 1),
             sizes: Sizes::default(),
         };
         let downscale = self.downscale as usize;

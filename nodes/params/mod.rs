@@ -8,3 +8,4 @@ pub mod guidance;
 pub mod model_path;
 pub mod prompt_syntax;
 pub mod sampling;
+pub mod steps;

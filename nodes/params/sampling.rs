@@ -9,11 +9,11 @@ use lsregen_diffusion::models::clip::tokenizer::words;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes, parse};
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::SamplingSettings;
-use lsregen_diffusion::sampler::{SamplerKind, timesteps};
 use lsregen_engine::{LinkedNode, Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::steps::{Fresh, Steps};
 use super::{defaults, prompt_syntax};
 use crate::values::{Conditioning, Guidance, ImageInfo, ImageSize, Model, SamplingNeeds, downscale_error};
 
@@ -43,18 +43,12 @@ pub struct Sampling {
     #[serde(default)]
     #[schemars(extend("x-role" = "seed"))]
     pub seed: u64,
-    /// Denoising steps. More steps are slower and give finer images. An inversion for the sampling must have the same
-    /// number.
-    #[serde(default = "defaults::steps")]
-    #[schemars(range(min = 1, max = 999))]
-    pub steps: u32,
-    /// How the latent is sampled.
-    #[serde(default)]
-    pub sampler: SamplerKind,
-    /// η of DDIM, the share of fresh noise in each step: 0 is deterministic, 1 is DDPM.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub eta: f64,
+    /// The steps.
+    #[serde(flatten)]
+    pub steps: Steps,
+    /// Their fresh noise.
+    #[serde(flatten)]
+    pub fresh: Fresh,
 }
 
 /// The parameters of a sampling with an SDXL model.
@@ -140,13 +134,6 @@ pub(crate) fn size_errors(width: Option<u32>, height: Option<u32>, links: &Links
         .collect()
 }
 
-/// Reports `steps` for which the sampler has no timesteps in the schedule of the model at the socket `model`.
-pub(crate) fn steps_errors(sampler: SamplerKind, steps: u32, links: &Links) -> Vec<NodeError> {
-    let Some(info) = links.declaration::<ModelInfo>("model") else { return vec![] };
-    let error = timesteps(info.timesteps, sampler, steps as usize).err();
-    error.map(|error| NodeError::new("steps", error.to_string()).help("write fewer steps")).into_iter().collect()
-}
-
 /// Warns of phrases of a layout that the prompt does not contain.
 pub(crate) fn phrase_warnings(prompt: &str, phrases: &[String]) -> Vec<NodeError> {
     let absent = phrases.iter().filter(|phrase| !has_words(prompt, phrase));
@@ -175,23 +162,10 @@ pub(crate) fn cfg_warnings(cfg: f64, negative: Option<&'static str>) -> Vec<Node
     low.into_iter().chain(unused).map(|warning| warning.as_warning("no-effect")).collect()
 }
 
-/// Reports `eta` for a sampler that does not use it.
-pub(crate) fn eta_errors(sampler: SamplerKind, eta: f64) -> Vec<NodeError> {
-    match sampler {
-        SamplerKind::Euler | SamplerKind::DpmSolverPp2M if eta != 0.0 => {
-            vec![
-                NodeError::new("eta", "`eta` requires the sampler `ddim`: the others add no noise")
-                    .help("leave `eta` out, or write `sampler: ddim`"),
-            ]
-        }
-        _ => vec![],
-    }
-}
-
 impl Sampling {
     /// Reports invalid parameters, with the `cfg` of the sampling.
     pub(crate) fn errors(&self, cfg: f64) -> Vec<NodeError> {
-        let mut errors = eta_errors(self.sampler, self.eta);
+        let mut errors = self.fresh.errors(self.steps.sampler);
         errors.extend(cfg_warnings(cfg, self.negative.is_some().then_some("negative")));
         errors.extend(prompt_syntax::warnings("prompt", &self.prompt));
         errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::warnings("negative", negative)));
@@ -217,7 +191,7 @@ impl Sampling {
     pub(crate) fn link_errors(&self, links: &Links, conditioning: Option<&Conditioning>) -> Vec<NodeError> {
         let (size, family) = (self.size(links), links.variant("model").and_then(Family::from_name));
         let mut errors = size_errors(self.width, self.height, links);
-        errors.extend(steps_errors(self.sampler, self.steps, links));
+        errors.extend(self.steps.errors(self.fresh, links));
         for (link, needs) in links.declared::<SamplingNeeds>("guidance") {
             let mut report = |(message, help): (String, String)| {
                 errors.push(NodeError::new(format!("guidance/{}", link.index), message).help(help));
@@ -253,9 +227,9 @@ impl Sampling {
 
     /// Warns of a guidance that acts in none of the steps, unless that is asked for by `window: 0`.
     fn window_warning(&self, link: &LinkedNode, window: Window, model: &ModelInfo) -> Option<NodeError> {
-        let timesteps = timesteps(model.timesteps, self.sampler, self.steps as usize).ok()?;
+        let timesteps = self.steps.timesteps(model)?;
         (window != Window::first(0.0) && window.steps(&timesteps).is_empty()).then(|| {
-            let message = format!("the guidance of `{}` acts in none of the {} steps", link.name, self.steps);
+            let message = format!("the guidance of `{}` acts in none of the {} steps", link.name, self.steps.steps);
             NodeError::new(format!("guidance/{}", link.index), message)
                 .help("its `window`, `from_timestep` and `to_timestep` say where it acts; or leave it out")
                 .as_warning("no-effect")
@@ -263,15 +237,14 @@ impl Sampling {
     }
 
     fn timesteps_error(&self, link: &LinkedNode, needs: &SamplingNeeds) -> Option<(String, String)> {
-        let (steps, sampler) = needs.timesteps.filter(|timesteps| *timesteps != (self.steps, self.sampler))?;
+        let steps = needs.steps.filter(|steps| *steps != self.steps)?;
         let message = format!(
-            "the guidance of `{}` is for {steps} steps of {}, but this sampling has {} steps of {}",
+            "the guidance of `{}` is for {}, but this sampling has {}",
             link.name,
-            sampler.name(),
-            self.steps,
-            self.sampler.name()
+            steps.text(),
+            self.steps.text()
         );
-        let help = "give both the same `steps` and the same `sampler`: the guidance acts at the timesteps that it was \
+        let help = "give both the same `steps`, `sampler` and `schedule`: the guidance acts at the timesteps that it was \
                     made for";
         Some((message, help.into()))
     }
@@ -306,10 +279,8 @@ impl Sampling {
             width,
             height,
             seed: self.seed,
-            steps: self.steps as usize,
             cfg,
-            sampler: self.sampler,
-            eta: self.eta,
+            sampler: self.steps.settings(self.fresh),
             sizes: Sizes::default(),
         })
     }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::params::steps::{Fresh, Steps};
 use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
-use lsregen_diffusion::sampler::SamplerKind;
 use lsregen_engine::{CheckContext, Context, Declaration, FileRef, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,11 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::host::bridge::{raise, unless_cancelled};
 use crate::host::preview::on_step_with_previews;
 use crate::params::boxes::{LayoutParams, PhraseBox};
-use crate::params::defaults;
 use crate::params::prompt_syntax;
-use crate::params::sampling::{
-    cfg_warnings, eta_errors, negative, phrase_warnings, prompt, size_errors, steps_errors, trained_side,
-};
+use crate::params::sampling::{cfg_warnings, negative, phrase_warnings, prompt, size_errors, trained_side};
 use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared};
 
 /// Generates an image from a layout, with each phrase in its box, by a GLIGEN model.
@@ -59,10 +56,9 @@ pub struct GligenLayout {
     #[serde(default)]
     #[schemars(extend("x-role" = "seed"))]
     pub seed: u64,
-    /// Denoising steps. More steps are slower and give finer images.
-    #[serde(default = "defaults::steps")]
-    #[schemars(range(min = 1, max = 999))]
-    pub steps: u32,
+    /// The steps.
+    #[serde(flatten)]
+    pub steps: Steps,
     /// Scale of classifier-free guidance: how closely the image follows prompt and boxes. 1 or less disables it and is twice as
     /// fast; large values oversaturate colours. `shapes/gligen` is at its best near 3, Stable Diffusion near 7.5.
     #[serde(default = "cfg")]
@@ -78,13 +74,9 @@ pub struct GligenLayout {
     #[serde(default = "beta")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub beta: f64,
-    /// How the latent is sampled.
-    #[serde(default)]
-    pub sampler: SamplerKind,
-    /// η of DDIM, the share of fresh noise in each step: 0 is deterministic, 1 is DDPM.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub eta: f64,
+    /// The fresh noise of the steps.
+    #[serde(flatten)]
+    pub fresh: Fresh,
 }
 
 fn cfg() -> f64 {
@@ -133,7 +125,7 @@ impl Node for GligenLayout {
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         let mut errors = self.layout().errors(self.slots, cx);
-        errors.extend(eta_errors(self.sampler, self.eta));
+        errors.extend(self.fresh.errors(self.steps.sampler));
         errors.extend(cfg_warnings(self.cfg, self.negative.is_some().then_some("negative")));
         let Phrases(phrases) = self.layout().phrases(cx);
         errors.extend(phrase_warnings(&self.prompt, &phrases));
@@ -143,7 +135,7 @@ impl Node for GligenLayout {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        let steps = steps_errors(self.sampler, self.steps, links);
+        let steps = self.steps.errors(self.fresh, links);
         size_errors(self.width, self.height, links).into_iter().chain(steps).collect()
     }
 
@@ -171,10 +163,8 @@ impl Node for GligenLayout {
             width: side(self.width),
             height: side(self.height),
             seed: self.seed,
-            steps: self.steps as usize,
             cfg: self.cfg,
-            sampler: self.sampler,
-            eta: self.eta,
+            sampler: self.steps.settings(self.fresh),
             sizes: Sizes::default(),
         };
         let slots = self.slots as usize;

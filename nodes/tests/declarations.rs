@@ -7,11 +7,12 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::{BoundGuidance, GuidanceSpec, SamplingRun};
 use lsregen_diffusion::models::Family;
 use lsregen_diffusion::sampler::SamplerKind;
+use lsregen_diffusion::schedule::ScheduleKind;
 use lsregen_engine::{
     CheckContext, Context, Declaration, Diagnostic, Host, Links, Node, NodeType, Registry, Source, check, sockets,
 };
 use lsregen_nodes::values::{Guidance, ImageSize, Layout, Phrases, SamplingNeeds, declared};
-use lsregen_nodes::{ALL, GuidanceNode, GuidanceOutputs, GuidanceParams, Strength};
+use lsregen_nodes::{ALL, GuidanceNode, GuidanceOutputs, GuidanceParams, Steps, Strength};
 use lsregen_tensor::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -77,7 +78,7 @@ impl Node for Bespoke {
 
     fn declare(&self, _: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let needs = SamplingNeeds {
-            timesteps: Some((7, SamplerKind::Euler)),
+            steps: Some(Steps { steps: 7, sampler: SamplerKind::Euler, schedule: ScheduleKind::Auto }),
             size: Some(ImageSize { width: 64, height: 96 }),
             family: Some(Family::Sdxl),
             ..SamplingNeeds::default()

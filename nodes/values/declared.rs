@@ -3,11 +3,11 @@
 //! A model declares its [`ModelInfo`], an image and a latent their [`ImageInfo`], a layout its [`Phrases`], and a guidance
 //! its [`SamplingNeeds`].
 
+use crate::params::steps::Steps;
 use lsregen_diffusion::guidance::Window;
 use lsregen_diffusion::layout::{Bounds, has_cell};
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::{Family, ModelInfo};
-use lsregen_diffusion::sampler::SamplerKind;
 use lsregen_engine::{Declaration, Links, NodeError};
 
 /// What is known of an image, or of the image that a latent is decoded to.
@@ -88,8 +88,8 @@ pub struct SamplingNeeds {
     pub phrases: Vec<String>,
     /// Phrases of the layout that the guidance follows: a prompt without them works against it.
     pub layout: Vec<String>,
-    /// The steps and the sampler whose timesteps the guidance was made for.
-    pub timesteps: Option<(u32, SamplerKind)>,
+    /// The steps whose timesteps the guidance was made for.
+    pub steps: Option<Steps>,
     /// The steps in which it acts, where its parameters name them.
     pub window: Option<Window>,
     /// The size of the image.

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use crate::models::unet::{Conditioning, UNet};
 use crate::reduce::rms;
-use crate::schedule::PredictionType;
+use crate::schedule::{Parameterisation, PredictionType};
 use crate::{Error, Result};
 
 /// A network that predicts ε (or v) for the latent z_t at t.
@@ -57,6 +57,8 @@ pub struct CfgDenoiser {
     conditional: Conditioning,
     /// s.
     scale: Option<f64>,
+    /// σ_data of a network that is told ¼ ln σ.
+    sigma_data: Option<f64>,
 }
 
 impl CfgDenoiser {
@@ -70,12 +72,28 @@ impl CfgDenoiser {
             conditioning: unconditional.stack(conditional)?,
             conditional: conditional.clone(),
             scale: Some(scale),
+            sigma_data: None,
         })
+    }
+
+    /// Scales the network's input as this parameterisation requires.
+    #[must_use]
+    pub fn with_parameterisation(mut self, parameterisation: Parameterisation) -> Self {
+        self.sigma_data = parameterisation.sigma_data;
+        self
+    }
+
+    /// The network's input: z itself, or x/√(σ² + σ_data²) (Karras et al., table 1), where t is ¼ ln σ.
+    fn input(&self, z: &Tensor, t: f64) -> Result<Tensor> {
+        let Some(sigma_data) = self.sigma_data else { return Ok(z.clone()) };
+        let variance = (8.0 * t).exp();
+        Ok((z * ((variance + 1.0) / (variance + sigma_data * sigma_data)).sqrt())?)
     }
 
     /// Predicts with the conditional half alone.
     pub fn plain(unet: Arc<UNet>, conditional: &Conditioning) -> Self {
-        CfgDenoiser { unet, conditioning: conditional.clone(), conditional: conditional.clone(), scale: None }
+        let conditional = conditional.clone();
+        CfgDenoiser { unet, conditioning: conditional.clone(), conditional, scale: None, sigma_data: None }
     }
 
     /// Returns the same denoiser with GLIGEN's fusers off.
@@ -85,13 +103,14 @@ impl CfgDenoiser {
             unet: self.unet.clone(),
             conditioning: ungrounded(&self.conditioning),
             conditional: ungrounded(&self.conditional),
-            scale: self.scale,
+            ..*self
         }
     }
 
     /// Computes ε_u and ε_c.
     fn halves(&self, z: &Tensor, t: f64) -> Result<(Tensor, Tensor)> {
-        let both = self.unet.forward(&Tensor::cat(&[z, z], 0)?, t, &self.conditioning)?;
+        let z = self.input(z, t)?;
+        let both = self.unet.forward(&Tensor::cat(&[&z, &z], 0)?, t, &self.conditioning)?;
         let halves = both.chunk(2, 0)?;
         Ok((halves[0].clone(), halves[1].clone()))
     }
@@ -99,13 +118,13 @@ impl CfgDenoiser {
 
 impl Denoiser for CfgDenoiser {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
-        let Some(s) = self.scale else { return self.unet.forward(z, t, &self.conditioning) };
+        let Some(s) = self.scale else { return self.unet.forward(&self.input(z, t)?, t, &self.conditioning) };
         let (u, c) = self.halves(z, t)?;
         Ok((&u + ((c - &u)? * s)?)?)
     }
 
     fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
-        let Some(s) = self.scale else { return rms(&self.unet.forward(z, t, &self.conditioning)?) };
+        let Some(s) = self.scale else { return rms(&self.predict(z, t)?) };
         let (u, c) = self.halves(z, t)?;
         Ok(s * rms(&(c - u)?)?)
     }
@@ -121,19 +140,55 @@ impl Denoiser for CfgDenoiser {
         kind: AttentionKind,
         places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
-        self.unet.attention_maps(z, t, &self.conditional, kind, &|place| places.contains(place))
+        self.unet.attention_maps(&self.input(z, t)?, t, &self.conditional, kind, &|place| places.contains(place))
     }
 }
 
-/// Converts a prediction at ᾱ to ε; from v it is ε = √ᾱ v + √(1−ᾱ) z (Salimans and Ho).
-pub fn epsilon(prediction_type: PredictionType, prediction: &Tensor, z: &Tensor, alpha_bar: f64) -> Result<Tensor> {
-    match prediction_type {
-        PredictionType::Epsilon => Ok(prediction.clone()),
-        PredictionType::VPrediction => Ok(((prediction * alpha_bar.sqrt())? + (z * (1.0 - alpha_bar).sqrt())?)?),
-    }
+/// What a network's prediction for z_t implies.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    /// The network's prediction.
+    pub raw: Tensor,
+    /// x̂₀, the clean latent.
+    pub x0: Tensor,
+    /// ε.
+    pub e: Tensor,
 }
 
-/// Returns x̂₀ = (z − √(1−ᾱ) ε) / √ᾱ.
-pub fn predicted_x0(z: &Tensor, epsilon: &Tensor, alpha_bar: f64) -> Result<Tensor> {
-    Ok(((z - (epsilon * (1.0 - alpha_bar).sqrt())?)? / alpha_bar.sqrt())?)
+impl Prediction {
+    /// Converts the prediction `raw` for `z` at ᾱ.
+    ///
+    /// From ε, x̂₀ = (z − √(1−ᾱ) ε)/√ᾱ. From v, x̂₀ = √ᾱ z − √(1−ᾱ) v and ε = √ᾱ v + √(1−ᾱ) z (Salimans and Ho). From
+    /// EDM's F, x̂₀ = c_skip x + c_out F (Karras et al., table 1), with c_out negative if F is of the sign of v.
+    pub fn new(parameterisation: Parameterisation, raw: Tensor, z: &Tensor, alpha_bar: f64) -> Result<Prediction> {
+        let (signal, noise) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+        if let Some(data) = parameterisation.sigma_data {
+            let (sigma, sign) = match parameterisation.prediction {
+                PredictionType::Epsilon => (noise / signal, 1.0),
+                _ => (noise / signal, -1.0),
+            };
+            let spread = sigma * sigma + data * data;
+            let (skip, out) = (data * data / spread, sign * sigma * data / spread.sqrt());
+            let x0 = ((z * (skip / signal))? + (&raw * out)?)?;
+            return Self::of_x0(x0, raw, z, alpha_bar);
+        }
+        match parameterisation.prediction {
+            PredictionType::Epsilon => {
+                let x0 = ((z - (&raw * noise)?)? / signal)?;
+                Ok(Prediction { x0, e: raw.clone(), raw })
+            }
+            PredictionType::VPrediction => {
+                let x0 = ((z * signal)? - (&raw * noise)?)?;
+                let e = ((&raw * signal)? + (z * noise)?)?;
+                Ok(Prediction { raw, x0, e })
+            }
+            PredictionType::Sample => Self::of_x0(raw.clone(), raw, z, alpha_bar),
+        }
+    }
+
+    /// The ε that x̂₀ implies: ε = (z − √ᾱ x̂₀)/√(1−ᾱ).
+    pub fn of_x0(x0: Tensor, raw: Tensor, z: &Tensor, alpha_bar: f64) -> Result<Prediction> {
+        let e = ((z - (&x0 * alpha_bar.sqrt())?)? / (1.0 - alpha_bar).sqrt())?;
+        Ok(Prediction { raw, x0, e })
+    }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::denoiser::{Denoiser, epsilon, predicted_x0};
+use crate::denoiser::{Denoiser, Prediction};
 use crate::sampler::{OnStep, Sampler, Step};
 use crate::{Error, Result};
 
@@ -68,22 +68,20 @@ pub fn ddim(
     on_step: OnStep,
 ) -> Result<Trajectory> {
     let schedule = sampler.schedule();
-    let timesteps = sampler.timesteps();
-    let kind = schedule.config.prediction_type;
-    let mut below = schedule.final_alpha_bar();
+    let levels = sampler.levels();
+    let mut below = sampler.final_alpha_bar();
     let mut z = z0.clone();
     let mut points = Vec::new();
-    for (i, &t) in timesteps.iter().rev().enumerate() {
-        let e = epsilon(kind, &denoiser.predict(&z, t)?, &z, below)?;
-        let above = schedule.alpha_bar(t);
-        let x0 = predicted_x0(&z, &e, below)?;
-        z = ((&x0 * above.sqrt())? + (e * (1.0 - above).sqrt())?)?;
-        below = above;
-        if timesteps.len() - i <= keep {
-            points.push((t, z.clone()));
+    for (i, level) in levels.iter().rev().enumerate() {
+        let raw = denoiser.predict(&z, level.t)?;
+        let Prediction { x0, e, .. } = Prediction::new(schedule.parameterisation, raw, &z, below)?;
+        z = ((&x0 * level.alpha_bar.sqrt())? + (e * (1.0 - level.alpha_bar).sqrt())?)?;
+        below = level.alpha_bar;
+        if levels.len() - i <= keep {
+            points.push((level.t, z.clone()));
         }
-        tracing::debug!(number = i + 1, of = timesteps.len(), timestep = t, "inverted");
-        on_step(Step { done: i + 1, of: timesteps.len(), predicted_x0: &x0 })?;
+        tracing::debug!(number = i + 1, of = levels.len(), timestep = level.t, "inverted");
+        on_step(Step { done: i + 1, of: levels.len(), predicted_x0: &x0 })?;
     }
     points.reverse();
     Ok(Trajectory { points })
@@ -91,9 +89,9 @@ pub fn ddim(
 
 /// Noises z̄_0: z̄_t = √ᾱ_t z̄_0 + √(1−ᾱ_t) ε, with one ε for all timesteps.
 pub fn noise(z0: &Tensor, sampler: &Sampler, epsilon: &Tensor, keep: usize) -> Result<Trajectory> {
-    let points = sampler.timesteps().iter().take(keep).map(|&t| {
-        let a = sampler.schedule().alpha_bar(t);
-        Ok((t, ((z0 * a.sqrt())? + (epsilon * (1.0 - a).sqrt())?)?))
+    let points = sampler.levels().iter().take(keep).map(|level| {
+        let a = level.alpha_bar;
+        Ok((level.t, ((z0 * a.sqrt())? + (epsilon * (1.0 - a).sqrt())?)?))
     });
     Ok(Trajectory { points: points.collect::<Result<_>>()? })
 }

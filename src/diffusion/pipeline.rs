@@ -17,7 +17,7 @@ use crate::models::unet::Conditioning;
 use crate::models::{Family, Model};
 use crate::noise::Generator;
 use crate::regions::{RegionPart, Regions};
-use crate::sampler::{OnStep, Sampler, SamplerKind};
+use crate::sampler::{OnStep, Sampler, SamplerSettings};
 use crate::{Error, Result};
 
 /// The settings of a sampling.
@@ -33,14 +33,10 @@ pub struct SamplingSettings {
     pub height: usize,
     /// Seed of the noise; only its low 32 bits are used.
     pub seed: u64,
-    /// T, the number of steps.
-    pub steps: usize,
     /// s, the scale of classifier-free guidance; 1 and less disable it.
     pub cfg: f64,
-    /// The sampler.
-    pub sampler: SamplerKind,
-    /// η of DDIM.
-    pub eta: f64,
+    /// The sampler and its steps.
+    pub sampler: SamplerSettings,
     /// SDXL's size conditioning; other families ignore it.
     pub sizes: Sizes,
 }
@@ -55,7 +51,7 @@ impl SamplingSettings {
     }
 
     fn sampler(&self, model: &Model) -> Result<Sampler> {
-        Sampler::new(self.sampler, &model.scheduler, self.steps, self.eta)
+        Sampler::new(&model.info.scheduler, &self.sampler)
     }
 
     /// Returns the unit noise of the sampling, (1, C, h, w), in f32: the sums of a sampler need more precision than a network.
@@ -100,9 +96,10 @@ pub fn gligen(
     let (mut conditional, mut unconditional) = (settings.conditional(model)?, settings.unconditional(model)?);
     conditional.objs = Some(model.ground(layout, slots)?);
     unconditional.objs = Some(model.ground(&[], slots)?);
-    let grounded = CfgDenoiser::new(model.unet()?, &conditional, &unconditional, settings.cfg)?;
+    let grounded = CfgDenoiser::new(model.unet()?, &conditional, &unconditional, settings.cfg)?
+        .with_parameterisation(sampler.schedule().parameterisation);
     let ungrounded = grounded.ungrounded();
-    let grounded_steps = (beta * settings.steps as f64) as usize;
+    let grounded_steps = (beta * sampler.timesteps().len() as f64) as usize;
     let last_grounded = sampler.timesteps().iter().take(grounded_steps).next_back().copied();
     let denoiser = |z: &Tensor, t: f64| match last_grounded {
         Some(last) if t >= last => grounded.predict(z, t),
@@ -216,9 +213,13 @@ fn denoisers(model: &Model, settings: &SamplingSettings, conditional: Vec<Condit
     let grounded = |conditioning: Conditioning| Conditioning { objs: objs.clone(), ..conditioning };
     let unconditional = unconditional.map(grounded);
     let unet = model.unet()?;
-    let guided = |conditional| match &unconditional {
-        Some(unconditional) => CfgDenoiser::new(unet.clone(), &grounded(conditional), unconditional, settings.cfg),
-        None => Ok(CfgDenoiser::plain(unet.clone(), &grounded(conditional))),
+    let parameterisation = model.info.scheduler.parameterisation();
+    let guided = |conditional| {
+        let denoiser = match &unconditional {
+            Some(unconditional) => CfgDenoiser::new(unet.clone(), &grounded(conditional), unconditional, settings.cfg)?,
+            None => CfgDenoiser::plain(unet.clone(), &grounded(conditional)),
+        };
+        Ok(denoiser.with_parameterisation(parameterisation))
     };
     conditional.into_iter().map(guided).collect()
 }
@@ -243,8 +244,8 @@ pub fn attention_map(
     let a = sampler.schedule().alpha_bar(t);
     let epsilon = Generator::new(settings.seed).randn(z0.dims(), z0.device())?.to_dtype(z0.dtype())?;
     let z = ((z0 * a.sqrt())? + (epsilon * (1.0 - a).sqrt())?)?;
-    let kind = sampler.schedule().config.prediction_type;
-    let at = StepContext { step: 0, steps: 1, t, alpha_bar: a, prediction_type: kind, denoiser: &denoiser };
+    let parameterisation = sampler.schedule().parameterisation;
+    let at = StepContext { step: 0, steps: 1, t, alpha_bar: a, parameterisation, denoiser: &denoiser };
     let maps = Layers::Downscale(downscale).maps(&z, &at)?;
     let (h, w) = maps.first().map_or((0, 0), |map| map.size);
     let map = attention::columns(&attention::mean_map(&maps)?, &positions)?.mean(D::Minus1)?;

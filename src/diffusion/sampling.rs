@@ -3,10 +3,14 @@
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::denoiser::{Denoiser, epsilon, predicted_x0};
+use crate::denoiser::Denoiser;
 use crate::guidance::{BoundGuidance, Session, StepContext};
 use crate::noise::Generator;
-use crate::sampler::{OnStep, PreviousStep, Sampler, Step};
+use crate::sampler::{Moment, OnStep, Past, Sampler, Step};
+use crate::schedule::Level;
+
+/// The most steps that a multistep method looks back.
+const MOST_PAST: usize = 3;
 
 impl Sampler {
     /// Samples a latent from unit noise.
@@ -32,31 +36,38 @@ impl Sampler {
         on_step: OnStep,
     ) -> Result<Tensor> {
         let steps = self.timesteps().len();
-        let prediction_type = self.schedule().config.prediction_type;
+        let parameterisation = self.schedule().parameterisation;
         let mut session = Session::new(guidance);
         let mut z = z.clone();
-        let mut previous = None;
+        let mut past: Vec<Past> = vec![];
         for i in first..steps {
-            let (t, alpha_bar) = (self.timesteps()[i], self.alpha_bar(i));
+            let level = self.levels()[i];
+            let (t, alpha_bar) = (level.t, level.alpha_bar);
             let _span = tracing::debug_span!("step", number = i + 1, of = steps, timestep = t).entered();
-            let at = StepContext { step: i, steps, t, alpha_bar, prediction_type, denoiser };
+            let at = StepContext { step: i, steps, t, alpha_bar, parameterisation, denoiser };
+            let call = |z: &Tensor, level: Level| self.predict(denoiser, z, level);
             let passes = session.passes(&at);
             let mut pass = 0;
-            let x0 = loop {
-                z = session.update(&z, &at, pass)?;
-                let e = epsilon(prediction_type, &denoiser.predict(&z, t)?, &z, alpha_bar)?;
-                let x0 = predicted_x0(&z, &e, alpha_bar)?;
-                z = self.step(i, &z, e, &x0, previous.as_ref(), generator)?;
+            let (seen, prediction) = loop {
+                let guided = session.update(&z, &at, pass)?;
+                let now = self.predict(denoiser, &guided, level)?;
+                let arrived = (pass == 0).then_some(&z);
+                let moment = Moment { i, z: &guided, arrived, now: &now, past: &past, call: &call };
+                let (next, corrected) = self.step(&moment, generator)?;
+                z = next;
                 pass += 1;
                 if pass >= passes {
-                    break x0;
+                    break (corrected.unwrap_or(guided), now);
                 }
                 z = self.undo(i, &z, generator)?;
             };
             tracing::debug!(passes, "sampled");
-            on_step(Step { done: i + 1 - first, of: steps - first, predicted_x0: &x0 })?;
-            previous = Some(PreviousStep { x0, alpha_bar });
+            on_step(Step { done: i + 1 - first, of: steps - first, predicted_x0: &prediction.x0 })?;
+            if past.len() == MOST_PAST {
+                past.remove(0);
+            }
+            past.push(Past { z: seen, level, prediction });
         }
-        Ok(z)
+        self.finish(z)
     }
 }

@@ -125,7 +125,7 @@ fn shown(value: &EdgeValue, lane: Lane) -> String {
     if let Some(model) = value.get::<Model>() {
         let blueprint = model.0.blueprint();
         let files: Vec<_> = blueprint.files().map(|path| path.display().to_string()).collect();
-        return format!("{:#?}\n{:?}\n{files:#?}", model.0.info, model.0.scheduler.prediction_type);
+        return format!("{:#?}\n{:?}\n{files:#?}", model.0.info, model.0.info.scheduler.prediction_type);
     }
     if let Some(image) = value.get::<Image>() {
         let (width, height) = image.size().unwrap();

@@ -46,10 +46,10 @@ use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
 
-use crate::denoiser::{Denoiser, epsilon, predicted_x0};
+use crate::denoiser::{Denoiser, Prediction};
 use crate::models::vae::AutoencoderKl;
 use crate::reduce::{rms, scalar};
-use crate::schedule::PredictionType;
+use crate::schedule::Parameterisation;
 use crate::{Error, Result, ops};
 
 /// A step of a sampling run, and the network that it calls.
@@ -64,7 +64,7 @@ pub struct StepContext<'a> {
     /// ᾱ_t.
     pub alpha_bar: f64,
     /// What the network predicts.
-    pub prediction_type: PredictionType,
+    pub parameterisation: Parameterisation,
     /// The network, under the run's conditioning.
     pub denoiser: &'a dyn Denoiser,
 }
@@ -73,8 +73,8 @@ impl StepContext<'_> {
     /// Returns x̂₀ = (z − √(1−ᾱ) ε_θ(z, t)) / √ᾱ: the clean latent that the run's own prediction implies, differentiable
     /// through the network.
     pub fn predicted_x0(&self, z: &Tensor) -> Result<Tensor> {
-        let e = epsilon(self.prediction_type, &self.denoiser.predict(z, self.t)?, z, self.alpha_bar)?;
-        predicted_x0(z, &e, self.alpha_bar)
+        let raw = self.denoiser.predict(z, self.t)?;
+        Ok(Prediction::new(self.parameterisation, raw, z, self.alpha_bar)?.x0)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::models::Family;
 use crate::models::config::{UNetConfig, VaeConfig};
 use crate::models::unet::AttentionLayer;
-use crate::schedule::{SchedulerConfig, TimestepGrid};
+use crate::schedule::SchedulerConfig;
 use crate::weights::ModelFiles;
 
 /// The most pixels along a side of an image.
@@ -23,8 +23,8 @@ pub struct ModelInfo {
     pub size_step: usize,
     /// The resolutions of its attention maps: latent pixels along a side of one pixel of a map, from the finest on.
     pub attention_downscales: Vec<usize>,
-    /// What determines the timesteps of a sampling.
-    pub timesteps: TimestepGrid,
+    /// The noise schedule, and the sampler of its author.
+    pub scheduler: SchedulerConfig,
 }
 
 impl ModelInfo {
@@ -44,7 +44,7 @@ impl ModelInfo {
             picture_size: unet.sample_size.saturating_mul(downscale),
             size_step: downscale,
             attention_downscales: maps.into_iter().collect(),
-            timesteps: scheduler.grid(),
+            scheduler: SchedulerConfig { is_xl: unet.family() == Family::Sdxl, ..scheduler.clone() },
         }
     }
 }

@@ -14,7 +14,6 @@ use crate::models::text_encoder::TextEncoder;
 use crate::models::unet::{Added, Conditioning, UNet};
 use crate::models::vae::AutoencoderKl;
 use crate::models::{Family, ModelInfo};
-use crate::schedule::SchedulerConfig;
 use crate::weights::Precision;
 use crate::{Error, Result};
 
@@ -59,8 +58,6 @@ impl<T> Default for Network<T> {
 pub struct Model {
     /// Family and sizes.
     pub info: ModelInfo,
-    /// The settings of the sampler.
-    pub scheduler: SchedulerConfig,
     blueprint: Arc<Blueprint>,
     precision: Precision,
     offload: bool,
@@ -77,7 +74,6 @@ impl Model {
         let blueprint = blueprint.into();
         Model {
             info: blueprint.info.clone(),
-            scheduler: blueprint.scheduler.clone(),
             blueprint,
             precision,
             offload,

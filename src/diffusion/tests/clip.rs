@@ -21,7 +21,7 @@ use lsregen_diffusion::models::clip::{Clip, ClipBlueprint, normalise};
 use lsregen_diffusion::models::config::ClipConfig;
 use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::sampler::{Sampler, SamplerKind};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings};
 use lsregen_diffusion::schedule::PredictionType;
 use lsregen_weights::{BUILTIN_CLIP, ModelFiles, Precision, TensorMap, Weights};
 
@@ -282,7 +282,7 @@ fn guidances(dtype: DType, io: &HashMap<String, Tensor>) -> (Model, Vec<(&'stati
         ("image", Box::new(by_clip(ClipGoal::Picture(picture.clone()), Metric::Cosine))),
         ("gram", Box::new(StyleGuidance { clip: clip.clone(), layer: 3, picture, settings: settings.clone() })),
     ];
-    let sampler = Sampler::new(SamplerKind::Ddim, &model.scheduler, 20, 0.0).unwrap();
+    let sampler = Sampler::new(&model.info.scheduler, &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
     let prompt = "a white square on moss".into();
     let run = SamplingRun { model: &model, prompt: &prompt, sampler: &sampler, width: 128, height: 96, seed: 0 };
     let one = |spec: &dyn GuidanceSpec| spec.bind(&run).unwrap().remove(0);
@@ -293,8 +293,8 @@ fn guidances(dtype: DType, io: &HashMap<String, Tensor>) -> (Model, Vec<(&'stati
 fn with_moment<R>(model: &Model, context: &Tensor, f: impl FnOnce(&StepContext) -> R) -> R {
     let c = Conditioning { context: context.clone(), added: None, objs: None };
     let denoiser = CfgDenoiser::new(model.unet().unwrap(), &c, &c, 1.0).unwrap();
-    let kind = PredictionType::Epsilon;
-    f(&StepContext { step: 0, steps: 20, t: 501.0, alpha_bar: 0.3, prediction_type: kind, denoiser: &denoiser })
+    let kind = PredictionType::Epsilon.into();
+    f(&StepContext { step: 0, steps: 20, t: 501.0, alpha_bar: 0.3, parameterisation: kind, denoiser: &denoiser })
 }
 
 /// Compares gradients through CLIP, the decoder and the U-Net.

@@ -13,7 +13,7 @@ use cases::{Case, Corpus, MODELS};
 use lsregen_diffusion::models::clip::{ClipProcessor, ClipTokenizer};
 use lsregen_diffusion::models::config::{ClipConfig, ClipTextConfig, UNetConfig, VaeConfig};
 use lsregen_diffusion::models::{Blueprint, ModelSource};
-use lsregen_diffusion::sampler::{Sampler, SamplerKind};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings};
 use lsregen_diffusion::schedule::{NoiseSchedule, SchedulerConfig};
 use lsregen_weights::ModelFiles;
 use serde_json::{Value, json};
@@ -165,9 +165,9 @@ fn a_unet_with_other_added_numbers_is_refused() {
 #[test]
 fn timesteps_beyond_the_last_are_refused() {
     let config = SchedulerConfig::parse(br#"{"steps_offset": 1}"#, "scheduler_config.json").unwrap();
-    Sampler::new(SamplerKind::DpmSolverPp2M, &config, 998, 0.0).unwrap();
-    Sampler::new(SamplerKind::Ddim, &config, 999, 0.0).unwrap();
-    let error = Sampler::new(SamplerKind::DpmSolverPp2M, &config, 999, 0.0).unwrap_err().to_string();
+    Sampler::new(&config, &SamplerSettings::new(SamplerKind::Dpmpp2M, 998)).unwrap();
+    Sampler::new(&config, &SamplerSettings::new(SamplerKind::Ddim, 999)).unwrap();
+    let error = Sampler::new(&config, &SamplerSettings::new(SamplerKind::Dpmpp2M, 999)).unwrap_err().to_string();
     assert!(error.contains("`steps` is 999, but the sampler `dpmpp_2m` has no 999 different timesteps"), "{error}");
 }
 

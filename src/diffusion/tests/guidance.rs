@@ -22,7 +22,7 @@ use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
 use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::schedule::PredictionType;
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{ModelFiles, Precision};
@@ -139,7 +139,7 @@ fn no_network(_: &Tensor, _: f64) -> Result<Tensor> {
 }
 
 fn moment(denoiser: &dyn Denoiser, t: f64) -> StepContext<'_> {
-    StepContext { step: 0, steps: 20, t, alpha_bar: 0.1, prediction_type: PredictionType::Epsilon, denoiser }
+    StepContext { step: 0, steps: 20, t, alpha_bar: 0.1, parameterisation: PredictionType::Epsilon.into(), denoiser }
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn denoiser(model: &Model, name: &str, cfg: f64) -> CfgDenoiser {
 }
 
 fn prepared(spec: &dyn GuidanceSpec, model: &Model, side: usize) -> Vec<BoundGuidance> {
-    let sampler = Sampler::new(SamplerKind::Ddim, &model.scheduler, 20, 0.0).unwrap();
+    let sampler = Sampler::new(&model.info.scheduler, &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
     let prompt = PROMPT.into();
     let run = SamplingRun { model, prompt: &prompt, sampler: &sampler, width: side, height: side, seed: 0 };
     spec.bind(&run).unwrap()
@@ -312,7 +312,10 @@ fn other_extractors_equal_torch_and_finite_differences() {
         ("picture", Box::new(picture), 1e-2),
     ] {
         let denoiser = denoiser(&SMALL, "gligen", 4.0);
-        let alpha_bar = Sampler::new(SamplerKind::Ddim, &SMALL.scheduler, 20, 0.0).unwrap().schedule().alpha_bar(951.0);
+        let alpha_bar = Sampler::new(&SMALL.info.scheduler, &SamplerSettings::new(SamplerKind::Ddim, 20))
+            .unwrap()
+            .schedule()
+            .alpha_bar(951.0);
         let at = StepContext { alpha_bar, ..moment(&denoiser, 951.0) };
         let z = &IO["gligen/z"];
         let [guidance] = prepared(&*spec, &SMALL, 128).try_into().unwrap_or_else(|_| panic!("one guidance"));
@@ -361,7 +364,7 @@ fn guided_latents_equal_torch() {
         ("layout.rests", Box::new(layout_guidance(words, 0.74))),
         ("layout.phrases", Box::new(layout_guidance(phrases, 0.2))),
     ] {
-        let sampler = Sampler::new(SamplerKind::Ddim, &SMALL.scheduler, 20, 0.0).unwrap();
+        let sampler = Sampler::new(&SMALL.info.scheduler, &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
         let denoiser = denoiser(&SMALL, "gligen", 4.0);
         let seen = Seen(&denoiser, Mutex::default());
         let guidance = prepared(&*spec, &SMALL, 128);
@@ -395,7 +398,7 @@ fn tiny_boxes_have_a_cell() {
 fn phrases_that_the_prompt_lacks_are_errors() {
     let mut spec = boxdiff(["circle", "square"], &[], 0);
     spec.layout[1].phrase = "a green star".into();
-    let sampler = Sampler::new(SamplerKind::Ddim, &SMALL.scheduler, 20, 0.0).unwrap();
+    let sampler = Sampler::new(&SMALL.info.scheduler, &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
     let prompt = PROMPT.into();
     let run = SamplingRun { model: &SMALL, prompt: &prompt, sampler: &sampler, width: 128, height: 128, seed: 0 };
     let error = spec.bind(&run).err().unwrap().to_string();

@@ -13,7 +13,7 @@ use lsregen_diffusion::guidance::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, Inversion, SquaredL2, StepContext, Window,
 };
 use lsregen_diffusion::inversion;
-use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::schedule::{NoiseSchedule, PredictionType, SchedulerConfig};
 use lsregen_tensor::image::{Resampling, resize};
 use lsregen_tensor::noise::Generator;
@@ -63,7 +63,7 @@ fn trained_betas_take_the_place_of_a_schedule() {
 #[test]
 fn ddim_clamps_the_predicted_latent_on_both_sides() {
     let config: SchedulerConfig = serde_json::from_str(r#"{"clip_sample": true, "clip_sample_range": 0.5}"#).unwrap();
-    let sampler = Sampler::new(SamplerKind::Ddim, &config, 1, 0.0).unwrap();
+    let sampler = Sampler::new(&config, &SamplerSettings::new(SamplerKind::Ddim, 1)).unwrap();
     let zeros = |z: &Tensor, _: f64| -> Result<Tensor> { Ok(z.zeros_like()?) };
     let z = Tensor::new(&[[[[-3f32, -0.25, 0.25, 3.0]]]], &Device::Cpu).unwrap();
     let z = sampler.run(&z, &zeros, &[], &mut Generator::new(0), &quiet).unwrap();
@@ -76,7 +76,7 @@ fn ddim_clamps_the_predicted_latent_on_both_sides() {
 fn without_clip_sample_nothing_is_clamped() {
     for config in [r#"{"_class_name": "EulerDiscreteScheduler"}"#, r#"{"clip_sample": null}"#] {
         let config = SchedulerConfig::parse(config.as_bytes(), "scheduler_config.json").unwrap();
-        let sampler = Sampler::new(SamplerKind::Ddim, &config, 1, 0.0).unwrap();
+        let sampler = Sampler::new(&config, &SamplerSettings::new(SamplerKind::Ddim, 1)).unwrap();
         let zeros = |z: &Tensor, _: f64| -> Result<Tensor> { Ok(z.zeros_like()?) };
         let z = Tensor::new(&[[[[-3f32, 0.25, 3.0]]]], &Device::Cpu).unwrap();
         let end = sampler.run(&z, &zeros, &[], &mut Generator::new(0), &quiet).unwrap();
@@ -93,8 +93,8 @@ const SHAPE: [usize; 4] = [1, 4, 3, 5];
 /// Each step reports its x̂₀. Together with the predicted ε it reproduces the latent of that step.
 #[test]
 fn every_sampler_reports_the_clean_latent_of_each_step() {
-    for method in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::DpmSolverPp2M] {
-        let sampler = Sampler::new(method, &stable_diffusion(), 6, 0.0).unwrap();
+    for method in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::Dpmpp2M] {
+        let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(method, 6)).unwrap();
         let seen = std::sync::Mutex::new(vec![]);
         let seeing = |z: &Tensor, t: f64| {
             let e = denoiser(z, t)?;
@@ -125,7 +125,10 @@ fn samplers_equal_diffusers() {
         let method: SamplerKind = serde_json::from_value(run["method"].clone()).unwrap();
         let config: SchedulerConfig = serde_json::from_value(run["config"].clone()).unwrap();
         let steps = run["steps"].as_u64().unwrap() as usize;
-        let sampler = Sampler::new(method, &config, steps, run["eta"].as_f64().unwrap()).unwrap();
+        let sampler = {
+            let settings = SamplerSettings { eta: run["eta"].as_f64(), ..SamplerSettings::new(method, steps) };
+            Sampler::new(&config, &settings).unwrap()
+        };
         let expected: Vec<f64> = serde_json::from_value(run["timesteps"].clone()).unwrap();
         for (a, b) in sampler.timesteps().iter().zip(&expected) {
             assert!((a - b).abs() < 1e-3, "{run}: {:?}", sampler.timesteps());
@@ -167,7 +170,7 @@ fn noise_equals_torch_bit_for_bit() {
 #[test]
 fn inversion_equals_diffusers() {
     let io = tensors("maths.safetensors");
-    let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
     let trajectory = inversion::ddim(&io["inverse.z0"], &sampler, &denoiser, 20, &quiet).unwrap();
     let timesteps: Vec<f64> = trajectory.timesteps().collect();
     assert_eq!(timesteps, sampler.timesteps());
@@ -182,7 +185,7 @@ fn inversion_and_sampling_are_inverse_in_the_limit() {
     let z0 = randn(&SHAPE, 1);
     let mut errors = Vec::new();
     for steps in [50, 500] {
-        let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), steps, 0.0).unwrap();
+        let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(SamplerKind::Ddim, steps)).unwrap();
         let trajectory = inversion::ddim(&z0, &sampler, &denoiser, 1, &quiet).unwrap();
         let z_t = trajectory.at(sampler.timesteps()[0]).unwrap();
         let back = sampler.run(z_t, &denoiser, &[], &mut Generator::new(0), &quiet).unwrap();
@@ -202,13 +205,20 @@ fn guidance(sampler: &Sampler, w: f64, window: Window, mask: Option<Tensor>) -> 
 }
 
 fn moment(step: usize, steps: usize, t: f64) -> StepContext<'static> {
-    StepContext { step, steps, t, alpha_bar: 0.01, prediction_type: PredictionType::Epsilon, denoiser: &denoiser }
+    StepContext {
+        step,
+        steps,
+        t,
+        alpha_bar: 0.01,
+        parameterisation: PredictionType::Epsilon.into(),
+        denoiser: &denoiser,
+    }
 }
 
 #[test]
 fn identities_of_the_guidance_hold_under_every_sampler() {
-    for method in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::DpmSolverPp2M] {
-        let sampler = Sampler::new(method, &stable_diffusion(), 20, 0.0).unwrap();
+    for method in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::Dpmpp2M] {
+        let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(method, 20)).unwrap();
         let noise = randn(&SHAPE, 1);
         let run = |g: &[BoundGuidance]| sampler.run(&noise, &denoiser, g, &mut Generator::new(0), &quiet).unwrap();
         // w = 0 is plain sampling; so is a window without steps, or a mask of zeros.
@@ -223,7 +233,7 @@ fn identities_of_the_guidance_hold_under_every_sampler() {
         }
         // w = 1 up to the k-th step is image-to-image started from z̄ there. (DPM-Solver++ uses the previous step too,
         // so there it holds only if the guided steps are the first one.)
-        let k = if method == SamplerKind::DpmSolverPp2M { 1 } else { 5 };
+        let k = if method == SamplerKind::Dpmpp2M { 1 } else { 5 };
         let guided = run(&[guidance(&sampler, 1.0, Window::first(k as f64 / 20.0), None)]);
         let g = guidance(&sampler, 1.0, Window::default(), None);
         let at = moment(k - 1, 20, sampler.timesteps()[k - 1]);
@@ -236,7 +246,7 @@ fn identities_of_the_guidance_hold_under_every_sampler() {
 
 #[test]
 fn repeated_updates_contract_by_one_minus_w() {
-    let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
     let at = moment(0, 20, sampler.timesteps()[0]);
     for w in [0.1, 0.5, 0.75] {
         let g = guidance(&sampler, w, Window::default(), None);
@@ -268,7 +278,7 @@ impl Extractor for Differentiated {
 
 #[test]
 fn closed_form_equals_automatic_differentiation() {
-    let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
     let trajectory = Arc::new(inversion::noise(&randn(&SHAPE, 2), &sampler, &randn(&SHAPE, 3), 20).unwrap());
     let at = moment(0, 20, sampler.timesteps()[0]);
     let mask = randn(&[1, 1, 3, 5], 9).abs().unwrap().clamp(0.0, 1.0).unwrap();
@@ -308,7 +318,7 @@ fn windows_cover_the_first_steps() {
 
 #[test]
 fn diverging_guidance_is_named() {
-    let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
     let g = guidance(&sampler, 1e9, Window::first(1.0), None);
     let error =
         sampler.run(&randn(&SHAPE, 1), &denoiser, &[g], &mut Generator::new(0), &quiet).unwrap_err().to_string();
@@ -317,7 +327,7 @@ fn diverging_guidance_is_named() {
 
 #[test]
 fn a_run_ends_at_the_step_whose_callback_fails() {
-    let sampler = Sampler::new(SamplerKind::Ddim, &stable_diffusion(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
     let seen = std::cell::RefCell::new(Vec::new());
     let stop = |Step { done: i, of: n, .. }: Step| {
         seen.borrow_mut().push((i, n));
@@ -331,11 +341,24 @@ fn a_run_ends_at_the_step_whose_callback_fails() {
 #[test]
 fn steps_out_of_range_are_refused() {
     for steps in [0, 1000, 5000] {
-        assert!(Sampler::new(SamplerKind::Ddim, &stable_diffusion(), steps, 0.0).is_err());
+        assert!(Sampler::new(&stable_diffusion(), &SamplerSettings::new(SamplerKind::Ddim, steps)).is_err());
     }
-    assert!(Sampler::new(SamplerKind::Euler, &stable_diffusion(), 5, 0.5).unwrap_err().to_string().contains("eta"));
+    assert!(
+        {
+            let settings = SamplerSettings { eta: Some(0.5), ..SamplerSettings::new(SamplerKind::Euler, 5) };
+            Sampler::new(&stable_diffusion(), &settings)
+        }
+        .unwrap_err()
+        .to_string()
+        .contains("eta")
+    );
     let config: SchedulerConfig = serde_json::from_str(r#"{"thresholding": true}"#).unwrap();
-    assert!(Sampler::new(SamplerKind::Ddim, &config, 5, 0.0).unwrap_err().to_string().contains("thresholding"));
+    assert!(
+        Sampler::new(&config, &SamplerSettings::new(SamplerKind::Ddim, 5))
+            .unwrap_err()
+            .to_string()
+            .contains("thresholding")
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use lsregen_diffusion::models::prompt::{Chunk, Group, Prompt, Segment, Sizes, ch
 use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Family, Model};
 use lsregen_diffusion::pipeline::{SamplingSettings, sample};
-use lsregen_diffusion::sampler::{SamplerKind, Step};
+use lsregen_diffusion::sampler::{SamplerKind, SamplerSettings, Step};
 use lsregen_weights::{ModelFiles, Precision};
 use serde::Deserialize;
 
@@ -263,10 +263,8 @@ fn a_run_with_long_weighted_prompts_and_sizes_equals_the_pipeline() {
         width: 256,
         height: 192,
         seed: 7,
-        steps: 3,
         cfg: 4.0,
-        sampler: SamplerKind::Ddim,
-        eta: 0.0,
+        sampler: SamplerSettings::new(SamplerKind::Ddim, 3),
         sizes: Sizes { original: Some((300, 200)), target: Some((240, 280)), crop: (8, 24) },
     };
     let quiet = |_: Step| -> Result<()> { Ok(()) };

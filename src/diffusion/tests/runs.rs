@@ -18,7 +18,7 @@ use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::pipeline::{InversionMode, SamplingSettings, gligen, invert, sample};
-use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_tensor::image::{Resampling, resize};
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{ModelFiles, Precision, Weights};
@@ -44,7 +44,7 @@ fn networks_in_half_precision_give_nearly_the_same() {
         Model::new(blueprint, Precision::new(DType::F16, &Device::Cpu), true)
     };
     let (small, large) = (half("gligen"), half("xl"));
-    let few = |cfg, side| SamplingSettings { steps: 4, width: side, height: side, ..settings(cfg) };
+    let few = |cfg, side| SamplingSettings { sampler: ddim(4), width: side, height: side, ..settings(cfg) };
     let objects = [GroundedPhrase { phrase: "a red circle".into(), bounds: [0.1, 0.1, 0.5, 0.5] }];
     let drawn = |model: &Model| gligen(model, &few(3.0, 128), &objects, 30, 0.5, &quiet).unwrap();
     let guided = |model: &Model, z0: &Tensor| {
@@ -77,6 +77,10 @@ fn quiet(_: Step) -> Result<()> {
     Ok(())
 }
 
+fn ddim(steps: usize) -> SamplerSettings {
+    SamplerSettings::new(SamplerKind::Ddim, steps)
+}
+
 fn settings(cfg: f64) -> SamplingSettings {
     SamplingSettings {
         prompt: "a red circle and a blue square on sand".into(),
@@ -84,10 +88,8 @@ fn settings(cfg: f64) -> SamplingSettings {
         width: 256,
         height: 256,
         seed: 7,
-        steps: 20,
         cfg,
-        sampler: SamplerKind::Ddim,
-        eta: 0.0,
+        sampler: SamplerSettings::new(SamplerKind::Ddim, 20),
         sizes: Sizes::default(),
     }
 }
@@ -109,10 +111,10 @@ fn plain_sampling_equals_the_pipeline() {
     for (name, settings) in [
         ("xl", plain.clone()),
         ("xl.tall", SamplingSettings { width: 192, height: 320, seed: 8, ..plain.clone() }),
-        ("xl.eta", SamplingSettings { eta: 0.5, ..plain.clone() }),
+        ("xl.eta", SamplingSettings { sampler: SamplerSettings { eta: Some(0.5), ..ddim(20) }, ..plain.clone() }),
         ("xl.negative", SamplingSettings { negative: Some("a green star".into()), ..plain.clone() }),
-        ("xl.euler", SamplingSettings { sampler: SamplerKind::Euler, ..plain.clone() }),
-        ("xl.dpmpp_2m", SamplingSettings { sampler: SamplerKind::DpmSolverPp2M, ..plain }),
+        ("xl.euler", SamplingSettings { sampler: SamplerSettings::new(SamplerKind::Euler, 20), ..plain.clone() }),
+        ("xl.dpmpp_2m", SamplingSettings { sampler: SamplerSettings::new(SamplerKind::Dpmpp2M, 20), ..plain }),
     ] {
         let z = sample(&LARGE, &settings, &[], &quiet).unwrap();
         assert_close(name, &z, &REFERENCE[name], RUN);
@@ -156,7 +158,7 @@ fn a_run_of_a_fresh_network_equals_the_reference() {
             "set_alpha_to_one": false, "steps_offset": 1, "prediction_type": "v_prediction",
             "timestep_spacing": "trailing"}"#,
     );
-    let sampler = Sampler::new(SamplerKind::Ddim, &scheduler.unwrap(), 20, 0.0).unwrap();
+    let sampler = Sampler::new(&scheduler.unwrap(), &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
     let mut generator = Generator::new(7);
     let noise = generator.randn(&[2, 4, 10, 14], &Device::Cpu).unwrap();
     let denoiser = CfgDenoiser::new(net.clone(), &conditional, &unconditional, 3.0).unwrap();
@@ -174,11 +176,13 @@ fn a_run_of_a_fresh_network_equals_the_reference() {
 #[test]
 fn a_scale_of_one_or_less_disables_classifier_free_guidance() {
     let large = |prompt: &str, cfg| {
-        let settings = SamplingSettings { prompt: prompt.into(), steps: 2, width: 64, height: 64, ..settings(cfg) };
+        let settings =
+            SamplingSettings { prompt: prompt.into(), sampler: ddim(2), width: 64, height: 64, ..settings(cfg) };
         sample(&LARGE, &settings, &[], &quiet).unwrap()
     };
     let small = |prompt: &str, cfg| {
-        let settings = SamplingSettings { prompt: prompt.into(), steps: 2, width: 64, height: 64, ..settings(cfg) };
+        let settings =
+            SamplingSettings { prompt: prompt.into(), sampler: ddim(2), width: 64, height: 64, ..settings(cfg) };
         gligen(&SMALL, &settings, &[], 30, 1.0, &quiet).unwrap()
     };
     for run in [&large as &dyn Fn(&str, f64) -> Tensor, &small] {

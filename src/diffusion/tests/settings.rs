@@ -9,7 +9,7 @@ use lsregen_diffusion::guidance::{
     Auto, BoundGuidance, Extractor, FeatureSpace, GuidanceSettings, Metric, Normalise, Region, Schedule, Session,
     StepContext, Until, Window,
 };
-use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::schedule::{PredictionType, SchedulerConfig};
 use lsregen_tensor::noise::Generator;
 
@@ -19,7 +19,7 @@ fn threes(z: &Tensor, _: f64) -> Result<Tensor> {
 }
 
 fn moment(step: usize, t: f64, alpha_bar: f64) -> StepContext<'static> {
-    StepContext { step, steps: 10, t, alpha_bar, prediction_type: PredictionType::Epsilon, denoiser: &threes }
+    StepContext { step, steps: 10, t, alpha_bar, parameterisation: PredictionType::Epsilon.into(), denoiser: &threes }
 }
 
 /// Three steps of a run of ten.
@@ -188,7 +188,7 @@ fn renoising_takes_the_step_again() {
     // With a network that predicts 0 the step is z' = √(ᾱ'/ᾱ) z. So the step goes from z to ½z by the update, takes and
     // undoes the step, which gives ½z + √(1 − ᾱ/ᾱ') n, and halves that again.
     let config: SchedulerConfig = serde_json::from_str(r#"{"clip_sample": false, "set_alpha_to_one": false}"#).unwrap();
-    let sampler = Sampler::new(SamplerKind::Ddim, &config, 2, 0.0).unwrap();
+    let sampler = Sampler::new(&config, &SamplerSettings::new(SamplerKind::Ddim, 2)).unwrap();
     let zero = |z: &Tensor, _: f64| Ok(z.zeros_like()?);
     let quiet = |_: Step| Ok(());
     let guidance = [BoundGuidance {

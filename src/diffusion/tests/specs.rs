@@ -27,7 +27,7 @@ use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::pipeline::{
     InversionMode, RegionPrompts, SamplingSettings, attention_map, invert, sample, sample_regions,
 };
-use lsregen_diffusion::sampler::{Sampler, SamplerKind, Step};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::schedule::PredictionType;
 use lsregen_diffusion::{Result, inversion};
 use lsregen_onnx::{Normalisation, OnnxNetwork};
@@ -48,7 +48,7 @@ const PROMPT: &str = "a red circle and a blue square on sand";
 const SIDE: usize = 64;
 
 fn sampler() -> Sampler {
-    Sampler::new(SamplerKind::Ddim, &XL.scheduler, 20, 0.0).unwrap()
+    Sampler::new(&XL.info.scheduler, &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap()
 }
 
 fn prepared(spec: &dyn GuidanceSpec, seed: u64) -> Vec<BoundGuidance> {
@@ -66,7 +66,7 @@ fn first() -> StepContext<'static> {
     let sampler = sampler();
     let t = sampler.timesteps()[0];
     let alpha_bar = sampler.schedule().alpha_bar(t);
-    StepContext { step: 0, steps: 20, t, alpha_bar, prediction_type: PredictionType::Epsilon, denoiser: &never }
+    StepContext { step: 0, steps: 20, t, alpha_bar, parameterisation: PredictionType::Epsilon.into(), denoiser: &never }
 }
 
 fn numbers(x: &Tensor) -> Vec<f32> {
@@ -341,10 +341,8 @@ fn sampling() -> SamplingSettings {
         width: SIDE,
         height: SIDE,
         seed: 7,
-        steps: 20,
         cfg: 1.0,
-        sampler: SamplerKind::Ddim,
-        eta: 0.0,
+        sampler: SamplerSettings::new(SamplerKind::Ddim, 20),
         sizes: Sizes::default(),
     }
 }
@@ -356,7 +354,7 @@ fn quiet(_: Step) -> Result<()> {
 /// A region that covers the image gives the image of its prompt. Without regions the image is that of the run's prompt.
 #[test]
 fn regions_have_their_own_prompts() {
-    let settings = SamplingSettings { steps: 2, cfg: 2.0, ..sampling() };
+    let settings = SamplingSettings { sampler: SamplerSettings::new(SamplerKind::Ddim, 2), cfg: 2.0, ..sampling() };
     let plain = |prompt: &str| {
         sample(&XL, &SamplingSettings { prompt: prompt.into(), ..settings.clone() }, &[], &quiet).unwrap()
     };
@@ -379,7 +377,7 @@ fn regions_have_their_own_prompts() {
 fn inversions_have_their_own_cfg() {
     let z0 = XL.vae().unwrap().encode(&halves(SIDE)).unwrap();
     let inverted = |cfg| {
-        let settings = SamplingSettings { steps: 4, cfg, ..sampling() };
+        let settings = SamplingSettings { sampler: SamplerSettings::new(SamplerKind::Ddim, 4), cfg, ..sampling() };
         let trajectory = invert(&XL, &z0, &settings, InversionMode::Ddim, Window::first(0.25), &quiet).unwrap();
         let t = trajectory.timesteps().next().unwrap();
         trajectory.at(t).unwrap().clone()

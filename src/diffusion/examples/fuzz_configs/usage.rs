@@ -7,7 +7,7 @@ use lsregen_diffusion::Result;
 use lsregen_diffusion::models::clip::Clip;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes};
 use lsregen_diffusion::models::{Blueprint, Model, ModelSource};
-use lsregen_diffusion::sampler::{Sampler, SamplerKind};
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings};
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{ModelFiles, Precision};
 
@@ -66,9 +66,9 @@ fn compute(model: &Model, path: &str) -> Result<Vec<Tensor>> {
 fn sampled(model: &Model) -> Result<Vec<Tensor>> {
     let zeros = |z: &Tensor, _: f64| -> Result<Tensor> { Ok(z.zeros_like()?) };
     let mut ends = vec![];
-    for kind in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::DpmSolverPp2M] {
+    for kind in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::Dpmpp2M] {
         for steps in [1, 3, 20, 999] {
-            if let Ok(sampler) = Sampler::new(kind, &model.scheduler, steps, 0.0) {
+            if let Ok(sampler) = Sampler::new(&model.info.scheduler, &SamplerSettings::new(kind, steps)) {
                 ends.push(sampler.run(&ramp(&[1, 4, 2, 2])?, &zeros, &[], &mut Generator::new(0), &|_| Ok(()))?);
             }
         }

@@ -65,7 +65,6 @@ impl Blueprint {
             unet: (config, unet),
             vae,
             encoders,
-            scheduler,
             force_zeros: family == Family::Sdxl,
             form: format!("one file in the original layout ({})", checkpoint.format()),
             notes: notes(&checkpoint, &sorted),

@@ -153,7 +153,6 @@ impl Blueprint {
             unet: (config, unet),
             vae,
             encoders,
-            scheduler,
             force_zeros,
             form: "folder in diffusers' layout".into(),
             unknown,

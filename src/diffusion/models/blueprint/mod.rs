@@ -19,7 +19,7 @@ use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::models::info::{LARGEST_SIDE, ModelInfo};
 use crate::models::unet::UNet;
 use crate::models::vae::AutoencoderKl;
-use crate::schedule::{NoiseSchedule, PredictionType, SchedulerConfig};
+use crate::schedule::{NoiseSchedule, PredictionType};
 use crate::weights::{ModelFiles, Precision, TensorMap, Weights};
 use crate::{Error, Result};
 
@@ -106,8 +106,6 @@ pub struct Blueprint {
     pub vae: (VaeConfig, TensorMap),
     /// The text encoders: one, or two of SDXL.
     pub encoders: Vec<EncoderBlueprint>,
-    /// The settings of the sampler.
-    pub scheduler: SchedulerConfig,
     /// Whether a missing negative prompt is zeros (SDXL) and not the empty text.
     pub force_zeros: bool,
     /// A description of the layout of its files.
@@ -145,7 +143,7 @@ impl Blueprint {
         };
         let Some(mut blueprint) = blueprint.filter(|_| problems.0.is_empty()) else { return Err(problems.0) };
         if let Some(prediction) = source.prediction {
-            blueprint.scheduler.prediction_type = prediction;
+            blueprint.info.scheduler.prediction_type = prediction;
         }
         let encoders = blueprint.encoders.iter().map(|encoder| &encoder.tensors);
         let maps = [&blueprint.unet.1, &blueprint.vae.1].into_iter().chain(encoders);
@@ -187,7 +185,7 @@ impl Blueprint {
         }
         problems.keep("model", self.added_numbers());
         problems.keep("model", self.lengths());
-        problems.keep("model", NoiseSchedule::new(&self.scheduler));
+        problems.keep("model", NoiseSchedule::new(&self.info.scheduler));
         if self.info.picture_size > LARGEST_SIDE {
             let error = Error::Config(format!(
                 "{}: `sample_size` {} is for images of {} pixels along a side, but {LARGEST_SIDE} is the limit",

@@ -81,9 +81,10 @@ impl Survey {
             family: Some(blueprint.info.family.name()),
             form: blueprint.form.clone(),
             networks: networks.map(|(name, map)| NetworkSurvey::of(name, map)).collect(),
-            prediction: Some(match blueprint.scheduler.prediction_type {
+            prediction: Some(match blueprint.info.scheduler.prediction_type {
                 PredictionType::Epsilon => "epsilon",
                 PredictionType::VPrediction => "v_prediction",
+                PredictionType::Sample => "sample",
             }),
             problems: vec![],
             unused: blueprint.unknown.clone(),

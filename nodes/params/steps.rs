@@ -1,0 +1,124 @@
+//! The steps of a sampling: their number, the sampler and the schedule.
+
+use lsregen_diffusion::models::ModelInfo;
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings};
+use lsregen_diffusion::schedule::ScheduleKind;
+use lsregen_engine::{Links, NodeError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::defaults;
+
+/// The steps of a sampling, and of an inversion for it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Steps {
+    /// Denoising steps. More steps are slower and give finer images. A sampling and the inversion for it have the same
+    /// number.
+    #[serde(default = "defaults::steps")]
+    #[schemars(range(min = 1, max = 999))]
+    pub steps: u32,
+    /// How the latent is sampled. `auto` is the sampler of the model's scheduler file; docs/models.md lists what that is.
+    #[serde(default)]
+    pub sampler: SamplerKind,
+    /// The noise levels of the steps. `auto` is what the model's scheduler file says, or else what the sampler does in
+    /// diffusers.
+    #[serde(default)]
+    pub schedule: ScheduleKind,
+}
+
+/// The fresh noise of a sampling's steps.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Fresh {
+    /// η, the share of fresh noise in each step, for the samplers that have it: 0 is deterministic. By default 0 for `ddim`,
+    /// 0.3 for `tcd`, where it is called γ, and 1 for the others.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub eta: Option<f64>,
+    /// Scale of the fresh noise, for samplers that add some. Above 1 gives more detail.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub s_noise: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Default for Fresh {
+    fn default() -> Self {
+        Fresh { eta: None, s_noise: 1.0 }
+    }
+}
+
+impl Fresh {
+    /// Reports parameters that the sampler does not use.
+    pub(crate) fn errors(&self, sampler: SamplerKind) -> Vec<NodeError> {
+        let name = sampler.name();
+        let eta = self.eta.filter(|eta| *eta != 0.0 && sampler.has_eta() == Some(false)).map(|_| {
+            let with: Vec<_> = SamplerKind::ALL.iter().filter(|kind| kind.has_eta() == Some(true)).collect();
+            let with: Vec<_> = with.into_iter().map(|kind| format!("`{}`", kind.name())).collect();
+            NodeError::new("eta", format!("the sampler `{name}` has no `eta`"))
+                .help(format!("leave `eta` out, or choose a sampler that has it: {}", with.join(", ")))
+        });
+        let noise = (self.s_noise != 1.0 && sampler.is_stochastic() == Some(false)).then(|| {
+            NodeError::new("s_noise", format!("`s_noise` scales fresh noise, but the sampler `{name}` adds none"))
+                .help("leave `s_noise` out, or choose another sampler, such as `euler_ancestral`")
+        });
+        eta.into_iter().chain(noise).collect()
+    }
+}
+
+impl Steps {
+    /// Returns the library's settings.
+    pub(crate) fn settings(&self, fresh: Fresh) -> SamplerSettings {
+        SamplerSettings {
+            sampler: self.sampler,
+            schedule: self.schedule,
+            steps: self.steps as usize,
+            eta: fresh.eta,
+            s_noise: fresh.s_noise,
+        }
+    }
+
+    /// Returns the timesteps of these steps with a model; `None` if there are none.
+    pub(crate) fn timesteps(&self, model: &ModelInfo) -> Option<Vec<f64>> {
+        Some(Sampler::new(&model.scheduler, &self.settings(Fresh::default())).ok()?.timesteps().to_vec())
+    }
+
+    /// Reports steps that the model at the socket `model` does not have, and what its scheduler file asks for in vain.
+    pub(crate) fn errors(&self, fresh: Fresh, links: &Links) -> Vec<NodeError> {
+        let Some(info) = links.declaration::<ModelInfo>("model") else { return vec![] };
+        let known = Fresh {
+            eta: fresh.eta.filter(|_| self.sampler.has_eta() != Some(false)),
+            s_noise: if self.sampler.is_stochastic() == Some(false) { 1.0 } else { fresh.s_noise },
+        };
+        match Sampler::new(&info.scheduler, &self.settings(known)) {
+            Ok(sampler) => sampler.ignored().iter().map(|key| self.ignored(key)).collect(),
+            Err(error) => {
+                let param = if self.sampler == SamplerKind::Auto { "sampler" } else { "steps" };
+                let help = "choose other `steps`, another `sampler` or another `schedule`";
+                vec![NodeError::new(param, error.to_string()).help(help)]
+            }
+        }
+    }
+
+    fn ignored(&self, key: &str) -> NodeError {
+        let sampler = self.sampler.name();
+        let message =
+            format!("the model's scheduler_config.json sets `{key}`, which the sampler `{sampler}` does not follow");
+        NodeError::new("sampler", message)
+            .help("write `sampler: auto` for the sampler of the file, or choose the `schedule` yourself")
+            .as_warning("ignored-setting")
+    }
+
+    /// The words of a message: `20 steps of euler (karras)`.
+    pub(crate) fn text(&self) -> String {
+        let schedule = match self.schedule {
+            ScheduleKind::Auto => String::new(),
+            other => format!(" ({})", other.name()),
+        };
+        format!("{} steps of {}{schedule}", self.steps, self.sampler.name())
+    }
+}

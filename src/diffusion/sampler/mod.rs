@@ -1,0 +1,566 @@
+//! Samplers: their noise levels, and the formula of one step.
+//!
+//! A latent is in the variance-preserving space, z_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε, between the steps and wherever guidance acts,
+//! so that guidance acts alike under every sampler. The formulas of most samplers are for Karras's space, x = z/√ᾱ with
+//! σ = √((1−ᾱ)/ᾱ), in which x = x₀ + σ ε; the others are for z itself.
+//!
+//! The random numbers of a step come from the generator that drew the first noise, one tensor after another, as in
+//! diffusers.
+
+mod ddim;
+mod euler;
+mod multistep;
+mod uni_pc;
+
+use candle_core::Tensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::denoiser::{Denoiser, Prediction};
+use crate::noise::Generator;
+use crate::schedule::classes::{self, Reading};
+use crate::schedule::{Level, NoiseSchedule, ScheduleKind, SchedulerConfig, grid};
+use crate::{Error, Result};
+
+/// The kind of a sampler, by the names of k-diffusion and ComfyUI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum SamplerKind {
+    /// That of the model's scheduler file.
+    Auto,
+    /// DDIM (Song et al., eq. 12), the sampler of the paper. `eta` is 0 by default.
+    #[default]
+    Ddim,
+    /// DDPM (Ho et al.), with fresh noise in each step.
+    Ddpm,
+    /// Euler (Karras et al., algorithm 2 without churn).
+    Euler,
+    /// Euler with fresh noise in each step.
+    EulerAncestral,
+    /// Heun (Karras et al., algorithm 2 without churn): two network calls a step.
+    Heun,
+    /// DPM-Solver-2 in Karras's space: two network calls a step.
+    #[serde(rename = "dpm_2")]
+    Dpm2,
+    /// DPM-Solver-2 with fresh noise in each step: two network calls.
+    #[serde(rename = "dpm_2_ancestral")]
+    Dpm2Ancestral,
+    /// The linear multistep method, of order 4.
+    Lms,
+    /// DPM-Solver++(2S) (Lu et al.), which takes two steps together, as diffusers' `DPMSolverSinglestepScheduler`.
+    #[serde(rename = "dpmpp_2s")]
+    Dpmpp2S,
+    /// DPM-Solver++(2S) with fresh noise in each step: two network calls.
+    #[serde(rename = "dpmpp_2s_ancestral")]
+    Dpmpp2SAncestral,
+    /// DPM-Solver++ for the stochastic equation: two network calls a step.
+    DpmppSde,
+    /// DPM-Solver++(2M) (Lu et al.).
+    #[serde(rename = "dpmpp_2m")]
+    Dpmpp2M,
+    /// DPM-Solver++(2M) for the stochastic equation.
+    #[serde(rename = "dpmpp_2m_sde")]
+    Dpmpp2MSde,
+    /// DPM-Solver++(3M) (Lu et al.).
+    #[serde(rename = "dpmpp_3m")]
+    Dpmpp3M,
+    /// DPM-Solver++(3M) for the stochastic equation.
+    #[serde(rename = "dpmpp_3m_sde")]
+    Dpmpp3MSde,
+    /// UniPC (Zhao et al.) with B(h) = h.
+    UniPc,
+    /// UniPC (Zhao et al.) with B(h) = e^h − 1, diffusers' default.
+    UniPcBh2,
+    /// DEIS (Zhang and Chen) in ln σ.
+    Deis,
+    /// The Adams–Bashforth method of order 4 in Karras's space (iPNDM).
+    Ipndm,
+    /// PLMS (Liu et al.), the sampler of the first Stable Diffusion and of GLIGEN.
+    Pndm,
+    /// Latent consistency models (Luo et al.).
+    Lcm,
+    /// Trajectory consistency distillation (Zheng et al.). `eta` is γ, 0.3 by default.
+    Tcd,
+}
+
+/// Keys of a scheduler file that another schedule than its own replaces.
+const OF_SCHEDULES: [&str; 8] = [
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "use_lu_lambdas",
+    "sigma_min",
+    "sigma_max",
+    "final_sigmas_type",
+    "lambda_min_clipped",
+];
+
+impl SamplerKind {
+    /// All kinds.
+    pub const ALL: [SamplerKind; 23] = [
+        SamplerKind::Auto,
+        SamplerKind::Ddim,
+        SamplerKind::Ddpm,
+        SamplerKind::Euler,
+        SamplerKind::EulerAncestral,
+        SamplerKind::Heun,
+        SamplerKind::Dpm2,
+        SamplerKind::Dpm2Ancestral,
+        SamplerKind::Lms,
+        SamplerKind::Dpmpp2S,
+        SamplerKind::Dpmpp2SAncestral,
+        SamplerKind::DpmppSde,
+        SamplerKind::Dpmpp2M,
+        SamplerKind::Dpmpp2MSde,
+        SamplerKind::Dpmpp3M,
+        SamplerKind::Dpmpp3MSde,
+        SamplerKind::UniPc,
+        SamplerKind::UniPcBh2,
+        SamplerKind::Deis,
+        SamplerKind::Ipndm,
+        SamplerKind::Pndm,
+        SamplerKind::Lcm,
+        SamplerKind::Tcd,
+    ];
+
+    /// Whether the sampler has η; `None` if that depends on the model.
+    pub fn has_eta(self) -> Option<bool> {
+        (self != SamplerKind::Auto).then(|| classes::method_of(self).default_eta().is_some())
+    }
+
+    /// Whether its steps add fresh noise; `None` if that depends on the model.
+    pub fn is_stochastic(self) -> Option<bool> {
+        (self != SamplerKind::Auto).then(|| classes::method_of(self).is_stochastic())
+    }
+
+    /// Returns the name that serde reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            SamplerKind::Auto => "auto",
+            SamplerKind::Ddim => "ddim",
+            SamplerKind::Ddpm => "ddpm",
+            SamplerKind::Euler => "euler",
+            SamplerKind::EulerAncestral => "euler_ancestral",
+            SamplerKind::Heun => "heun",
+            SamplerKind::Dpm2 => "dpm_2",
+            SamplerKind::Dpm2Ancestral => "dpm_2_ancestral",
+            SamplerKind::Lms => "lms",
+            SamplerKind::Dpmpp2S => "dpmpp_2s",
+            SamplerKind::Dpmpp2SAncestral => "dpmpp_2s_ancestral",
+            SamplerKind::DpmppSde => "dpmpp_sde",
+            SamplerKind::Dpmpp2M => "dpmpp_2m",
+            SamplerKind::Dpmpp2MSde => "dpmpp_2m_sde",
+            SamplerKind::Dpmpp3M => "dpmpp_3m",
+            SamplerKind::Dpmpp3MSde => "dpmpp_3m_sde",
+            SamplerKind::UniPc => "uni_pc",
+            SamplerKind::UniPcBh2 => "uni_pc_bh2",
+            SamplerKind::Deis => "deis",
+            SamplerKind::Ipndm => "ipndm",
+            SamplerKind::Pndm => "pndm",
+            SamplerKind::Lcm => "lcm",
+            SamplerKind::Tcd => "tcd",
+        }
+    }
+}
+
+/// What a solver integrates exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The clean latent x̂₀ (DPM-Solver++).
+    Data,
+    /// The noise ε (DPM-Solver).
+    Noise,
+}
+
+/// A DPM-Solver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Solver {
+    /// Its order, 1 to 3.
+    pub order: usize,
+    /// What it integrates.
+    pub form: Form,
+    /// Whether its second order is Heun-like rather than the midpoint rule.
+    pub heun: bool,
+    /// Whether each step adds fresh noise.
+    pub stochastic: bool,
+    /// Whether the last steps of fewer than 15 have a lower order.
+    pub lower_order_final: bool,
+    /// Whether the last step is of the first order.
+    pub euler_at_final: bool,
+}
+
+/// How a step is computed.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the variants are those of SamplerKind")]
+pub enum Method {
+    Ddim,
+    Ddpm {
+        /// Whether the fresh noise has the variance β rather than that of the posterior.
+        large: bool,
+    },
+    Euler,
+    EulerAncestral,
+    Heun,
+    Dpm2,
+    Dpm2Ancestral,
+    Lms,
+    Dpmpp2SAncestral,
+    DpmppSde,
+    Multistep(Solver),
+    Singlestep(Solver),
+    UniPc {
+        order: usize,
+        bh1: bool,
+        form: Form,
+        lower_order_final: bool,
+        /// Steps after which there is no correction.
+        uncorrected: Vec<usize>,
+    },
+    Deis {
+        order: usize,
+    },
+    Ipndm,
+    Pndm,
+    Lcm {
+        scaling: f64,
+    },
+    Tcd,
+}
+
+impl Method {
+    /// η if it is not given; `None` if the method has no η.
+    fn default_eta(&self) -> Option<f64> {
+        match self {
+            Method::Ddim => Some(0.0),
+            Method::EulerAncestral | Method::Dpm2Ancestral | Method::Dpmpp2SAncestral | Method::DpmppSde => Some(1.0),
+            Method::Multistep(solver) if solver.stochastic && solver.form == Form::Data => Some(1.0),
+            Method::Tcd => Some(0.3),
+            _ => None,
+        }
+    }
+
+    /// Whether steps add fresh noise, so that `s_noise` scales it.
+    fn is_stochastic(&self) -> bool {
+        match self {
+            Method::Multistep(solver) | Method::Singlestep(solver) => solver.stochastic,
+            Method::Ddpm { .. } | Method::Lcm { .. } => true,
+            method => method.default_eta().is_some(),
+        }
+    }
+}
+
+/// How a latent is sampled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplerSettings {
+    /// The sampler.
+    pub sampler: SamplerKind,
+    /// The noise levels of its steps.
+    pub schedule: ScheduleKind,
+    /// T, the number of steps.
+    pub steps: usize,
+    /// η, the share of fresh noise in each step; by default the sampler's.
+    pub eta: Option<f64>,
+    /// The scale of the fresh noise.
+    pub s_noise: f64,
+}
+
+impl SamplerSettings {
+    /// Returns the settings of a sampler with the schedule of the model's scheduler file.
+    pub fn new(sampler: SamplerKind, steps: usize) -> Self {
+        SamplerSettings { sampler, schedule: ScheduleKind::Auto, steps, eta: None, s_noise: 1.0 }
+    }
+}
+
+/// A sampler over T steps of a noise schedule.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    method: Method,
+    /// η.
+    eta: f64,
+    s_noise: f64,
+    schedule: NoiseSchedule,
+    timesteps: Vec<f64>,
+    /// The level at the begin of each step.
+    levels: Vec<Level>,
+    /// The level at the end of each step.
+    ends: Vec<Level>,
+    /// Whether sampling starts at σ ε in Karras's space rather than at ε in z.
+    starts_at_sigma: bool,
+    /// Whether the result is x of Karras's space, which is not z if the last step ends with noise.
+    ends_in_x: bool,
+    ignored: Vec<String>,
+}
+
+/// Called after each step; an error ends the sampling.
+pub type OnStep<'a> = &'a dyn Fn(Step) -> Result<()>;
+
+/// A completed step.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// Its number, from 1.
+    pub done: usize,
+    /// The number of steps.
+    pub of: usize,
+    /// x̂₀, the clean latent that this step's prediction implies.
+    pub predicted_x0: &'a Tensor,
+}
+
+/// What is kept of a step for those after it.
+pub(crate) struct Past {
+    /// z at its begin, as the network saw it or as it was corrected.
+    pub z: Tensor,
+    /// Its level.
+    pub level: Level,
+    /// The prediction there.
+    pub prediction: Prediction,
+}
+
+/// A step that is to be taken.
+pub(crate) struct Moment<'a> {
+    /// Its number, from 0.
+    pub i: usize,
+    /// z at its begin, after guidance.
+    pub z: &'a Tensor,
+    /// z before guidance, if it comes from the step before.
+    pub arrived: Option<&'a Tensor>,
+    /// The prediction for z.
+    pub now: &'a Prediction,
+    /// The steps before, the last one at the end.
+    pub past: &'a [Past],
+    /// Predicts for another latent z, at another level.
+    pub call: &'a dyn Fn(&Tensor, Level) -> Result<Prediction>,
+}
+
+impl Sampler {
+    /// Creates a sampler for a model with this scheduler file.
+    ///
+    /// # Errors
+    /// If the schedule is not supported, if it has no such levels, or if the sampler has no η.
+    pub fn new(config: &SchedulerConfig, settings: &SamplerSettings) -> Result<Self> {
+        let schedule = NoiseSchedule::new(config)?;
+        let Reading { method, class, mut ignored } = classes::read(config, settings.sampler).map_err(Error::Config)?;
+        if settings.schedule != ScheduleKind::Auto {
+            ignored.retain(|key| !OF_SCHEDULES.contains(&key.as_str()));
+        }
+        let by_alpha_bar =
+            matches!(method, Method::Ddim | Method::Ddpm { .. } | Method::Pndm | Method::Lcm { .. } | Method::Tcd);
+        let schedule = if by_alpha_bar { schedule } else { schedule.with_signal() };
+        let eta = match (settings.eta, method.default_eta()) {
+            (Some(eta), Some(_)) => eta,
+            (None, default) => default.unwrap_or(0.0),
+            (Some(eta), None) if eta == 0.0 => 0.0,
+            (Some(_), None) => {
+                return Err(Error::input(format!("the sampler `{}` has no `eta`", settings.sampler.name())));
+            }
+        };
+        if settings.s_noise != 1.0 && !method.is_stochastic() {
+            return Err(Error::input(format!(
+                "`s_noise` scales the fresh noise of a step, but the sampler `{}` adds none",
+                settings.sampler.name()
+            )));
+        }
+        let grid = grid::grid(&schedule, settings.schedule, class, settings.steps)?;
+        let ends = ends(&method, class, &schedule, &grid, settings.schedule);
+        Ok(Sampler {
+            eta,
+            s_noise: settings.s_noise,
+            timesteps: grid.levels.iter().map(|level| level.t).collect(),
+            ends,
+            starts_at_sigma: class.starts_at_sigma && !grid.is_leading,
+            ends_in_x: class.starts_at_sigma,
+            levels: grid.levels,
+            schedule,
+            method,
+            ignored,
+        })
+    }
+
+    /// Returns what the network is told in each step, descending.
+    pub fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    /// Returns the noise level of each step.
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
+    }
+
+    /// Returns ᾱ at the end of the last step.
+    pub(crate) fn final_alpha_bar(&self) -> f64 {
+        self.ends.last().map_or(1.0, |end| end.alpha_bar)
+    }
+
+    /// Returns the noise schedule.
+    pub fn schedule(&self) -> &NoiseSchedule {
+        &self.schedule
+    }
+
+    /// Returns the keys of the scheduler file that this sampler does not follow.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
+    /// Converts unit noise to the latent of the first timestep.
+    ///
+    /// In diffusers most samplers start at ε. Those of Karras's space start at σ_max ε in x, which is √(1−ᾱ) ε in z, unless
+    /// timesteps are counted down from a multiple (`leading`).
+    pub fn start(&self, noise: &Tensor) -> Result<Tensor> {
+        match self.starts_at_sigma {
+            true => Ok((noise * (1.0 - self.levels[0].alpha_bar).sqrt())?),
+            false => Ok(noise.clone()),
+        }
+    }
+
+    /// Converts z at the end of the last step to the result.
+    pub(crate) fn finish(&self, z: Tensor) -> Result<Tensor> {
+        let alpha_bar = self.final_alpha_bar();
+        Ok(if self.ends_in_x && alpha_bar < 1.0 { (z / alpha_bar.sqrt())? } else { z })
+    }
+
+    /// Returns what the network implies at a level.
+    pub(crate) fn predict(&self, denoiser: &dyn Denoiser, z: &Tensor, level: Level) -> Result<Prediction> {
+        let raw = denoiser.predict(z, level.t)?;
+        let prediction = Prediction::new(self.schedule.parameterisation, raw, z, level.alpha_bar)?;
+        let config = &self.schedule.config;
+        let x0 = match &self.method {
+            Method::Ddim | Method::Ddpm { .. } | Method::Lcm { .. } | Method::Heun
+                if config.clip_sample && !(config.thresholding && self.method != Method::Heun) =>
+            {
+                prediction.x0.clamp(-config.clip_sample_range, config.clip_sample_range)?
+            }
+            Method::Ddim
+            | Method::Ddpm { .. }
+            | Method::Lcm { .. }
+            | Method::Multistep(_)
+            | Method::Singlestep(_)
+            | Method::UniPc { form: Form::Data, .. }
+            | Method::Deis { .. }
+                if config.thresholding =>
+            {
+                thresholded(&prediction.x0, config.dynamic_thresholding_ratio, config.sample_max_value)?
+            }
+            _ => return Ok(prediction),
+        };
+        match self.method {
+            // diffusers keeps ε as predicted (`use_clipped_model_output` is off).
+            Method::Ddim => Ok(Prediction { x0, ..prediction }),
+            _ => Prediction::of_x0(x0, prediction.raw, z, level.alpha_bar),
+        }
+    }
+
+    /// Takes a step: from z_t, with the prediction for it, to the latent at the end of the step. Also returns z_t if it was
+    /// corrected.
+    pub(crate) fn step(&self, at: &Moment, generator: &mut Generator) -> Result<(Tensor, Option<Tensor>)> {
+        let (level, end) = (self.levels[at.i], self.ends[at.i]);
+        let (z, now) = (at.z, at.now);
+        let mut noise = || Ok((generator.randn(z.dims(), z.device())?.to_dtype(z.dtype())? * self.s_noise)?);
+        let noise: &mut dyn FnMut() -> Result<Tensor> = &mut noise;
+        let is_last = at.i + 1 == self.levels.len();
+        let z_next = match &self.method {
+            Method::Ddim => ddim::ddim(now, level.alpha_bar, end.alpha_bar, self.eta, noise)?,
+            Method::Ddpm { large } => ddim::ddpm(z, now, level, end, *large, noise)?,
+            Method::Lcm { scaling } => ddim::lcm(z, now, level, (!is_last).then_some(end), *scaling, noise)?,
+            Method::Tcd => {
+                let s = ((1.0 - self.eta) * end.t).floor();
+                let middle = self.schedule.alpha_bar(s);
+                ddim::tcd(now, middle, (self.eta > 0.0 && !is_last).then_some(end.alpha_bar), noise)?
+            }
+            Method::Pndm => {
+                let next = self.levels.get(at.i + 1);
+                ddim::plms(at, &self.schedule, self.levels.len(), level, end, next)?
+            }
+            Method::UniPc { order, bh1, form, lower_order_final, uncorrected } => {
+                let left = self.levels.len() - at.i;
+                let unipc = uni_pc::UniPc { bh1: *bh1, form: *form };
+                let lowered = |left: usize| if *lower_order_final { (*order).min(left) } else { *order };
+                let corrects = at.i > 0 && !uncorrected.contains(&(at.i - 1));
+                return unipc.step(at, level, end, lowered(left), corrects.then(|| lowered(left + 1)));
+            }
+            method => {
+                let karras = euler::Karras { at, from: level, to: end, schedule: &self.schedule, eta: self.eta };
+                let x = match method {
+                    Method::EulerAncestral => karras.euler_ancestral(noise)?,
+                    Method::Heun => karras.heun()?,
+                    Method::Dpm2 => karras.dpm_2()?,
+                    Method::Dpm2Ancestral => karras.dpm_2_ancestral(noise)?,
+                    Method::Lms => karras.lms()?,
+                    Method::Ipndm => karras.ipndm()?,
+                    Method::Dpmpp2SAncestral => karras.dpmpp_2s_ancestral(noise)?,
+                    Method::DpmppSde => karras.dpmpp_sde(noise)?,
+                    Method::Multistep(solver) => {
+                        let order = solver.order_at(at.i, self.levels.len(), at.past.len(), end);
+                        multistep::multistep(&karras, solver, order, noise)?
+                    }
+                    Method::Singlestep(solver) => multistep::singlestep(&karras, solver, self.levels.len(), noise)?,
+                    Method::Deis { order } => {
+                        let lowers = |left: usize| self.levels.len() < 15 && self.levels.len() - at.i <= left;
+                        let order = if lowers(1) {
+                            1
+                        } else if lowers(2) {
+                            (*order).min(2)
+                        } else {
+                            *order
+                        };
+                        multistep::deis(&karras, order)?
+                    }
+                    _ => karras.euler()?,
+                };
+                (x * end.alpha_bar.sqrt())?
+            }
+        };
+        Ok((z_next, None))
+    }
+
+    /// Undoes step i with fresh noise n: z = √(ᾱ/ᾱ') z' + √(1 − ᾱ/ᾱ') n (FreeDoM's time travel, RePaint).
+    pub(crate) fn undo(&self, i: usize, z: &Tensor, generator: &mut Generator) -> Result<Tensor> {
+        let share = self.levels[i].alpha_bar / self.ends[i].alpha_bar;
+        let n = generator.randn(z.dims(), z.device())?.to_dtype(z.dtype())?;
+        Ok(((z * share.sqrt())? + (n * (1.0 - share).max(0.0).sqrt())?)?)
+    }
+}
+
+/// The levels at the ends of the steps. DDIM's and PNDM's are those of t − N/T, even where this is not the next timestep.
+fn ends(
+    method: &Method,
+    class: &classes::Class,
+    schedule: &NoiseSchedule,
+    grid: &grid::Grid,
+    kind: ScheduleKind,
+) -> Vec<Level> {
+    let set_alpha_to_one = schedule.config.set_alpha_to_one.unwrap_or(class.set_alpha_to_one);
+    let counted = schedule.parameterisation.sigma_data.is_none()
+        && matches!(kind, ScheduleKind::Auto | ScheduleKind::Leading | ScheduleKind::Linspace | ScheduleKind::Trailing);
+    let end = Level { t: 0.0, alpha_bar: grid.end };
+    if counted && matches!(method, Method::Ddim | Method::Pndm) {
+        let each = (schedule.len() / grid.levels.len()) as f64;
+        let below = |level: &Level| match level.t - each {
+            t if t >= 0.0 => Level { t, alpha_bar: schedule.alpha_bar(t) },
+            _ => Level { t: 0.0, alpha_bar: schedule.final_alpha_bar(set_alpha_to_one) },
+        };
+        return grid.levels.iter().map(below).collect();
+    }
+    let last = match method {
+        Method::Tcd if counted => Level { t: 0.0, alpha_bar: schedule.alpha_bar(0.0) },
+        _ => end,
+    };
+    grid.levels[1..].iter().copied().chain([last]).collect()
+}
+
+/// Clamps x̂₀ of each sample at a quantile s ≥ 1 of its size, and divides it by s (dynamic thresholding, Saharia et al.).
+fn thresholded(x0: &Tensor, ratio: f64, most: f64) -> Result<Tensor> {
+    let samples = x0.dim(0)?;
+    let rows = (0..samples).map(|i| {
+        let x0 = x0.narrow(0, i, 1)?;
+        let mut sizes = x0.abs()?.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        sizes.sort_by(f32::total_cmp);
+        // As `torch.quantile`, which interpolates.
+        let place = ratio * (sizes.len() - 1) as f64;
+        let (low, part) = (place.floor() as usize, place.fract());
+        let high = sizes[(low + 1).min(sizes.len() - 1)];
+        let s = f64::from(sizes[low]) * (1.0 - part) + f64::from(high) * part;
+        let s = s.max(1.0).min(most.max(1.0));
+        Ok((x0.clamp(-s, s)? / s)?)
+    });
+    Ok(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)
+}

@@ -1,0 +1,150 @@
+//! Compares samplers and schedules with diffusers, k-diffusion and ComfyUI's numbers. `fixtures/samplers.py` writes the
+//! fixtures.
+
+#[path = "../../tensor/tests/common/mod.rs"]
+mod common;
+
+use candle_core::{Device, Tensor};
+use common::{fixture, relative, tensors};
+use lsregen_diffusion::Result;
+use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
+use lsregen_diffusion::schedule::{PredictionType, ScheduleKind, SchedulerConfig};
+use lsregen_tensor::noise::Generator;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+const SHAPE: [usize; 4] = [1, 4, 3, 5];
+
+fn runs() -> Vec<Value> {
+    let facts: Value = serde_json::from_slice(&std::fs::read(fixture("samplers.json")).unwrap()).unwrap();
+    facts["runs"].as_array().unwrap().clone()
+}
+
+fn read<T: DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn denoiser(z: &Tensor, t: f64) -> Result<Tensor> {
+    Ok(z.affine(0.7, 0.3 * (t / 100.0).sin())?.tanh()?)
+}
+
+fn quiet(_: Step) -> Result<()> {
+    Ok(())
+}
+
+/// EDM's input is not z: the reference scales it, and the denoiser of a model does.
+fn scaled(sampler: &Sampler) -> impl Fn(&Tensor, f64) -> Result<Tensor> + Sync {
+    let sigma_data = sampler.schedule().parameterisation.sigma_data;
+    move |z: &Tensor, t: f64| match sigma_data {
+        Some(data) => {
+            let variance = (8.0 * t).exp();
+            denoiser(&(z * ((variance + 1.0) / (variance + data * data)).sqrt())?, t)
+        }
+        None => denoiser(z, t),
+    }
+}
+
+fn sampler(run: &Value) -> Sampler {
+    let config = SchedulerConfig::parse(run["config"].to_string().as_bytes(), "scheduler_config.json").unwrap();
+    let schedule = run.get("schedule").map_or(ScheduleKind::Auto, read);
+    let settings = SamplerSettings {
+        schedule,
+        eta: run["eta"].as_f64(),
+        s_noise: run["s_noise"].as_f64().unwrap_or(1.0),
+        ..SamplerSettings::new(read(&run["sampler"]), run["steps"].as_u64().unwrap() as usize)
+    };
+    Sampler::new(&config, &settings).unwrap_or_else(|e| panic!("{run}: {e}"))
+}
+
+fn errors_of(kinds: &[&str]) -> Vec<(f64, String)> {
+    let io = tensors("samplers.safetensors");
+    let mut errors = vec![];
+    for run in runs().iter().filter(|run| kinds.contains(&run["kind"].as_str().unwrap())) {
+        let sampler = sampler(run);
+        let class = run["config"]["_class_name"].as_str().unwrap_or_default();
+        // Two-call samplers of diffusers list the timesteps of both calls.
+        let calls_twice = ["KDPM2", "SDE"].iter().any(|part| class.contains(part));
+        if let Some(expected) = run["timesteps"].as_array().filter(|_| !calls_twice) {
+            // The fixture has each timestep once.
+            let mut own = sampler.timesteps().to_vec();
+            own.dedup();
+            let expected: Vec<f64> = expected.iter().map(read).collect();
+            let same = own.len() == expected.len() && own.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 2e-3);
+            if !same {
+                println!("{run}: {own:?}");
+                errors.push((f64::INFINITY, run.to_string()));
+                continue;
+            }
+        }
+        if let Some(sigmas) = run["sigmas"].as_array() {
+            for (level, sigma) in sampler.levels().iter().zip(sigmas) {
+                let sigma: f64 = read(sigma);
+                assert!((level.sigma() - sigma).abs() < 3e-6 * sigma, "{run}: {} {sigma}", level.sigma());
+            }
+        }
+        let steps = run["steps"].as_u64().unwrap();
+        let noise = Generator::new(steps).randn(&SHAPE, &Device::Cpu).unwrap();
+        let start = match run["kind"].as_str() {
+            // k-diffusion starts at σ ε.
+            Some("k") => (noise * (1.0 - sampler.levels()[0].alpha_bar).sqrt()).unwrap(),
+            _ => sampler.start(&noise).unwrap(),
+        };
+        let denoiser = scaled(&sampler);
+        let z = sampler.run_from(0, &start, &denoiser, &[], &mut Generator::new(99), &quiet).unwrap();
+        let error = relative(&z, &io[run["name"].as_str().unwrap()]);
+        // The reference itself loses digits in Karras's space, x = σ ε, where σ is large.
+        let lost = (sampler.levels()[0].sigma() / 100.0).clamp(1.0, 10.0);
+        errors.push((error / lost, run.to_string()));
+    }
+    errors
+}
+
+fn check(kinds: &[&str], most: f64) {
+    let errors = errors_of(kinds);
+    assert!(errors.len() > 10, "{}", errors.len());
+    let mut bad: Vec<_> = errors.iter().filter(|(error, _)| error.is_nan() || *error > most).collect();
+    bad.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let shown: Vec<_> = bad.iter().take(40).map(|(error, run)| format!("{error:.1e} {run}")).collect();
+    assert!(bad.is_empty(), "{} of {} runs:\n{}", bad.len(), errors.len(), shown.join("\n"));
+}
+
+#[test]
+fn files_are_sampled_as_their_classes_do() {
+    check(&["class"], 1e-5);
+}
+
+#[test]
+fn a_named_sampler_reads_the_file_as_from_config_does() {
+    check(&["file"], 1e-5);
+}
+
+#[test]
+fn samplers_on_named_schedules_equal_k_diffusion() {
+    check(&["k"], 2e-5);
+}
+
+/// ComfyUI's nine schedules, for the β of Stable Diffusion, computed in f32.
+#[test]
+fn schedules_equal_comfyuis() {
+    let config = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
+    let numbers: Value = serde_json::from_slice(&std::fs::read(fixture("comfyui_sigmas.json")).unwrap()).unwrap();
+    let mut seen = 0;
+    for (name, sigmas) in numbers.as_object().unwrap() {
+        let parts: Vec<&str> = name.split('/').collect();
+        if parts.len() > 2 {
+            continue;
+        }
+        let settings = SamplerSettings {
+            schedule: read(&parts[0].into()),
+            ..SamplerSettings::new(SamplerKind::Euler, parts[1].parse().unwrap())
+        };
+        let sampler = Sampler::new(&config, &settings).unwrap();
+        let expected: Vec<f64> = sigmas.as_array().unwrap().iter().map(read).collect();
+        assert_eq!(sampler.levels().len() + 1, expected.len(), "{name}");
+        for (level, sigma) in sampler.levels().iter().zip(&expected) {
+            assert!((level.sigma() - sigma).abs() < 1e-5 * sigma, "{name}: {} {sigma}", level.sigma());
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 36);
+}
