@@ -49,6 +49,20 @@ impl Case {
         fs::write(self.path(name), text).unwrap();
     }
 
+    /// Writes a graph that also copies a photo: by default `good.png`. The run cannot decode `broken.png`, which the check
+    /// does not try.
+    fn with_photos(&self) {
+        let good = fs::read(repository("docs/compare.png")).unwrap();
+        fs::write(self.path("good.png"), &good).unwrap();
+        let mut broken = good;
+        let data = broken.windows(4).position(|name| name == b"IDAT").unwrap() + 4;
+        broken[data..data + 8].fill(0xff);
+        fs::write(self.path("broken.png"), broken).unwrap();
+        let copies = "  photo: { type: LoadImage, path: \"${photo}\" }\n  \
+                      copy: { type: SaveImage, image: photo, path: copy.png }\n";
+        self.write("graph.yaml", &(GRAPH.replace("  steps: 1\n", "  steps: 1\n  photo: good.png\n") + copies));
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = lsregen();
         command.current_dir(self.folder.path()).env("LSREGEN_CACHE_DIR", self.path("cache"));
@@ -109,9 +123,9 @@ fn errors_name_the_line_and_field_of_their_row() {
     let manifest = case.manifest("graph.manifest.jsonl");
     let prompts: Vec<_> = manifest.values().map(|line| line["params"]["prompt"].as_str().unwrap()).collect();
     assert_eq!(prompts, ["[a red circle", "\"a\" red circle", "{a red circle}"]);
-    // A row that fails in the run: a file stands where its folder should be.
-    case.write("rows.csv", "id,seed\nfine,1\nblocked,2\n");
-    case.write("out/blocked", "");
+    // A row that fails in the run.
+    case.with_photos();
+    case.write("rows.csv", "id,photo\nfine,good.png\nblocked,broken.png\n");
     let (code, stderr) = case.run(&["--inputs", "rows.csv"]);
     assert!(code == 1 && stderr.contains("blocked (rows.csv:3) failed: "), "{code} {stderr}");
 }
@@ -174,18 +188,18 @@ fn errors_of_rows_are_reported_with_their_lines_and_nothing_runs() {
 
 #[test]
 fn a_failed_row_is_reported_and_the_others_continue() {
-    let case = Case::new("{\"id\": \"a\"}\n{\"id\": \"b\", \"seed\": 2}\n{\"id\": \"c\", \"seed\": 3}\n");
-    fs::create_dir(case.path("out")).unwrap();
-    case.write("out/b", "a file where a folder is wanted");
+    let case = Case::new("{\"id\": \"a\"}\n{\"id\": \"b\", \"photo\": \"broken.png\"}\n{\"id\": \"c\", \"seed\": 3}\n");
+    case.with_photos();
     let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
     assert_eq!(code, 1, "{stderr}");
     assert!(
-        stderr.contains("] b (rows.jsonl:2) failed: save: ") && stderr.contains("2 done, 0 already done, 1 failed (b)"),
+        stderr.contains("] b (rows.jsonl:2) failed: photo: ")
+            && stderr.contains("2 done, 0 already done, 1 failed (b)"),
         "{stderr}"
     );
     assert_eq!(case.status()[1], ("b".into(), "failed".into()));
     // Only the failed row runs again.
-    fs::remove_file(case.path("out/b")).unwrap();
+    fs::copy(case.path("good.png"), case.path("broken.png")).unwrap();
     let (code, stderr) = case.run(&["--inputs", "rows.jsonl"]);
     assert!(code == 0 && stderr.contains("1 done, 2 already done, 0 failed"), "{stderr}");
     assert_eq!(case.status(), done(&["a", "b", "c"]));

@@ -165,16 +165,21 @@ fn graphs_are_drawn_in_every_format() {
 #[test]
 fn a_failed_run_reports_the_node_and_what_it_blocks() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("out"), "a file where a folder is wanted").unwrap();
-    let (_, stderr, code) = outcome(
-        lsregen()
-            .args(["run", "graphs/sdxl.yaml", "--device", "cpu", "--set", "steps=1", "--output-dir"])
-            .arg(folder.path())
-            .output()
-            .unwrap(),
-    );
+    // The check does not decode an image.
+    let mut image = fs::read(repository("docs/compare.png")).unwrap();
+    let data = image.windows(4).position(|name| name == b"IDAT").unwrap() + 4;
+    image[data..data + 8].fill(0xff);
+    fs::write(folder.path().join("broken.png"), image).unwrap();
+    let graph = "lsregen: 1\nnodes:\n  photo: { type: LoadImage, path: broken.png }\n  \
+                 save: { type: SaveImage, image: photo, path: x.png }\n";
+    fs::write(folder.path().join("graph.yaml"), graph).unwrap();
+    let (_, stderr, code) =
+        outcome(lsregen().current_dir(folder.path()).args(["run", "graph.yaml", "--device", "cpu"]).output().unwrap());
     assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("save failed") && stderr.contains("out: this folder cannot be created"), "{stderr}");
+    assert!(
+        stderr.contains("photo failed: ") && stderr.contains("corrupt image") && stderr.contains("save"),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn missing_models_and_wrong_folders_are_reported() {
 #[test]
 fn fetch_reports_errors() {
     let (_, stderr, code) = outcome(lsregen().args(["fetch", "models/sd"]).output().unwrap());
-    assert!(stderr.contains("there is no file `models/sd`") && code == 2, "{stderr}");
+    assert!(stderr.contains("there is no graph `models/sd`") && code == 2, "{stderr}");
     let (_, stderr, code) = outcome(lsregen().args(["fetch", "hf:a/b/c.safetensors"]).output().unwrap());
     assert!(stderr.contains("hf:a/b:c.safetensors") && code == 2, "{stderr}");
     let cache = tempfile::tempdir().unwrap();

@@ -206,14 +206,14 @@ fn a_check_says_which_path_leaves_the_output_folder() {
         (code, stderr)
     };
     for (path, words) in [
-        ("../x.png", "leads out of it by `..`"),
+        ("../x.png", "leads above that folder by `..`"),
         ("/tmp/x.png", "is an absolute path"),
         ("~/x.png", "begins with `~`"),
         ("link/x.png", "a link on the way leads out of it"),
         ("nul.png", "Windows reserves it for a device"),
         ("{sed}.png", "did you mean `seed`?"),
         ("a{.png", "is never closed"),
-        ("{counter}/x.png", "in the name of a folder"),
+        ("{counter}/x.png", "only in the name of the file"),
         ("{counter}-{counter}.png", "two counters"),
     ] {
         let (code, stderr) = check(path, &[]);
@@ -252,6 +252,13 @@ fn only_own_files_are_replaced() {
     fs::write(&photo, &camera).unwrap();
     assert_eq!(home.runs(&other, &["--no-metadata"]).1, 1);
     assert_eq!(fs::read(&photo).unwrap(), camera);
+    // A link is nobody's own, even to such a file.
+    #[cfg(unix)]
+    {
+        assert_eq!(home.runs(&copies("own.png"), &[]).1, 0);
+        std::os::unix::fs::symlink(home.path("work/own.png"), home.path("work/link.png")).unwrap();
+        assert_eq!(home.runs(&copies("link.png"), &["--no-cache"]).1, 1);
+    }
     // Latents.
     assert_eq!(home.runs(&copies_latent("z.safetensors"), &["--no-cache"]).1, 0);
     assert_eq!(home.runs(&copies_latent("z.safetensors"), &["--no-cache"]).1, 0);
@@ -340,7 +347,7 @@ fn random_seeds_are_drawn_reported_and_recorded() {
         let (stderr, code) = home.runs(SEEDS, arguments);
         assert_eq!(code, 0, "{stderr}");
         let drawn: Vec<u64> =
-            stderr.lines().filter_map(|line| line.split("drew the seed ").nth(1)?.parse().ok()).collect();
+            stderr.lines().filter_map(|line| line.split("the random seed is ").nth(1)?.parse().ok()).collect();
         (drawn, stderr)
     };
     let (first, stderr) = run(&[]);

@@ -200,7 +200,10 @@ fn a_run_names_its_files_on_stdout_whether_it_made_or_found_them() {
         json
     };
     let again = json(&[]);
-    assert_eq!((&again["ran"], &again["hits"], &again["files"]), (&0.into(), &1.into(), &["made/out.png"][..].into()));
+    assert_eq!(
+        (&again["ran"], &again["cached"], &again["files"]),
+        (&0.into(), &1.into(), &["made/out.png"][..].into())
+    );
     assert_eq!(again["nodes"][2]["files"], again["files"]);
     let other = json(&["--set", "size=9"]);
     let nodes = other["nodes"].as_array().unwrap();

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::{on_step, raise};
 use crate::params::guidance::{GuidanceParams, Strength, default_strength};
+use crate::params::prompt_syntax;
 use crate::params::sampling::{cfg_warnings, negative, prompt, sizes};
 use crate::params::steps::{Fresh, Steps};
 use crate::values::{
@@ -138,7 +139,12 @@ impl Node for Invert {
     type Outputs = InvertOutputs;
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
-        self.params.errors().into_iter().chain(cfg_warnings(self.cfg, None)).collect()
+        let own = [("prompt", Some(&self.prompt)), ("prompt_2", self.prompt_2.as_ref())];
+        let negative = [("negative", self.negative.as_ref()), ("negative_2", self.negative_2.as_ref())];
+        let prompts = own.into_iter().chain(negative).filter_map(|(param, text)| Some((param, text?)));
+        let prompts =
+            prompts.flat_map(|(param, text)| prompt_syntax::problems(param, text)).filter(NodeError::is_error);
+        self.params.errors().into_iter().chain(cfg_warnings(self.cfg, None)).chain(prompts).collect()
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {

@@ -28,6 +28,9 @@ const RECORD: &str = "lsregen";
 const PROGRAM: &str = "Software";
 const NAME: &str = concat!("lsregen ", env!("CARGO_PKG_VERSION"));
 
+/// The text chunk of every file that may contain a record, and of previews.
+pub(crate) const PROGRAM_TEXT: (&str, &str) = (PROGRAM, NAME);
+
 /// Returns the text chunks for a new file.
 pub(crate) fn texts(cx: &Context) -> Vec<(&'static str, &str)> {
     if !Metadata::wanted(cx) {
@@ -40,11 +43,11 @@ pub(crate) fn texts(cx: &Context) -> Vec<(&'static str, &str)> {
         }
         json
     });
-    [(PROGRAM, NAME)].into_iter().chain(record.map(|json| (RECORD, json))).collect()
+    [PROGRAM_TEXT].into_iter().chain(record.map(|json| (RECORD, json))).collect()
 }
 
-/// Whether a file was written with these [`texts`].
-pub(crate) fn is_carried(png: &[u8]) -> bool {
+/// Whether a file was written by this program with its name in it, as [`texts`] has it.
+pub fn is_carried(png: &[u8]) -> bool {
     read_texts(png, [PROGRAM]).is_ok_and(|[program]| program.is_some_and(|program| program.starts_with(RECORD)))
 }
 

@@ -9,6 +9,7 @@ use lsregen_tensor::candle_core::Tensor;
 use lsregen_tensor::image;
 
 use super::bridge::on_step;
+use super::metadata;
 use crate::values::{Image, Model};
 
 /// The longest side of a preview in latent pixels: 256 pixels of the image.
@@ -42,5 +43,5 @@ fn preview(z: &Tensor, model: &Model) -> lsregen_tensor::Result<Vec<u8>> {
     let shrink = h.max(w).div_ceil(SIDE);
     let small = z.avg_pool2d((shrink.min(h), shrink.min(w)))?;
     let image = Image::decoded(model, &small, &BandOptions::default())?;
-    image::png(&*image.to_rgb()?, &[])
+    image::png(&*image.to_rgb()?, &[metadata::PROGRAM_TEXT])
 }

@@ -19,6 +19,8 @@ pub struct WrittenBefore(pub CacheFolder);
 pub(crate) struct OutputFormat {
     /// What a path must end in, without the dot.
     pub extension: &'static str,
+    /// The kind of file, which bounds what is read of one that is in the way.
+    pub kind: Kind,
     /// Whether the content of a file says that this program wrote it.
     pub is_own: fn(&[u8]) -> bool,
 }
@@ -71,7 +73,13 @@ impl OutputFile<'_> {
             let help = "choose the folder with `--output-dir`; `--allow-outside` follows the link";
             return vec![error("leaves the output folder: a link on the way leads out of it".into()).help(help)];
         }
-        if names.iter().all(OutputName::is_fixed) && cx.output_path(path).is_dir() {
+        let written = cx.output_path(path);
+        let above = written.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+        if let Some(file) = above.into_iter().find(|above| above.is_file()) {
+            let message = format!("cannot be written: `{}` is a file, not a folder", file.display());
+            return vec![error(message).help("choose another folder")];
+        }
+        if names.iter().all(OutputName::is_fixed) && written.is_dir() {
             return vec![error("is a folder".into()).help("add the name of a file")];
         }
         vec![]
@@ -182,7 +190,7 @@ impl OutputFile<'_> {
         if !fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file()) {
             return false;
         }
-        let Ok(there) = lsregen_files::read(path, Kind::IMAGE) else { return false };
+        let Ok(there) = lsregen_files::read(path, self.format.kind) else { return false };
         let is_cached = || cache.is_some_and(|cache| cache.0.has_value(&there, "file"));
         new.is_some_and(|new| new == there) || (self.format.is_own)(&there) || is_cached()
     }
@@ -208,7 +216,7 @@ impl OutputFile<'_> {
         let names: Vec<OutputName> = names.collect::<Result<_, _>>()?;
         match names.split_last() {
             Some((_, folders)) if folders.iter().any(OutputName::is_counted) => {
-                Err("`{counter}` is in the name of a folder".into())
+                Err("`{counter}` is allowed only in the name of the file, not of a folder".into())
             }
             _ => Ok(names),
         }
@@ -224,7 +232,7 @@ impl OutputFile<'_> {
         let names = self.names().ok()?;
         let has = |path: &PathBuf| {
             let same_size = fs::metadata(path).is_ok_and(|facts| facts.len() == bytes.len() as u64);
-            same_size && lsregen_files::read(path, Kind::IMAGE).is_ok_and(|there| there == bytes)
+            same_size && lsregen_files::read(path, self.format.kind).is_ok_and(|there| there == bytes)
         };
         if names.iter().all(OutputName::is_fixed) {
             return Some(cx.output_path(&place)).filter(has);

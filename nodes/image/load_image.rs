@@ -41,7 +41,9 @@ impl Node for LoadImage {
             Ok(_) => vec![],
             // The engine reports every file that cannot be read.
             Err(Error::Io { .. }) => vec![],
-            Err(error) => vec![NodeError::new("path", error.to_string())],
+            Err(error) => {
+                vec![NodeError::new("path", error.to_string()).help("convert it to a PNG, JPEG or WebP file")]
+            }
         }
     }
 

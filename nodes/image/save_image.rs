@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_engine::{CheckContext, Context, Effect, FileRef, Lane, Node, NodeError, outputs, sockets};
+use lsregen_files::Kind;
 use lsregen_tensor::image;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,8 +23,8 @@ use crate::values::{Image, SavedFile};
 #[serde(deny_unknown_fields)]
 pub struct SaveImage {
     /// The file, ending in `.png`, below the working directory or `--output-dir`. Missing folders are created. `{counter}`
-    /// stands for the first number that is free, so that no file is replaced, `{date}` for the day, and `{name}` for the
-    /// value of any of the file's `params`, as in `{seed}`.
+    /// stands for the next number, one more than the greatest in the folder, so that no file is replaced, `{date}` for the
+    /// day, and `{name}` for the value of any of the file's `params`, as in `{seed}`.
     #[schemars(extend("x-role" = "output"))]
     pub path: PathBuf,
 }
@@ -44,7 +45,10 @@ outputs! {
 
 impl SaveImage {
     fn file(&self) -> OutputFile<'_> {
-        OutputFile { path: &self.path, format: OutputFormat { extension: "png", is_own: metadata::is_carried } }
+        OutputFile {
+            path: &self.path,
+            format: OutputFormat { extension: "png", kind: Kind::IMAGE, is_own: metadata::is_carried },
+        }
     }
 }
 

@@ -78,7 +78,7 @@ fn stretched(old: (usize, usize), new: (usize, usize)) -> Option<NodeError> {
     let change = proportions(new) / proportions(old);
     (!(1.0 / 1.02..=1.02).contains(&change)).then(|| {
         let ((w, h), (width, height)) = (old, new);
-        NodeError::new("image", format!("the image has {w}×{h} and is stretched to {width}×{height}"))
+        NodeError::new("image", format!("the image of {w}×{h} pixels is stretched to {width}×{height}"))
             .help("give it the proportions of the result where it is made, or resize it by `factor`")
             .as_warning("stretched")
     })

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lsregen_diffusion::latent;
-use lsregen_engine::{CheckContext, Context, FileRef, Lane, Node, outputs};
+use lsregen_engine::{CheckContext, Context, FileRef, Lane, Node, NodeError, outputs};
+use lsregen_tensor::Error;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,15 @@ impl Node for LoadLatent {
 
     type Inputs = ();
     type Outputs = LoadLatentOutputs;
+
+    fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
+        match latent::read(&cx.resolve(&self.path)) {
+            Ok(_) => vec![],
+            // The engine reports every file that cannot be read.
+            Err(Error::Io { .. }) => vec![],
+            Err(error) => vec![NodeError::new("path", error.to_string())],
+        }
+    }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
         vec![FileRef::new("path", cx.resolve(&self.path))]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lsregen_diffusion::latent;
 use lsregen_engine::{CheckContext, Context, Effect, FileRef, Lane, Node, NodeError, outputs, sockets};
+use lsregen_files::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +41,10 @@ outputs! {
 
 impl SaveLatent {
     fn file(&self) -> OutputFile<'_> {
-        OutputFile { path: &self.path, format: OutputFormat { extension: "safetensors", is_own: latent::is_own } }
+        OutputFile {
+            path: &self.path,
+            format: OutputFormat { extension: "safetensors", kind: Kind::LATENT, is_own: latent::is_own },
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Boxes as parameters.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,9 +146,14 @@ impl LayoutParams<'_> {
                         layout.notes.iter().map(|note| NodeError::new("layout_file", note).as_warning("clamped"));
                     notes.chain(too_many("layout_file", layout.objects.len())).collect()
                 }
-                // The engine reports every file that a node reads and that cannot be read.
-                Err(Error::Io { .. }) => vec![],
-                Err(error) => vec![NodeError::new("layout_file", error.to_string()).help(FORM)],
+                // The engine reports every file that a node reads and that cannot be read; but it may be read and no text.
+                Err(Error::Io { source, .. }) if source.kind() != ErrorKind::InvalidData => vec![],
+                Err(error) => {
+                    let message = error.to_string();
+                    let selects = message.contains("image_id") || self.image_id.is_some();
+                    let help = if selects { "write `image_id: 1`, with the id of one of its images" } else { FORM };
+                    vec![NodeError::new("layout_file", message).help(help)]
+                }
             },
         };
         errors.into_iter().chain(id_without_file).collect()

@@ -195,7 +195,7 @@ fn hub_of(name: &str) -> Result<Option<(Hub, HubRef)>, Error> {
 
 /// Warns that the model `name` of the parameter `param` has to be downloaded.
 pub(crate) fn not_downloaded(param: &'static str, name: &str) -> NodeError {
-    NodeError::new(param, format!("`{name}` is not on this machine, or not all of it: its files are not checked"))
+    NodeError::new(param, format!("some files of `{name}` are not on this machine, so they are not checked"))
         .help(format!(
             "a run downloads it first, and checks the graph again; `lsregen fetch {name}` downloads it now, and \
              `lsregen fetch --dry-run {name}` shows how large it is"

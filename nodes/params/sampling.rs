@@ -91,7 +91,7 @@ impl SdxlSampling {
     pub(crate) fn errors(&self) -> Vec<NodeError> {
         let second = [("prompt_2", &self.prompt_2), ("negative_2", &self.negative_2)];
         let second = second.into_iter().filter_map(|(param, text)| Some((param, text.as_deref()?)));
-        let second = second.flat_map(|(param, text)| prompt_syntax::warnings(param, text));
+        let second = second.flat_map(|(param, text)| prompt_syntax::problems(param, text));
         self.sampling.errors(self.cfg).into_iter().chain(second).collect()
     }
 }
@@ -136,7 +136,8 @@ pub(crate) fn size_errors(width: Option<u32>, height: Option<u32>, links: &Links
 
 /// Warns of phrases of a layout that the prompt does not contain.
 pub(crate) fn phrase_warnings(prompt: &str, phrases: &[String]) -> Vec<NodeError> {
-    let absent = phrases.iter().filter(|phrase| !has_words(prompt, phrase));
+    // A blank phrase is an error of the layout.
+    let absent = phrases.iter().filter(|phrase| !phrase.trim().is_empty() && !has_words(prompt, phrase));
     absent
         .map(|phrase| {
             NodeError::new("prompt", format!("the prompt does not contain `{phrase}`, a phrase of the layout"))
@@ -152,7 +153,7 @@ pub(crate) fn cfg_warnings(cfg: f64, negative: Option<&'static str>) -> Vec<Node
         return vec![];
     }
     let low = (cfg < 1.0).then(|| {
-        NodeError::new("cfg", format!("`cfg` is {cfg}, but below 1 there is no classifier-free guidance, as at 1"))
+        NodeError::new("cfg", format!("`cfg` is {cfg}, which has the effect of 1: no classifier-free guidance"))
             .help("write 1, or more than 1 to follow the prompt closely")
     });
     let unused = negative.map(|name| {
@@ -167,8 +168,8 @@ impl Sampling {
     pub(crate) fn errors(&self, cfg: f64) -> Vec<NodeError> {
         let mut errors = self.fresh.errors(self.steps.sampler);
         errors.extend(cfg_warnings(cfg, self.negative.is_some().then_some("negative")));
-        errors.extend(prompt_syntax::warnings("prompt", &self.prompt));
-        errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::warnings("negative", negative)));
+        errors.extend(prompt_syntax::problems("prompt", &self.prompt));
+        errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::problems("negative", negative)));
         errors
     }
 
@@ -231,7 +232,7 @@ impl Sampling {
         (window != Window::first(0.0) && window.steps(&timesteps).is_empty()).then(|| {
             let message = format!("the guidance of `{}` acts in none of the {} steps", link.name, self.steps.steps);
             NodeError::new(format!("guidance/{}", link.index), message)
-                .help("its `window`, `from_timestep` and `to_timestep` say where it acts; or leave it out")
+                .help("change its `window`, `from_timestep` or `to_timestep`, or remove the guidance")
                 .as_warning("no-effect")
         })
     }

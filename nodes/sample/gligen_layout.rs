@@ -129,8 +129,8 @@ impl Node for GligenLayout {
         errors.extend(cfg_warnings(self.cfg, self.negative.is_some().then_some("negative")));
         let Phrases(phrases) = self.layout().phrases(cx);
         errors.extend(phrase_warnings(&self.prompt, &phrases));
-        errors.extend(prompt_syntax::warnings("prompt", &self.prompt));
-        errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::warnings("negative", negative)));
+        errors.extend(prompt_syntax::problems("prompt", &self.prompt));
+        errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::problems("negative", negative)));
         errors
     }
 

@@ -184,7 +184,7 @@ fn sizes_are_known_before_a_run() {
     assert_eq!(encode("width: 64, height: 32"), [""; 0]);
     for upsample in ["factor: 1.1", "width: 70, height: 64"] {
         let errors = encode(upsample);
-        assert!(errors[0].contains("must be multiples of 8, but it has 70×"), "{errors:?}");
+        assert!(errors[0].contains("must be multiples of 8, but are 70×"), "{errors:?}");
     }
     // Without a size in the graph, the model's own counts.
     let by_model = "  gligen: { type: GLIGENLayout, model: small, prompt: x, boxes: [] }\n  up: { type: Upsample, image: \
@@ -218,7 +218,7 @@ fn a_change_of_proportions_is_a_warning() {
     for kept in ["width: 256, height: 256", "width: 1016, height: 1000", "factor: 0.0625"] {
         assert_eq!(up(kept), [""; 0], "{kept}");
     }
-    assert_eq!(up("width: 256, height: 192"), ["`image`: the image has 128×128 and is stretched to 256×192"]);
+    assert_eq!(up("width: 256, height: 192"), ["`image`: the image of 128×128 pixels is stretched to 256×192"]);
 }
 
 /// Whatever the method, a phrase of a layout that the prompt does not contain is an error or a warning.

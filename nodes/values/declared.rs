@@ -45,7 +45,7 @@ impl ImageSize {
         let step = u32::try_from(links.declaration::<ModelInfo>("model")?.size_step).ok()?;
         (!self.width.is_multiple_of(step) || !self.height.is_multiple_of(step)).then(|| {
             let fit = |side: u32| side.next_multiple_of(step);
-            NodeError::new(path, format!("the sides of the image must be multiples of {step}, but it has {self}"))
+            NodeError::new(path, format!("the sides of the image must be multiples of {step}, but are {self} pixels"))
                 .help(format!("resize it with Upsample, for example to {}×{}", fit(self.width), fit(self.height)))
         })
     }

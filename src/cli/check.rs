@@ -32,10 +32,17 @@ pub struct Check {
 impl Check {
     pub fn main(self) -> Result<Exit, Exit> {
         let registry = lsregen_nodes::registry();
-        let mut diagnostics = vec![];
+        let (mut diagnostics, mut unread) = (vec![], None);
         for path in &self.graphs {
             let host = self.output.apply(host(path, &self.params.models)?)?;
-            let checked = open::check_file(path, &self.params, &registry, &host)?;
+            // The other graphs are checked all the same.
+            let checked = match open::check_file(path, &self.params, &registry, &host) {
+                Ok(checked) => checked,
+                Err(exit) => {
+                    unread.get_or_insert(exit);
+                    continue;
+                }
+            };
             if !self.json {
                 terminal::report(&checked.diagnostics);
                 terminal::say(&format!("{}\n", open::verdict(path, &checked.diagnostics)));
@@ -44,6 +51,9 @@ impl Check {
         }
         if self.json {
             terminal::print_json(&to_json(&diagnostics));
+        }
+        if let Some(exit) = unread {
+            return Err(exit);
         }
         Ok(if diagnostics.iter().any(Diagnostic::is_error) { Exit::BadGraph } else { Exit::Done })
     }

@@ -50,9 +50,10 @@ impl Fetch {
                 continue;
             }
             let is_model = HubRef::parse(what).map_err(usage)?.is_some();
-            if let (false, false, Some(meant)) = (is_model, Path::new(what).exists(), HubRef::meant_by(what)) {
+            if !is_model && !Path::new(what).exists() {
+                let meant = HubRef::meant_by(what).map_or("hf:owner/name".into(), |meant| meant.to_string());
                 return Err(usage(format!(
-                    "there is no file `{what}`; for a model on the Hugging Face hub write {meant}"
+                    "there is no graph `{what}`; for a model on the Hugging Face hub write {meant}"
                 )));
             }
             if is_model { self.model(what, &mut report)? } else { self.graph(Path::new(what), &mut report)? }
@@ -69,7 +70,10 @@ impl Fetch {
         let path = self.mode().fetch("model", name, self.host.accepts_half(), &mut |file| report.show(file));
         report.clear();
         let path = path.map_err(|error| {
-            terminal::complain(error.message);
+            terminal::complain(match error.help {
+                Some(help) => format!("{}; {help}", error.message),
+                None => error.message,
+            });
             Exit::Failed
         })?;
         terminal::print_paths(path.as_deref());

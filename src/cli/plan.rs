@@ -39,6 +39,7 @@ impl Plan {
             let (key, what) = (step.key.to_string(), step.describe(&graph));
             terminal::print_row(&format!("{:names$}  {:types$}  {key:.8}", node.name, node.node_type.name), &what);
         }
+        open::check_obstacles(&graph, &plan, &host)?;
         Ok(Exit::Done)
     }
 }

@@ -154,6 +154,7 @@ pub fn layout(picture: &mut RgbImage, objects: &[GroundedPhrase], labels: bool) 
 
 /// Returns the text, or as much of its beginning as fits, with an ellipsis.
 fn shortened(text: &str, size: f32, width: f32) -> String {
+    let text = start_of(text);
     if text_width(text, size) <= width {
         return text.to_string();
     }
@@ -167,10 +168,16 @@ fn shortened(text: &str, size: f32, width: f32) -> String {
     String::new()
 }
 
+/// The part of a text that could fit at all. A stranger's text may have megabytes, and measuring it takes time.
+fn start_of(text: &str) -> &str {
+    const LONGEST: usize = 2000;
+    text.char_indices().nth(LONGEST).map_or(text, |(end, _)| &text[..end])
+}
+
 /// Breaks a text into lines that fit. Shortens a word that is too long for a line.
 fn wrapped(text: &str, size: f32, width: f32) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
+    for word in start_of(text).split_whitespace() {
         match lines.last_mut() {
             Some(line) if text_width(&format!("{line} {word}"), size) <= width => *line = format!("{line} {word}"),
             _ => lines.push(word.to_string()),

@@ -102,6 +102,9 @@ pub fn read(path: &Path, image_id: Option<u64>) -> Result<FileLayout> {
 
 fn parse(text: &str, image_id: Option<u64>) -> std::result::Result<FileLayout, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_start().starts_with('[') {
+        return Err("a layout file is an object, {\"boxes\": […]}, not a list".into());
+    }
     let content: Content = serde_json::from_str(text).map_err(|e| shortened(&e.to_string()))?;
     match content {
         Content { boxes: Some(boxes), images: None, annotations: None, width, height, .. } => match image_id {
@@ -184,7 +187,7 @@ fn coco(
         (Some(id), _) => images
             .iter()
             .find(|image| image.id == id)
-            .ok_or_else(|| format!("it has no image with the id {id}; ids are {}, …", annotated()))?,
+            .ok_or_else(|| format!("it has no image with the id {id}; ids are such as {}", annotated()))?,
     };
     if !(image.width > 0.0 && image.height > 0.0) {
         return Err(format!("the image {} has no size", image.id));

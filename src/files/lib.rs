@@ -12,8 +12,8 @@ mod place;
 mod ranges;
 mod write;
 
-pub use limits::allow_open_files;
-pub use names::{file_name_from, invalid_name};
+pub use limits::raise_open_file_limit;
+pub use names::{file_name_from, invalid_name, is_bidi_control};
 pub use open::{Kind, open, open_with, read, read_or_stdin, read_text};
 pub use place::{Leaves, create_folder, identity, normal, outside_by_links};
 pub use ranges::RangeFile;

@@ -10,7 +10,7 @@ const WANTED: u64 = 1024;
 ///
 /// # Errors
 /// Says what to do if the limit is too low for a run.
-pub fn allow_open_files() -> Result<(), String> {
+pub fn raise_open_file_limit() -> Result<(), String> {
     match raised() {
         Some(limit) if limit < LEAST => Err(format!(
             "{limit} open files are too few: a run needs {LEAST}; raise the limit, as by `ulimit -n {WANTED}`"

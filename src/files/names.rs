@@ -3,10 +3,15 @@
 /// The most bytes that a text contributes to the name of a file.
 const LONGEST: usize = 100;
 
+/// The most bytes of a name on the common file systems.
+const LONGEST_NAME: usize = 255;
+
 /// Why a name cannot be that of a file or folder on every system, or deceives the person who reads it; `None` if it can.
 pub fn invalid_name(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("it is empty")
+    } else if name.len() > LONGEST_NAME {
+        Some("it has more than 255 bytes")
     } else if name.chars().any(char::is_control) {
         Some("it contains a control character")
     } else if name.chars().any(reorders) {
@@ -29,9 +34,14 @@ pub fn file_name_from(text: &str) -> String {
     if name.starts_with(['.', '~']) { format!("_{name}") } else { name }
 }
 
+/// Whether a character changes the order in which others are shown.
+pub fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Whether a character changes the order in which others are shown, or begins a line.
 fn reorders(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    is_bidi_control(c) || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// Whether Windows takes a name for a device, in whatever case and with whatever extension.
@@ -65,6 +75,7 @@ mod tests {
         ] {
             assert!(invalid_name(name).is_some(), "{name:?}");
         }
+        assert!(invalid_name(&"a".repeat(256)).is_some());
         for name in ["null", "com", "com10", "console", "a red circle", "ä", "מעגל", "👩‍🎨", "x.nul"] {
             assert_eq!(invalid_name(name), None, "{name:?}");
         }

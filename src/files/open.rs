@@ -7,7 +7,7 @@ use std::path::Path;
 /// A kind of file, by the most bytes that a file of it has.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// Its name after "a file of this kind": `graph`.
+    /// Its name with an article, for messages: `a graph`.
     name: &'static str,
     most: u64,
 }
@@ -53,7 +53,7 @@ impl Kind {
     fn too_large(self) -> io::Error {
         io::Error::new(
             ErrorKind::FileTooLarge,
-            format!("it has more than {} bytes, which {} never has", self.most, self.name),
+            format!("it has more than {} bytes, the limit for {}", self.most, self.name),
         )
     }
 }
@@ -147,7 +147,7 @@ mod tests {
         // Sparse, so that it takes no place on the disk.
         File::create(&path).unwrap().set_len(MIB + 1).unwrap();
         let error = read(&path, Kind::GRAPH).unwrap_err();
-        assert_eq!(error.to_string(), "it has more than 1048576 bytes, which a graph never has");
+        assert_eq!(error.to_string(), "it has more than 1048576 bytes, the limit for a graph");
         assert_eq!(read(&path, Kind::CONFIG).unwrap().len(), 1 << 20 | 1);
         assert_eq!(read(folder.path(), Kind::GRAPH).unwrap_err().kind(), ErrorKind::IsADirectory);
         assert_eq!(read(&folder.path().join("none"), Kind::GRAPH).unwrap_err().kind(), ErrorKind::NotFound);

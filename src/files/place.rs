@@ -21,7 +21,7 @@ impl fmt::Display for Leaves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Leaves::Absolute => "is an absolute path",
-            Leaves::Above => "leads out of it by `..`",
+            Leaves::Above => "leads above that folder by `..`",
             Leaves::Home => "begins with `~`, which only a shell replaces by the home folder",
         })
     }

@@ -33,7 +33,10 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// If the file cannot be written.
 pub fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    temporary(path, bytes)?.persist(path).map(drop).map_err(|failed| failed.error)
+    let file = temporary(path, bytes)?;
+    // What it replaces is not lost if the machine stops.
+    file.as_file().sync_data()?;
+    file.persist(path).map(drop).map_err(|failed| failed.error)
 }
 
 /// Tries whether files can be written into a folder, which may have to be created first. Leaves nothing behind.
@@ -46,7 +49,8 @@ pub fn can_hold_files(folder: &Path) -> io::Result<()> {
     if !fs::metadata(existing)?.is_dir() {
         return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("`{}` is not a folder", existing.display())));
     }
-    tempfile::tempdir_in(existing).map(drop)
+    // tempfile's own message names its temporary path.
+    tempfile::tempdir_in(existing).map(drop).map_err(|error| error.kind().into())
 }
 
 /// Creates a file that grows as a program runs, or truncates it. It may be a pipe that another process reads.

@@ -41,7 +41,13 @@ impl OnnxNetwork {
             let constant = node.inputs.iter().all(|name| name.is_empty() || constants.contains_key(name));
             let label = describe(node, info.opset);
             let (inputs, outputs) = (node.inputs.clone(), node.outputs.clone());
-            let step = Step { label, stairs: operators::has_stairs(&node.operator), run, inputs, outputs };
+            let step = Step {
+                label,
+                piecewise_constant: operators::is_piecewise_constant(&node.operator),
+                run,
+                inputs,
+                outputs,
+            };
             if !constant {
                 steps.push(step);
                 continue;

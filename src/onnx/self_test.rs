@@ -1,6 +1,6 @@
 //! The self-test of a network: compares its gradient, in the f32 in which it guides, with finite differences in f64.
 //!
-//! In f64 the steps are so small that they cross next to no kink of ReLU, and curvature does not count. So a deviation is
+//! In f64 the steps are so small that they rarely cross a kink of ReLU, and curvature is negligible. So a deviation is
 //! an error of the gradient, or f32's rounding. The test costs one gradient and three runs without one.
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use lsregen_tensor::noise::Generator;
 /// The size of a step, relative to the input's.
 const STEP: f64 = 1e-6;
 
-/// The size of a step that crosses fine stairs, such as those of quantised values.
+/// The size of a step that crosses fine jumps, such as those of quantised values.
 const WIDE_STEP: f64 = 1e-3;
 
 /// The greatest deviation along the gradient. Rounding matters little there, because all results change together.
@@ -29,7 +29,7 @@ const ALLOWED: f64 = 1e-2;
 /// nearly 1e-2. The gradient of candle's own attention, which lacks a part, deviates by 35 %.
 const ALLOWED_ACROSS: f64 = 5e-2;
 
-/// The greatest deviation along the gradient over a wide step, for networks that have stairs: where they matter, it is
+/// The greatest deviation along the gradient over a wide step, for networks with piecewise constant parts: where they matter, it is
 /// near 1.
 const ALLOWED_OVER_STAIRS: f64 = 0.3;
 
@@ -61,7 +61,7 @@ impl OnnxNetwork {
     /// Returns the deviation along the gradient, relative to the gradient's norm.
     ///
     /// # Errors
-    /// If the deviation exceeds 1e-2, or 5e-2 in a random direction, or the output changes mostly by stairs, through which no
+    /// If the deviation exceeds 1e-2, or 5e-2 in a random direction, or the output changes mostly by jumps, through which no
     /// gradient flows. The message names the node, if there is one.
     pub fn self_test(&self, shape: &[usize]) -> Result<f64> {
         self.self_test_of(shape, self.outputs().first().map(|o| o.name.as_str()))
@@ -81,29 +81,31 @@ impl OnnxNetwork {
     fn test_route(&self, route: &Route, x: &Tensor) -> Result<f64> {
         let failed = |e: Error| self.info().error(format!("its gradient cannot be tested: {e}"));
         let (y, tape) = Tape::record(route, x).map_err(failed)?;
-        let blind = || tape.stairs.as_ref().map(|label| format!("; {label} passes no gradient")).unwrap_or_default();
+        let no_gradient = || {
+            tape.piecewise_constant.as_ref().map(|label| format!("; {label} passes no gradient")).unwrap_or_default()
+        };
         let y = self.of_floats(y, route.output)?;
         if !tape.has_gradient() {
-            return Err(failed(Error::input(format!("its output does not depend on its input{}", blind()))));
+            return Err(failed(Error::input(format!("its output does not depend on its input{}", no_gradient()))));
         }
         let value = |x: &Tensor| route.run(x, &mut |_, _, _| Ok(()));
         let differences = Differences::new(x, &y, |r| tape.vjp(r), value).map_err(failed)?;
         let deviation = differences.deviation().map_err(failed)?;
         let output = route.output;
         if !deviation.is_small() {
-            let culprit = self.culprit(route, x)?.map_or_else(blind, |culprit| format!("; {culprit}"));
+            let culprit = self.culprit(route, x)?.map_or_else(no_gradient, |culprit| format!("; {culprit}"));
             return Err(self.info().error(format!(
                 "the gradient of `{output}` deviates from finite differences by {deviation} (at most {ALLOWED:.0e} and \
                  {ALLOWED_ACROSS:.0e}){culprit}; guidance by this network would be wrong"
             )));
         }
-        if tape.stairs.is_some() {
+        if tape.piecewise_constant.is_some() {
             let over = differences.along(WIDE_STEP).map_err(failed)?;
             if over.is_nan() || over > ALLOWED_OVER_STAIRS {
                 return Err(self.info().error(format!(
                     "the gradient of `{output}` deviates from finite differences by {over:.1e} over a wider step (at most \
                      {ALLOWED_OVER_STAIRS}){}; guidance by this network would be wrong; export it before it is quantised",
-                    blind()
+                    no_gradient()
                 )));
             }
         }

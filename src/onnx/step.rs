@@ -8,8 +8,8 @@ use crate::{Error, Result};
 pub struct Step {
     /// How messages name the node.
     pub label: String,
-    /// Whether its results may be integers or stairs of a continuous argument, through which no gradient flows.
-    pub stairs: bool,
+    /// Whether its results may be integers, or piecewise constant in a continuous argument, so that no gradient flows.
+    pub piecewise_constant: bool,
     pub run: Run,
     pub inputs: Vec<String>,
     pub outputs: Vec<String>,

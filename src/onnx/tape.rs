@@ -20,8 +20,8 @@ pub struct Tape {
     input: String,
     output: String,
     segments: Vec<Segment>,
-    /// The first step with stairs for results, which passes no gradient.
-    pub stairs: Option<String>,
+    /// The first step whose result is piecewise constant, so that it passes no gradient.
+    pub piecewise_constant: Option<String>,
 }
 
 /// A part of a run, with its graph.
@@ -38,7 +38,8 @@ impl Tape {
         let float = x.dtype();
         let mut values: HashMap<&str, Tensor> = HashMap::from([(route.input, x.detach())]);
         let mut depend: HashSet<&str> = HashSet::from([route.input]);
-        let mut tape = Tape { input: route.input.into(), output: route.output.into(), segments: vec![], stairs: None };
+        let mut tape =
+            Tape { input: route.input.into(), output: route.output.into(), segments: vec![], piecewise_constant: None };
         for (part, steps) in route.steps.chunks(STEPS).enumerate() {
             let mut leaves: HashMap<&str, Tensor> = HashMap::new();
             let mut own: HashMap<&str, Tensor> = HashMap::new();
@@ -53,9 +54,9 @@ impl Tape {
                     |name: &str| own.get(name).or_else(|| leaves.get(name)).or_else(|| values.get(name)).cloned();
                 let results = route.run_step(step, float, value)?;
                 let tracked = step.inputs.iter().any(|name| value(name).is_some_and(|t| t.track_op()));
-                let blind = results.iter().all(|t| !t.track_op() && t.dtype() != DType::U8);
-                if tape.stairs.is_none() && step.stairs && tracked && blind {
-                    tape.stairs = Some(step.label.clone());
+                let no_gradient = results.iter().all(|t| !t.track_op() && t.dtype() != DType::U8);
+                if tape.piecewise_constant.is_none() && step.piecewise_constant && tracked && no_gradient {
+                    tape.piecewise_constant = Some(step.label.clone());
                 }
                 own.extend(step.outputs.iter().map(String::as_str).zip(results));
             }

@@ -38,10 +38,7 @@ pub fn load(path: &Path) -> Result<RgbImage> {
 /// cannot be had.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let format = format(bytes)?;
-    // The decoder fills what is missing of a JPEG file with grey.
-    if format == ImageFormat::Jpeg && !ends(bytes) {
-        return Err(Error::input("incomplete image: the file ends too early"));
-    }
+    check_end(bytes, format)?;
     let mut decoder = decoder(bytes, format)?;
     let orientation = decoder.orientation().map_err(corrupt)?;
     // A decoder ends the process if it cannot allocate. It takes no more than the pixels take later as f32.
@@ -68,7 +65,9 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
 pub fn dimensions(path: &Path) -> Result<(u32, u32)> {
     let bytes = lsregen_files::read(path, Kind::IMAGE).map_err(Error::io(path))?;
     let read = || {
-        let mut decoder = decoder(&bytes, format(&bytes)?)?;
+        let format = format(&bytes)?;
+        check_end(&bytes, format)?;
+        let mut decoder = decoder(&bytes, format)?;
         let (width, height) = decoder.dimensions();
         let sideways = decoder.orientation().map_err(corrupt)?.to_exif() >= 5;
         Ok(if sideways { (height, width) } else { (width, height) })
@@ -117,15 +116,52 @@ fn decoder(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder + '_> 
 
 /// Returns what to say of an image of this size, if it is too large.
 pub fn too_large(width: u64, height: u64) -> Option<String> {
-    (width.max(height) > MAX_SIDE.into() || width.saturating_mul(height) > MAX_PIXELS)
+    (width.max(height) > MAX_SIDE.into())
         .then(|| format!("an image of {width}×{height} is too large: a side may have at most {MAX_SIDE} pixels"))
 }
 
-/// Whether a JPEG file has its end. In the compressed data a byte FF is followed by 00, so the marker FFD9 after the last
-/// start of a scan is the end of the image.
-fn ends(bytes: &[u8]) -> bool {
-    let scan = bytes.windows(2).rposition(|marker| marker == [0xff, 0xda]).unwrap_or(0);
-    bytes[scan..].windows(2).any(|marker| marker == [0xff, 0xd9])
+/// Checks that a file has the end of its image. The decoder fills what is missing of a JPEG file with grey.
+fn check_end(bytes: &[u8], format: ImageFormat) -> Result<()> {
+    let is_whole = match format {
+        ImageFormat::Jpeg => jpeg_ends(bytes),
+        ImageFormat::Png => png_ends(bytes),
+        _ => true,
+    };
+    if !is_whole {
+        return Err(Error::input("incomplete image: the file ends too early"));
+    }
+    Ok(())
+}
+
+/// Whether a PNG file has its last chunk.
+fn png_ends(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    while let Some((&[a, b, c, d, ref name @ ..], _)) = rest.split_first_chunk::<8>() {
+        if name == b"IEND" {
+            return true;
+        }
+        // The length is that of the data: before it are 8 bytes, after it 4.
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        rest = rest.get(length.saturating_add(12)..).unwrap_or_default();
+    }
+    false
+}
+
+/// Whether a JPEG file has its marker of the end. Other data, such as a film, may follow it.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    loop {
+        // Of compressed data, only FF 00 and the restarts FF D0 to FF D7 look like markers.
+        let is_marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff | 0xd0..=0xd7);
+        let Some(next) = bytes.get(at..).and_then(|rest| rest.windows(2).position(is_marker)) else { return false };
+        at += next;
+        match (bytes[at + 1], bytes.get(at + 2..at + 4)) {
+            (0xd9, _) => return true,
+            (0x01, _) => at += 2,
+            (_, Some(&[high, low])) => at += 2 + usize::from(u16::from_be_bytes([high, low])),
+            _ => return false,
+        }
+    }
 }
 
 fn corrupt(error: ImageError) -> Error {

@@ -188,7 +188,10 @@ impl ModelsPath {
         if folders.is_empty() {
             let roots: Vec<_> = self.roots.iter().map(|root| root.display().to_string()).collect();
             let looked = if roots.is_empty() { String::new() } else { format!(" (looked for {})", roots.join(", ")) };
-            return format!("there is no folder of models{looked}; name one by --models-dir");
+            return format!(
+                "no folder of models was found{looked}; write `shapes/gligen`, `shapes/xl` or the path of a model, or pass \
+                 `--models-dir DIR`"
+            );
         }
         let names = self.names(kind);
         let names = nearest(name, names.iter().map(String::as_str));
@@ -423,7 +426,7 @@ mod tests {
             path.missing(ModelKind::Model, "cc")
         );
         let none = ModelsPath::new(["nowhere".into()]);
-        assert!(none.missing(ModelKind::Model, "a").contains("no folder of models (looked for nowhere)"));
+        assert!(none.missing(ModelKind::Model, "a").contains("no folder of models was found (looked for nowhere)"));
     }
 
     #[cfg(unix)]

@@ -28,7 +28,7 @@ fn seed(text: &str) -> Result<String, String> {
         number => number
             .parse()
             .map(|seed: u64| seed.to_string())
-            .map_err(|error| format!("{error}; write a number or `random`")),
+            .map_err(|_| "not a number from 0 to 2⁶⁴ − 1; write one, or `random`".into()),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! An included graph is laid out first, and then stands in the layout of the outer graph as one box.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// A node: its name, in which `/` separates the included graphs that it is part of, and its type.
@@ -104,11 +105,12 @@ pub fn svg(nodes: &[SvgNode<'_>], links: &[SvgLink]) -> String {
         write_text(&mut text, "name", NAME, (x + PADDING, y + 20.0), short(nodes[*node].name));
         write_text(&mut text, "small", SMALL, (x + PADDING, y + 36.0), nodes[*node].node_type);
     }
-    for (index, SvgLink { from, to, label }) in links.iter().enumerate() {
+    let mut labelled = vec![0; nodes.len()];
+    for SvgLink { from, to, label } in links {
         // In the gap before the node that the link leads to, where there is space for it.
         let (_, (x, y)) = ends(places[*from], places[*to]);
-        let offset = links[..index].iter().filter(|link| link.to == *to).count();
-        let y = y - 4.0 - 12.0 * offset as f64;
+        let y = y - 4.0 - 12.0 * f64::from(labelled[*to]);
+        labelled[*to] += 1;
         let (x, width) = (x - 12.0 - width_of(label, SMALL), width_of(label, SMALL));
         let top = y - 9.0;
         let _ =
@@ -142,16 +144,10 @@ fn write_text(svg: &mut String, class: &str, size: f64, (x, y): (f64, f64), text
     );
 }
 
-/// What stands in a layout as one box: a node or an included graph.
-struct Member {
-    /// Of a node its name, of a graph that of its nodes up to the `/`.
-    name: String,
-    content: Layout,
-}
-
 /// Lays out the nodes whose names begin with `prefix`.
 fn layout(nodes: &[SvgNode<'_>], links: &[SvgLink], prefix: &str) -> Layout {
-    let mut members: Vec<Member> = vec![];
+    let mut members: Vec<Layout> = vec![];
+    let mut known: HashMap<String, usize> = HashMap::new();
     let mut member_of = vec![None; nodes.len()];
     for (index, node) in nodes.iter().enumerate() {
         let Some(rest) = node.name.strip_prefix(prefix) else { continue };
@@ -159,11 +155,11 @@ fn layout(nodes: &[SvgNode<'_>], links: &[SvgLink], prefix: &str) -> Layout {
             Some((group, _)) => format!("{prefix}{group}/"),
             None => node.name.to_string(),
         };
-        let known = members.iter().position(|member| member.name == name);
-        member_of[index] = Some(known.unwrap_or(members.len()));
-        if known.is_none() {
+        let is_new = !known.contains_key(&name);
+        member_of[index] = Some(*known.entry(name.clone()).or_insert(members.len()));
+        if is_new {
             let content = if name.ends_with('/') { framed(nodes, links, &name) } else { boxed(index, node) };
-            members.push(Member { name, content });
+            members.push(content);
         }
     }
     let pairs = links.iter().filter_map(|link| Some((member_of[link.from]?, member_of[link.to]?)));
@@ -173,7 +169,7 @@ fn layout(nodes: &[SvgNode<'_>], links: &[SvgLink], prefix: &str) -> Layout {
     // The labels of links from outside stand before the first layer.
     let is_entered = links.iter().any(|link| member_of[link.from].is_none() && member_of[link.to].is_some());
     let start = if is_entered { gap } else { 0.0 };
-    placed(members, &layers(nodes.len(), &pairs, &member_of), start, gap)
+    placed(members, &layers(&pairs, &member_of), start, gap)
 }
 
 /// The box of one node.
@@ -197,36 +193,27 @@ fn framed(nodes: &[SvgNode<'_>], links: &[SvgLink], name: &str) -> Layout {
 
 /// The members of each layer, from left to right. The layer of a member is the length of the longest path to it. Within a
 /// layer, members are ordered by the mean place of their neighbours, so that few links cross.
-fn layers(most: usize, pairs: &[(usize, usize)], member_of: &[Option<usize>]) -> Vec<Vec<usize>> {
+fn layers(pairs: &[(usize, usize)], member_of: &[Option<usize>]) -> Vec<Vec<usize>> {
     let count = member_of.iter().flatten().max().map_or(0, |last| last + 1);
-    let mut level = vec![0; count];
-    // As many rounds as a path may be long: two included graphs may need each other.
-    for _ in 0..most {
-        let before = level.clone();
-        for &(from, to) in pairs {
-            level[to] = level[to].max((level[from] + 1).min(count));
-        }
-        if level == before {
-            break;
-        }
+    let (mut before, mut after) = (vec![vec![]; count], vec![vec![]; count]);
+    for &(from, to) in pairs {
+        before[to].push(from);
+        after[from].push(to);
     }
+    let level = levels(&before, &after);
     let mut layers: Vec<Vec<usize>> = vec![vec![]; level.iter().max().map_or(0, |last| last + 1)];
     for (member, &level) in level.iter().enumerate() {
         layers[level].push(member);
     }
     layers.retain(|layer| !layer.is_empty());
-    let mut rank = vec![0.0; count];
+    let mut rank = vec![0f64; count];
     for round in 0..4 {
         let order: Vec<usize> =
             if round % 2 == 0 { (0..layers.len()).collect() } else { (0..layers.len()).rev().collect() };
         for layer in order {
             let mean = |member: usize| {
-                let near = pairs.iter().filter_map(|&(from, to)| match (from == member, to == member) {
-                    (true, _) if round % 2 == 1 => Some(rank[to]),
-                    (_, true) if round % 2 == 0 => Some(rank[from]),
-                    _ => None,
-                });
-                let (sum, n) = near.fold((0.0, 0.0), |(sum, n), rank: f64| (sum + rank, n + 1.0));
+                let near = if round % 2 == 0 { &before[member] } else { &after[member] };
+                let (sum, n) = near.iter().fold((0.0, 0.0), |(sum, n), near| (sum + rank[*near], n + 1.0f64));
                 if n > 0.0 { sum / n } else { rank[member] }
             };
             let mut sorted: Vec<_> = layers[layer].iter().map(|&member| (mean(member), member)).collect();
@@ -241,13 +228,41 @@ fn layers(most: usize, pairs: &[(usize, usize)], member_of: &[Option<usize>]) ->
     layers
 }
 
+/// The length of the longest path to each member. Two included graphs may need each other: of a cycle, the first member is
+/// taken before those that it needs.
+fn levels(before: &[Vec<usize>], after: &[Vec<usize>]) -> Vec<usize> {
+    let mut missing: Vec<usize> = before.iter().map(Vec::len).collect();
+    let mut level = vec![0; before.len()];
+    let mut done = vec![false; before.len()];
+    let mut ready: Vec<usize> = (0..before.len()).filter(|member| missing[*member] == 0).collect();
+    let mut first_left = 0;
+    loop {
+        let Some(member) = ready.pop() else {
+            let Some(next) = (first_left..done.len()).find(|member| !done[*member]) else { return level };
+            first_left = next;
+            ready.push(next);
+            continue;
+        };
+        if std::mem::replace(&mut done[member], true) {
+            continue;
+        }
+        for &next in after[member].iter().filter(|next| !done[**next]).collect::<Vec<_>>() {
+            level[next] = level[next].max(level[member] + 1);
+            missing[next] -= 1;
+            if missing[next] == 0 {
+                ready.push(next);
+            }
+        }
+    }
+}
+
 /// Places the members: layers beside each other from `start` on, and the members of a layer below each other, around one middle.
-fn placed(members: Vec<Member>, layers: &[Vec<usize>], start: f64, gap: f64) -> Layout {
-    let size = |layer: &Vec<usize>| layer.iter().map(|&member| members[member].content.height + ROW_GAP).sum::<f64>();
+fn placed(members: Vec<Layout>, layers: &[Vec<usize>], start: f64, gap: f64) -> Layout {
+    let size = |layer: &Vec<usize>| layer.iter().map(|&member| members[member].height + ROW_GAP).sum::<f64>();
     let height = layers.iter().map(size).fold(0.0, f64::max) - ROW_GAP;
     let sizes: Vec<f64> = layers.iter().map(size).collect();
     let mut layout = Layout { height: height.max(0.0), ..Layout::default() };
-    let mut members: Vec<_> = members.into_iter().map(|member| Some(member.content)).collect();
+    let mut members: Vec<_> = members.into_iter().map(Some).collect();
     let mut x = start;
     for (layer, size) in layers.iter().zip(sizes) {
         let mut y = (height - (size - ROW_GAP)) / 2.0;

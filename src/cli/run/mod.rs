@@ -17,7 +17,7 @@ use super::{Exit, console, open, usage};
 /// Run a graph
 #[derive(Args)]
 #[command(after_help = "Examples:
-  lsregen run graphs/shapes.yaml --seed 7
+  lsregen run graphs/sdxl.yaml --seed 7
   lsregen run graph.yaml --sweep cfg=1,4 --output-dir out")]
 pub struct Run {
     /// Graph file, a PNG file that holds its graph, or `-` for a graph on stdin

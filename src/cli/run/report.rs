@@ -70,7 +70,7 @@ impl<'a> Report<'a> {
             "succeeded": self.summary.succeeded(),
             "seconds": self.summary.duration.as_secs_f64(),
             "ran": count("ran"),
-            "hits": count("cached"),
+            "cached": count("cached"),
             "files": shown(files.iter().map(|(_, path)| path)),
             "nodes": nodes,
         })

@@ -46,7 +46,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "jsonl|FILE")]
     events: Option<String>,
 
-    /// Print only errors, and the files on stdout
+    /// Print only errors and warnings, and the files on stdout
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -84,7 +84,7 @@ impl RunArgs {
     /// When a file or folder of the arguments cannot be written, or the runtime cannot start; the reason is printed.
     pub fn session(&self, runs: Runs) -> Result<Session, Exit> {
         // tokio and rayon panic where these are missing.
-        let can_start = lsregen_files::allow_open_files().and_then(|()| lsregen_nodes::start_threads());
+        let can_start = lsregen_files::raise_open_file_limit().and_then(|()| lsregen_nodes::start_threads());
         can_start.map_err(|error| {
             terminal::complain(error);
             Exit::Failed

@@ -1,9 +1,12 @@
 //! `--previews`: writes the preview images of runs into a folder.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lsregen_engine::{Event, Subscriber};
+use lsregen_files::Kind;
+use lsregen_nodes::metadata;
 
 use crate::cli::{Exit, terminal, usage};
 
@@ -32,11 +35,25 @@ impl Previews {
     }
 }
 
+/// Replaces the preview of an earlier run, but neither follows a link nor replaces another program's file.
+fn write(path: &Path, png: &[u8]) -> io::Result<()> {
+    match lsregen_files::write_new(path, png) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let there = lsregen_files::read(path, Kind::IMAGE);
+            if !std::fs::symlink_metadata(path)?.is_file() || !there.is_ok_and(|there| metadata::is_carried(&there)) {
+                return Err(io::Error::other("this file exists, and lsregen did not write it"));
+            }
+            lsregen_files::write_over(path, png)
+        }
+        written => written,
+    }
+}
+
 impl Subscriber for Previews {
     fn event(&self, event: &Event) {
         let Event::Preview { node, done, png, .. } = event else { return };
         let path = self.path(node, *done);
-        if let Err(error) = std::fs::write(&path, png)
+        if let Err(error) = write(&path, png)
             && !self.reported.swap(true, Ordering::Relaxed)
         {
             terminal::lost(format!("{}: the preview cannot be written: {error}", path.display()));

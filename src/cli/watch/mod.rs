@@ -47,6 +47,9 @@ pub struct Watch {
 
 impl Watch {
     pub fn main(self) -> Result<Exit, Exit> {
+        if self.graph.as_os_str() == "-" {
+            return Err(usage("a graph on stdin cannot be watched; write it to a file"));
+        }
         let host = self.host.host(&self.graph, &self.params.models)?;
         let overrides = self.params.overrides()?;
         // The file may be removed and come back later, but a name that is wrong from the start is most likely misspelt.

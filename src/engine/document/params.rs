@@ -20,7 +20,7 @@ impl Parser<'_> {
             let Some(index) = known else {
                 let near = self.names.nearest(&given.name, names.iter().map(String::as_str)).map(did_you_mean);
                 let location = Location { origin, span: given.name_span, via: None };
-                let message = format!("the file has no parameter `{}`", given.name);
+                let message = format!("the graph has no parameter `{}`", given.name);
                 self.error("unknown-param", message, location, near.unwrap_or_default()).help =
                     Some(match names.len() {
                         _ if near.is_none() && self.names.advice(&given.name).is_some() => {

@@ -99,6 +99,12 @@ impl<'t> Parser<'t> {
     fn top_level(&mut self, root: YamlValue) -> Option<Vec<(YamlKey, YamlValue)>> {
         let described = root.describe();
         match root.data {
+            YamlData::Map(entries) if is_comfyuis(&entries) => {
+                let message = "this is a workflow of ComfyUI, which lsregen cannot read".to_string();
+                self.error("not-a-workflow", message, entries[0].0.location, "").help =
+                    Some("write its nodes as a graph: `lsregen nodes KSampler` names the counterpart of a node".into());
+                None
+            }
             YamlData::Map(entries) => Some(entries),
             YamlData::Null => {
                 let error = empty(self.source());
@@ -301,4 +307,12 @@ impl<'t> Parser<'t> {
 fn first_line(source: &Source, span: Span) -> Span {
     let line = source.line_span(source.position(span.start).line);
     Span::new(span.start, line.end.max(span.start))
+}
+
+/// Whether a file is ComfyUI's: each node has a `class_type`, or the frontend counted them.
+fn is_comfyuis(entries: &[(YamlKey, YamlValue)]) -> bool {
+    entries.iter().any(|(key, value)| match &value.data {
+        YamlData::Map(fields) => fields.iter().any(|(key, _)| key.name == "class_type"),
+        _ => key.name == "last_node_id",
+    })
 }

@@ -108,7 +108,7 @@ impl Run {
             skipped: counts.skipped,
         });
         for drawn in run.graph.drawn() {
-            let text = format!("drew the seed {}", drawn.seed);
+            let text = format!("the random seed is {}", drawn.seed);
             run.emit(Event::Note { node: drawn.node.as_str().into(), text });
         }
         let ready = run.prepare();

@@ -37,6 +37,20 @@ impl Findings for CacheFolder {
 mod tests {
     use super::*;
 
+    /// Whoever exchanges a folder for a link, even between two steps of a removal, loses nothing outside.
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_removed_through_a_link() {
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let kept = outside.path().join("kept.json");
+        std::fs::write(&kept, "1").unwrap();
+        let cache = CacheFolder::new(folder.path());
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("v1")).unwrap();
+        let at = CacheFolder::new(folder.path()).finding(&Digest::of(b"a"));
+        let through = at.with_file_name("../kept.json");
+        assert!(cache.remove(&through).is_err() && kept.is_file());
+    }
+
     #[test]
     fn findings_are_kept_for_other_processes() {
         let folder = tempfile::tempdir().unwrap();

@@ -37,8 +37,7 @@ pub(super) fn visible_in_place(text: &str) -> Cow<'_, str> {
 }
 
 fn is_unsafe(c: char) -> bool {
-    let is_bidi = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    is_bidi || (c.is_control() && !matches!(c, '\n' | '\t'))
+    lsregen_files::is_bidi_control(c) || (c.is_control() && !matches!(c, '\n' | '\t'))
 }
 
 #[cfg(test)]

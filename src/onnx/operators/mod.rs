@@ -127,8 +127,8 @@ pub fn results(operator: &str) -> usize {
     }
 }
 
-/// Whether an operator's results may be stairs of its argument, through which no gradient flows.
-pub fn has_stairs(operator: &str) -> bool {
+/// Whether an operator's results may be piecewise constant in its argument, so that no gradient flows.
+pub fn is_piecewise_constant(operator: &str) -> bool {
     matches!(operator, "Round" | "Floor" | "Ceil" | "Sign" | "Cast")
 }
 

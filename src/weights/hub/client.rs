@@ -138,8 +138,7 @@ impl<'a> Client<'a> {
         let own_size = header("content-length").filter(|_| answer.status().is_success());
         let size = header("x-linked-size").or(own_size).and_then(|size| size.parse().ok());
         let etag = file.etag.clone().or_else(|| tag(etag?.trim_start_matches("W/").trim_matches('"')));
-        let missing =
-            || self.strange(&address, "it tells not the size of the file, or no ETag that is a checksum of it");
+        let missing = || self.strange(&address, "its answer lacks the size of the file, or an ETag that is a checksum");
         etag.zip(file.size.or(size)).ok_or_else(missing)
     }
 
@@ -291,7 +290,7 @@ impl<'a> Client<'a> {
 
     fn unreachable(&self, error: ureq::Error) -> Error {
         let why = match &error {
-            ureq::Error::HostNotFound => "its name is not known here".to_string(),
+            ureq::Error::HostNotFound => "its host name cannot be resolved".to_string(),
             ureq::Error::Timeout(_) => format!("no answer for {} s", self.hub.timeout.as_secs()),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => "connection refused".into(),
             error => error.to_string(),
@@ -301,7 +300,7 @@ impl<'a> Client<'a> {
         } else {
             "check the network, set HTTPS_PROXY or a mirror as HF_ENDPOINT"
         };
-        let kept = if self.hub.cached(self.of).is_some() { " (some of it is kept here)" } else { "" };
+        let kept = if self.hub.cached(self.of).is_some() { " (some of its files are cached)" } else { "" };
         said(format!(
             "{}: {} cannot be reached: {why}; {advice}, or set HF_HUB_OFFLINE=1 to use only what was downloaded \
              before{kept}",

@@ -75,6 +75,11 @@ impl Shard {
         let Some(of) = count.or_else(|| variable("SLURM_ARRAY_TASK_COUNT")) else {
             return Err(usage("--shard-index: give the number of shares with --shard-count"));
         };
+        if of == 0 {
+            return Err(usage(
+                "--shard-index: SLURM_ARRAY_TASK_COUNT is 0; give the number of shares with --shard-count",
+            ));
+        }
         if index >= of {
             return Err(usage(format!(
                 "--shard-index {index}: there are {of} shares, so the index is at most {}",

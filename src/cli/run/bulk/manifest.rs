@@ -156,13 +156,7 @@ impl Manifest {
         lines.sort_by(|a, b| (a.row, &a.name).cmp(&(b.row, &b.name)));
         let text = lines.into_iter().map(text).collect::<Result<String, _>>();
         let written = text.and_then(|text| {
-            let new = beside(&self.path, ".new");
-            // It may be left of a killed run, or a link or pipe of somebody else.
-            let _ = fs::remove_file(&new);
-            let mut file = File::create_new(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &self.path)?;
+            lsregen_files::write_over(&self.path, text.as_bytes())?;
             lsregen_files::open_with(&self.path, OpenOptions::new().append(true))
         });
         self.file = Some(written.map_err(|error| self.cannot(error))?);

@@ -1,7 +1,7 @@
 //! Reads mutated images and layout files: none may panic, hang, or take more memory than its size allows; every error must
 //! name the file, and what is read must be whole.
 //!
-//!     cargo run --release --example fuzz_inputs -p lsregen-diffusion -- pictures|layouts COUNT [SEED]
+//!     cargo run --release --example fuzz_inputs -p lsregen-diffusion -- images|layouts COUNT [SEED]
 //!
 //! A file may take [`OF_FILE`] bytes of memory for each of its own, [`CONSTANT`] bytes more, and what its kind allows for
 //! what it states.
@@ -13,7 +13,7 @@ mod dice;
 mod layouts;
 #[path = "../../../../tests/fuzz/memory.rs"]
 mod memory;
-mod pictures;
+mod images;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let number = |index: usize| arguments.get(index).and_then(|argument| argument.parse::<u64>().ok());
     let corpus: Box<dyn Corpus> = match arguments.first().map(String::as_str) {
-        Some("pictures") => Box::new(pictures::Pictures::read()),
+        Some("images") => Box::new(images::Images::read()),
         Some("layouts") => Box::new(layouts::Layouts),
         _ => return usage(),
     };
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: fuzz_inputs pictures|layouts COUNT [SEED]");
+    eprintln!("usage: fuzz_inputs images|layouts COUNT [SEED]");
     ExitCode::from(2)
 }
 

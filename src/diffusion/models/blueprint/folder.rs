@@ -82,7 +82,7 @@ impl Folder<'_> {
         self.note(&format!("{}/config.json", at.encoder));
         tokenizer::files_of(self.files, at.tokenizer).iter().for_each(|path| self.note(path));
         let ((config, tensors), tokenizer) = config.zip(tensors).zip(tokenizer)?;
-        problems.keep("model", tokenizer.fits(config.vocab_size, &self.files.label(at.tokenizer)))?;
+        problems.keep("model", tokenizer.check_vocab_size(config.vocab_size, &self.files.label(at.tokenizer)))?;
         let tokenizer = TokenizerSource::Folder(Arc::new(tokenizer));
         Some(EncoderBlueprint::new(config, tensors, tokenizer, unused))
     }

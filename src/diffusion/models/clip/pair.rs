@@ -39,7 +39,7 @@ impl ClipBlueprint {
         let config = ClipConfig::parse(&folder.read("config.json")?, &folder.label("config.json"))?;
         let processor = ClipProcessor::read(folder, config.vision.image_size)?;
         let tokenizer = ClipTokenizer::load(folder, "", config.text.max_position_embeddings)?;
-        tokenizer.fits(config.text.vocab_size, &folder.label("config.json"))?;
+        tokenizer.check_vocab_size(config.text.vocab_size, &folder.label("config.json"))?;
         let checkpoint = Arc::new(folder.checkpoint(&folder.weights("", "model")?)?);
         // The temperature of training, and indices that are computed here.
         let spare = |name: &str| name == "logit_scale" || name.ends_with(".position_ids");

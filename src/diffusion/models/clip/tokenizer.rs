@@ -29,10 +29,10 @@ const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
 /// The vocabulary and the merges in two files.
-const SPLIT: [&str; 2] = ["vocab.json", "merges.txt"];
+const TWO_FILES: [&str; 2] = ["vocab.json", "merges.txt"];
 
 /// One file in place of both; transformers 5 saves no other.
-const JOINED: &str = "tokenizer.json";
+const ONE_FILE: &str = "tokenizer.json";
 
 /// The files beside them that are read if they exist.
 const SETTINGS: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
@@ -65,9 +65,9 @@ fn inside(folder: &str, name: &str) -> String {
 /// The files that are read of the tokenizer in `folder` of a model (`""` for its root); none if it has no tokenizer.
 pub fn files_of(files: &ModelFiles, folder: &str) -> Vec<String> {
     let has = |name: &&str| files.has(&inside(folder, name));
-    let main = match SPLIT.iter().all(has) {
-        true => SPLIT.as_slice(),
-        false if has(&JOINED) => &[JOINED],
+    let main = match TWO_FILES.iter().all(has) {
+        true => TWO_FILES.as_slice(),
+        false if has(&ONE_FILE) => &[ONE_FILE],
         false => return vec![],
     };
     main.iter().chain(&SETTINGS).filter(|name| has(name)).map(|name| inside(folder, name)).collect()
@@ -185,7 +185,7 @@ impl ClipTokenizer {
     pub fn load(files: &ModelFiles, folder: &str, longest: usize) -> Result<Self> {
         let path = |name: &str| inside(folder, name);
         if files_of(files, folder).is_empty() {
-            let missing = SPLIT.iter().find(|name| !files.has(&path(name))).unwrap_or(&JOINED);
+            let missing = TWO_FILES.iter().find(|name| !files.has(&path(name))).unwrap_or(&ONE_FILE);
             return Err(Error::Config(format!(
                 "{}: no such file; a tokenizer is in vocab.json and merges.txt, or in tokenizer.json",
                 files.label(&path(missing))
@@ -196,15 +196,15 @@ impl ClipTokenizer {
             json(name)?.map_or_else(|| Ok(Config::default()), |config| config.decode())
         };
         let (config, map) = (config("tokenizer_config.json")?, config("special_tokens_map.json")?);
-        let (vocab, merges, mut added) = match SPLIT.iter().all(|name| files.has(&path(name))) {
+        let (vocab, merges, mut added) = match TWO_FILES.iter().all(|name| files.has(&path(name))) {
             true => {
                 let vocab = files.json(&path("vocab.json"))?.decode()?;
                 (vocab, Self::merges(files, &path("merges.txt"))?, vec![])
             }
             false => {
-                let label = files.label(&path(JOINED));
+                let label = files.label(&path(ONE_FILE));
                 let Joined { model: JoinedModel { vocab, merges }, added_tokens } =
-                    files.json(&path(JOINED))?.decode()?;
+                    files.json(&path(ONE_FILE))?.decode()?;
                 let pair = |merge: Vec<String>| match <[String; 2]>::try_from(merge) {
                     Ok([a, b]) => Ok((a, b)),
                     Err(merge) => merge_of(&merge.concat(), &label),
@@ -306,7 +306,7 @@ impl ClipTokenizer {
     ///
     /// # Errors
     /// If it has fewer.
-    pub fn fits(&self, vocab_size: usize, label: &str) -> Result<()> {
+    pub fn check_vocab_size(&self, vocab_size: usize, label: &str) -> Result<()> {
         if self.size() <= vocab_size {
             return Ok(());
         }

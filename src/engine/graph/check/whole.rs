@@ -224,20 +224,30 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports files that two nodes write.
+    /// Reports files that two nodes write, and a file whose path another one needs as a folder.
     pub(super) fn written(&mut self) {
         let mut first: HashMap<PathBuf, Location> = HashMap::new();
+        let mut folders: HashMap<PathBuf, Location> = HashMap::new();
         for index in 0..self.drafts.len() {
             let Some(node) = self.drafts[index].node.clone().filter(|_| self.drafts[index].kept) else { continue };
             for file in node.writes(&self.cx(index)) {
                 let location = self.location_of(index, &file.param);
                 let place = identity(&file.path);
-                let Some(&former) = first.get(&place) else {
+                let above = || place.ancestors().skip(1);
+                let shown = file.path.display();
+                let (former, message) = if let Some(former) = first.get(&place) {
+                    (*former, format!("two nodes write the file `{shown}`"))
+                } else if let Some(former) = folders.get(&place).or_else(|| above().find_map(|path| first.get(path))) {
+                    (
+                        *former,
+                        format!("one node writes a file, and another one a file in a folder of that name: `{shown}`"),
+                    )
+                } else {
+                    folders.extend(above().map(|path| (path.to_path_buf(), location)));
                     first.insert(place, location);
                     continue;
                 };
                 let label = self.sources.label(former, "written here");
-                let message = format!("two nodes write the file `{}`", file.path.display());
                 let error = self.error("written-twice", message, location, "and here again");
                 if former != location {
                     error.secondary.insert(0, label);

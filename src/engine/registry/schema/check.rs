@@ -26,6 +26,12 @@ pub(crate) fn violations(schema: &Schema, param: &str, value: &Json, names: &Nam
     let mut checker = Checker { reader: Reader { root }, names, violations: vec![] };
     if let Some((_, property)) = properties(root).find(|(name, _)| *name == param) {
         checker.check(property, value, param.to_string());
+        // A seed is drawn if it is `random`; its schema does not say so.
+        if let ("seed", [violation]) = (role(property), checker.violations.as_mut_slice())
+            && violation.path == param
+        {
+            violation.message = violation.message.replacen("must be an integer", "must be an integer or `random`", 1);
+        }
         // Leaving the key out is one way to correct an invalid value.
         let default = property.get("default").filter(|default| !default.is_null());
         if let (Some(default), [violation]) = (default, checker.violations.as_mut_slice())
@@ -36,6 +42,10 @@ pub(crate) fn violations(schema: &Schema, param: &str, value: &Json, names: &Nam
         }
     }
     checker.violations
+}
+
+fn role(property: &Json) -> &str {
+    property.get("x-role").and_then(Json::as_str).unwrap_or_default()
 }
 
 struct Checker<'a> {

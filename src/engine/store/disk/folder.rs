@@ -189,9 +189,11 @@ impl CacheFolder {
     /// If a path in the folder is a link, or leads through one.
     fn refuse_links(&self, path: &Path) -> io::Result<()> {
         let inside = path.strip_prefix(&self.root).unwrap_or(path);
-        let mut place = self.root.clone();
-        for part in [Path::new("")].into_iter().chain(inside.iter().map(Path::new)) {
+        let below = inside.iter().scan(self.root.clone(), |place, part| {
             place.push(part);
+            Some(place.clone())
+        });
+        for place in [self.root.clone()].into_iter().chain(below) {
             if fs::symlink_metadata(&place).is_ok_and(|facts| facts.is_symlink()) {
                 let message = format!("{} is a link, and the cache follows none", place.display());
                 return Err(io::Error::new(ErrorKind::PermissionDenied, message));
@@ -200,18 +202,28 @@ impl CacheFolder {
         Ok(())
     }
 
-    /// The folders that cannot be read, or are links, each with the reason.
+    /// The folders that cannot be read or are links, and what has the name of one of the cache's files but is none, each with
+    /// the reason.
     pub(crate) fn unreadable(&self) -> Vec<Damaged> {
         let mut found = vec![];
-        let mut ahead: Vec<_> = ["entries", "blobs", "files", "tmp"].map(|kind| (self.root.join(kind), 0)).into();
+        let mut ahead: Vec<_> =
+            ["entries", "blobs", "files", "findings", "tmp"].map(|kind| (self.root.join(kind), 0)).into();
+        let blobs = self.root.join("blobs");
         while let Some((folder, depth)) = ahead.pop() {
             let entries = self.refuse_links(&folder).and_then(|()| fs::read_dir(&folder));
             match entries {
-                Ok(entries) if depth == 0 => {
-                    let is_folder = |entry: &fs::DirEntry| entry.path().is_dir();
-                    ahead.extend(entries.flatten().filter(is_folder).map(|entry| (entry.path(), 1)));
+                Ok(entries) => {
+                    for entry in entries.flatten() {
+                        let (path, kind) = (entry.path(), entry.file_type().ok());
+                        // A value in whose place something else is, is missing to the manifest that names it.
+                        let is_named = digest_in(&path).is_some() && !path.starts_with(&blobs);
+                        if is_named && kind.is_none_or(|kind| !kind.is_file()) {
+                            found.push(Damaged { path, what: "it is not a regular file".into() });
+                        } else if depth == 0 && path.is_dir() {
+                            ahead.push((path, 1));
+                        }
+                    }
                 }
-                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => found.push(Damaged { path: folder, what: format!("it cannot be read: {error}") }),
             }
@@ -286,11 +298,15 @@ fn list(folder: &Path) -> impl Iterator<Item = (PathBuf, Metadata)> + use<> {
 
 /// The file, if its name is one that the cache uses.
 fn found((path, metadata): (PathBuf, Metadata)) -> Option<StoredFile> {
-    let name = path.file_name().and_then(OsStr::to_str)?;
-    let (digits, format) = name.split_once('.')?;
+    let (digest, format) = digest_in(&path)?;
+    Some(StoredFile { digest, format: format.into(), metadata, path: path.clone() })
+}
+
+/// The digest and the format in the name of one of the cache's files.
+fn digest_in(path: &Path) -> Option<(Digest, &str)> {
+    let (digits, format) = path.file_name().and_then(OsStr::to_str)?.split_once('.')?;
     let digest: Digest = digits.parse().ok()?;
-    let is_ours = digest.to_string() == digits && is_format(format);
-    is_ours.then(|| StoredFile { digest, format: format.into(), metadata, path: path.clone() })
+    (digest.to_string() == digits && is_format(format)).then_some((digest, format))
 }
 
 /// Whether a text is a valid extension of a blob.

@@ -177,7 +177,7 @@ impl DiskStore {
             self.verify_file(blob, Kind::CACHE_VALUE, is_whole, &mut verified);
         }
         let is_sealed = |_: &StoredFile, bytes: &[u8]| sealed::open::<serde_json::Value>(bytes).is_some();
-        for file in self.folder.files() {
+        for file in self.folder.files().chain(self.folder.findings()) {
             self.verify_file(file, Kind::CACHE_ENTRY, is_sealed, &mut verified);
         }
         verified

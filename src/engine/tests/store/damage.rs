@@ -217,6 +217,16 @@ fn verify_says_what_it_could_not_do() {
     assert_eq!((verified.removed.len(), verified.failed.len()), (0, 1), "{verified:?}");
     assert!(verified.failed[0].what.contains("cannot be read"), "{verified:?}");
     fs::remove_dir(&blob).unwrap();
+    // A finding that is a link.
+    #[cfg(unix)]
+    {
+        fs::create_dir_all(world.folder("findings")).unwrap();
+        let link = world.folder("findings").join(format!("{}.json", "0".repeat(64)));
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let verified = store.verify(&HashMap::new());
+        assert!(verified.failed.iter().any(|failed| failed.path == link), "{verified:?}");
+        fs::remove_file(&link).unwrap();
+    }
     // Another process holds the lock.
     let lock = File::open(world.folder("lock")).unwrap();
     lock.lock_shared().unwrap();

@@ -8,7 +8,7 @@ use super::Corpus;
 use super::dice::Dice;
 
 /// The images, each with the ending of its name.
-pub struct Pictures(Vec<(&'static str, Vec<u8>)>);
+pub struct Images(Vec<(&'static str, Vec<u8>)>);
 
 /// The bytes of memory that a pixel may take: as many as in an image of f32.
 const OF_PIXEL: usize = 12;
@@ -20,17 +20,17 @@ const PARTITION: usize = 1 << 24;
 const FOREIGN: [&[u8]; 5] =
     [b"GIF89a\x40\0\x40\0", b"BM\x36\x30", b"II*\0\x08\0\0\0", b"\0\0\0\x1cftypavif", b"RIFF\xff\xff\xff\x7fWEBPVP8X"];
 
-impl Pictures {
+impl Images {
     /// # Panics
     /// If the images are missing.
-    pub fn read() -> Pictures {
+    pub fn read() -> Images {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tensor/tests/fixtures/images");
         let images = (1..=8).flat_map(|i| ["png", "jpg", "webp"].map(|ending| (ending, format!("{i}.{ending}"))));
-        Pictures(images.map(|(ending, name)| (ending, std::fs::read(folder.join(name)).unwrap())).collect())
+        Images(images.map(|(ending, name)| (ending, std::fs::read(folder.join(name)).unwrap())).collect())
     }
 }
 
-impl Corpus for Pictures {
+impl Corpus for Images {
     fn file(&self, dice: &mut Dice) -> (&'static str, &'static str, Vec<u8>) {
         let (ending, bytes) = &self.0[dice.roll(self.0.len())];
         let mut bytes = bytes.clone();
