@@ -19,7 +19,6 @@ const NO_DENOISE: &str =
     "a sampling begins with noise; to follow an image, link `guidance` to a node such as ReferenceImage or Invert";
 const LORA: &str = "LoRA is not supported: merge it into the checkpoint with another program";
 const CONTROL: &str = "ControlNet and IP-Adapter are not supported; `lsregen nodes` lists the guidances, such as Edges";
-const NO_SCHEDULER: &str = "leave it out: the sampling node has `sampler`, and the model its noise schedule";
 
 /// Every such name, of node types, keys and values.
 pub const FOREIGN_NAMES: &[ForeignName] = &[
@@ -74,7 +73,7 @@ pub const FOREIGN_NAMES: &[ForeignName] = &[
     called("num_inference_steps", &["steps"]),
     called("sampling_steps", &["steps"]),
     called("sampler_name", &["sampler"]),
-    ForeignName { name: "scheduler", ours: &["sampler"], help: NO_SCHEDULER },
+    called("schedule_type", &["scheduler"]),
     called("noise_seed", &["seed"]),
     called("generator", &["seed"]),
     called("latent_image", &["latent"]),
@@ -104,11 +103,30 @@ pub const FOREIGN_NAMES: &[ForeignName] = &[
     instead("controlnet", CONTROL),
     // Values of `sampler`.
     called("DDIMScheduler", &["ddim"]),
+    called("DDPMScheduler", &["ddpm"]),
+    called("PNDMScheduler", &["pndm"]),
     called("EulerDiscreteScheduler", &["euler"]),
+    called("EulerAncestralDiscreteScheduler", &["euler_ancestral"]),
+    called("HeunDiscreteScheduler", &["heun"]),
+    called("KDPM2DiscreteScheduler", &["dpm_2"]),
+    called("KDPM2AncestralDiscreteScheduler", &["dpm_2_ancestral"]),
+    called("LMSDiscreteScheduler", &["lms"]),
     called("DPMSolverMultistepScheduler", &["dpmpp_2m"]),
+    called("DPMSolverSinglestepScheduler", &["dpmpp_2s"]),
+    called("DPMSolverSDEScheduler", &["dpmpp_sde"]),
+    called("UniPCMultistepScheduler", &["uni_pc_bh2"]),
+    called("DEISMultistepScheduler", &["deis"]),
+    called("LCMScheduler", &["lcm"]),
+    called("TCDScheduler", &["tcd"]),
+    called("plms", &["pndm"]),
+    called("Euler a", &["euler_ancestral"]),
     called("DPM++ 2M", &["dpmpp_2m"]),
     called("DPM++ 2M Karras", &["dpmpp_2m"]),
-    called("dpmpp_2m_sde", &["dpmpp_2m"]),
+    called("DPM++ SDE", &["dpmpp_sde"]),
+    called("DPM++ 2M SDE", &["dpmpp_2m_sde"]),
+    called("dpmpp_sde_gpu", &["dpmpp_sde"]),
+    called("dpmpp_2m_sde_gpu", &["dpmpp_2m_sde"]),
+    called("dpmpp_3m_sde_gpu", &["dpmpp_3m_sde"]),
 ];
 
 #[cfg(test)]

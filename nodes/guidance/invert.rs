@@ -21,7 +21,7 @@ use crate::values::{
 /// Guides the sampling towards an inverted reference: LSReGen's guidance, by the layout image at its large size.
 ///
 /// The latent of the reference is inverted to the noise of each guided timestep. Before each of those steps the latent
-/// of the sampling moves towards it by `strength`. Prompts, `steps`, `sampler`, `original_size`, `target_size` and
+/// of the sampling moves towards it by `strength`. Prompts, `steps`, `sampler`, `scheduler`, `original_size`, `target_size` and
 /// `crop` must equal those of the sampling.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
@@ -111,7 +111,7 @@ sockets! {
 
 outputs! {
     pub struct InvertOutputs {
-        /// The guidance, for a sampling of the same model, size, steps and sampler.
+        /// The guidance, for a sampling of the same model, size, steps, sampler and scheduler.
         pub guidance: Arc<Guidance>,
     }
 }
@@ -132,7 +132,7 @@ impl Invert {
 
 impl Node for Invert {
     const TYPE: &'static str = "Invert";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const LANE: Lane = Lane::Device;
 
     type Inputs = InvertInputs;

@@ -245,7 +245,7 @@ impl Sampling {
             steps.text(),
             self.steps.text()
         );
-        let help = "give both the same `steps`, `sampler` and `schedule`: the guidance acts at the timesteps that it was \
+        let help = "give both the same `steps`, `sampler` and `scheduler`: the guidance acts at the timesteps that it was \
                     made for";
         Some((message, help.into()))
     }

@@ -1,4 +1,4 @@
-//! The steps of a sampling: their number, the sampler and the schedule.
+//! The steps of a sampling: their number, the sampler and the scheduler.
 
 use lsregen_diffusion::models::ModelInfo;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings};
@@ -24,7 +24,7 @@ pub struct Steps {
     /// The noise levels of the steps. `auto` is what the model's scheduler file says, or else what the sampler does in
     /// diffusers.
     #[serde(default)]
-    pub schedule: ScheduleKind,
+    pub scheduler: ScheduleKind,
 }
 
 /// The fresh noise of a sampling's steps.
@@ -75,7 +75,7 @@ impl Steps {
     pub(crate) fn settings(&self, fresh: Fresh) -> SamplerSettings {
         SamplerSettings {
             sampler: self.sampler,
-            schedule: self.schedule,
+            schedule: self.scheduler,
             steps: self.steps as usize,
             eta: fresh.eta,
             s_noise: fresh.s_noise,
@@ -98,7 +98,7 @@ impl Steps {
             Ok(sampler) => sampler.ignored().iter().map(|key| self.ignored(key)).collect(),
             Err(error) => {
                 let param = if self.sampler == SamplerKind::Auto { "sampler" } else { "steps" };
-                let help = "choose other `steps`, another `sampler` or another `schedule`";
+                let help = "choose other `steps`, another `sampler` or another `scheduler`";
                 vec![NodeError::new(param, error.to_string()).help(help)]
             }
         }
@@ -109,13 +109,13 @@ impl Steps {
         let message =
             format!("the model's scheduler_config.json sets `{key}`, which the sampler `{sampler}` does not follow");
         NodeError::new("sampler", message)
-            .help("write `sampler: auto` for the sampler of the file, or choose the `schedule` yourself")
-            .as_warning("ignored-setting")
+            .help("write `sampler: auto` for the sampler of the file, or choose the `scheduler` yourself")
+            .as_warning("no-effect")
     }
 
     /// The words of a message: `20 steps of euler (karras)`.
     pub(crate) fn text(&self) -> String {
-        let schedule = match self.schedule {
+        let schedule = match self.scheduler {
             ScheduleKind::Auto => String::new(),
             other => format!(" ({})", other.name()),
         };

@@ -117,7 +117,7 @@ impl GligenLayout {
 
 impl Node for GligenLayout {
     const TYPE: &'static str = "GLIGENLayout";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const LANE: Lane = Lane::Device;
 
     type Inputs = GligenLayoutInputs;

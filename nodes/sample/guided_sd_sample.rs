@@ -50,7 +50,7 @@ outputs! {
 
 impl Node for GuidedSdSample {
     const TYPE: &'static str = "GuidedSDSample";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const LANE: Lane = Lane::Device;
 
     type Inputs = GuidedSdSampleInputs;

@@ -36,7 +36,7 @@ outputs! {
 
 impl Node for GuidedSdxlSample {
     const TYPE: &'static str = "GuidedSDXLSample";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const LANE: Lane = Lane::Device;
 
     type Inputs = GuidedSdxlSampleInputs;

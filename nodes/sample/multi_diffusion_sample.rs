@@ -67,7 +67,7 @@ outputs! {
 
 impl Node for MultiDiffusionSample {
     const TYPE: &'static str = "MultiDiffusionSample";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const LANE: Lane = Lane::Device;
 
     type Inputs = MultiDiffusionSampleInputs;

@@ -78,7 +78,7 @@ impl Node for Bespoke {
 
     fn declare(&self, _: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let needs = SamplingNeeds {
-            steps: Some(Steps { steps: 7, sampler: SamplerKind::Euler, schedule: ScheduleKind::Auto }),
+            steps: Some(Steps { steps: 7, sampler: SamplerKind::Euler, scheduler: ScheduleKind::Auto }),
             size: Some(ImageSize { width: 64, height: 96 }),
             family: Some(Family::Sdxl),
             ..SamplingNeeds::default()

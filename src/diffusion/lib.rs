@@ -14,7 +14,7 @@
 //! use lsregen_diffusion::models::{Blueprint, Model};
 //! use lsregen_diffusion::models::prompt::Sizes;
 //! use lsregen_diffusion::pipeline::{SamplingSettings, sample};
-//! use lsregen_diffusion::sampler::SamplerKind;
+//! use lsregen_diffusion::sampler::{SamplerKind, SamplerSettings};
 //! use lsregen_tensor::candle_core::{DType, Device};
 //! use lsregen_weights::{BUILTIN, Precision};
 //!
@@ -28,10 +28,8 @@
 //!     width: 64,
 //!     height: 64,
 //!     seed: 1,
-//!     steps: 2,
 //!     cfg: 2.0,
-//!     sampler: SamplerKind::Ddim,
-//!     eta: 0.0,
+//!     sampler: SamplerSettings::new(SamplerKind::Ddim, 2),
 //!     sizes: Sizes::default(),
 //! };
 //! let plain = sample(&model, &settings, &[], &|_| Ok(()))?;

@@ -162,8 +162,9 @@ pub struct SchedulerConfig {
     pub sigma_min: Option<f64>,
     #[serde(default)]
     pub sigma_max: Option<f64>,
-    #[serde(default = "lowest")]
-    pub lambda_min_clipped: f64,
+    /// Timesteps of a lower λ are left out. −∞ by default, which the file may state too.
+    #[serde(skip)]
+    pub lambda_min_clipped: Option<f64>,
     #[serde(default)]
     pub timestep_type: TimestepType,
 
@@ -230,9 +231,6 @@ fn one() -> f64 {
 fn yes() -> bool {
     true
 }
-fn lowest() -> f64 {
-    f64::NEG_INFINITY
-}
 fn dynamic_thresholding_ratio() -> f64 {
     0.995
 }
@@ -256,6 +254,7 @@ impl SchedulerConfig {
 
     fn of(json: &Json) -> Result<Self> {
         let mut config: SchedulerConfig = json.decode()?;
+        config.lambda_min_clipped = json.number("lambda_min_clipped");
         config.set =
             json.keys().filter(|key| !super::classes::is_neutral(key, json.get(key))).map(Into::into).collect();
         Ok(config)

@@ -115,7 +115,7 @@ pub(crate) fn grid(schedule: &NoiseSchedule, kind: ScheduleKind, class: &Class, 
     let sigma: Vec<f64> = grid.levels.iter().map(|level| level.alpha_bar).collect();
     if grid.levels.is_empty() || sigma.windows(2).any(|pair| pair[0] >= pair[1]) {
         return Err(Error::input(format!(
-            "`steps` is {steps}, but the schedule `{}` has no {steps} different noise levels with this model",
+            "`steps` is {steps}, but the scheduler `{}` has no {steps} different noise levels with this model",
             kind.name()
         )));
     }
@@ -248,7 +248,7 @@ fn of_class(schedule: &NoiseSchedule, class: &Class, given: Option<TimestepSpaci
     }
     if config.edm().is_some() {
         return Err(Error::input(
-            "this model is told ¼ ln σ, so that its timesteps cannot be spaced; choose another `schedule`",
+            "this model is told ¼ ln σ, so that its timesteps cannot be spaced; choose another `scheduler`",
         ));
     }
     let spacing = given.or(config.timestep_spacing).unwrap_or(class.spacing);
@@ -261,7 +261,7 @@ fn of_class(schedule: &NoiseSchedule, class: &Class, given: Option<TimestepSpaci
     if timesteps.windows(2).any(|pair| pair[0] <= pair[1]) || timesteps.iter().any(|t| !(0.0..n).contains(t)) {
         return Err(Error::input(format!(
             "`steps` is {steps}, but the model has no {steps} different timesteps below {n} with this sampler and its \
-             `timestep_spacing` and `steps_offset`; choose another `schedule`, or fewer steps"
+             `timestep_spacing` and `steps_offset`; choose another `scheduler`, or fewer steps"
         )));
     }
     let is_continuous = schedule.parameterisation.sigma_data.is_some();
@@ -339,7 +339,8 @@ fn spaced(schedule: &NoiseSchedule, class: &Class, spacing: TimestepSpacing, ste
     let config = &schedule.config;
     let one_more = matches!(class.steps, Steps::OneMore | Steps::OneMoreLinspace);
     // Timesteps with a lower λ are left out, if the class reads the key.
-    let clipped = |alpha_bar: &&f64| -sigma_of(**alpha_bar).ln() < config.lambda_min_clipped;
+    let lowest = config.lambda_min_clipped.unwrap_or(f64::NEG_INFINITY);
+    let clipped = |alpha_bar: &&f64| -sigma_of(**alpha_bar).ln() < lowest;
     let n = match reads(class, "lambda_min_clipped") {
         true => schedule.len() - schedule.alpha_bar.iter().filter(clipped).count(),
         false => schedule.len(),

@@ -164,11 +164,13 @@ fn a_unet_with_other_added_numbers_is_refused() {
 
 #[test]
 fn timesteps_beyond_the_last_are_refused() {
-    let config = SchedulerConfig::parse(br#"{"steps_offset": 1}"#, "scheduler_config.json").unwrap();
+    let config =
+        SchedulerConfig::parse(br#"{"steps_offset": 1, "timestep_spacing": "leading"}"#, "scheduler_config.json")
+            .unwrap();
     Sampler::new(&config, &SamplerSettings::new(SamplerKind::Dpmpp2M, 998)).unwrap();
     Sampler::new(&config, &SamplerSettings::new(SamplerKind::Ddim, 999)).unwrap();
     let error = Sampler::new(&config, &SamplerSettings::new(SamplerKind::Dpmpp2M, 999)).unwrap_err().to_string();
-    assert!(error.contains("`steps` is 999, but the sampler `dpmpp_2m` has no 999 different timesteps"), "{error}");
+    assert!(error.contains("`steps` is 999, but the model has no 999 different timesteps"), "{error}");
 }
 
 #[test]

@@ -343,22 +343,10 @@ fn steps_out_of_range_are_refused() {
     for steps in [0, 1000, 5000] {
         assert!(Sampler::new(&stable_diffusion(), &SamplerSettings::new(SamplerKind::Ddim, steps)).is_err());
     }
-    assert!(
-        {
-            let settings = SamplerSettings { eta: Some(0.5), ..SamplerSettings::new(SamplerKind::Euler, 5) };
-            Sampler::new(&stable_diffusion(), &settings)
-        }
-        .unwrap_err()
-        .to_string()
-        .contains("eta")
-    );
-    let config: SchedulerConfig = serde_json::from_str(r#"{"thresholding": true}"#).unwrap();
-    assert!(
-        Sampler::new(&config, &SamplerSettings::new(SamplerKind::Ddim, 5))
-            .unwrap_err()
-            .to_string()
-            .contains("thresholding")
-    );
+    let settings = SamplerSettings { eta: Some(0.5), ..SamplerSettings::new(SamplerKind::Euler, 5) };
+    assert!(Sampler::new(&stable_diffusion(), &settings).unwrap_err().to_string().contains("has no `eta`"));
+    let settings = SamplerSettings { s_noise: 1.1, ..SamplerSettings::new(SamplerKind::Euler, 5) };
+    assert!(Sampler::new(&stable_diffusion(), &settings).unwrap_err().to_string().contains("adds none"));
 }
 
 #[test]

@@ -62,6 +62,11 @@ impl Json {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
+    /// The number at `key`, which may be infinite or NaN.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        self.get(key).and_then(python::number)
+    }
+
     /// The keys of the object.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.object.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str))

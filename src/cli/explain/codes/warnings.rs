@@ -38,10 +38,12 @@ pub const CODES: [Code; 6] = [
     },
     Code {
         name: "no-effect",
-        summary: "a parameter or a guidance has no effect (warning)",
+        summary: "a parameter, a guidance or a key of a model's file has no effect (warning)",
         explanation: "Another parameter disables it. Without classifier-free guidance, which starts above `cfg: 1`, there is \
             no negative prompt, and a smaller `cfg` is the same as 1. A guidance has no effect if none of the sampling's \
-            steps is in its `window`, or between its timesteps; `window: 0` asks for that, and is not reported.",
+            steps is in its `window`, or between its timesteps; `window: 0` asks for that, and is not reported. A key of \
+            scheduler_config.json, such as `use_karras_sigmas`, has no effect if the `sampler` has no such setting, as in \
+            diffusers; `sampler: auto` is the sampler of the file.",
         example: nodes(
             r"  other: { type: SDXLSample, model: xl, prompt: a circle, negative: a square, cfg: 1 }
   decoded: { type: Decode, model: xl, latent: other }
