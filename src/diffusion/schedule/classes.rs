@@ -489,8 +489,10 @@ fn method(kind: SamplerKind, config: &SchedulerConfig) -> Method {
         form: Form::Data,
         heun: kind == SamplerKind::Dpmpp3MSde || config.solver_type == Some(SolverType::Heun),
         stochastic,
-        // k-diffusion's three steps have no lower order at the end.
-        lower_order_final: config.lower_order_final.unwrap_or(kind != SamplerKind::Dpmpp3MSde),
+        // k-diffusion's three steps have no lower order at the end, nor has diffusers' singlestep solver by default.
+        lower_order_final: config
+            .lower_order_final
+            .unwrap_or(!matches!(kind, SamplerKind::Dpmpp3MSde | SamplerKind::Dpmpp2S)),
         euler_at_final: config.euler_at_final,
     };
     let uni_pc = |bh1| Method::UniPc {
