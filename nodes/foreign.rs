@@ -15,8 +15,6 @@ const fn instead(name: &'static str, help: &'static str) -> ForeignName {
 const PROMPT: &str = "leave the node out: a sampling node encodes its own `prompt` and `negative`";
 const SIZE: &str = "leave the node out: a sampling node has `width` and `height`, and generates the noise itself";
 const ONE_IMAGE: &str = "a sampling generates one image; `lsregen run GRAPH --sweep seed=1,2,3,4` generates several";
-const NO_DENOISE: &str =
-    "a sampling begins with noise; to follow an image, link `guidance` to a node such as ReferenceImage or Invert";
 const LORA: &str = "LoRA is not supported: merge it into the checkpoint with another program";
 const CONTROL: &str = "ControlNet and IP-Adapter are not supported; `lsregen nodes` lists the guidances, such as Edges";
 
@@ -95,8 +93,10 @@ pub const FOREIGN_NAMES: &[ForeignName] = &[
     instead("batch_size", ONE_IMAGE),
     instead("num_images_per_prompt", ONE_IMAGE),
     instead("n_iter", ONE_IMAGE),
-    instead("denoise", NO_DENOISE),
-    instead("denoising_strength", NO_DENOISE),
+    called("denoising_strength", &["denoise"]),
+    called("start_at_step", &["start_step"]),
+    called("end_at_step", &["end_step"]),
+    called("return_with_leftover_noise", &["leftover_noise"]),
     instead("clip_skip", "leave it out: `clip_skip` is not supported"),
     instead("lora", LORA),
     instead("loras", LORA),

@@ -36,7 +36,7 @@ pub use params::clip::ClipPath;
 pub use params::guidance::{AutoStrength, GuidanceParams, Strength};
 pub use params::model_path::{FetchMode, bring};
 pub use params::sampling::{Sampling, SdxlSampling};
-pub use params::steps::{Fresh, Steps};
+pub use params::steps::{Fresh, StepRange, Steps};
 pub use sample::*;
 
 /// Every node type, in the order in which the reference lists them.

@@ -13,7 +13,7 @@ use crate::host::bridge::{on_step, raise};
 use crate::params::guidance::{GuidanceParams, Strength, default_strength};
 use crate::params::prompt_syntax;
 use crate::params::sampling::{cfg_warnings, negative, prompt, sizes};
-use crate::params::steps::{Fresh, Steps};
+use crate::params::steps::{Fresh, StepRange, Steps};
 use crate::values::{
     Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, declared, latent_errors,
 };
@@ -63,6 +63,9 @@ pub struct Invert {
     /// The steps of the sampling.
     #[serde(flatten)]
     pub steps: Steps,
+    /// The part of them that the sampling takes.
+    #[serde(flatten)]
+    pub range: StepRange,
     /// Scale of classifier-free guidance during the inversion. 1 means no such guidance; it is the paper's value, the
     /// fastest, and the most faithful to the reference.
     #[serde(default = "cfg")]
@@ -120,7 +123,7 @@ impl Invert {
     /// Reports a `from_timestep` above all timesteps of the sampler: nothing would be inverted.
     fn unguided_error(&self, links: &Links) -> Option<NodeError> {
         let (lowest, info) = (self.params.from_timestep?, links.declaration::<ModelInfo>("model")?);
-        let first = *self.steps.timesteps(info)?.first()?;
+        let first = *self.steps.timesteps(self.range, info)?.first()?;
         (lowest > first).then(|| {
             let steps = self.steps.steps;
             let message =
@@ -149,7 +152,11 @@ impl Node for Invert {
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let auto = self.params.auto_error("strength", self.strength, links);
-        let steps = self.steps.errors(Fresh::default(), links);
+        let range = self.range.errors(self.steps.steps, true);
+        if !range.is_empty() {
+            return range;
+        }
+        let steps = self.steps.errors(Fresh::default(), self.range.part(false), links);
         let unguided = self.unguided_error(links);
         latent_errors(links).into_iter().chain(auto).chain(steps).chain(unguided).collect()
     }
@@ -158,7 +165,7 @@ impl Node for Invert {
         let needs = SamplingNeeds {
             phrases: vec![],
             layout: [ImageInfo::of(links, "latent").phrases, Phrases::of_layout(links)].concat(),
-            steps: Some(self.steps),
+            steps: Some((self.steps, self.range)),
             window: self.params.window(),
             size: ImageInfo::of(links, "latent").size,
             downscale: None,
@@ -186,8 +193,9 @@ impl Node for Invert {
             height,
             seed: self.seed,
             cfg: self.cfg,
-            sampler: self.steps.settings(Fresh::default()),
+            sampler: self.steps.settings(Fresh::default(), self.range.part(false)),
             sizes: sizes(self.original_size, self.target_size, self.crop),
+            from: None,
         };
         let mode = match self.mode {
             Mode::Ddim => InversionMode::Ddim,

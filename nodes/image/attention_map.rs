@@ -125,6 +125,7 @@ impl Node for AttentionMap {
             cfg: 1.0,
             sampler: SamplerSettings::new(SamplerKind::Ddim, 1),
             sizes: Sizes::default(),
+            from: None,
         };
         let downscale = self.downscale as usize;
         let map = pipeline::attention_map(model, &z0, &settings, &self.phrase, self.timestep, downscale);

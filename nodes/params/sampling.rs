@@ -8,14 +8,16 @@ use lsregen_diffusion::guidance::Window;
 use lsregen_diffusion::models::clip::tokenizer::words;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes, parse};
 use lsregen_diffusion::models::{Family, ModelInfo};
-use lsregen_diffusion::pipeline::SamplingSettings;
+use lsregen_diffusion::pipeline::{InputLatent, SamplingSettings};
 use lsregen_engine::{LinkedNode, Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::steps::{Fresh, Steps};
+use super::steps::{Fresh, StepRange, Steps};
 use super::{defaults, prompt_syntax};
-use crate::values::{Conditioning, Guidance, ImageInfo, ImageSize, Model, SamplingNeeds, downscale_error};
+use crate::values::{
+    Conditioning, Guidance, ImageInfo, ImageSize, Latent, Model, SamplingNeeds, downscale_error, latent_errors,
+};
 
 /// The parameters of a sampling with a model of any family.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +51,21 @@ pub struct Sampling {
     /// Their fresh noise.
     #[serde(flatten)]
     pub fresh: Fresh,
+    /// The part that is taken.
+    #[serde(flatten)]
+    pub range: StepRange,
+    /// Whether noise of the seed is added to the input `latent`. `false` for a latent that still has the noise of `start_step`,
+    /// because an earlier sampling left it (`leftover_noise`).
+    #[serde(default = "yes")]
+    pub add_noise: bool,
+    /// Whether a sampling with an `end_step` returns a latent with the noise of that step, for another sampling to go on. By
+    /// default its last step removes all noise.
+    #[serde(default)]
+    pub leftover_noise: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The parameters of a sampling with an SDXL model.
@@ -177,8 +194,11 @@ impl Sampling {
     /// by the model.
     fn size(&self, links: &Links) -> Option<ImageSize> {
         let by_guidance = links.declared::<SamplingNeeds>("guidance").find_map(|(_, needs)| needs.size);
-        let width = self.width.or(by_guidance.map(|size| size.width)).or(trained_side(links))?;
-        let height = self.height.or(by_guidance.map(|size| size.height)).or(trained_side(links))?;
+        let by_latent = ImageInfo::of(links, "latent").size.or(by_guidance);
+        // The size of a latent that is not known is not that of the model.
+        let own = || if links.has("latent") { None } else { trained_side(links) };
+        let width = self.width.or(by_latent.map(|size| size.width)).or_else(own)?;
+        let height = self.height.or(by_latent.map(|size| size.height)).or_else(own)?;
         Some(ImageSize { width, height })
     }
 
@@ -192,7 +212,12 @@ impl Sampling {
     pub(crate) fn link_errors(&self, links: &Links, conditioning: Option<&Conditioning>) -> Vec<NodeError> {
         let (size, family) = (self.size(links), links.variant("model").and_then(Family::from_name));
         let mut errors = size_errors(self.width, self.height, links);
-        errors.extend(self.steps.errors(self.fresh, links));
+        errors.extend(self.range.errors(self.steps.steps, links.has("latent")));
+        if errors.is_empty() {
+            errors.extend(self.steps.errors(self.fresh, self.range.part(self.leftover_noise), links));
+        }
+        errors.extend(latent_errors(links));
+        errors.extend(self.latent_size_error(links));
         for (link, needs) in links.declared::<SamplingNeeds>("guidance") {
             let mut report = |(message, help): (String, String)| {
                 errors.push(NodeError::new(format!("guidance/{}", link.index), message).help(help));
@@ -216,6 +241,22 @@ impl Sampling {
         errors
     }
 
+    /// Reports a size other than that of the input latent, and noise settings without one.
+    fn latent_size_error(&self, links: &Links) -> Option<NodeError> {
+        if !links.has("latent") {
+            return (!self.add_noise).then(|| {
+                NodeError::new("add_noise", "`add_noise: false` needs an input `latent` that has noise")
+                    .help("link `latent` to the sampling that left the noise, or leave `add_noise` out")
+            });
+        }
+        let own = ImageInfo::of(links, "latent").size?;
+        let given = ImageSize { width: self.width.unwrap_or(own.width), height: self.height.unwrap_or(own.height) };
+        (given != own).then(|| {
+            NodeError::new("latent", format!("the latent is of an image of {own}, but this sampling generates {given}"))
+                .help("leave `width` and `height` out, or resize the image before it is encoded")
+        })
+    }
+
     fn phrase_error(&self, link: &LinkedNode, phrase: &str) -> Option<(String, String)> {
         (!has_words(&self.prompt, phrase)).then(|| {
             (
@@ -228,7 +269,7 @@ impl Sampling {
 
     /// Warns of a guidance that acts in none of the steps, unless that is asked for by `window: 0`.
     fn window_warning(&self, link: &LinkedNode, window: Window, model: &ModelInfo) -> Option<NodeError> {
-        let timesteps = self.steps.timesteps(model)?;
+        let timesteps = self.steps.timesteps(self.range, model)?;
         (window != Window::first(0.0) && window.steps(&timesteps).is_empty()).then(|| {
             let message = format!("the guidance of `{}` acts in none of the {} steps", link.name, self.steps.steps);
             NodeError::new(format!("guidance/{}", link.index), message)
@@ -238,7 +279,14 @@ impl Sampling {
     }
 
     fn timesteps_error(&self, link: &LinkedNode, needs: &SamplingNeeds) -> Option<(String, String)> {
-        let steps = needs.steps.filter(|steps| *steps != self.steps)?;
+        let (steps, range) = needs.steps.filter(|steps| *steps != (self.steps, self.range))?;
+        if steps == self.steps {
+            let message = format!(
+                "the guidance of `{}` is for another part of the steps: `denoise: {}`, `start_step: {}`",
+                link.name, range.denoise, range.start_step
+            );
+            return Some((message, "give both the same `denoise`, `start_step` and `end_step`".into()));
+        }
         let message = format!(
             "the guidance of `{}` is for {}, but this sampling has {}",
             link.name,
@@ -259,9 +307,15 @@ impl Sampling {
         model: &Model,
         cfg: f64,
         guidance: &[Arc<Guidance>],
+        latent: Option<&Latent>,
     ) -> anyhow::Result<SamplingSettings> {
-        let own = model.0.info.picture_size;
-        let (default_width, default_height) = guidance.iter().find_map(|g| g.size).unwrap_or((own, own));
+        let info = &model.0.info;
+        let latent = latent.map(|latent| latent.of(model)).transpose()?;
+        let by_latent =
+            latent.map(|z| z.dims4()).transpose()?.map(|(_, _, h, w)| (w * info.size_step, h * info.size_step));
+        let by_guidance = guidance.iter().find_map(|g| g.size);
+        let own = (info.picture_size, info.picture_size);
+        let (default_width, default_height) = by_latent.or(by_guidance).unwrap_or(own);
         let width = self.width.map_or(default_width, |side| side as usize);
         let height = self.height.map_or(default_height, |side| side as usize);
         for (i, g) in guidance.iter().enumerate() {
@@ -281,8 +335,9 @@ impl Sampling {
             height,
             seed: self.seed,
             cfg,
-            sampler: self.steps.settings(self.fresh),
+            sampler: self.steps.settings(self.fresh, self.range.part(self.leftover_noise)),
             sizes: Sizes::default(),
+            from: latent.map(|z| InputLatent { latent: z.clone(), add_noise: self.add_noise }),
         })
     }
 }
@@ -347,12 +402,17 @@ impl SdxlSampling {
     }
 
     /// Returns the settings of a sampling: see [`Sampling::settings`].
-    pub(crate) fn settings(&self, model: &Model, guidance: &[Arc<Guidance>]) -> anyhow::Result<SamplingSettings> {
+    pub(crate) fn settings(
+        &self,
+        model: &Model,
+        guidance: &[Arc<Guidance>],
+        latent: Option<&Latent>,
+    ) -> anyhow::Result<SamplingSettings> {
         Ok(SamplingSettings {
             prompt: prompt(&self.sampling.prompt, &self.prompt_2),
             negative: negative(&self.sampling.negative, &self.negative_2),
             sizes: sizes(self.original_size, self.target_size, self.crop),
-            ..self.sampling.settings(model, self.cfg, guidance)?
+            ..self.sampling.settings(model, self.cfg, guidance, latent)?
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The steps of a sampling: their number, the sampler and the scheduler.
 
 use lsregen_diffusion::models::ModelInfo;
-use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings};
+use lsregen_diffusion::sampler::{Part, Sampler, SamplerKind, SamplerSettings};
 use lsregen_diffusion::schedule::ScheduleKind;
 use lsregen_engine::{Links, NodeError};
 use schemars::JsonSchema;
@@ -25,6 +25,58 @@ pub struct Steps {
     /// diffusers.
     #[serde(default)]
     pub scheduler: ScheduleKind,
+}
+
+/// The part of the steps that is taken, as by ComfyUI's KSampler and KSamplerAdvanced.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct StepRange {
+    /// How much of the input `latent` is drawn anew: 1 is everything, small values change little. The noise levels are the
+    /// last ones of `steps / denoise` steps, so that the number of steps stays.
+    #[serde(default = "one")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub denoise: f64,
+    /// The first step that is taken, from 0. The steps before it are another sampling's.
+    #[serde(default)]
+    #[schemars(range(max = 998))]
+    pub start_step: u32,
+    /// The step before which the sampling ends; by default all are taken.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 999))]
+    pub end_step: Option<u32>,
+}
+
+impl Default for StepRange {
+    fn default() -> Self {
+        StepRange { denoise: 1.0, start_step: 0, end_step: None }
+    }
+}
+
+impl StepRange {
+    /// Reports a part without steps, and a part that does not begin with noise alone though there is no input latent.
+    pub(crate) fn errors(&self, steps: u32, has_latent: bool) -> Vec<NodeError> {
+        let end = self.end_step.unwrap_or(steps).min(steps);
+        if self.start_step >= end {
+            let message = format!("no step is between `start_step`, {}, and the end, {end}", self.start_step);
+            return vec![
+                NodeError::new("start_step", message).help("write a `start_step` below `end_step` and `steps`"),
+            ];
+        }
+        let param = if self.denoise < 1.0 { "denoise" } else { "start_step" };
+        if !has_latent && (self.denoise < 1.0 || self.start_step > 0) {
+            let message = format!("`{param}` needs an input `latent`, of which less is drawn anew");
+            return vec![
+                NodeError::new(param, message).help("link `latent`, for example to VAEEncode, or leave it out"),
+            ];
+        }
+        vec![]
+    }
+
+    /// Returns the library's part of the steps.
+    pub(crate) fn part(&self, leftover_noise: bool) -> Part {
+        let end = self.end_step.map(|end| end as usize);
+        Part { denoise: self.denoise, start: self.start_step as usize, end, leftover_noise }
+    }
 }
 
 /// The fresh noise of a sampling's steps.
@@ -72,29 +124,31 @@ impl Fresh {
 
 impl Steps {
     /// Returns the library's settings.
-    pub(crate) fn settings(&self, fresh: Fresh) -> SamplerSettings {
+    pub(crate) fn settings(&self, fresh: Fresh, part: Part) -> SamplerSettings {
         SamplerSettings {
             sampler: self.sampler,
             schedule: self.scheduler,
             steps: self.steps as usize,
             eta: fresh.eta,
             s_noise: fresh.s_noise,
+            part,
         }
     }
 
     /// Returns the timesteps of these steps with a model; `None` if there are none.
-    pub(crate) fn timesteps(&self, model: &ModelInfo) -> Option<Vec<f64>> {
-        Some(Sampler::new(&model.scheduler, &self.settings(Fresh::default())).ok()?.timesteps().to_vec())
+    pub(crate) fn timesteps(&self, range: StepRange, model: &ModelInfo) -> Option<Vec<f64>> {
+        let settings = self.settings(Fresh::default(), range.part(false));
+        Some(Sampler::new(&model.scheduler, &settings).ok()?.timesteps().to_vec())
     }
 
     /// Reports steps that the model at the socket `model` does not have, and what its scheduler file asks for in vain.
-    pub(crate) fn errors(&self, fresh: Fresh, links: &Links) -> Vec<NodeError> {
+    pub(crate) fn errors(&self, fresh: Fresh, part: Part, links: &Links) -> Vec<NodeError> {
         let Some(info) = links.declaration::<ModelInfo>("model") else { return vec![] };
         let known = Fresh {
             eta: fresh.eta.filter(|_| self.sampler.has_eta() != Some(false)),
             s_noise: if self.sampler.is_stochastic() == Some(false) { 1.0 } else { fresh.s_noise },
         };
-        match Sampler::new(&info.scheduler, &self.settings(known)) {
+        match Sampler::new(&info.scheduler, &self.settings(known, part)) {
             Ok(sampler) => sampler.ignored().iter().map(|key| self.ignored(key)).collect(),
             Err(error) => {
                 let param = if self.sampler == SamplerKind::Auto { "sampler" } else { "steps" };

@@ -7,6 +7,7 @@ use crate::params::steps::{Fresh, Steps};
 use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
+use lsregen_diffusion::sampler::Part;
 use lsregen_engine::{CheckContext, Context, Declaration, FileRef, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -135,7 +136,7 @@ impl Node for GligenLayout {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        let steps = self.steps.errors(self.fresh, links);
+        let steps = self.steps.errors(self.fresh, Part::default(), links);
         size_errors(self.width, self.height, links).into_iter().chain(steps).collect()
     }
 
@@ -164,8 +165,9 @@ impl Node for GligenLayout {
             height: side(self.height),
             seed: self.seed,
             cfg: self.cfg,
-            sampler: self.steps.settings(self.fresh),
+            sampler: self.steps.settings(self.fresh, Part::default()),
             sizes: Sizes::default(),
+            from: None,
         };
         let slots = self.slots as usize;
         let on_step = on_step_with_previews(cx, &inputs.model);

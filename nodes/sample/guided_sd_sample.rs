@@ -38,6 +38,9 @@ sockets! {
         pub model: Arc<Model> = ["sd1", "gligen"],
         /// The guidances; may be empty.
         pub guidance: Vec<Arc<Guidance>>,
+        /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
+        /// sampling left (`leftover_noise`). Without it, the sampling starts from noise.
+        pub latent: Option<Arc<Latent>>,
     }
 }
 
@@ -69,7 +72,7 @@ impl Node for GuidedSdSample {
     }
 
     fn run(&self, inputs: GuidedSdSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdSampleOutputs> {
-        let settings = self.sampling.settings(&inputs.model, self.cfg, &inputs.guidance)?;
+        let settings = self.sampling.settings(&inputs.model, self.cfg, &inputs.guidance, inputs.latent.as_deref())?;
         Ok(GuidedSdSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, &inputs.guidance, cx)?) })
     }
 }

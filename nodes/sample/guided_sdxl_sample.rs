@@ -24,6 +24,9 @@ sockets! {
         pub model: Arc<Model> = ["sdxl"],
         /// The guidances; may be empty.
         pub guidance: Vec<Arc<Guidance>>,
+        /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
+        /// sampling left (`leftover_noise`). Without it, the sampling starts from noise.
+        pub latent: Option<Arc<Latent>>,
     }
 }
 
@@ -55,7 +58,7 @@ impl Node for GuidedSdxlSample {
     }
 
     fn run(&self, inputs: GuidedSdxlSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdxlSampleOutputs> {
-        let settings = self.0.settings(&inputs.model, &inputs.guidance)?;
+        let settings = self.0.settings(&inputs.model, &inputs.guidance, inputs.latent.as_deref())?;
         Ok(GuidedSdxlSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, &inputs.guidance, cx)?) })
     }
 }

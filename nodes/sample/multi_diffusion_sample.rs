@@ -55,6 +55,9 @@ sockets! {
         pub layout: Arc<Layout>,
         /// The guidances; may be empty.
         pub guidance: Vec<Arc<Guidance>>,
+        /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
+        /// sampling left (`leftover_noise`). Without it, the sampling starts from noise.
+        pub latent: Option<Arc<Latent>>,
     }
 }
 
@@ -88,7 +91,7 @@ impl Node for MultiDiffusionSample {
     fn run(&self, inputs: MultiDiffusionSampleInputs, cx: &Context) -> anyhow::Result<MultiDiffusionSampleOutputs> {
         cx.cancel().check()?;
         let model = &inputs.model.0;
-        let settings = self.sampling.settings(&inputs.model, self.cfg, &inputs.guidance)?;
+        let settings = self.sampling.settings(&inputs.model, self.cfg, &inputs.guidance, inputs.latent.as_deref())?;
         let prompt = |phrase: &str| Prompt { text: self.region_prompt.replace("{phrase}", phrase), text_2: None };
         let regions = inputs.layout.0.iter().map(|object| (prompt(&object.phrase), object.bounds)).collect();
         let prompts = RegionPrompts { regions, bootstrap: self.bootstrap };

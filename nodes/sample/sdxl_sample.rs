@@ -19,6 +19,9 @@ sockets! {
     pub struct SdxlSampleInputs {
         /// The model that samples.
         pub model: Arc<Model> = ["sdxl"],
+        /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
+        /// sampling left (`leftover_noise`). Without it, the sampling starts from noise.
+        pub latent: Option<Arc<Latent>>,
     }
 }
 
@@ -50,7 +53,7 @@ impl Node for SdxlSample {
     }
 
     fn run(&self, inputs: SdxlSampleInputs, cx: &Context) -> anyhow::Result<SdxlSampleOutputs> {
-        let settings = self.0.settings(&inputs.model, &[])?;
+        let settings = self.0.settings(&inputs.model, &[], inputs.latent.as_deref())?;
         Ok(SdxlSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, &[], cx)?) })
     }
 }

@@ -12,7 +12,7 @@ use lsregen_engine::{
     CheckContext, Context, Declaration, Diagnostic, Host, Links, Node, NodeType, Registry, Source, check, sockets,
 };
 use lsregen_nodes::values::{Guidance, ImageSize, Layout, Phrases, SamplingNeeds, declared};
-use lsregen_nodes::{ALL, GuidanceNode, GuidanceOutputs, GuidanceParams, Steps, Strength};
+use lsregen_nodes::{ALL, GuidanceNode, GuidanceOutputs, GuidanceParams, StepRange, Steps, Strength};
 use lsregen_tensor::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,10 @@ impl Node for Bespoke {
 
     fn declare(&self, _: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let needs = SamplingNeeds {
-            steps: Some(Steps { steps: 7, sampler: SamplerKind::Euler, scheduler: ScheduleKind::Auto }),
+            steps: Some((
+                Steps { steps: 7, sampler: SamplerKind::Euler, scheduler: ScheduleKind::Auto },
+                StepRange::default(),
+            )),
             size: Some(ImageSize { width: 64, height: 96 }),
             family: Some(Family::Sdxl),
             ..SamplingNeeds::default()

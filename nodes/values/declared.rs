@@ -3,7 +3,7 @@
 //! A model declares its [`ModelInfo`], an image and a latent their [`ImageInfo`], a layout its [`Phrases`], and a guidance
 //! its [`SamplingNeeds`].
 
-use crate::params::steps::Steps;
+use crate::params::steps::{StepRange, Steps};
 use lsregen_diffusion::guidance::Window;
 use lsregen_diffusion::layout::{Bounds, has_cell};
 use lsregen_diffusion::models::prompt::Sizes;
@@ -89,7 +89,7 @@ pub struct SamplingNeeds {
     /// Phrases of the layout that the guidance follows: a prompt without them works against it.
     pub layout: Vec<String>,
     /// The steps whose timesteps the guidance was made for.
-    pub steps: Option<Steps>,
+    pub steps: Option<(Steps, StepRange)>,
     /// The steps in which it acts, where its parameters name them.
     pub window: Option<Window>,
     /// The size of the image.

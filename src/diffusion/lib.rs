@@ -31,6 +31,7 @@
 //!     cfg: 2.0,
 //!     sampler: SamplerSettings::new(SamplerKind::Ddim, 2),
 //!     sizes: Sizes::default(),
+//!     from: None,
 //! };
 //! let plain = sample(&model, &settings, &[], &|_| Ok(()))?;
 //! assert_eq!(plain.dims(), [1, 4, 8, 8]);

@@ -37,11 +37,36 @@ pub struct SamplingSettings {
     pub cfg: f64,
     /// The sampler and its steps.
     pub sampler: SamplerSettings,
+    /// What the sampling starts from; by default noise alone.
+    pub from: Option<InputLatent>,
     /// SDXL's size conditioning; other families ignore it.
     pub sizes: Sizes,
 }
 
+/// A latent that a sampling starts from.
+#[derive(Clone, Debug)]
+pub struct InputLatent {
+    /// z₀ (1, C, h, w), or the noisy latent that an earlier sampling left.
+    pub latent: Tensor,
+    /// Whether noise is added to it.
+    pub add_noise: bool,
+}
+
 impl SamplingSettings {
+    /// Returns the latent of the first step, from unit noise and the input latent.
+    fn start(&self, sampler: &Sampler, noise: &Tensor) -> Result<Tensor> {
+        let Some(InputLatent { latent, add_noise }) = &self.from else { return sampler.start(noise) };
+        if latent.dims() != noise.dims() {
+            return Err(Error::input(format!(
+                "the input latent is {:?}, but this sampling's is {:?}: leave `width` and `height` out",
+                latent.dims(),
+                noise.dims()
+            )));
+        }
+        let latent = latent.to_device(noise.device())?.to_dtype(noise.dtype())?;
+        sampler.start_from(&latent, add_noise.then_some(noise))
+    }
+
     fn conditional(&self, model: &Model) -> Result<Conditioning> {
         model.condition(&model.encode_prompt(&self.prompt)?, self.width, self.height, self.sizes)
     }
@@ -121,7 +146,8 @@ pub fn sample(
     let noise = settings.noise(model, &mut generator)?;
     let guidance = bound(model, settings, &sampler, specs)?;
     let denoiser = denoiser(model, settings)?;
-    sampler.run(&noise, &denoiser, &guidance, &mut generator, on_step)
+    let z = settings.start(&sampler, &noise)?;
+    sampler.run_from(0, &z, &denoiser, &guidance, &mut generator, on_step)
 }
 
 /// The prompts of the regions of an image.
@@ -171,7 +197,8 @@ pub fn sample_regions(
     let parts = denoisers.into_iter().zip(masks).enumerate().map(part).collect();
     let schedule = sampler.schedule().clone();
     let regions = Regions { parts, cover, grounds, bootstrap, schedule, seed: settings.seed };
-    sampler.run(&noise, &regions, &guidance, &mut generator, on_step)
+    let z = settings.start(&sampler, &noise)?;
+    sampler.run_from(0, &z, &regions, &guidance, &mut generator, on_step)
 }
 
 /// Encodes images of one random colour each.

@@ -13,7 +13,7 @@ use crate::schedule::Level;
 const MOST_PAST: usize = 3;
 
 impl Sampler {
-    /// Samples a latent from unit noise.
+    /// Samples a latent from unit noise, or from the noise and a latent.
     pub fn run(
         &self,
         noise: &Tensor,

@@ -9,7 +9,7 @@ Defaults are chosen on the set `tune` and reported on the set `test`, which has 
 
 
 Made with torch 2.15, numpy 2.4, scipy, pillow.
-usage: evaluate.py --out DIR [--set test] [--count 100] [--methods rivals grid around others further] [--around .5 .2 ddim]
+usage: evaluate.py --out DIR [--set test] [--count 100] [--methods rivals grid around others further samplers] [--around .5 .2 ddim]
                    [--binary target/release/lsregen] [--workers 2]
 Writes DIR/<set>/layouts.json, DIR/<set>/pictures/<method>/<id>.png, DIR/<set>/results.json, and prints a table.
 """
@@ -244,14 +244,14 @@ def main():
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--set", choices=list(WORLDS), default="test")
     p.add_argument("--count", type=int, default=100)
-    p.add_argument("--methods", nargs="+", choices=["rivals", "grid", "around", "others", "further"], default=["rivals", "grid", "around"])
+    p.add_argument("--methods", nargs="+", choices=["rivals", "grid", "around", "others", "further", "samplers"], default=["rivals", "grid", "around"])
     p.add_argument("--around", nargs=3, metavar=("W", "FRACTION", "MODE"), default=list(methods.BEST))
     p.add_argument("--binary", type=Path, default=ROOT / "target/release/lsregen")
     p.add_argument("--workers", type=int, default=2)
     a = p.parse_args()
     at = (float(a.around[0]), float(a.around[1]), a.around[2])
     groups = {"rivals": methods.RIVALS, "grid": methods.GRID, "around": methods.around(*at), "others": methods.others(*at)}
-    groups["further"] = methods.further()
+    groups |= {"further": methods.further(), "samplers": methods.samplers()}
     wanted = usable(a.binary, {name: nodes for group in a.methods for name, nodes in groups[group].items()})
     folder, batch = a.out / a.set, layouts(a.count, WORLDS[a.set])
     folder.mkdir(parents=True, exist_ok=True)

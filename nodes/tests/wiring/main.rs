@@ -36,7 +36,7 @@ fn every_parameter_and_link_reaches_the_library() {
         let defaults = defaults.collect();
         let mut wiring = Wiring { entry, rows, bench: &bench, defaults, text: String::new(), problems: vec![] };
         wiring.defaults();
-        wiring.params();
+        wiring.params(&inputs);
         wiring.links(&inputs);
         problems.append(&mut wiring.problems);
         let mut settings = insta::Settings::clone_current();
@@ -72,7 +72,7 @@ impl Wiring<'_> {
         self.text = format!("defaults\n{}", self.ask(&self.rows.base()).text);
     }
 
-    fn params(&mut self) {
+    fn params(&mut self, inputs: &Inputs) {
         for param in &self.entry.params {
             let (name, values) = (&param.name, self.rows.values(param));
             if values.is_empty() {
@@ -80,12 +80,18 @@ impl Wiring<'_> {
                 continue;
             }
             let base = self.rows.base_of(name);
-            let before = self.ask(&base);
+            let mut links = self.defaults.clone();
+            let sockets = self.entry.node_type.inputs.iter();
+            for (i, socket) in sockets.enumerate().filter(|(_, s)| self.rows.linked_for(name) == Some(s.name)) {
+                let [first, _] = inputs.of(socket);
+                links[i] = vec![first];
+            }
+            let before = self.bench.ask(self.entry, &base, links.clone());
             let mut differs = false;
             for value in values {
                 let mut params = base.clone();
                 params.insert(name.to_string(), value.clone());
-                let after = self.ask(&params);
+                let after = self.bench.ask(self.entry, &params, links.clone());
                 if after.failed {
                     self.problem(format!("`{name}: {value}` fails: {}", after.text));
                 }

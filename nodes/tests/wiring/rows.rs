@@ -21,6 +21,8 @@ struct Table {
     #[serde(default)]
     linked: Vec<String>,
     #[serde(default)]
+    linked_for: BTreeMap<String, String>,
+    #[serde(default)]
     rows: Params,
     #[serde(default)]
     also: Params,
@@ -73,6 +75,11 @@ impl NodeRows<'_> {
     /// Returns whether an optional input is linked in every run.
     pub fn links(&self, socket: &str) -> bool {
         self.table.linked.iter().any(|linked| linked == socket)
+    }
+
+    /// Returns the optional input that is linked in the runs for this parameter.
+    pub fn linked_for(&self, param: &str) -> Option<&str> {
+        self.table.linked_for.get(param).map(String::as_str)
     }
 
     /// The parameters that a run with another value of `param` is compared with.

@@ -263,12 +263,33 @@ pub struct SamplerSettings {
     pub eta: Option<f64>,
     /// The scale of the fresh noise.
     pub s_noise: f64,
+    /// The part of the steps that is taken.
+    pub part: Part,
+}
+
+/// A part of the steps of a sampling, as in ComfyUI.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// d: the noise levels are the last T of those of ⌊T/d⌋ steps.
+    pub denoise: f64,
+    /// The first step.
+    pub start: usize,
+    /// The number of steps before the end; by default T.
+    pub end: Option<usize>,
+    /// Whether a sampling that ends early returns the noisy latent, x = z/√ᾱ. Otherwise its last step ends without noise.
+    pub leftover_noise: bool,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Part { denoise: 1.0, start: 0, end: None, leftover_noise: false }
+    }
 }
 
 impl SamplerSettings {
     /// Returns the settings of a sampler with the schedule of the model's scheduler file.
     pub fn new(sampler: SamplerKind, steps: usize) -> Self {
-        SamplerSettings { sampler, schedule: ScheduleKind::Auto, steps, eta: None, s_noise: 1.0 }
+        SamplerSettings { sampler, schedule: ScheduleKind::Auto, steps, eta: None, s_noise: 1.0, part: Part::default() }
     }
 }
 
@@ -289,6 +310,8 @@ pub struct Sampler {
     starts_at_sigma: bool,
     /// Whether the result is x of Karras's space, which is not z if the last step ends with noise.
     ends_in_x: bool,
+    /// Whether the first step is that of the highest noise.
+    is_from_noise: bool,
     ignored: Vec<String>,
 }
 
@@ -360,16 +383,33 @@ impl Sampler {
                 settings.sampler.name()
             )));
         }
-        let grid = grid::grid(&schedule, settings.schedule, class, settings.steps)?;
-        let ends = ends(&method, class, &schedule, &grid, settings.schedule);
+        let Part { denoise, start, end, leftover_noise } = settings.part;
+        if !(denoise > 0.0 && denoise <= 1.0) {
+            return Err(Error::input(format!("`denoise` must be above 0 and at most 1, but is {denoise}")));
+        }
+        let total = (settings.steps as f64 / denoise) as usize;
+        let grid = grid::grid(&schedule, settings.schedule, class, total)?;
+        let mut ends = ends(&method, class, &schedule, &grid, settings.schedule);
+        let skipped = if denoise < 1.0 { grid.levels.len().saturating_sub(settings.steps) } else { 0 };
+        let count = grid.levels.len() - skipped;
+        let last = end.unwrap_or(count).min(count);
+        if start >= last {
+            return Err(Error::input(format!("no step is between the first, {start}, and the end, {last}")));
+        }
+        let taken = skipped + start..skipped + last;
+        let is_early = taken.end < grid.levels.len();
+        if let Some(end) = ends[..taken.end].last_mut().filter(|_| is_early && !leftover_noise) {
+            *end = Level { t: 0.0, alpha_bar: 1.0 };
+        }
         Ok(Sampler {
             eta,
             s_noise: settings.s_noise,
-            timesteps: grid.levels.iter().map(|level| level.t).collect(),
-            ends,
+            timesteps: grid.levels[taken.clone()].iter().map(|level| level.t).collect(),
+            ends: ends[taken.clone()].to_vec(),
             starts_at_sigma: class.starts_at_sigma && !grid.is_leading,
-            ends_in_x: class.starts_at_sigma,
-            levels: grid.levels,
+            ends_in_x: class.starts_at_sigma || is_early,
+            is_from_noise: taken.start == 0,
+            levels: grid.levels[taken].to_vec(),
             schedule,
             method,
             ignored,
@@ -406,9 +446,20 @@ impl Sampler {
     /// In diffusers most samplers start at ε. Those of Karras's space start at σ_max ε in x, which is √(1−ᾱ) ε in z, unless
     /// timesteps are counted down from a multiple (`leading`).
     pub fn start(&self, noise: &Tensor) -> Result<Tensor> {
-        match self.starts_at_sigma {
+        match self.starts_at_sigma || !self.is_from_noise {
             true => Ok((noise * (1.0 - self.levels[0].alpha_bar).sqrt())?),
             false => Ok(noise.clone()),
+        }
+    }
+
+    /// Returns the latent of the first step from the clean latent z₀: z = √ᾱ z₀ + √(1−ᾱ) ε. Without noise, from a noisy
+    /// x = z/√ᾱ, which an earlier sampling left.
+    pub fn start_from(&self, latent: &Tensor, noise: Option<&Tensor>) -> Result<Tensor> {
+        let alpha_bar = self.levels[0].alpha_bar;
+        let z = (latent * alpha_bar.sqrt())?;
+        match noise {
+            Some(noise) => Ok((z + (noise * (1.0 - alpha_bar).sqrt())?)?),
+            None => Ok(z),
         }
     }
 

@@ -91,6 +91,7 @@ fn settings(cfg: f64) -> SamplingSettings {
         cfg,
         sampler: SamplerSettings::new(SamplerKind::Ddim, 20),
         sizes: Sizes::default(),
+        from: None,
     }
 }
 

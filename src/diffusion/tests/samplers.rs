@@ -7,7 +7,7 @@ mod common;
 use candle_core::{Device, Tensor};
 use common::{fixture, relative, tensors};
 use lsregen_diffusion::Result;
-use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
+use lsregen_diffusion::sampler::{Part, Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::schedule::{PredictionType, ScheduleKind, SchedulerConfig};
 use lsregen_tensor::noise::Generator;
 use serde::de::DeserializeOwned;
@@ -131,11 +131,10 @@ fn schedules_equal_comfyuis() {
     let mut seen = 0;
     for (name, sigmas) in numbers.as_object().unwrap() {
         let parts: Vec<&str> = name.split('/').collect();
-        if parts.len() > 2 {
-            continue;
-        }
+        let denoise = parts.get(2).map_or(1.0, |part| part.trim_start_matches("denoise=").parse().unwrap());
         let settings = SamplerSettings {
             schedule: read(&parts[0].into()),
+            part: Part { denoise, ..Part::default() },
             ..SamplerSettings::new(SamplerKind::Euler, parts[1].parse().unwrap())
         };
         let sampler = Sampler::new(&config, &settings).unwrap();
@@ -146,5 +145,48 @@ fn schedules_equal_comfyuis() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 36);
+    assert_eq!(seen, 63);
+}
+
+#[test]
+fn images_to_images_equal_diffusers() {
+    let io = tensors("samplers.safetensors");
+    for run in runs().iter().filter(|run| run["kind"] == "image") {
+        let config = SchedulerConfig::parse(run["config"].to_string().as_bytes(), "scheduler_config.json").unwrap();
+        let part = Part { start: run["start"].as_u64().unwrap() as usize, ..Part::default() };
+        let settings = SamplerSettings { part, ..SamplerSettings::new(read(&run["sampler"]), 20) };
+        let sampler = Sampler::new(&config, &settings).unwrap();
+        let [noise, z0] = [20, 7].map(|seed| Generator::new(seed).randn(&SHAPE, &Device::Cpu).unwrap());
+        let start = sampler.start_from(&z0, Some(&noise)).unwrap();
+        let z = sampler.run_from(0, &start, &denoiser, &[], &mut Generator::new(99), &quiet).unwrap();
+        let error = relative(&z, &io[run["name"].as_str().unwrap()]);
+        assert!(error < 1e-5, "{error:.1e} {run}");
+    }
+}
+
+/// Two samplings, of which the first leaves its noise, are one.
+#[test]
+fn leftover_noise_is_handed_on() {
+    let config = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
+    let noise = Generator::new(1).randn(&SHAPE, &Device::Cpu).unwrap();
+    let sampler =
+        |kind, part| Sampler::new(&config, &SamplerSettings { part, ..SamplerSettings::new(kind, 10) }).unwrap();
+    let run =
+        |sampler: &Sampler, z: &Tensor| sampler.run_from(0, z, &denoiser, &[], &mut Generator::new(9), &quiet).unwrap();
+    for kind in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::Heun, SamplerKind::Dpm2] {
+        let whole = sampler(kind, Part::default());
+        let all = run(&whole, &whole.start(&noise).unwrap());
+        let first = sampler(kind, Part { end: Some(6), leftover_noise: true, ..Part::default() });
+        let left = run(&first, &first.start(&noise).unwrap());
+        let second = sampler(kind, Part { start: 6, ..Part::default() });
+        let both = run(&second, &second.start_from(&left, None).unwrap());
+        assert!(relative(&both, &all) < 1e-5, "{kind:?}");
+        // Without it, the last step ends without noise.
+        let early = sampler(kind, Part { end: Some(6), ..Part::default() });
+        let early = run(&early, &early.start(&noise).unwrap());
+        assert!(relative(&early, &left) > 1e-2, "{kind:?}");
+    }
+    let none =
+        SamplerSettings { part: Part { start: 10, ..Part::default() }, ..SamplerSettings::new(SamplerKind::Ddim, 10) };
+    assert!(Sampler::new(&config, &none).unwrap_err().to_string().contains("no step is between the first, 10"));
 }

@@ -344,6 +344,7 @@ fn sampling() -> SamplingSettings {
         cfg: 1.0,
         sampler: SamplerSettings::new(SamplerKind::Ddim, 20),
         sizes: Sizes::default(),
+        from: None,
     }
 }
 
