@@ -203,7 +203,7 @@ def further():
     return out
 
 
-SAMPLERS = ({"sampler": "ddim"}, {"sampler": "euler"}, {"sampler": "dpmpp_2m", "scheduler": "karras"}, {"sampler": "lcm"})
+SAMPLERS = ({"sampler": "euler"}, {"sampler": "dpmpp_2m", "scheduler": "karras"}, {"sampler": "lcm"})
 
 
 def samplers():
@@ -211,11 +211,8 @@ def samplers():
     out = {}
     for steps in SAMPLERS:
         name = " ".join(steps.values())
-        out[f"xl {name}"] = lambda g, steps=steps: g.sample_large(**steps)
-        for w, f in ((0.75, 0.4), (0.5, 0.1)):
-            inverted = lambda g, w=w, f=f, steps=steps: g.sample_large(
-                g.add("Invert", model=g.large(), latent=g.encoded(), strength=w, window=f, prompt=g.prompt, **steps), **steps)
-            out[f"lsregen w={w:g} f={f:g} {name}"] = inverted
+        out[f"lsregen w=0.75 f=0.4 {name}"] = lambda g, steps=steps: g.sample_large(
+            g.add("Invert", model=g.large(), latent=g.encoded(), strength=0.75, window=0.4, prompt=g.prompt, **steps), **steps)
         out[f"lowpass n=4 f=0.4 {name}"] = lambda g, steps=steps: g.sample_large(
             g.add("LowPass", image=g.enlarged(), factor=4, window=0.4), width=256, height=256, **steps)
         out[f"boxdiff {name}"] = attention("BoxDiff", False, steps, downscale=MAPS)
