@@ -16,6 +16,7 @@ use crate::params::guidance::{GuidanceParams, Strength, default_strength};
 use crate::params::sampling::{cfg_warnings, negative, prompt, sizes, steps_errors};
 use crate::values::{
     Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, declared, latent_errors,
+    sampling_errors,
 };
 
 /// Guides the sampling towards an inverted reference: LSReGen's guidance, by the layout image at its large size.
@@ -150,7 +151,8 @@ impl Node for Invert {
         let auto = self.params.auto_error("strength", self.strength, links);
         let steps = steps_errors(self.sampler, self.steps, links);
         let unguided = self.unguided_error(links);
-        latent_errors(links).into_iter().chain(auto).chain(steps).chain(unguided).collect()
+        let errors = sampling_errors(links).into_iter().chain(latent_errors(links));
+        errors.chain(auto).chain(steps).chain(unguided).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

@@ -19,7 +19,7 @@ use crate::params::prompt_syntax;
 use crate::params::sampling::{
     cfg_warnings, eta_errors, negative, phrase_warnings, prompt, size_errors, steps_errors, trained_side,
 };
-use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared};
+use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared, sampling_errors};
 
 /// Generates an image from a layout, with each phrase in its box, by a GLIGEN model.
 ///
@@ -144,7 +144,8 @@ impl Node for GligenLayout {
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let steps = steps_errors(self.sampler, self.steps, links);
-        size_errors(self.width, self.height, links).into_iter().chain(steps).collect()
+        let errors = sampling_errors(links).into_iter().chain(size_errors(self.width, self.height, links));
+        errors.chain(steps).collect()
     }
 
     fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::sample;
 use crate::params::sampling::SdxlSampling;
-use crate::values::{Guidance, Latent, Model, declared};
+use crate::values::{Guidance, Latent, Model, declared, sampling_errors};
 
 /// Generates an image from a prompt with an SDXL model, under guidance.
 ///
@@ -47,7 +47,8 @@ impl Node for GuidedSdxlSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.0.sampling.link_errors(links, Some(&self.0.conditioning()))
+        let errors = self.0.sampling.link_errors(links, Some(&self.0.conditioning()));
+        sampling_errors(links).into_iter().chain(errors).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

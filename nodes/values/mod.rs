@@ -9,7 +9,7 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::{GuidanceSpec, InversionGuidance};
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::bands::BandOptions;
-use lsregen_diffusion::models::{self, Family};
+use lsregen_diffusion::models::{self, Family, ModelInfo, ModelLimit};
 use lsregen_engine::{Codec, Links, NodeError, Payload};
 use lsregen_tensor::candle_core::{DType, Device, Tensor};
 use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
@@ -141,6 +141,25 @@ pub(crate) fn latent_errors(links: &Links) -> Vec<NodeError> {
         ],
         _ => vec![],
     }
+}
+
+/// Reports a model at the socket `model` with a property that no sampling honours yet.
+pub(crate) fn sampling_errors(links: &Links) -> Vec<NodeError> {
+    limit_errors(links, |_| true)
+}
+
+/// Reports a model at the socket `model` whose latents are of a kind that is not supported.
+pub(crate) fn autoencoder_errors(links: &Links) -> Vec<NodeError> {
+    limit_errors(links, |limit| limit.latents)
+}
+
+fn limit_errors(links: &Links, concerns: impl Fn(&ModelLimit) -> bool) -> Vec<NodeError> {
+    let limits = links.declaration::<ModelInfo>("model").into_iter().flat_map(|info| &info.limits);
+    let error = |limit: &ModelLimit| {
+        NodeError::new("model", format!("this node cannot use the model: {}", limit.reason))
+            .help("`lsregen inspect` says what the model is; link another model")
+    };
+    limits.filter(|limit| concerns(limit)).map(error).collect()
 }
 
 fn tensor_bytes(x: &Tensor) -> usize {

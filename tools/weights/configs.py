@@ -28,6 +28,27 @@ SDXL_UNET = UNET | {
     "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"], "projection_class_embeddings_input_dim": 2816,
     "sample_size": 128, "transformer_layers_per_block": [1, 2, 10], "upcast_attention": None, "use_linear_projection": True,
 }
+SD2_UNET = UNET | {
+    "_diffusers_version": "0.10.0.dev0", "attention_head_dim": [5, 10, 20, 20], "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 1024, "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"], "dual_cross_attention": False,
+    "num_class_embeds": None, "only_cross_attention": False, "sample_size": 96, "upcast_attention": True,
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3, "use_linear_projection": True,
+}
+REFINER_UNET = SDXL_UNET | {
+    "attention_head_dim": [6, 12, 24, 24], "block_out_channels": [384, 768, 1536, 1536], "cross_attention_dim": 1280,
+    "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
+    "projection_class_embeddings_input_dim": 2560, "transformer_layers_per_block": 4,
+}
+# Distilled from SDXL: a number of blocks for each layer, and a middle block of one residual block.
+SSD1B_UNET = SDXL_UNET | {
+    "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+}
+VEGA_UNET = SDXL_UNET | {
+    "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, [1, 1], [2, 2]],
+    "reverse_transformer_layers_per_block": [[2, 2, 2], [1, 1, 1], 1],
+}
 VAE = {
     "_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512], "in_channels": 3,
     "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "latent_channels": 4,
@@ -48,6 +69,11 @@ TEXT = {
 TEXT_2 = TEXT | {
     "architectures": ["CLIPTextModelWithProjection"], "hidden_act": "gelu", "hidden_size": 1280, "intermediate_size": 5120,
     "num_attention_heads": 20, "num_hidden_layers": 32, "projection_dim": 1280,
+}
+# Stable Diffusion 2.x: OpenCLIP's ViT-H without its last layer and its projection.
+TEXT_H = TEXT | {
+    "hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 23,
+    "projection_dim": 512,
 }
 BETAS = {"beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000}
 PNDM = BETAS | {

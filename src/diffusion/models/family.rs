@@ -5,29 +5,43 @@
 pub enum Family {
     /// Stable Diffusion 1.x: one text encoder.
     Sd1,
+    /// Stable Diffusion 2.x: OpenCLIP's text encoder.
+    Sd2,
     /// Stable Diffusion 1.x with GLIGEN's grounding.
     Gligen,
-    /// SDXL: two text encoders, pooled text and sizes.
+    /// SDXL: two text encoders, pooled text and sizes. SSD-1B and Segmind Vega are smaller networks of this family.
     Sdxl,
+    /// SDXL's refiner: SDXL's second text encoder alone, and an aesthetic score among the sizes.
+    SdxlRefiner,
 }
 
 impl Family {
-    /// The short name in messages: `sd1`, `gligen`, `sdxl`.
+    const ALL: [Family; 5] = [Family::Sd1, Family::Sd2, Family::Gligen, Family::Sdxl, Family::SdxlRefiner];
+
+    /// The short name in messages: `sd1`, `sd2`, `gligen`, `sdxl`, `sdxl-refiner`.
     pub fn name(self) -> &'static str {
         match self {
             Family::Sd1 => "sd1",
+            Family::Sd2 => "sd2",
             Family::Gligen => "gligen",
             Family::Sdxl => "sdxl",
+            Family::SdxlRefiner => "sdxl-refiner",
         }
     }
 
     /// The reverse of [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
-        [Family::Sd1, Family::Gligen, Family::Sdxl].into_iter().find(|f| f.name() == name)
+        Self::ALL.into_iter().find(|family| family.name() == name)
     }
 
-    /// Whether both families have the same latent space. GLIGEN has that of the SD1 model that it was made from.
+    /// Whether it is one of SDXL's: with its autoencoder, on pooled text and sizes.
+    pub fn is_xl(self) -> bool {
+        matches!(self, Family::Sdxl | Family::SdxlRefiner)
+    }
+
+    /// Whether both families have the same latent space. GLIGEN has that of the SD1 model that it was made from; SD2 kept
+    /// the encoder of SD1's autoencoder, and SDXL's refiner that of SDXL.
     pub fn shares_latents(self, other: Family) -> bool {
-        (self == Family::Sdxl) == (other == Family::Sdxl)
+        self.is_xl() == other.is_xl()
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::Result;
 use crate::models::Family;
 use crate::models::config::{UNetConfig, VaeConfig};
+use crate::models::limits::ModelLimit;
 use crate::models::unet::AttentionLayer;
 use crate::schedule::{SchedulerConfig, TimestepGrid};
 use crate::weights::ModelFiles;
@@ -25,6 +26,8 @@ pub struct ModelInfo {
     pub attention_downscales: Vec<usize>,
     /// What determines the timesteps of a sampling.
     pub timesteps: TimestepGrid,
+    /// What keeps it from being sampled; empty for most models.
+    pub limits: Vec<ModelLimit>,
 }
 
 impl ModelInfo {
@@ -45,6 +48,7 @@ impl ModelInfo {
             size_step: downscale,
             attention_downscales: maps.into_iter().collect(),
             timesteps: scheduler.grid(),
+            limits: ModelLimit::of_unet(unet),
         }
     }
 }

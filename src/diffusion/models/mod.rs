@@ -11,6 +11,7 @@ mod family;
 pub mod gligen;
 mod info;
 pub mod layers;
+mod limits;
 mod model;
 pub mod prompt;
 pub mod remat;
@@ -20,7 +21,8 @@ pub mod unet;
 pub mod vae;
 
 pub use blueprint::survey::Survey;
-pub use blueprint::{Blueprint, ModelLocation, ModelSource, Problem};
+pub use blueprint::{Blueprint, EdmLatents, EdmRange, Markers, ModelLocation, ModelSource, Problem};
 pub use family::Family;
 pub use info::ModelInfo;
-pub use model::{Model, Text};
+pub use limits::ModelLimit;
+pub use model::{AESTHETIC_SCORE, Model, NEGATIVE_AESTHETIC_SCORE, Text};

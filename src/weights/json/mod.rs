@@ -62,6 +62,11 @@ impl Json {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether there is a value for `key`, `null` included.
+    pub fn has(&self, key: &str) -> bool {
+        self.object.get(key).is_some()
+    }
+
     /// The object at `key`, if there is one.
     ///
     /// # Errors

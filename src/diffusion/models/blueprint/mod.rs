@@ -5,6 +5,9 @@
 
 mod file;
 mod folder;
+mod foreign;
+mod markers;
+mod member;
 mod parts;
 pub mod survey;
 
@@ -22,6 +25,7 @@ use crate::models::vae::AutoencoderKl;
 use crate::schedule::{NoiseSchedule, PredictionType, SchedulerConfig};
 use crate::weights::{ModelFiles, Precision, TensorMap, Weights};
 use crate::{Error, Result};
+pub use markers::{EdmLatents, EdmRange, Markers};
 
 /// Where the parts of a model come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,11 +120,24 @@ pub struct Blueprint {
     pub unknown: Vec<String>,
     /// Remarks for the user.
     pub notes: Vec<String>,
+    /// What a checkpoint in one file states about its sampling.
+    pub markers: Markers,
+    /// What shows which member of its family it is, and what its U-Net predicts: one clause each.
+    pub told: Vec<String>,
     files: BTreeSet<PathBuf>,
 }
 
-/// The sizes that SDXL is conditioned on: original height and width, crop's top and left, target height and width.
-const TIME_IDS: usize = 6;
+/// The start of the clause that says what a U-Net predicts.
+const PREDICTION: &str = "predicts ";
+
+/// The clause that says what a U-Net predicts, and by what.
+fn predicts(prediction: PredictionType, by: &str) -> String {
+    let what = match prediction {
+        PredictionType::Epsilon => "ε",
+        PredictionType::VPrediction => "v",
+    };
+    format!("{PREDICTION}{what}: {by}")
+}
 
 /// Collects problems, so that all are reported at once.
 #[derive(Default)]
@@ -146,6 +163,8 @@ impl Blueprint {
         let Some(mut blueprint) = blueprint.filter(|_| problems.0.is_empty()) else { return Err(problems.0) };
         if let Some(prediction) = source.prediction {
             blueprint.scheduler.prediction_type = prediction;
+            blueprint.told.retain(|told| !told.starts_with(PREDICTION));
+            blueprint.told.push(predicts(prediction, "the parameter `prediction`"));
         }
         let encoders = blueprint.encoders.iter().map(|encoder| &encoder.tensors);
         let maps = [&blueprint.unet.1, &blueprint.vae.1].into_iter().chain(encoders);
@@ -164,11 +183,11 @@ impl Blueprint {
         let (vae, tensors) = &self.vae;
         let part = if source.vae.is_some() { "vae" } else { "model" };
         problems.keep(part, AutoencoderKl::build(vae.clone(), &declared(tensors)));
-        if config.in_channels != vae.latent_channels {
+        if config.out_channels != vae.latent_channels {
             let error = Error::Config(format!(
-                "{}: the U-Net takes {} channels, but the autoencoder's latents have {} (an inpainting model?)",
+                "{}: the U-Net predicts {} channels, but the autoencoder's latents have {}",
                 self.unet.1.label(),
-                config.in_channels,
+                config.out_channels,
                 vae.latent_channels
             ));
             problems.keep::<()>("model", Err(error));
@@ -199,18 +218,18 @@ impl Blueprint {
         }
     }
 
-    /// Checks that the U-Net of an SDXL model takes as many added numbers as there are: the pooled text and six sizes.
+    /// Checks that the U-Net of an SDXL model takes as many added numbers as there are: the pooled text and the sizes.
     fn added_numbers(&self) -> Result<()> {
         let (Some((each, width)), Some(encoder)) = (self.unet.0.text_time, self.encoders.last()) else { return Ok(()) };
-        let text = encoder.config.projection_dim;
-        if width == text + TIME_IDS * each {
+        let (text, sizes) = (encoder.config.projection_dim, self.unet.0.time_ids());
+        if width == text + sizes * each {
             return Ok(());
         }
         Err(Error::Config(format!(
-            "{}: the U-Net takes {width} added numbers, but a pooled text of {text} and {TIME_IDS} sizes of {each} numbers \
-             are {}; SDXL's refiner, which takes other sizes, is not supported",
+            "{}: the U-Net takes {width} added numbers, but a pooled text of {text} and {sizes} sizes of {each} numbers \
+             are {}",
             self.unet.1.label(),
-            text + TIME_IDS * each
+            text + sizes * each
         )))
     }
 

@@ -14,8 +14,14 @@ use crate::weights::{Checkpoint, NetworkKind, SortedTensors, TensorMap};
 /// A description of a checkpoint.
 #[derive(Debug, Serialize)]
 pub struct Survey {
-    /// `sd1`, `gligen` or `sdxl`; `None` if it is not a whole model.
+    /// `sd1`, `sd2`, `gligen`, `sdxl` or `sdxl-refiner`; `None` if it is not a whole model.
     pub family: Option<&'static str>,
+    /// The member of the family, in words.
+    pub member: Option<String>,
+    /// What shows the member, and what the U-Net predicts.
+    pub told: Vec<String>,
+    /// What keeps it from being sampled.
+    pub limits: Vec<String>,
     /// A description of the file or folder as a whole.
     pub form: String,
     /// Its networks.
@@ -79,6 +85,9 @@ impl Survey {
         let networks = networks.chain(encoders.map(|(encoder, name)| (name, &encoder.tensors)));
         Survey {
             family: Some(blueprint.info.family.name()),
+            member: Some(blueprint.member()),
+            told: blueprint.told.clone(),
+            limits: blueprint.info.limits.iter().map(|limit| limit.reason.clone()).collect(),
             form: blueprint.form.clone(),
             networks: networks.map(|(name, map)| NetworkSurvey::of(name, map)).collect(),
             prediction: Some(match blueprint.scheduler.prediction_type {
@@ -105,6 +114,9 @@ impl Survey {
     fn empty() -> Survey {
         Survey {
             family: None,
+            member: None,
+            told: vec![],
+            limits: vec![],
             form: String::new(),
             networks: vec![],
             prediction: None,

@@ -113,12 +113,12 @@ impl VaeConfig {
             layers_per_block: tensors.count("encoder.down_blocks.0.resnets."),
             latent_channels: side("decoder.conv_in.weight", 1)?,
             norm_num_groups: GROUPS,
-            scaling_factor: if family == Family::Sdxl { 0.13025 } else { sd_scale() },
+            scaling_factor: if family.is_xl() { 0.13025 } else { sd_scale() },
             shift_factor: None,
             use_quant_conv: tensors.has("quant_conv.weight"),
             use_post_quant_conv: tensors.has("post_quant_conv.weight"),
             mid_block_add_attention: tensors.has("decoder.mid_block.attentions.0.to_q.weight"),
-            force_upcast: family == Family::Sdxl,
+            force_upcast: family.is_xl(),
             class_name: None,
         })
     }

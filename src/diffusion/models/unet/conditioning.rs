@@ -14,6 +14,9 @@ pub struct Conditioning {
     /// GLIGEN's grounding tokens from [`UNet::grounding_tokens`](super::UNet::grounding_tokens), (B, M, d). `None` turns the
     /// fusers off.
     pub objs: Option<Tensor>,
+    /// LCM's embedded guidance scale s, (B). `None` is that of diffusers' pipeline, [`LCM_GUIDANCE`](super::LCM_GUIDANCE).
+    /// Networks without `time_cond_proj_dim` ignore it. There is no classifier-free guidance besides.
+    pub guidance: Option<Tensor>,
 }
 
 /// SDXL's added conditioning (`text_time`).
@@ -21,7 +24,8 @@ pub struct Conditioning {
 pub struct Added {
     /// Pooled, projected text, (B, p).
     pub text_embeds: Tensor,
-    /// Original height and width, crop's top and left, target height and width in pixels, (B, 6).
+    /// Original height and width, crop's top and left, target height and width in pixels, (B, 6). For SDXL's refiner, the
+    /// aesthetic score in place of the target, (B, 5).
     pub time_ids: Tensor,
 }
 
@@ -31,7 +35,7 @@ impl Conditioning {
     /// cross-attention.
     ///
     /// # Errors
-    /// If only one of them has added conditioning, or grounding tokens.
+    /// If only one of them has added conditioning, grounding tokens, or a guidance scale.
     pub fn stack(&self, other: &Conditioning) -> Result<Conditioning> {
         let pair = |a: &Option<Tensor>, b: &Option<Tensor>| -> Result<Option<Tensor>> {
             match (a, b) {
@@ -50,6 +54,7 @@ impl Conditioning {
             context: Tensor::cat(&[repeated(&self.context, a)?, repeated(&other.context, b)?], 0)?,
             added: text.zip(time).map(|(text_embeds, time_ids)| Added { text_embeds, time_ids }),
             objs: pair(&self.objs, &other.objs)?,
+            guidance: pair(&self.guidance, &other.guidance)?,
         })
     }
 }

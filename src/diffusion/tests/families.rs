@@ -1,0 +1,378 @@
+//! The members of the families: small networks equal diffusers in folder and single-file form, and networks of full size
+//! have the published names and shapes. `fixtures/families.py` writes the fixtures.
+
+#[path = "../../tensor/tests/common/mod.rs"]
+mod common;
+#[path = "families/files.rs"]
+mod files;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use common::{assert_close, shapes, tensors};
+use files::{Edit, Member, full, raw};
+use lsregen_diffusion::models::clip::ClipTextModel;
+use lsregen_diffusion::models::config::{ClipTextConfig, UNetConfig};
+use lsregen_diffusion::models::prompt::{Prompt, Sizes};
+use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
+use lsregen_diffusion::models::{
+    AESTHETIC_SCORE, Blueprint, EdmLatents, EdmRange, Family, Model, ModelLocation, ModelSource, Survey,
+};
+use lsregen_diffusion::schedule::PredictionType;
+use lsregen_weights::{ModelFiles, Precision, TensorMap, Weights};
+
+/// Largest relative error of a network in f32.
+const NETWORK: f64 = 1e-4;
+
+fn f32s() -> Precision {
+    Precision::new(DType::F32, &Device::Cpu)
+}
+
+fn source(path: &Path) -> ModelSource {
+    ModelSource { model: ModelLocation::from(path.to_path_buf()), vae: None, gligen: None, prediction: None }
+}
+
+#[track_caller]
+fn open(path: &Path) -> Blueprint {
+    Blueprint::open(&source(path)).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn problems(path: &Path) -> String {
+    let problems = Blueprint::open(&source(path)).err().expect("problems");
+    problems.into_iter().map(|problem| problem.error.to_string()).collect::<Vec<_>>().join("\n")
+}
+
+/// The numbers of all tensors.
+fn numbers(map: &TensorMap) -> BTreeMap<String, Vec<f32>> {
+    let weights = Weights::new(map.clone(), &f32s());
+    let read = |name: &str| {
+        let tensor = weights.get(&map.shape(name).unwrap()[..], name).unwrap();
+        (name.to_string(), tensor.flatten_all().unwrap().to_vec1().unwrap())
+    };
+    map.names().map(read).collect()
+}
+
+/// Every 16th number of each state, as the fixtures have them.
+fn some(states: &Tensor) -> Tensor {
+    let last = states.dim(2).unwrap();
+    let every: Vec<u32> = (0..last as u32).step_by(16).collect();
+    states.index_select(&Tensor::new(every, &Device::Cpu).unwrap(), 2).unwrap()
+}
+
+fn predicted(unet: &UNet, io: &BTreeMap<&str, Tensor>, guidance: Option<Tensor>) -> Tensor {
+    let added =
+        unet.config().text_time.map(|_| Added { text_embeds: io["pooled"].clone(), time_ids: io["ids"].clone() });
+    let conditioning = Conditioning { context: io["context"].clone(), added, objs: None, guidance };
+    unet.forward_each(&io["z"], &io["t"], &conditioning).unwrap()
+}
+
+/// The inputs of the fixtures for a network.
+fn inputs(config: &UNetConfig) -> BTreeMap<&'static str, Tensor> {
+    let ids = [[64f32, 48.0, 0.0, 8.0, 6.0, 48.0], [32.0, 32.0, 4.0, 0.0, 2.5, 32.0]];
+    let ids = Tensor::new(&ids, &Device::Cpu).unwrap().narrow(1, 0, config.time_ids()).unwrap();
+    BTreeMap::from([
+        ("z", raw("z", &[2, config.in_channels, 8, 8])),
+        ("context", raw("context", &[2, 5, config.cross_attention_dim])),
+        ("pooled", raw("pooled", &[2, 1280])),
+        ("t", Tensor::new(&[601f32, 41.0], &Device::Cpu).unwrap()),
+        ("ids", ids),
+    ])
+}
+
+/// Checks a member in both forms, and returns the two blueprints.
+fn check(member: &Member, folder: &Path) -> [Blueprint; 2] {
+    let [of_folder, of_file] =
+        [member.write_folder(&folder.join("model")), member.write_file(&folder.join("file"), &[])];
+    let both = [open(&of_folder), open(&of_file)];
+    let expected = tensors("families/outputs.safetensors");
+    let name = member.name;
+    for blueprint in &both {
+        assert_eq!(blueprint.info.family, member.family, "{name}");
+        let unet = blueprint.load_unet(&f32s()).unwrap();
+        let io = inputs(unet.config());
+        let scales = (name == "lcm").then(|| Tensor::new(&[8.5f32, 3.0], &Device::Cpu).unwrap());
+        assert_close(name, &predicted(&unet, &io, scales), &expected[&format!("{name}.out")], NETWORK);
+        if name == "lcm" {
+            assert_close(name, &predicted(&unet, &io, None), &expected["lcm.default"], NETWORK);
+        }
+        let ids = [vec![7, 4, 9, 599, 301], vec![7, 7, 7, 30, 599]];
+        for (encoder, part) in blueprint.encoders.iter().zip(member.encoders) {
+            let text = encoder.load(&f32s()).unwrap().forward(&ids).unwrap();
+            let is = |what: &str| &expected[&format!("{part}.{what}")];
+            assert_close(part, &some(&text.last_hidden_state), is("last"), NETWORK);
+            assert_close(part, &some(&text.penultimate), is("penultimate"), NETWORK);
+            assert_eq!(text.text_embeds.is_some(), *part == "clip_g");
+            if let Some(embeds) = &text.text_embeds {
+                assert_close(part, embeds, is("text_embeds"), NETWORK);
+            }
+        }
+    }
+    let [a, b] = &both;
+    let maps = |x: &Blueprint| {
+        [&x.unet.1, &x.vae.1].into_iter().chain(x.encoders.iter().map(|e| &e.tensors)).map(numbers).collect::<Vec<_>>()
+    };
+    assert!(maps(a) == maps(b), "{name}: folder and file differ");
+    assert!(a.unknown.is_empty() && b.unknown.is_empty(), "{name}: {:?} {:?}", a.unknown, b.unknown);
+    assert_eq!(a.member(), b.member(), "{name}");
+    both
+}
+
+#[test]
+fn stable_diffusion_2_equals_diffusers_in_both_forms() {
+    let folder = tempfile::tempdir().unwrap();
+    let [_, file] = check(&Member::of("sd2"), folder.path());
+    assert_eq!(file.member(), "Stable Diffusion 2.x, ε-prediction (as 2-base)");
+    assert_eq!((file.info.picture_size, file.unet.0.heads.clone()), (512, vec![1, 2]));
+    let told = file.told.last().unwrap();
+    assert!(told.contains("`up_blocks.1.attentions.1.transformer_blocks.0.norm1.bias` deviates by 0.0"), "{told}");
+    // OpenCLIP pads with `!`, which is token 0.
+    let ids = file.encoders[0].tokenizer().unwrap().encode("a cat").unwrap();
+    assert_eq!(ids[..6], [49406, 320, 2368, 49407, 0, 0]);
+
+    // Biases that deviate by more.
+    let wide: Edit = ("up_blocks.1.attentions.1.transformer_blocks.0.norm1.bias", |x| *x *= 2.0);
+    let path = Member::of("sd2").edited(wide).write_file(&folder.path().join("v"), &[]);
+    let v = open(&path);
+    assert_eq!(v.member(), "Stable Diffusion 2.x, v-prediction (as 768-v)");
+    assert_eq!((v.scheduler.prediction_type, v.info.picture_size), (PredictionType::VPrediction, 768));
+    assert!(v.told.last().unwrap().contains("above 0.09"), "{:?}", v.told);
+    let overridden = ModelSource { prediction: Some(PredictionType::Epsilon), ..source(&path) };
+    let overridden = Blueprint::open(&overridden).unwrap();
+    assert_eq!(overridden.told.last().unwrap(), "predicts ε: the parameter `prediction`");
+    assert_eq!(overridden.scheduler.prediction_type, PredictionType::Epsilon);
+    // What the file states precedes the guess.
+    let stated = Member::of("sd2")
+        .edited(wide)
+        .write_file(&folder.path().join("e"), &[("modelspec.prediction_type", "epsilon")]);
+    assert_eq!(open(&stated).scheduler.prediction_type, PredictionType::Epsilon);
+}
+
+#[test]
+fn distilled_xl_networks_equal_diffusers_in_both_forms() {
+    for (name, member, limit) in [
+        ("ssd1b", "SSD-1B", None),
+        ("vega", "Segmind Vega", None),
+        ("no_mid", "SDXL with fewer blocks", None),
+        ("refiner", "SDXL's refiner", Some("which continues a sampling of SDXL")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for blueprint in check(&Member::of(name), folder.path()) {
+            assert_eq!(blueprint.member(), member);
+            let limits = &blueprint.info.limits;
+            assert_eq!(limits.first().is_some_and(|found| found.reason.contains(limit.unwrap())), limit.is_some());
+        }
+    }
+}
+
+#[test]
+fn networks_with_other_inputs_equal_diffusers_and_are_not_sampled() {
+    for (name, member, limit) in [
+        (
+            "sd1_inpaint",
+            "Stable Diffusion 1.x, inpainting",
+            "takes a mask and a masked image besides the latent (9 channels",
+        ),
+        ("sd2_inpaint", "Stable Diffusion 2.x, ε-prediction (as 2-base), inpainting", "it is an inpainting model"),
+        ("pix2pix", "Stable Diffusion 1.x, InstructPix2Pix", "takes the image to edit besides the latent (8 channels"),
+        ("lcm", "Stable Diffusion 1.x, LCM with an embedded guidance scale", "`time_cond_proj_dim` is 256, as in LCM"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for blueprint in check(&Member::of(name), folder.path()) {
+            assert_eq!(blueprint.member(), member);
+            assert!(blueprint.info.limits[0].reason.contains(limit), "{:?}", blueprint.info.limits);
+            let model = Model::new(blueprint, f32s(), false);
+            let text = lsregen_diffusion::models::Text { context: raw("context", &[1, 5, 768]), pooled: None };
+            let refused = model.condition(&text, 64, 64, Sizes::default()).unwrap_err().to_string();
+            assert!(refused.contains("cannot be sampled") && refused.contains(limit), "{refused}");
+        }
+    }
+}
+
+/// diffusers' `_get_add_time_ids` with `requires_aesthetics_score`.
+#[test]
+fn the_refiner_is_conditioned_on_its_encoder_and_an_aesthetic_score() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Member::of("refiner").write_folder(&folder.path().join("model"));
+    let model = Model::new(open(&path), f32s(), false);
+    let text = model.encode_prompt(&Prompt::from("a red circle on sand")).unwrap();
+    assert_eq!(text.pooled.as_ref().unwrap().dims(), [1, 1280]);
+    let sizes = Sizes { original: Some((64, 48)), target: None, crop: (8, 2) };
+    let c = model.condition_scored(&text, 32, 32, sizes, AESTHETIC_SCORE).unwrap();
+    assert_eq!(c.added.as_ref().unwrap().time_ids.to_vec2::<f32>().unwrap(), [[48.0, 64.0, 2.0, 8.0, 6.0]]);
+    let z = raw("z", &[1, 4, 8, 8]);
+    assert_eq!(model.unet().unwrap().forward(&z, 41.0, &c).unwrap().dims(), z.dims());
+    // An SDXL network takes six.
+    let mut six = c.clone();
+    six.added.as_mut().unwrap().time_ids = Tensor::zeros((1, 6), DType::F32, &Device::Cpu).unwrap();
+    let refused = model.unet().unwrap().forward(&z, 41.0, &six).unwrap_err().to_string();
+    assert!(refused.contains("conditioned on 5 sizes, but got 6"), "{refused}");
+}
+
+#[test]
+fn markers_of_single_files_are_kept_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |keys: &[(&'static str, &[f32])], texts: &[(&str, &str)]| {
+        let path = folder.path().join("file");
+        open(&keys.iter().fold(Member::of("no_mid"), |member, key| member.with_key(*key)).write_file(&path, texts))
+    };
+    let v =
+        file(&[("v_pred", &[])], &[("modelspec.prediction_type", "epsilon"), ("modelspec.title", "T"), ("else", "x")]);
+    assert_eq!(v.scheduler.prediction_type, PredictionType::VPrediction);
+    assert_eq!(v.told.last().unwrap(), "predicts v: the key `v_pred`");
+    assert_eq!(v.markers.modelspec["title"], "T");
+    assert!(v.markers.v_pred && !v.markers.ztsnr && v.info.limits.is_empty() && v.markers.modelspec.len() == 2);
+
+    let zero = file(&[("v_pred", &[]), ("ztsnr", &[])], &[]);
+    assert_eq!(zero.member(), "SDXL with fewer blocks, v-prediction with zero terminal SNR");
+    assert!(zero.markers.ztsnr && zero.info.limits[0].reason.contains("`ztsnr`") && !zero.info.limits[0].latents);
+
+    let edm = file(&[("edm_vpred.sigma_max", &[120.0]), ("edm_vpred.sigma_min", &[0.002])], &[]);
+    let range = edm.markers.edm_vpred.unwrap();
+    assert_eq!(range, EdmRange { sigma_min: Some(f64::from(0.002f32)), sigma_max: Some(120.0) });
+    assert!(edm.info.limits[0].reason.contains("`edm_vpred.sigma_max`") && edm.member().ends_with("(as CosXL)"));
+
+    let playground = file(&[("edm_mean", &[-1.5, 0.25, 0.0, 1.0]), ("edm_std", &[8.0, 5.5, 5.0, 4.0])], &[]);
+    let latents = EdmLatents { mean: vec![-1.5, 0.25, 0.0, 1.0], std: vec![8.0, 5.5, 5.0, 4.0] };
+    assert_eq!(playground.markers.edm_latents.as_ref(), Some(&latents));
+    assert!(playground.info.limits[0].latents);
+    let refused = Model::new(playground, f32s(), false).vae().err().unwrap().to_string();
+    assert!(refused.contains("`edm_mean`"), "{refused}");
+
+    let stated = |value: &str| file(&[], &[("modelspec.prediction_type", value)]);
+    assert_eq!(stated("v").scheduler.prediction_type, PredictionType::VPrediction);
+    assert_eq!(stated("").info.limits, []);
+    assert!(stated("flow").info.limits[0].reason.contains("`modelspec.prediction_type` is `flow`"));
+    let plain = file(&[], &[]);
+    assert_eq!(plain.told.last().unwrap(), "predicts ε: the file states nothing else");
+}
+
+#[test]
+fn inspect_names_the_member_and_what_shows_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in [
+        Member::of("ssd1b").write_folder(&folder.path().join("model")),
+        Member::of("ssd1b").write_file(&folder.path().join("file"), &[]),
+    ] {
+        let file = path.is_file();
+        let survey = Survey::of(ModelLocation::from(path));
+        assert_eq!((survey.family, survey.member.as_deref()), (Some("sdxl"), Some("SSD-1B")));
+        let told = survey.told.join("\n");
+        let words = if file { "the numbers of `transformer_blocks`" } else { "`mid_block_type` of unet/config.json" };
+        assert!(told.contains("[[4, 4, 10], [2, 1, 1]]") && told.contains(words), "{told}");
+        assert!(survey.limits.is_empty());
+    }
+}
+
+#[test]
+fn other_architectures_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    for (class, words) in [
+        ("KolorsPipeline", &["Kolors", "ChatGLM"][..]),
+        ("StableDiffusion3Pipeline", &["Stable Diffusion 3", "transformer"]),
+        ("FluxPipeline", &["Flux", "transformer"]),
+        ("WuerstchenDecoderPipeline", &["Würstchen", "cascade"]),
+        ("StableCascadeCombinedPipeline", &["Stable Cascade"]),
+        ("StableDiffusionUpscalePipeline", &["upscaler"]),
+        ("IFPipeline", &["DeepFloyd IF"]),
+    ] {
+        std::fs::create_dir_all(&model).unwrap();
+        std::fs::write(model.join("model_index.json"), format!("{{\"_class_name\": \"{class}\"}}")).unwrap();
+        let found = problems(&model);
+        assert!(words.iter().all(|word| found.contains(word)) && found.contains(class), "{found}");
+        assert_eq!(found.lines().count(), 1, "{found}");
+    }
+    for (tensor, words) in [
+        ("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", "Stable Diffusion 3"),
+        ("model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
+        ("down_blocks.1.0.channelwise.0.weight", "Stable Cascade"),
+        ("encoder_hid_proj.weight", "Kolors"),
+        ("control_model.zero_convs.0.0.weight", "ControlNet"),
+    ] {
+        let path = folder.path().join("other");
+        files::save(&path, &[(tensor.to_string(), vec![1], vec![0.0])], &[]);
+        let found = problems(&path);
+        assert!(found.contains(words) && found.contains(tensor) && found.lines().count() == 1, "{found}");
+    }
+}
+
+#[test]
+fn depths_that_do_not_fit_are_named() {
+    let base = r#""block_out_channels": [32, 64], "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]"#;
+    for (keys, words) in [
+        (r#""transformer_layers_per_block": [1, [2, 1]]"#, "which needs `reverse_transformer_layers_per_block` too"),
+        (
+            r#""transformer_layers_per_block": [1, [2, 1, 3]], "reverse_transformer_layers_per_block": [1, 1]"#,
+            "`transformer_layers_per_block` has 3 entries for the 2 layers of a level",
+        ),
+        (
+            r#""reverse_transformer_layers_per_block": [1, [1, 1]]"#,
+            "`reverse_transformer_layers_per_block` has 2 entries for the 3 layers of a level",
+        ),
+        (
+            r#""mid_block_type": "UNetMidBlock2DSimpleCrossAttn""#,
+            "`mid_block_type` is \"UNetMidBlock2DSimpleCrossAttn\"",
+        ),
+        (r#""time_cond_proj_dim": 3"#, "`time_cond_proj_dim` is 3"),
+        (r#""in_channels": 7"#, "`in_channels` is 7 and `out_channels` 4"),
+        (r#""encoder_hid_dim_type": "text_proj""#, "`encoder_hid_dim_type` is \"text_proj\""),
+    ] {
+        let error = UNetConfig::parse(format!("{{{base}, {keys}}}").as_bytes(), "config.json").unwrap_err().to_string();
+        assert!(error.starts_with("config.json: ") && error.contains(words), "{keys}: {error}");
+    }
+}
+
+#[test]
+fn networks_of_full_size_have_the_published_names_and_shapes() {
+    for name in ["sd2", "refiner", "ssd1b", "vega"] {
+        let (config, rows) = full(name);
+        let w = Weights::new(TensorMap::declared(name, files::declared(&rows)), &f32s());
+        UNet::new(UNetConfig::parse(config.as_bytes(), name).unwrap(), &w).unwrap();
+        w.finish().unwrap();
+    }
+    let (config, rows) = full("clip_h");
+    let w = Weights::new(TensorMap::declared("clip_h", files::declared(&rows)), &f32s());
+    ClipTextModel::new(&ClipTextConfig::parse(config.as_bytes(), "clip_h", false).unwrap(), &w).unwrap();
+    w.finish().unwrap();
+}
+
+/// The whole file has the autoencoder and the other text encoders of the public files beside the network.
+#[test]
+fn single_files_of_full_size_are_whole_models() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, family, member, side) in [
+        ("sd2", Family::Sd2, "Stable Diffusion 2.x, ε-prediction (as 2-base)", 512),
+        ("refiner", Family::SdxlRefiner, "SDXL's refiner", 1024),
+        ("ssd1b", Family::Sdxl, "SSD-1B", 1024),
+        ("vega", Family::Sdxl, "Segmind Vega", 1024),
+    ] {
+        let path = files::sparse_model(&folder.path().join(name), name);
+        let blueprint = open(&path);
+        assert_eq!((blueprint.info.family, blueprint.info.picture_size), (family, side), "{name}");
+        assert_eq!(blueprint.member(), member);
+        assert!(blueprint.unknown.is_empty(), "{name}: {:?}", blueprint.unknown);
+        let (config, rows) = full(name);
+        let map = &blueprint.unet.1;
+        let found: BTreeMap<_, _> = map.names().map(|n| (n.to_string(), map.shape(n).unwrap().into_owned())).collect();
+        assert!(found == files::declared(&rows), "{name}: names or shapes differ");
+        // The inferred configuration is that of the folder, except for what no tensor shows.
+        let mut folder = UNetConfig::parse(config.as_bytes(), name).unwrap();
+        (folder.sample_size, folder.upcast_attention) = (blueprint.unet.0.sample_size, false);
+        assert_eq!(format!("{folder:?}"), format!("{:?}", blueprint.unet.0));
+        if name == "sd2" {
+            let map = &blueprint.encoders[0].tensors;
+            let found: BTreeMap<_, _> =
+                map.names().map(|n| (n.to_string(), map.shape(n).unwrap().into_owned())).collect();
+            assert!(found == files::declared(&full("clip_h").1));
+        }
+    }
+}
+
+/// Folders need a tokenizer: that of a built-in model.
+#[test]
+fn the_tokenizer_of_the_tests_is_complete() {
+    let files = ModelFiles::Folder(shapes("xl"));
+    assert!(files.has("tokenizer/vocab.json") && files.has("tokenizer_2/vocab.json"));
+}
