@@ -156,7 +156,7 @@ pub(crate) fn autoencoder_errors(links: &Links) -> Vec<NodeError> {
 fn limit_errors(links: &Links, concerns: impl Fn(&ModelLimit) -> bool) -> Vec<NodeError> {
     let limits = links.declaration::<ModelInfo>("model").into_iter().flat_map(|info| &info.limits);
     let error = |limit: &ModelLimit| {
-        NodeError::new("model", format!("this node cannot use the model: {}", limit.reason))
+        NodeError::new("model", format!("`model` cannot be used by this node: {}", limit.reason))
             .help("`lsregen inspect` says what the model is; link another model")
     };
     limits.filter(|limit| concerns(limit)).map(error).collect()

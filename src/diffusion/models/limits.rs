@@ -1,8 +1,8 @@
 //! What keeps a model that loads from being used by the nodes that sample.
 
 use crate::models::Family;
-use crate::models::blueprint::Markers;
 use crate::models::config::{UNetConfig, UNetInput};
+use crate::models::markers::Markers;
 
 /// A property of a model that a sampling would have to honour and that none does yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ pub mod gligen;
 mod info;
 pub mod layers;
 mod limits;
+mod markers;
 mod model;
 pub mod prompt;
 pub mod remat;
@@ -21,8 +22,9 @@ pub mod unet;
 pub mod vae;
 
 pub use blueprint::survey::Survey;
-pub use blueprint::{Blueprint, EdmLatents, EdmRange, Markers, ModelLocation, ModelSource, Problem};
+pub use blueprint::{Blueprint, ModelLocation, ModelSource, Problem};
 pub use family::Family;
 pub use info::ModelInfo;
 pub use limits::ModelLimit;
+pub use markers::{EdmLatents, EdmRange, Markers};
 pub use model::{AESTHETIC_SCORE, Model, NEGATIVE_AESTHETIC_SCORE, Text};

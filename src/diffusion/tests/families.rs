@@ -146,6 +146,10 @@ fn stable_diffusion_2_equals_diffusers_in_both_forms() {
         .edited(wide)
         .write_file(&folder.path().join("e"), &[("modelspec.prediction_type", "epsilon")]);
     assert_eq!(open(&stated).scheduler.prediction_type, PredictionType::Epsilon);
+    let architecture = [("modelspec.architecture", "stable-diffusion-v2-768-v")];
+    let stated = open(&Member::of("sd2").write_file(&folder.path().join("a"), &architecture));
+    assert_eq!(stated.scheduler.prediction_type, PredictionType::VPrediction);
+    assert!(stated.told.last().unwrap().contains("`modelspec.architecture: stable-diffusion-v2-768-v`"));
 }
 
 #[test]

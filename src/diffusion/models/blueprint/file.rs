@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::result::Result as Either;
 use std::sync::Arc;
 
 use super::parts::{add_fusers, replacement_vae, shown};
-use super::{Blueprint, EncoderBlueprint, Markers, ModelSource, Problems, TokenizerSource, foreign, predicts};
+use super::{Blueprint, EncoderBlueprint, ModelSource, Problems, TokenizerSource, foreign, predicts};
 use crate::models::config::{ClipTextConfig, ClipTextKind, UNetConfig, UNetInput, VaeConfig};
 use crate::models::limits::ModelLimit;
+use crate::models::markers::Markers;
 use crate::models::{Family, ModelInfo};
 use crate::schedule::{PredictionType, SchedulerConfig};
 use crate::weights::{Checkpoint, NetworkKind, SortedTensors, TensorMap};
@@ -128,7 +128,7 @@ fn prediction<'m>(
     markers: &'m Markers,
     config: &mut UNetConfig,
     unet: &TensorMap,
-) -> Either<(PredictionType, String), &'m str> {
+) -> std::result::Result<(PredictionType, String), &'m str> {
     let sd2 = config.family() == Family::Sd2;
     let (prediction, by) = match markers.prediction()? {
         Some(stated) => stated,

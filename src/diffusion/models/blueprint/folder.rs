@@ -7,10 +7,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::parts::{add_fusers, check_fusers, one_network, replacement_vae, text_encoder};
-use super::{Blueprint, EncoderBlueprint, Markers, ModelSource, Problems, TokenizerSource, foreign, predicts};
+use super::{Blueprint, EncoderBlueprint, ModelSource, Problems, TokenizerSource, foreign, predicts};
 use crate::Result;
 use crate::models::clip::{ClipTokenizer, tokenizer};
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
+use crate::models::markers::Markers;
 use crate::models::{Family, ModelInfo};
 use crate::schedule::SchedulerConfig;
 use crate::weights::{ModelFiles, TensorMap};

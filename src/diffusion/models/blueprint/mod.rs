@@ -6,7 +6,6 @@
 mod file;
 mod folder;
 mod foreign;
-mod markers;
 mod member;
 mod parts;
 pub mod survey;
@@ -20,12 +19,12 @@ use candle_core::DType;
 use crate::models::clip::{ClipTextModel, ClipTokenizer};
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::models::info::{LARGEST_SIDE, ModelInfo};
+use crate::models::markers::Markers;
 use crate::models::unet::UNet;
 use crate::models::vae::AutoencoderKl;
 use crate::schedule::{NoiseSchedule, PredictionType, SchedulerConfig};
 use crate::weights::{ModelFiles, Precision, TensorMap, Weights};
 use crate::{Error, Result};
-pub use markers::{EdmLatents, EdmRange, Markers};
 
 /// Where the parts of a model come from.
 #[derive(Clone, Debug, PartialEq)]

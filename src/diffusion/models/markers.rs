@@ -43,7 +43,7 @@ pub struct EdmLatents {
 
 impl Markers {
     /// Collects what the names and the metadata of a checkpoint state.
-    pub(super) fn of(checkpoint: &Checkpoint, sorted: &SortedTensors) -> Markers {
+    pub(crate) fn of(checkpoint: &Checkpoint, sorted: &SortedTensors) -> Markers {
         let has = |key: &str| sorted.markers.contains_key(key);
         let numbers = |key: &str| sorted.markers.get(key).cloned().unwrap_or_default();
         let sigma = |key: &str| match numbers(key)[..] {
@@ -70,15 +70,21 @@ impl Markers {
     ///
     /// # Errors
     /// Returns the value of `modelspec.prediction_type` if it is not known.
-    pub(super) fn prediction(&self) -> Result<Option<(PredictionType, String)>, &str> {
+    pub(crate) fn prediction(&self) -> Result<Option<(PredictionType, String)>, &str> {
         if self.v_pred {
             return Ok(Some((PredictionType::VPrediction, "the key `v_pred`".into())));
         }
         if self.edm_vpred.is_some() {
             return Ok(Some((PredictionType::VPrediction, "the key `edm_vpred.sigma_max`".into())));
         }
+        // The identifiers of Stability's specification for the two models of Stable Diffusion 2.
+        let architecture = self.modelspec.get("architecture").map_or("", String::as_str);
+        let by_architecture = [("768-v", PredictionType::VPrediction), ("512", PredictionType::Epsilon)]
+            .into_iter()
+            .find(|(end, _)| architecture.strip_prefix("stable-diffusion-v2-") == Some(*end))
+            .map(|(_, prediction)| (prediction, format!("the metadata `modelspec.architecture: {architecture}`")));
         let Some(stated) = self.modelspec.get("prediction_type").filter(|text| !text.is_empty()) else {
-            return Ok(None);
+            return Ok(by_architecture);
         };
         let told = || format!("the metadata `modelspec.prediction_type: {stated}`");
         match stated.as_str() {
