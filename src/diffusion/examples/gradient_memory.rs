@@ -131,6 +131,7 @@ fn main() -> Anyhow<()> {
                 added,
                 objs: None,
                 guidance: None,
+                channels: None,
             };
             Box::new(move |z| Ok(net.forward(z, 501.0, &c)?.sum_all()?))
         }

@@ -78,7 +78,8 @@ fn main() -> Result<()> {
             objs = Some(unet.grounding_tokens(&Grounding { boxes, masks, embeddings })?);
         }
         let t = t.flatten_all()?.get(0)?.to_scalar::<f32>()?;
-        let output = unet.forward(&z, t.into(), &Conditioning { context, added, objs, guidance: None })?;
+        let output =
+            unet.forward(&z, t.into(), &Conditioning { context, added, objs, guidance: None, channels: None })?;
         outputs.insert("unet.output".into(), output);
     }
     if let Some(z) = input("vae.latent")? {

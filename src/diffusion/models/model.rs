@@ -269,7 +269,13 @@ impl Model {
             let time_ids = Tensor::new(&ids[..], self.device())?.unsqueeze(0)?;
             Ok(Added { text_embeds: pooled.clone(), time_ids })
         });
-        Ok(Conditioning { context: text.context.clone(), added: added.transpose()?, objs: None, guidance: None })
+        Ok(Conditioning {
+            context: text.context.clone(),
+            added: added.transpose()?,
+            objs: None,
+            guidance: None,
+            channels: None,
+        })
     }
 
     /// Computes the grounding tokens (1, M, d) of a layout in `slots` slots, of which the unused ones are null. Without objects

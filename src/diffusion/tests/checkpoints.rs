@@ -196,7 +196,8 @@ fn output(path: &Path, numbers: Precision) -> Vec<f32> {
         Tensor::from_vec((0..n).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>(), shape, &Device::Cpu).unwrap()
     };
     let added = Added { text_embeds: ramp(&[1, 64]), time_ids: ramp(&[1, 6]) };
-    let c = Conditioning { context: ramp(&[1, 32, 128]), added: Some(added), objs: None, guidance: None };
+    let c =
+        Conditioning { context: ramp(&[1, 32, 128]), added: Some(added), objs: None, guidance: None, channels: None };
     model.unet().unwrap().forward(&ramp(&[1, 4, 16, 16]), 501.0, &c).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 

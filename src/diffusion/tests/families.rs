@@ -15,7 +15,7 @@ use files::{Edit, Member, full, raw};
 use lsregen_diffusion::models::clip::ClipTextModel;
 use lsregen_diffusion::models::config::{ClipTextConfig, UNetConfig};
 use lsregen_diffusion::models::prompt::{Prompt, Sizes};
-use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
+use lsregen_diffusion::models::unet::{Added, AttentionKind, Conditioning, UNet, UNetBlock};
 use lsregen_diffusion::models::{
     AESTHETIC_SCORE, Blueprint, EdmLatents, EdmRange, Family, Model, ModelLocation, ModelSource, Survey,
 };
@@ -63,7 +63,7 @@ fn some(states: &Tensor) -> Tensor {
 fn predicted(unet: &UNet, io: &BTreeMap<&str, Tensor>, guidance: Option<Tensor>) -> Tensor {
     let added =
         unet.config().text_time.map(|_| Added { text_embeds: io["pooled"].clone(), time_ids: io["ids"].clone() });
-    let conditioning = Conditioning { context: io["context"].clone(), added, objs: None, guidance };
+    let conditioning = Conditioning { context: io["context"].clone(), added, objs: None, guidance, channels: None };
     unet.forward_each(&io["z"], &io["t"], &conditioning).unwrap()
 }
 
@@ -178,6 +178,7 @@ fn networks_with_other_inputs_equal_diffusers_and_are_not_sampled() {
             "takes a mask and a masked image besides the latent (9 channels",
         ),
         ("sd2_inpaint", "Stable Diffusion 2.x, ε-prediction (as 2-base), inpainting", "it is an inpainting model"),
+        ("sdxl_inpaint", "SDXL, inpainting", "it is an inpainting model"),
         ("pix2pix", "Stable Diffusion 1.x, InstructPix2Pix", "takes the image to edit besides the latent (8 channels"),
         ("lcm", "Stable Diffusion 1.x, LCM with an embedded guidance scale", "`time_cond_proj_dim` is 256, as in LCM"),
     ] {
@@ -185,11 +186,85 @@ fn networks_with_other_inputs_equal_diffusers_and_are_not_sampled() {
         for blueprint in check(&Member::of(name), folder.path()) {
             assert_eq!(blueprint.member(), member);
             assert!(blueprint.info.limits[0].reason.contains(limit), "{:?}", blueprint.info.limits);
+            let unet = blueprint.load_unet(&f32s()).unwrap();
+            channels_of_the_conditioning(&unet);
             let model = Model::new(blueprint, f32s(), false);
             let text = lsregen_diffusion::models::Text { context: raw("context", &[1, 5, 768]), pooled: None };
             let refused = model.condition(&text, 64, 64, Sizes::default()).unwrap_err().to_string();
             assert!(refused.contains("cannot be sampled") && refused.contains(limit), "{refused}");
         }
+    }
+}
+
+/// The channels after the latent may come from the conditioning, in both halves of classifier-free guidance.
+fn channels_of_the_conditioning(unet: &UNet) {
+    let io = inputs(unet.config());
+    let (z, extra) = (&io["z"], unet.config().in_channels - 4);
+    if extra == 0 || unet.config().text_time.is_some() {
+        return;
+    }
+    let half = |row| Conditioning {
+        context: io["context"].narrow(0, row, 1).unwrap(),
+        added: None,
+        objs: None,
+        guidance: None,
+        channels: Some(z.narrow(0, row, 1).unwrap().narrow(1, 4, extra).unwrap()),
+    };
+    let both = half(0).stack(&half(1)).unwrap();
+    let latent = z.narrow(1, 0, 4).unwrap();
+    let apart = unet.forward_each(&latent, &io["t"], &both).unwrap();
+    assert_close("channels", &apart, &predicted(unet, &io, None), 1e-6);
+    let refused =
+        unet.forward_each(&latent, &io["t"], &Conditioning { channels: None, ..both }).unwrap_err().to_string();
+    assert!(refused.contains(&format!("takes {} channels", 4 + extra)) && refused.contains("but got 4"), "{refused}");
+}
+
+/// The attention maps of networks whose levels have different depths, or no middle transformer.
+#[test]
+fn attention_maps_are_those_of_the_layers_that_exist() {
+    for (name, count, middle) in
+        [("ssd1b", 2 * 2 + 2 * 4 + 18 + 4, false), ("no_mid", 1 + 2 + 2 * 2 + 2, false), ("sd2", 4, true)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let unet = open(&Member::of(name).write_folder(folder.path())).load_unet(&f32s()).unwrap();
+        let layers = unet.attention_layers();
+        assert_eq!(layers.len(), count, "{name}");
+        assert_eq!(layers.iter().any(|layer| layer.unet_block == UNetBlock::Mid), middle, "{name}");
+        let io = inputs(unet.config());
+        let added =
+            unet.config().text_time.map(|_| Added { text_embeds: io["pooled"].clone(), time_ids: io["ids"].clone() });
+        let c = Conditioning { context: io["context"].clone(), added, objs: None, guidance: None, channels: None };
+        let maps = unet.attention_maps(&io["z"], 601.0, &c, AttentionKind::Cross, &|_| true).unwrap();
+        assert_eq!(maps.iter().map(|map| map.place).collect::<Vec<_>>(), layers, "{name}");
+        for map in maps {
+            assert_eq!(map.weights.dims()[..2], [2, map.place.heads(unet.config())]);
+            let sums = map.weights.sum(3).unwrap();
+            assert_close(name, &sums, &sums.ones_like().unwrap(), 1e-5);
+        }
+    }
+}
+
+/// Central differences in f64 along a direction.
+#[test]
+fn gradients_of_new_blocks_equal_finite_differences() {
+    for name in ["vega", "no_mid", "lcm", "sd2"] {
+        let folder = tempfile::tempdir().unwrap();
+        let blueprint = open(&Member::of(name).write_folder(folder.path()));
+        let unet = blueprint.load_unet(&Precision::new(DType::F64, &Device::Cpu)).unwrap();
+        let io: BTreeMap<_, _> =
+            inputs(unet.config()).into_iter().map(|(k, x)| (k, x.to_dtype(DType::F64).unwrap())).collect();
+        let weight = raw("weight", &[2, 4, 8, 8]).to_dtype(DType::F64).unwrap();
+        let scalar = |z: &Tensor| {
+            let io = io.iter().map(|(k, x)| (*k, if *k == "z" { z.clone() } else { x.clone() })).collect();
+            (predicted(&unet, &io, None) * &weight).unwrap().sum_all().unwrap()
+        };
+        let var = candle_core::Var::from_tensor(&io["z"]).unwrap();
+        let gradient = scalar(var.as_tensor()).backward().unwrap().get(var.as_tensor()).unwrap().clone();
+        let direction = raw("direction", &[2, 4, 8, 8]).to_dtype(DType::F64).unwrap();
+        let at = |h: f64| scalar(&(&io["z"] + (&direction * h).unwrap()).unwrap()).to_scalar::<f64>().unwrap();
+        let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+        let exact = (gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
+        assert!((numeric - exact).abs() < 1e-5 * exact.abs().max(1.0), "{name}: {exact}, {numeric}");
     }
 }
 

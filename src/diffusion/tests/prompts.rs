@@ -247,6 +247,7 @@ fn halves_of_different_lengths_are_repeated_to_one() {
         added: None,
         objs: None,
         guidance: None,
+        channels: None,
     };
     let both = |a: &[f32], b: &[f32]| half(a).stack(&half(b)).unwrap().context.squeeze(2).unwrap().to_vec2::<f32>();
     assert_eq!(both(&[1., 2.], &[3.]).unwrap(), [[1., 2.], [3., 3.]]);

@@ -2,6 +2,8 @@
 
 use candle_core::Tensor;
 
+#[cfg(doc)]
+use crate::models::config::UNetConfig;
 use crate::{Error, Result};
 
 /// What a prediction is conditioned on. Each tensor has a row for each sample of the batch.
@@ -17,6 +19,10 @@ pub struct Conditioning {
     /// LCM's embedded guidance scale s, (B). `None` is that of diffusers' pipeline, [`LCM_GUIDANCE`](super::LCM_GUIDANCE).
     /// Networks without `time_cond_proj_dim` ignore it. There is no classifier-free guidance besides.
     pub guidance: Option<Tensor>,
+    /// The channels that the network takes after those of the noisy latent ([`UNetConfig::input`]), (B, C', h, w): the mask,
+    /// 1 where the image is to be filled, and the latent of the image without that part, for inpainting; the latent of the
+    /// image to edit, unscaled, for InstructPix2Pix.
+    pub channels: Option<Tensor>,
 }
 
 /// SDXL's added conditioning (`text_time`).
@@ -35,7 +41,7 @@ impl Conditioning {
     /// cross-attention.
     ///
     /// # Errors
-    /// If only one of them has added conditioning, grounding tokens, or a guidance scale.
+    /// If only one of them has added conditioning, grounding tokens, a guidance scale, or further channels.
     pub fn stack(&self, other: &Conditioning) -> Result<Conditioning> {
         let pair = |a: &Option<Tensor>, b: &Option<Tensor>| -> Result<Option<Tensor>> {
             match (a, b) {
@@ -55,6 +61,7 @@ impl Conditioning {
             added: text.zip(time).map(|(text_embeds, time_ids)| Added { text_embeds, time_ids }),
             objs: pair(&self.objs, &other.objs)?,
             guidance: pair(&self.guidance, &other.guidance)?,
+            channels: pair(&self.channels, &other.channels)?,
         })
     }
 }

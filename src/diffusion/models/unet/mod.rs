@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Tensor};
 
-use crate::models::config::{AttentionType, UNetConfig};
+use crate::models::config::{AttentionType, UNetConfig, UNetInput};
 use crate::models::gligen::{Grounding, PositionNet};
 use crate::models::layers::{Conv2d, GroupNorm};
 use crate::models::remat::{GRADIENT_MEMORY, RematBudget};
@@ -117,8 +117,8 @@ impl UNet {
     }
 
     /// Predicts for the noisy latent `z` (B, C, h, w) at timestep `t`. The result has the shape and dtype of `z`, which may be
-    /// finer than the network's dtype. A network with another [`UNetConfig::input`] takes its further channels after those of
-    /// the latent, and returns only as many as the latent has.
+    /// finer than the network's dtype. A network with another [`UNetConfig::input`] takes its further channels from the
+    /// conditioning, or after those of the latent in `z`; then the result has fewer channels than `z`.
     ///
     /// `t` is one number for the whole batch; it may be fractional, as Euler's timesteps are. If a side of the latent is not
     /// a multiple of the network's downscale, feature maps are resized to the skip connections, as in diffusers.
@@ -142,7 +142,7 @@ impl UNet {
     fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
         let temb = self.time(t, c)?;
         let mut pass = self.pass(&temb, c, None);
-        let h = self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
+        let h = self.walk(&self.input(z, c)?, &mut pass)?;
         let h = h.ok_or_else(|| Error::input("U-Net: the pass ended too early"))?;
         Ok(pass.memory.run(&self.head, &[&h])?.to_dtype(z.dtype())?)
     }
@@ -173,9 +173,27 @@ impl UNet {
         ops::on_pool_for(z.device(), || {
             let temb = self.time(&t, c)?;
             let mut pass = self.pass(&temb, c, Some(Recorder::new(kind, places)));
-            self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
+            self.walk(&self.input(z, c)?, &mut pass)?;
             Ok(pass.recorder.map(Recorder::into_maps).unwrap_or_default())
         })
+    }
+
+    /// The noisy latent with the further channels of the conditioning, in the network's dtype.
+    fn input(&self, z: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        let mut input = z.to_dtype(self.dtype)?;
+        if let Some(channels) = &c.channels {
+            input = Tensor::cat(&[&input, &channels.to_dtype(self.dtype)?], 1)?;
+        }
+        let (needs, has) = (self.config.in_channels, input.dim(1)?);
+        if needs == has {
+            return Ok(input);
+        }
+        let what = match self.config.input() {
+            UNetInput::Latent => "the latent alone",
+            UNetInput::Inpainting => "the latent, a mask and the latent of the masked image",
+            UNetInput::Edit => "the latent and that of the image to edit",
+        };
+        Err(Error::input(format!("U-Net: takes {needs} channels, {what}, but got {has}")))
     }
 
     fn pass<'a>(&self, temb: &'a Tensor, c: &'a Conditioning, recorder: Option<Recorder>) -> Pass<'a> {
