@@ -265,6 +265,12 @@ fn a_key_that_a_network_does_not_need_changes_nothing() {
     let text = &Blueprint::open(&source(&sd1)).unwrap().encoders[0].config;
     assert_eq!((text.hidden_act, text.projects), (ClipActivation::QuickGelu, false));
     assert_eq!(unused(&sd1), ["text_projection.weight"]);
+    // Networks beside a whole model.
+    let safety = "safety_checker.vision_model.vision_model.embeddings.patch_embedding.weight";
+    let beside =
+        [(safety.to_string(), vec![8, 3, 2, 2]), ("control_model.zero_convs.0.0.weight".into(), vec![8, 8, 1, 1])];
+    let more = sparse(&folder.path().join("c"), &[original("sd1"), beside.to_vec()].concat());
+    assert_eq!(unused(&more), ["control_model.zero_convs.0.0.weight", safety]);
     let spare = "conditioner.embedders.0.transformer.text_projection.weight";
     let sdxl = sparse(&folder.path().join("b"), &[original("sdxl"), vec![(spare.into(), vec![768, 768])]].concat());
     let encoders = &Blueprint::open(&source(&sdxl)).unwrap().encoders;

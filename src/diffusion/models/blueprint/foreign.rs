@@ -38,7 +38,10 @@ const KOLORS: &str = "its text encoder is ChatGLM";
 const TRANSFORMER: &str = "its denoiser is a transformer, not a U-Net";
 const CASCADE: &str = "it is a cascade of networks on latents of another autoencoder";
 
-/// Parts of tensor names that only models of other architectures have.
+/// Those of [`TENSORS`] that stand inside of a U-Net.
+const INSIDE: [&str; 3] = ["encoder_hid_proj.", "motion_modules.", "time_stack."];
+
+/// Parts of tensor names, from the start of a component on, that only models of other architectures have.
 const TENSORS: &[(&str, &str, &str)] = &[
     ("encoder_hid_proj.", "Kolors", KOLORS),
     ("joint_blocks.", "Stable Diffusion 3", TRANSFORMER),
@@ -54,7 +57,7 @@ const TENSORS: &[(&str, &str, &str)] = &[
     ("mlp_t5.", "Hunyuan-DiT", TRANSFORMER),
     ("x_embedder.", "an unknown transformer", TRANSFORMER),
     ("patch_embedding.", "an unknown transformer", TRANSFORMER),
-    (".channelwise.", "Stable Cascade", CASCADE),
+    ("channelwise.", "Stable Cascade", CASCADE),
     ("clip_txt_mapper.", "Stable Cascade", CASCADE),
     ("clip_txt_pooled_mapper.", "Stable Cascade", CASCADE),
     ("motion_modules.", "AnimateDiff", "it generates videos"),
@@ -89,11 +92,34 @@ pub(super) fn refuse_folder(files: &ModelFiles) -> Result<()> {
     }
 }
 
-/// Refuses a file that has a tensor of another architecture.
+/// The starts of names of a checkpoint's other networks, which may have such parts too: an image encoder has a
+/// `patch_embedding`.
+const BESIDE: [&str; 8] = [
+    "conditioner.",
+    "cond_stage_model.",
+    "first_stage_model.",
+    "safety_checker.",
+    "embedder.",
+    "text_",
+    "vision_model.",
+    "model_ema.",
+];
+
+/// Refuses a file whose denoiser is of another architecture. A network beside a whole U-Net is no reason: the first
+/// ControlNets were published with the model that they control.
 pub(super) fn refuse_file(checkpoint: &Checkpoint) -> Result<()> {
-    let found = TENSORS.iter().find_map(|(part, name, reason)| {
-        let tensor = checkpoint.tensors().find(|(_, tensor, _)| tensor.contains(part))?;
-        Some(refused(checkpoint.label(), name, reason, &format!("its tensor `{:.100}`", tensor.1)))
+    let own = checkpoint.tensors().map(|(_, name, _)| name).filter(|name| !BESIDE.iter().any(|b| name.starts_with(b)));
+    let names: Vec<&str> = own.collect();
+    let inner = |name: &'static str| ["", "model.", "model.diffusion_model."].map(|prefix| format!("{prefix}{name}"));
+    let heads = [inner("out.2.weight"), inner("conv_out.weight")].concat();
+    let whole = names.iter().any(|name| heads.iter().any(|head| head == name));
+    let found = TENSORS.iter().filter(|(part, ..)| !whole || INSIDE.contains(part)).find_map(|(part, name, reason)| {
+        let has = |tensor: &str| {
+            // At the start of a component: `x_embedder.` is no part of `max_embedder.`.
+            tensor.match_indices(part).any(|(at, _)| at == 0 || tensor[..at].ends_with('.'))
+        };
+        let tensor = names.iter().find(|tensor| has(tensor))?;
+        Some(refused(checkpoint.label(), name, reason, &format!("its tensor `{tensor:.100}`")))
     });
     found.map_or(Ok(()), Err)
 }
