@@ -97,18 +97,30 @@ SDXL_INDEX = {
     "add_watermarker": None, "scheduler": ["diffusers", "EulerDiscreteScheduler"],
 }
 
+XL = {"unet": SDXL_UNET, "vae": SDXL_VAE, "text_encoder": TEXT, "text_encoder_2": TEXT_2, "scheduler": EULER}
 SD1 = {"unet": SD1_UNET, "vae": SD1_VAE, "text_encoder": TEXT, "scheduler": PNDM}
 FAMILIES = {
     "sd1": SD1,
     # The public GLIGEN repository declares StableDiffusionPipeline and PNDM; only the U-Net's attention_type shows GLIGEN.
     "gligen": SD1 | {"unet": SD1_UNET | {"attention_type": "gated"}},
-    "sdxl": {"unet": SDXL_UNET, "vae": SDXL_VAE, "text_encoder": TEXT, "text_encoder_2": TEXT_2, "scheduler": EULER},
+    "sdxl": XL,
+    "sd2": {"unet": SD2_UNET, "vae": SD1_VAE, "text_encoder": TEXT_H, "scheduler": PNDM},
+    "refiner": {"unet": REFINER_UNET, "vae": SDXL_VAE, "text_encoder_2": TEXT_2, "scheduler": EULER},
+    "ssd1b": XL | {"unet": SSD1B_UNET},
+    "vega": XL | {"unet": VEGA_UNET},
+    # The text encoder of a single file of Stable Diffusion 2.x, which has a layer and a projection more than the folder.
+    "sd2-file": {"text_encoder": TEXT_H | {
+        "architectures": ["CLIPTextModelWithProjection"], "num_hidden_layers": 24, "projection_dim": 1024}},
 }
-# The list of public names and shapes that each component must match.
+# The list of public names and shapes that each component must match, where there is one.
 KEYS = {
     "sd1": {"unet": "sd14-unet", "vae": "sd-vae", "text_encoder": "clip-l-text"},
     "gligen": {"unet": "sd14-gligen-unet", "vae": "sd-vae", "text_encoder": "clip-l-text"},
     "sdxl": {"unet": "sdxl-unet", "vae": "sd-vae", "text_encoder": "clip-l-text", "text_encoder_2": "clip-g-text"},
+    "sd2": {"vae": "sd-vae"},
+    "refiner": {"vae": "sd-vae", "text_encoder_2": "clip-g-text"},
+    "ssd1b": {"vae": "sd-vae", "text_encoder": "clip-l-text", "text_encoder_2": "clip-g-text"},
+    "vega": {"vae": "sd-vae", "text_encoder": "clip-l-text", "text_encoder_2": "clip-g-text"},
 }
 
 
@@ -166,12 +178,15 @@ def write_configs(folder, family):
     parts = FAMILIES[family]
     for name, config in parts.items():
         write_json(folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json"), config)
-    write_tokenizer(folder / "tokenizer", END)
-    index = dict(SDXL_INDEX if family == "sdxl" else INDEX)
-    if family == "sdxl":
-        write_tokenizer(folder / "tokenizer_2", "!")
-    tokenizers = ["tokenizer", "tokenizer_2"] if family == "sdxl" else ["tokenizer"]
+    xl = "text_encoder_2" in parts
+    index = dict(SDXL_INDEX if xl else INDEX)
+    tokenizers = [name.replace("text_encoder", "tokenizer") for name in parts if name.startswith("text_encoder")]
+    for name in tokenizers:
+        write_tokenizer(folder / name, "!" if name == "tokenizer_2" or family == "sd2" else END)
+    if family == "refiner":
+        index |= {"_class_name": "StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score": True,
+                  "force_zeros_for_empty_prompt": False, "text_encoder": [None, None], "tokenizer": [None, None]}
     index |= {name: LIBRARIES[name] for name in [*components(family), *tokenizers]}
-    if family != "sdxl":
+    if not xl:
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
     write_json(folder / "model_index.json", index)

@@ -139,7 +139,7 @@ fn stable_diffusion_2_equals_diffusers_in_both_forms() {
     assert!(v.told.last().unwrap().contains("above 0.09"), "{:?}", v.told);
     let overridden = ModelSource { prediction: Some(PredictionType::Epsilon), ..source(&path) };
     let overridden = Blueprint::open(&overridden).unwrap();
-    assert_eq!(overridden.told.last().unwrap(), "predicts ε: the parameter `prediction`");
+    assert_eq!(overridden.told.last().unwrap(), "predicts epsilon: the parameter `prediction`");
     assert_eq!(overridden.scheduler.prediction_type, PredictionType::Epsilon);
     // What the file states precedes the guess.
     let stated = Member::of("sd2")
@@ -298,7 +298,7 @@ fn markers_of_single_files_are_kept_and_told() {
     let v =
         file(&[("v_pred", &[])], &[("modelspec.prediction_type", "epsilon"), ("modelspec.title", "T"), ("else", "x")]);
     assert_eq!(v.scheduler.prediction_type, PredictionType::VPrediction);
-    assert_eq!(v.told.last().unwrap(), "predicts v: the key `v_pred`");
+    assert_eq!(v.told.last().unwrap(), "predicts v_prediction: the key `v_pred`");
     assert_eq!(v.markers.modelspec["title"], "T");
     assert!(v.markers.v_pred && !v.markers.ztsnr && v.info.limits.is_empty() && v.markers.modelspec.len() == 2);
 
@@ -323,7 +323,7 @@ fn markers_of_single_files_are_kept_and_told() {
     assert_eq!(stated("").info.limits, []);
     assert!(stated("flow").info.limits[0].reason.contains("`modelspec.prediction_type` is `flow`"));
     let plain = file(&[], &[]);
-    assert_eq!(plain.told.last().unwrap(), "predicts ε: the file states nothing else");
+    assert_eq!(plain.told.last().unwrap(), "predicts epsilon: the file states nothing else");
 }
 
 #[test]

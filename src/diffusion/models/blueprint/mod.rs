@@ -129,13 +129,14 @@ pub struct Blueprint {
 /// The start of the clause that says what a U-Net predicts.
 const PREDICTION: &str = "predicts ";
 
+/// The name of a prediction in configurations and parameters: `epsilon`, `v_prediction`.
+fn prediction_name(prediction: PredictionType) -> String {
+    serde_json::to_value(prediction).ok().and_then(|name| name.as_str().map(String::from)).unwrap_or_default()
+}
+
 /// The clause that says what a U-Net predicts, and by what.
 fn predicts(prediction: PredictionType, by: &str) -> String {
-    let what = match prediction {
-        PredictionType::Epsilon => "ε",
-        PredictionType::VPrediction => "v",
-    };
-    format!("{PREDICTION}{what}: {by}")
+    format!("{PREDICTION}{}: {by}", prediction_name(prediction))
 }
 
 /// Collects problems, so that all are reported at once.

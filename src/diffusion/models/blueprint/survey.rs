@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Blueprint, ModelLocation, ModelSource};
+use super::{Blueprint, ModelLocation, ModelSource, prediction_name};
 use crate::models::clip::ClipBlueprint;
-use crate::schedule::PredictionType;
 use crate::weights::{Checkpoint, NetworkKind, SortedTensors, TensorMap};
 
 /// A description of a checkpoint.
@@ -27,7 +26,7 @@ pub struct Survey {
     /// Its networks.
     pub networks: Vec<NetworkSurvey>,
     /// What the U-Net predicts: `epsilon` or `v_prediction`.
-    pub prediction: Option<&'static str>,
+    pub prediction: Option<String>,
     /// Problems that keep it from being loaded as a model.
     pub problems: Vec<String>,
     /// Names of tensors that belong to no network.
@@ -90,10 +89,7 @@ impl Survey {
             limits: blueprint.info.limits.iter().map(|limit| limit.reason.clone()).collect(),
             form: blueprint.form.clone(),
             networks: networks.map(|(name, map)| NetworkSurvey::of(name, map)).collect(),
-            prediction: Some(match blueprint.scheduler.prediction_type {
-                PredictionType::Epsilon => "epsilon",
-                PredictionType::VPrediction => "v_prediction",
-            }),
+            prediction: Some(prediction_name(blueprint.scheduler.prediction_type)),
             problems: vec![],
             unused: blueprint.unknown.clone(),
             notes: blueprint.notes.clone(),

@@ -326,6 +326,7 @@ fn refuse_others(config: &Json) -> Result<()> {
         ("act_fn", &[json!("silu"), json!("swish")]),
         ("center_input_sample", &[json!(false)]),
         ("class_embed_type", &[json!(null)]),
+        ("class_embeddings_concat", &[json!(false)]),
         ("num_class_embeds", &[json!(null)]),
         ("conv_in_kernel", &[json!(3)]),
         ("conv_out_kernel", &[json!(3)]),
