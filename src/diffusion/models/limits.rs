@@ -21,7 +21,7 @@ impl ModelLimit {
     /// The limit of a file whose metadata states a prediction that is not known.
     pub(crate) fn unknown_prediction(stated: &str) -> ModelLimit {
         ModelLimit::sampling(format!(
-            "its metadata `modelspec.prediction_type` is `{stated:.60}`, which is not supported; give `prediction` if its U-Net \
+            "its metadata (`modelspec`) states the prediction `{stated:.60}`, which is not supported; give `prediction` if its U-Net \
              predicts ε or v all the same"
         ))
     }

@@ -69,7 +69,7 @@ impl Markers {
     /// Keys precede the metadata: tools that merge models copy the keys, and keep the metadata of one of them.
     ///
     /// # Errors
-    /// Returns the value of `modelspec.prediction_type` if it is not known.
+    /// Returns the stated value if it is not known.
     pub(crate) fn prediction(&self) -> Result<Option<(PredictionType, String)>, &str> {
         if self.v_pred {
             return Ok(Some((PredictionType::VPrediction, "the key `v_pred`".into())));
@@ -83,10 +83,12 @@ impl Markers {
             .into_iter()
             .find(|(end, _)| architecture.strip_prefix("stable-diffusion-v2-") == Some(*end))
             .map(|(_, prediction)| (prediction, format!("the metadata `modelspec.architecture: {architecture}`")));
-        let Some(stated) = self.modelspec.get("prediction_type").filter(|text| !text.is_empty()) else {
-            return Ok(by_architecture);
-        };
-        let told = || format!("the metadata `modelspec.prediction_type: {stated}`");
+        // The specification's name, and that which ComfyUI writes.
+        let mut stated = ["prediction_type", "predict_key"]
+            .into_iter()
+            .filter_map(|key| self.modelspec.get(key).filter(|text| !text.is_empty()).map(|text| (key, text)));
+        let Some((key, stated)) = stated.next() else { return Ok(by_architecture) };
+        let told = || format!("the metadata `modelspec.{key}: {stated}`");
         match stated.as_str() {
             "epsilon" | "eps" => Ok(Some((PredictionType::Epsilon, told()))),
             "v" | "v_prediction" | "v-prediction" => Ok(Some((PredictionType::VPrediction, told()))),

@@ -321,7 +321,9 @@ fn markers_of_single_files_are_kept_and_told() {
     let stated = |value: &str| file(&[], &[("modelspec.prediction_type", value)]);
     assert_eq!(stated("v").scheduler.prediction_type, PredictionType::VPrediction);
     assert_eq!(stated("").info.limits, []);
-    assert!(stated("flow").info.limits[0].reason.contains("`modelspec.prediction_type` is `flow`"));
+    let comfy = file(&[], &[("modelspec.predict_key", "v")]);
+    assert_eq!(comfy.told.last().unwrap(), "predicts v_prediction: the metadata `modelspec.predict_key: v`");
+    assert!(stated("flow").info.limits[0].reason.contains("states the prediction `flow`"));
     let plain = file(&[], &[]);
     assert_eq!(plain.told.last().unwrap(), "predicts epsilon: the file states nothing else");
 }

@@ -123,7 +123,7 @@ const V_DEVIATION: f64 = 0.09;
 /// transformer's first norm deviate by more than 0.09 in those that predict v. Its inpainting models predict ε.
 ///
 /// # Errors
-/// Returns the value of `modelspec.prediction_type` if it is not known.
+/// Returns what the metadata states if it is not known.
 fn prediction<'m>(
     markers: &'m Markers,
     config: &mut UNetConfig,
