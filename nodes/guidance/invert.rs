@@ -106,7 +106,7 @@ fn cfg() -> f64 {
 sockets! {
     pub struct InvertInputs {
         /// The model that samples.
-        pub model: Arc<Model> = ["sdxl"],
+        pub model: Arc<Model> = ["sdxl", "playground"],
         /// The reference, encoded by that model. It has the size of the image.
         pub latent: Arc<Latent>,
         /// Where the guidance acts: in the boxes of this layout. Without `layout` and `mask` it acts everywhere.

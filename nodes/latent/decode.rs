@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::{on_layer, raise};
-use crate::values::{Image, ImageInfo, Latent, Model, autoencoder_errors, declared, latent_errors};
+use crate::values::{Image, ImageInfo, Latent, Model, declared, latent_errors};
 
 /// Decodes a latent to an image with a model's autoencoder.
 ///
@@ -43,7 +43,7 @@ impl Node for Decode {
     type Outputs = DecodeOutputs;
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        autoencoder_errors(links).into_iter().chain(latent_errors(links)).collect()
+        latent_errors(links)
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

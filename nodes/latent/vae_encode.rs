@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::{on_layer, raise};
-use crate::values::{Image, ImageInfo, Latent, Model, autoencoder_errors, declared};
+use crate::values::{Image, ImageInfo, Latent, Model, declared};
 
 /// Encodes an image to a latent with a model's autoencoder.
 ///
@@ -44,8 +44,7 @@ impl Node for VaeEncode {
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let size = ImageInfo::of(links, "image").size;
-        let step = size.and_then(|size| size.step_error(links, "image"));
-        autoencoder_errors(links).into_iter().chain(step).collect()
+        size.and_then(|size| size.step_error(links, "image")).into_iter().collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

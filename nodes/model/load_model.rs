@@ -20,9 +20,9 @@ use crate::values::{Model, declared};
 
 /// Loads a diffusion model: text encoders, U-Net, autoencoder and the noise schedule.
 ///
-/// The files determine the family of the model (`sd1`, `sd2`, `gligen`, `sdxl` or `sdxl-refiner`), and other nodes accept
-/// only the families that they support. `check` verifies that the files are complete. A run loads each model once, however many nodes use it, and
-/// each of its networks when it is first needed.
+/// The files determine the family of the model (`sd1`, `sd2`, `gligen`, `sdxl`, `playground` or `sdxl-refiner`), and other
+/// nodes accept only the families that they support. `check` verifies that the files are complete. A run loads each model
+/// once, however many nodes use it, and each of its networks when it is first needed.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadModel {

@@ -21,7 +21,7 @@ pub struct GuidedSdxlSample(pub SdxlSampling);
 sockets! {
     pub struct GuidedSdxlSampleInputs {
         /// The model that samples.
-        pub model: Arc<Model> = ["sdxl"],
+        pub model: Arc<Model> = ["sdxl", "playground"],
         /// The guidances; may be empty.
         pub guidance: Vec<Arc<Guidance>>,
     }

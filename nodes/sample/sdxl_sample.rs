@@ -18,7 +18,7 @@ pub struct SdxlSample(pub SdxlSampling);
 sockets! {
     pub struct SdxlSampleInputs {
         /// The model that samples.
-        pub model: Arc<Model> = ["sdxl"],
+        pub model: Arc<Model> = ["sdxl", "playground"],
     }
 }
 

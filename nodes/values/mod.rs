@@ -145,21 +145,12 @@ pub(crate) fn latent_errors(links: &Links) -> Vec<NodeError> {
 
 /// Reports a model at the socket `model` with a property that no sampling honours yet.
 pub(crate) fn sampling_errors(links: &Links) -> Vec<NodeError> {
-    limit_errors(links, |_| true)
-}
-
-/// Reports a model at the socket `model` whose latents are of a kind that is not supported.
-pub(crate) fn autoencoder_errors(links: &Links) -> Vec<NodeError> {
-    limit_errors(links, |limit| limit.latents)
-}
-
-fn limit_errors(links: &Links, concerns: impl Fn(&ModelLimit) -> bool) -> Vec<NodeError> {
     let limits = links.declaration::<ModelInfo>("model").into_iter().flat_map(|info| &info.limits);
     let error = |limit: &ModelLimit| {
         NodeError::new("model", format!("`model` cannot be used by this node: {}", limit.reason))
             .help("`lsregen inspect` says what the model is; link another model")
     };
-    limits.filter(|limit| concerns(limit)).map(error).collect()
+    limits.map(error).collect()
 }
 
 fn tensor_bytes(x: &Tensor) -> usize {

@@ -42,13 +42,17 @@ impl ModelInfo {
     pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Self {
         let downscale = vae.downscale();
         let maps: BTreeSet<usize> = AttentionLayer::all(unet).iter().map(|layer| layer.downscale).collect();
+        let family = match unet.family() {
+            Family::Sdxl if vae.is_normalised() => Family::Playground,
+            family => family,
+        };
         ModelInfo {
-            family: unet.family(),
+            family,
             picture_size: unet.sample_size.saturating_mul(downscale),
             size_step: downscale,
             attention_downscales: maps.into_iter().collect(),
             timesteps: scheduler.grid(),
-            limits: ModelLimit::of_unet(unet),
+            limits: ModelLimit::of_networks(unet, family),
         }
     }
 }

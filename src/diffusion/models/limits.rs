@@ -9,25 +9,23 @@ use crate::models::markers::Markers;
 pub struct ModelLimit {
     /// The property and what it needs, as a clause.
     pub reason: String,
-    /// Whether it concerns the autoencoder's latents too, not only sampling.
-    pub latents: bool,
 }
 
 impl ModelLimit {
-    fn sampling(reason: impl Into<String>) -> ModelLimit {
-        ModelLimit { reason: reason.into(), latents: false }
+    fn new(reason: impl Into<String>) -> ModelLimit {
+        ModelLimit { reason: reason.into() }
     }
 
     /// The limit of a file whose metadata states a prediction that is not known.
     pub(crate) fn unknown_prediction(stated: &str) -> ModelLimit {
-        ModelLimit::sampling(format!(
+        ModelLimit::new(format!(
             "its metadata (`modelspec`) states the prediction `{stated:.60}`, which is not supported; give `prediction` if its U-Net \
              predicts ε or v all the same"
         ))
     }
 
-    /// The limits of a U-Net.
-    pub(crate) fn of_unet(unet: &UNetConfig) -> Vec<ModelLimit> {
+    /// The limits of a U-Net in a model of this family.
+    pub(crate) fn of_networks(unet: &UNetConfig, family: Family) -> Vec<ModelLimit> {
         let (channels, latent) = (unet.in_channels, unet.out_channels);
         let input = match unet.input() {
             UNetInput::Latent => None,
@@ -40,7 +38,7 @@ impl ModelLimit {
                  not {latent}), which no sampling gives it yet"
             )),
         };
-        let refiner = (unet.family() == Family::SdxlRefiner).then(|| {
+        let refiner = (family == Family::SdxlRefiner).then(|| {
             "it is SDXL's refiner, which continues a sampling of SDXL, and no sampling hands over to it yet".into()
         });
         let lcm = unet.time_cond_proj_dim.map(|width| {
@@ -49,26 +47,26 @@ impl ModelLimit {
                  sampling gives it yet"
             )
         });
-        input.into_iter().chain(refiner).chain(lcm).map(ModelLimit::sampling).collect()
+        let playground = (family == Family::Playground).then(|| {
+            "its latents have a mean and a deviation of their own (`latents_mean` and `latents_std`, or the keys `edm_mean` \
+             and `edm_std`, as in Playground v2.5), which goes with EDM's prediction, and no sampling has that yet"
+                .into()
+        });
+        input.into_iter().chain(refiner).chain(playground).chain(lcm).map(ModelLimit::new).collect()
     }
 
     /// The limits of what a file states about its sampling.
     pub(crate) fn of_markers(markers: &Markers) -> Vec<ModelLimit> {
         let mut limits = vec![];
         if markers.ztsnr {
-            limits.push(ModelLimit::sampling(
+            limits.push(ModelLimit::new(
                 "its key `ztsnr` says that it needs a schedule with zero terminal SNR, which no sampling has for it yet",
             ));
         }
         if markers.edm_vpred.is_some() {
-            limits.push(ModelLimit::sampling(
+            limits.push(ModelLimit::new(
                 "its key `edm_vpred.sigma_max` says that it needs EDM's continuous schedule, which no sampling has for it yet",
             ));
-        }
-        if markers.edm_latents.is_some() {
-            let reason = "its keys `edm_mean` and `edm_std` say that its latents are normalised and that it predicts as in \
-                          EDM, which is not supported yet";
-            limits.push(ModelLimit { reason: reason.into(), latents: true });
         }
         limits
     }

@@ -122,11 +122,8 @@ impl Model {
     /// The autoencoder, loaded if necessary.
     ///
     /// # Errors
-    /// If the weights cannot be read, or if the model's latents are of a kind that is not supported.
+    /// If the weights cannot be read.
     pub fn vae(&self) -> Result<Arc<AutoencoderKl>> {
-        if let Some(limit) = self.info.limits.iter().find(|limit| limit.latents) {
-            return Err(Error::input(format!("the autoencoder of this model cannot be used: {}", limit.reason)));
-        }
         if self.offload {
             self.unet.release();
             self.encoders.release();

@@ -304,19 +304,12 @@ fn markers_of_single_files_are_kept_and_told() {
 
     let zero = file(&[("v_pred", &[]), ("ztsnr", &[])], &[]);
     assert_eq!(zero.member(), "SDXL with fewer blocks, v-prediction with zero terminal SNR");
-    assert!(zero.markers.ztsnr && zero.info.limits[0].reason.contains("`ztsnr`") && !zero.info.limits[0].latents);
+    assert!(zero.markers.ztsnr && zero.info.limits[0].reason.contains("`ztsnr`"));
 
     let edm = file(&[("edm_vpred.sigma_max", &[120.0]), ("edm_vpred.sigma_min", &[0.002])], &[]);
     let range = edm.markers.edm_vpred.unwrap();
     assert_eq!(range, EdmRange { sigma_min: Some(f64::from(0.002f32)), sigma_max: Some(120.0) });
     assert!(edm.info.limits[0].reason.contains("`edm_vpred.sigma_max`") && edm.member().ends_with("(as CosXL)"));
-
-    let playground = file(&[("edm_mean", &[-1.5, 0.25, 0.0, 1.0]), ("edm_std", &[8.0, 5.5, 5.0, 4.0])], &[]);
-    let latents = EdmLatents { mean: vec![-1.5, 0.25, 0.0, 1.0], std: vec![8.0, 5.5, 5.0, 4.0] };
-    assert_eq!(playground.markers.edm_latents.as_ref(), Some(&latents));
-    assert!(playground.info.limits[0].latents);
-    let refused = Model::new(playground, f32s(), false).vae().err().unwrap().to_string();
-    assert!(refused.contains("`edm_mean`"), "{refused}");
 
     let stated = |value: &str| file(&[], &[("modelspec.prediction_type", value)]);
     assert_eq!(stated("v").scheduler.prediction_type, PredictionType::VPrediction);
@@ -326,6 +319,56 @@ fn markers_of_single_files_are_kept_and_told() {
     assert!(stated("flow").info.limits[0].reason.contains("states the prediction `flow`"));
     let plain = file(&[], &[]);
     assert_eq!(plain.told.last().unwrap(), "predicts epsilon: the file states nothing else");
+}
+
+/// Playground v2.5 in both forms: diffusers scales its latents by their mean and deviation.
+#[test]
+fn normalised_latents_equal_diffusers_in_both_forms() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mean, std) = ([-1.5f32, 0.25, 0.0, 1.0], [8.0f32, 5.5, 5.0, 4.0]);
+    let member = Member::of("no_mid").with_key(("edm_mean", &mean)).with_key(("edm_std", &std));
+    let of_file = member.write_file(&folder.path().join("file"), &[]);
+    let of_folder = member.write_folder(&folder.path().join("model"));
+    let config = of_folder.join("vae/config.json");
+    let change = |keys: &[(&str, serde_json::Value)]| {
+        let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+        keys.iter().for_each(|(key, value)| json[*key] = value.clone());
+        std::fs::write(&config, json.to_string()).unwrap();
+    };
+    change(&[
+        ("latents_mean", mean.to_vec().into()),
+        ("latents_std", std.to_vec().into()),
+        ("scaling_factor", 0.5.into()),
+    ]);
+    let expected = tensors("families/outputs.safetensors");
+    // The autoencoder of another model does not change what the U-Net takes.
+    let plain = Member::of("ssd1b").write_folder(&folder.path().join("plain"));
+    let replaced = ModelSource { vae: Some(plain.join("vae")), ..source(&of_folder) };
+    let all = [open(&of_folder), open(&of_file), Blueprint::open(&replaced).unwrap()];
+    for blueprint in all {
+        assert_eq!(blueprint.info.family, Family::Playground);
+        assert_eq!(blueprint.member(), "SDXL on normalised latents (as Playground v2.5)");
+        assert!(blueprint.info.limits[0].reason.contains("`edm_mean` and `edm_std`"));
+        let vae = blueprint.load_vae(&f32s()).unwrap();
+        let encoded = vae.encode(&raw("picture", &[1, 3, 16, 16])).unwrap();
+        assert_close("encoded", &encoded, &expected["playground.encoded"], NETWORK);
+        let decoded = vae.decode(&raw("latent", &[1, 4, 2, 2])).unwrap();
+        assert_close("decoded", &decoded, &expected["playground.decoded"], NETWORK);
+    }
+    assert_eq!(open(&of_file).markers.edm_latents, Some(EdmLatents { mean: mean.to_vec(), std: std.to_vec() }));
+    for (family, shares) in [(Family::Playground, true), (Family::Sdxl, false), (Family::Sd1, false)] {
+        assert_eq!(Family::Playground.shares_latents(family), shares);
+    }
+    let short = Member::of("no_mid").with_key(("edm_mean", &mean[..3])).with_key(("edm_std", &std));
+    let found = problems(&short.write_file(&folder.path().join("short"), &[]));
+    assert!(found.contains("`edm_mean` has 3 entries for latents of 4 channels"), "{found}");
+    let found =
+        problems(&Member::of("no_mid").with_key(("edm_std", &std)).write_file(&folder.path().join("half"), &[]));
+    assert!(found.contains("`edm_mean` has 0 entries"), "{found}");
+    change(&[("latents_std", serde_json::Value::Null)]);
+    assert!(problems(&of_folder).contains("`latents_mean` is given, and `latents_std` is missing"));
+    change(&[("latents_std", vec![1.0, 0.0, 1.0, 1.0].into())]);
+    assert!(problems(&of_folder).contains("`latents_std` must be above 0, but is 0"));
 }
 
 #[test]

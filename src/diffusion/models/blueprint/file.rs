@@ -8,7 +8,7 @@ use super::parts::{add_fusers, replacement_vae, shown};
 use super::{Blueprint, EncoderBlueprint, ModelSource, Problems, TokenizerSource, foreign, predicts};
 use crate::models::config::{ClipTextConfig, ClipTextKind, UNetConfig, UNetInput, VaeConfig};
 use crate::models::limits::ModelLimit;
-use crate::models::markers::Markers;
+use crate::models::markers::{EdmLatents, Markers};
 use crate::models::{Family, ModelInfo};
 use crate::schedule::{PredictionType, SchedulerConfig};
 use crate::weights::{Checkpoint, NetworkKind, SortedTensors, TensorMap};
@@ -22,7 +22,9 @@ fn text_encoders(family: Family) -> &'static [EncoderPart] {
     use {ClipTextKind as Kind, NetworkKind as Network};
     const SECOND: EncoderPart = (Network::TextEncoder2, Kind::OpenClipBigG, "second text encoder", "!");
     match family {
-        Family::Sdxl => &[(Network::TextEncoder, Kind::OpenAi, "first text encoder", "<|endoftext|>"), SECOND],
+        Family::Sdxl | Family::Playground => {
+            &[(Network::TextEncoder, Kind::OpenAi, "first text encoder", "<|endoftext|>"), SECOND]
+        }
         Family::SdxlRefiner => &[SECOND],
         Family::Sd2 => &[(Network::TextEncoder, Kind::OpenClipH, "text encoder", "!")],
         Family::Sd1 | Family::Gligen => &[(Network::TextEncoder, Kind::OpenAi, "text encoder", "<|endoftext|>")],
@@ -93,7 +95,13 @@ impl Blueprint {
         });
         told.push(predicts(prediction, &by));
         let scheduler = SchedulerConfig::stable_diffusion(prediction);
-        let vae = vae?;
+        let vae = vae.and_then(|(vae, tensors)| match &markers.edm_latents {
+            Some(EdmLatents { mean, std }) => {
+                let normalised = problems.keep("model", vae.normalised(mean, std, checkpoint.label()));
+                normalised.map(|vae| (vae, tensors))
+            }
+            None => Some((vae, tensors)),
+        })?;
         let mut info = ModelInfo::of(&config, &vae.0, &scheduler);
         info.limits.append(&mut limits);
         Some(Blueprint {

@@ -29,7 +29,7 @@ const SECOND: EncoderFolders = EncoderFolders { tokenizer: "tokenizer_2", encode
 
 fn encoder_folders(family: Family) -> &'static [EncoderFolders] {
     match family {
-        Family::Sdxl => &[FIRST, SECOND],
+        Family::Sdxl | Family::Playground => &[FIRST, SECOND],
         Family::SdxlRefiner => &[SECOND],
         _ => &[FIRST],
     }
@@ -116,8 +116,12 @@ impl Blueprint {
         let scheduler = problems.keep("model", SchedulerConfig::read(files));
         let vae = match &source.vae {
             Some(path) => {
+                // An autoencoder without its model does not know how the model's latents are normalised.
+                folder.note("vae/config.json");
+                let own = files.has("vae/config.json").then(|| VaeConfig::read(files)).and_then(Result::ok);
                 let family = config.as_ref().map(UNetConfig::family);
-                problems.keep("vae", replacement_vae(path, family, &mut folder.read))
+                let vae = problems.keep("vae", replacement_vae(path, family, &mut folder.read));
+                vae.map(|(vae, tensors)| (vae.like(own.as_ref()), tensors))
             }
             None => {
                 folder.note("vae/config.json");

@@ -12,9 +12,6 @@ impl Blueprint {
         let mut words = vec![network(unet, self.info.family).to_string()];
         let v = self.scheduler.prediction_type == PredictionType::VPrediction;
         words.extend(match (self.info.family, &self.markers) {
-            (_, markers) if markers.edm_latents.is_some() => {
-                Some("EDM on normalised latents (as Playground v2.5)".into())
-            }
             (_, markers) if markers.edm_vpred.is_some() => Some("v-prediction on EDM's schedule (as CosXL)".into()),
             (_, markers) if markers.ztsnr && v => Some("v-prediction with zero terminal SNR".into()),
             (Family::Sd2, _) if !v => Some("ε-prediction (as 2-base)".into()),
@@ -96,6 +93,7 @@ fn network(unet: &UNetConfig, family: Family) -> &'static str {
         Family::Sd2 => "Stable Diffusion 2.x",
         Family::Gligen => "GLIGEN on Stable Diffusion 1.x",
         Family::SdxlRefiner => "SDXL's refiner",
+        Family::Playground => "SDXL on normalised latents (as Playground v2.5)",
         Family::Sdxl => match (unet.mid, &down[..], &up[..]) {
             (MidBlock::Residual, [[2, 2], [4, 4]], [[4, 4, 10], [2, 1, 1]]) => "SSD-1B",
             (MidBlock::Residual, [[1, 1], [2, 2]], [[2, 2, 2], [1, 1, 1]]) => "Segmind Vega",

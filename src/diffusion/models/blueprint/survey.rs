@@ -13,7 +13,7 @@ use crate::weights::{Checkpoint, NetworkKind, SortedTensors, TensorMap};
 /// A description of a checkpoint.
 #[derive(Debug, Serialize)]
 pub struct Survey {
-    /// `sd1`, `sd2`, `gligen`, `sdxl` or `sdxl-refiner`; `None` if it is not a whole model.
+    /// `sd1`, `sd2`, `gligen`, `sdxl`, `playground` or `sdxl-refiner`; `None` if it is not a whole model.
     pub family: Option<&'static str>,
     /// The member of the family, in words.
     pub member: Option<String>,
