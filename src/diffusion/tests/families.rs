@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, shapes, tensors};
+use common::{assert_close, tensors};
 use files::{Edit, Member, full, raw};
 use lsregen_diffusion::models::clip::ClipTextModel;
 use lsregen_diffusion::models::config::{ClipTextConfig, UNetConfig};
@@ -20,7 +20,7 @@ use lsregen_diffusion::models::{
     AESTHETIC_SCORE, Blueprint, EdmLatents, EdmRange, Family, Model, ModelLocation, ModelSource, Survey,
 };
 use lsregen_diffusion::schedule::PredictionType;
-use lsregen_weights::{ModelFiles, Precision, TensorMap, Weights};
+use lsregen_weights::{Precision, TensorMap, Weights};
 
 /// Largest relative error of a network in f32.
 const NETWORK: f64 = 1e-4;
@@ -439,6 +439,8 @@ fn depths_that_do_not_fit_are_named() {
             r#""mid_block_type": "UNetMidBlock2DSimpleCrossAttn""#,
             "`mid_block_type` is \"UNetMidBlock2DSimpleCrossAttn\"",
         ),
+        (r#""layers_per_block": 16777216"#, "`layers_per_block` must be between 0 and 256, but is 16777216"),
+        (r#""transformer_layers_per_block": 16777216"#, "a transformer has at most 256 blocks"),
         (r#""time_cond_proj_dim": 3"#, "`time_cond_proj_dim` is 3"),
         (r#""in_channels": 7"#, "`in_channels` is 7 and `out_channels` 4"),
         (r#""encoder_hid_dim_type": "text_proj""#, "`encoder_hid_dim_type` is \"text_proj\""),
@@ -492,11 +494,4 @@ fn single_files_of_full_size_are_whole_models() {
             assert!(found == files::declared(&full("clip_h").1));
         }
     }
-}
-
-/// Folders need a tokenizer: that of a built-in model.
-#[test]
-fn the_tokenizer_of_the_tests_is_complete() {
-    let files = ModelFiles::Folder(shapes("xl"));
-    assert!(files.has("tokenizer/vocab.json") && files.has("tokenizer_2/vocab.json"));
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{eps5, four, heads_divide, levels, positive, thirty_two, yes};
+use super::{between, eps5, four, heads_divide, levels, positive, thirty_two, yes};
 use crate::models::Family;
 use crate::weights::{Json, ModelFiles};
 use crate::{Error, Result};
@@ -274,9 +274,15 @@ impl RawUNet {
     }
 }
 
+/// The most layers of a level, and the most blocks of a transformer. Public models have up to 3, and up to 10.
+const MOST_LAYERS: usize = 256;
+
 /// One number for each of `layers` layers of each level.
 fn each_layer(levels: Vec<Vec<usize>>, layers: usize, file: &str, key: &str) -> Result<Vec<Vec<usize>>> {
     let each = |level: Vec<usize>| match level.as_slice() {
+        _ if level.iter().any(|blocks| *blocks > MOST_LAYERS) => Err(Error::Config(format!(
+            "{file}: `{key}` is {level:?}, but a transformer has at most {MOST_LAYERS} blocks"
+        ))),
         [one] => Ok(vec![*one; layers]),
         _ if level.len() == layers => Ok(level),
         _ => Err(Error::Config(format!(
@@ -404,6 +410,8 @@ impl UNetConfig {
             ))
         })?;
         positive("norm_eps", raw.norm_eps, file)?;
+        let most = MOST_LAYERS as f64;
+        between("layers_per_block", raw.layers_per_block as f64, 0.0..=most, file)?;
         let (transformer_layers, up_transformer_layers) = raw.transformer_layers(levels, file)?;
         let mid = mid(&config, raw.mid_layers())?;
         let transformer_layers = attending(transformer_layers, &raw.down_attention(file)?);
