@@ -107,8 +107,7 @@ pub struct SortedTensors {
     pub networks: BTreeMap<NetworkKind, TensorMap>,
     /// Names that belong to no network.
     pub unknown: Vec<String>,
-    /// Names by which the file states how it is sampled ([`MARKERS`](names::MARKERS)), with the numbers that they hold, if
-    /// any.
+    /// Names by which the file states how it is sampled, such as `v_pred`, with the numbers that they hold, if any.
     pub markers: BTreeMap<String, Vec<f32>>,
 }
 

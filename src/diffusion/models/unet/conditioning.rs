@@ -2,8 +2,6 @@
 
 use candle_core::Tensor;
 
-#[cfg(doc)]
-use crate::models::config::UNetConfig;
 use crate::{Error, Result};
 
 /// What a prediction is conditioned on. Each tensor has a row for each sample of the batch.
@@ -19,9 +17,9 @@ pub struct Conditioning {
     /// LCM's embedded guidance scale s, (B). `None` is that of diffusers' pipeline, [`LCM_GUIDANCE`](super::LCM_GUIDANCE).
     /// Networks without `time_cond_proj_dim` ignore it. There is no classifier-free guidance besides.
     pub guidance: Option<Tensor>,
-    /// The channels that the network takes after those of the noisy latent ([`UNetConfig::input`]), (B, C', h, w): the mask,
-    /// 1 where the image is to be filled, and the latent of the image without that part, for inpainting; the latent of the
-    /// image to edit, unscaled, for InstructPix2Pix.
+    /// The channels that the network takes after those of the noisy latent, (B, C', h, w), see
+    /// [`UNetInput`](crate::models::config::UNetInput). For inpainting: the mask, 1 where the image is to be filled, then
+    /// the latent of the image without that part. For InstructPix2Pix: the latent of the image to edit, unscaled.
     pub channels: Option<Tensor>,
 }
 
