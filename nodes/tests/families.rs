@@ -101,9 +101,20 @@ fn sampling(node: &str, guidances: &str) -> String {
     )
 }
 
+/// LSReGen: the plain image is inverted and guides a second sampling, together with LowPass.
+const INVERTED: &str =
+    "  first: { type: GuidedSDSample, model: model, guidance: [], prompt: sand, steps: 2, width: 64, height: 64 }
+  invert: { type: Invert, model: model, latent: first, prompt: moss, steps: 2 }
+  picture: { type: Decode, model: model, latent: first }
+  low: { type: LowPass, image: picture }
+  sample: { type: GuidedSDSample, model: model, guidance: [invert, low], prompt: moss, steps: 2, width: 64, height: 64 }
+  image: { type: Decode, model: model, latent: sample }
+  save: { type: SaveImage, image: image, path: x.png }
+";
+
 /// Matrices compute what 1×1 convolutions do, so that both models generate the same images.
 #[test]
-fn stable_diffusion_2_runs_under_every_guidance_by_attention() {
+fn stable_diffusion_2_runs_under_the_guidances() {
     let folder = tempfile::tempdir().unwrap();
     variant(&folder.path().join("sd1"), &[], |_| {});
     let keys = [("use_linear_projection", json!(true)), ("upcast_attention", json!(true))];
@@ -112,10 +123,18 @@ fn stable_diffusion_2_runs_under_every_guidance_by_attention() {
         sampling("GuidedSDSample", "guidance: [boxdiff]"),
         sampling("GuidedSDSample", "guidance: [energy, bounded]"),
         sampling("MultiDiffusionSample", ""),
+        INVERTED.to_string(),
     ] {
         let images = ["./sd1", "./sd2"].map(|model| image(folder.path(), model, &nodes));
         assert!(images[0] == images[1], "{nodes}");
     }
+    let wide = INVERTED.replace("prompt: moss, steps: 2 }\n  picture", "steps: 2, crop: [8, 0] }\n  picture");
+    let checked = check(graph("./sd2", &wide), &[], &registry(), &host(folder.path()));
+    let found: Vec<_> = checked.diagnostics.iter().filter(|d| d.code == "no-effect").map(|d| &d.message).collect();
+    assert!(
+        found.len() == 1 && found[0].contains("`crop` has no effect with a model of the family `sd2`"),
+        "{found:?}"
+    );
     for (node, family) in [("SDXLSample", "sdxl"), ("GLIGENLayout", "gligen")] {
         let boxes = if node == "GLIGENLayout" { ", boxes: []" } else { "" };
         let nodes = format!("  sample: {{ type: {node}, model: model, prompt: x{boxes} }}\n");
