@@ -16,13 +16,14 @@ use crate::params::sampling::{cfg_warnings, negative, prompt, sizes};
 use crate::params::steps::{Fresh, StepRange, Steps};
 use crate::values::{
     Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, declared, latent_errors,
+    sampling_errors,
 };
 
 /// Guides the sampling towards an inverted reference: LSReGen's guidance, by the layout image at its large size.
 ///
 /// The latent of the reference is inverted to the noise of each guided timestep. Before each of those steps the latent
-/// of the sampling moves towards it by `strength`. Prompts, `steps`, `sampler`, `scheduler`, `original_size`, `target_size` and
-/// `crop` must equal those of the sampling.
+/// of the sampling moves towards it by `strength`. Prompts, `steps`, `sampler`, `scheduler`, `original_size`, `target_size`
+/// and `crop` must equal those of the sampling. The last three, `prompt_2` and `negative_2` are SDXL's.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct Invert {
@@ -104,7 +105,7 @@ fn cfg() -> f64 {
 sockets! {
     pub struct InvertInputs {
         /// The model that samples.
-        pub model: Arc<Model> = ["sdxl"],
+        pub model: Arc<Model> = ["sd1", "sd2", "gligen", "sdxl", "playground"],
         /// The reference, encoded by that model. It has the size of the image.
         pub latent: Arc<Latent>,
         /// Where the guidance acts: in the boxes of this layout. Without `layout` and `mask` it acts everywhere.
@@ -131,6 +132,29 @@ impl Invert {
             NodeError::new("from_timestep", message).help(format!("write at most {first}, or raise `steps`"))
         })
     }
+
+    /// Warns of parameters of SDXL's conditioning that the model does not have.
+    fn unused_warnings(&self, family: Option<Family>) -> Vec<NodeError> {
+        let Some(family) = family.filter(|family| !family.is_xl()) else { return vec![] };
+        let given = [
+            ("prompt_2", self.prompt_2.is_some()),
+            ("negative_2", self.negative_2.is_some()),
+            ("original_size", self.original_size.is_some()),
+            ("target_size", self.target_size.is_some()),
+            ("crop", self.crop != [0, 0]),
+        ];
+        let warning = |(name, _): &(&'static str, bool)| {
+            let message =
+                format!("`{name}` has no effect with a model of the family `{}`, only with SDXL", family.name());
+            NodeError::new(*name, message).help("leave it out").as_warning("no-effect")
+        };
+        given.iter().filter(|(_, given)| *given).map(warning).collect()
+    }
+}
+
+/// The family of the linked model, if it is known.
+fn family(links: &Links) -> Option<Family> {
+    links.variant("model").and_then(Family::from_name)
 }
 
 impl Node for Invert {
@@ -158,7 +182,9 @@ impl Node for Invert {
         }
         let steps = self.steps.errors(Fresh::default(), self.range.part(false), links);
         let unguided = self.unguided_error(links);
-        latent_errors(links).into_iter().chain(auto).chain(steps).chain(unguided).collect()
+        let errors = sampling_errors(links).into_iter().chain(latent_errors(links));
+        let unused = self.unused_warnings(family(links));
+        errors.chain(auto).chain(steps).chain(unguided).chain(unused).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
@@ -170,8 +196,8 @@ impl Node for Invert {
             size: ImageInfo::of(links, "latent").size,
             downscale: None,
             boxes: vec![],
-            family: links.variant("model").and_then(Family::from_name),
-            conditioning: (self.mode == Mode::Ddim).then(|| Conditioning {
+            family: family(links),
+            conditioning: (self.mode == Mode::Ddim && family(links).is_none_or(Family::is_xl)).then(|| Conditioning {
                 prompt: self.prompt.clone(),
                 prompt_2: self.prompt_2.clone(),
                 sizes: sizes(self.original_size, self.target_size, self.crop),

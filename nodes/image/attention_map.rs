@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
 use crate::params::sampling::{has_words, prompt};
-use crate::values::{Image, ImageInfo, Latent, Model, declared, downscale_error, latent_errors};
+use crate::values::{Image, ImageInfo, Latent, Model, declared, downscale_error, latent_errors, sampling_errors};
 
 /// Shows the cross-attention between a phrase of a prompt and an image, as an image.
 ///
@@ -103,7 +103,8 @@ impl Node for AttentionMap {
                 .help(format!("write at most {last}"))
         });
         let downscale = downscale_error(model, "downscale", "this node", self.downscale);
-        latent_errors(links).into_iter().chain(beyond).chain(downscale).collect()
+        let errors = sampling_errors(links).into_iter().chain(latent_errors(links));
+        errors.chain(beyond).chain(downscale).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

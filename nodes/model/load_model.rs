@@ -20,15 +20,15 @@ use crate::values::{Model, declared};
 
 /// Loads a diffusion model: text encoders, U-Net, autoencoder and the noise schedule.
 ///
-/// The files determine the family of the model (`sd1`, `gligen` or `sdxl`), and other nodes accept only the families that
-/// they support. `check` verifies that the files are complete. A run loads each model once, however many nodes use it, and
-/// each of its networks when it is first needed.
+/// The files determine the family of the model (`sd1`, `sd2`, `gligen`, `sdxl`, `playground` or `sdxl-refiner`), and other
+/// nodes accept only the families that they support. `check` verifies that the files are complete. A run loads each model
+/// once, however many nodes use it, and each of its networks when it is first needed.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadModel {
     /// `shapes/gligen` or `shapes/xl`, the built-in small models of coloured shapes; or a folder in diffusers' layout
     /// (`unet/`, `vae/`, `text_encoder/`, …), or a checkpoint in one file (`.safetensors`, `.ckpt`), of Stable Diffusion
-    /// 1.x, GLIGEN or SDXL. Named by its path from the graph file, by its name in a folder of models (`--models-dir`), or on
+    /// 1.x or 2.x, GLIGEN or SDXL. Named by its path from the graph file, by its name in a folder of models (`--models-dir`), or on
     /// the Hugging Face hub as `hf:owner/name`, `hf:owner/name@revision` or `hf:owner/name:file`, which a run downloads
     /// first. Write `./shapes/xl` for a folder with the name of a built-in model.
     #[schemars(length(min = 1))]
@@ -43,8 +43,8 @@ pub struct LoadModel {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub gligen: Option<String>,
-    /// What the U-Net predicts, if the files do not state it or state it incorrectly. By default what the files state,
-    /// or else the noise.
+    /// What the U-Net predicts, if the files do not state it or state it incorrectly. By default what the files state, or
+    /// else the noise; of Stable Diffusion 2 in one file, what its weights suggest (`lsregen inspect` says which).
     #[serde(default)]
     pub prediction: Option<PredictionType>,
 }

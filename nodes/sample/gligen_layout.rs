@@ -17,7 +17,7 @@ use crate::host::preview::on_step_with_previews;
 use crate::params::boxes::{LayoutParams, PhraseBox};
 use crate::params::prompt_syntax;
 use crate::params::sampling::{cfg_warnings, negative, phrase_warnings, prompt, size_errors, trained_side};
-use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared};
+use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared, sampling_errors};
 
 /// Generates an image from a layout, with each phrase in its box, by a GLIGEN model.
 ///
@@ -137,7 +137,8 @@ impl Node for GligenLayout {
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let steps = self.steps.errors(self.fresh, Part::default(), links);
-        size_errors(self.width, self.height, links).into_iter().chain(steps).collect()
+        let errors = sampling_errors(links).into_iter().chain(size_errors(self.width, self.height, links));
+        errors.chain(steps).collect()
     }
 
     fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::sample;
 use crate::params::sampling::Sampling;
-use crate::values::{Guidance, Latent, Model, declared};
+use crate::values::{Guidance, Latent, Model, declared, sampling_errors};
 
-/// Generates an image from a prompt with a Stable Diffusion 1 model, under guidance.
+/// Generates an image from a prompt with a Stable Diffusion 1 or 2 model, under guidance.
 ///
-/// BoxDiff and layout-guidance were made for such models. A GLIGEN model works too; this node does not use its boxes.
+/// BoxDiff and layout-guidance were made for Stable Diffusion 1. A GLIGEN model works too; this node does not use its boxes.
 /// Several guidances act one after another in each step, in the order of the list. Without guidance this is plain
 /// sampling.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -22,7 +22,7 @@ pub struct GuidedSdSample {
     #[serde(flatten)]
     pub sampling: Sampling,
     /// Scale of classifier-free guidance: how closely the image follows the prompt. 1 or less disables it and is twice as fast;
-    /// large values oversaturate colours. Stable Diffusion 1 is at its best near 7.5.
+    /// large values oversaturate colours. Stable Diffusion is at its best near 7.5, its turbo models at 1.
     #[serde(default = "cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,
@@ -35,7 +35,7 @@ fn cfg() -> f64 {
 sockets! {
     pub struct GuidedSdSampleInputs {
         /// The model that samples.
-        pub model: Arc<Model> = ["sd1", "gligen"],
+        pub model: Arc<Model> = ["sd1", "sd2", "gligen"],
         /// The guidances; may be empty.
         pub guidance: Vec<Arc<Guidance>>,
         /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
@@ -64,7 +64,7 @@ impl Node for GuidedSdSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.sampling.link_errors(links, None)
+        sampling_errors(links).into_iter().chain(self.sampling.link_errors(links, None)).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

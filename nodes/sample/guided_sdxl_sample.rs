@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::sample;
 use crate::params::sampling::SdxlSampling;
-use crate::values::{Guidance, Latent, Model, declared};
+use crate::values::{Guidance, Latent, Model, declared, sampling_errors};
 
 /// Generates an image from a prompt with an SDXL model, under guidance.
 ///
@@ -21,7 +21,7 @@ pub struct GuidedSdxlSample(pub SdxlSampling);
 sockets! {
     pub struct GuidedSdxlSampleInputs {
         /// The model that samples.
-        pub model: Arc<Model> = ["sdxl"],
+        pub model: Arc<Model> = ["sdxl", "playground"],
         /// The guidances; may be empty.
         pub guidance: Vec<Arc<Guidance>>,
         /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
@@ -50,7 +50,8 @@ impl Node for GuidedSdxlSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.0.sampling.link_errors(links, Some(&self.0.conditioning()))
+        let errors = self.0.sampling.link_errors(links, Some(&self.0.conditioning()));
+        sampling_errors(links).into_iter().chain(errors).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

@@ -13,7 +13,7 @@ use crate::host::bridge::raise;
 use crate::host::preview::on_step_with_previews;
 use crate::params::defaults;
 use crate::params::sampling::Sampling;
-use crate::values::{Guidance, Latent, Layout, Model, declared};
+use crate::values::{Guidance, Latent, Layout, Model, declared, sampling_errors};
 
 /// Generates an image from one prompt for each box of a layout and one for the rest, in one sampling (MultiDiffusion).
 ///
@@ -81,7 +81,7 @@ impl Node for MultiDiffusionSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.sampling.link_errors(links, None)
+        sampling_errors(links).into_iter().chain(self.sampling.link_errors(links, None)).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

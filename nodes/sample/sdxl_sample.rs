@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::sample;
 use crate::params::sampling::SdxlSampling;
-use crate::values::{Latent, Model, declared};
+use crate::values::{Latent, Model, declared, sampling_errors};
 
 /// Generates an image from a prompt with an SDXL model: GuidedSDXLSample without guidance.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -18,7 +18,7 @@ pub struct SdxlSample(pub SdxlSampling);
 sockets! {
     pub struct SdxlSampleInputs {
         /// The model that samples.
-        pub model: Arc<Model> = ["sdxl"],
+        pub model: Arc<Model> = ["sdxl", "playground"],
         /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
         /// sampling left (`leftover_noise`). Without it, the sampling starts from noise.
         pub latent: Option<Arc<Latent>>,
@@ -45,7 +45,7 @@ impl Node for SdxlSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        self.0.sampling.link_errors(links, None)
+        sampling_errors(links).into_iter().chain(self.0.sampling.link_errors(links, None)).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

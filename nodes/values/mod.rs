@@ -9,7 +9,7 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::{GuidanceSpec, InversionGuidance};
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::bands::BandOptions;
-use lsregen_diffusion::models::{self, Family};
+use lsregen_diffusion::models::{self, Family, ModelInfo, ModelLimit};
 use lsregen_engine::{Codec, Links, NodeError, Payload};
 use lsregen_tensor::candle_core::{DType, Device, Tensor};
 use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
@@ -141,6 +141,16 @@ pub(crate) fn latent_errors(links: &Links) -> Vec<NodeError> {
         ],
         _ => vec![],
     }
+}
+
+/// Reports a model at the socket `model` with a property that no sampling honours yet.
+pub(crate) fn sampling_errors(links: &Links) -> Vec<NodeError> {
+    let limits = links.declaration::<ModelInfo>("model").into_iter().flat_map(|info| &info.limits);
+    let error = |limit: &ModelLimit| {
+        NodeError::new("model", format!("`model` cannot be used by this node: {}", limit.reason))
+            .help("`lsregen inspect` says what the model is; link another model")
+    };
+    limits.map(error).collect()
 }
 
 fn tensor_bytes(x: &Tensor) -> usize {

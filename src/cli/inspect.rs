@@ -106,7 +106,9 @@ fn text(survey: &Survey, shown: &str) -> String {
             network.name, network.tensors, network.dtype
         ));
     }
-    lines.extend(survey.prediction.map(|prediction| format!("  predicts {prediction}")));
+    lines.extend(survey.member.iter().map(|member| format!("  {member}, as shown by")));
+    lines.extend(survey.told.iter().map(|told| format!("    {told}")));
+    lines.extend(survey.limits.iter().map(|limit| format!("  cannot be sampled: {limit}")));
     lines.extend(survey.notes.iter().map(|note| format!("  note: {note}")));
     if let Some(first) = survey.unused.first() {
         let more = survey.unused.len() - 1;

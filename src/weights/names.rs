@@ -12,9 +12,9 @@ pub enum NetworkKind {
     UNet,
     /// The autoencoder.
     Vae,
-    /// CLIP ViT-L, of SD1 and SDXL.
+    /// CLIP ViT-L, of SD1 and SDXL; OpenCLIP ViT-H, of SD2.
     TextEncoder,
-    /// OpenCLIP ViT-bigG, of SDXL.
+    /// OpenCLIP ViT-bigG, of SDXL and its refiner.
     TextEncoder2,
 }
 
@@ -72,6 +72,9 @@ const PREFIXES: &[(&str, NetworkKind)] = &[
     ("cond_stage_model.transformer.", NetworkKind::TextEncoder),
     ("conditioner.embedders.0.transformer.", NetworkKind::TextEncoder),
     ("conditioner.embedders.1.model.", NetworkKind::TextEncoder2),
+    // Of SD2 and of SDXL's refiner, which have OpenCLIP's encoder alone.
+    ("cond_stage_model.model.", NetworkKind::TextEncoder),
+    ("conditioner.embedders.0.model.", NetworkKind::TextEncoder2),
     // The file of GLIGEN's authors: a dictionary for each network.
     ("model.", NetworkKind::UNet),
     ("autoencoder.", NetworkKind::Vae),
@@ -97,25 +100,20 @@ fn spare(name: &str) -> bool {
         "sqrt_recipm1_alphas_cumprod",
         "scale_factor",
         "denoiser.sigmas",
-        "v_pred",
-        "ztsnr",
         "ucg_default",
-        "edm_vpred.sigma_max",
-        "edm_vpred.sigma_min",
     ];
     let last = name.rsplit('.').next().unwrap_or("");
     CONSTANTS.contains(&name)
+        || MARKERS.contains(&name)
         || name.strip_prefix("diffusion.").is_some_and(|rest| CONSTANTS.contains(&rest))
         || name.starts_with("model_ema.")
         || name.starts_with("first_stage_model.loss.")
         || name.starts_with("config_dict.")
-        || matches!(last, "position_ids" | "logit_scale" | "scale_input" | "scaled_fp8")
+        || matches!(last, "position_ids" | "attn_mask" | "logit_scale" | "scale_input" | "scaled_fp8")
 }
 
-/// Whether a name says that the network predicts v, by a convention of SDXL files.
-pub fn predicts_v(name: &str) -> bool {
-    name == "v_pred" || name.starts_with("edm_vpred.")
-}
+/// Names by which single files state how they are sampled, by conventions of SDXL's fine-tunes. Some hold no numbers.
+pub const MARKERS: &[&str] = &["v_pred", "ztsnr", "edm_vpred.sigma_max", "edm_vpred.sigma_min", "edm_mean", "edm_std"];
 
 fn inside(part: NetworkKind, name: &str, layers: usize) -> TensorPlace {
     let one = |name: Option<String>, view| name.map(|name| vec![(name, view)]);
@@ -131,7 +129,8 @@ fn inside(part: NetworkKind, name: &str, layers: usize) -> TensorPlace {
         {
             one(Some(format!("text_model.{name}")), TensorSlice::Whole)
         }
-        NetworkKind::TextEncoder => None,
+        // OpenCLIP's names have nothing in common with them.
+        NetworkKind::TextEncoder => open_clip(name),
         NetworkKind::TextEncoder2 => open_clip(name),
     };
     found.map_or(TensorPlace::Unknown, |names| TensorPlace::In(part, names))
@@ -205,6 +204,8 @@ fn numbers(name: &str) -> Option<(usize, usize, &str)> {
 fn embedding(to: &str, rest: &str) -> Option<String> {
     match rest.split_once('.')? {
         ("0", rest) => Some(format!("{to}.linear_1.{rest}")),
+        // LCM's, by analogy: no original layout has it.
+        ("cond_proj", rest) => Some(format!("{to}.cond_proj.{rest}")),
         ("2", rest) => Some(format!("{to}.linear_2.{rest}")),
         _ => None,
     }

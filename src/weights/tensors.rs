@@ -107,8 +107,8 @@ pub struct SortedTensors {
     pub networks: BTreeMap<NetworkKind, TensorMap>,
     /// Names that belong to no network.
     pub unknown: Vec<String>,
-    /// Whether a name says that the U-Net predicts v.
-    pub predicts_v: bool,
+    /// Names by which the file states how it is sampled, such as `v_pred`, with the numbers that they hold, if any.
+    pub markers: BTreeMap<String, Vec<f32>>,
 }
 
 impl SortedTensors {
@@ -118,7 +118,9 @@ impl SortedTensors {
         let layers = names::layers(checkpoint.tensors().map(|(_, name, _)| name));
         let scales = scales(checkpoint);
         for (part, name, entry) in checkpoint.tensors().filter(|(_, name, _)| !name.ends_with(SCALE)) {
-            sorted.predicts_v |= names::predicts_v(name);
+            if names::MARKERS.contains(&name) {
+                sorted.markers.insert(name.to_string(), few_numbers(checkpoint, part, entry));
+            }
             match names::place(name, layers) {
                 TensorPlace::In(network, places) => {
                     let scale = name.strip_suffix(".weight").and_then(|base| scales.get(base).copied());
@@ -149,14 +151,25 @@ const SCALE: &str = ".scale_weight";
 /// The scales of a checkpoint, by the names of their weights without `.weight`. One that is no number makes its weight NaN.
 fn scales(checkpoint: &Checkpoint) -> BTreeMap<&str, f64> {
     let found = checkpoint.tensors().filter_map(|(part, name, entry)| Some((name.strip_suffix(SCALE)?, part, entry)));
-    let scales = found.map(|(name, part, entry)| {
-        let bytes = checkpoint.bytes(part, entry).ok();
-        let number = bytes.and_then(|bytes| read(&bytes, entry, TensorSlice::Whole, DType::F32).ok());
-        let number = number.filter(|number| number.elem_count() == 1);
-        let number = number.and_then(|number| number.flatten_all().ok()?.to_vec1::<f32>().ok());
-        (name, number.map_or(f64::NAN, |number| f64::from(number[0])))
+    let scales = found.map(|(name, part, entry)| match few_numbers(checkpoint, part, entry)[..] {
+        [scale] => (name, f64::from(scale)),
+        _ => (name, f64::NAN),
     });
     scales.collect()
+}
+
+/// The most elements of a tensor that is read when a checkpoint is opened.
+const FEW: usize = 1 << 10;
+
+/// The numbers of a tensor of at most [`FEW`] elements; none if there are more, or if they are no floats or cannot be read.
+fn few_numbers(checkpoint: &Checkpoint, part: usize, entry: &TensorEntry) -> Vec<f32> {
+    let numbers = || {
+        elements(&entry.shape).filter(|n| (1..=FEW).contains(n))?;
+        let bytes = checkpoint.bytes(part, entry).ok()?;
+        let numbers = read(&bytes, entry, TensorSlice::Whole, DType::F32).ok()?;
+        numbers.flatten_all().ok()?.to_vec1::<f32>().ok()
+    };
+    numbers().unwrap_or_default()
 }
 
 impl TensorMap {
@@ -203,6 +216,14 @@ impl TensorMap {
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<Cow<'_, [usize]>> {
         self.tensors.get(name).map(Located::shape)
+    }
+
+    /// The numbers of a small tensor; `None` if it is absent, large, or without numbers.
+    pub fn numbers(&self, name: &str) -> Option<Vec<f32>> {
+        let Located::In { checkpoint, part, entry, view: TensorSlice::Whole, .. } = self.tensors.get(name)? else {
+            return None;
+        };
+        Some(few_numbers(checkpoint, *part, entry)).filter(|numbers| !numbers.is_empty())
     }
 
     /// Whether there is a tensor of this name.

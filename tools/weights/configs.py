@@ -28,6 +28,27 @@ SDXL_UNET = UNET | {
     "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"], "projection_class_embeddings_input_dim": 2816,
     "sample_size": 128, "transformer_layers_per_block": [1, 2, 10], "upcast_attention": None, "use_linear_projection": True,
 }
+SD2_UNET = UNET | {
+    "_diffusers_version": "0.10.0.dev0", "attention_head_dim": [5, 10, 20, 20], "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 1024, "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"], "dual_cross_attention": False,
+    "num_class_embeds": None, "only_cross_attention": False, "sample_size": 96, "upcast_attention": True,
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3, "use_linear_projection": True,
+}
+REFINER_UNET = SDXL_UNET | {
+    "attention_head_dim": [6, 12, 24, 24], "block_out_channels": [384, 768, 1536, 1536], "cross_attention_dim": 1280,
+    "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
+    "projection_class_embeddings_input_dim": 2560, "transformer_layers_per_block": 4,
+}
+# Distilled from SDXL: a number of blocks for each layer, and a middle block of one residual block.
+SSD1B_UNET = SDXL_UNET | {
+    "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+}
+VEGA_UNET = SDXL_UNET | {
+    "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, [1, 1], [2, 2]],
+    "reverse_transformer_layers_per_block": [[2, 2, 2], [1, 1, 1], 1],
+}
 VAE = {
     "_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512], "in_channels": 3,
     "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "latent_channels": 4,
@@ -48,6 +69,11 @@ TEXT = {
 TEXT_2 = TEXT | {
     "architectures": ["CLIPTextModelWithProjection"], "hidden_act": "gelu", "hidden_size": 1280, "intermediate_size": 5120,
     "num_attention_heads": 20, "num_hidden_layers": 32, "projection_dim": 1280,
+}
+# Stable Diffusion 2.x: OpenCLIP's ViT-H without its last layer and its projection.
+TEXT_H = TEXT | {
+    "hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 23,
+    "projection_dim": 512,
 }
 BETAS = {"beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000}
 PNDM = BETAS | {
@@ -71,18 +97,30 @@ SDXL_INDEX = {
     "add_watermarker": None, "scheduler": ["diffusers", "EulerDiscreteScheduler"],
 }
 
+XL = {"unet": SDXL_UNET, "vae": SDXL_VAE, "text_encoder": TEXT, "text_encoder_2": TEXT_2, "scheduler": EULER}
 SD1 = {"unet": SD1_UNET, "vae": SD1_VAE, "text_encoder": TEXT, "scheduler": PNDM}
 FAMILIES = {
     "sd1": SD1,
     # The public GLIGEN repository declares StableDiffusionPipeline and PNDM; only the U-Net's attention_type shows GLIGEN.
     "gligen": SD1 | {"unet": SD1_UNET | {"attention_type": "gated"}},
-    "sdxl": {"unet": SDXL_UNET, "vae": SDXL_VAE, "text_encoder": TEXT, "text_encoder_2": TEXT_2, "scheduler": EULER},
+    "sdxl": XL,
+    "sd2": {"unet": SD2_UNET, "vae": SD1_VAE, "text_encoder": TEXT_H, "scheduler": PNDM},
+    "refiner": {"unet": REFINER_UNET, "vae": SDXL_VAE, "text_encoder_2": TEXT_2, "scheduler": EULER},
+    "ssd1b": XL | {"unet": SSD1B_UNET},
+    "vega": XL | {"unet": VEGA_UNET},
+    # The text encoder of a single file of Stable Diffusion 2.x, which has a layer and a projection more than the folder.
+    "sd2-file": {"text_encoder": TEXT_H | {
+        "architectures": ["CLIPTextModelWithProjection"], "num_hidden_layers": 24, "projection_dim": 1024}},
 }
-# The list of public names and shapes that each component must match.
+# The list of public names and shapes that each component must match, where there is one.
 KEYS = {
     "sd1": {"unet": "sd14-unet", "vae": "sd-vae", "text_encoder": "clip-l-text"},
     "gligen": {"unet": "sd14-gligen-unet", "vae": "sd-vae", "text_encoder": "clip-l-text"},
     "sdxl": {"unet": "sdxl-unet", "vae": "sd-vae", "text_encoder": "clip-l-text", "text_encoder_2": "clip-g-text"},
+    "sd2": {"vae": "sd-vae"},
+    "refiner": {"vae": "sd-vae", "text_encoder_2": "clip-g-text"},
+    "ssd1b": {"vae": "sd-vae", "text_encoder": "clip-l-text", "text_encoder_2": "clip-g-text"},
+    "vega": {"vae": "sd-vae", "text_encoder": "clip-l-text", "text_encoder_2": "clip-g-text"},
 }
 
 
@@ -140,12 +178,15 @@ def write_configs(folder, family):
     parts = FAMILIES[family]
     for name, config in parts.items():
         write_json(folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json"), config)
-    write_tokenizer(folder / "tokenizer", END)
-    index = dict(SDXL_INDEX if family == "sdxl" else INDEX)
-    if family == "sdxl":
-        write_tokenizer(folder / "tokenizer_2", "!")
-    tokenizers = ["tokenizer", "tokenizer_2"] if family == "sdxl" else ["tokenizer"]
+    xl = "text_encoder_2" in parts
+    index = dict(SDXL_INDEX if xl else INDEX)
+    tokenizers = [name.replace("text_encoder", "tokenizer") for name in parts if name.startswith("text_encoder")]
+    for name in tokenizers:
+        write_tokenizer(folder / name, "!" if name == "tokenizer_2" or family == "sd2" else END)
+    if family == "refiner":
+        index |= {"_class_name": "StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score": True,
+                  "force_zeros_for_empty_prompt": False, "text_encoder": [None, None], "tokenizer": [None, None]}
     index |= {name: LIBRARIES[name] for name in [*components(family), *tokenizers]}
-    if family != "sdxl":
+    if not xl:
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
     write_json(folder / "model_index.json", index)

@@ -1,6 +1,6 @@
 """Makes checkpoints of full size with random weights in each common format, and compares lsregen with diffusers on them.
 
-    full_size.py --make KIND DIR            writes one kind to DIR, or all of a family (sd1, gligen, sdxl) to DIR/KIND
+    full_size.py --make KIND DIR            writes one kind to DIR, or all of a family (sd1, gligen, sdxl, sd2, …) to DIR/KIND
     full_size.py --check KIND DIR           loads the files with diffusers and compares every tensor bit for bit
     full_size.py --compare [KIND…] --bin COMMAND --dir DIR [--dtypes f32,bf16]
     full_size.py --list
@@ -20,7 +20,7 @@ parts are used: its conversions run on GLIGEN's own pickle and on the pruned fil
 classes of other packages (foreign.py), which it refuses, are read by torch.
 
 
-Needs torch 2.15, diffusers 0.39, transformers 4.57; no network. Disk: 14 GB for SDXL in f32, 7 GB in f16, at most 5 GB for the
+Needs torch 2.15, diffusers 0.39, transformers 4.57; no network. Disk: 14 GB for SDXL in f32, 7 GB in f16, at most 12 GB for the
 others. Memory: 8 GiB to check SDXL, 11 GiB to compute with it in f32 (its weights are mapped), at most 6 GiB for the others.
 """
 import argparse
@@ -84,6 +84,14 @@ KINDS = {k.name: k for k in [
     Kind("sdxl-sharded", "sdxl", False, "sdxl-fp32", "sharded"),
     Kind("sdxl-fp16", "sdxl", True, "sdxl-fp16", "folder"),
     Kind("sdxl-single", "sdxl", True, "sdxl-fp16", "single"),
+    Kind("sd2-fp16", "sd2", True, "sd2-fp16", "folder"),
+    Kind("sd2-single", "sd2", True, "sd2-fp16", "single"),
+    Kind("refiner-fp16", "refiner", True, "refiner-fp16", "folder"),
+    Kind("refiner-single", "refiner", True, "refiner-fp16", "single"),
+    Kind("ssd1b-fp16", "ssd1b", True, "ssd1b-fp16", "folder"),
+    Kind("ssd1b-single", "ssd1b", True, "ssd1b-fp16", "single"),
+    Kind("vega-fp16", "vega", True, "vega-fp16", "folder"),
+    Kind("vega-single", "vega", True, "vega-fp16", "single"),
     Kind("vae-fix", "sdxl", False, "vae-fix", "vae"),
 ]}
 
@@ -93,6 +101,10 @@ KINDS = {k.name: k for k in [
 @cache
 def shapes(family, component):
     return configs.shapes(family, component)
+
+
+def is_xl(family):
+    return "text_encoder_2" in configs.FAMILIES[family]
 
 
 def source(family, component):
@@ -134,7 +146,14 @@ def single_file(family, dtype):
     def part(component, names, prefix):
         return list(renamed(family, component, names, dtype, prefix))
     entries = part("unet", original.unet, "model.diffusion_model.") + part("vae", original.vae, "first_stage_model.")
-    if family == "sdxl":
+    if family == "refiner":
+        alone = "conditioner.embedders.0.model."
+        return entries + part("text_encoder_2", original.open_clip, alone) + [constant(f"{alone}logit_scale", 4.6055, dtype)]
+    if family == "sd2":
+        text = "cond_stage_model.model."
+        whole = renamed("sd2-file", "text_encoder", original.open_clip, dtype, text, source("sd2", "text_encoder"))
+        return entries + list(whole) + [constant(f"{text}logit_scale", 4.6055, dtype)]
+    if is_xl(family):
         first, second = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
         return entries + part("text_encoder", original.clip, first) + [positions(first)] + \
             part("text_encoder_2", original.open_clip, second) + [constant(f"{second}logit_scale", 4.6055, dtype)]
@@ -156,7 +175,7 @@ def make(kind, folder):
             make_component(kind, component, folder / component)
         return ["--model", folder]
     if kind.form == "single":
-        path = folder / ("sd_xl_base_1.0.safetensors" if family == "sdxl" else f"v1-4{'-fp16' if kind.half else ''}.safetensors")
+        path = folder / ({"sd1": f"v1-4{'-fp16' if kind.half else ''}", "sdxl": "sd_xl_base_1.0"}.get(family, family) + ".safetensors")
         write_safetensors(path, single_file(family, dtype))
         return ["--model", path]
     if kind.form == "pruned":
@@ -264,8 +283,9 @@ def check(kind, folder):
             count = equal(diffusers_probe.load_as(AutoencoderKL, a, "vae", torch.float32).state_dict(), known("vae", "sdxl/vae-fix"))
             a.vae = folder / "sdxl_vae.safetensors"
             return count + equal(diffusers_probe.load_as(AutoencoderKL, a, "vae", torch.float32).state_dict(), known("vae", "sdxl/vae-fix"))
-        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-        cls = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
+        from diffusers import StableDiffusionPipeline, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+        cls = StableDiffusionXLPipeline if is_xl(family) else StableDiffusionPipeline
+        cls = StableDiffusionXLImg2ImgPipeline if family == "refiner" else cls
         if kind.form in ("single", "ckpt"):
             path = next(p for p in folder.iterdir() if p.suffix in (".safetensors", ".ckpt"))
             pipe = cls.from_single_file(str(path), config=config, torch_dtype=dtype, local_files_only=True)
@@ -313,13 +333,16 @@ def write_inputs(path, family):
     from safetensors.torch import save_file
     g = torch.Generator().manual_seed(11)
     rand = lambda *shape: torch.randn(shape, generator=g)
-    side, width = (32, 2048) if family == "sdxl" else (16, 768)
+    side, width = (32 if is_xl(family) else 16), configs.FAMILIES[family]["unet"]["cross_attention_dim"]
     words = torch.randint(1000, 40000, (9,), generator=g).tolist()
     ids = lambda pad: torch.tensor([[49406, *words, 49407] + [pad] * 66])
     x = {"unet.latent": rand(1, 4, side, side), "unet.t": torch.tensor([501.0]), "unet.context": rand(1, 77, width),
-         "vae.latent": rand(1, 4, 16, 16), "vae.picture": rand(1, 3, 64, 64).clamp(-1, 1), "text.ids": ids(49407)}
-    if family == "sdxl":
+         "vae.latent": rand(1, 4, 16, 16), "vae.picture": rand(1, 3, 64, 64).clamp(-1, 1), "text.ids": ids(0 if family == "sd2" else 49407)}
+    if is_xl(family):
         x |= {"unet.pooled": rand(1, 1280), "unet.time_ids": torch.tensor([[1024.0, 1024, 0, 0, 1024, 1024]]), "text_2.ids": ids(0)}
+    if family == "refiner":
+        del x["text.ids"]
+        x["unet.time_ids"] = torch.tensor([[1024.0, 1024, 0, 0, 6]])
     if family == "gligen":
         boxes, masks, phrases = torch.zeros(1, 30, 4), torch.zeros(1, 30), torch.zeros(1, 30, 768)
         boxes[0, :2] = torch.tensor([[0.08, 0.15, 0.45, 0.55], [0.55, 0.5, 0.92, 0.9]])
@@ -394,7 +417,7 @@ class Comparison:
 
     def run(self, kind):
         base = KINDS[kind.base]
-        need = (30 if kind.family == "sdxl" else 8) * 10**9
+        need = {"sdxl": 30, "refiner": 21, "ssd1b": 15, "vega": 12}.get(kind.family, 8) * 10**9
         if shutil.disk_usage(self.dir).free < need:
             raise SystemExit(f"{self.dir} needs {need // 10**9} GB of free disk")
         self.done.add(kind.name)
@@ -486,7 +509,7 @@ def chosen(names):
     for name in names:
         found = [k for k in KINDS.values() if name in (k.name, k.family, "all")]
         if not found:
-            raise SystemExit(f"no kind `{name}`; there are {', '.join(KINDS)}, and the families sd1, gligen and sdxl")
+            raise SystemExit(f"no kind `{name}`; there are {', '.join(KINDS)}, and the families sd1, gligen, sdxl, sd2, refiner, ssd1b and vega")
         out += [k for k in found if k not in out]
     return out
 

@@ -11,6 +11,7 @@ import numpy as np
 RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
           "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
 UNET_ENDS = {"conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+             "time_embedding.cond_proj": "time_embed.cond_proj",  # by analogy: no original has it
              "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
              "conv_norm_out": "out.0", "conv_out": "out.2"}
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
@@ -28,9 +29,8 @@ def split(name):
     return name.rsplit(".", 1)
 
 
-def unet(names):
-    """The U-Net of both families. A level of the original has `layers` numbered blocks, then one that resizes."""
-    layers = 2
+def unet(names, layers=2):
+    """The U-Net of every family. A level of the original has `layers` numbered blocks, then one that resizes."""
     attending = {n.split(".")[1] for n in names if n.startswith("up_blocks.") and ".attentions." in n}
     for name in names:
         module, leaf = split(name)

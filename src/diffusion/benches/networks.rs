@@ -35,7 +35,8 @@ fn main() {
     };
     let objs = gligen.grounding_tokens(&grounding).expect("tokens");
     let z = normal(&[2, 4, 16, 16]);
-    let mut conditioning = Conditioning { context: normal(&[2, 32, 64]), added: None, objs: Some(objs) };
+    let mut conditioning =
+        Conditioning { context: normal(&[2, 32, 64]), added: None, objs: Some(objs), guidance: None, channels: None };
     c.bench_function("gligen 2x16", |b| b.iter(|| gligen.forward(&z, 501.0, &conditioning).expect("a prediction")));
     conditioning.objs = None;
     c.bench_function("gligen 2x16 off", |b| b.iter(|| gligen.forward(&z, 501.0, &conditioning).expect("a prediction")));
@@ -43,7 +44,13 @@ fn main() {
     let xl = model("xl").unet().expect("xl");
     for batch in [1, 2] {
         let added = Added { text_embeds: normal(&[batch, 64]), time_ids: normal(&[batch, 6]) };
-        let conditioning = Conditioning { context: normal(&[batch, 32, 128]), added: Some(added), objs: None };
+        let conditioning = Conditioning {
+            context: normal(&[batch, 32, 128]),
+            added: Some(added),
+            objs: None,
+            guidance: None,
+            channels: None,
+        };
         let z = normal(&[batch, 4, 32, 32]);
         c.bench_function(&format!("xl {batch}x32"), |b| {
             b.iter(|| xl.forward(&z, 501.0, &conditioning).expect("a prediction"))

@@ -126,7 +126,13 @@ fn main() -> Anyhow<()> {
                 Some((size, width)) => Some(Added { text_embeds: normal(&[1, width - 6 * size])?, time_ids }),
                 None => None,
             };
-            let c = Conditioning { context: normal(&[1, 77, config.cross_attention_dim])?, added, objs: None };
+            let c = Conditioning {
+                context: normal(&[1, 77, config.cross_attention_dim])?,
+                added,
+                objs: None,
+                guidance: None,
+                channels: None,
+            };
             Box::new(move |z| Ok(net.forward(z, 501.0, &c)?.sum_all()?))
         }
         "decoder" => {

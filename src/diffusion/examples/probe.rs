@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::models::clip::ClipText;
 use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
-use lsregen_diffusion::models::{Blueprint, Model, ModelLocation, ModelSource};
+use lsregen_diffusion::models::{Blueprint, Family, Model, ModelLocation, ModelSource};
 use lsregen_diffusion::{Error, Result};
 use lsregen_weights::{ModelFiles, Precision};
 
@@ -57,6 +57,8 @@ fn main() -> Result<()> {
     let input = |name: &str| inputs.get(name).map(|x| x.to_dtype(DType::F32)).transpose();
     let mut outputs: HashMap<String, Tensor> = HashMap::new();
     for (i, name) in ["text", "text_2"].into_iter().enumerate() {
+        // The refiner's only encoder is SDXL's second.
+        let i = if model.info.family == Family::SdxlRefiner { 0 } else { i };
         let (Some(ids), Some(encoder)) = (inputs.get(&format!("{name}.ids")), model.blueprint().encoders.get(i)) else {
             continue;
         };
@@ -78,7 +80,8 @@ fn main() -> Result<()> {
             objs = Some(unet.grounding_tokens(&Grounding { boxes, masks, embeddings })?);
         }
         let t = t.flatten_all()?.get(0)?.to_scalar::<f32>()?;
-        let output = unet.forward(&z, t.into(), &Conditioning { context, added, objs })?;
+        let output =
+            unet.forward(&z, t.into(), &Conditioning { context, added, objs, guidance: None, channels: None })?;
         outputs.insert("unet.output".into(), output);
     }
     if let Some(z) = input("vae.latent")? {

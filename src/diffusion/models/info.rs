@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::Result;
 use crate::models::Family;
 use crate::models::config::{UNetConfig, VaeConfig};
+use crate::models::limits::ModelLimit;
 use crate::models::unet::AttentionLayer;
 use crate::schedule::SchedulerConfig;
 use crate::weights::ModelFiles;
@@ -25,6 +26,8 @@ pub struct ModelInfo {
     pub attention_downscales: Vec<usize>,
     /// The noise schedule, and the sampler of its author.
     pub scheduler: SchedulerConfig,
+    /// What keeps it from being sampled; empty for most models.
+    pub limits: Vec<ModelLimit>,
 }
 
 impl ModelInfo {
@@ -39,12 +42,17 @@ impl ModelInfo {
     pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Self {
         let downscale = vae.downscale();
         let maps: BTreeSet<usize> = AttentionLayer::all(unet).iter().map(|layer| layer.downscale).collect();
+        let family = match unet.family() {
+            Family::Sdxl if vae.is_normalised() => Family::Playground,
+            family => family,
+        };
         ModelInfo {
-            family: unet.family(),
+            family,
             picture_size: unet.sample_size.saturating_mul(downscale),
             size_step: downscale,
             attention_downscales: maps.into_iter().collect(),
-            scheduler: SchedulerConfig { is_xl: unet.family() == Family::Sdxl, ..scheduler.clone() },
+            scheduler: SchedulerConfig { is_xl: matches!(family, Family::Sdxl | Family::Playground), ..scheduler.clone() },
+            limits: ModelLimit::of_networks(unet, family),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The layers of networks: weights with a shape, applied by [`crate::ops`].
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::Result;
 use crate::ops::{self, Convolution, Layout, Moments};
@@ -200,6 +200,8 @@ pub struct Attention {
     to_v: Linear,
     to_out: Linear,
     heads: usize,
+    /// Whether half precision is widened to f32 between the projections.
+    upcast: bool,
 }
 
 impl Attention {
@@ -215,7 +217,19 @@ impl Attention {
             to_v: Linear::no_bias(context, d, &w.at("to_v"))?,
             to_out: Linear::new(d, d, &w.at("to_out.0"))?,
             heads,
+            upcast: false,
         })
+    }
+
+    /// Computes in f32 between the projections where the network computes in half precision: queries times keys may exceed
+    /// the range of f16 (diffusers' `upcast_attention`).
+    pub fn upcast(self, upcast: bool) -> Self {
+        Attention { upcast, ..self }
+    }
+
+    fn wide(&self, x: Tensor) -> Result<Tensor> {
+        let half = self.upcast && matches!(x.dtype(), DType::F16 | DType::BF16);
+        if half { Ok(x.to_dtype(DType::F32)?) } else { Ok(x) }
     }
 
     /// Loads the attention of the autoencoder: one head, every projection with bias.
@@ -229,6 +243,7 @@ impl Attention {
             to_v: Linear::new(d, d, &w.at("to_v"))?,
             to_out: Linear::new(d, d, &w.at("to_out.0"))?,
             heads: 1,
+            upcast: false,
         })
     }
 
@@ -253,7 +268,8 @@ impl Attention {
         let to_channels = (Layout::Tokens, Layout::Channels);
         let q = self.to_q.forward_between(x, None, to_channels)?;
         let k = self.to_k.forward_between(context, None, to_channels)?;
-        Ok(ops::attention_weights(&q, &k, self.heads)?)
+        let dtype = q.dtype();
+        Ok(ops::attention_weights(&self.wide(q)?, &self.wide(k)?, self.heads)?.to_dtype(dtype)?)
     }
 
     /// [`Attention::forward_add`] with these attention weights: `context` (B, M, c), `add` (B, N, d) → (B, N, d).
@@ -269,7 +285,8 @@ impl Attention {
         let q = self.to_q.forward_between(x, None, (layout, Layout::Channels))?;
         let k = self.to_k.forward_between(context, None, (layout, Layout::Channels))?;
         let v = self.to_v.forward_between(context, None, (layout, Layout::Tokens))?;
-        let y = ops::attention(&q, &k, &v, self.heads, false)?;
+        let dtype = q.dtype();
+        let y = ops::attention(&self.wide(q)?, &self.wide(k)?, &self.wide(v)?, self.heads, false)?.to_dtype(dtype)?;
         self.to_out.forward_between(&y, add, (Layout::Channels, layout))
     }
 }

@@ -17,6 +17,12 @@ use crate::models::{Family, ModelInfo};
 use crate::weights::Precision;
 use crate::{Error, Result};
 
+/// The aesthetic score on which SDXL's refiner is conditioned.
+pub const AESTHETIC_SCORE: f32 = 6.0;
+
+/// The same for the unconditional half of classifier-free guidance.
+pub const NEGATIVE_AESTHETIC_SCORE: f32 = 2.5;
+
 /// An encoded prompt.
 #[derive(Clone, Debug)]
 pub struct Text {
@@ -147,7 +153,7 @@ impl Model {
         self.precision.compute
     }
 
-    /// Encodes a prompt. For SD1 the context is the last hidden state. For SDXL it is the penultimate hidden states of both
+    /// Encodes a prompt. For SD1 and SD2 the context is the last hidden state; the encoder of SD2 lacks OpenCLIP's last layer. For SDXL it is the penultimate hidden states of both
     /// encoders side by side, with the pooled, projected text of the second encoder.
     ///
     /// A prompt longer than the encoder accepts is encoded in chunks, joined along the tokens: (1, n L, d). A weight scales
@@ -165,11 +171,11 @@ impl Model {
         let mut pooled = None;
         for (encoder, chunks) in encoders.iter().zip(&mut chunks) {
             chunks.resize(most, Chunk::new());
-            let (context, text_embeds) = encoder.encode(chunks, self.info.family == Family::Sdxl)?;
+            let (context, text_embeds) = encoder.encode(chunks, self.info.family.is_xl())?;
             states.push(context);
             pooled = text_embeds;
         }
-        if self.info.family != Family::Sdxl {
+        if !self.info.family.is_xl() {
             pooled = None;
         }
         Ok(Text { context: Tensor::cat(&states, D::Minus1)?, pooled })
@@ -225,16 +231,44 @@ impl Model {
     /// size, without crop.
     ///
     /// # Errors
-    /// If the device is out of memory.
+    /// If the model has a property that samplings do not honour yet ([`ModelInfo::limits`]), or the device is out of memory.
     pub fn condition(&self, text: &Text, width: usize, height: usize, sizes: Sizes) -> Result<Conditioning> {
+        if let Some(limit) = self.info.limits.first() {
+            return Err(Error::input(format!("this model cannot be sampled: {}", limit.reason)));
+        }
+        self.condition_scored(text, width, height, sizes, AESTHETIC_SCORE)
+    }
+
+    /// [`Model::condition`] for every model, also one that no sampling honours yet. `score` is the aesthetic score that SDXL's
+    /// refiner takes in place of the target size; other models ignore it. diffusers' defaults are [`AESTHETIC_SCORE`] and, for
+    /// the unconditional half, [`NEGATIVE_AESTHETIC_SCORE`].
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn condition_scored(
+        &self,
+        text: &Text,
+        width: usize,
+        height: usize,
+        sizes: Sizes,
+        score: f32,
+    ) -> Result<Conditioning> {
         let pair = |size: (usize, usize)| [size.1 as f32, size.0 as f32];
-        let ([h0, w0], [top, left]) = (pair(sizes.original.unwrap_or((width, height))), pair(sizes.crop));
-        let [h1, w1] = pair(sizes.target.unwrap_or((width, height)));
+        let (original, crop) = (pair(sizes.original.unwrap_or((width, height))), pair(sizes.crop));
+        let target = pair(sizes.target.unwrap_or((width, height)));
+        let last = if self.info.family == Family::SdxlRefiner { &[score][..] } else { &target };
+        let ids = [&original[..], &crop, last].concat();
         let added = text.pooled.as_ref().map(|pooled| -> Result<Added> {
-            let time_ids = Tensor::new(&[[h0, w0, top, left, h1, w1]], self.device())?;
+            let time_ids = Tensor::new(&ids[..], self.device())?.unsqueeze(0)?;
             Ok(Added { text_embeds: pooled.clone(), time_ids })
         });
-        Ok(Conditioning { context: text.context.clone(), added: added.transpose()?, objs: None })
+        Ok(Conditioning {
+            context: text.context.clone(),
+            added: added.transpose()?,
+            objs: None,
+            guidance: None,
+            channels: None,
+        })
     }
 
     /// Computes the grounding tokens (1, M, d) of a layout in `slots` slots, of which the unused ones are null. Without objects

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use candle_core::safetensors::load;
 use candle_core::{DType, Device, Tensor};
 use common::{keys, shapes};
-use lsregen_diffusion::models::config::{AttentionType, ClipActivation};
+use lsregen_diffusion::models::config::{AttentionType, ClipActivation, MidBlock};
 use lsregen_diffusion::models::unet::{Added, Conditioning};
 use lsregen_diffusion::models::{Blueprint, Family, Model, ModelLocation, ModelSource, Survey};
 use lsregen_weights::{ModelFiles, Precision};
@@ -69,14 +69,9 @@ fn files_in_the_original_layout_are_whole_models() {
     assert_eq!((model.info.family, model.info.picture_size), (Family::Sdxl, 1024));
     let unet = &model.unet.0;
     assert_eq!((unet.heads.clone(), unet.text_time), (vec![5, 10, 20], Some((256, 2816))));
-    assert_eq!(
-        (&unet.down_attention[..], &unet.up_attention[..]),
-        (&[false, true, true][..], &[true, true, false][..])
-    );
-    assert_eq!(
-        (unet.up_transformer_layers[..2].to_vec(), unet.transformer_layers[1..].to_vec()),
-        (vec![10, 2], vec![2, 10])
-    );
+    let (down, up) = (vec![vec![], vec![2; 2], vec![10; 2]], vec![vec![10; 3], vec![2; 3], vec![]]);
+    assert_eq!((&unet.transformer_layers, &unet.up_transformer_layers), (&down, &up));
+    assert_eq!(unet.mid, MidBlock::Transformer(10));
     assert_eq!((model.vae.0.scaling_factor, model.vae.0.force_upcast), (0.13025, true));
     assert!(model.force_zeros && model.unknown.is_empty());
     let numbers = Precision { device: Device::Cpu, compute: DType::F32, weights: None };
@@ -117,19 +112,26 @@ fn unsupported_files_are_described() {
             "model",
             &["`down_blocks.0.resnets.0.conv1.bias` is missing"],
         ),
-        (original("sd1"), |t| t[0].1 = vec![320, 9, 3, 3], "model", &["9 channels", "inpainting"]),
+        (original("sd1"), |t| t[0].1 = vec![320, 5, 3, 3], "model", &["takes 5 channels", "depth"]),
+        (original("sd1"), |t| t[0].1 = vec![320, 7, 3, 3], "model", &["takes 7 channels", "upscaler"]),
         (original("sdxl"), |t| t.retain(|(n, _)| !n.contains("embedders.1")), "model", &["no second text encoder"]),
         (
             original("sdxl"),
             |t| t.iter_mut().filter(|(n, _)| n.contains("attn2.to_k")).for_each(|(_, s)| s[1] = 1280),
             "model",
-            &["SDXL's refiner"],
+            &["takes text states of width 1280", "return 2048"],
+        ),
+        (
+            original("sdxl"),
+            |t| t.iter_mut().filter(|(n, _)| n.contains("attn2.to_k")).for_each(|(_, s)| s[1] = 1024),
+            "model",
+            &["unCLIP"],
         ),
         (
             original("sd1"),
-            |t| t.iter_mut().filter(|(n, _)| n.contains("attn2.to_k")).for_each(|(_, s)| s[1] = 1024),
+            |t| t.iter_mut().filter(|(n, _)| n.contains("attn2.to_k")).for_each(|(_, s)| s[1] = 512),
             "model",
-            &["Stable Diffusion 2.x"],
+            &["text states of width 512"],
         ),
         (without("sd1", "diffusion_model"), |_| {}, "model", &["no U-Net", "`vae`"]),
         (without("sd1", "first_stage_model"), |_| {}, "model", &["no autoencoder", "`vae`"]),
@@ -194,7 +196,8 @@ fn output(path: &Path, numbers: Precision) -> Vec<f32> {
         Tensor::from_vec((0..n).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>(), shape, &Device::Cpu).unwrap()
     };
     let added = Added { text_embeds: ramp(&[1, 64]), time_ids: ramp(&[1, 6]) };
-    let c = Conditioning { context: ramp(&[1, 32, 128]), added: Some(added), objs: None };
+    let c =
+        Conditioning { context: ramp(&[1, 32, 128]), added: Some(added), objs: None, guidance: None, channels: None };
     model.unet().unwrap().forward(&ramp(&[1, 4, 16, 16]), 501.0, &c).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -262,6 +265,12 @@ fn a_key_that_a_network_does_not_need_changes_nothing() {
     let text = &Blueprint::open(&source(&sd1)).unwrap().encoders[0].config;
     assert_eq!((text.hidden_act, text.projects), (ClipActivation::QuickGelu, false));
     assert_eq!(unused(&sd1), ["text_projection.weight"]);
+    // Networks beside a whole model.
+    let safety = "safety_checker.vision_model.vision_model.embeddings.patch_embedding.weight";
+    let beside =
+        [(safety.to_string(), vec![8, 3, 2, 2]), ("control_model.zero_convs.0.0.weight".into(), vec![8, 8, 1, 1])];
+    let more = sparse(&folder.path().join("c"), &[original("sd1"), beside.to_vec()].concat());
+    assert_eq!(unused(&more), ["control_model.zero_convs.0.0.weight", safety]);
     let spare = "conditioner.embedders.0.transformer.text_projection.weight";
     let sdxl = sparse(&folder.path().join("b"), &[original("sdxl"), vec![(spare.into(), vec![768, 768])]].concat());
     let encoders = &Blueprint::open(&source(&sdxl)).unwrap().encoders;

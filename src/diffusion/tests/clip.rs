@@ -291,7 +291,7 @@ fn guidances(dtype: DType, io: &HashMap<String, Tensor>) -> (Model, Vec<(&'stati
 }
 
 fn with_moment<R>(model: &Model, context: &Tensor, f: impl FnOnce(&StepContext) -> R) -> R {
-    let c = Conditioning { context: context.clone(), added: None, objs: None };
+    let c = Conditioning { context: context.clone(), added: None, objs: None, guidance: None, channels: None };
     let denoiser = CfgDenoiser::new(model.unet().unwrap(), &c, &c, 1.0).unwrap();
     let kind = PredictionType::Epsilon.into();
     f(&StepContext { step: 0, steps: 20, t: 501.0, alpha_bar: 0.3, parameterisation: kind, denoiser: &denoiser })

@@ -88,7 +88,13 @@ fn conditioning(name: &str, net: &UNet) -> Conditioning {
     let context = noise(&[1, 32, net.config().cross_attention_dim]);
     let time_ids = Tensor::new(&[[256f32, 256.0, 0.0, 0.0, 256.0, 256.0]], &Device::Cpu).unwrap();
     let added = (name == "xl").then(|| Added { text_embeds: noise(&[1, 64]), time_ids });
-    Conditioning { objs: (name == "gligen").then(|| noise(&[1, 30, 64])), context, added }
+    Conditioning {
+        objs: (name == "gligen").then(|| noise(&[1, 30, 64])),
+        context,
+        added,
+        guidance: None,
+        channels: None,
+    }
 }
 
 /// Returns the bytes that are kept after the forward pass, and the peak of the whole gradient.

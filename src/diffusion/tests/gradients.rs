@@ -42,7 +42,7 @@ impl Case {
         let grounding =
             |boxes| Grounding { boxes, embeddings: get("embeddings").unwrap(), masks: get("masks").unwrap() };
         let objs = get("boxes").map(|boxes| net.grounding_tokens(&grounding(boxes)).unwrap());
-        let c = Conditioning { context: get("context").unwrap(), added, objs };
+        let c = Conditioning { context: get("context").unwrap(), added, objs, guidance: None, channels: None };
         let (z, t) = (get("z").unwrap(), if name == "xl" { 901.0 } else { 501.0 });
         Case { name, net, t, z, c, io }
     }
@@ -81,7 +81,13 @@ fn network(name: &'static str) -> (UNet, Tensor, Tensor, Conditioning) {
     let io = tensors(&format!("networks/{name}.io.safetensors"));
     let net = UNet::new(UNetConfig::parse(&config(name), name).unwrap(), &weights(name, DType::F32)).unwrap();
     let added = io.get("text_embeds").map(|t| Added { text_embeds: t.clone(), time_ids: io["time_ids"].clone() });
-    let c = Conditioning { context: io["context"].clone(), added, objs: io.get("objs").cloned() };
+    let c = Conditioning {
+        context: io["context"].clone(),
+        added,
+        objs: io.get("objs").cloned(),
+        guidance: None,
+        channels: None,
+    };
     (net, io["z"].clone(), io["t"].clone(), c)
 }
 

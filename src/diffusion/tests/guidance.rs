@@ -218,7 +218,7 @@ fn denoiser(model: &Model, name: &str, cfg: f64) -> CfgDenoiser {
     let half = |i: usize| {
         let part = |t: &str| IO.get(&format!("{name}/{t}")).map(|t| t.narrow(0, i, 1).unwrap());
         let added = part("text_embeds").map(|text_embeds| Added { text_embeds, time_ids: part("time_ids").unwrap() });
-        Conditioning { context: part("context").unwrap(), added, objs: None }
+        Conditioning { context: part("context").unwrap(), added, objs: None, guidance: None, channels: None }
     };
     CfgDenoiser::new(model.unet().unwrap(), &half(1), &half(0), cfg).unwrap()
 }

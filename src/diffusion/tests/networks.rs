@@ -47,7 +47,7 @@ fn unet(name: &str, dtype: DType) -> UNet {
 
 fn conditioning(io: &HashMap<String, Tensor>) -> Conditioning {
     let added = io.get("text_embeds").map(|t| Added { text_embeds: t.clone(), time_ids: io["time_ids"].clone() });
-    Conditioning { context: io["context"].clone(), added, objs: None }
+    Conditioning { context: io["context"].clone(), added, objs: None, guidance: None, channels: None }
 }
 
 fn grounding(io: &HashMap<String, Tensor>) -> Grounding {
@@ -210,6 +210,8 @@ fn gradients_through_whole_networks_equal_finite_differences() {
             .added
             .map(|a| Added { text_embeds: a.text_embeds.to_dtype(DType::F64).unwrap(), time_ids: a.time_ids.clone() }),
         objs: c.objs.map(|o| o.to_dtype(DType::F64).unwrap()),
+        guidance: c.guidance,
+        channels: c.channels,
     };
     for name in ["unet_sd1", "unet_odd", "unet_xl", "unet_gligen"] {
         let io = tensors(&format!("networks/{name}.io.safetensors"));

@@ -246,6 +246,8 @@ fn halves_of_different_lengths_are_repeated_to_one() {
         context: Tensor::from_slice(rows, (1, rows.len(), 1), &Device::Cpu).unwrap(),
         added: None,
         objs: None,
+        guidance: None,
+        channels: None,
     };
     let both = |a: &[f32], b: &[f32]| half(a).stack(&half(b)).unwrap().context.squeeze(2).unwrap().to_vec2::<f32>();
     assert_eq!(both(&[1., 2.], &[3.]).unwrap(), [[1., 2.], [3., 3.]]);

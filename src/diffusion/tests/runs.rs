@@ -148,11 +148,15 @@ fn a_run_of_a_fresh_network_equals_the_reference() {
         context: io["context"].clone(),
         added: Some(Added { text_embeds: io["text_embeds"].clone(), time_ids: io["time_ids"].clone() }),
         objs: None,
+        guidance: None,
+        channels: None,
     };
     let unconditional = Conditioning {
         context: io["context"].zeros_like().unwrap(),
         added: Some(Added { text_embeds: io["text_embeds"].zeros_like().unwrap(), time_ids: io["time_ids"].clone() }),
         objs: None,
+        guidance: None,
+        channels: None,
     };
     let scheduler = serde_json::from_str(
         r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": false,

@@ -72,6 +72,11 @@ impl Json {
         self.object.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str))
     }
 
+    /// Whether there is a value for `key`, `null` included.
+    pub fn has(&self, key: &str) -> bool {
+        self.object.get(key).is_some()
+    }
+
     /// The object at `key`, if there is one.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ outputs: { image: layout.image }
     Code {
         name: "wrong-family",
         summary: "a model is of a family that the input does not take",
-        explanation: "Models belong to families: `sd1`, `gligen`, `sdxl`. Some nodes work with only one of them. Link the \
+        explanation: "Models belong to families: `sd1`, `sd2`, `gligen`, `sdxl`, `playground`, `sdxl-refiner`. Some nodes work with only some of them. Link the \
             input to a model of that family, or use the node type for the other family.",
         example: nodes(
             r"  xl: { type: LoadModel, model: shapes/gligen }

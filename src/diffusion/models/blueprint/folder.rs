@@ -7,10 +7,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::parts::{add_fusers, check_fusers, one_network, replacement_vae, text_encoder};
-use super::{Blueprint, EncoderBlueprint, ModelSource, Problems, TokenizerSource};
+use super::{Blueprint, EncoderBlueprint, ModelSource, Problems, TokenizerSource, foreign, predicts};
 use crate::Result;
 use crate::models::clip::{ClipTokenizer, tokenizer};
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
+use crate::models::markers::Markers;
 use crate::models::{Family, ModelInfo};
 use crate::schedule::SchedulerConfig;
 use crate::weights::{ModelFiles, TensorMap};
@@ -28,7 +29,8 @@ const SECOND: EncoderFolders = EncoderFolders { tokenizer: "tokenizer_2", encode
 
 fn encoder_folders(family: Family) -> &'static [EncoderFolders] {
     match family {
-        Family::Sdxl => &[FIRST, SECOND],
+        Family::Sdxl | Family::Playground => &[FIRST, SECOND],
+        Family::SdxlRefiner => &[SECOND],
         _ => &[FIRST],
     }
 }
@@ -90,13 +92,13 @@ impl Folder<'_> {
     /// Whether a missing negative prompt is zero.
     fn force_zeros(&self, family: Family, problems: &mut Problems) -> bool {
         match family {
-            Family::Sdxl if self.files.has("model_index.json") => {
+            family if !family.is_xl() => false,
+            _ if self.files.has("model_index.json") => {
                 let index = self.files.json("model_index.json").and_then(|index| index.decode::<ModelIndex>());
                 let index = problems.keep("model", index);
                 index.is_none_or(|index| index.force_zeros_for_empty_prompt)
             }
-            Family::Sdxl => true,
-            _ => false,
+            family => family == Family::Sdxl,
         }
     }
 }
@@ -107,13 +109,19 @@ impl Blueprint {
         for path in ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json"] {
             folder.note(path);
         }
+        // One problem says it all: its other parts are of other kinds too.
+        problems.keep("model", foreign::refuse_folder(files))?;
         let config = problems.keep("model", UNetConfig::read(files));
         let unet = problems.keep("model", folder.tensors("unet", "diffusion_pytorch_model"));
         let scheduler = problems.keep("model", SchedulerConfig::read(files));
         let vae = match &source.vae {
             Some(path) => {
+                // An autoencoder without its model does not know how the model's latents are normalised.
+                folder.note("vae/config.json");
+                let own = files.has("vae/config.json").then(|| VaeConfig::read(files)).and_then(Result::ok);
                 let family = config.as_ref().map(UNetConfig::family);
-                problems.keep("vae", replacement_vae(path, family, &mut folder.read))
+                let vae = problems.keep("vae", replacement_vae(path, family, &mut folder.read));
+                vae.map(|(vae, tensors)| (vae.like(own.as_ref()), tensors))
             }
             None => {
                 folder.note("vae/config.json");
@@ -148,6 +156,8 @@ impl Blueprint {
                 scheduler.clip_sample_range
             ));
         }
+        let mut told = Blueprint::evidence(&config, false);
+        told.push(predicts(scheduler.prediction_type, "scheduler/scheduler_config.json"));
         Some(Blueprint {
             info: ModelInfo::of(&config, &vae.0, &scheduler),
             unet: (config, unet),
@@ -157,6 +167,8 @@ impl Blueprint {
             form: "folder in diffusers' layout".into(),
             unknown,
             notes,
+            markers: Markers::default(),
+            told,
             files: folder.read,
         })
     }

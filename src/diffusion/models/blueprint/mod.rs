@@ -5,6 +5,8 @@
 
 mod file;
 mod folder;
+mod foreign;
+mod member;
 mod parts;
 pub mod survey;
 
@@ -17,6 +19,7 @@ use candle_core::DType;
 use crate::models::clip::{ClipTextModel, ClipTokenizer};
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::models::info::{LARGEST_SIDE, ModelInfo};
+use crate::models::markers::Markers;
 use crate::models::unet::UNet;
 use crate::models::vae::AutoencoderKl;
 use crate::schedule::{NoiseSchedule, PredictionType};
@@ -114,11 +117,25 @@ pub struct Blueprint {
     pub unknown: Vec<String>,
     /// Remarks for the user.
     pub notes: Vec<String>,
+    /// What a checkpoint in one file states about its sampling.
+    pub markers: Markers,
+    /// What shows which member of its family it is, and what its U-Net predicts: one clause each.
+    pub told: Vec<String>,
     files: BTreeSet<PathBuf>,
 }
 
-/// The sizes that SDXL is conditioned on: original height and width, crop's top and left, target height and width.
-const TIME_IDS: usize = 6;
+/// The start of the clause that says what a U-Net predicts.
+const PREDICTION: &str = "predicts ";
+
+/// The name of a prediction in configurations and parameters: `epsilon`, `v_prediction`.
+fn prediction_name(prediction: PredictionType) -> String {
+    serde_json::to_value(prediction).ok().and_then(|name| name.as_str().map(String::from)).unwrap_or_default()
+}
+
+/// The clause that says what a U-Net predicts, and by what.
+fn predicts(prediction: PredictionType, by: &str) -> String {
+    format!("{PREDICTION}{}: {by}", prediction_name(prediction))
+}
 
 /// Collects problems, so that all are reported at once.
 #[derive(Default)]
@@ -144,6 +161,8 @@ impl Blueprint {
         let Some(mut blueprint) = blueprint.filter(|_| problems.0.is_empty()) else { return Err(problems.0) };
         if let Some(prediction) = source.prediction {
             blueprint.info.scheduler.prediction_type = prediction;
+            blueprint.told.retain(|told| !told.starts_with(PREDICTION));
+            blueprint.told.push(predicts(prediction, "the parameter `prediction`"));
         }
         let encoders = blueprint.encoders.iter().map(|encoder| &encoder.tensors);
         let maps = [&blueprint.unet.1, &blueprint.vae.1].into_iter().chain(encoders);
@@ -162,11 +181,11 @@ impl Blueprint {
         let (vae, tensors) = &self.vae;
         let part = if source.vae.is_some() { "vae" } else { "model" };
         problems.keep(part, AutoencoderKl::build(vae.clone(), &declared(tensors)));
-        if config.in_channels != vae.latent_channels {
+        if config.out_channels != vae.latent_channels {
             let error = Error::Config(format!(
-                "{}: the U-Net takes {} channels, but the autoencoder's latents have {} (an inpainting model?)",
+                "{}: the U-Net predicts {} channels, but the autoencoder's latents have {}",
                 self.unet.1.label(),
-                config.in_channels,
+                config.out_channels,
                 vae.latent_channels
             ));
             problems.keep::<()>("model", Err(error));
@@ -197,18 +216,18 @@ impl Blueprint {
         }
     }
 
-    /// Checks that the U-Net of an SDXL model takes as many added numbers as there are: the pooled text and six sizes.
+    /// Checks that the U-Net of an SDXL model takes as many added numbers as there are: the pooled text and the sizes.
     fn added_numbers(&self) -> Result<()> {
         let (Some((each, width)), Some(encoder)) = (self.unet.0.text_time, self.encoders.last()) else { return Ok(()) };
-        let text = encoder.config.projection_dim;
-        if width == text + TIME_IDS * each {
+        let (text, sizes) = (encoder.config.projection_dim, self.unet.0.time_ids());
+        if width == text + sizes * each {
             return Ok(());
         }
         Err(Error::Config(format!(
-            "{}: the U-Net takes {width} added numbers, but a pooled text of {text} and {TIME_IDS} sizes of {each} numbers \
-             are {}; SDXL's refiner, which takes other sizes, is not supported",
+            "{}: the U-Net takes {width} added numbers, but a pooled text of {text} and {sizes} sizes of {each} numbers \
+             are {}",
             self.unet.1.label(),
-            text + TIME_IDS * each
+            text + sizes * each
         )))
     }
 

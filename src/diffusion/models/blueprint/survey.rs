@@ -6,22 +6,27 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Blueprint, ModelLocation, ModelSource};
+use super::{Blueprint, ModelLocation, ModelSource, prediction_name};
 use crate::models::clip::ClipBlueprint;
-use crate::schedule::PredictionType;
 use crate::weights::{Checkpoint, NetworkKind, SortedTensors, TensorMap};
 
 /// A description of a checkpoint.
 #[derive(Debug, Serialize)]
 pub struct Survey {
-    /// `sd1`, `gligen` or `sdxl`; `None` if it is not a whole model.
+    /// `sd1`, `sd2`, `gligen`, `sdxl`, `playground` or `sdxl-refiner`; `None` if it is not a whole model.
     pub family: Option<&'static str>,
+    /// The member of the family, in words.
+    pub member: Option<String>,
+    /// What shows the member, and what the U-Net predicts.
+    pub told: Vec<String>,
+    /// What keeps it from being sampled.
+    pub limits: Vec<String>,
     /// A description of the file or folder as a whole.
     pub form: String,
     /// Its networks.
     pub networks: Vec<NetworkSurvey>,
     /// What the U-Net predicts: `epsilon` or `v_prediction`.
-    pub prediction: Option<&'static str>,
+    pub prediction: Option<String>,
     /// Problems that keep it from being loaded as a model.
     pub problems: Vec<String>,
     /// Names of tensors that belong to no network.
@@ -79,13 +84,12 @@ impl Survey {
         let networks = networks.chain(encoders.map(|(encoder, name)| (name, &encoder.tensors)));
         Survey {
             family: Some(blueprint.info.family.name()),
+            member: Some(blueprint.member()),
+            told: blueprint.told.clone(),
+            limits: blueprint.info.limits.iter().map(|limit| limit.reason.clone()).collect(),
             form: blueprint.form.clone(),
             networks: networks.map(|(name, map)| NetworkSurvey::of(name, map)).collect(),
-            prediction: Some(match blueprint.info.scheduler.prediction_type {
-                PredictionType::Epsilon => "epsilon",
-                PredictionType::VPrediction => "v_prediction",
-                PredictionType::Sample => "sample",
-            }),
+            prediction: Some(prediction_name(blueprint.info.scheduler.prediction_type)),
             problems: vec![],
             unused: blueprint.unknown.clone(),
             notes: blueprint.notes.clone(),
@@ -106,6 +110,9 @@ impl Survey {
     fn empty() -> Survey {
         Survey {
             family: None,
+            member: None,
+            told: vec![],
+            limits: vec![],
             form: String::new(),
             networks: vec![],
             prediction: None,

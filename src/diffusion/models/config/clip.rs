@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{eps5, heads_divide, positive, side, thirty_two, three};
-use crate::weights::{Json, ModelFiles, NetworkKind, TensorMap};
+use crate::weights::{Json, ModelFiles, TensorMap};
 use crate::{Error, Result};
 
 /// The configuration of a text encoder.
@@ -43,6 +43,17 @@ pub struct ClipTextConfig {
     /// a whole CLIP.
     #[serde(skip)]
     pub projects: bool,
+}
+
+/// The text encoders of checkpoints in one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClipTextKind {
+    /// OpenAI's, of SD1 and the first of SDXL.
+    OpenAi,
+    /// OpenCLIP's ViT-H of SD2, with the exact GELU.
+    OpenClipH,
+    /// OpenCLIP's ViT-bigG, the second of SDXL and that of its refiner, which projects its pooled text.
+    OpenClipBigG,
 }
 
 /// Activation of CLIP's encoders.
@@ -114,18 +125,16 @@ impl ClipTextConfig {
         }
     }
 
-    /// Infers the configuration of a text encoder of SD1 or SDXL from the shapes of its tensors and its part in the model.
-    /// The second encoder of SDXL is OpenCLIP's, which projects its pooled text and uses the exact GELU; the first one, and
-    /// that of SD1, is OpenAI's.
+    /// Infers the configuration of a text encoder from the shapes of its tensors and its kind.
     ///
     /// # Errors
     /// If a tensor is missing.
-    pub fn infer(tensors: &TensorMap, part: NetworkKind) -> Result<Self> {
+    pub fn infer(tensors: &TensorMap, kind: ClipTextKind) -> Result<Self> {
         let label = tensors.label();
         let side = |name: &str, i: usize| side(tensors, name, i);
         let embeddings = "text_model.embeddings.token_embedding.weight";
         let (vocab_size, hidden_size) = (side(embeddings, 0)?, side(embeddings, 1)?);
-        let projects = part == NetworkKind::TextEncoder2;
+        let projects = kind == ClipTextKind::OpenClipBigG;
         if hidden_size == 0 || !hidden_size.is_multiple_of(64) {
             return Err(Error::Weights(format!("{label}: a text encoder {hidden_size} wide is of no known kind")));
         }
@@ -137,7 +146,7 @@ impl ClipTextConfig {
             num_hidden_layers: tensors.count("text_model.encoder.layers."),
             num_attention_heads: hidden_size / 64,
             max_position_embeddings: side("text_model.embeddings.position_embedding.weight", 0)?,
-            hidden_act: if projects { ClipActivation::Gelu } else { ClipActivation::QuickGelu },
+            hidden_act: if kind == ClipTextKind::OpenAi { ClipActivation::QuickGelu } else { ClipActivation::Gelu },
             layer_norm_eps: eps5(),
             eos_token_id: clip_eos(),
             projects,

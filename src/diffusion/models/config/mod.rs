@@ -2,12 +2,13 @@
 //! error.
 
 mod clip;
+mod infer;
 mod unet;
 mod vae;
 
 pub(crate) use clip::ClipLayerConfig;
-pub use clip::{ClipActivation, ClipConfig, ClipTextConfig, ClipVisionConfig};
-pub use unet::{AttentionType, UNetConfig};
+pub use clip::{ClipActivation, ClipConfig, ClipTextConfig, ClipTextKind, ClipVisionConfig};
+pub use unet::{AttentionType, MidBlock, UNetConfig, UNetInput};
 pub use vae::VaeConfig;
 
 use std::ops::RangeInclusive;

@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{GROUPS, between, four, levels, side, thirty_two, three, yes};
-use crate::Result;
+use super::{GROUPS, between, four, levels, positive, side, thirty_two, three, yes};
 use crate::models::Family;
 use crate::weights::{Json, ModelFiles, TensorMap};
+use crate::{Error, Result};
 
 /// The configuration of an autoencoder.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,6 +34,12 @@ pub struct VaeConfig {
     /// The shift that is subtracted from a latent before scaling.
     #[serde(default)]
     pub shift_factor: Option<f64>,
+    /// Mean of the latents, for each channel, which is subtracted before scaling, as in Playground v2.5.
+    #[serde(default)]
+    pub latents_mean: Option<Vec<f64>>,
+    /// Standard deviation of the latents, for each channel, by which they are divided.
+    #[serde(default)]
+    pub latents_std: Option<Vec<f64>>,
     /// Whether a 1×1 convolution follows the encoder.
     #[serde(default = "yes")]
     pub use_quant_conv: bool,
@@ -53,6 +59,9 @@ pub struct VaeConfig {
 
 /// Least and greatest scales of latents. Those of public models are between 0.1 and 2.
 const SCALES: (f64, f64) = (1e-3, 1e3);
+
+/// The scale of Playground v2.5's latents.
+const PLAYGROUND_SCALE: f64 = 0.5;
 
 fn single() -> usize {
     1
@@ -88,12 +97,65 @@ impl VaeConfig {
             ("up_block_types", &[json!(vec!["UpDecoderBlock2D"; levels])]),
             ("in_channels", &[json!(3)]),
             ("out_channels", &[json!(3)]),
-            ("latents_mean", &[json!(null)]),
-            ("latents_std", &[json!(null)]),
         ])?;
+        config.statistics(file, ["latents_mean", "latents_std"])?;
         between("scaling_factor", config.scaling_factor, SCALES.0..=SCALES.1, file)?;
         between("shift_factor", config.shift_factor.unwrap_or(0.0), -SCALES.1..=SCALES.1, file)?;
         Ok(config)
+    }
+
+    /// Checks mean and deviation of the latents, which messages call by these keys: both or neither, one number a channel.
+    fn statistics(&self, file: &str, keys: [&str; 2]) -> Result<()> {
+        let (mean, std) = match (&self.latents_mean, &self.latents_std) {
+            (None, None) => return Ok(()),
+            (Some(mean), Some(std)) => (mean, std),
+            (mean, _) => {
+                let [given, absent] = if mean.is_some() { keys } else { [keys[1], keys[0]] };
+                return Err(Error::Config(format!("{file}: `{given}` is given, and `{absent}` is missing")));
+            }
+        };
+        for (key, numbers) in keys.into_iter().zip([mean, std]) {
+            if numbers.len() != self.latent_channels {
+                return Err(Error::Config(format!(
+                    "{file}: `{key}` has {} entries for latents of {} channels",
+                    numbers.len(),
+                    self.latent_channels
+                )));
+            }
+            numbers.iter().try_for_each(|number| between(key, *number, -SCALES.1..=SCALES.1, file))?;
+        }
+        std.iter().try_for_each(|number| positive(keys[1], *number, file))
+    }
+
+    /// Sets mean and deviation of the latents, which the keys `edm_mean` and `edm_std` of a checkpoint in one file state, and
+    /// the scale of Playground v2.5 that goes with them. `file` is its name in messages.
+    ///
+    /// # Errors
+    /// If either is not one number for each channel of the latents.
+    pub(crate) fn normalised(self, mean: &[f32], std: &[f32], file: &str) -> Result<Self> {
+        let wide = |numbers: &[f32]| Some(numbers.iter().map(|x| f64::from(*x)).collect());
+        let config =
+            VaeConfig { latents_mean: wide(mean), latents_std: wide(std), scaling_factor: PLAYGROUND_SCALE, ..self };
+        config.statistics(file, ["edm_mean", "edm_std"])?;
+        Ok(config)
+    }
+
+    /// The same with the scale, mean and deviation of latents of `own`, if those are normalised.
+    pub(crate) fn like(self, own: Option<&VaeConfig>) -> Self {
+        match own.filter(|own| own.is_normalised()) {
+            Some(own) => VaeConfig {
+                latents_mean: own.latents_mean.clone(),
+                latents_std: own.latents_std.clone(),
+                scaling_factor: own.scaling_factor,
+                ..self
+            },
+            None => self,
+        }
+    }
+
+    /// Whether latents have a mean and a deviation of their own.
+    pub fn is_normalised(&self) -> bool {
+        self.latents_mean.is_some()
     }
 
     /// Infers the configuration of an autoencoder of that family from its tensors.
@@ -113,12 +175,14 @@ impl VaeConfig {
             layers_per_block: tensors.count("encoder.down_blocks.0.resnets."),
             latent_channels: side("decoder.conv_in.weight", 1)?,
             norm_num_groups: GROUPS,
-            scaling_factor: if family == Family::Sdxl { 0.13025 } else { sd_scale() },
+            scaling_factor: if family.is_xl() { 0.13025 } else { sd_scale() },
             shift_factor: None,
+            latents_mean: None,
+            latents_std: None,
             use_quant_conv: tensors.has("quant_conv.weight"),
             use_post_quant_conv: tensors.has("post_quant_conv.weight"),
             mid_block_add_attention: tensors.has("decoder.mid_block.attentions.0.to_q.weight"),
-            force_upcast: family == Family::Sdxl,
+            force_upcast: family.is_xl(),
             class_name: None,
         })
     }

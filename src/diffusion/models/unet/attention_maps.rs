@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
-use crate::models::config::UNetConfig;
+use crate::models::config::{MidBlock, UNetConfig};
 
 /// One of the two attentions of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,18 +44,19 @@ impl AttentionLayer {
     pub fn all(c: &UNetConfig) -> Vec<AttentionLayer> {
         let deepest = c.block_out_channels.len() - 1;
         let mut places = Vec::new();
-        let mut add = |unet_block, transformers, blocks, downscale| {
-            for transformer in 0..transformers {
-                places.extend((0..blocks).map(|block| AttentionLayer { unet_block, transformer, block, downscale }));
+        let mut add = |unet_block, transformers: &[usize], downscale| {
+            for (transformer, blocks) in transformers.iter().enumerate() {
+                places.extend((0..*blocks).map(|block| AttentionLayer { unet_block, transformer, block, downscale }));
             }
         };
-        let levels = || 0..=deepest;
-        for i in levels().filter(|i| c.down_attention[*i]) {
-            add(UNetBlock::Down(i), c.layers_per_block, c.transformer_layers[i], 1 << i);
+        for (i, transformers) in c.transformer_layers.iter().enumerate() {
+            add(UNetBlock::Down(i), transformers, 1 << i);
         }
-        add(UNetBlock::Mid, 1, c.transformer_layers[deepest], 1 << deepest);
-        for i in levels().filter(|i| c.up_attention[*i]) {
-            add(UNetBlock::Up(i), c.layers_per_block + 1, c.up_transformer_layers[i], 1 << (deepest - i));
+        if let MidBlock::Transformer(blocks) = c.mid {
+            add(UNetBlock::Mid, &[blocks], 1 << deepest);
+        }
+        for (i, transformers) in c.up_transformer_layers.iter().enumerate() {
+            add(UNetBlock::Up(i), transformers, 1 << (deepest - i));
         }
         places
     }

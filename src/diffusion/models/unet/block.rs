@@ -27,12 +27,12 @@ impl TransformerBlock {
         let context = c.cross_attention_dim;
         Ok(TransformerBlock {
             norm1: LayerNorm::new(d, 1e-5, &w.at("norm1"))?,
-            attn1: Attention::new(d, d, heads, &w.at("attn1"))?,
+            attn1: Attention::new(d, d, heads, &w.at("attn1"))?.upcast(c.upcast_attention),
             fuser: (c.attention_type != AttentionType::Default)
                 .then(|| Fuser::new(d, context, heads, &w.at("fuser")))
                 .transpose()?,
             norm2: LayerNorm::new(d, 1e-5, &w.at("norm2"))?,
-            attn2: Attention::new(d, context, heads, &w.at("attn2"))?,
+            attn2: Attention::new(d, context, heads, &w.at("attn2"))?.upcast(c.upcast_attention),
             norm3: LayerNorm::new(d, 1e-5, &w.at("norm3"))?,
             ff: FeedForward::new(d, &w.at("ff"))?,
         })

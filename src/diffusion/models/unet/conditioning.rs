@@ -14,6 +14,13 @@ pub struct Conditioning {
     /// GLIGEN's grounding tokens from [`UNet::grounding_tokens`](super::UNet::grounding_tokens), (B, M, d). `None` turns the
     /// fusers off.
     pub objs: Option<Tensor>,
+    /// LCM's embedded guidance scale s, (B). `None` is that of diffusers' pipeline, [`LCM_GUIDANCE`](super::LCM_GUIDANCE).
+    /// Networks without `time_cond_proj_dim` ignore it. There is no classifier-free guidance besides.
+    pub guidance: Option<Tensor>,
+    /// The channels that the network takes after those of the noisy latent, (B, C', h, w), see
+    /// [`UNetInput`](crate::models::config::UNetInput). For inpainting: the mask, 1 where the image is to be filled, then
+    /// the latent of the image without that part. For InstructPix2Pix: the latent of the image to edit, unscaled.
+    pub channels: Option<Tensor>,
 }
 
 /// SDXL's added conditioning (`text_time`).
@@ -21,7 +28,8 @@ pub struct Conditioning {
 pub struct Added {
     /// Pooled, projected text, (B, p).
     pub text_embeds: Tensor,
-    /// Original height and width, crop's top and left, target height and width in pixels, (B, 6).
+    /// Original height and width, crop's top and left, target height and width in pixels, (B, 6). For SDXL's refiner, the
+    /// aesthetic score in place of the target, (B, 5).
     pub time_ids: Tensor,
 }
 
@@ -31,7 +39,7 @@ impl Conditioning {
     /// cross-attention.
     ///
     /// # Errors
-    /// If only one of them has added conditioning, or grounding tokens.
+    /// If only one of them has added conditioning, grounding tokens, a guidance scale, or further channels.
     pub fn stack(&self, other: &Conditioning) -> Result<Conditioning> {
         let pair = |a: &Option<Tensor>, b: &Option<Tensor>| -> Result<Option<Tensor>> {
             match (a, b) {
@@ -50,6 +58,8 @@ impl Conditioning {
             context: Tensor::cat(&[repeated(&self.context, a)?, repeated(&other.context, b)?], 0)?,
             added: text.zip(time).map(|(text_embeds, time_ids)| Added { text_embeds, time_ids }),
             objs: pair(&self.objs, &other.objs)?,
+            guidance: pair(&self.guidance, &other.guidance)?,
+            channels: pair(&self.channels, &other.channels)?,
         })
     }
 }

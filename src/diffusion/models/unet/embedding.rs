@@ -7,7 +7,7 @@ use candle_transformers::models::stable_diffusion::embeddings::Timesteps;
 use crate::models::config::UNetConfig;
 use crate::models::layers::Linear;
 use crate::weights::Weights;
-use crate::{Result, ops};
+use crate::{Error, Result, ops};
 
 /// Sinusoidal embedding of (N) numbers: (N, dim). Computed in f32 for every dtype of the network, because bf16 is off
 /// by up to 2 at t = 981.
@@ -31,5 +31,40 @@ impl Embedding {
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.linear_2.forward(&ops::silu(&self.linear_1.forward(x)?)?)
+    }
+}
+
+/// The guidance scale that diffusers' `LatentConsistencyModelPipeline` uses by default.
+pub const LCM_GUIDANCE: f64 = 8.5;
+
+/// LCM's embedding of the guidance scale s: that of w = s − 1 after a linear map, which is added to the embedding of the
+/// timestep (Luo et al., "Latent Consistency Models", sec. 4.3; diffusers' `get_guidance_scale_embedding`).
+pub(super) struct GuidanceEmbedding {
+    width: usize,
+    proj: Linear,
+}
+
+impl GuidanceEmbedding {
+    /// Loads `time_embedding.cond_proj`, from `width` numbers to those of the timestep's embedding.
+    pub fn new(width: usize, to: usize, w: &Weights) -> Result<Self> {
+        Ok(GuidanceEmbedding { width, proj: Linear::no_bias(width, to, &w.at("time_embedding.cond_proj"))? })
+    }
+
+    /// The embedding of the scales (B), by default [`LCM_GUIDANCE`], for the timesteps' embeddings `like` (B, d): (B, d).
+    pub fn forward(&self, scales: Option<&Tensor>, like: &Tensor) -> Result<Tensor> {
+        let batch = like.dim(0)?;
+        let scales = match scales {
+            Some(scales) if scales.dims() == [batch] => scales.to_dtype(DType::F32)?,
+            Some(scales) => {
+                let found = scales.shape();
+                return Err(Error::input(format!(
+                    "U-Net: {batch} samples need as many guidance scales, not {found:?}"
+                )));
+            }
+            None => Tensor::full(LCM_GUIDANCE as f32, batch, like.device())?,
+        };
+        // sin before cos, and frequencies from 1 to 1/10000 inclusive, which is a shift of 1.
+        let x = Timesteps::new(self.width, false, 1.0).forward(&scales.affine(1000.0, -1000.0)?)?;
+        self.proj.forward(&x.to_dtype(like.dtype())?)
     }
 }

@@ -8,7 +8,7 @@ use super::attention_maps::AttentionLayer;
 use super::pass::Pass;
 use super::transformer::Transformer;
 use crate::Result;
-use crate::models::config::UNetConfig;
+use crate::models::config::{MidBlock, UNetConfig};
 use crate::models::layers::Conv2d;
 use crate::models::resnet::ResnetBlock;
 use crate::weights::Weights;
@@ -27,12 +27,11 @@ impl Level {
         let channels = &c.block_out_channels;
         let (from, to) = (channels[i.saturating_sub(1)], channels[i]);
         let (layers, w) = (c.layers_per_block, w.at("down_blocks").at(i));
-        let depth = c.down_attention[i].then_some(c.transformer_layers[i]);
         Ok(Level {
             resnets: (0..layers)
                 .map(|j| resnet(if j == 0 { from } else { to }, to, c, &w.at("resnets").at(j)))
                 .collect::<Result<_>>()?,
-            transformers: transformers(layers, to, c.heads[i], depth, c, &w)?,
+            transformers: transformers(to, c.heads[i], &c.transformer_layers[i], c, &w)?,
             resample: (i + 1 < channels.len())
                 .then(|| Conv2d::new(to, to, 3, 2, (1, 1), &w.at("downsamplers.0.conv")))
                 .transpose()?,
@@ -46,7 +45,6 @@ impl Level {
         let (from, to) = (channels[(level + 1).min(channels.len() - 1)], channels[level]);
         let below = channels[level.saturating_sub(1)];
         let (layers, w) = (c.layers_per_block + 1, w.at("up_blocks").at(i));
-        let depth = c.up_attention[i].then_some(c.up_transformer_layers[i]);
         Ok(Level {
             resnets: (0..layers)
                 .map(|j| {
@@ -54,7 +52,7 @@ impl Level {
                     resnet(if j == 0 { from } else { to } + skip, to, c, &w.at("resnets").at(j))
                 })
                 .collect::<Result<_>>()?,
-            transformers: transformers(layers, to, c.heads[level], depth, c, &w)?,
+            transformers: transformers(to, c.heads[level], &c.up_transformer_layers[i], c, &w)?,
             resample: (i + 1 < channels.len())
                 .then(|| Conv2d::same3(to, to, &w.at("upsamplers.0.conv")))
                 .transpose()?,
@@ -78,22 +76,28 @@ impl Level {
     }
 }
 
+/// The middle block.
 pub(super) struct Mid {
     pub first: Arc<ResnetBlock>,
-    pub transformer: Transformer,
-    pub second: Arc<ResnetBlock>,
+    /// The transformer and the residual block after it.
+    pub rest: Option<(Transformer, Arc<ResnetBlock>)>,
 }
 
 impl Mid {
-    pub fn new(c: &UNetConfig, w: &Weights) -> Result<Self> {
+    /// Builds the middle block, if the network has one.
+    pub fn new(c: &UNetConfig, w: &Weights) -> Result<Option<Self>> {
         let last = c.block_out_channels.len() - 1;
         let (channels, w) = (c.block_out_channels[last], w.at("mid_block"));
-        let (heads, depth) = (c.heads[last], c.transformer_layers[last]);
-        Ok(Mid {
-            first: resnet(channels, channels, c, &w.at("resnets.0"))?,
-            transformer: Transformer::new(channels, heads, depth, c, &w.at("attentions.0"))?,
-            second: resnet(channels, channels, c, &w.at("resnets.1"))?,
-        })
+        let resnet = |name: &str| resnet(channels, channels, c, &w.at(name));
+        let rest = match c.mid {
+            MidBlock::Absent => return Ok(None),
+            MidBlock::Residual => None,
+            MidBlock::Transformer(depth) => {
+                let transformer = Transformer::new(channels, c.heads[last], depth, c, &w.at("attentions.0"))?;
+                Some((transformer, resnet("resnets.1")?))
+            }
+        };
+        Ok(Some(Mid { first: resnet("resnets.0")?, rest }))
     }
 }
 
@@ -106,15 +110,14 @@ fn resnet(from: usize, to: usize, c: &UNetConfig, w: &Weights) -> Result<Arc<Res
     ResnetBlock::new(from, to, Some(temb_width(c)), c.norm_num_groups, c.norm_eps, w).map(Arc::new)
 }
 
-/// The transformers of a level, one after each residual block; none if it has no `depth`, their number of blocks.
+/// The transformers of a level, one after each residual block, with so many blocks each.
 fn transformers(
-    layers: usize,
     channels: usize,
     heads: usize,
-    depth: Option<usize>,
+    depths: &[usize],
     c: &UNetConfig,
     w: &Weights,
 ) -> Result<Vec<Transformer>> {
-    let Some(depth) = depth else { return Ok(vec![]) };
-    (0..layers).map(|j| Transformer::new(channels, heads, depth, c, &w.at("attentions").at(j))).collect()
+    let depths = depths.iter().enumerate();
+    depths.map(|(j, depth)| Transformer::new(channels, heads, *depth, c, &w.at("attentions").at(j))).collect()
 }

@@ -1,4 +1,4 @@
-//! The denoising U-Net of SD1-like, GLIGEN and SDXL-like models (diffusers' `UNet2DConditionModel`).
+//! The denoising U-Net of Stable Diffusion 1 and 2, GLIGEN, SDXL and models like them (diffusers' `UNet2DConditionModel`).
 
 mod attention_maps;
 mod block;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Tensor};
 
-use crate::models::config::{AttentionType, UNetConfig};
+use crate::models::config::{AttentionType, UNetConfig, UNetInput};
 use crate::models::gligen::{Grounding, PositionNet};
 use crate::models::layers::{Conv2d, GroupNorm};
 use crate::models::remat::{GRADIENT_MEMORY, RematBudget};
@@ -20,22 +20,25 @@ use crate::models::resnet::{Head, upsample};
 use crate::weights::Weights;
 use crate::{Error, Result, ops};
 use attention_maps::Recorder;
-use embedding::{Embedding, sinusoidal};
+use embedding::{Embedding, GuidanceEmbedding, sinusoidal};
 use level::{Level, Mid, temb_width};
 use pass::Pass;
 
 pub use attention_maps::{AttentionKind, AttentionLayer, AttentionMap, UNetBlock};
 pub use conditioning::{Added, Conditioning};
+pub use embedding::LCM_GUIDANCE;
 
 /// The U-Net.
 pub struct UNet {
     config: UNetConfig,
     time_embedding: Embedding,
+    /// LCM's embedding of the guidance scale.
+    guidance: Option<GuidanceEmbedding>,
     add_embedding: Option<Embedding>,
     position_net: Option<PositionNet>,
     conv_in: Conv2d,
     down: Vec<Level>,
-    mid: Mid,
+    mid: Option<Mid>,
     up: Vec<Level>,
     head: Arc<Head>,
     /// Bytes that may be kept for the backward pass.
@@ -64,6 +67,7 @@ impl UNet {
         let added = |(_, width)| Embedding::new(width, temb, &w.at("add_embedding"));
         Ok(UNet {
             time_embedding: Embedding::new(first, temb, &w.at("time_embedding"))?,
+            guidance: c.time_cond_proj_dim.map(|width| GuidanceEmbedding::new(width, first, w)).transpose()?,
             add_embedding: c.text_time.map(added).transpose()?,
             position_net: (c.attention_type != AttentionType::Default)
                 .then(|| PositionNet::new(c.attention_type, c.cross_attention_dim, &w.at("position_net")))
@@ -113,7 +117,8 @@ impl UNet {
     }
 
     /// Predicts for the noisy latent `z` (B, C, h, w) at timestep `t`. The result has the shape and dtype of `z`, which may be
-    /// finer than the network's dtype.
+    /// finer than the network's dtype. A network with another [`UNetConfig::input`] takes its further channels from the
+    /// conditioning, or after those of the latent in `z`; then the result has fewer channels than `z`.
     ///
     /// `t` is one number for the whole batch; it may be fractional, as Euler's timesteps are. If a side of the latent is not
     /// a multiple of the network's downscale, feature maps are resized to the skip connections, as in diffusers.
@@ -137,7 +142,7 @@ impl UNet {
     fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
         let temb = self.time(t, c)?;
         let mut pass = self.pass(&temb, c, None);
-        let h = self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
+        let h = self.walk(&self.input(z, c)?, &mut pass)?;
         let h = h.ok_or_else(|| Error::input("U-Net: the pass ended too early"))?;
         Ok(pass.memory.run(&self.head, &[&h])?.to_dtype(z.dtype())?)
     }
@@ -168,9 +173,27 @@ impl UNet {
         ops::on_pool_for(z.device(), || {
             let temb = self.time(&t, c)?;
             let mut pass = self.pass(&temb, c, Some(Recorder::new(kind, places)));
-            self.walk(&z.to_dtype(self.dtype)?, &mut pass)?;
+            self.walk(&self.input(z, c)?, &mut pass)?;
             Ok(pass.recorder.map(Recorder::into_maps).unwrap_or_default())
         })
+    }
+
+    /// The noisy latent with the further channels of the conditioning, in the network's dtype.
+    fn input(&self, z: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        let mut input = z.to_dtype(self.dtype)?;
+        if let Some(channels) = &c.channels {
+            input = Tensor::cat(&[&input, &channels.to_dtype(self.dtype)?], 1)?;
+        }
+        let (needs, has) = (self.config.in_channels, input.dim(1)?);
+        if needs == has {
+            return Ok(input);
+        }
+        let what = match self.config.input() {
+            UNetInput::Latent => "the latent alone",
+            UNetInput::Inpainting => "the latent, a mask and the latent of the masked image",
+            UNetInput::Edit => "the latent and that of the image to edit",
+        };
+        Err(Error::input(format!("U-Net: takes {needs} channels, {what}, but got {has}")))
     }
 
     fn pass<'a>(&self, temb: &'a Tensor, c: &'a Conditioning, recorder: Option<Recorder>) -> Pass<'a> {
@@ -181,7 +204,10 @@ impl UNet {
     /// The embedding of the timesteps `t` (B), and of pooled text and sizes, after SiLU: (B, d).
     fn time(&self, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
         let dtype = self.dtype;
-        let emb = sinusoidal(t, self.config.block_out_channels[0], &self.config)?.to_dtype(dtype)?;
+        let mut emb = sinusoidal(t, self.config.block_out_channels[0], &self.config)?.to_dtype(dtype)?;
+        if let Some(guidance) = &self.guidance {
+            emb = (&emb + guidance.forward(c.guidance.as_ref(), &emb)?)?;
+        }
         let mut temb = self.time_embedding.forward(&emb)?;
         if let (Some(embedding), Some((width, _))) = (&self.add_embedding, self.config.text_time) {
             let added = c
@@ -189,6 +215,12 @@ impl UNet {
                 .as_ref()
                 .ok_or_else(|| Error::input("this model needs pooled text and sizes (SDXL's added conditioning)"))?;
             let (b, n) = added.time_ids.dims2()?;
+            if n != self.config.time_ids() {
+                return Err(Error::input(format!(
+                    "this model is conditioned on {} sizes, but got {n}",
+                    self.config.time_ids()
+                )));
+            }
             let sizes = sinusoidal(&added.time_ids.reshape(b * n)?, width, &self.config)?;
             let sizes = sizes.reshape((b, n * width))?.to_dtype(dtype)?;
             temb = (temb + embedding.forward(&Tensor::cat(&[&added.text_embeds, &sizes], D::Minus1)?)?)?;
@@ -215,10 +247,15 @@ impl UNet {
         }
 
         let deepest = self.down.len() - 1;
-        h = pass.resnet(&self.mid.first, &h, None)?;
-        let at = AttentionLayer { unet_block: UNetBlock::Mid, transformer: 0, block: 0, downscale: 1 << deepest };
-        let Some(next) = self.mid.transformer.forward(&h, at, pass)? else { return Ok(None) };
-        h = pass.resnet(&self.mid.second, &next, None)?;
+        if let Some(mid) = &self.mid {
+            h = pass.resnet(&mid.first, &h, None)?;
+            if let Some((transformer, second)) = &mid.rest {
+                let at =
+                    AttentionLayer { unet_block: UNetBlock::Mid, transformer: 0, block: 0, downscale: 1 << deepest };
+                let Some(next) = transformer.forward(&h, at, pass)? else { return Ok(None) };
+                h = pass.resnet(second, &next, None)?;
+            }
+        }
 
         for (n, level) in self.up.iter().enumerate() {
             for transformer in 0..level.resnets.len() {

@@ -309,7 +309,22 @@ impl AutoencoderKl {
             moments = conv.forward(&moments)?;
         }
         let mean = at_least_f32(moments.narrow(1, 0, self.config.latent_channels)?)?;
-        Ok(((mean - self.config.shift_factor.unwrap_or(0.0))? * self.config.scaling_factor)?)
+        let z = ((mean - self.config.shift_factor.unwrap_or(0.0))? * self.config.scaling_factor)?;
+        match self.statistics(&z)? {
+            // (mean − μ) s / σ, where z is already scaled.
+            Some((mean, std)) => Ok(z.broadcast_sub(&(mean * self.config.scaling_factor)?)?.broadcast_div(&std)?),
+            None => Ok(z),
+        }
+    }
+
+    /// Mean and deviation of latents that have their own, (1, C, 1, 1), in the dtype and on the device of `like`.
+    fn statistics(&self, like: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
+        let (Some(mean), Some(std)) = (&self.config.latents_mean, &self.config.latents_std) else { return Ok(None) };
+        let tensor = |numbers: &[f64]| -> Result<Tensor> {
+            let x = Tensor::new(numbers, like.device())?.to_dtype(like.dtype())?;
+            Ok(x.reshape((1, numbers.len(), 1, 1))?)
+        };
+        Ok(Some((tensor(mean)?, tensor(std)?)))
     }
 
     /// Decodes latents (B, 4, h, w) to images (B, 3, 8h, 8w), nominally in [-1, 1] but not clamped, in f32 or f64 whatever
@@ -327,7 +342,12 @@ impl AutoencoderKl {
     /// # Errors
     /// As [`AutoencoderKl::decode`], or the error of `on_step`.
     pub fn decode_with(&self, z: &Tensor, options: &BandOptions) -> Result<Tensor> {
-        let z = ((at_least_f32(z.clone())? / self.config.scaling_factor)? + self.config.shift_factor.unwrap_or(0.0))?;
+        let z = at_least_f32(z.clone())?;
+        let z = match self.statistics(&z)? {
+            Some((mean, std)) => (z.broadcast_mul(&std)? / self.config.scaling_factor)?.broadcast_add(&mean)?,
+            None => (z / self.config.scaling_factor)?,
+        };
+        let z = (z + self.config.shift_factor.unwrap_or(0.0))?;
         let mut z = z.to_dtype(self.dtype)?;
         if let Some(conv) = &self.post_quant_conv {
             z = conv.forward(&z)?;

@@ -1,0 +1,173 @@
+//! Models of further families in the engine: Stable Diffusion 2 runs under every guidance, and a model that no sampling
+//! honours is refused before anything runs.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use lsregen_engine::{
+    Cancel, Event, Executor, FileDigests, Host, Lanes, OutputRules, Plan, RunRequest, Source, Store, check,
+};
+use lsregen_nodes::{ComputeOptions, DtypeOption, registry};
+use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
+use serde_json::{Value, json};
+
+/// Writes a copy of the built-in GLIGEN model without its fusers, a Stable Diffusion 1 model, with other keys in the
+/// configuration of its U-Net and other weights.
+fn variant(to: &Path, keys: &[(&str, Value)], edit: impl Fn(&mut HashMap<String, Tensor>)) {
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/shapes/gligen"), to);
+    let config = to.join("unet/config.json");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    json["attention_type"] = json!("default");
+    keys.iter().for_each(|(key, value)| json[*key] = value.clone());
+    std::fs::write(&config, json.to_string()).unwrap();
+    let weights = to.join("unet/diffusion_pytorch_model.safetensors");
+    let mut tensors = safetensors::load(&weights, &Device::Cpu).unwrap();
+    tensors.retain(|name, _| !name.contains(".fuser.") && !name.starts_with("position_net."));
+    edit(&mut tensors);
+    safetensors::save(&tensors, &weights).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy(&path, &target) } else { _ = std::fs::copy(&path, target).unwrap() }
+    }
+}
+
+/// The projections of transformers as matrices, as in Stable Diffusion 2, in place of 1×1 convolutions.
+fn linear(tensors: &mut HashMap<String, Tensor>) {
+    let is_projection = |name: &str| name.ends_with("proj_in.weight") || name.ends_with("proj_out.weight");
+    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| is_projection(name)) {
+        *tensor = tensor.squeeze(3).unwrap().squeeze(2).unwrap();
+    }
+}
+
+/// Zeros for so many more input channels.
+fn widened(tensors: &mut HashMap<String, Tensor>, channels: usize) {
+    let conv = tensors.get_mut("conv_in.weight").unwrap();
+    *conv = conv.pad_with_zeros(1, 0, channels).unwrap();
+}
+
+fn host(folder: &Path) -> Host {
+    let numerics = ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false);
+    let host = Host::new(folder, folder).with_fingerprint(numerics.fingerprint()).with_service(numerics);
+    host.with_output_rules(OutputRules { overwrite: true, ..OutputRules::default() })
+}
+
+fn graph(model: &str, nodes: &str) -> Arc<Source> {
+    let head = "lsregen: 1\nnodes:\n";
+    let text = format!("{head}  model: {{ type: LoadModel, model: {model} }}\n{nodes}");
+    Source::new("graph.yaml", text)
+}
+
+fn errors(folder: &Path, model: &str, nodes: &str) -> Vec<String> {
+    let checked = check(graph(model, nodes), &[], &registry(), &host(folder));
+    checked.diagnostics.iter().filter(|d| d.is_error()).map(|d| d.message.clone()).collect()
+}
+
+/// Runs a graph and returns the image that it writes.
+fn image(folder: &Path, model: &str, nodes: &str) -> Vec<u8> {
+    let (host, store) = (Arc::new(host(folder)), Arc::new(Store::in_memory(1 << 30)));
+    let checked = check(graph(model, nodes), &[], &registry(), &host);
+    let found: Vec<_> = checked.diagnostics.iter().filter(|d| d.is_error()).map(|d| &d.message).collect();
+    assert!(found.is_empty(), "{model}: {found:?}");
+    let graph = Arc::new(checked.graph.unwrap());
+    let plan = Plan::new(&graph, &host, &store, &FileDigests::new()).unwrap();
+    let subscriber = Arc::new(|_: &Event| {});
+    let order = RunRequest { graph, plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
+    let executor = Executor::new(Lanes::NARROW, store.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let summary = runtime.block_on(async { executor.start(order).finished().await });
+    assert!(summary.succeeded(), "{:?}", summary.nodes);
+    lsregen_tensor::image::load(&folder.join("x.png")).unwrap().into_raw()
+}
+
+const LAYOUT: &str = "  layout: { type: Layout, boxes: [{ phrase: a red circle, box: [0, 0, 0.5, 0.5] }] }\n";
+
+/// A sampling of two steps with these guidances, decoded and saved.
+fn sampling(node: &str, guidances: &str) -> String {
+    let sample = match node {
+        "MultiDiffusionSample" => "layout: layout, guidance: []",
+        _ => guidances,
+    };
+    format!(
+        "{LAYOUT}  boxdiff: {{ type: BoxDiff, layout: layout }}\n  energy: {{ type: LayoutGuidance, layout: layout }}\n  \
+         bounded: {{ type: BoundedAttention, layout: layout }}\n  sample: {{ type: {node}, model: model, {sample}, prompt: a \
+         red circle on sand, steps: 2, cfg: 3, width: 64, height: 64 }}\n  image: {{ type: Decode, model: model, latent: \
+         sample }}\n  save: {{ type: SaveImage, image: image, path: x.png }}\n"
+    )
+}
+
+/// LSReGen: the plain image is inverted and guides a second sampling, together with LowPass.
+const INVERTED: &str =
+    "  first: { type: GuidedSDSample, model: model, guidance: [], prompt: sand, steps: 2, width: 64, height: 64 }
+  invert: { type: Invert, model: model, latent: first, prompt: moss, steps: 2 }
+  picture: { type: Decode, model: model, latent: first }
+  low: { type: LowPass, image: picture }
+  sample: { type: GuidedSDSample, model: model, guidance: [invert, low], prompt: moss, steps: 2, width: 64, height: 64 }
+  image: { type: Decode, model: model, latent: sample }
+  save: { type: SaveImage, image: image, path: x.png }
+";
+
+/// Matrices compute what 1×1 convolutions do, so that both models generate the same images.
+#[test]
+fn stable_diffusion_2_runs_under_the_guidances() {
+    let folder = tempfile::tempdir().unwrap();
+    variant(&folder.path().join("sd1"), &[], |_| {});
+    let keys = [("use_linear_projection", json!(true)), ("upcast_attention", json!(true))];
+    variant(&folder.path().join("sd2"), &keys, linear);
+    for nodes in [
+        sampling("GuidedSDSample", "guidance: [boxdiff]"),
+        sampling("GuidedSDSample", "guidance: [energy, bounded]"),
+        sampling("MultiDiffusionSample", ""),
+        INVERTED.to_string(),
+    ] {
+        let images = ["./sd1", "./sd2"].map(|model| image(folder.path(), model, &nodes));
+        assert!(images[0] == images[1], "{nodes}");
+    }
+    let wide = INVERTED.replace("prompt: moss, steps: 2 }\n  picture", "steps: 2, crop: [8, 0] }\n  picture");
+    let checked = check(graph("./sd2", &wide), &[], &registry(), &host(folder.path()));
+    let found: Vec<_> = checked.diagnostics.iter().filter(|d| d.code == "no-effect").map(|d| &d.message).collect();
+    assert!(
+        found.len() == 1 && found[0].contains("`crop` has no effect with a model of the family `sd2`"),
+        "{found:?}"
+    );
+    for (node, family) in [("SDXLSample", "sdxl"), ("GLIGENLayout", "gligen")] {
+        let boxes = if node == "GLIGENLayout" { ", boxes: []" } else { "" };
+        let nodes = format!("  sample: {{ type: {node}, model: model, prompt: x{boxes} }}\n");
+        let found = errors(folder.path(), "./sd2", &nodes).join("\n");
+        assert!(found.contains(family) && found.contains("`model` is of the family `sd2`"), "{found}");
+    }
+}
+
+#[test]
+fn models_that_no_sampling_honours_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    variant(&folder.path().join("inpaint"), &[("in_channels", json!(9))], |t| widened(t, 5));
+    variant(&folder.path().join("edit"), &[("in_channels", json!(8))], |t| widened(t, 4));
+    variant(&folder.path().join("lcm"), &[("time_cond_proj_dim", json!(16))], |tensors| {
+        let (from, _) = tensors["time_embedding.linear_1.weight"].t().unwrap().dims2().unwrap();
+        let projection = Tensor::zeros((from, 16), DType::F32, &Device::Cpu).unwrap();
+        tensors.insert("time_embedding.cond_proj.weight".into(), projection);
+    });
+    let attention = "  z: { type: VAEEncode, model: model, image: picture }\n  picture: { type: LoadImage, path: x.png }\n  \
+                     map: { type: AttentionMap, model: model, latent: z, prompt: a circle, phrase: circle }\n";
+    for (model, words) in [
+        ("./inpaint", "it is an inpainting model"),
+        ("./edit", "it is an InstructPix2Pix model"),
+        ("./lcm", "`time_cond_proj_dim` is 16"),
+    ] {
+        for nodes in [
+            sampling("GuidedSDSample", "guidance: [boxdiff]"),
+            sampling("MultiDiffusionSample", ""),
+            attention.to_string(),
+        ] {
+            let found = errors(folder.path(), model, &nodes);
+            let named: Vec<_> = found.iter().filter(|error| error.contains(words)).collect();
+            assert!(named.len() == 1 && named[0].starts_with("`model` cannot be used by this node: "), "{found:?}");
+        }
+    }
+}
