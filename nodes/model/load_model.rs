@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
-use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelLocation, ModelSource, Problem};
-use lsregen_diffusion::schedule::PredictionType;
+use lsregen_diffusion::models::{self, Blueprint, ModelInfo, ModelLocation, ModelSource, Problem, ScheduleOverride};
+use lsregen_diffusion::schedule::{BetaSchedule, PredictionType, TimestepSpacing};
 use lsregen_engine::{
     CheckContext, Context, Declaration, FetchProgress, FileRef, Lane, Links, Node, NodeError, outputs,
 };
@@ -47,6 +47,16 @@ pub struct LoadModel {
     /// else the noise; of Stable Diffusion 2 in one file, what its weights suggest (`lsregen inspect` says which).
     #[serde(default)]
     pub prediction: Option<PredictionType>,
+    /// How `scheduler: auto` spaces timesteps, if the files do not state it or state it incorrectly.
+    #[serde(default)]
+    pub timestep_spacing: Option<TimestepSpacing>,
+    /// Whether the noise schedule is rescaled so that the last timestep has no signal (zero terminal SNR), which needs
+    /// `prediction: v_prediction`. By default what the files state.
+    #[serde(default)]
+    pub zero_snr: Option<bool>,
+    /// How the noise of the schedule grows, if the files do not state it or state it incorrectly.
+    #[serde(default)]
+    pub beta_schedule: Option<BetaSchedule>,
 }
 
 outputs! {
@@ -64,7 +74,16 @@ impl LoadModel {
 
     /// Whether the model is an unmodified built-in one.
     fn is_builtin(&self) -> bool {
-        self.builtin().is_some() && self.vae.is_none() && self.gligen.is_none()
+        let is_modified = self.prediction.is_some() || self.schedule() != ScheduleOverride::default();
+        self.builtin().is_some() && self.vae.is_none() && self.gligen.is_none() && !is_modified
+    }
+
+    fn schedule(&self) -> ScheduleOverride {
+        ScheduleOverride {
+            timestep_spacing: self.timestep_spacing,
+            zero_snr: self.zero_snr,
+            beta_schedule: self.beta_schedule,
+        }
     }
 
     /// Returns the names of files, each with its parameter; built-in models have none.
@@ -97,7 +116,7 @@ impl LoadModel {
             (None, Some(path)) => ModelLocation::File(path),
             (None, None) => return Ok(None),
         };
-        Ok(whole.then_some(ModelSource { model, vae, gligen, prediction: self.prediction }))
+        Ok(whole.then_some(ModelSource { model, vae, gligen, prediction: self.prediction, schedule: self.schedule() }))
     }
 
     /// Opens the model's files. `None` if a part has to be downloaded first.

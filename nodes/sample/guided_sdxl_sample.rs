@@ -21,7 +21,7 @@ pub struct GuidedSdxlSample(pub SdxlSampling);
 sockets! {
     pub struct GuidedSdxlSampleInputs {
         /// The model that samples.
-        pub model: Arc<Model> = ["sdxl", "playground"],
+        pub model: Arc<Model> = ["sdxl", "playground", "sdxl-refiner"],
         /// The guidances; may be empty.
         pub guidance: Vec<Arc<Guidance>>,
         /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another

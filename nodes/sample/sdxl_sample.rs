@@ -18,7 +18,7 @@ pub struct SdxlSample(pub SdxlSampling);
 sockets! {
     pub struct SdxlSampleInputs {
         /// The model that samples.
-        pub model: Arc<Model> = ["sdxl", "playground"],
+        pub model: Arc<Model> = ["sdxl", "playground", "sdxl-refiner"],
         /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
         /// sampling left (`leftover_noise`). Without it, the sampling starts from noise.
         pub latent: Option<Arc<Latent>>,

@@ -14,7 +14,7 @@ use crate::inversion::{self, Trajectory};
 use crate::layout::{self, Bounds, GroundedPhrase};
 use crate::models::prompt::{Prompt, Sizes};
 use crate::models::unet::Conditioning;
-use crate::models::{Family, Model};
+use crate::models::{Family, Model, NEGATIVE_AESTHETIC_SCORE};
 use crate::noise::Generator;
 use crate::regions::{RegionPart, Regions};
 use crate::sampler::{OnStep, Sampler, SamplerSettings};
@@ -68,11 +68,19 @@ impl SamplingSettings {
     }
 
     fn conditional(&self, model: &Model) -> Result<Conditioning> {
-        model.condition(&model.encode_prompt(&self.prompt)?, self.width, self.height, self.sizes)
+        let conditioning = model.condition(&model.encode_prompt(&self.prompt)?, self.width, self.height, self.sizes)?;
+        let guidance = model.takes_guidance().then(|| Tensor::new(&[self.cfg as f32], model.device())).transpose()?;
+        Ok(Conditioning { guidance, ..conditioning })
     }
 
     fn unconditional(&self, model: &Model) -> Result<Conditioning> {
-        model.condition(&model.encode_negative(self.negative.as_ref())?, self.width, self.height, self.sizes)
+        let text = model.encode_negative(self.negative.as_ref())?;
+        model.condition_scored(&text, self.width, self.height, self.sizes, NEGATIVE_AESTHETIC_SCORE)
+    }
+
+    /// Whether there is classifier-free guidance. A network that takes the guidance scale has learned it instead.
+    fn guides(&self, model: &Model) -> bool {
+        guides(self.cfg) && !model.takes_guidance()
     }
 
     fn sampler(&self, model: &Model) -> Result<Sampler> {
@@ -88,7 +96,7 @@ impl SamplingSettings {
                 self.width, self.height
             )));
         }
-        let shape = [1, model.blueprint().unet.0.in_channels, self.height / f, self.width / f];
+        let shape = [1, model.blueprint().unet.0.out_channels, self.height / f, self.width / f];
         generator.randn(&shape, model.device())
     }
 }
@@ -235,7 +243,7 @@ fn denoiser(model: &Model, settings: &SamplingSettings) -> Result<CfgDenoiser> {
 /// Returns a denoiser for each of these texts, all with the same unconditional half. The network is requested last, and once,
 /// so that a model with offloading does not load it twice.
 fn denoisers(model: &Model, settings: &SamplingSettings, conditional: Vec<Conditioning>) -> Result<Vec<CfgDenoiser>> {
-    let unconditional = guides(settings.cfg).then(|| settings.unconditional(model)).transpose()?;
+    let unconditional = settings.guides(model).then(|| settings.unconditional(model)).transpose()?;
     let objs = (model.info.family == Family::Gligen).then(|| model.ground(&[], NULL_SLOTS)).transpose()?;
     let grounded = |conditioning: Conditioning| Conditioning { objs: objs.clone(), ..conditioning };
     let unconditional = unconditional.map(grounded);

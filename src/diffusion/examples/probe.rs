@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use lsregen_diffusion::models::clip::ClipText;
 use lsregen_diffusion::models::gligen::Grounding;
 use lsregen_diffusion::models::unet::{Added, Conditioning};
-use lsregen_diffusion::models::{Blueprint, Family, Model, ModelLocation, ModelSource};
+use lsregen_diffusion::models::{Blueprint, Family, Model, ModelLocation, ModelSource, ScheduleOverride};
 use lsregen_diffusion::{Error, Result};
 use lsregen_weights::{ModelFiles, Precision};
 
@@ -33,6 +33,7 @@ fn main() -> Result<()> {
         vae: argument("--vae"),
         gligen: argument("--gligen"),
         prediction: None,
+        schedule: ScheduleOverride::default(),
     };
     let weights = match argument("--dtype").and_then(|d| d.to_str().map(str::to_string)).as_deref() {
         None | Some("auto") => None,

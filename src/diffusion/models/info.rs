@@ -51,8 +51,11 @@ impl ModelInfo {
             picture_size: unet.sample_size.saturating_mul(downscale),
             size_step: downscale,
             attention_downscales: maps.into_iter().collect(),
-            scheduler: SchedulerConfig { is_xl: matches!(family, Family::Sdxl | Family::Playground), ..scheduler.clone() },
-            limits: ModelLimit::of_networks(unet, family),
+            scheduler: SchedulerConfig {
+                is_xl: matches!(family, Family::Sdxl | Family::Playground),
+                ..scheduler.clone()
+            },
+            limits: ModelLimit::of_networks(unet),
         }
     }
 }

@@ -1,8 +1,6 @@
 //! What keeps a model that loads from being used by the nodes that sample.
 
-use crate::models::Family;
 use crate::models::config::{UNetConfig, UNetInput};
-use crate::models::markers::Markers;
 
 /// A property of a model that a sampling would have to honour and that none does yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +22,8 @@ impl ModelLimit {
         ))
     }
 
-    /// The limits of a U-Net in a model of this family.
-    pub(crate) fn of_networks(unet: &UNetConfig, family: Family) -> Vec<ModelLimit> {
+    /// The limits of a U-Net.
+    pub(crate) fn of_networks(unet: &UNetConfig) -> Vec<ModelLimit> {
         let (channels, latent) = (unet.in_channels, unet.out_channels);
         let input = match unet.input() {
             UNetInput::Latent => None,
@@ -38,36 +36,14 @@ impl ModelLimit {
                  not {latent}), which no sampling gives it yet"
             )),
         };
-        let refiner = (family == Family::SdxlRefiner).then(|| {
-            "it is SDXL's refiner, which continues a sampling of SDXL, and no sampling hands over to it yet".into()
-        });
-        let lcm = unet.time_cond_proj_dim.map(|width| {
-            format!(
-                "its U-Net takes the guidance scale as an input (`time_cond_proj_dim` is {width}, as in LCM), which no \
-                 sampling gives it yet"
-            )
-        });
-        let playground = (family == Family::Playground).then(|| {
-            "its latents have a mean and a deviation of their own (`latents_mean` and `latents_std`, or the keys `edm_mean` \
-             and `edm_std`, as in Playground v2.5), which goes with EDM's prediction, and no sampling has that yet"
-                .into()
-        });
-        input.into_iter().chain(refiner).chain(playground).chain(lcm).map(ModelLimit::new).collect()
+        input.map(ModelLimit::new).into_iter().collect()
     }
 
-    /// The limits of what a file states about its sampling.
-    pub(crate) fn of_markers(markers: &Markers) -> Vec<ModelLimit> {
-        let mut limits = vec![];
-        if markers.ztsnr {
-            limits.push(ModelLimit::new(
-                "its key `ztsnr` says that it needs a schedule with zero terminal SNR, which no sampling has for it yet",
-            ));
-        }
-        if markers.edm_vpred.is_some() {
-            limits.push(ModelLimit::new(
-                "its key `edm_vpred.sigma_max` says that it needs EDM's continuous schedule, which no sampling has for it yet",
-            ));
-        }
-        limits
+    /// The limit of a file whose key `ztsnr` asks for a last timestep without signal, where ε says nothing of x₀.
+    pub(crate) fn zero_snr_without_v() -> ModelLimit {
+        ModelLimit::new(
+            "its key `ztsnr` says that it needs a schedule with zero terminal SNR, but its U-Net does not predict v; give \
+             `prediction: v_prediction` if it does",
+        )
     }
 }

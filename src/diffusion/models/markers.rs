@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::schedule::PredictionType;
+use crate::schedule::{PredictionType, SchedulerConfig, TimestepSpacing};
 use crate::weights::{Checkpoint, SortedTensors};
 
 /// The statements of a checkpoint in one file about its sampling. All are absent from a folder, whose
@@ -62,6 +62,34 @@ impl Markers {
                 .filter_map(|(key, text)| Some((key.strip_prefix("modelspec.")?.to_string(), text.clone())))
                 .collect(),
         }
+    }
+
+    /// The scheduler file that these statements stand for, for a U-Net with this prediction, and the marker that says it.
+    ///
+    /// CosXL's and Playground's numbers are those of their `scheduler_config.json`.
+    pub(crate) fn scheduler(&self, prediction: PredictionType) -> (SchedulerConfig, Option<String>) {
+        let standard = SchedulerConfig::stable_diffusion(prediction);
+        if let Some(EdmRange { sigma_min, sigma_max }) = self.edm_vpred {
+            let edm = SchedulerConfig {
+                class_name: Some("EDMEulerScheduler".into()),
+                sigma_min: sigma_min.or(Some(0.002)),
+                sigma_max: sigma_max.or(Some(120.0)),
+                sigma_data: Some(1.0),
+                ..standard
+            };
+            return (edm, Some("EDM's schedule (the key `edm_vpred.sigma_max`)".into()));
+        }
+        if self.edm_latents.is_some() {
+            let edm = SchedulerConfig { class_name: Some("EDMDPMSolverMultistepScheduler".into()), ..standard };
+            return (edm, Some("EDM's schedule (the keys `edm_mean` and `edm_std`)".into()));
+        }
+        if self.ztsnr && prediction == PredictionType::VPrediction {
+            // Only with the last timestep does the sampling start without signal (Lin et al., section 3.3).
+            let spacing = Some(TimestepSpacing::Trailing);
+            let zero = SchedulerConfig { rescale_betas_zero_snr: true, timestep_spacing: spacing, ..standard };
+            return (zero, Some("zero terminal SNR, with `trailing` timesteps (the key `ztsnr`)".into()));
+        }
+        (standard, None)
     }
 
     /// What the markers say that the U-Net predicts, and the marker that says it.

@@ -22,7 +22,7 @@ pub mod unet;
 pub mod vae;
 
 pub use blueprint::survey::Survey;
-pub use blueprint::{Blueprint, ModelLocation, ModelSource, Problem};
+pub use blueprint::{Blueprint, ModelLocation, ModelSource, Problem, ScheduleOverride};
 pub use family::Family;
 pub use info::ModelInfo;
 pub use limits::ModelLimit;

@@ -239,6 +239,11 @@ impl Model {
         self.condition_scored(text, width, height, sizes, AESTHETIC_SCORE)
     }
 
+    /// Whether the U-Net takes the scale of classifier-free guidance as an input, as in latent consistency models.
+    pub fn takes_guidance(&self) -> bool {
+        self.blueprint.unet.0.time_cond_proj_dim.is_some()
+    }
+
     /// [`Model::condition`] for every model, also one that no sampling honours yet. `score` is the aesthetic score that SDXL's
     /// refiner takes in place of the target size; other models ignore it. diffusers' defaults are [`AESTHETIC_SCORE`] and, for
     /// the unconditional half, [`NEGATIVE_AESTHETIC_SCORE`].

@@ -3,15 +3,17 @@
 //! A key that the file lacks is `None` where diffusers' classes have different defaults for it: [`super::classes`] has
 //! them.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{MOST_TIMESTEPS, Parameterisation, PredictionType, Rounding};
 use crate::weights::{Json, ModelFiles};
 use crate::{Error, Result};
 
 /// How β grows with t.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum BetaSchedule {
     /// β linear in t.
     #[default]
@@ -25,8 +27,9 @@ pub enum BetaSchedule {
 }
 
 /// How the timesteps of a sampler are spaced over 0..N.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum TimestepSpacing {
     /// Multiples of N/T, plus the offset.
     Leading,

@@ -46,7 +46,7 @@ fn source(path: &Path) -> ModelSource {
         true => ModelLocation::Files(ModelFiles::Folder(path.into())),
         false => ModelLocation::File(path.into()),
     };
-    ModelSource { model, vae: None, gligen: None, prediction: None }
+    ModelSource { model, vae: None, gligen: None, prediction: None, schedule: Default::default() }
 }
 
 fn problems(source: &ModelSource) -> Vec<(&'static str, String)> {

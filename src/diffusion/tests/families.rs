@@ -30,7 +30,13 @@ fn f32s() -> Precision {
 }
 
 fn source(path: &Path) -> ModelSource {
-    ModelSource { model: ModelLocation::from(path.to_path_buf()), vae: None, gligen: None, prediction: None }
+    ModelSource {
+        model: ModelLocation::from(path.to_path_buf()),
+        vae: None,
+        gligen: None,
+        prediction: None,
+        schedule: Default::default(),
+    }
 }
 
 #[track_caller]

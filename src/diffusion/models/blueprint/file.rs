@@ -10,7 +10,7 @@ use crate::models::config::{ClipTextConfig, ClipTextKind, UNetConfig, UNetInput,
 use crate::models::limits::ModelLimit;
 use crate::models::markers::{EdmLatents, Markers};
 use crate::models::{Family, ModelInfo};
-use crate::schedule::{PredictionType, SchedulerConfig};
+use crate::schedule::PredictionType;
 use crate::weights::{Checkpoint, NetworkKind, SortedTensors, TensorMap};
 use crate::{Error, Result};
 
@@ -86,7 +86,7 @@ impl Blueprint {
             encoders.extend(problems.keep("model", encoder));
         }
         let mut told = Blueprint::evidence(&config, true);
-        let mut limits = ModelLimit::of_markers(&markers);
+        let mut limits = vec![];
         let (prediction, by) = prediction(&markers, &mut config, &unet).unwrap_or_else(|stated| {
             if source.prediction.is_none() {
                 limits.push(ModelLimit::unknown_prediction(stated));
@@ -94,7 +94,8 @@ impl Blueprint {
             (PredictionType::Epsilon, "nothing else is known".into())
         });
         told.push(predicts(prediction, &by));
-        let scheduler = SchedulerConfig::stable_diffusion(prediction);
+        let (scheduler, by) = markers.scheduler(source.prediction.unwrap_or(prediction));
+        told.extend(by);
         let vae = vae.and_then(|(vae, tensors)| match &markers.edm_latents {
             Some(EdmLatents { mean, std }) => {
                 let normalised = problems.keep("model", vae.normalised(mean, std, checkpoint.label()));
@@ -102,6 +103,9 @@ impl Blueprint {
             }
             None => Some((vae, tensors)),
         })?;
+        if markers.ztsnr && scheduler.prediction_type != PredictionType::VPrediction {
+            limits.push(ModelLimit::zero_snr_without_v());
+        }
         let mut info = ModelInfo::of(&config, &vae.0, &scheduler);
         info.limits.append(&mut limits);
         Some(Blueprint {

@@ -22,7 +22,7 @@ use crate::models::info::{LARGEST_SIDE, ModelInfo};
 use crate::models::markers::Markers;
 use crate::models::unet::UNet;
 use crate::models::vae::AutoencoderKl;
-use crate::schedule::{NoiseSchedule, PredictionType};
+use crate::schedule::{BetaSchedule, NoiseSchedule, PredictionType, SchedulerConfig, TimestepSpacing};
 use crate::weights::{ModelFiles, Precision, TensorMap, Weights};
 use crate::{Error, Result};
 
@@ -37,6 +37,27 @@ pub struct ModelSource {
     pub gligen: Option<PathBuf>,
     /// What the U-Net predicts, if its files do not state it or state it incorrectly.
     pub prediction: Option<PredictionType>,
+    /// What else its scheduler file does not state or states incorrectly.
+    pub schedule: ScheduleOverride,
+}
+
+/// Settings of a noise schedule in place of those of the files.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ScheduleOverride {
+    /// `timestep_spacing`.
+    pub timestep_spacing: Option<TimestepSpacing>,
+    /// `rescale_betas_zero_snr`.
+    pub zero_snr: Option<bool>,
+    /// `beta_schedule`.
+    pub beta_schedule: Option<BetaSchedule>,
+}
+
+impl ScheduleOverride {
+    fn apply(&self, scheduler: &mut SchedulerConfig) {
+        scheduler.timestep_spacing = self.timestep_spacing.or(scheduler.timestep_spacing);
+        scheduler.beta_schedule = self.beta_schedule.or(scheduler.beta_schedule);
+        scheduler.rescale_betas_zero_snr = self.zero_snr.unwrap_or(scheduler.rescale_betas_zero_snr);
+    }
 }
 
 /// Where a model is.
@@ -67,7 +88,13 @@ impl From<PathBuf> for ModelLocation {
 
 impl From<ModelFiles> for ModelSource {
     fn from(files: ModelFiles) -> Self {
-        ModelSource { model: ModelLocation::Files(files), vae: None, gligen: None, prediction: None }
+        ModelSource {
+            model: ModelLocation::Files(files),
+            vae: None,
+            gligen: None,
+            prediction: None,
+            schedule: ScheduleOverride::default(),
+        }
     }
 }
 
@@ -164,6 +191,7 @@ impl Blueprint {
             blueprint.told.retain(|told| !told.starts_with(PREDICTION));
             blueprint.told.push(predicts(prediction, "the parameter `prediction`"));
         }
+        source.schedule.apply(&mut blueprint.info.scheduler);
         let encoders = blueprint.encoders.iter().map(|encoder| &encoder.tensors);
         let maps = [&blueprint.unet.1, &blueprint.vae.1].into_iter().chain(encoders);
         blueprint.files.extend(maps.flat_map(TensorMap::paths));

@@ -66,7 +66,7 @@ impl NetworkSurvey {
 impl Survey {
     /// Describes the model at a location.
     pub fn of(model: ModelLocation) -> Survey {
-        let source = ModelSource { model, vae: None, gligen: None, prediction: None };
+        let source = ModelSource { model, vae: None, gligen: None, prediction: None, schedule: Default::default() };
         match Blueprint::open(&source) {
             Ok(blueprint) => Self::of_model(&blueprint),
             Err(problems) => Self::of_clip(&source.model).unwrap_or_else(|| {
