@@ -53,6 +53,25 @@ nodes:
   save: { type: SaveImage, image: boxes, path: x.png }
 ";
 
+/// Events may go to a pipe, but not to one that nobody reads: opening it would wait.
+#[test]
+fn a_pipe_for_events_needs_a_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = |name: &str| folder.path().join(name);
+    pipe(&here("pipe"));
+    let command = || {
+        let mut command = lsregen();
+        command.current_dir(folder.path()).env("LSREGEN_CACHE_DIR", here("cache"));
+        command
+    };
+    let graph = "lsregen: 1\nnodes:\n  layout: { type: Layout, boxes: [{ phrase: a, box: [0, 0, 0.5, 0.5] }] }\n  \
+                 ok: { type: LoadImage, path: a.png }\n  save: { type: SaveImage, image: ok, path: x.png }\n";
+    fs::copy(repository("docs/compare.png"), here("a.png")).unwrap();
+    fs::write(here("graph.yaml"), graph).unwrap();
+    let (stderr, code) = ends(command().args(["run", "graph.yaml", "--events", "pipe"]));
+    assert!(code == 2 && stderr.contains("no process reads this pipe"), "{stderr}");
+}
+
 /// A pipe would make a command wait, and a device would be read without end.
 #[test]
 fn pipes_and_devices_are_refused_everywhere() {
@@ -92,12 +111,6 @@ fn pipes_and_devices_are_refused_everywhere() {
             assert!(code != 0 && !stderr.contains("panicked"), "{arguments:?}: {stderr}");
         }
     }
-    let graph = "lsregen: 1\nnodes:\n  layout: { type: Layout, boxes: [{ phrase: a, box: [0, 0, 0.5, 0.5] }] }\n  \
-                 ok: { type: LoadImage, path: a.png }\n  save: { type: SaveImage, image: ok, path: x.png }\n";
-    fs::copy(repository("docs/compare.png"), here("a.png")).unwrap();
-    fs::write(here("graph.yaml"), graph).unwrap();
-    let (stderr, code) = ends(command().args(["run", "graph.yaml", "--events", "pipe"]));
-    assert!(code == 2 && stderr.contains("no process reads this pipe"), "{stderr}");
     // Parts of a model.
     for part in [
         "unet/config.json",

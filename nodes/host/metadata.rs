@@ -46,7 +46,7 @@ pub(crate) fn texts(cx: &Context) -> Vec<(&'static str, &str)> {
     [PROGRAM_TEXT].into_iter().chain(record.map(|json| (RECORD, json))).collect()
 }
 
-/// Whether a file was written by this program with its name in it, as [`texts`] has it.
+/// Whether a file was written by this program with its name in it, as `texts` has it.
 pub fn is_carried(png: &[u8]) -> bool {
     read_texts(png, [PROGRAM]).is_ok_and(|[program]| program.is_some_and(|program| program.starts_with(RECORD)))
 }

@@ -28,10 +28,10 @@ impl FetchMode {
         cx.service().map_or(FetchMode::Download, |mode| *mode)
     }
 
-    /// Downloads a model as [`fetch_model`] does and returns its path, or reports what is missing of it.
+    /// Downloads a model as `fetch_model` does and returns its path, or reports what is missing of it.
     ///
     /// # Errors
-    /// As for [`fetch_model`].
+    /// As for `fetch_model`.
     pub fn fetch(
         self,
         param: &'static str,

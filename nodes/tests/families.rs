@@ -9,7 +9,7 @@ use lsregen_engine::{
     Cancel, Event, Executor, FileDigests, Host, Lanes, OutputRules, Plan, RunRequest, Source, Store, check,
 };
 use lsregen_nodes::{ComputeOptions, DtypeOption, registry};
-use lsregen_tensor::candle_core::{DType, Device, Tensor, safetensors};
+use lsregen_tensor::candle_core::{Device, Tensor, safetensors};
 use serde_json::{Value, json};
 
 /// Writes a copy of the built-in GLIGEN model without its fusers, a Stable Diffusion 1 model, with other keys in the
@@ -148,18 +148,9 @@ fn models_that_no_sampling_honours_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     variant(&folder.path().join("inpaint"), &[("in_channels", json!(9))], |t| widened(t, 5));
     variant(&folder.path().join("edit"), &[("in_channels", json!(8))], |t| widened(t, 4));
-    variant(&folder.path().join("lcm"), &[("time_cond_proj_dim", json!(16))], |tensors| {
-        let (from, _) = tensors["time_embedding.linear_1.weight"].t().unwrap().dims2().unwrap();
-        let projection = Tensor::zeros((from, 16), DType::F32, &Device::Cpu).unwrap();
-        tensors.insert("time_embedding.cond_proj.weight".into(), projection);
-    });
     let attention = "  z: { type: VAEEncode, model: model, image: picture }\n  picture: { type: LoadImage, path: x.png }\n  \
                      map: { type: AttentionMap, model: model, latent: z, prompt: a circle, phrase: circle }\n";
-    for (model, words) in [
-        ("./inpaint", "it is an inpainting model"),
-        ("./edit", "it is an InstructPix2Pix model"),
-        ("./lcm", "`time_cond_proj_dim` is 16"),
-    ] {
+    for (model, words) in [("./inpaint", "it is an inpainting model"), ("./edit", "it is an InstructPix2Pix model")] {
         for nodes in [
             sampling("GuidedSDSample", "guidance: [boxdiff]"),
             sampling("MultiDiffusionSample", ""),
@@ -170,4 +161,22 @@ fn models_that_no_sampling_honours_are_refused_by_name() {
             assert!(named.len() == 1 && named[0].starts_with("`model` cannot be used by this node: "), "{found:?}");
         }
     }
+}
+
+/// A latent consistency model takes the guidance scale as an input, so that the unconditional half is never computed.
+#[test]
+fn a_latent_consistency_model_runs_with_its_guidance_scale() {
+    let folder = tempfile::tempdir().unwrap();
+    variant(&folder.path().join("lcm"), &[("time_cond_proj_dim", json!(16))], |tensors| {
+        let (from, _) = tensors["time_embedding.linear_1.weight"].t().unwrap().dims2().unwrap();
+        let projection = Tensor::full(0.1f32, (from, 16), &Device::Cpu).unwrap();
+        tensors.insert("time_embedding.cond_proj.weight".into(), projection);
+    });
+    let at = |more: &str| {
+        let nodes =
+            sampling("GuidedSDSample", "guidance: [], sampler: lcm").replace(", cfg: 3,", &format!(", {more},"));
+        image(folder.path(), "./lcm", &nodes)
+    };
+    assert!(at("cfg: 8") != at("cfg: 2"));
+    assert!(at("cfg: 8, negative: a blue square") == at("cfg: 8"));
 }

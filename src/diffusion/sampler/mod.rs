@@ -9,80 +9,20 @@
 
 mod ddim;
 mod euler;
+pub mod kind;
 mod multistep;
 mod uni_pc;
 
 use candle_core::Tensor;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+
+pub use kind::{Form, Method, SamplerKind, Solver};
 
 use crate::denoiser::{Denoiser, Prediction};
 use crate::noise::Generator;
-use crate::schedule::classes::{self, Reading};
+use crate::schedule::choice::{self, Reading};
+use crate::schedule::classes::Class;
 use crate::schedule::{Level, NoiseSchedule, ScheduleKind, SchedulerConfig, grid};
 use crate::{Error, Result};
-
-/// The kind of a sampler, by the names of k-diffusion and ComfyUI.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum SamplerKind {
-    /// That of the model's scheduler file.
-    Auto,
-    /// DDIM (Song et al., eq. 12), the sampler of the paper. `eta` is 0 by default.
-    #[default]
-    Ddim,
-    /// DDPM (Ho et al.), with fresh noise in each step.
-    Ddpm,
-    /// Euler (Karras et al., algorithm 2 without churn).
-    Euler,
-    /// Euler with fresh noise in each step.
-    EulerAncestral,
-    /// Heun (Karras et al., algorithm 2 without churn): two network calls a step.
-    Heun,
-    /// DPM-Solver-2 in Karras's space: two network calls a step.
-    #[serde(rename = "dpm_2")]
-    Dpm2,
-    /// DPM-Solver-2 with fresh noise in each step: two network calls.
-    #[serde(rename = "dpm_2_ancestral")]
-    Dpm2Ancestral,
-    /// The linear multistep method, of order 4.
-    Lms,
-    /// DPM-Solver++(2S) (Lu et al.), which takes two steps together, as diffusers' `DPMSolverSinglestepScheduler`.
-    #[serde(rename = "dpmpp_2s")]
-    Dpmpp2S,
-    /// DPM-Solver++(2S) with fresh noise in each step: two network calls.
-    #[serde(rename = "dpmpp_2s_ancestral")]
-    Dpmpp2SAncestral,
-    /// DPM-Solver++ for the stochastic equation: two network calls a step.
-    DpmppSde,
-    /// DPM-Solver++(2M) (Lu et al.).
-    #[serde(rename = "dpmpp_2m")]
-    Dpmpp2M,
-    /// DPM-Solver++(2M) for the stochastic equation.
-    #[serde(rename = "dpmpp_2m_sde")]
-    Dpmpp2MSde,
-    /// DPM-Solver++(3M) (Lu et al.).
-    #[serde(rename = "dpmpp_3m")]
-    Dpmpp3M,
-    /// DPM-Solver++(3M) for the stochastic equation.
-    #[serde(rename = "dpmpp_3m_sde")]
-    Dpmpp3MSde,
-    /// UniPC (Zhao et al.) with B(h) = h.
-    UniPc,
-    /// UniPC (Zhao et al.) with B(h) = e^h − 1, diffusers' default.
-    UniPcBh2,
-    /// DEIS (Zhang and Chen) in ln σ.
-    Deis,
-    /// The Adams–Bashforth method of order 4 in Karras's space (iPNDM).
-    Ipndm,
-    /// PLMS (Liu et al.), the sampler of the first Stable Diffusion and of GLIGEN.
-    Pndm,
-    /// Latent consistency models (Luo et al.).
-    Lcm,
-    /// Trajectory consistency distillation (Zheng et al.). `eta` is γ, 0.3 by default.
-    Tcd,
-}
 
 /// Keys of a scheduler file that another schedule than its own replaces.
 const OF_SCHEDULES: [&str; 8] = [
@@ -97,156 +37,14 @@ const OF_SCHEDULES: [&str; 8] = [
 ];
 
 impl SamplerKind {
-    /// All kinds.
-    pub const ALL: [SamplerKind; 23] = [
-        SamplerKind::Auto,
-        SamplerKind::Ddim,
-        SamplerKind::Ddpm,
-        SamplerKind::Euler,
-        SamplerKind::EulerAncestral,
-        SamplerKind::Heun,
-        SamplerKind::Dpm2,
-        SamplerKind::Dpm2Ancestral,
-        SamplerKind::Lms,
-        SamplerKind::Dpmpp2S,
-        SamplerKind::Dpmpp2SAncestral,
-        SamplerKind::DpmppSde,
-        SamplerKind::Dpmpp2M,
-        SamplerKind::Dpmpp2MSde,
-        SamplerKind::Dpmpp3M,
-        SamplerKind::Dpmpp3MSde,
-        SamplerKind::UniPc,
-        SamplerKind::UniPcBh2,
-        SamplerKind::Deis,
-        SamplerKind::Ipndm,
-        SamplerKind::Pndm,
-        SamplerKind::Lcm,
-        SamplerKind::Tcd,
-    ];
-
     /// Whether the sampler has η; `None` if that depends on the model.
     pub fn has_eta(self) -> Option<bool> {
-        (self != SamplerKind::Auto).then(|| classes::method_of(self).default_eta().is_some())
+        (self != SamplerKind::Auto).then(|| choice::method_of(self).default_eta().is_some())
     }
 
     /// Whether its steps add fresh noise; `None` if that depends on the model.
     pub fn is_stochastic(self) -> Option<bool> {
-        (self != SamplerKind::Auto).then(|| classes::method_of(self).is_stochastic())
-    }
-
-    /// Returns the name that serde reads.
-    pub fn name(self) -> &'static str {
-        match self {
-            SamplerKind::Auto => "auto",
-            SamplerKind::Ddim => "ddim",
-            SamplerKind::Ddpm => "ddpm",
-            SamplerKind::Euler => "euler",
-            SamplerKind::EulerAncestral => "euler_ancestral",
-            SamplerKind::Heun => "heun",
-            SamplerKind::Dpm2 => "dpm_2",
-            SamplerKind::Dpm2Ancestral => "dpm_2_ancestral",
-            SamplerKind::Lms => "lms",
-            SamplerKind::Dpmpp2S => "dpmpp_2s",
-            SamplerKind::Dpmpp2SAncestral => "dpmpp_2s_ancestral",
-            SamplerKind::DpmppSde => "dpmpp_sde",
-            SamplerKind::Dpmpp2M => "dpmpp_2m",
-            SamplerKind::Dpmpp2MSde => "dpmpp_2m_sde",
-            SamplerKind::Dpmpp3M => "dpmpp_3m",
-            SamplerKind::Dpmpp3MSde => "dpmpp_3m_sde",
-            SamplerKind::UniPc => "uni_pc",
-            SamplerKind::UniPcBh2 => "uni_pc_bh2",
-            SamplerKind::Deis => "deis",
-            SamplerKind::Ipndm => "ipndm",
-            SamplerKind::Pndm => "pndm",
-            SamplerKind::Lcm => "lcm",
-            SamplerKind::Tcd => "tcd",
-        }
-    }
-}
-
-/// What a solver integrates exactly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// The clean latent x̂₀ (DPM-Solver++).
-    Data,
-    /// The noise ε (DPM-Solver).
-    Noise,
-}
-
-/// A DPM-Solver.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Solver {
-    /// Its order, 1 to 3.
-    pub order: usize,
-    /// What it integrates.
-    pub form: Form,
-    /// Whether its second order is Heun-like rather than the midpoint rule.
-    pub heun: bool,
-    /// Whether each step adds fresh noise.
-    pub stochastic: bool,
-    /// Whether the last steps of fewer than 15 have a lower order.
-    pub lower_order_final: bool,
-    /// Whether the last step is of the first order.
-    pub euler_at_final: bool,
-}
-
-/// How a step is computed.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the variants are those of SamplerKind")]
-pub enum Method {
-    Ddim,
-    Ddpm {
-        /// Whether the fresh noise has the variance β rather than that of the posterior.
-        large: bool,
-    },
-    Euler,
-    EulerAncestral,
-    Heun,
-    Dpm2,
-    Dpm2Ancestral,
-    Lms,
-    Dpmpp2SAncestral,
-    DpmppSde,
-    Multistep(Solver),
-    Singlestep(Solver),
-    UniPc {
-        order: usize,
-        bh1: bool,
-        form: Form,
-        lower_order_final: bool,
-        /// Steps after which there is no correction.
-        uncorrected: Vec<usize>,
-    },
-    Deis {
-        order: usize,
-    },
-    Ipndm,
-    Pndm,
-    Lcm {
-        scaling: f64,
-    },
-    Tcd,
-}
-
-impl Method {
-    /// η if it is not given; `None` if the method has no η.
-    fn default_eta(&self) -> Option<f64> {
-        match self {
-            Method::Ddim => Some(0.0),
-            Method::EulerAncestral | Method::Dpm2Ancestral | Method::Dpmpp2SAncestral | Method::DpmppSde => Some(1.0),
-            Method::Multistep(solver) if solver.stochastic && solver.form == Form::Data => Some(1.0),
-            Method::Tcd => Some(0.3),
-            _ => None,
-        }
-    }
-
-    /// Whether steps add fresh noise, so that `s_noise` scales it.
-    fn is_stochastic(&self) -> bool {
-        match self {
-            Method::Multistep(solver) | Method::Singlestep(solver) => solver.stochastic,
-            Method::Ddpm { .. } | Method::Lcm { .. } => true,
-            method => method.default_eta().is_some(),
-        }
+        (self != SamplerKind::Auto).then(|| choice::method_of(self).is_stochastic())
     }
 }
 
@@ -362,7 +160,7 @@ impl Sampler {
     /// If the schedule is not supported, if it has no such levels, or if the sampler has no η.
     pub fn new(config: &SchedulerConfig, settings: &SamplerSettings) -> Result<Self> {
         let schedule = NoiseSchedule::new(config)?;
-        let Reading { method, class, mut ignored } = classes::read(config, settings.sampler).map_err(Error::Config)?;
+        let Reading { method, class, mut ignored } = choice::read(config, settings.sampler).map_err(Error::Config)?;
         if settings.schedule != ScheduleKind::Auto {
             ignored.retain(|key| !OF_SCHEDULES.contains(&key.as_str()));
         }
@@ -372,7 +170,7 @@ impl Sampler {
         let eta = match (settings.eta, method.default_eta()) {
             (Some(eta), Some(_)) => eta,
             (None, default) => default.unwrap_or(0.0),
-            (Some(eta), None) if eta == 0.0 => 0.0,
+            (Some(0.0), None) => 0.0,
             (Some(_), None) => {
                 return Err(Error::input(format!("the sampler `{}` has no `eta`", settings.sampler.name())));
             }
@@ -572,13 +370,7 @@ impl Sampler {
 }
 
 /// The levels at the ends of the steps. DDIM's and PNDM's are those of t − N/T, even where this is not the next timestep.
-fn ends(
-    method: &Method,
-    class: &classes::Class,
-    schedule: &NoiseSchedule,
-    grid: &grid::Grid,
-    kind: ScheduleKind,
-) -> Vec<Level> {
+fn ends(method: &Method, class: &Class, schedule: &NoiseSchedule, grid: &grid::Grid, kind: ScheduleKind) -> Vec<Level> {
     let set_alpha_to_one = schedule.config.set_alpha_to_one.unwrap_or(class.set_alpha_to_one);
     let counted = schedule.parameterisation.sigma_data.is_none()
         && matches!(kind, ScheduleKind::Auto | ScheduleKind::Leading | ScheduleKind::Linspace | ScheduleKind::Trailing);

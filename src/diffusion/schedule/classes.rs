@@ -6,9 +6,8 @@
 
 use serde_json::{Value, json};
 
-use super::PredictionType;
-use super::config::{Algorithm, SchedulerConfig, SolverType, TimestepSpacing};
-use crate::sampler::{Form, Method, SamplerKind, Solver};
+use super::config::TimestepSpacing;
+use crate::sampler::kind::SamplerKind;
 
 /// How a class numbers its timesteps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +47,12 @@ pub struct Class {
     pub ends_at_sigma_min: bool,
     /// The default of `set_alpha_to_one`.
     pub set_alpha_to_one: bool,
-    /// The keys that it reads, apart from [`EVERY`].
+    /// The keys that it reads, apart from those that all classes read.
     pub keys: &'static [&'static str],
 }
 
 /// Keys that all classes read.
-const EVERY: &[&str] = &[
+pub(super) const EVERY: &[&str] = &[
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -287,7 +286,7 @@ pub const CLASSES: &[Class] = &[
 ];
 
 /// Parts of the names of classes for other kinds of models: flow matching, and diffusion on codes or on pixels.
-const FOREIGN: &[&str] =
+pub(super) const FOREIGN: &[&str] =
     &["Flow", "VQDiffusion", "UnCLIP", "ScoreSde", "KarrasVe", "Wuerstchen", "Consistency", "Cosine", "SCM"];
 
 /// The class that a file names, if it is in the table. The parallel classes differ only in how they run.
@@ -297,7 +296,7 @@ pub fn named(name: &str) -> Option<&'static Class> {
 }
 
 /// The class of a sampler that is chosen by name. Samplers that diffusers lacks are read as Euler or DPM-Solver.
-fn of_sampler(sampler: SamplerKind, is_edm: bool) -> &'static Class {
+pub(super) fn of_sampler(sampler: SamplerKind, is_edm: bool) -> &'static Class {
     use SamplerKind::*;
     let name = match sampler {
         Auto | Ddim => "DDIMScheduler",
@@ -362,168 +361,4 @@ pub(super) fn is_neutral(key: &str, value: Option<&Value>) -> bool {
         _ => return false,
     };
     *value == neutral || value.as_f64().is_some_and(|v| Some(v) == neutral.as_f64())
-}
-
-/// Why no sampler can follow this file.
-pub(super) fn refused(config: &SchedulerConfig) -> Option<String> {
-    let class = config.class_name.as_deref().unwrap_or_default();
-    if named(class).is_none() && FOREIGN.iter().any(|part| class.contains(part)) {
-        return Some(format!("`{class}` is for another kind of model, which is not supported"));
-    }
-    for key in ["use_flow_sigmas", "use_dynamic_shifting", "interpolation_type", "solver_p", "shift_terminal"] {
-        if config.set.iter().any(|set| set == key) {
-            return Some(format!("`{key}` is not supported"));
-        }
-    }
-    if let Some(variance) = config.variance_type.as_deref().filter(|v| !["fixed_small", "fixed_large"].contains(v)) {
-        return Some(format!(
-            "`variance_type` is \"{variance}\", but only \"fixed_small\" and \"fixed_large\" are supported"
-        ));
-    }
-    let spaced =
-        [config.use_karras_sigmas, config.use_exponential_sigmas, config.use_beta_sigmas, config.use_lu_lambdas];
-    if spaced.iter().filter(|set| **set).count() > 1 {
-        return Some(
-            "of `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas` and `use_lu_lambdas` only one can be true"
-                .into(),
-        );
-    }
-    None
-}
-
-/// What a sampler makes of a file.
-#[derive(Debug)]
-pub struct Reading {
-    /// How a step is computed.
-    pub method: Method,
-    /// The class by whose rules the schedule `auto` is laid out.
-    pub class: &'static Class,
-    /// Keys of the file that change the image with its own class, and that this sampler does not follow.
-    pub ignored: Vec<String>,
-}
-
-/// Reads a file for a sampler; [`SamplerKind::Auto`] is the file's own.
-///
-/// # Errors
-/// If the file's own sampler is wanted, but its class is unknown or does what is not supported.
-pub fn read(config: &SchedulerConfig, sampler: SamplerKind) -> Result<Reading, String> {
-    let own = config.class_name.as_deref();
-    let class = match (sampler, own) {
-        (SamplerKind::Auto, None) => of_sampler(SamplerKind::Ddim, false),
-        (SamplerKind::Auto, Some(name)) => named(name).ok_or_else(|| {
-            format!("the model's scheduler_config.json is of the class `{name}`, which is unknown; choose a `sampler`")
-        })?,
-        (kind, _) => of_sampler(kind, config.edm().is_some()),
-    };
-    let method = match sampler {
-        SamplerKind::Auto => own_method(config, class)?,
-        kind => method(kind, config),
-    };
-    let known = |key: &&String| !EVERY.contains(&key.as_str()) && !class.keys.contains(&key.as_str());
-    let mut ignored: Vec<String> = config.set.iter().filter(known).cloned().collect();
-    // What a class sets for itself, and another one has no use for.
-    let harmless = [
-        "set_alpha_to_one",
-        "skip_prk_steps",
-        "solver_order",
-        "solver_type",
-        "algorithm_type",
-        "lower_order_final",
-        "original_inference_steps",
-        "timestep_scaling",
-        "noise_sampler_seed",
-    ];
-    if sampler != SamplerKind::Auto {
-        ignored.retain(|key| !harmless.contains(&key.as_str()));
-    }
-    Ok(Reading { method, class, ignored })
-}
-
-/// The method of a file's own class.
-fn own_method(config: &SchedulerConfig, class: &Class) -> Result<Method, String> {
-    let kind = match (class.sampler, config.algorithm_type) {
-        (SamplerKind::Pndm, _) if !config.skip_prk_steps => {
-            return Err(
-                "the model's scheduler_config.json asks for Runge-Kutta steps (`skip_prk_steps` is not true), \
-                        which are not supported; write `sampler: pndm` for PLMS without them"
-                    .into(),
-            );
-        }
-        (SamplerKind::UniPcBh2, _) if config.solver_type == Some(SolverType::Bh1) => SamplerKind::UniPc,
-        (kind, _) => kind,
-    };
-    let mut method = method(kind, config);
-    let heun = config.solver_type == Some(SolverType::Heun);
-    let form = match config.algorithm_type {
-        Some(Algorithm::DpmSolver | Algorithm::SdeDpmSolver) => Form::Noise,
-        _ => Form::Data,
-    };
-    let stochastic = matches!(config.algorithm_type, Some(Algorithm::SdeDpmSolver | Algorithm::SdeDpmSolverPp));
-    let order = config.solver_order.unwrap_or(2);
-    match &mut method {
-        Method::Multistep(solver) | Method::Singlestep(solver) => {
-            *solver = Solver { order, form, stochastic, heun, ..solver.clone() };
-            if form == Form::Noise && config.final_sigmas_type == super::config::FinalSigma::Zero {
-                return Err(
-                    "the model's scheduler_config.json has an `algorithm_type` that cannot end without noise; \
-                            diffusers refuses it too, unless `final_sigmas_type` is \"sigma_min\""
-                        .into(),
-                );
-            }
-        }
-        Method::UniPc { order: own, .. } | Method::Deis { order: own } => *own = order,
-        _ => {}
-    }
-    Ok(method)
-}
-
-/// The method of a sampler's name, for a model without a scheduler file.
-pub(crate) fn method_of(kind: SamplerKind) -> Method {
-    method(kind, &SchedulerConfig::stable_diffusion(PredictionType::Epsilon))
-}
-
-/// The method of a sampler's name.
-fn method(kind: SamplerKind, config: &SchedulerConfig) -> Method {
-    let solver = |order, stochastic| Solver {
-        order,
-        form: Form::Data,
-        heun: kind == SamplerKind::Dpmpp3MSde || config.solver_type == Some(SolverType::Heun),
-        stochastic,
-        // k-diffusion's three steps have no lower order at the end, nor has diffusers' singlestep solver by default.
-        lower_order_final: config
-            .lower_order_final
-            .unwrap_or(!matches!(kind, SamplerKind::Dpmpp3MSde | SamplerKind::Dpmpp2S)),
-        euler_at_final: config.euler_at_final,
-    };
-    let uni_pc = |bh1| Method::UniPc {
-        order: 2,
-        bh1,
-        form: if config.predict_x0 { Form::Data } else { Form::Noise },
-        lower_order_final: config.lower_order_final.unwrap_or(true),
-        uncorrected: config.disable_corrector.clone(),
-    };
-    match kind {
-        SamplerKind::Auto | SamplerKind::Ddim => Method::Ddim,
-        SamplerKind::Ddpm => Method::Ddpm { large: config.variance_type.as_deref() == Some("fixed_large") },
-        SamplerKind::Euler => Method::Euler,
-        SamplerKind::EulerAncestral => Method::EulerAncestral,
-        SamplerKind::Heun => Method::Heun,
-        SamplerKind::Dpm2 => Method::Dpm2,
-        SamplerKind::Dpm2Ancestral => Method::Dpm2Ancestral,
-        SamplerKind::Lms => Method::Lms,
-        SamplerKind::Dpmpp2S => Method::Singlestep(solver(2, false)),
-        SamplerKind::Dpmpp2SAncestral => Method::Dpmpp2SAncestral,
-        SamplerKind::DpmppSde => Method::DpmppSde,
-        SamplerKind::Dpmpp2M => Method::Multistep(solver(2, false)),
-        SamplerKind::Dpmpp2MSde => Method::Multistep(solver(2, true)),
-        SamplerKind::Dpmpp3M => Method::Multistep(solver(3, false)),
-        SamplerKind::Dpmpp3MSde => Method::Multistep(solver(3, true)),
-        SamplerKind::UniPc => uni_pc(true),
-        SamplerKind::UniPcBh2 => uni_pc(false),
-        SamplerKind::Deis => Method::Deis { order: 2 },
-        SamplerKind::Ipndm => Method::Ipndm,
-        SamplerKind::Pndm => Method::Pndm,
-        SamplerKind::Lcm => Method::Lcm { scaling: config.timestep_scaling.unwrap_or(10.0) },
-        SamplerKind::Tcd => Method::Tcd,
-    }
 }

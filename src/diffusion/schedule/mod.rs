@@ -1,54 +1,25 @@
 //! Noise schedules: how much noise there is at each timestep, and what a network predicts there.
 //!
-//! Deals with numbers, not with latents. [`config`] reads `scheduler_config.json`, [`classes`] says what each of diffusers'
-//! classes means by it, [`grid`] chooses the noise levels of a sampling.
+//! Deals with numbers, not with latents. [`config`] is the content of `scheduler_config.json`, [`classes`] says what each of
+//! diffusers' classes means by it, [`choice`] what a sampler makes of it, and [`grid`] chooses the noise levels of a sampling.
 
+pub mod choice;
 pub mod classes;
 pub mod config;
+mod file;
 pub mod grid;
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+mod prediction;
+mod rounding;
 
 pub use config::{BetaSchedule, SchedulerConfig, TimestepSpacing};
 pub use grid::ScheduleKind;
+pub use prediction::{Parameterisation, PredictionType};
 
+use self::rounding::Rounding;
 use crate::{Error, Result};
-
-/// The most timesteps of a schedule. Public models have 1000.
-pub(crate) const MOST_TIMESTEPS: usize = 1 << 16;
 
 /// ᾱ in place of 0 at the last timestep for samplers that divide by it, as in diffusers.
 const NEARLY_NO_SIGNAL: f64 = 5.960_464_477_539_063e-8;
-
-/// What a U-Net predicts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum PredictionType {
-    /// The noise ε.
-    #[default]
-    Epsilon,
-    /// v = √ᾱ ε − √(1−ᾱ) x₀.
-    VPrediction,
-    /// x₀, the clean latent.
-    Sample,
-}
-
-/// What a U-Net predicts, and how its input is scaled.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Parameterisation {
-    /// What it predicts.
-    pub prediction: PredictionType,
-    /// σ_data of EDM (Karras et al., table 1), for a network that is told ¼ ln σ in place of a timestep.
-    pub sigma_data: Option<f64>,
-}
-
-impl From<PredictionType> for Parameterisation {
-    fn from(prediction: PredictionType) -> Self {
-        Parameterisation { prediction, sigma_data: None }
-    }
-}
 
 /// A noise level.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -223,21 +194,6 @@ impl NoiseSchedule {
     /// Returns `false`: a schedule has at least two timesteps.
     pub fn is_empty(&self) -> bool {
         false
-    }
-}
-
-/// The precision of a schedule's tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rounding {
-    /// f64.
-    None,
-    /// f32, as in diffusers.
-    F32,
-}
-
-impl Rounding {
-    pub(crate) fn of(self, value: f64) -> f64 {
-        if self == Rounding::F32 { f64::from(value as f32) } else { value }
     }
 }
 
