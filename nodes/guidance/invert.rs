@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use lsregen_diffusion::guidance::InversionGuidance;
 use lsregen_diffusion::models::{Family, ModelInfo};
-use lsregen_diffusion::pipeline::{self, InversionMode, SamplingSettings};
+use lsregen_diffusion::pipeline::{self, InversionMode, SamplingOptions, SamplingSettings};
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::{on_step, raise};
+use crate::params::cfg::cfg_warnings;
 use crate::params::guidance::{GuidanceParams, Strength, default_strength};
 use crate::params::prompt_syntax;
-use crate::params::sampling::{cfg_warnings, negative, prompt, sizes};
+use crate::params::sampling::{clip_skip_error, negative, prompt, sizes};
 use crate::params::steps::{Fresh, StepRange, Steps};
 use crate::values::{
     Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, declared, latent_errors,
@@ -33,6 +34,10 @@ pub struct Invert {
     /// The sampling's prompt of the second text encoder; by default the same as `prompt`.
     #[serde(default)]
     pub prompt_2: Option<String>,
+    /// The sampling's `clip_skip`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 24))]
+    pub clip_skip: Option<u32>,
     /// The negative prompt of the inversion. No effect while `cfg` is 1.
     #[serde(default)]
     pub negative: Option<String>,
@@ -184,6 +189,7 @@ impl Node for Invert {
         let unguided = self.unguided_error(links);
         let errors = sampling_errors(links).into_iter().chain(latent_errors(links));
         let unused = self.unused_warnings(family(links));
+        let errors = errors.chain(clip_skip_error(self.clip_skip, links));
         errors.chain(auto).chain(steps).chain(unguided).chain(unused).collect()
     }
 
@@ -200,6 +206,7 @@ impl Node for Invert {
             conditioning: (self.mode == Mode::Ddim && family(links).is_none_or(Family::is_xl)).then(|| Conditioning {
                 prompt: self.prompt.clone(),
                 prompt_2: self.prompt_2.clone(),
+                clip_skip: self.clip_skip,
                 sizes: sizes(self.original_size, self.target_size, self.crop),
             }),
         };
@@ -222,6 +229,10 @@ impl Node for Invert {
             sampler: self.steps.settings(Fresh::default(), self.range.part(false)),
             sizes: sizes(self.original_size, self.target_size, self.crop),
             from: None,
+            options: SamplingOptions {
+                clip_skip: self.clip_skip.map(|layer| layer as usize),
+                ..SamplingOptions::default()
+            },
         };
         let mode = match self.mode {
             Mode::Ddim => InversionMode::Ddim,

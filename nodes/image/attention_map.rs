@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
-use crate::params::sampling::{has_words, prompt};
+use crate::params::needs::has_words;
+use crate::params::sampling::prompt;
 use crate::values::{Image, ImageInfo, Latent, Model, declared, downscale_error, latent_errors, sampling_errors};
 
 /// Shows the cross-attention between a phrase of a prompt and an image, as an image.
@@ -127,6 +128,7 @@ impl Node for AttentionMap {
             sampler: SamplerSettings::new(SamplerKind::Ddim, 1),
             sizes: Sizes::default(),
             from: None,
+            options: Default::default(),
         };
         let downscale = self.downscale as usize;
         let map = pipeline::attention_map(model, &z0, &settings, &self.phrase, self.timestep, downscale);

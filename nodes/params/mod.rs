@@ -1,11 +1,13 @@
 //! Parameters that several nodes share, and their checks.
 
 pub mod boxes;
+pub mod cfg;
 pub mod clip;
 pub mod colour;
 pub mod defaults;
 pub mod guidance;
 pub mod model_path;
+pub mod needs;
 pub mod prompt_syntax;
 pub mod sampling;
 pub mod steps;

@@ -3,21 +3,17 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-use lsregen_diffusion::denoiser::guides;
-use lsregen_diffusion::guidance::Window;
-use lsregen_diffusion::models::clip::tokenizer::words;
-use lsregen_diffusion::models::prompt::{Prompt, Sizes, parse};
-use lsregen_diffusion::models::{Family, ModelInfo};
-use lsregen_diffusion::pipeline::{InputLatent, SamplingSettings};
-use lsregen_engine::{LinkedNode, Links, NodeError};
+use lsregen_diffusion::models::ModelInfo;
+use lsregen_diffusion::models::prompt::{Prompt, Sizes};
+use lsregen_diffusion::pipeline::{InputLatent, SamplingOptions, SamplingSettings};
+use lsregen_engine::{Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cfg::{CfgParams, cfg_warnings};
 use super::steps::{Fresh, StepRange, Steps};
 use super::{defaults, prompt_syntax};
-use crate::values::{
-    Conditioning, Guidance, ImageInfo, ImageSize, Latent, Model, SamplingNeeds, downscale_error, latent_errors,
-};
+use crate::values::{Conditioning, Guidance, ImageInfo, ImageSize, Latent, Model, SamplingNeeds, latent_errors};
 
 /// The parameters of a sampling with a model of any family.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +58,15 @@ pub struct Sampling {
     /// default its last step removes all noise.
     #[serde(default)]
     pub leftover_noise: bool,
+    /// The layer of the text encoder whose states are used, counted from the last one, as in A1111's web UI: `2` for many models
+    /// that were trained on drawings. diffusers counts one less, and ComfyUI writes it as a negative number. By default 1 for
+    /// Stable Diffusion 1, and 2 for the others.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 24))]
+    pub clip_skip: Option<u32>,
+    /// How classifier-free guidance acts.
+    #[serde(flatten)]
+    pub cfg_options: CfgParams,
 }
 
 fn yes() -> bool {
@@ -151,33 +156,18 @@ pub(crate) fn size_errors(width: Option<u32>, height: Option<u32>, links: &Links
         .collect()
 }
 
-/// Warns of phrases of a layout that the prompt does not contain.
-pub(crate) fn phrase_warnings(prompt: &str, phrases: &[String]) -> Vec<NodeError> {
-    // A blank phrase is an error of the layout.
-    let absent = phrases.iter().filter(|phrase| !phrase.trim().is_empty() && !has_words(prompt, phrase));
-    absent
-        .map(|phrase| {
-            NodeError::new("prompt", format!("the prompt does not contain `{phrase}`, a phrase of the layout"))
-                .help("name every object of the layout in the prompt; otherwise the image may lack it")
-                .as_warning("absent-phrase")
-        })
-        .collect()
-}
-
-/// Warns of a `cfg` below 1, and of a negative prompt without classifier-free guidance.
-pub(crate) fn cfg_warnings(cfg: f64, negative: Option<&'static str>) -> Vec<NodeError> {
-    if guides(cfg) {
-        return vec![];
-    }
-    let low = (cfg < 1.0).then(|| {
-        NodeError::new("cfg", format!("`cfg` is {cfg}, which has the effect of 1: no classifier-free guidance"))
-            .help("write 1, or more than 1 to follow the prompt closely")
-    });
-    let unused = negative.map(|name| {
-        NodeError::new(name, format!("`{name}` has no effect while `cfg` is at most 1"))
-            .help("raise `cfg`, or leave the negative prompt out")
-    });
-    low.into_iter().chain(unused).map(|warning| warning.as_warning("no-effect")).collect()
+/// Reports a `clip_skip` that the model at the socket `model` does not have.
+pub(crate) fn clip_skip_error(clip_skip: Option<u32>, links: &Links) -> Option<NodeError> {
+    let (layer, info) = (clip_skip? as usize, links.declaration::<ModelInfo>("model")?);
+    let own = info.family.clip_skip();
+    let most = own + info.text_layers.saturating_sub(1);
+    (!(own..=most).contains(&layer)).then(|| {
+        NodeError::new(
+            "clip_skip",
+            format!("`clip_skip` must be between {own} and {most} for this model, but is {layer}"),
+        )
+        .help(format!("leave it out for {own}, the layer that the model was trained on"))
+    })
 }
 
 impl Sampling {
@@ -185,6 +175,7 @@ impl Sampling {
     pub(crate) fn errors(&self, cfg: f64) -> Vec<NodeError> {
         let mut errors = self.fresh.errors(self.steps.sampler);
         errors.extend(cfg_warnings(cfg, self.negative.is_some().then_some("negative")));
+        errors.extend(self.cfg_options.errors(cfg));
         errors.extend(prompt_syntax::problems("prompt", &self.prompt));
         errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::problems("negative", negative)));
         errors
@@ -192,7 +183,7 @@ impl Sampling {
 
     /// Returns the size of the image, if it is known before the run: by the parameters, or else by the guidances, or else
     /// by the model.
-    fn size(&self, links: &Links) -> Option<ImageSize> {
+    pub(crate) fn size(&self, links: &Links) -> Option<ImageSize> {
         let by_guidance = links.declared::<SamplingNeeds>("guidance").find_map(|(_, needs)| needs.size);
         let by_latent = ImageInfo::of(links, "latent").size.or(by_guidance);
         // The size of a latent that is not known is not that of the model.
@@ -210,34 +201,15 @@ impl Sampling {
     /// Reports a size that the model cannot generate, and guidances whose needs this sampling does not meet. `conditioning`
     /// is that of an SDXL model.
     pub(crate) fn link_errors(&self, links: &Links, conditioning: Option<&Conditioning>) -> Vec<NodeError> {
-        let (size, family) = (self.size(links), links.variant("model").and_then(Family::from_name));
         let mut errors = size_errors(self.width, self.height, links);
         errors.extend(self.range.errors(self.steps.steps, links.has("latent")));
         if errors.is_empty() {
             errors.extend(self.steps.errors(self.fresh, self.range.part(self.leftover_noise), links));
         }
+        errors.extend(clip_skip_error(self.clip_skip, links));
         errors.extend(latent_errors(links));
         errors.extend(self.latent_size_error(links));
-        for (link, needs) in links.declared::<SamplingNeeds>("guidance") {
-            let mut report = |(message, help): (String, String)| {
-                errors.push(NodeError::new(format!("guidance/{}", link.index), message).help(help));
-            };
-            needs.phrases.iter().filter_map(|phrase| self.phrase_error(link, phrase)).for_each(&mut report);
-            let mismatch = self.timesteps_error(link, needs);
-            let mismatch = mismatch.or_else(|| family_error(link, needs.family?, family?));
-            let mismatch = mismatch.or_else(|| size_error(link, needs.size?, size?));
-            let mismatch = mismatch.or_else(|| conditioning_error(link, needs.conditioning.as_ref()?, conditioning?));
-            mismatch.into_iter().for_each(&mut report);
-            let whose = format!("the guidance of `{}`", link.name);
-            size.and_then(|size| needs.box_error(&whose, size)).into_iter().for_each(&mut report);
-            let model = links.declaration::<ModelInfo>("model");
-            if let (Some(downscale), Some(model)) = (needs.downscale, model) {
-                errors.extend(downscale_error(model, &format!("guidance/{}", link.index), &whose, downscale));
-            }
-            errors.extend(model.and_then(|model| self.window_warning(link, needs.window?, model)));
-            let more: Vec<_> = needs.layout.iter().filter(|phrase| !needs.phrases.contains(phrase)).cloned().collect();
-            errors.extend(phrase_warnings(&self.prompt, &more));
-        }
+        errors.extend(self.guidance_errors(links, conditioning));
         errors
     }
 
@@ -257,45 +229,12 @@ impl Sampling {
         })
     }
 
-    fn phrase_error(&self, link: &LinkedNode, phrase: &str) -> Option<(String, String)> {
-        (!has_words(&self.prompt, phrase)).then(|| {
-            (
-                format!("`{}` guides the phrase `{phrase}`, but the prompt does not contain it", link.name),
-                "write the phrase in the prompt, in the same words: attention exists only for words of the prompt"
-                    .into(),
-            )
-        })
-    }
-
-    /// Warns of a guidance that acts in none of the steps, unless that is asked for by `window: 0`.
-    fn window_warning(&self, link: &LinkedNode, window: Window, model: &ModelInfo) -> Option<NodeError> {
-        let timesteps = self.steps.timesteps(self.range, model)?;
-        (window != Window::first(0.0) && window.steps(&timesteps).is_empty()).then(|| {
-            let message = format!("the guidance of `{}` acts in none of the {} steps", link.name, self.steps.steps);
-            NodeError::new(format!("guidance/{}", link.index), message)
-                .help("change its `window`, `from_timestep` or `to_timestep`, or remove the guidance")
-                .as_warning("no-effect")
-        })
-    }
-
-    fn timesteps_error(&self, link: &LinkedNode, needs: &SamplingNeeds) -> Option<(String, String)> {
-        let (steps, range) = needs.steps.filter(|steps| *steps != (self.steps, self.range))?;
-        if steps == self.steps {
-            let message = format!(
-                "the guidance of `{}` is for another part of the steps: `denoise: {}`, `start_step: {}`",
-                link.name, range.denoise, range.start_step
-            );
-            return Some((message, "give both the same `denoise`, `start_step` and `end_step`".into()));
+    fn options(&self) -> SamplingOptions {
+        SamplingOptions {
+            cfg_rescale: self.cfg_options.cfg_rescale,
+            cfg_window: self.cfg_options.cfg_window,
+            clip_skip: self.clip_skip.map(|layer| layer as usize),
         }
-        let message = format!(
-            "the guidance of `{}` is for {}, but this sampling has {}",
-            link.name,
-            steps.text(),
-            self.steps.text()
-        );
-        let help = "give both the same `steps`, `sampler` and `scheduler`: the guidance acts at the timesteps that it was \
-                    made for";
-        Some((message, help.into()))
     }
 
     /// Returns the settings of a sampling with `model` under these guidances.
@@ -337,58 +276,10 @@ impl Sampling {
             cfg,
             sampler: self.steps.settings(self.fresh, self.range.part(self.leftover_noise)),
             sizes: Sizes::default(),
+            options: self.options(),
             from: latent.map(|z| InputLatent { latent: z.clone(), add_noise: self.add_noise }),
         })
     }
-}
-
-fn family_error(link: &LinkedNode, own: Family, family: Family) -> Option<(String, String)> {
-    (!own.shares_latents(family)).then(|| {
-        let (name, own, family) = (link.name, own.name(), family.name());
-        (
-            format!("the guidance of `{name}` is for a model of the family `{own}`, but this sampling's is `{family}`"),
-            "link both to the same model".into(),
-        )
-    })
-}
-
-fn size_error(link: &LinkedNode, own: ImageSize, size: ImageSize) -> Option<(String, String)> {
-    (own != size).then(|| {
-        (
-            format!("the guidance of `{}` is for images of {own}, but this sampling generates {size}", link.name),
-            "make the sizes equal, or leave `width` and `height` out".into(),
-        )
-    })
-}
-
-fn conditioning_error(link: &LinkedNode, own: &Conditioning, sampling: &Conditioning) -> Option<(String, String)> {
-    // Another prompt may be intended. The same prompt with another second half is an oversight.
-    let second = |c: &Conditioning| c.prompt_2.clone().unwrap_or_else(|| c.prompt.clone());
-    let parameters = [
-        ("prompt_2", own.prompt == sampling.prompt && second(own) != second(sampling)),
-        ("original_size", own.sizes.original != sampling.sizes.original),
-        ("target_size", own.sizes.target != sampling.sizes.target),
-        ("crop", own.sizes.crop != sampling.sizes.crop),
-    ];
-    let others: Vec<_> =
-        parameters.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("`{name}`")).collect();
-    let others = (!others.is_empty()).then(|| others.join(" and "))?;
-    Some((
-        format!("the guidance of `{}` was inverted with another {others} than this sampling has", link.name),
-        format!("give both the same {others}, or leave {others} out of both"),
-    ))
-}
-
-/// Whether a prompt contains the words of a phrase in order, apart from a leading article. Words are CLIP's, so that case,
-/// weights and the form of composed letters do not matter, but punctuation does.
-pub(crate) fn has_words(prompt: &str, phrase: &str) -> bool {
-    let prompt: Vec<String> = parse(prompt).iter().flat_map(|segment| words(&segment.text)).collect();
-    let phrase = words(phrase);
-    let phrase = match phrase.as_slice() {
-        [article, rest @ ..] if !rest.is_empty() && ["a", "an", "the"].contains(&article.as_str()) => rest,
-        all => all,
-    };
-    !phrase.is_empty() && prompt.windows(phrase.len()).any(|words| words == phrase)
 }
 
 impl SdxlSampling {
@@ -397,6 +288,7 @@ impl SdxlSampling {
         Conditioning {
             prompt: self.sampling.prompt.clone(),
             prompt_2: self.prompt_2.clone(),
+            clip_skip: self.sampling.clip_skip,
             sizes: sizes(self.original_size, self.target_size, self.crop),
         }
     }
@@ -414,34 +306,5 @@ impl SdxlSampling {
             sizes: sizes(self.original_size, self.target_size, self.crop),
             ..self.sampling.settings(model, self.cfg, guidance, latent)?
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_of_prompts() {
-        for (prompt, phrase) in [
-            ("a red circle and a blue square", "the blue square"),
-            ("a (Red:1.2) circle", "a red circle"),
-            ("a the\u{301} at night", "a th\u{e9}"),
-            ("2cats on sand", "cats"),
-            ("a cat", "a"),
-            ("wow!! a cat", "!!"),
-        ] {
-            assert!(has_words(prompt, phrase), "{prompt}: {phrase}");
-        }
-        for (prompt, phrase) in [
-            ("a red square", "a red circle"),
-            ("cats on sand", "a cat"),
-            ("red, a circle", "circle red"),
-            ("a red, round ball", "a red round ball"),
-            ("wow!! a cat", "!"),
-            ("a cat", " "),
-        ] {
-            assert!(!has_words(prompt, phrase), "{prompt}: {phrase}");
-        }
     }
 }

@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::host::bridge::{raise, unless_cancelled};
 use crate::host::preview::on_step_with_previews;
 use crate::params::boxes::{LayoutParams, PhraseBox};
+use crate::params::cfg::cfg_warnings;
+use crate::params::needs::phrase_warnings;
 use crate::params::prompt_syntax;
-use crate::params::sampling::{cfg_warnings, negative, phrase_warnings, prompt, size_errors, trained_side};
+use crate::params::sampling::{negative, prompt, size_errors, trained_side};
 use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared, sampling_errors};
 
 /// Generates an image from a layout, with each phrase in its box, by a GLIGEN model.
@@ -169,6 +171,7 @@ impl Node for GligenLayout {
             sampler: self.steps.settings(self.fresh, Part::default()),
             sizes: Sizes::default(),
             from: None,
+            options: Default::default(),
         };
         let slots = self.slots as usize;
         let on_step = on_step_with_previews(cx, &inputs.model);

@@ -120,6 +120,7 @@ pub struct Conditioning {
     pub prompt: String,
     /// The prompt of the second text encoder; `prompt` if absent.
     pub prompt_2: Option<String>,
+    pub clip_skip: Option<u32>,
     pub sizes: Sizes,
 }
 

@@ -59,6 +59,17 @@ pub struct CfgDenoiser {
     scale: Option<f64>,
     /// σ_data of a network that is told ¼ ln σ.
     sigma_data: Option<f64>,
+    options: CfgOptions,
+}
+
+/// How classifier-free guidance acts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CfgOptions {
+    /// φ, the share of the prediction that gets the spread of the conditional one (Lin et al., section 3.4). A zero terminal
+    /// SNR needs it.
+    pub rescale: f64,
+    /// The lowest and the highest timestep at which there is such guidance; by default all.
+    pub timesteps: Option<(f64, f64)>,
 }
 
 impl CfgDenoiser {
@@ -73,7 +84,21 @@ impl CfgDenoiser {
             conditional: conditional.clone(),
             scale: Some(scale),
             sigma_data: None,
+            options: CfgOptions::default(),
         })
+    }
+
+    /// Sets how classifier-free guidance acts.
+    #[must_use]
+    pub fn with_options(mut self, options: CfgOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// s at t, if there is guidance.
+    fn scale_at(&self, t: f64) -> Option<f64> {
+        let (low, high) = self.options.timesteps.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
+        self.scale.filter(|_| (low..=high).contains(&t))
     }
 
     /// Scales the network's input as this parameterisation requires.
@@ -93,7 +118,14 @@ impl CfgDenoiser {
     /// Predicts with the conditional half alone.
     pub fn plain(unet: Arc<UNet>, conditional: &Conditioning) -> Self {
         let conditional = conditional.clone();
-        CfgDenoiser { unet, conditioning: conditional.clone(), conditional, scale: None, sigma_data: None }
+        CfgDenoiser {
+            unet,
+            conditioning: conditional.clone(),
+            conditional,
+            scale: None,
+            sigma_data: None,
+            options: CfgOptions::default(),
+        }
     }
 
     /// Returns the same denoiser with GLIGEN's fusers off.
@@ -118,13 +150,17 @@ impl CfgDenoiser {
 
 impl Denoiser for CfgDenoiser {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
-        let Some(s) = self.scale else { return self.unet.forward(&self.input(z, t)?, t, &self.conditioning) };
+        let Some(s) = self.scale_at(t) else { return self.unet.forward(&self.input(z, t)?, t, &self.conditional) };
         let (u, c) = self.halves(z, t)?;
-        Ok((&u + ((c - &u)? * s)?)?)
+        let guided = (&u + ((&c - &u)? * s)?)?;
+        match self.options.rescale {
+            0.0 => Ok(guided),
+            share => rescaled(&guided, &c, share),
+        }
     }
 
     fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
-        let Some(s) = self.scale else { return rms(&self.predict(z, t)?) };
+        let Some(s) = self.scale_at(t) else { return rms(&self.predict(z, t)?) };
         let (u, c) = self.halves(z, t)?;
         Ok(s * rms(&(c - u)?)?)
     }
@@ -142,6 +178,14 @@ impl Denoiser for CfgDenoiser {
     ) -> Result<Vec<AttentionMap>> {
         self.unet.attention_maps(&self.input(z, t)?, t, &self.conditional, kind, &|place| places.contains(place))
     }
+}
+
+/// Lin et al., eq. 15 and 16: of a guided prediction, `share` gets the standard deviation of the conditional one.
+fn rescaled(guided: &Tensor, conditional: &Tensor, share: f64) -> Result<Tensor> {
+    let deviation = |x: &Tensor| -> Result<Tensor> { Ok(x.flatten_from(1)?.var_keepdim(1)?.sqrt()?) };
+    let ratio = (deviation(conditional)? / deviation(guided)?)?;
+    let factor = ratio.affine(share, 1.0 - share)?.unsqueeze(2)?.unsqueeze(3)?;
+    Ok(guided.broadcast_mul(&factor)?)
 }
 
 /// What a network's prediction for z_t implies.

@@ -32,6 +32,7 @@
 //!     sampler: SamplerSettings::new(SamplerKind::Ddim, 2),
 //!     sizes: Sizes::default(),
 //!     from: None,
+//!     options: Default::default(),
 //! };
 //! let plain = sample(&model, &settings, &[], &|_| Ok(()))?;
 //! assert_eq!(plain.dims(), [1, 4, 8, 8]);

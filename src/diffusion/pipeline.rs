@@ -7,9 +7,9 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 use tracing::debug;
 
-use crate::denoiser::{CfgDenoiser, Denoiser, guides};
+use crate::denoiser::{CfgDenoiser, CfgOptions, Denoiser, guides};
 use crate::guidance::attention::{self, Layers};
-use crate::guidance::{BoundGuidance, GuidanceSpec, SamplingRun, StepContext, Window};
+use crate::guidance::{BoundGuidance, GuidanceSpec, SamplingRun, StepContext, StepShare, Window};
 use crate::inversion::{self, Trajectory};
 use crate::layout::{self, Bounds, GroundedPhrase};
 use crate::models::prompt::{Prompt, Sizes};
@@ -39,8 +39,21 @@ pub struct SamplingSettings {
     pub sampler: SamplerSettings,
     /// What the sampling starts from; by default noise alone.
     pub from: Option<InputLatent>,
+    /// Further settings, which are off by default.
+    pub options: SamplingOptions,
     /// SDXL's size conditioning; other families ignore it.
     pub sizes: Sizes,
+}
+
+/// Settings of a sampling that are off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SamplingOptions {
+    /// φ of rescaled classifier-free guidance.
+    pub cfg_rescale: f64,
+    /// The steps with classifier-free guidance; by default all.
+    pub cfg_window: Option<StepShare>,
+    /// The layer of the text encoders, from the last one, whose states are used.
+    pub clip_skip: Option<usize>,
 }
 
 /// A latent that a sampling starts from.
@@ -68,14 +81,28 @@ impl SamplingSettings {
     }
 
     fn conditional(&self, model: &Model) -> Result<Conditioning> {
-        let conditioning = model.condition(&model.encode_prompt(&self.prompt)?, self.width, self.height, self.sizes)?;
+        let conditioning = model.condition(
+            &model.encode(&self.prompt, self.options.clip_skip)?,
+            self.width,
+            self.height,
+            self.sizes,
+        )?;
         let guidance = model.takes_guidance().then(|| Tensor::new(&[self.cfg as f32], model.device())).transpose()?;
         Ok(Conditioning { guidance, ..conditioning })
     }
 
     fn unconditional(&self, model: &Model) -> Result<Conditioning> {
-        let text = model.encode_negative(self.negative.as_ref())?;
+        let text = model.encode_negative(self.negative.as_ref(), self.options.clip_skip)?;
         model.condition_scored(&text, self.width, self.height, self.sizes, NEGATIVE_AESTHETIC_SCORE)
+    }
+
+    /// How classifier-free guidance acts in the steps of this sampler.
+    fn cfg_options(&self, sampler: &Sampler) -> CfgOptions {
+        let timesteps = self.options.cfg_window.map(|share| {
+            let steps = &sampler.timesteps()[Window::Share(share).steps(sampler.timesteps())];
+            (steps.last().copied().unwrap_or(f64::INFINITY), steps.first().copied().unwrap_or(f64::INFINITY))
+        });
+        CfgOptions { rescale: self.options.cfg_rescale, timesteps }
     }
 
     /// Whether there is classifier-free guidance. A network that takes the guidance scale has learned it instead.
@@ -153,7 +180,7 @@ pub fn sample(
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
     let guidance = bound(model, settings, &sampler, specs)?;
-    let denoiser = denoiser(model, settings)?;
+    let denoiser = denoiser(model, settings, &sampler)?;
     let z = settings.start(&sampler, &noise)?;
     sampler.run_from(0, &z, &denoiser, &guidance, &mut generator, on_step)
 }
@@ -192,7 +219,7 @@ pub fn sample_regions(
 
     let text = |prompt: &Prompt| SamplingSettings { prompt: prompt.clone(), ..settings.clone() }.conditional(model);
     let whole = [&settings.prompt].into_iter().chain(prompts.regions.iter().map(|(prompt, _)| prompt));
-    let denoisers = denoisers(model, settings, whole.map(text).collect::<Result<_>>()?)?;
+    let denoisers = denoisers(model, settings, &sampler, whole.map(text).collect::<Result<_>>()?)?;
     let (_, _, h, w) = noise.dims4()?;
     let mask = |boxes: &[Bounds]| Tensor::from_vec(layout::mask(boxes, h, w, 0.0), (1, 1, h, w), noise.device());
     let boxes: Vec<Bounds> = prompts.regions.iter().map(|(_, bounds)| *bounds).collect();
@@ -235,26 +262,31 @@ fn bound(
 /// Null slots of a GLIGEN model without a layout: as many as in training.
 const NULL_SLOTS: usize = 30;
 
-fn denoiser(model: &Model, settings: &SamplingSettings) -> Result<CfgDenoiser> {
+fn denoiser(model: &Model, settings: &SamplingSettings, sampler: &Sampler) -> Result<CfgDenoiser> {
     let conditional = settings.conditional(model)?;
-    Ok(denoisers(model, settings, vec![conditional])?.remove(0))
+    Ok(denoisers(model, settings, sampler, vec![conditional])?.remove(0))
 }
 
 /// Returns a denoiser for each of these texts, all with the same unconditional half. The network is requested last, and once,
 /// so that a model with offloading does not load it twice.
-fn denoisers(model: &Model, settings: &SamplingSettings, conditional: Vec<Conditioning>) -> Result<Vec<CfgDenoiser>> {
+fn denoisers(
+    model: &Model,
+    settings: &SamplingSettings,
+    sampler: &Sampler,
+    conditional: Vec<Conditioning>,
+) -> Result<Vec<CfgDenoiser>> {
     let unconditional = settings.guides(model).then(|| settings.unconditional(model)).transpose()?;
     let objs = (model.info.family == Family::Gligen).then(|| model.ground(&[], NULL_SLOTS)).transpose()?;
     let grounded = |conditioning: Conditioning| Conditioning { objs: objs.clone(), ..conditioning };
     let unconditional = unconditional.map(grounded);
     let unet = model.unet()?;
-    let parameterisation = model.info.scheduler.parameterisation();
+    let (parameterisation, options) = (model.info.scheduler.parameterisation(), settings.cfg_options(sampler));
     let guided = |conditional| {
         let denoiser = match &unconditional {
             Some(unconditional) => CfgDenoiser::new(unet.clone(), &grounded(conditional), unconditional, settings.cfg)?,
             None => CfgDenoiser::plain(unet.clone(), &grounded(conditional)),
         };
-        Ok(denoiser.with_parameterisation(parameterisation))
+        Ok(denoiser.with_parameterisation(parameterisation).with_options(options))
     };
     conditional.into_iter().map(guided).collect()
 }
@@ -275,7 +307,7 @@ pub fn attention_map(
     debug!(latent = ?z0, ?settings, phrase, timestep = t, downscale, "attention map");
     let sampler = settings.sampler(model)?;
     let positions = model.positions(&settings.prompt, phrase)?;
-    let denoiser = denoiser(model, &SamplingSettings { cfg: 1.0, ..settings.clone() })?;
+    let denoiser = denoiser(model, &SamplingSettings { cfg: 1.0, ..settings.clone() }, &sampler)?;
     let a = sampler.schedule().alpha_bar(t);
     let epsilon = Generator::new(settings.seed).randn(z0.dims(), z0.device())?.to_dtype(z0.dtype())?;
     let z = ((z0 * a.sqrt())? + (epsilon * (1.0 - a).sqrt())?)?;
@@ -316,7 +348,7 @@ pub fn invert(
     let sampler = settings.sampler(model)?;
     let keep = window.steps(sampler.timesteps()).end;
     let trajectory = match mode {
-        InversionMode::Ddim => inversion::ddim(z0, &sampler, &denoiser(model, settings)?, keep, on_step)?,
+        InversionMode::Ddim => inversion::ddim(z0, &sampler, &denoiser(model, settings, &sampler)?, keep, on_step)?,
         InversionMode::Noise { shared } => {
             let mut generator = Generator::new(settings.seed);
             let mut epsilon = generator.randn(z0.dims(), z0.device())?;

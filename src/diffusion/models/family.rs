@@ -43,6 +43,14 @@ impl Family {
         matches!(self, Family::Sdxl | Family::Playground | Family::SdxlRefiner)
     }
 
+    /// The layer of the text encoder that the family was trained on, counted from the last one, as A1111's web UI counts.
+    pub fn clip_skip(self) -> usize {
+        match self {
+            Family::Sd1 | Family::Gligen => 1,
+            _ => 2,
+        }
+    }
+
     /// Whether both families have the same latent space. GLIGEN has that of the SD1 model that it was made from; SD2 kept
     /// the encoder of SD1's autoencoder, and SDXL's refiner that of SDXL.
     pub fn shares_latents(self, other: Family) -> bool {

@@ -26,6 +26,8 @@ pub struct ModelInfo {
     pub attention_downscales: Vec<usize>,
     /// The noise schedule, and the sampler of its author.
     pub scheduler: SchedulerConfig,
+    /// The number of layers of its text encoders, the fewest if there are several.
+    pub text_layers: usize,
     /// What keeps it from being sampled; empty for most models.
     pub limits: Vec<ModelLimit>,
 }
@@ -36,7 +38,16 @@ impl ModelInfo {
     /// # Errors
     /// If one is missing or not supported.
     pub fn inspect(files: &ModelFiles) -> Result<Self> {
-        Ok(Self::of(&UNetConfig::read(files)?, &VaeConfig::read(files)?, &SchedulerConfig::read(files)?))
+        let mut info = Self::of(&UNetConfig::read(files)?, &VaeConfig::read(files)?, &SchedulerConfig::read(files)?);
+        let mut layers = vec![];
+        for folder in ["text_encoder", "text_encoder_2"] {
+            let path = format!("{folder}/config.json");
+            if files.has(&path) {
+                layers.push(files.json(&path)?.number("num_hidden_layers").unwrap_or(12.0) as usize);
+            }
+        }
+        info.text_layers = layers.into_iter().min().unwrap_or(0);
+        Ok(info)
     }
 
     pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Self {
@@ -55,6 +66,7 @@ impl ModelInfo {
                 is_xl: matches!(family, Family::Sdxl | Family::Playground),
                 ..scheduler.clone()
             },
+            text_layers: 0,
             limits: ModelLimit::of_networks(unet),
         }
     }

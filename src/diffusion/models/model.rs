@@ -163,6 +163,19 @@ impl Model {
     /// # Errors
     /// If weights are too large, or the encoders cannot be loaded.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Text> {
+        self.encode(prompt, None)
+    }
+
+    /// [`Model::encode_prompt`], with the states of the layer `clip_skip` from the end, as A1111's web UI counts: 1 is the
+    /// last. By default 1 for SD1 and 2 for the others, whose networks were trained on the layer before the last.
+    ///
+    /// # Errors
+    /// As [`Model::encode_prompt`], and if there is no such layer.
+    pub fn encode(&self, prompt: &Prompt, clip_skip: Option<usize>) -> Result<Text> {
+        let own = self.info.family.clip_skip();
+        let skipped = clip_skip.unwrap_or(own).checked_sub(own).ok_or_else(|| {
+            Error::input(format!("`clip_skip` must be at least {own}, as this family was trained, but is less"))
+        })?;
         let encoders = self.encoders()?;
         let chunks = encoders.iter().enumerate().map(|(i, encoder)| encoder.chunks(prompt.of_encoder(i)));
         let mut chunks = chunks.collect::<Result<Vec<_>>>()?;
@@ -171,7 +184,7 @@ impl Model {
         let mut pooled = None;
         for (encoder, chunks) in encoders.iter().zip(&mut chunks) {
             chunks.resize(most, Chunk::new());
-            let (context, text_embeds) = encoder.encode(chunks, self.info.family.is_xl())?;
+            let (context, text_embeds) = encoder.encode(chunks, self.info.family.is_xl(), skipped)?;
             states.push(context);
             pooled = text_embeds;
         }
@@ -218,8 +231,8 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::encode_prompt`].
-    pub fn encode_negative(&self, negative: Option<&Prompt>) -> Result<Text> {
-        let text = self.encode_prompt(negative.unwrap_or(&Prompt::default()))?;
+    pub fn encode_negative(&self, negative: Option<&Prompt>, clip_skip: Option<usize>) -> Result<Text> {
+        let text = self.encode(negative.unwrap_or(&Prompt::default()), clip_skip)?;
         if negative.is_some() || !self.blueprint.force_zeros {
             return Ok(text);
         }

@@ -41,13 +41,13 @@ impl TextEncoder {
 
     /// Encodes n chunks of L tokens: weighted hidden states (1, n L, d), and the pooled, projected text (1, p) of the first
     /// chunk.
-    pub fn encode(&self, chunks: &[Chunk], penultimate: bool) -> Result<(Tensor, Option<Tensor>)> {
+    pub fn encode(&self, chunks: &[Chunk], penultimate: bool, skipped: usize) -> Result<(Tensor, Option<Tensor>)> {
         let weighted = chunks.iter().flatten().any(|(_, weight)| *weight != 1.0);
         let mut ids: Vec<_> = chunks.iter().map(|c| self.tokenizer.frame(c.iter().map(|(id, _)| *id))).collect();
         if weighted {
             ids.push(self.tokenizer.frame([]));
         }
-        let text = self.model.forward(&ids)?;
+        let text = self.model.forward_without(skipped, &ids)?;
         let states = if penultimate { text.penultimate } else { text.last_hidden_state };
         let n = chunks.len();
         let mut context = states.narrow(0, 0, n)?;

@@ -269,6 +269,7 @@ fn a_run_with_long_weighted_prompts_and_sizes_equals_the_pipeline() {
         sampler: SamplerSettings::new(SamplerKind::Ddim, 3),
         sizes: Sizes { original: Some((300, 200)), target: Some((240, 280)), crop: (8, 24) },
         from: None,
+        options: Default::default(),
     };
     let quiet = |_: Step| -> Result<()> { Ok(()) };
     let z = sample(&LARGE, &settings, &[], &quiet).unwrap();

@@ -92,6 +92,7 @@ fn settings(cfg: f64) -> SamplingSettings {
         sampler: SamplerSettings::new(SamplerKind::Ddim, 20),
         sizes: Sizes::default(),
         from: None,
+        options: Default::default(),
     }
 }
 

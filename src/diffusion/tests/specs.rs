@@ -345,6 +345,7 @@ fn sampling() -> SamplingSettings {
         sampler: SamplerSettings::new(SamplerKind::Ddim, 20),
         sizes: Sizes::default(),
         from: None,
+        options: Default::default(),
     }
 }
 

@@ -192,6 +192,8 @@ impl Blueprint {
             blueprint.told.push(predicts(prediction, "the parameter `prediction`"));
         }
         source.schedule.apply(&mut blueprint.info.scheduler);
+        blueprint.info.text_layers =
+            blueprint.encoders.iter().map(|encoder| encoder.config.num_hidden_layers).min().unwrap_or(0);
         let encoders = blueprint.encoders.iter().map(|encoder| &encoder.tensors);
         let maps = [&blueprint.unet.1, &blueprint.vae.1].into_iter().chain(encoders);
         blueprint.files.extend(maps.flat_map(TensorMap::paths));

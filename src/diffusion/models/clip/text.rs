@@ -68,6 +68,19 @@ impl ClipTextModel {
     /// # Errors
     /// If there are no texts, or their lengths differ or are too great.
     pub fn forward(&self, ids: &[Vec<u32>]) -> Result<ClipText> {
+        self.forward_without(0, ids)
+    }
+
+    /// [`Self::forward`], with the states of an earlier layer: without the last `skipped` layers. The pooled text is that of the
+    /// last layer all the same.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], and if there are not more layers.
+    pub fn forward_without(&self, skipped: usize, ids: &[Vec<u32>]) -> Result<ClipText> {
+        if skipped >= self.layers.len() {
+            let layers = self.layers.len();
+            return Err(Error::input(format!("text encoder: cannot skip {skipped} of its {layers} layers")));
+        }
         let (b, l) = (ids.len(), ids.first().map_or(0, Vec::len));
         let longest = self.position_embedding.dim(0)?;
         if b == 0 || l == 0 || l > longest || ids.iter().any(|i| i.len() != l) {
@@ -79,13 +92,18 @@ impl ClipTextModel {
         let x = self.token_embedding.index_select(&flat, 0)?.reshape((b, l, ()))?;
         let x = x.to_dtype(self.position_embedding.dtype())?;
         let mut x = x.broadcast_add(&self.position_embedding.narrow(0, 0, l)?)?;
-        let mut penultimate = x.clone();
-        for layer in &self.layers {
-            penultimate = x;
-            x = layer.forward(&penultimate)?;
+        let kept = self.layers.len() - skipped;
+        let (mut penultimate, mut last) = (x.clone(), x.clone());
+        for (i, layer) in self.layers.iter().enumerate() {
+            let next = layer.forward(&x)?;
+            if i + 1 == kept {
+                (penultimate, last) = (x, next.clone());
+            }
+            x = next;
         }
-        let last_hidden_state = self.final_layer_norm.forward(&x)?;
-        let ends = ids.iter().enumerate().map(|(i, ids)| last_hidden_state.i((i, self.end_of_text(ids))));
+        let last_hidden_state = self.final_layer_norm.forward(&last)?;
+        let end = if skipped == 0 { last_hidden_state.clone() } else { self.final_layer_norm.forward(&x)? };
+        let ends = ids.iter().enumerate().map(|(i, ids)| end.i((i, self.end_of_text(ids))));
         let pooled = Tensor::stack(&ends.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
         let text_embeds = self.text_projection.as_ref().map(|p| p.forward(&pooled)).transpose()?;
         Ok(ClipText { last_hidden_state, penultimate, pooled, text_embeds })
