@@ -72,6 +72,8 @@ pub const FOREIGN_NAMES: &[ForeignName] = &[
     called("sampling_steps", &["steps"]),
     called("sampler_name", &["sampler"]),
     called("schedule_type", &["scheduler"]),
+    instead("sigmas", "a list of noise levels is a value of `scheduler`: `scheduler: { sigmas: [14.6, 2, 0] }`"),
+    instead("timesteps", "a list of timesteps is a value of `scheduler`: `scheduler: { timesteps: [999, 499] }`"),
     called("noise_seed", &["seed"]),
     called("generator", &["seed"]),
     called("latent_image", &["latent"]),

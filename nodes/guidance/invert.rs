@@ -197,7 +197,7 @@ impl Node for Invert {
         let needs = SamplingNeeds {
             phrases: vec![],
             layout: [ImageInfo::of(links, "latent").phrases, Phrases::of_layout(links)].concat(),
-            steps: Some((self.steps, self.range)),
+            steps: Some((self.steps.clone(), self.range)),
             window: self.params.window(),
             size: ImageInfo::of(links, "latent").size,
             downscale: None,

@@ -59,8 +59,11 @@ impl Sampling {
     }
 
     fn timesteps_error(&self, link: &LinkedNode, needs: &SamplingNeeds) -> Option<(String, String)> {
-        let (steps, range) = needs.steps.filter(|steps| *steps != (self.steps, self.range))?;
-        if steps == self.steps {
+        let (steps, range) = needs.steps.as_ref()?;
+        if *steps == self.steps && *range == self.range {
+            return None;
+        }
+        if *steps == self.steps {
             let message = format!(
                 "the guidance of `{}` is for another part of the steps: `denoise: {}`, `start_step: {}`",
                 link.name, range.denoise, range.start_step

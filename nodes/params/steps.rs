@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::defaults;
 
 /// The steps of a sampling, and of an inversion for it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct Steps {
     /// Denoising steps. More steps are slower and give finer images. A sampling and the inversion for it have the same
@@ -22,7 +22,8 @@ pub struct Steps {
     #[serde(default)]
     pub sampler: SamplerKind,
     /// The noise levels of the steps. `auto` is what the model's scheduler file says, or else what the sampler does in
-    /// diffusers.
+    /// diffusers. `{ sigmas: [14.6, 4.1, 1.2, 0] }` and `{ timesteps: [999, 749, 499] }` are explicit lists, with one level
+    /// for each of the `steps`; the list of σ has 0 at its end.
     #[serde(default)]
     pub scheduler: ScheduleKind,
 }
@@ -127,7 +128,7 @@ impl Steps {
     pub(crate) fn settings(&self, fresh: Fresh, part: Part) -> SamplerSettings {
         SamplerSettings {
             sampler: self.sampler,
-            schedule: self.scheduler,
+            schedule: self.scheduler.clone(),
             steps: self.steps as usize,
             eta: fresh.eta,
             s_noise: fresh.s_noise,
@@ -151,8 +152,20 @@ impl Steps {
         match Sampler::new(&info.scheduler, &self.settings(known, part)) {
             Ok(sampler) => sampler.ignored().iter().map(|key| self.ignored(key)).collect(),
             Err(error) => {
-                let param = if self.sampler == SamplerKind::Auto { "sampler" } else { "steps" };
-                let help = "choose other `steps`, another `sampler` or another `scheduler`";
+                let listed = self.scheduler.steps();
+                let (param, help) = match (self.sampler, listed) {
+                    (_, Some(count)) if count > 0 && count != self.steps as usize => {
+                        ("steps", format!("write `steps: {count}`"))
+                    }
+                    (_, Some(_)) => (
+                        "scheduler",
+                        "write one level for each step, in descending order, and after the last σ 0".into(),
+                    ),
+                    (kind, _) => {
+                        let param = if kind == SamplerKind::Auto { "sampler" } else { "steps" };
+                        (param, "choose other `steps`, another `sampler` or another `scheduler`".into())
+                    }
+                };
                 vec![NodeError::new(param, error.to_string()).help(help)]
             }
         }
@@ -169,7 +182,7 @@ impl Steps {
 
     /// The words of a message: `20 steps of euler (karras)`.
     pub(crate) fn text(&self) -> String {
-        let schedule = match self.scheduler {
+        let schedule = match &self.scheduler {
             ScheduleKind::Auto => String::new(),
             other => format!(" ({})", other.name()),
         };

@@ -49,7 +49,7 @@ impl SamplerKind {
 }
 
 /// How a latent is sampled.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SamplerSettings {
     /// The sampler.
     pub sampler: SamplerKind,
@@ -186,8 +186,14 @@ impl Sampler {
             return Err(Error::input(format!("`denoise` must be above 0 and at most 1, but is {denoise}")));
         }
         let total = (settings.steps as f64 / denoise) as usize;
-        let grid = grid::grid(&schedule, settings.schedule, class, total)?;
-        let mut ends = ends(&method, class, &schedule, &grid, settings.schedule);
+        if denoise < 1.0 && settings.schedule.steps().is_some() {
+            return Err(Error::input(
+                "`denoise` takes the last of more steps, but an explicit `scheduler` has no more: write the levels from \
+                 which to start, or `start_step`",
+            ));
+        }
+        let grid = grid::grid(&schedule, &settings.schedule, class, total)?;
+        let mut ends = ends(&method, class, &schedule, &grid, &settings.schedule);
         let skipped = if denoise < 1.0 { grid.levels.len().saturating_sub(settings.steps) } else { 0 };
         let count = grid.levels.len() - skipped;
         let last = end.unwrap_or(count).min(count);
@@ -311,7 +317,8 @@ impl Sampler {
             Method::Ddpm { large } => ddim::ddpm(z, now, level, end, *large, noise)?,
             Method::Lcm { scaling } => ddim::lcm(z, now, level, (!is_last).then_some(end), *scaling, noise)?,
             Method::Tcd => {
-                let s = ((1.0 - self.eta) * end.t).floor();
+                // In f32, as PyTorch: the product is often next to a whole number.
+                let s = f64::from(((1.0 - self.eta) as f32 * end.t as f32).floor());
                 let middle = self.schedule.alpha_bar(s);
                 ddim::tcd(now, middle, (self.eta > 0.0 && !is_last).then_some(end.alpha_bar), noise)?
             }
@@ -370,7 +377,13 @@ impl Sampler {
 }
 
 /// The levels at the ends of the steps. DDIM's and PNDM's are those of t − N/T, even where this is not the next timestep.
-fn ends(method: &Method, class: &Class, schedule: &NoiseSchedule, grid: &grid::Grid, kind: ScheduleKind) -> Vec<Level> {
+fn ends(
+    method: &Method,
+    class: &Class,
+    schedule: &NoiseSchedule,
+    grid: &grid::Grid,
+    kind: &ScheduleKind,
+) -> Vec<Level> {
     let set_alpha_to_one = schedule.config.set_alpha_to_one.unwrap_or(class.set_alpha_to_one);
     let counted = schedule.parameterisation.sigma_data.is_none()
         && matches!(kind, ScheduleKind::Auto | ScheduleKind::Leading | ScheduleKind::Linspace | ScheduleKind::Trailing);
@@ -384,7 +397,9 @@ fn ends(method: &Method, class: &Class, schedule: &NoiseSchedule, grid: &grid::G
         return grid.levels.iter().map(below).collect();
     }
     let last = match method {
-        Method::Tcd if counted => Level { t: 0.0, alpha_bar: schedule.alpha_bar(0.0) },
+        Method::Tcd if counted || matches!(kind, ScheduleKind::Timesteps(_)) => {
+            Level { t: 0.0, alpha_bar: schedule.alpha_bar(0.0) }
+        }
         _ => end,
     };
     grid.levels[1..].iter().copied().chain([last]).collect()

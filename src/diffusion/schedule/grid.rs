@@ -16,7 +16,7 @@ use crate::{Error, Result};
 const RHO: f64 = 7.0;
 
 /// How the noise levels of the steps are chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum ScheduleKind {
@@ -49,11 +49,15 @@ pub enum ScheduleKind {
     KlOptimal,
     /// The published ten steps of Align Your Steps (Sabour et al.), for other numbers interpolated in ln σ.
     AlignYourSteps,
+    /// These σ, descending: one for each step, and 0 for the end.
+    Sigmas(Vec<f64>),
+    /// These timesteps, descending, one for each step.
+    Timesteps(Vec<f64>),
 }
 
 impl ScheduleKind {
     /// Returns the name that serde reads.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             ScheduleKind::Auto => "auto",
             ScheduleKind::Leading => "leading",
@@ -69,10 +73,21 @@ impl ScheduleKind {
             ScheduleKind::LinearQuadratic => "linear_quadratic",
             ScheduleKind::KlOptimal => "kl_optimal",
             ScheduleKind::AlignYourSteps => "align_your_steps",
+            ScheduleKind::Sigmas(_) => "sigmas",
+            ScheduleKind::Timesteps(_) => "timesteps",
         }
     }
 
-    fn spacing(self) -> Option<TimestepSpacing> {
+    /// Returns the number of steps of an explicit list.
+    pub fn steps(&self) -> Option<usize> {
+        match self {
+            ScheduleKind::Sigmas(list) => Some(list.len() - usize::from(list.last() == Some(&0.0))),
+            ScheduleKind::Timesteps(list) => Some(list.len()),
+            _ => None,
+        }
+    }
+
+    fn spacing(&self) -> Option<TimestepSpacing> {
         match self {
             ScheduleKind::Leading => Some(TimestepSpacing::Leading),
             ScheduleKind::Linspace => Some(TimestepSpacing::Linspace),
@@ -97,7 +112,7 @@ pub(crate) struct Grid {
 ///
 /// # Errors
 /// If there are no such levels.
-pub(crate) fn grid(schedule: &NoiseSchedule, kind: ScheduleKind, class: &Class, steps: usize) -> Result<Grid> {
+pub(crate) fn grid(schedule: &NoiseSchedule, kind: &ScheduleKind, class: &Class, steps: usize) -> Result<Grid> {
     let n = schedule.len();
     if steps == 0 || steps >= n {
         return Err(Error::input(format!(
@@ -105,12 +120,13 @@ pub(crate) fn grid(schedule: &NoiseSchedule, kind: ScheduleKind, class: &Class, 
             n.saturating_sub(1)
         )));
     }
-    let grid = match kind.spacing() {
-        None if kind != ScheduleKind::Auto => {
+    let grid = match (kind, kind.spacing()) {
+        (ScheduleKind::Sigmas(_) | ScheduleKind::Timesteps(_), _) => listed(schedule, kind, class, steps)?,
+        (ScheduleKind::Auto, _) | (_, Some(_)) => of_class(schedule, class, kind.spacing(), steps)?,
+        _ => {
             let exact = NoiseSchedule::exact(&schedule.config)?.with_signal();
             of_sigmas(&exact, sigmas(&exact, kind, steps))
         }
-        spacing => of_class(schedule, class, spacing, steps)?,
     };
     let sigma: Vec<f64> = grid.levels.iter().map(|level| level.alpha_bar).collect();
     if grid.levels.is_empty() || sigma.windows(2).any(|pair| pair[0] >= pair[1]) {
@@ -122,6 +138,55 @@ pub(crate) fn grid(schedule: &NoiseSchedule, kind: ScheduleKind, class: &Class, 
     Ok(grid)
 }
 
+/// The levels of an explicit list. As in diffusers, the file's spacing decides whether sampling starts at unit noise.
+fn listed(schedule: &NoiseSchedule, kind: &ScheduleKind, class: &Class, steps: usize) -> Result<Grid> {
+    let invalid = |what: String| Err(Error::input(format!("the list of the `scheduler` {what}")));
+    let (list, most, unit) = match kind {
+        ScheduleKind::Sigmas(list) => (list, f64::MAX, "σ"),
+        ScheduleKind::Timesteps(list) => (list, schedule.len() as f64 - 1.0, "timestep"),
+        _ => return invalid("is none".into()),
+    };
+    let count = kind.steps().unwrap_or(0);
+    if count != steps {
+        return invalid(format!("has {count} steps, but `steps` is {steps}"));
+    }
+    if unit == "σ" && list.last() != Some(&0.0) {
+        return invalid("must end with 0, the end of the last step".into());
+    }
+    let list = &list[..count];
+    let is_level = |value: &f64| *value <= most && (*value > 0.0 || unit == "timestep" && *value == 0.0);
+    if let Some(value) = list.iter().find(|value| !is_level(value)) {
+        return invalid(format!("has {value}, which is no {unit} of this model"));
+    }
+    if let Some(pair) = list.windows(2).find(|pair| pair[0] <= pair[1]) {
+        return invalid(format!("must descend, but {} is followed by {}", pair[0], pair[1]));
+    }
+    let is_edm = schedule.parameterisation.sigma_data.is_some();
+    if is_edm && unit == "timestep" {
+        return invalid("has timesteps, but this model is told ¼ ln σ: write `sigmas`".into());
+    }
+    let level = |value: f64| match unit {
+        "σ" => Level::of_sigma(value, schedule.told(value)),
+        _ => Level { t: value, alpha_bar: schedule.alpha_bar_at(value) },
+    };
+    let spacing = schedule.config.timestep_spacing.unwrap_or(class.spacing);
+    Ok(Grid {
+        levels: list.iter().map(|value| level(*value)).collect(),
+        end: if ends_low(&schedule.config, class) { lowest(schedule) } else { 1.0 },
+        is_leading: is_edm || spacing == TimestepSpacing::Leading,
+    })
+}
+
+/// Whether the last step ends at σ_min.
+fn ends_low(config: &SchedulerConfig, class: &Class) -> bool {
+    class.ends_at_sigma_min || reads(class, "final_sigmas_type") && config.final_sigmas_type == FinalSigma::SigmaMin
+}
+
+/// ᾱ of σ_min.
+fn lowest(schedule: &NoiseSchedule) -> f64 {
+    1.0 / (schedule.range().0.powi(2) + 1.0)
+}
+
 /// The levels of σ without the last, which is the end.
 fn of_sigmas(schedule: &NoiseSchedule, mut sigmas: Vec<f64>) -> Grid {
     let end = sigmas.pop().unwrap_or(0.0);
@@ -130,7 +195,7 @@ fn of_sigmas(schedule: &NoiseSchedule, mut sigmas: Vec<f64>) -> Grid {
 }
 
 /// Returns σ of each step, and at the end.
-pub(crate) fn sigmas(schedule: &NoiseSchedule, kind: ScheduleKind, steps: usize) -> Vec<f64> {
+pub(crate) fn sigmas(schedule: &NoiseSchedule, kind: &ScheduleKind, steps: usize) -> Vec<f64> {
     let (low, high) = schedule.range();
     let last = steps as f64;
     // The share of the way that is left at step i: from 1 to 0 at the last one.
@@ -271,10 +336,8 @@ fn of_class(schedule: &NoiseSchedule, class: &Class, given: Option<TimestepSpaci
     };
     let levels: Vec<Level> = timesteps.iter().map(level).collect();
     let is_leading = spacing == TimestepSpacing::Leading;
-    let lowest = 1.0 / (schedule.range().0.powi(2) + 1.0);
-    let ends_low = class.ends_at_sigma_min
-        || reads(class, "final_sigmas_type") && config.final_sigmas_type == FinalSigma::SigmaMin;
-    let end = if ends_low { lowest } else { 1.0 };
+    let ends_low = ends_low(config, class);
+    let end = if ends_low { lowest(schedule) } else { 1.0 };
     let grid = Grid { levels, end, is_leading };
     let Some(converted) = converted(schedule, class, &grid, steps).filter(|_| given.is_none()) else { return Ok(grid) };
     let rounds = class.rounds && (config.use_karras_sigmas || config.use_lu_lambdas);

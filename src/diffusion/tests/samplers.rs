@@ -101,7 +101,7 @@ fn errors_of(kinds: &[&str]) -> Vec<(f64, String)> {
 
 fn check(kinds: &[&str], most: f64) {
     let errors = errors_of(kinds);
-    assert!(errors.len() > 10, "{}", errors.len());
+    assert!(errors.len() >= 10, "{}", errors.len());
     let mut bad: Vec<_> = errors.iter().filter(|(error, _)| error.is_nan() || *error > most).collect();
     bad.sort_by(|a, b| b.0.total_cmp(&a.0));
     let shown: Vec<_> = bad.iter().take(40).map(|(error, run)| format!("{error:.1e} {run}")).collect();
@@ -111,6 +111,41 @@ fn check(kinds: &[&str], most: f64) {
 #[test]
 fn files_are_sampled_as_their_classes_do() {
     check(&["class"], 1e-5);
+}
+
+#[test]
+fn explicit_lists_equal_diffusers() {
+    check(&["list"], 1e-5);
+}
+
+#[test]
+fn lists_that_are_no_levels_are_refused() {
+    let config = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
+    let error = |steps, schedule, part| {
+        let settings = SamplerSettings { schedule, part, ..SamplerSettings::new(SamplerKind::Euler, steps) };
+        Sampler::new(&config, &settings).unwrap_err().to_string()
+    };
+    let sigmas = |list: &[f64]| ScheduleKind::Sigmas(list.to_vec());
+    let timesteps = |list: &[f64]| ScheduleKind::Timesteps(list.to_vec());
+    let part = Part::default();
+    for (steps, schedule, message) in [
+        (2, sigmas(&[3.0, 0.0]), "has 1 steps, but `steps` is 2"),
+        (3, sigmas(&[3.0, 2.0, 1.0]), "must end with 0"),
+        (2, sigmas(&[3.0, f64::NAN, 0.0]), "NaN, which is no σ"),
+        (2, sigmas(&[f64::INFINITY, 1.0, 0.0]), "inf, which is no σ"),
+        (2, sigmas(&[3.0, 3.0, 0.0]), "must descend, but 3 is followed by 3"),
+        (1, sigmas(&[0.0, 0.0]), "0, which is no σ"),
+        (1, sigmas(&[]), "has 0 steps, but `steps` is 1"),
+        (1, timesteps(&[]), "has 0 steps, but `steps` is 1"),
+        (2, timesteps(&[1000.0, 1.0]), "1000, which is no timestep"),
+        (2, timesteps(&[10.0, -1.0]), "-1, which is no timestep"),
+        (2, timesteps(&[10.0, 10.0]), "must descend"),
+    ] {
+        let error = error(steps, schedule, part);
+        assert!(error.contains(message), "{error}: {message}");
+    }
+    let half = Part { denoise: 0.5, ..part };
+    assert!(error(2, timesteps(&[10.0, 1.0]), half).contains("an explicit `scheduler` has no more"));
 }
 
 #[test]
