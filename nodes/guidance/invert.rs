@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::InversionGuidance;
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::{self, InversionMode, SamplingSettings};
+use lsregen_diffusion::source::SourceImage;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -222,6 +223,7 @@ impl Node for Invert {
             sampler: self.steps.settings(Fresh::default(), self.range.part(false)),
             sizes: sizes(self.original_size, self.target_size, self.crop),
             from: None,
+            source: SourceImage::default(),
         };
         let mode = match self.mode {
             Mode::Ddim => InversionMode::Ddim,

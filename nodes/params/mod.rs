@@ -8,4 +8,5 @@ pub mod guidance;
 pub mod model_path;
 pub mod prompt_syntax;
 pub mod sampling;
+pub mod source;
 pub mod steps;

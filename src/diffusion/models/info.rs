@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::Result;
 use crate::models::Family;
-use crate::models::config::{UNetConfig, VaeConfig};
+use crate::models::config::{UNetConfig, UNetInput, VaeConfig};
 use crate::models::limits::ModelLimit;
 use crate::models::unet::AttentionLayer;
 use crate::schedule::SchedulerConfig;
@@ -24,6 +24,8 @@ pub struct ModelInfo {
     pub size_step: usize,
     /// The resolutions of its attention maps: latent pixels along a side of one pixel of a map, from the finest on.
     pub attention_downscales: Vec<usize>,
+    /// What its U-Net takes besides the noisy latent.
+    pub input: UNetInput,
     /// The noise schedule, and the sampler of its author.
     pub scheduler: SchedulerConfig,
     /// What keeps it from being sampled; empty for most models.
@@ -55,7 +57,8 @@ impl ModelInfo {
                 is_xl: matches!(family, Family::Sdxl | Family::Playground),
                 ..scheduler.clone()
             },
-            limits: ModelLimit::of_networks(unet),
+            input: unet.input(),
+            limits: vec![],
         }
     }
 }

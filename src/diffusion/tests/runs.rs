@@ -19,6 +19,7 @@ use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::pipeline::{InversionMode, SamplingSettings, gligen, invert, sample};
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
+use lsregen_diffusion::source::SourceImage;
 use lsregen_tensor::image::{Resampling, resize};
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{ModelFiles, Precision, Weights};
@@ -92,6 +93,7 @@ fn settings(cfg: f64) -> SamplingSettings {
         sampler: SamplerSettings::new(SamplerKind::Ddim, 20),
         sizes: Sizes::default(),
         from: None,
+        source: SourceImage::default(),
     }
 }
 
