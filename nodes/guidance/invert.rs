@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::InversionGuidance;
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::{self, InversionMode, SamplingOptions, SamplingSettings};
+use lsregen_diffusion::source::SourceImage;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -233,6 +234,7 @@ impl Node for Invert {
                 clip_skip: self.clip_skip.map(|layer| layer as usize),
                 ..SamplingOptions::default()
             },
+            source: SourceImage::default(),
         };
         let mode = match self.mode {
             Mode::Ddim => InversionMode::Ddim,

@@ -6,6 +6,7 @@ use lsregen_diffusion::models::ModelInfo;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
 use lsregen_diffusion::sampler::{SamplerKind, SamplerSettings};
+use lsregen_diffusion::source::SourceImage;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use lsregen_tensor::image::{Resampling, heat, resize};
 use schemars::JsonSchema;
@@ -129,6 +130,7 @@ impl Node for AttentionMap {
             sizes: Sizes::default(),
             from: None,
             options: Default::default(),
+            source: SourceImage::default(),
         };
         let downscale = self.downscale as usize;
         let map = pipeline::attention_map(model, &z0, &settings, &self.phrase, self.timestep, downscale);

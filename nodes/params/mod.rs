@@ -10,4 +10,5 @@ pub mod model_path;
 pub mod needs;
 pub mod prompt_syntax;
 pub mod sampling;
+pub mod source;
 pub mod steps;

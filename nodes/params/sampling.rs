@@ -6,14 +6,16 @@ use anyhow::ensure;
 use lsregen_diffusion::models::ModelInfo;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes};
 use lsregen_diffusion::pipeline::{InputLatent, SamplingOptions, SamplingSettings};
+use lsregen_diffusion::source::SourceImage;
 use lsregen_engine::{Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cfg::{CfgParams, cfg_warnings};
+use super::source::ImageGuidance;
 use super::steps::{Fresh, StepRange, Steps};
 use super::{defaults, prompt_syntax};
-use crate::values::{Conditioning, Guidance, ImageInfo, ImageSize, Latent, Model, SamplingNeeds, latent_errors};
+use crate::values::{Conditioning, Guidance, Image, ImageInfo, ImageSize, Latent, Model, SamplingNeeds, latent_errors};
 
 /// The parameters of a sampling with a model of any family.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -26,13 +28,13 @@ pub struct Sampling {
     /// says so.
     #[serde(default)]
     pub negative: Option<String>,
-    /// Width of the image in pixels, a multiple of 8. By default that of the guidance, or else that of the images that
-    /// the model was trained on.
+    /// Width of the image in pixels, a multiple of 8. By default that of the input `latent` or `image`, or else of the
+    /// guidance, or else of the images that the model was trained on.
     #[serde(default)]
     #[schemars(range(min = 8, max = 8192))]
     pub width: Option<u32>,
-    /// Height of the image in pixels, a multiple of 8. By default that of the guidance, or else that of the images that
-    /// the model was trained on.
+    /// Height of the image in pixels, a multiple of 8. By default that of the input `latent` or `image`, or else of the
+    /// guidance, or else of the images that the model was trained on.
     #[serde(default)]
     #[schemars(range(min = 8, max = 8192))]
     pub height: Option<u32>,
@@ -86,6 +88,9 @@ pub struct SdxlSampling {
     #[serde(default = "defaults::sdxl_cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,
+    /// The guidance by an image.
+    #[serde(flatten)]
+    pub image_guidance: ImageGuidance,
     /// The prompt of the second text encoder; by default that of the first. SDXL's pooled text embedding comes from
     /// this prompt.
     #[serde(default)]
@@ -182,14 +187,15 @@ impl Sampling {
     }
 
     /// Returns the size of the image, if it is known before the run: by the parameters, or else by the guidances, or else
-    /// by the model.
+    /// by the model. The size of the input latent, or of the image to change, precedes that of the guidances.
     pub(crate) fn size(&self, links: &Links) -> Option<ImageSize> {
         let by_guidance = links.declared::<SamplingNeeds>("guidance").find_map(|(_, needs)| needs.size);
-        let by_latent = ImageInfo::of(links, "latent").size.or(by_guidance);
-        // The size of a latent that is not known is not that of the model.
-        let own = || if links.has("latent") { None } else { trained_side(links) };
-        let width = self.width.or(by_latent.map(|size| size.width)).or_else(own)?;
-        let height = self.height.or(by_latent.map(|size| size.height)).or_else(own)?;
+        let of = |socket| ImageInfo::of(links, socket).size;
+        let by_input = of("latent").or_else(|| of("image")).or(by_guidance);
+        // The size of an input that is not known is not that of the model.
+        let own = || if links.has("latent") || links.has("image") { None } else { trained_side(links) };
+        let width = self.width.or(by_input.map(|size| size.width)).or_else(own)?;
+        let height = self.height.or(by_input.map(|size| size.height)).or_else(own)?;
         Some(ImageSize { width, height })
     }
 
@@ -247,14 +253,16 @@ impl Sampling {
         cfg: f64,
         guidance: &[Arc<Guidance>],
         latent: Option<&Latent>,
+        source: SourceImage,
     ) -> anyhow::Result<SamplingSettings> {
         let info = &model.0.info;
         let latent = latent.map(|latent| latent.of(model)).transpose()?;
         let by_latent =
             latent.map(|z| z.dims4()).transpose()?.map(|(_, _, h, w)| (w * info.size_step, h * info.size_step));
+        let by_image = source.image.as_ref().map(|x| x.dims4()).transpose()?.map(|(_, _, h, w)| (w, h));
         let by_guidance = guidance.iter().find_map(|g| g.size);
         let own = (info.picture_size, info.picture_size);
-        let (default_width, default_height) = by_latent.or(by_guidance).unwrap_or(own);
+        let (default_width, default_height) = by_latent.or(by_image).or(by_guidance).unwrap_or(own);
         let width = self.width.map_or(default_width, |side| side as usize);
         let height = self.height.map_or(default_height, |side| side as usize);
         for (i, g) in guidance.iter().enumerate() {
@@ -278,6 +286,7 @@ impl Sampling {
             sizes: Sizes::default(),
             options: self.options(),
             from: latent.map(|z| InputLatent { latent: z.clone(), add_noise: self.add_noise }),
+            source,
         })
     }
 }
@@ -293,18 +302,20 @@ impl SdxlSampling {
         }
     }
 
-    /// Returns the settings of a sampling: see [`Sampling::settings`].
+    /// Returns the settings of a sampling: see [`Sampling::settings`]. `images` are those at the sockets `image` and `mask`.
     pub(crate) fn settings(
         &self,
         model: &Model,
         guidance: &[Arc<Guidance>],
         latent: Option<&Latent>,
+        images: [Option<&Image>; 2],
     ) -> anyhow::Result<SamplingSettings> {
+        let source = self.image_guidance.source(images)?;
         Ok(SamplingSettings {
             prompt: prompt(&self.sampling.prompt, &self.prompt_2),
             negative: negative(&self.sampling.negative, &self.negative_2),
             sizes: sizes(self.original_size, self.target_size, self.crop),
-            ..self.sampling.settings(model, self.cfg, guidance, latent)?
+            ..self.sampling.settings(model, self.cfg, guidance, latent, source)?
         })
     }
 }

@@ -8,6 +8,7 @@ use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
 use lsregen_diffusion::sampler::Part;
+use lsregen_diffusion::source::SourceImage;
 use lsregen_engine::{CheckContext, Context, Declaration, FileRef, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -172,6 +173,7 @@ impl Node for GligenLayout {
             sizes: Sizes::default(),
             from: None,
             options: Default::default(),
+            source: SourceImage::default(),
         };
         let slots = self.slots as usize;
         let on_step = on_step_with_previews(cx, &inputs.model);

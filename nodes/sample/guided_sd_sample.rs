@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::sample;
 use crate::params::sampling::Sampling;
-use crate::values::{Guidance, Latent, Model, declared, sampling_errors};
+use crate::params::source::ImageGuidance;
+use crate::values::{Guidance, Image, Latent, Model, declared};
 
 /// Generates an image from a prompt with a Stable Diffusion 1 or 2 model, under guidance.
 ///
@@ -26,6 +27,9 @@ pub struct GuidedSdSample {
     #[serde(default = "cfg")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg: f64,
+    /// The guidance by an image.
+    #[serde(flatten)]
+    pub image_guidance: ImageGuidance,
 }
 
 fn cfg() -> f64 {
@@ -41,6 +45,12 @@ sockets! {
         /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
         /// sampling left (`leftover_noise`). Without it, the sampling starts from noise.
         pub latent: Option<Arc<Latent>>,
+        /// For an inpainting model, the image of which a part is drawn anew; for an InstructPix2Pix model, the image that the
+        /// prompt says how to edit. Other models take none.
+        pub image: Option<Arc<Image>>,
+        /// For an inpainting model: white where the image is drawn anew, black where it is kept. A pixel counts as white if
+        /// the mean of its channels is at least one half. The mask has the size of `image`.
+        pub mask: Option<Arc<Image>>,
     }
 }
 
@@ -64,7 +74,8 @@ impl Node for GuidedSdSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        sampling_errors(links).into_iter().chain(self.sampling.link_errors(links, None)).collect()
+        let errors = self.image_guidance.errors(links, self.sampling.size(links));
+        errors.into_iter().chain(self.sampling.link_errors(links, None)).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
@@ -72,7 +83,9 @@ impl Node for GuidedSdSample {
     }
 
     fn run(&self, inputs: GuidedSdSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdSampleOutputs> {
-        let settings = self.sampling.settings(&inputs.model, self.cfg, &inputs.guidance, inputs.latent.as_deref())?;
+        let source = self.image_guidance.source([inputs.image.as_deref(), inputs.mask.as_deref()])?;
+        let latent = inputs.latent.as_deref();
+        let settings = self.sampling.settings(&inputs.model, self.cfg, &inputs.guidance, latent, source)?;
         Ok(GuidedSdSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, &inputs.guidance, cx)?) })
     }
 }

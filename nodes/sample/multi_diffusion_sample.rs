@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lsregen_diffusion::models::prompt::Prompt;
 use lsregen_diffusion::pipeline::{self, RegionPrompts};
+use lsregen_diffusion::source::SourceImage;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -91,7 +92,8 @@ impl Node for MultiDiffusionSample {
     fn run(&self, inputs: MultiDiffusionSampleInputs, cx: &Context) -> anyhow::Result<MultiDiffusionSampleOutputs> {
         cx.cancel().check()?;
         let model = &inputs.model.0;
-        let settings = self.sampling.settings(&inputs.model, self.cfg, &inputs.guidance, inputs.latent.as_deref())?;
+        let (latent, source) = (inputs.latent.as_deref(), SourceImage::default());
+        let settings = self.sampling.settings(&inputs.model, self.cfg, &inputs.guidance, latent, source)?;
         let prompt = |phrase: &str| Prompt { text: self.region_prompt.replace("{phrase}", phrase), text_2: None };
         let regions = inputs.layout.0.iter().map(|object| (prompt(&object.phrase), object.bounds)).collect();
         let prompts = RegionPrompts { regions, bootstrap: self.bootstrap };

@@ -63,7 +63,7 @@ fn invert(params: Json, latent: &Arc<Latent>, layout: Option<&Arc<Layout>>) -> a
 
 fn guided(params: Json, guidance: &[&Arc<Guidance>]) -> anyhow::Result<Arc<Latent>> {
     let guidance = guidance.iter().map(|g| Arc::clone(g)).collect();
-    let inputs = GuidedSdxlSampleInputs { model: XL.clone(), guidance, latent: None };
+    let inputs = GuidedSdxlSampleInputs { model: XL.clone(), guidance, latent: None, image: None, mask: None };
     node::<GuidedSdxlSample>(params).run(inputs, &here()).map(|outputs| outputs.latent)
 }
 
@@ -178,7 +178,10 @@ fn samplings_report_previews() {
         let host = Arc::unwrap_or_clone(host(Path::new("."))).with_previews(previews);
         let cx = Context::new(Arc::new(host), "sample".into(), Cancel::new(), Arc::new(listen));
         let sample = node::<SdxlSample>(json!({ "prompt": "sand", "steps": 11, "width": 320, "height": 64, "cfg": 1 }));
-        let z = sample.run(SdxlSampleInputs { model: XL.clone(), latent: None }, &cx).unwrap().latent;
+        let z = sample
+            .run(SdxlSampleInputs { model: XL.clone(), latent: None, image: None, mask: None }, &cx)
+            .unwrap()
+            .latent;
         let shown = shown.lock().unwrap().clone();
         (numbers(&z.z), shown)
     };
@@ -192,7 +195,7 @@ fn samplings_report_previews() {
 fn sdxl_sample_is_guided_sample_without_guidance() {
     let run = json!({ "prompt": PROMPT, "steps": 1, "seed": 3, "width": 64, "height": 96 });
     let plain = node::<SdxlSample>(run.clone())
-        .run(SdxlSampleInputs { model: XL.clone(), latent: None }, &here())
+        .run(SdxlSampleInputs { model: XL.clone(), latent: None, image: None, mask: None }, &here())
         .unwrap()
         .latent;
     assert_eq!(plain.z.dims(), [1, 4, 12, 8]);
@@ -245,7 +248,13 @@ fn cancellation_takes_effect_within_a_step() {
     let (cancel, updates) = (Cancel::new(), Arc::new(Mutex::new(0)));
     let cx = Context::new(host(Path::new(".")), "sample".into(), cancel.clone(), Arc::new(|_: &Event| {}));
     let guidance = Guidance::new(Counted { cancel, updates: updates.clone() });
-    let inputs = GuidedSdxlSampleInputs { model: XL.clone(), guidance: vec![Arc::new(guidance)], latent: None };
+    let inputs = GuidedSdxlSampleInputs {
+        model: XL.clone(),
+        guidance: vec![Arc::new(guidance)],
+        latent: None,
+        image: None,
+        mask: None,
+    };
     let sample = node::<GuidedSdxlSample>(json!({ "prompt": PROMPT, "steps": 2, "width": 64, "height": 64, "cfg": 1 }));
     let error = sample.run(inputs, &cx).err().unwrap();
     assert!(error.is::<Cancelled>(), "{error:#}");
@@ -442,6 +451,9 @@ fn a_cancelled_run_stops_at_its_step() {
     };
     let context = Context::new(host(Path::new(".")), "sample".into(), cancel, Arc::new(listen));
     let sample = node::<SdxlSample>(json!({ "prompt": "", "steps": 20, "width": 64, "height": 64 }));
-    let error = sample.run(SdxlSampleInputs { model: XL.clone(), latent: None }, &context).err().unwrap();
+    let error = sample
+        .run(SdxlSampleInputs { model: XL.clone(), latent: None, image: None, mask: None }, &context)
+        .err()
+        .unwrap();
     assert_eq!((error.downcast_ref(), *steps.lock().unwrap()), (Some(&Cancelled), 1));
 }

@@ -1,5 +1,5 @@
-//! Models of further families in the engine: Stable Diffusion 2 runs under every guidance, and a model that no sampling
-//! honours is refused before anything runs.
+//! Models of further families in the engine: Stable Diffusion 2 runs under every guidance, and inpainting and
+//! InstructPix2Pix models run at the nodes that take an image.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,6 +10,7 @@ use lsregen_engine::{
 };
 use lsregen_nodes::{ComputeOptions, DtypeOption, registry};
 use lsregen_tensor::candle_core::{Device, Tensor, safetensors};
+use lsregen_tensor::image::{RgbImage, png};
 use serde_json::{Value, json};
 
 /// Writes a copy of the built-in GLIGEN model without its fusers, a Stable Diffusion 1 model, with other keys in the
@@ -43,12 +44,6 @@ fn linear(tensors: &mut HashMap<String, Tensor>) {
     for (_, tensor) in tensors.iter_mut().filter(|(name, _)| is_projection(name)) {
         *tensor = tensor.squeeze(3).unwrap().squeeze(2).unwrap();
     }
-}
-
-/// Zeros for so many more input channels.
-fn widened(tensors: &mut HashMap<String, Tensor>, channels: usize) {
-    let conv = tensors.get_mut("conv_in.weight").unwrap();
-    *conv = conv.pad_with_zeros(1, 0, channels).unwrap();
 }
 
 fn host(folder: &Path) -> Host {
@@ -143,22 +138,91 @@ fn stable_diffusion_2_runs_under_the_guidances() {
     }
 }
 
+/// Other numbers for the channels after the latent, so that they count.
+fn mixed(tensors: &mut HashMap<String, Tensor>, channels: usize) {
+    let conv = tensors.get_mut("conv_in.weight").unwrap();
+    *conv = Tensor::cat(&[&*conv, &conv.repeat((1, 2, 1, 1)).unwrap().narrow(1, 0, channels).unwrap()], 1).unwrap();
+}
+
+/// Writes an inpainting and an InstructPix2Pix model, `picture.png`, another of the same size, and `tall.png`.
+fn models_with_images(folder: &Path) {
+    variant(&folder.join("plain"), &[], |_| {});
+    variant(&folder.join("inpaint"), &[("in_channels", json!(9))], |t| mixed(t, 5));
+    variant(&folder.join("edit"), &[("in_channels", json!(8))], |t| mixed(t, 4));
+    for (name, height, blue) in [("picture", 48, 0), ("other", 48, 255), ("tall", 72, 0)] {
+        let image = RgbImage::from_fn(64, height, |x, y| [4 * x as u8, if y < 24 { 127 } else { 128 }, blue].into());
+        std::fs::write(folder.join(format!("{name}.png")), png(&image, &[]).unwrap()).unwrap();
+    }
+    let mask = RgbImage::from_fn(64, 48, |x, _| if x < 32 { [127; 3] } else { [128; 3] }.into());
+    std::fs::write(folder.join("mask.png"), png(&mask, &[]).unwrap()).unwrap();
+}
+
+/// A sampling with these links and parameters, and all images that it may link.
+fn changed(more: &str) -> String {
+    let images =
+        ["picture", "other", "tall", "mask"].map(|name| format!("  {name}: {{ type: LoadImage, path: {name}.png }}\n"));
+    let sample = format!("{{ type: GuidedSDSample, model: model, prompt: a red circle, steps: 2, cfg: 3, {more} }}");
+    let save = "  image: { type: Decode, model: model, latent: sample }\n  save: { type: SaveImage, image: image, path: x.png }\n";
+    format!("{}  layout: {{ type: Layout, boxes: [] }}\n  sample: {sample}\n{save}", images.concat())
+}
+
 #[test]
-fn models_that_no_sampling_honours_are_refused_by_name() {
+fn inpainting_and_editing_depend_on_their_images() {
     let folder = tempfile::tempdir().unwrap();
-    variant(&folder.path().join("inpaint"), &[("in_channels", json!(9))], |t| widened(t, 5));
-    variant(&folder.path().join("edit"), &[("in_channels", json!(8))], |t| widened(t, 4));
+    models_with_images(folder.path());
+    let at = |model: &str, more: &str| image(folder.path(), model, &changed(more));
+    let filled = at("./inpaint", "guidance: [], image: picture, mask: mask");
+    // The size is that of the image.
+    assert_eq!(filled.len(), 64 * 48 * 3);
+    assert!(at("./inpaint", "guidance: [], image: other, mask: mask") != filled);
+    assert!(at("./inpaint", "guidance: [], image: picture, mask: picture") != filled);
+    let edited = at("./edit", "guidance: [], image: picture");
+    assert_eq!(edited.len(), 64 * 48 * 3);
+    assert!(at("./edit", "guidance: [], image: other") != edited);
+    assert!(at("./edit", "guidance: [], image: picture, image_cfg: 2") != edited);
+    // Guidance by attention runs with both.
+    for (model, images) in [("./inpaint", "image: picture, mask: mask"), ("./edit", "image: picture")] {
+        let nodes = sampling("GuidedSDSample", &format!("guidance: [boxdiff, energy, bounded], {images}"));
+        let loads = "  picture: { type: LoadImage, path: picture.png }\n  mask: { type: LoadImage, path: mask.png }\n";
+        let nodes = nodes.replace(", width: 64, height: 64", "");
+        assert_eq!(image(folder.path(), model, &format!("{loads}{nodes}")).len(), 64 * 48 * 3);
+    }
+}
+
+#[test]
+fn images_that_do_not_fit_the_model_are_errors_of_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    models_with_images(folder.path());
+    for (model, more, words) in [
+        ("./inpaint", "", "the model is an inpainting model, but `image` is missing"),
+        ("./inpaint", "image: picture", "the model is an inpainting model, but `mask` is missing"),
+        ("./inpaint", "image: picture, mask: tall", "`mask` has 64×72 pixels, but this sampling generates 64×48"),
+        ("./inpaint", "image: tall, mask: tall, width: 64, height: 48", "`image` has 64×72 pixels, but"),
+        ("./edit", "", "the model is an InstructPix2Pix model, but `image` is missing"),
+        ("./edit", "image: picture, mask: mask", "the model takes no `mask`: it is an InstructPix2Pix model"),
+        ("./plain", "image: picture", "the model takes no `image`: it is neither an inpainting nor"),
+        ("./plain", "mask: mask", "the model takes no `mask`: it is neither an inpainting nor"),
+    ] {
+        let found = errors(folder.path(), model, &changed(&format!("guidance: [], {more}")));
+        assert!(found.iter().any(|error| error.contains(words)), "{model} {more}: {found:?}");
+    }
+    let checked =
+        check(graph("./plain", &changed("guidance: [], image_cfg: 2")), &[], &registry(), &host(folder.path()));
+    assert!(checked.diagnostics.iter().any(|d| d.code == "no-effect" && d.message.starts_with("`image_cfg`")));
+}
+
+#[test]
+fn nodes_without_an_image_refuse_models_that_take_one() {
+    let folder = tempfile::tempdir().unwrap();
+    models_with_images(folder.path());
     let attention = "  z: { type: VAEEncode, model: model, image: picture }\n  picture: { type: LoadImage, path: x.png }\n  \
                      map: { type: AttentionMap, model: model, latent: z, prompt: a circle, phrase: circle }\n";
     for (model, words) in [("./inpaint", "it is an inpainting model"), ("./edit", "it is an InstructPix2Pix model")] {
-        for nodes in [
-            sampling("GuidedSDSample", "guidance: [boxdiff]"),
-            sampling("MultiDiffusionSample", ""),
-            attention.to_string(),
-        ] {
+        for nodes in [sampling("MultiDiffusionSample", ""), attention.to_string(), INVERTED.to_string()] {
             let found = errors(folder.path(), model, &nodes);
-            let named: Vec<_> = found.iter().filter(|error| error.contains(words)).collect();
-            assert!(named.len() == 1 && named[0].starts_with("`model` cannot be used by this node: "), "{found:?}");
+            let refused =
+                |error: &&String| error.starts_with("`model` cannot be used by this node: ") && error.contains(words);
+            assert_eq!(found.iter().filter(refused).count(), 1, "{found:?}");
         }
     }
 }

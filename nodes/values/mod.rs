@@ -9,6 +9,7 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::{GuidanceSpec, InversionGuidance};
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::bands::BandOptions;
+use lsregen_diffusion::models::config::UNetInput;
 use lsregen_diffusion::models::{self, Family, ModelInfo, ModelLimit};
 use lsregen_engine::{Codec, Links, NodeError, Payload};
 use lsregen_tensor::candle_core::{DType, Device, Tensor};
@@ -143,8 +144,22 @@ pub(crate) fn latent_errors(links: &Links) -> Vec<NodeError> {
     }
 }
 
-/// Reports a model at the socket `model` with a property that no sampling honours yet.
+/// Reports a model at the socket `model` that a node without the sockets `image` and `mask` cannot sample.
 pub(crate) fn sampling_errors(links: &Links) -> Vec<NodeError> {
+    let what = match links.declaration::<ModelInfo>("model").map(|info| info.input) {
+        Some(UNetInput::Inpainting) => Some("it is an inpainting model, which takes an image and a mask"),
+        Some(UNetInput::Edit) => Some("it is an InstructPix2Pix model, which takes the image to edit"),
+        _ => None,
+    };
+    let error = what.map(|what| {
+        NodeError::new("model", format!("`model` cannot be used by this node: {what}"))
+            .help("use GuidedSDSample, SDXLSample or GuidedSDXLSample, or link another model")
+    });
+    limit_errors(links).into_iter().chain(error).collect()
+}
+
+/// Reports a model at the socket `model` with a property that no sampling honours yet.
+pub(crate) fn limit_errors(links: &Links) -> Vec<NodeError> {
     let limits = links.declaration::<ModelInfo>("model").into_iter().flat_map(|info| &info.limits);
     let error = |limit: &ModelLimit| {
         NodeError::new("model", format!("`model` cannot be used by this node: {}", limit.reason))

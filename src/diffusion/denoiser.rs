@@ -52,11 +52,14 @@ pub fn guides(scale: f64) -> bool {
 /// A U-Net under classifier-free guidance (Ho and Salimans): ε = ε_u + s (ε_c − ε_u), both halves in one batch.
 pub struct CfgDenoiser {
     unet: Arc<UNet>,
-    /// The unconditional and the conditional half, stacked; the conditional half alone where `scale` is `None`.
+    /// The unconditional and the conditional half, stacked; the conditional half alone where `scale` is `None`. Where there is
+    /// an `image_scale`, a part without text and image comes first.
     conditioning: Conditioning,
     conditional: Conditioning,
     /// s.
     scale: Option<f64>,
+    /// s_I of a network that edits an image.
+    image_scale: Option<f64>,
     /// σ_data of a network that is told ¼ ln σ.
     sigma_data: Option<f64>,
     options: CfgOptions,
@@ -83,6 +86,34 @@ impl CfgDenoiser {
             conditioning: unconditional.stack(conditional)?,
             conditional: conditional.clone(),
             scale: Some(scale),
+            image_scale: None,
+            sigma_data: None,
+            options: CfgOptions::default(),
+        })
+    }
+
+    /// Combines both halves, which have the latent of an image as channels, with the prediction without text and image:
+    /// ε = ε_u + s (ε_c − ε_i) + s_I (ε_i − ε_u) (InstructPix2Pix, Brooks et al., eq. 3), where ε_i is the unconditional half,
+    /// and ε_u has zeros in place of the image. Without [`guides`], and with s_I below 1, there is no guidance at all, as in
+    /// diffusers.
+    pub fn editing(
+        unet: Arc<UNet>,
+        conditional: &Conditioning,
+        unconditional: &Conditioning,
+        scale: f64,
+        image_scale: f64,
+    ) -> Result<Self> {
+        if !guides(scale) || image_scale < 1.0 {
+            return Ok(Self::plain(unet, conditional));
+        }
+        let channels = unconditional.channels.as_ref().map(Tensor::zeros_like).transpose()?;
+        let neither = Conditioning { channels, ..unconditional.clone() };
+        Ok(CfgDenoiser {
+            unet,
+            conditioning: neither.stack(unconditional)?.stack(conditional)?,
+            conditional: conditional.clone(),
+            scale: Some(scale),
+            image_scale: Some(image_scale),
             sigma_data: None,
             options: CfgOptions::default(),
         })
@@ -123,6 +154,7 @@ impl CfgDenoiser {
             conditioning: conditional.clone(),
             conditional,
             scale: None,
+            image_scale: None,
             sigma_data: None,
             options: CfgOptions::default(),
         }
@@ -139,30 +171,42 @@ impl CfgDenoiser {
         }
     }
 
-    /// Computes ε_u and ε_c.
-    fn halves(&self, z: &Tensor, t: f64) -> Result<(Tensor, Tensor)> {
+    /// Computes ε_u, ε_i of a network that edits an image, and ε_c.
+    fn parts(&self, z: &Tensor, t: f64) -> Result<Vec<Tensor>> {
         let z = self.input(z, t)?;
-        let both = self.unet.forward(&Tensor::cat(&[&z, &z], 0)?, t, &self.conditioning)?;
-        let halves = both.chunk(2, 0)?;
-        Ok((halves[0].clone(), halves[1].clone()))
+        let count = if self.image_scale.is_some() { 3 } else { 2 };
+        let all = self.unet.forward(&Tensor::cat(&vec![&z; count], 0)?, t, &self.conditioning)?;
+        Ok(all.chunk(count, 0)?)
     }
+}
+
+/// s (ε_c − ε_i) + s_I (ε_i − ε_u) of three parts.
+fn edit(parts: &[Tensor], s: f64, s_image: f64) -> Result<Tensor> {
+    Ok((((&parts[2] - &parts[1])? * s)? + ((&parts[1] - &parts[0])? * s_image)?)?)
 }
 
 impl Denoiser for CfgDenoiser {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
         let Some(s) = self.scale_at(t) else { return self.unet.forward(&self.input(z, t)?, t, &self.conditional) };
-        let (u, c) = self.halves(z, t)?;
-        let guided = (&u + ((&c - &u)? * s)?)?;
+        let parts = self.parts(z, t)?;
+        let (u, c) = (&parts[0], &parts[parts.len() - 1]);
+        let guided = match self.image_scale {
+            Some(s_image) => (u + edit(&parts, s, s_image)?)?,
+            None => (u + ((c - u)? * s)?)?,
+        };
         match self.options.rescale {
             0.0 => Ok(guided),
-            share => rescaled(&guided, &c, share),
+            share => rescaled(&guided, c, share),
         }
     }
 
     fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
         let Some(s) = self.scale_at(t) else { return rms(&self.predict(z, t)?) };
-        let (u, c) = self.halves(z, t)?;
-        Ok(s * rms(&(c - u)?)?)
+        let parts = self.parts(z, t)?;
+        match self.image_scale {
+            Some(s_image) => rms(&edit(&parts, s, s_image)?),
+            None => Ok(s * rms(&(&parts[1] - &parts[0])?)?),
+        }
     }
 
     fn attention_layers(&self) -> Vec<AttentionLayer> {

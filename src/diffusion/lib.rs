@@ -15,6 +15,7 @@
 //! use lsregen_diffusion::models::prompt::Sizes;
 //! use lsregen_diffusion::pipeline::{SamplingSettings, sample};
 //! use lsregen_diffusion::sampler::{SamplerKind, SamplerSettings};
+//! use lsregen_diffusion::source::SourceImage;
 //! use lsregen_tensor::candle_core::{DType, Device};
 //! use lsregen_weights::{BUILTIN, Precision};
 //!
@@ -33,6 +34,7 @@
 //!     sizes: Sizes::default(),
 //!     from: None,
 //!     options: Default::default(),
+//!     source: SourceImage::default(),
 //! };
 //! let plain = sample(&model, &settings, &[], &|_| Ok(()))?;
 //! assert_eq!(plain.dims(), [1, 4, 8, 8]);
@@ -65,6 +67,7 @@ pub mod regions;
 pub mod sampler;
 mod sampling;
 pub mod schedule;
+pub mod source;
 
 pub use lsregen_tensor::{Error, Result};
 // The crates that this crate builds on, by their names without the prefix.

@@ -12,12 +12,14 @@ use crate::guidance::attention::{self, Layers};
 use crate::guidance::{BoundGuidance, GuidanceSpec, SamplingRun, StepContext, StepShare, Window};
 use crate::inversion::{self, Trajectory};
 use crate::layout::{self, Bounds, GroundedPhrase};
+use crate::models::config::UNetInput;
 use crate::models::prompt::{Prompt, Sizes};
 use crate::models::unet::Conditioning;
 use crate::models::{Family, Model, NEGATIVE_AESTHETIC_SCORE};
 use crate::noise::Generator;
 use crate::regions::{RegionPart, Regions};
 use crate::sampler::{OnStep, Sampler, SamplerSettings};
+use crate::source::SourceImage;
 use crate::{Error, Result};
 
 /// The settings of a sampling.
@@ -41,6 +43,8 @@ pub struct SamplingSettings {
     pub from: Option<InputLatent>,
     /// Further settings, which are off by default.
     pub options: SamplingOptions,
+    /// The image that an inpainting or InstructPix2Pix model takes.
+    pub source: SourceImage,
     /// SDXL's size conditioning; other families ignore it.
     pub sizes: Sizes,
 }
@@ -277,14 +281,18 @@ fn denoisers(
 ) -> Result<Vec<CfgDenoiser>> {
     let unconditional = settings.guides(model).then(|| settings.unconditional(model)).transpose()?;
     let objs = (model.info.family == Family::Gligen).then(|| model.ground(&[], NULL_SLOTS)).transpose()?;
-    let grounded = |conditioning: Conditioning| Conditioning { objs: objs.clone(), ..conditioning };
-    let unconditional = unconditional.map(grounded);
+    let channels = settings.source.channels(model, settings.width, settings.height)?;
+    let whole = |c: Conditioning| Conditioning { objs: objs.clone(), channels: channels.clone(), ..c };
+    let unconditional = unconditional.map(whole);
     let unet = model.unet()?;
     let (parameterisation, options) = (model.info.scheduler.parameterisation(), settings.cfg_options(sampler));
+    let edits = model.info.input == UNetInput::Edit;
     let guided = |conditional| {
+        let (unet, conditional) = (unet.clone(), whole(conditional));
         let denoiser = match &unconditional {
-            Some(unconditional) => CfgDenoiser::new(unet.clone(), &grounded(conditional), unconditional, settings.cfg)?,
-            None => CfgDenoiser::plain(unet.clone(), &grounded(conditional)),
+            Some(other) if edits => CfgDenoiser::editing(unet, &conditional, other, settings.cfg, settings.source.cfg)?,
+            Some(other) => CfgDenoiser::new(unet, &conditional, other, settings.cfg)?,
+            None => CfgDenoiser::plain(unet, &conditional),
         };
         Ok(denoiser.with_parameterisation(parameterisation).with_options(options))
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::Result;
 use crate::models::Family;
-use crate::models::config::{UNetConfig, VaeConfig};
+use crate::models::config::{UNetConfig, UNetInput, VaeConfig};
 use crate::models::limits::ModelLimit;
 use crate::models::unet::AttentionLayer;
 use crate::schedule::SchedulerConfig;
@@ -24,6 +24,8 @@ pub struct ModelInfo {
     pub size_step: usize,
     /// The resolutions of its attention maps: latent pixels along a side of one pixel of a map, from the finest on.
     pub attention_downscales: Vec<usize>,
+    /// What its U-Net takes besides the noisy latent.
+    pub input: UNetInput,
     /// The noise schedule, and the sampler of its author.
     pub scheduler: SchedulerConfig,
     /// The number of layers of its text encoders, the fewest if there are several.
@@ -67,7 +69,8 @@ impl ModelInfo {
                 ..scheduler.clone()
             },
             text_layers: 0,
-            limits: ModelLimit::of_networks(unet),
+            input: unet.input(),
+            limits: vec![],
         }
     }
 }

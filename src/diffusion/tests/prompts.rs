@@ -15,6 +15,7 @@ use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Family, Model};
 use lsregen_diffusion::pipeline::{SamplingSettings, sample};
 use lsregen_diffusion::sampler::{SamplerKind, SamplerSettings, Step};
+use lsregen_diffusion::source::SourceImage;
 use lsregen_weights::{ModelFiles, Precision};
 use serde::Deserialize;
 
@@ -270,6 +271,7 @@ fn a_run_with_long_weighted_prompts_and_sizes_equals_the_pipeline() {
         sizes: Sizes { original: Some((300, 200)), target: Some((240, 280)), crop: (8, 24) },
         from: None,
         options: Default::default(),
+        source: SourceImage::default(),
     };
     let quiet = |_: Step| -> Result<()> { Ok(()) };
     let z = sample(&LARGE, &settings, &[], &quiet).unwrap();

@@ -19,6 +19,7 @@ use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::pipeline::{InversionMode, SamplingSettings, gligen, invert, sample};
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
+use lsregen_diffusion::source::SourceImage;
 use lsregen_tensor::image::{Resampling, resize};
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{ModelFiles, Precision, Weights};
@@ -93,6 +94,7 @@ fn settings(cfg: f64) -> SamplingSettings {
         sizes: Sizes::default(),
         from: None,
         options: Default::default(),
+        source: SourceImage::default(),
     }
 }
 

@@ -29,6 +29,7 @@ use lsregen_diffusion::pipeline::{
 };
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::schedule::PredictionType;
+use lsregen_diffusion::source::SourceImage;
 use lsregen_diffusion::{Result, inversion};
 use lsregen_onnx::{Normalisation, OnnxNetwork};
 use lsregen_tensor::image::{decode, load as load_image};
@@ -346,6 +347,7 @@ fn sampling() -> SamplingSettings {
         sizes: Sizes::default(),
         from: None,
         options: Default::default(),
+        source: SourceImage::default(),
     }
 }
 

@@ -327,6 +327,16 @@ impl AutoencoderKl {
         Ok(Some((tensor(mean)?, tensor(std)?)))
     }
 
+    /// Returns latents as the autoencoder has them, before they are shifted and scaled for the denoiser, in f32 or f64.
+    pub fn unscaled(&self, z: &Tensor) -> Result<Tensor> {
+        let z = at_least_f32(z.clone())?;
+        let z = match self.statistics(&z)? {
+            Some((mean, std)) => (z.broadcast_mul(&std)? / self.config.scaling_factor)?.broadcast_add(&mean)?,
+            None => (z / self.config.scaling_factor)?,
+        };
+        Ok((z + self.config.shift_factor.unwrap_or(0.0))?)
+    }
+
     /// Decodes latents (B, 4, h, w) to images (B, 3, 8h, 8w), nominally in [-1, 1] but not clamped, in f32 or f64 whatever
     /// the precision of the autoencoder.
     ///
@@ -342,13 +352,7 @@ impl AutoencoderKl {
     /// # Errors
     /// As [`AutoencoderKl::decode`], or the error of `on_step`.
     pub fn decode_with(&self, z: &Tensor, options: &BandOptions) -> Result<Tensor> {
-        let z = at_least_f32(z.clone())?;
-        let z = match self.statistics(&z)? {
-            Some((mean, std)) => (z.broadcast_mul(&std)? / self.config.scaling_factor)?.broadcast_add(&mean)?,
-            None => (z / self.config.scaling_factor)?,
-        };
-        let z = (z + self.config.shift_factor.unwrap_or(0.0))?;
-        let mut z = z.to_dtype(self.dtype)?;
+        let mut z = self.unscaled(z)?.to_dtype(self.dtype)?;
         if let Some(conv) = &self.post_quant_conv {
             z = conv.forward(&z)?;
         }
