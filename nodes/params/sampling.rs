@@ -178,7 +178,7 @@ pub(crate) fn clip_skip_error(clip_skip: Option<u32>, links: &Links) -> Option<N
 impl Sampling {
     /// Reports invalid parameters, with the `cfg` of the sampling.
     pub(crate) fn errors(&self, cfg: f64) -> Vec<NodeError> {
-        let mut errors = self.fresh.errors(self.steps.sampler);
+        let mut errors = self.fresh.errors(&self.steps);
         errors.extend(cfg_warnings(cfg, self.negative.is_some().then_some("negative")));
         errors.extend(self.cfg_options.errors(cfg));
         errors.extend(prompt_syntax::problems("prompt", &self.prompt));

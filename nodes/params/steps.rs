@@ -1,7 +1,7 @@
 //! The steps of a sampling: their number, the sampler and the scheduler.
 
 use lsregen_diffusion::models::ModelInfo;
-use lsregen_diffusion::sampler::{Part, Sampler, SamplerKind, SamplerSettings};
+use lsregen_diffusion::sampler::{Conventions, Part, Sampler, SamplerKind, SamplerSettings};
 use lsregen_diffusion::schedule::ScheduleKind;
 use lsregen_engine::{Links, NodeError};
 use schemars::JsonSchema;
@@ -26,6 +26,11 @@ pub struct Steps {
     /// for each of the `steps`; the list of σ has 0 at its end.
     #[serde(default)]
     pub scheduler: ScheduleKind,
+    /// Whose image of a seed is generated, where the two differ: that of `diffusers`, or that of `comfyui` on a CPU, for
+    /// workflows that come from there. docs/models.md lists the differences. ComfyUI needs a `scheduler` of its own, such as
+    /// `normal`.
+    #[serde(default)]
+    pub conventions: Conventions,
 }
 
 /// The part of the steps that is taken, as by ComfyUI's KSampler and KSamplerAdvanced.
@@ -107,15 +112,16 @@ impl Default for Fresh {
 
 impl Fresh {
     /// Reports parameters that the sampler does not use.
-    pub(crate) fn errors(&self, sampler: SamplerKind) -> Vec<NodeError> {
+    pub(crate) fn errors(&self, steps: &Steps) -> Vec<NodeError> {
+        let (sampler, conventions) = (steps.sampler, steps.conventions);
         let name = sampler.name();
-        let eta = self.eta.filter(|eta| *eta != 0.0 && sampler.has_eta() == Some(false)).map(|_| {
-            let with: Vec<_> = SamplerKind::ALL.iter().filter(|kind| kind.has_eta() == Some(true)).collect();
+        let eta = self.eta.filter(|eta| *eta != 0.0 && sampler.has_eta(conventions) == Some(false)).map(|_| {
+            let with: Vec<_> = SamplerKind::ALL.iter().filter(|kind| kind.has_eta(conventions) == Some(true)).collect();
             let with: Vec<_> = with.into_iter().map(|kind| format!("`{}`", kind.name())).collect();
             NodeError::new("eta", format!("the sampler `{name}` has no `eta`"))
                 .help(format!("leave `eta` out, or choose a sampler that has it: {}", with.join(", ")))
         });
-        let noise = (self.s_noise != 1.0 && sampler.is_stochastic() == Some(false)).then(|| {
+        let noise = (self.s_noise != 1.0 && sampler.is_stochastic(conventions) == Some(false)).then(|| {
             NodeError::new("s_noise", format!("`s_noise` scales fresh noise, but the sampler `{name}` adds none"))
                 .help("leave `s_noise` out, or choose another sampler, such as `euler_ancestral`")
         });
@@ -133,6 +139,7 @@ impl Steps {
             eta: fresh.eta,
             s_noise: fresh.s_noise,
             part,
+            conventions: self.conventions,
         }
     }
 
@@ -144,10 +151,11 @@ impl Steps {
 
     /// Reports steps that the model at the socket `model` does not have, and what its scheduler file asks for in vain.
     pub(crate) fn errors(&self, fresh: Fresh, part: Part, links: &Links) -> Vec<NodeError> {
-        let Some(info) = links.declaration::<ModelInfo>("model") else { return vec![] };
+        let foreign = self.foreign_names();
+        let Some(info) = links.declaration::<ModelInfo>("model").filter(|_| foreign.is_empty()) else { return foreign };
         let known = Fresh {
-            eta: fresh.eta.filter(|_| self.sampler.has_eta() != Some(false)),
-            s_noise: if self.sampler.is_stochastic() == Some(false) { 1.0 } else { fresh.s_noise },
+            eta: fresh.eta.filter(|_| self.sampler.has_eta(self.conventions) != Some(false)),
+            s_noise: if self.sampler.is_stochastic(self.conventions) == Some(false) { 1.0 } else { fresh.s_noise },
         };
         match Sampler::new(&info.scheduler, &self.settings(known, part)) {
             Ok(sampler) => sampler.ignored().iter().map(|key| self.ignored(key)).collect(),
@@ -169,6 +177,25 @@ impl Steps {
                 vec![NodeError::new(param, error.to_string()).help(help)]
             }
         }
+    }
+
+    /// Reports names that the conventions do not have.
+    fn foreign_names(&self) -> Vec<NodeError> {
+        let conventions = self.conventions;
+        let sampler = (!conventions.has_sampler(self.sampler)).then(|| {
+            let known = SamplerKind::ALL.iter().filter(|kind| conventions.has_sampler(**kind));
+            let known: Vec<_> = known.map(|kind| format!("`{}`", kind.name())).collect();
+            let message = format!("`conventions: comfyui` does not support the sampler `{}`", self.sampler.name());
+            NodeError::new("sampler", message).help(format!("write one of {}", known.join(", ")))
+        });
+        let scheduler = (!conventions.has_schedule(&self.scheduler)).then(|| {
+            let message = format!(
+                "`conventions: comfyui` needs one of ComfyUI's schedulers, but `scheduler` is `{}`",
+                self.scheduler.name()
+            );
+            NodeError::new("scheduler", message).help("write `scheduler: normal`, or another one of ComfyUI")
+        });
+        sampler.into_iter().chain(scheduler).collect()
     }
 
     fn ignored(&self, key: &str) -> NodeError {

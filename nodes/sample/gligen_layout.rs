@@ -129,7 +129,7 @@ impl Node for GligenLayout {
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
         let mut errors = self.layout().errors(self.slots, cx);
-        errors.extend(self.fresh.errors(self.steps.sampler));
+        errors.extend(self.fresh.errors(&self.steps));
         errors.extend(cfg_warnings(self.cfg, self.negative.is_some().then_some("negative")));
         let Phrases(phrases) = self.layout().phrases(cx);
         errors.extend(phrase_warnings(&self.prompt, &phrases));

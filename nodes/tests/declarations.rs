@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lsregen_diffusion::guidance::{BoundGuidance, GuidanceSpec, SamplingRun};
 use lsregen_diffusion::models::Family;
-use lsregen_diffusion::sampler::SamplerKind;
+use lsregen_diffusion::sampler::{Conventions, SamplerKind};
 use lsregen_diffusion::schedule::ScheduleKind;
 use lsregen_engine::{
     CheckContext, Context, Declaration, Diagnostic, Host, Links, Node, NodeType, Registry, Source, check, sockets,
@@ -79,7 +79,12 @@ impl Node for Bespoke {
     fn declare(&self, _: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let needs = SamplingNeeds {
             steps: Some((
-                Steps { steps: 7, sampler: SamplerKind::Euler, scheduler: ScheduleKind::Auto },
+                Steps {
+                    steps: 7,
+                    sampler: SamplerKind::Euler,
+                    scheduler: ScheduleKind::Auto,
+                    conventions: Conventions::Diffusers,
+                },
                 StepRange::default(),
             )),
             size: Some(ImageSize { width: 64, height: 96 }),

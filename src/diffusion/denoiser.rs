@@ -73,6 +73,8 @@ pub struct CfgOptions {
     pub rescale: f64,
     /// The lowest and the highest timestep at which there is such guidance; by default all.
     pub timesteps: Option<(f64, f64)>,
+    /// Whether the network is told the nearest whole timestep, as by ComfyUI.
+    pub whole_timesteps: bool,
 }
 
 impl CfgDenoiser {
@@ -126,6 +128,11 @@ impl CfgDenoiser {
         self
     }
 
+    /// What the network is told at t.
+    fn told(&self, t: f64) -> f64 {
+        if self.options.whole_timesteps { t.round() } else { t }
+    }
+
     /// s at t, if there is guidance.
     fn scale_at(&self, t: f64) -> Option<f64> {
         let (low, high) = self.options.timesteps.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
@@ -175,7 +182,7 @@ impl CfgDenoiser {
     fn parts(&self, z: &Tensor, t: f64) -> Result<Vec<Tensor>> {
         let z = self.input(z, t)?;
         let count = if self.image_scale.is_some() { 3 } else { 2 };
-        let all = self.unet.forward(&Tensor::cat(&vec![&z; count], 0)?, t, &self.conditioning)?;
+        let all = self.unet.forward(&Tensor::cat(&vec![&z; count], 0)?, self.told(t), &self.conditioning)?;
         Ok(all.chunk(count, 0)?)
     }
 }
@@ -187,7 +194,9 @@ fn edit(parts: &[Tensor], s: f64, s_image: f64) -> Result<Tensor> {
 
 impl Denoiser for CfgDenoiser {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
-        let Some(s) = self.scale_at(t) else { return self.unet.forward(&self.input(z, t)?, t, &self.conditional) };
+        let Some(s) = self.scale_at(t) else {
+            return self.unet.forward(&self.input(z, t)?, self.told(t), &self.conditional);
+        };
         let parts = self.parts(z, t)?;
         let (u, c) = (&parts[0], &parts[parts.len() - 1]);
         let guided = match self.image_scale {
@@ -220,7 +229,8 @@ impl Denoiser for CfgDenoiser {
         kind: AttentionKind,
         places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
-        self.unet.attention_maps(&self.input(z, t)?, t, &self.conditional, kind, &|place| places.contains(place))
+        self.unet
+            .attention_maps(&self.input(z, t)?, self.told(t), &self.conditional, kind, &|place| places.contains(place))
     }
 }
 

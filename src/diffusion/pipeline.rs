@@ -106,7 +106,8 @@ impl SamplingSettings {
             let steps = &sampler.timesteps()[Window::Share(share).steps(sampler.timesteps())];
             (steps.last().copied().unwrap_or(f64::INFINITY), steps.first().copied().unwrap_or(f64::INFINITY))
         });
-        CfgOptions { rescale: self.options.cfg_rescale, timesteps }
+        let whole_timesteps = sampler.schedule().is_told_whole;
+        CfgOptions { rescale: self.options.cfg_rescale, timesteps, whole_timesteps }
     }
 
     /// Whether there is classifier-free guidance. A network that takes the guidance scale has learned it instead.
@@ -157,6 +158,7 @@ pub fn gligen(
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
+    let mut fresh = sampler.fresh_noise(settings.seed, noise.elem_count(), generator);
     let (mut conditional, mut unconditional) = (settings.conditional(model)?, settings.unconditional(model)?);
     conditional.objs = Some(model.ground(layout, slots)?);
     unconditional.objs = Some(model.ground(&[], slots)?);
@@ -169,7 +171,7 @@ pub fn gligen(
         Some(last) if t >= last => grounded.predict(z, t),
         _ => ungrounded.predict(z, t),
     };
-    sampler.run(&noise, &denoiser, &[], &mut generator, on_step)
+    sampler.run(&noise, &denoiser, &[], &mut fresh, on_step)
 }
 
 /// Samples under backward guidance, to a latent (1, 4, h, w). Without specs this is plain sampling.
@@ -183,10 +185,11 @@ pub fn sample(
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
+    let mut fresh = sampler.fresh_noise(settings.seed, noise.elem_count(), generator);
     let guidance = bound(model, settings, &sampler, specs)?;
     let denoiser = denoiser(model, settings, &sampler)?;
     let z = settings.start(&sampler, &noise)?;
-    sampler.run_from(0, &z, &denoiser, &guidance, &mut generator, on_step)
+    sampler.run_from(0, &z, &denoiser, &guidance, &mut fresh, on_step)
 }
 
 /// The prompts of the regions of an image.
@@ -213,6 +216,7 @@ pub fn sample_regions(
     let sampler = settings.sampler(model)?;
     let mut generator = Generator::new(settings.seed);
     let noise = settings.noise(model, &mut generator)?;
+    let mut fresh = sampler.fresh_noise(settings.seed, noise.elem_count(), generator);
     let guidance = bound(model, settings, &sampler, specs)?;
     let bootstrapped = Window::first(prompts.bootstrap).steps(sampler.timesteps()).end;
     let bootstrap = bootstrapped.checked_sub(1).map_or(f64::INFINITY, |last| sampler.timesteps()[last]);
@@ -237,7 +241,7 @@ pub fn sample_regions(
     let schedule = sampler.schedule().clone();
     let regions = Regions { parts, cover, grounds, bootstrap, schedule, seed: settings.seed };
     let z = settings.start(&sampler, &noise)?;
-    sampler.run_from(0, &z, &regions, &guidance, &mut generator, on_step)
+    sampler.run_from(0, &z, &regions, &guidance, &mut fresh, on_step)
 }
 
 /// Encodes images of one random colour each.

@@ -5,8 +5,7 @@ use candle_core::Tensor;
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::guidance::{BoundGuidance, Session, StepContext};
-use crate::noise::Generator;
-use crate::sampler::{Moment, OnStep, Past, Sampler, Step};
+use crate::sampler::{FreshNoise, Moment, OnStep, Past, Sampler, Step};
 use crate::schedule::Level;
 
 /// The most steps that a multistep method looks back.
@@ -19,10 +18,10 @@ impl Sampler {
         noise: &Tensor,
         denoiser: &dyn Denoiser,
         guidance: &[BoundGuidance],
-        generator: &mut Generator,
+        fresh: &mut FreshNoise,
         on_step: OnStep,
     ) -> Result<Tensor> {
-        self.run_from(0, &self.start(noise)?, denoiser, guidance, generator, on_step)
+        self.run_from(0, &self.start(noise)?, denoiser, guidance, fresh, on_step)
     }
 
     /// Samples from the latent `z` at timestep number `first`, as image-to-image does.
@@ -32,7 +31,7 @@ impl Sampler {
         z: &Tensor,
         denoiser: &dyn Denoiser,
         guidance: &[BoundGuidance],
-        generator: &mut Generator,
+        fresh: &mut FreshNoise,
         on_step: OnStep,
     ) -> Result<Tensor> {
         let steps = self.timesteps().len();
@@ -53,13 +52,13 @@ impl Sampler {
                 let now = self.predict(denoiser, &guided, level)?;
                 let arrived = (pass == 0).then_some(&z);
                 let moment = Moment { i, z: &guided, arrived, now: &now, past: &past, call: &call };
-                let (next, corrected) = self.step(&moment, generator)?;
+                let (next, corrected) = self.step(&moment, fresh)?;
                 z = next;
                 pass += 1;
                 if pass >= passes {
                     break (corrected.unwrap_or(guided), now);
                 }
-                z = self.undo(i, &z, generator)?;
+                z = self.undo(i, &z, fresh)?;
             };
             tracing::debug!(passes, "sampled");
             on_step(Step { done: i + 1 - first, of: steps - first, predicted_x0: &prediction.x0 })?;

@@ -5,6 +5,7 @@
 use candle_core::Tensor;
 
 use super::Moment;
+use super::fresh::StepNoise;
 use crate::Result;
 use crate::denoiser::Prediction;
 use crate::schedule::{Level, NoiseSchedule};
@@ -15,19 +16,13 @@ fn noised(x0: &Tensor, e: &Tensor, alpha_bar: f64) -> Result<Tensor> {
 }
 
 /// Song et al., eq. 12 and 16: z' = √b x̂₀ + √(1−b−s²) ε + s n, s = η √((1−b)/(1−a)) √(1−a/b).
-pub(super) fn ddim(
-    now: &Prediction,
-    a: f64,
-    b: f64,
-    eta: f64,
-    noise: &mut dyn FnMut() -> Result<Tensor>,
-) -> Result<Tensor> {
+pub(super) fn ddim(now: &Prediction, a: f64, b: f64, eta: f64, noise: &mut StepNoise) -> Result<Tensor> {
     let s = eta * ((1.0 - b) / (1.0 - a) * (1.0 - a / b)).max(0.0).sqrt();
     let z = ((&now.x0 * b.sqrt())? + (&now.e * (1.0 - b - s * s).max(0.0).sqrt())?)?;
     if eta == 0.0 {
         return Ok(z);
     }
-    Ok((z + (noise()? * s)?)?)
+    Ok((z + (noise.whole()? * s)?)?)
 }
 
 /// Ho et al., eq. 7: the mean of the posterior, and noise of its variance or, if `large`, of the variance β = 1 − a/b.
@@ -37,50 +32,50 @@ pub(super) fn ddpm(
     from: Level,
     to: Level,
     large: bool,
-    noise: &mut dyn FnMut() -> Result<Tensor>,
+    noise: &mut StepNoise,
 ) -> Result<Tensor> {
     let (a, b) = (from.alpha_bar, to.alpha_bar);
     let alpha = a / b;
     let beta = 1.0 - alpha;
     let mean = ((&now.x0 * (b.sqrt() * beta / (1.0 - a)))? + (z * (alpha.sqrt() * (1.0 - b) / (1.0 - a)))?)?;
-    if from.t <= 0.0 {
+    if to.alpha_bar >= 1.0 {
         return Ok(mean);
     }
     let variance = if large { beta } else { ((1.0 - b) / (1.0 - a) * beta).max(1e-20) };
-    Ok((mean + (noise()? * variance.sqrt())?)?)
+    Ok((mean + (noise.whole()? * variance.sqrt())?)?)
 }
 
 /// Luo et al., eq. 9: the consistency function c_skip z + c_out x̂₀, noised to the next level; at the `end` it is the result.
+/// Without a `scaling` of the timestep it is x̂₀.
 pub(super) fn lcm(
     z: &Tensor,
     now: &Prediction,
     from: Level,
     end: Option<Level>,
-    scaling: f64,
-    noise: &mut dyn FnMut() -> Result<Tensor>,
+    scaling: Option<f64>,
+    noise: &mut StepNoise,
 ) -> Result<Tensor> {
     const SIGMA_DATA: f64 = 0.5;
-    let t = from.t * scaling;
-    let spread = t * t + SIGMA_DATA * SIGMA_DATA;
-    let denoised = ((&now.x0 * (t / spread.sqrt()))? + (z * (SIGMA_DATA * SIGMA_DATA / spread))?)?;
+    let denoised = match scaling.map(|scaling| from.t * scaling) {
+        Some(t) => {
+            let spread = t * t + SIGMA_DATA * SIGMA_DATA;
+            ((&now.x0 * (t / spread.sqrt()))? + (z * (SIGMA_DATA * SIGMA_DATA / spread))?)?
+        }
+        None => now.x0.clone(),
+    };
     match end {
-        Some(end) => noised(&denoised, &noise()?, end.alpha_bar),
+        Some(end) => noised(&denoised, &noise.whole()?, end.alpha_bar),
         None => Ok(denoised),
     }
 }
 
 /// Zheng et al., algorithm 4: down to `middle` without noise, and up to the `end` with fresh noise.
-pub(super) fn tcd(
-    now: &Prediction,
-    middle: f64,
-    end: Option<f64>,
-    noise: &mut dyn FnMut() -> Result<Tensor>,
-) -> Result<Tensor> {
+pub(super) fn tcd(now: &Prediction, middle: f64, end: Option<f64>, noise: &mut StepNoise) -> Result<Tensor> {
     let z = noised(&now.x0, &now.e, middle)?;
     match end {
         Some(b) => {
             let share = b / middle;
-            Ok(((z * share.sqrt())? + (noise()? * (1.0 - share).max(0.0).sqrt())?)?)
+            Ok(((z * share.sqrt())? + (noise.whole()? * (1.0 - share).max(0.0).sqrt())?)?)
         }
         None => Ok(z),
     }

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 
 use super::Moment;
 use super::ddim::adams_bashforth;
+use super::fresh::StepNoise;
 use crate::Result;
 use crate::denoiser::Prediction;
 use crate::schedule::{Level, NoiseSchedule};
@@ -22,8 +23,6 @@ pub(super) struct Karras<'a> {
     /// η.
     pub eta: f64,
 }
-
-type Noise<'a> = &'a mut dyn FnMut() -> Result<Tensor>;
 
 /// x + w d.
 pub(super) fn plus(x: &Tensor, d: &Tensor, w: f64) -> Result<Tensor> {
@@ -68,11 +67,11 @@ impl Karras<'_> {
         plus(&self.x()?, self.d(), end - sigma)
     }
 
-    pub fn euler_ancestral(&self, noise: Noise) -> Result<Tensor> {
+    pub fn euler_ancestral(&self, noise: &mut StepNoise) -> Result<Tensor> {
         let (sigma, end) = self.sigmas();
         let (down, up) = ancestral(sigma, end, self.eta);
         let x = plus(&self.x()?, self.d(), down - sigma)?;
-        if self.eta == 0.0 { Ok(x) } else { plus(&x, &noise()?, up) }
+        if self.eta == 0.0 { Ok(x) } else { plus(&x, &noise.whole()?, up) }
     }
 
     /// The mean of d at both ends.
@@ -95,11 +94,11 @@ impl Karras<'_> {
         self.by_middle(sigma, end)
     }
 
-    pub fn dpm_2_ancestral(&self, noise: Noise) -> Result<Tensor> {
+    pub fn dpm_2_ancestral(&self, noise: &mut StepNoise) -> Result<Tensor> {
         let (sigma, end) = self.sigmas();
         let (down, up) = ancestral(sigma, end, self.eta);
         let x = if down == 0.0 { plus(&self.x()?, self.d(), -sigma)? } else { self.by_middle(sigma, down)? };
-        if end == 0.0 || self.eta == 0.0 { Ok(x) } else { plus(&x, &noise()?, up) }
+        if end == 0.0 || self.eta == 0.0 { Ok(x) } else { plus(&x, &noise.whole()?, up) }
     }
 
     /// To σ' by the d of the middle.
@@ -141,7 +140,7 @@ impl Karras<'_> {
         Ok(((x * share)? + (x0 * (1.0 - share))?)?)
     }
 
-    pub fn dpmpp_2s_ancestral(&self, noise: Noise) -> Result<Tensor> {
+    pub fn dpmpp_2s_ancestral(&self, noise: &mut StepNoise) -> Result<Tensor> {
         let (sigma, end) = self.sigmas();
         let (down, up) = ancestral(sigma, end, self.eta);
         let x = self.x()?;
@@ -152,11 +151,11 @@ impl Karras<'_> {
             let second = self.call(&self.towards(&x, &self.at.now.x0, sigma, between)?, between)?;
             self.towards(&x, &second.x0, sigma, down)?
         };
-        if end == 0.0 || self.eta == 0.0 { Ok(x) } else { plus(&x, &noise()?, up) }
+        if end == 0.0 || self.eta == 0.0 { Ok(x) } else { plus(&x, &noise.whole()?, up) }
     }
 
-    /// Both noises are increments of one Brownian motion in σ: that of the whole step contains that of its first half.
-    pub fn dpmpp_sde(&self, noise: Noise) -> Result<Tensor> {
+    /// Both noises are of one Brownian motion in σ.
+    pub fn dpmpp_sde(&self, noise: &mut StepNoise) -> Result<Tensor> {
         let (sigma, end) = self.sigmas();
         if end == 0.0 {
             return self.euler();
@@ -168,10 +167,9 @@ impl Karras<'_> {
         let mut there = self.towards(&x, &self.at.now.x0, sigma, down)?;
         let mut whole = None;
         if has_noise {
-            let (first, second) = (noise()?, noise()?);
+            let (first, all) = noise.parts(between)?;
             there = plus(&there, &first, up)?;
-            let sum = ((first * (sigma - between).sqrt())? + (second * (between - end).sqrt())?)?;
-            whole = Some((sum / (sigma - end).sqrt())?);
+            whole = Some(all);
         }
         let second = self.call(&there, between)?;
         let (down, up) = ancestral(sigma, end, self.eta);

@@ -147,6 +147,8 @@ pub struct Solver {
     pub lower_order_final: bool,
     /// Whether the last step is of the first order.
     pub euler_at_final: bool,
+    /// Whether D₂ has the weight of diffusers' stochastic third order, which is one more than that of Lu et al.
+    pub diffusers_third: bool,
 }
 
 /// How a step is computed.
@@ -182,7 +184,8 @@ pub enum Method {
     Ipndm,
     Pndm,
     Lcm {
-        scaling: f64,
+        /// The scale of the timestep in the consistency function; without it, that is x̂₀.
+        scaling: Option<f64>,
     },
     Tcd,
 }

@@ -5,23 +5,33 @@
 //! σ = √((1−ᾱ)/ᾱ), in which x = x₀ + σ ε; the others are for z itself.
 //!
 //! The random numbers of a step come from the generator that drew the first noise, one tensor after another, as in
-//! diffusers.
+//! diffusers; under ComfyUI's conventions they come from where ComfyUI takes them.
 
+mod brownian;
+pub(crate) mod conventions;
 mod ddim;
 mod euler;
+mod fresh;
 pub mod kind;
 mod multistep;
+mod plan;
 mod uni_pc;
 
 use candle_core::Tensor;
 
+pub use conventions::Conventions;
+pub use fresh::FreshNoise;
 pub use kind::{Form, Method, SamplerKind, Solver};
+
+use self::brownian::BrownianTree;
+use self::fresh::StepNoise;
+use self::plan::Plan;
 
 use crate::denoiser::{Denoiser, Prediction};
 use crate::noise::Generator;
 use crate::schedule::choice::{self, Reading};
-use crate::schedule::classes::Class;
-use crate::schedule::{Level, NoiseSchedule, ScheduleKind, SchedulerConfig, grid};
+use crate::schedule::classes::of_sampler;
+use crate::schedule::{Level, NEARLY_NO_SIGNAL, NoiseSchedule, ScheduleKind, SchedulerConfig};
 use crate::{Error, Result};
 
 /// Keys of a scheduler file that another schedule than its own replaces.
@@ -38,13 +48,21 @@ const OF_SCHEDULES: [&str; 8] = [
 
 impl SamplerKind {
     /// Whether the sampler has η; `None` if that depends on the model.
-    pub fn has_eta(self) -> Option<bool> {
-        (self != SamplerKind::Auto).then(|| choice::method_of(self).default_eta().is_some())
+    pub fn has_eta(self, conventions: Conventions) -> Option<bool> {
+        Some(self.method(conventions)?.default_eta().is_some())
     }
 
     /// Whether its steps add fresh noise; `None` if that depends on the model.
-    pub fn is_stochastic(self) -> Option<bool> {
-        (self != SamplerKind::Auto).then(|| choice::method_of(self).is_stochastic())
+    pub fn is_stochastic(self, conventions: Conventions) -> Option<bool> {
+        Some(self.method(conventions)?.is_stochastic())
+    }
+
+    /// Its method, for a model without a scheduler file.
+    fn method(self, conventions: Conventions) -> Option<Method> {
+        match conventions {
+            Conventions::Diffusers => (self != SamplerKind::Auto).then(|| choice::method_of(self)),
+            Conventions::Comfyui => conventions::method_of(self),
+        }
     }
 }
 
@@ -63,6 +81,8 @@ pub struct SamplerSettings {
     pub s_noise: f64,
     /// The part of the steps that is taken.
     pub part: Part,
+    /// Whose picture is generated.
+    pub conventions: Conventions,
 }
 
 /// A part of the steps of a sampling, as in ComfyUI.
@@ -87,7 +107,15 @@ impl Default for Part {
 impl SamplerSettings {
     /// Returns the settings of a sampler with the schedule of the model's scheduler file.
     pub fn new(sampler: SamplerKind, steps: usize) -> Self {
-        SamplerSettings { sampler, schedule: ScheduleKind::Auto, steps, eta: None, s_noise: 1.0, part: Part::default() }
+        SamplerSettings {
+            sampler,
+            schedule: ScheduleKind::Auto,
+            steps,
+            eta: None,
+            s_noise: 1.0,
+            part: Part::default(),
+            conventions: Conventions::Diffusers,
+        }
     }
 }
 
@@ -110,6 +138,7 @@ pub struct Sampler {
     ends_in_x: bool,
     /// Whether the first step is that of the highest noise.
     is_from_noise: bool,
+    conventions: Conventions,
     ignored: Vec<String>,
 }
 
@@ -159,14 +188,30 @@ impl Sampler {
     /// # Errors
     /// If the schedule is not supported, if it has no such levels, or if the sampler has no η.
     pub fn new(config: &SchedulerConfig, settings: &SamplerSettings) -> Result<Self> {
-        let schedule = NoiseSchedule::new(config)?;
-        let Reading { method, class, mut ignored } = choice::read(config, settings.sampler).map_err(Error::Config)?;
+        let (Reading { method, class, mut ignored }, schedule) = match settings.conventions {
+            Conventions::Diffusers => {
+                let reading = choice::read(config, settings.sampler).map_err(Error::Config)?;
+                let divides = !matches!(
+                    reading.method,
+                    Method::Ddim | Method::Ddpm { .. } | Method::Pndm | Method::Lcm { .. } | Method::Tcd
+                );
+                let schedule = NoiseSchedule::new(config)?;
+                (reading, if divides { schedule.with_signal(NEARLY_NO_SIGNAL) } else { schedule })
+            }
+            Conventions::Comfyui => {
+                let class = of_sampler(SamplerKind::Euler, config.edm().is_some());
+                let reading = Reading { method: conventions::method(settings)?, class, ignored: vec![] };
+                (
+                    reading,
+                    NoiseSchedule::exact(&conventions::read(config))?
+                        .with_signal(conventions::NEARLY_NO_SIGNAL)
+                        .told_whole(),
+                )
+            }
+        };
         if settings.schedule != ScheduleKind::Auto {
             ignored.retain(|key| !OF_SCHEDULES.contains(&key.as_str()));
         }
-        let by_alpha_bar =
-            matches!(method, Method::Ddim | Method::Ddpm { .. } | Method::Pndm | Method::Lcm { .. } | Method::Tcd);
-        let schedule = if by_alpha_bar { schedule } else { schedule.with_signal() };
         let eta = match (settings.eta, method.default_eta()) {
             (Some(eta), Some(_)) => eta,
             (None, default) => default.unwrap_or(0.0),
@@ -181,39 +226,19 @@ impl Sampler {
                 settings.sampler.name()
             )));
         }
-        let Part { denoise, start, end, leftover_noise } = settings.part;
-        if !(denoise > 0.0 && denoise <= 1.0) {
-            return Err(Error::input(format!("`denoise` must be above 0 and at most 1, but is {denoise}")));
-        }
-        let total = (settings.steps as f64 / denoise) as usize;
-        if denoise < 1.0 && settings.schedule.steps().is_some() {
-            return Err(Error::input(
-                "`denoise` takes the last of more steps, but an explicit `scheduler` has no more: write the levels from \
-                 which to start, or `start_step`",
-            ));
-        }
-        let grid = grid::grid(&schedule, &settings.schedule, class, total)?;
-        let mut ends = ends(&method, class, &schedule, &grid, &settings.schedule);
-        let skipped = if denoise < 1.0 { grid.levels.len().saturating_sub(settings.steps) } else { 0 };
-        let count = grid.levels.len() - skipped;
-        let last = end.unwrap_or(count).min(count);
-        if start >= last {
-            return Err(Error::input(format!("no step is between the first, {start}, and the end, {last}")));
-        }
-        let taken = skipped + start..skipped + last;
-        let is_early = taken.end < grid.levels.len();
-        if let Some(end) = ends[..taken.end].last_mut().filter(|_| is_early && !leftover_noise) {
-            *end = Level { t: 0.0, alpha_bar: 1.0 };
-        }
+        let plan = Plan::new(settings, &method, class, &schedule)?;
+        let is_comfyui = settings.conventions == Conventions::Comfyui;
+        let method = if is_comfyui { conventions::ordered(method, plan.levels.len())? } else { method };
         Ok(Sampler {
             eta,
             s_noise: settings.s_noise,
-            timesteps: grid.levels[taken.clone()].iter().map(|level| level.t).collect(),
-            ends: ends[taken.clone()].to_vec(),
-            starts_at_sigma: class.starts_at_sigma && !grid.is_leading,
-            ends_in_x: class.starts_at_sigma || is_early,
-            is_from_noise: taken.start == 0,
-            levels: grid.levels[taken].to_vec(),
+            timesteps: plan.levels.iter().map(|level| level.t).collect(),
+            starts_at_sigma: if is_comfyui { !plan.is_from_noise } else { class.starts_at_sigma && !plan.is_leading },
+            ends_in_x: is_comfyui || class.starts_at_sigma || plan.is_early,
+            is_from_noise: plan.is_from_noise,
+            levels: plan.levels,
+            ends: plan.ends,
+            conventions: settings.conventions,
             schedule,
             method,
             ignored,
@@ -245,9 +270,32 @@ impl Sampler {
         &self.ignored
     }
 
+    /// Returns where the fresh noise of a sampling comes from: `generator` drew the first noise from the `seed`, for a latent
+    /// of `elements` numbers.
+    ///
+    /// ComfyUI draws from another generator, on a CPU that of the next seed. Its samplers for stochastic equations take their
+    /// noise from a Brownian motion in σ.
+    pub fn fresh_noise(&self, seed: u64, elements: usize, generator: Generator) -> FreshNoise {
+        if self.conventions == Conventions::Diffusers {
+            return FreshNoise::new(generator);
+        }
+        let generator = Generator::new(seed.wrapping_add(1));
+        let of_motion = match &self.method {
+            Method::DpmppSde => true,
+            Method::Multistep(solver) => solver.stochastic,
+            _ => false,
+        };
+        if !of_motion {
+            return FreshNoise::new(generator);
+        }
+        let sigmas = self.levels.iter().chain(&self.ends).map(Level::sigma).filter(|sigma| *sigma > 0.0);
+        let (low, high) = sigmas.fold((f64::INFINITY, 0.0f64), |(low, high), s| (low.min(s), high.max(s)));
+        FreshNoise::of_motion(generator, BrownianTree::new(seed, elements, low, high))
+    }
+
     /// Converts unit noise to the latent of the first timestep.
     ///
-    /// In diffusers most samplers start at ε. Those of Karras's space start at σ_max ε in x, which is √(1−ᾱ) ε in z, unless
+    /// In diffusers most samplers start at ε, and in ComfyUI all if the noise is the highest. Those of Karras's space start at σ_max ε in x, which is √(1−ᾱ) ε in z, unless
     /// timesteps are counted down from a multiple (`leading`).
     pub fn start(&self, noise: &Tensor) -> Result<Tensor> {
         match self.starts_at_sigma || !self.is_from_noise {
@@ -261,8 +309,11 @@ impl Sampler {
     pub fn start_from(&self, latent: &Tensor, noise: Option<&Tensor>) -> Result<Tensor> {
         let alpha_bar = self.levels[0].alpha_bar;
         let z = (latent * alpha_bar.sqrt())?;
+        // At its highest noise ComfyUI adds unit noise, whether there is a latent or not.
+        let is_unit = self.conventions == Conventions::Comfyui && self.is_from_noise;
+        let amount = if is_unit { 1.0 } else { (1.0 - alpha_bar).sqrt() };
         match noise {
-            Some(noise) => Ok((z + (noise * (1.0 - alpha_bar).sqrt())?)?),
+            Some(noise) => Ok((z + (noise * amount)?)?),
             None => Ok(z),
         }
     }
@@ -306,12 +357,13 @@ impl Sampler {
 
     /// Takes a step: from z_t, with the prediction for it, to the latent at the end of the step. Also returns z_t if it was
     /// corrected.
-    pub(crate) fn step(&self, at: &Moment, generator: &mut Generator) -> Result<(Tensor, Option<Tensor>)> {
+    pub(crate) fn step(&self, at: &Moment, fresh: &mut FreshNoise) -> Result<(Tensor, Option<Tensor>)> {
         let (level, end) = (self.levels[at.i], self.ends[at.i]);
         let (z, now) = (at.z, at.now);
-        let mut noise = || Ok((generator.randn(z.dims(), z.device())?.to_dtype(z.dtype())? * self.s_noise)?);
-        let noise: &mut dyn FnMut() -> Result<Tensor> = &mut noise;
-        let is_last = at.i + 1 == self.levels.len();
+        let (from, to) = (level.sigma(), end.sigma());
+        let noise = &mut StepNoise { source: fresh, z, from, to, scale: self.s_noise };
+        let is_comfyui = self.conventions == Conventions::Comfyui;
+        let is_last = if is_comfyui { end.alpha_bar >= 1.0 } else { at.i + 1 == self.levels.len() };
         let z_next = match &self.method {
             Method::Ddim => ddim::ddim(now, level.alpha_bar, end.alpha_bar, self.eta, noise)?,
             Method::Ddpm { large } => ddim::ddpm(z, now, level, end, *large, noise)?,
@@ -333,6 +385,8 @@ impl Sampler {
                 let corrects = at.i > 0 && !uncorrected.contains(&(at.i - 1));
                 return unipc.step(at, level, end, lowered(left), corrects.then(|| lowered(left + 1)));
             }
+            // The last step of all ComfyUI's other samplers.
+            _ if is_comfyui && is_last => now.x0.clone(),
             method => {
                 let karras = euler::Karras { at, from: level, to: end, schedule: &self.schedule, eta: self.eta };
                 let x = match method {
@@ -369,40 +423,10 @@ impl Sampler {
     }
 
     /// Undoes step i with fresh noise n: z = √(ᾱ/ᾱ') z' + √(1 − ᾱ/ᾱ') n (FreeDoM's time travel, RePaint).
-    pub(crate) fn undo(&self, i: usize, z: &Tensor, generator: &mut Generator) -> Result<Tensor> {
+    pub(crate) fn undo(&self, i: usize, z: &Tensor, fresh: &mut FreshNoise) -> Result<Tensor> {
         let share = self.levels[i].alpha_bar / self.ends[i].alpha_bar;
-        let n = generator.randn(z.dims(), z.device())?.to_dtype(z.dtype())?;
-        Ok(((z * share.sqrt())? + (n * (1.0 - share).max(0.0).sqrt())?)?)
+        Ok(((z * share.sqrt())? + (fresh.draw(z)? * (1.0 - share).max(0.0).sqrt())?)?)
     }
-}
-
-/// The levels at the ends of the steps. DDIM's and PNDM's are those of t − N/T, even where this is not the next timestep.
-fn ends(
-    method: &Method,
-    class: &Class,
-    schedule: &NoiseSchedule,
-    grid: &grid::Grid,
-    kind: &ScheduleKind,
-) -> Vec<Level> {
-    let set_alpha_to_one = schedule.config.set_alpha_to_one.unwrap_or(class.set_alpha_to_one);
-    let counted = schedule.parameterisation.sigma_data.is_none()
-        && matches!(kind, ScheduleKind::Auto | ScheduleKind::Leading | ScheduleKind::Linspace | ScheduleKind::Trailing);
-    let end = Level { t: 0.0, alpha_bar: grid.end };
-    if counted && matches!(method, Method::Ddim | Method::Pndm) {
-        let each = (schedule.len() / grid.levels.len()) as f64;
-        let below = |level: &Level| match level.t - each {
-            t if t >= 0.0 => Level { t, alpha_bar: schedule.alpha_bar(t) },
-            _ => Level { t: 0.0, alpha_bar: schedule.final_alpha_bar(set_alpha_to_one) },
-        };
-        return grid.levels.iter().map(below).collect();
-    }
-    let last = match method {
-        Method::Tcd if counted || matches!(kind, ScheduleKind::Timesteps(_)) => {
-            Level { t: 0.0, alpha_bar: schedule.alpha_bar(0.0) }
-        }
-        _ => end,
-    };
-    grid.levels[1..].iter().copied().chain([last]).collect()
 }
 
 /// Clamps x̂₀ of each sample at a quantile s ≥ 1 of its size, and divides it by s (dynamic thresholding, Saharia et al.).

@@ -5,6 +5,7 @@
 use candle_core::Tensor;
 
 use super::euler::{Karras, plus};
+use super::fresh::StepNoise;
 use super::{Form, Solver};
 use crate::Result;
 use crate::schedule::Level;
@@ -51,21 +52,19 @@ fn phi(form: Form, h: f64, end: f64) -> (f64, f64, f64, f64) {
 
 /// Lu et al., algorithm 2, of order 1 to 3, and its form for the stochastic equation: each step is as long as (1 + η) h
 /// without noise.
-pub(super) fn multistep(
-    karras: &Karras,
-    solver: &Solver,
-    order: usize,
-    noise: &mut dyn FnMut() -> Result<Tensor>,
-) -> Result<Tensor> {
+pub(super) fn multistep(karras: &Karras, solver: &Solver, order: usize, noise: &mut StepNoise) -> Result<Tensor> {
     let (sigma, end) = karras.sigmas();
     let m = values(karras, solver.form);
-    let fresh = solver.stochastic.then(noise).transpose()?;
+    let fresh = solver.stochastic.then(|| noise.whole()).transpose()?;
     if end == 0.0 {
         return Ok(karras.at.now.x0.clone());
     }
     let h = lambda(end) - lambda(sigma);
     let longer = if solver.stochastic && solver.form == Form::Data { 1.0 + karras.eta } else { 1.0 };
-    let (decay, mut one, mut two, three) = phi(solver.form, h * longer, end);
+    let (decay, mut one, mut two, mut three) = phi(solver.form, h * longer, end);
+    if solver.diffusers_third {
+        three += 1.0;
+    }
     if solver.stochastic && solver.form == Form::Noise {
         (one, two) = (2.0 * one, 2.0 * two);
     }
@@ -118,15 +117,10 @@ fn orders(solver: &Solver, steps: usize, ends_without_noise: bool) -> Vec<usize>
 
 /// Lu et al., DPM-Solver++(2S) and (3S) as diffusers lays them out: the steps of a group start at its first latent, and the
 /// later ones use the predictions at the earlier ones. A guidance's update of a later step is added to its result.
-pub(super) fn singlestep(
-    karras: &Karras,
-    solver: &Solver,
-    steps: usize,
-    noise: &mut dyn FnMut() -> Result<Tensor>,
-) -> Result<Tensor> {
+pub(super) fn singlestep(karras: &Karras, solver: &Solver, steps: usize, noise: &mut StepNoise) -> Result<Tensor> {
     let (_, end) = karras.sigmas();
     let m = values(karras, solver.form);
-    let fresh = solver.stochastic.then(noise).transpose()?;
+    let fresh = solver.stochastic.then(|| noise.whole()).transpose()?;
     if end == 0.0 {
         return Ok(karras.at.now.x0.clone());
     }

@@ -76,7 +76,8 @@ fn own_method(config: &SchedulerConfig, class: &Class) -> Result<Method, String>
     let order = config.solver_order.unwrap_or(2);
     match &mut method {
         Method::Multistep(solver) | Method::Singlestep(solver) => {
-            *solver = Solver { order, form, stochastic, heun, ..solver.clone() };
+            let diffusers_third = config.algorithm_type == Some(Algorithm::SdeDpmSolverPp);
+            *solver = Solver { order, form, stochastic, heun, diffusers_third, ..solver.clone() };
             if form == Form::Noise && config.final_sigmas_type == FinalSigma::Zero {
                 return Err(
                     "the model's scheduler_config.json has an `algorithm_type` that cannot end without noise; \
@@ -108,6 +109,7 @@ fn method(kind: SamplerKind, config: &SchedulerConfig) -> Method {
             .lower_order_final
             .unwrap_or(!matches!(kind, SamplerKind::Dpmpp3MSde | SamplerKind::Dpmpp2S)),
         euler_at_final: config.euler_at_final,
+        diffusers_third: false,
     };
     let uni_pc = |bh1| Method::UniPc {
         order: 2,
@@ -137,7 +139,7 @@ fn method(kind: SamplerKind, config: &SchedulerConfig) -> Method {
         SamplerKind::Deis => Method::Deis { order: 2 },
         SamplerKind::Ipndm => Method::Ipndm,
         SamplerKind::Pndm => Method::Pndm,
-        SamplerKind::Lcm => Method::Lcm { scaling: config.timestep_scaling.unwrap_or(10.0) },
+        SamplerKind::Lcm => Method::Lcm { scaling: Some(config.timestep_scaling.unwrap_or(10.0)) },
         SamplerKind::Tcd => Method::Tcd,
     }
 }

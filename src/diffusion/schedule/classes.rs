@@ -296,7 +296,7 @@ pub fn named(name: &str) -> Option<&'static Class> {
 }
 
 /// The class of a sampler that is chosen by name. Samplers that diffusers lacks are read as Euler or DPM-Solver.
-pub(super) fn of_sampler(sampler: SamplerKind, is_edm: bool) -> &'static Class {
+pub(crate) fn of_sampler(sampler: SamplerKind, is_edm: bool) -> &'static Class {
     use SamplerKind::*;
     let name = match sampler {
         Auto | Ddim => "DDIMScheduler",

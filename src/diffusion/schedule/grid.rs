@@ -108,11 +108,17 @@ pub(crate) struct Grid {
     pub is_leading: bool,
 }
 
-/// Returns the levels of `steps` steps.
+/// Returns the levels of `steps` steps. Those that ComfyUI lays out are of the schedule `exact`.
 ///
 /// # Errors
 /// If there are no such levels.
-pub(crate) fn grid(schedule: &NoiseSchedule, kind: &ScheduleKind, class: &Class, steps: usize) -> Result<Grid> {
+pub(crate) fn grid(
+    schedule: &NoiseSchedule,
+    exact: &NoiseSchedule,
+    kind: &ScheduleKind,
+    class: &Class,
+    steps: usize,
+) -> Result<Grid> {
     let n = schedule.len();
     if steps == 0 || steps >= n {
         return Err(Error::input(format!(
@@ -123,10 +129,7 @@ pub(crate) fn grid(schedule: &NoiseSchedule, kind: &ScheduleKind, class: &Class,
     let grid = match (kind, kind.spacing()) {
         (ScheduleKind::Sigmas(_) | ScheduleKind::Timesteps(_), _) => listed(schedule, kind, class, steps)?,
         (ScheduleKind::Auto, _) | (_, Some(_)) => of_class(schedule, class, kind.spacing(), steps)?,
-        _ => {
-            let exact = NoiseSchedule::exact(&schedule.config)?.with_signal();
-            of_sigmas(&exact, sigmas(&exact, kind, steps))
-        }
+        _ => of_sigmas(exact, sigmas(exact, kind, steps)),
     };
     let sigma: Vec<f64> = grid.levels.iter().map(|level| level.alpha_bar).collect();
     if grid.levels.is_empty() || sigma.windows(2).any(|pair| pair[0] >= pair[1]) {

@@ -19,7 +19,7 @@ use self::rounding::Rounding;
 use crate::{Error, Result};
 
 /// ᾱ in place of 0 at the last timestep for samplers that divide by it, as in diffusers.
-const NEARLY_NO_SIGNAL: f64 = 5.960_464_477_539_063e-8;
+pub(crate) const NEARLY_NO_SIGNAL: f64 = 5.960_464_477_539_063e-8;
 
 /// A noise level.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,6 +59,8 @@ pub struct NoiseSchedule {
     sigmas: Vec<f64>,
     /// What the network predicts.
     pub parameterisation: Parameterisation,
+    /// Whether the network is told the nearest whole timestep, as by ComfyUI, which computes it in f32.
+    pub is_told_whole: bool,
     /// Its configuration.
     pub config: SchedulerConfig,
 }
@@ -82,7 +84,13 @@ impl NoiseSchedule {
         config.check()?;
         let parameterisation = config.parameterisation();
         if config.edm().is_some() {
-            return Ok(NoiseSchedule { alpha_bar: vec![], sigmas: vec![], parameterisation, config: config.clone() });
+            return Ok(NoiseSchedule {
+                alpha_bar: vec![],
+                sigmas: vec![],
+                parameterisation,
+                is_told_whole: false,
+                config: config.clone(),
+            });
         }
         let n = config.num_train_timesteps;
         let mut betas = config.betas(rounding);
@@ -104,16 +112,21 @@ impl NoiseSchedule {
             ));
         }
         let sigmas = alpha_bar.iter().map(|alpha_bar| table_sigma(*alpha_bar, rounding)).collect();
-        Ok(NoiseSchedule { alpha_bar, sigmas, parameterisation, config: config.clone() })
+        Ok(NoiseSchedule { alpha_bar, sigmas, parameterisation, is_told_whole: false, config: config.clone() })
     }
 
-    /// Replaces ᾱ = 0 at the last timestep by 2⁻²⁴, so that σ is finite.
-    pub(crate) fn with_signal(mut self) -> Self {
+    /// Replaces ᾱ = 0 at the last timestep by `signal`, so that σ is finite.
+    pub(crate) fn with_signal(mut self, signal: f64) -> Self {
         if let (Some(last @ 0.0), Some(sigma)) = (self.alpha_bar.last_mut(), self.sigmas.last_mut()) {
-            *last = NEARLY_NO_SIGNAL;
-            *sigma = table_sigma(NEARLY_NO_SIGNAL, Rounding::F32);
+            *last = signal;
+            *sigma = table_sigma(signal, Rounding::F32);
         }
         self
+    }
+
+    /// Returns the same schedule for a network that is told whole timesteps. One that is told ¼ ln σ is not.
+    pub(crate) fn told_whole(self) -> Self {
+        NoiseSchedule { is_told_whole: self.parameterisation.sigma_data.is_none(), ..self }
     }
 
     /// Returns ᾱ at what the network is told: ᾱ_t, or for a network that is told ¼ ln σ that of σ.
@@ -128,8 +141,21 @@ impl NoiseSchedule {
     pub(crate) fn told(&self, sigma: f64) -> f64 {
         match self.parameterisation.sigma_data {
             Some(_) => 0.25 * sigma.max(1e-10).ln(),
+            None if self.is_told_whole => {
+                // Next to the middle between two timesteps, f32 decides which one is the nearest.
+                let (t, nearest) = (self.timestep_of(sigma), self.nearest_timestep(sigma));
+                nearest + (t - nearest).clamp(-0.499, 0.499)
+            }
             None => self.timestep_of(sigma),
         }
+    }
+
+    /// The timestep whose ln σ is the nearest in f32.
+    fn nearest_timestep(&self, sigma: f64) -> f64 {
+        let (low, log) = (self.timestep_of(sigma).floor() as usize, (sigma as f32).ln());
+        let high = (low + 1).min(self.sigmas.len() - 1);
+        let distance = |i: usize| ((self.sigmas[i] as f32).ln() - log).abs();
+        (if distance(high) < distance(low) { high } else { low }) as f64
     }
 
     /// Returns ᾱ_t. Between two timesteps it interpolates σ = √((1−ᾱ)/ᾱ), as diffusers does. For EDM, t is ¼ ln σ.
@@ -169,6 +195,10 @@ impl NoiseSchedule {
         let last = self.alpha_bar.len() - 1;
         let t = t.clamp(0.0, last as f64);
         let (low, part) = (t.floor() as usize, t.fract());
+        if self.is_told_whole {
+            let (log, part) = (|i: usize| (self.sigmas[i.min(last)] as f32).ln(), (t as f32).fract());
+            return f64::from(((1.0 - part) * log(low) + part * log(low + 1)).exp());
+        }
         let log_sigma = |i: usize| self.sigmas[i.min(last)].ln();
         (log_sigma(low) * (1.0 - part) + log_sigma(low + 1) * part).exp()
     }

@@ -75,7 +75,7 @@ fn runs_equal_the_pipelines_of_diffusers() {
             _ => sampler.start_from(&latents, None).unwrap(),
         };
         let quiet = |_: Step| Ok(());
-        let z = sampler.run_from(0, &z, &denoiser, &[], &mut Generator::new(9), &quiet).unwrap();
+        let z = sampler.run_from(0, &z, &denoiser, &[], &mut Generator::new(9).into(), &quiet).unwrap();
         assert_close(&case, &z, &io[run["name"].as_str().unwrap()], 1e-4);
     }
 }

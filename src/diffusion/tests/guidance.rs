@@ -369,7 +369,7 @@ fn guided_latents_equal_torch() {
         let seen = Seen(&denoiser, Mutex::default());
         let guidance = prepared(&*spec, &SMALL, 128);
         let stop = |step: Step| if step.done == 5 { Err(lsregen_diffusion::Error::Cancelled) } else { Ok(()) };
-        let end = sampler.run_from(0, &IO["gligen/z"], &seen, &guidance, &mut Generator::new(0), &stop);
+        let end = sampler.run_from(0, &IO["gligen/z"], &seen, &guidance, &mut Generator::new(0).into(), &stop);
         assert!(matches!(end, Err(lsregen_diffusion::Error::Cancelled)), "{case}: {:?}", end.err());
         let seen = seen.1.into_inner().unwrap();
         assert_eq!(seen.len(), 5);

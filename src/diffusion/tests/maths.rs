@@ -66,7 +66,7 @@ fn ddim_clamps_the_predicted_latent_on_both_sides() {
     let sampler = Sampler::new(&config, &SamplerSettings::new(SamplerKind::Ddim, 1)).unwrap();
     let zeros = |z: &Tensor, _: f64| -> Result<Tensor> { Ok(z.zeros_like()?) };
     let z = Tensor::new(&[[[[-3f32, -0.25, 0.25, 3.0]]]], &Device::Cpu).unwrap();
-    let z = sampler.run(&z, &zeros, &[], &mut Generator::new(0), &quiet).unwrap();
+    let z = sampler.run(&z, &zeros, &[], &mut Generator::new(0).into(), &quiet).unwrap();
     let expected = Tensor::new(&[[[[-0.5f32, -0.25, 0.25, 0.5]]]], &Device::Cpu).unwrap();
     assert_close("clamped", &z, &expected, 1e-3);
 }
@@ -79,7 +79,7 @@ fn without_clip_sample_nothing_is_clamped() {
         let sampler = Sampler::new(&config, &SamplerSettings::new(SamplerKind::Ddim, 1)).unwrap();
         let zeros = |z: &Tensor, _: f64| -> Result<Tensor> { Ok(z.zeros_like()?) };
         let z = Tensor::new(&[[[[-3f32, 0.25, 3.0]]]], &Device::Cpu).unwrap();
-        let end = sampler.run(&z, &zeros, &[], &mut Generator::new(0), &quiet).unwrap();
+        let end = sampler.run(&z, &zeros, &[], &mut Generator::new(0).into(), &quiet).unwrap();
         assert_close("not clamped", &end, &(z / sampler.schedule().alpha_bar(0.0).sqrt()).unwrap(), 1e-5);
     }
 }
@@ -107,8 +107,8 @@ fn every_sampler_reports_the_clean_latent_of_each_step() {
             told.borrow_mut().push(step.predicted_x0.clone());
             Ok(())
         };
-        let z = sampler.run(&randn(&SHAPE, 1), &seeing, &[], &mut Generator::new(0), &tell).unwrap();
-        let quietly = sampler.run(&randn(&SHAPE, 1), &denoiser, &[], &mut Generator::new(0), &quiet).unwrap();
+        let z = sampler.run(&randn(&SHAPE, 1), &seeing, &[], &mut Generator::new(0).into(), &tell).unwrap();
+        let quietly = sampler.run(&randn(&SHAPE, 1), &denoiser, &[], &mut Generator::new(0).into(), &quiet).unwrap();
         let numbers = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(numbers(&z), numbers(&quietly));
         for (x0, (z, e, a)) in told.borrow().iter().zip(seen.lock().unwrap().iter()) {
@@ -135,7 +135,7 @@ fn samplers_equal_diffusers() {
         }
         assert_eq!(sampler.timesteps().len(), expected.len());
         let noise = randn(&SHAPE, steps as u64);
-        let z = sampler.run(&noise, &denoiser, &[], &mut Generator::new(99), &quiet).unwrap();
+        let z = sampler.run(&noise, &denoiser, &[], &mut Generator::new(99).into(), &quiet).unwrap();
         let reference = &io[run["name"].as_str().unwrap()];
         let error = relative(&z, reference);
         assert!(error < 2e-5, "{run}: relative error {error:.2e}");
@@ -188,7 +188,7 @@ fn inversion_and_sampling_are_inverse_in_the_limit() {
         let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(SamplerKind::Ddim, steps)).unwrap();
         let trajectory = inversion::ddim(&z0, &sampler, &denoiser, 1, &quiet).unwrap();
         let z_t = trajectory.at(sampler.timesteps()[0]).unwrap();
-        let back = sampler.run(z_t, &denoiser, &[], &mut Generator::new(0), &quiet).unwrap();
+        let back = sampler.run(z_t, &denoiser, &[], &mut Generator::new(0).into(), &quiet).unwrap();
         errors.push(relative(&back, &z0));
     }
     assert!(errors[1] < errors[0] / 4.0, "{errors:?}");
@@ -220,7 +220,8 @@ fn identities_of_the_guidance_hold_under_every_sampler() {
     for method in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::Dpmpp2M] {
         let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(method, 20)).unwrap();
         let noise = randn(&SHAPE, 1);
-        let run = |g: &[BoundGuidance]| sampler.run(&noise, &denoiser, g, &mut Generator::new(0), &quiet).unwrap();
+        let run =
+            |g: &[BoundGuidance]| sampler.run(&noise, &denoiser, g, &mut Generator::new(0).into(), &quiet).unwrap();
         // w = 0 is plain sampling; so is a window without steps, or a mask of zeros.
         let plain = run(&[]);
         let zero = Tensor::zeros((1, 1, 3, 5), DType::F32, &Device::Cpu).unwrap();
@@ -238,7 +239,7 @@ fn identities_of_the_guidance_hold_under_every_sampler() {
         let g = guidance(&sampler, 1.0, Window::default(), None);
         let at = moment(k - 1, 20, sampler.timesteps()[k - 1]);
         let start = g.extractor.target(&at).unwrap();
-        let from = sampler.run_from(k - 1, &start, &denoiser, &[], &mut Generator::new(0), &quiet).unwrap();
+        let from = sampler.run_from(k - 1, &start, &denoiser, &[], &mut Generator::new(0).into(), &quiet).unwrap();
         assert!(relative(&guided, &from) < 1e-6);
         assert!(relative(&guided, &plain) > 1e-2);
     }
@@ -321,7 +322,7 @@ fn diverging_guidance_is_named() {
     let sampler = Sampler::new(&stable_diffusion(), &SamplerSettings::new(SamplerKind::Ddim, 20)).unwrap();
     let g = guidance(&sampler, 1e9, Window::first(1.0), None);
     let error =
-        sampler.run(&randn(&SHAPE, 1), &denoiser, &[g], &mut Generator::new(0), &quiet).unwrap_err().to_string();
+        sampler.run(&randn(&SHAPE, 1), &denoiser, &[g], &mut Generator::new(0).into(), &quiet).unwrap_err().to_string();
     assert!(error.contains("`inversion` diverged at step 1 of 20") && error.contains("Lower"), "{error}");
 }
 
@@ -333,7 +334,7 @@ fn a_run_ends_at_the_step_whose_callback_fails() {
         seen.borrow_mut().push((i, n));
         if i == 3 { Err(lsregen_diffusion::Error::Cancelled) } else { Ok(()) }
     };
-    let result = sampler.run(&randn(&SHAPE, 1), &denoiser, &[], &mut Generator::new(0), &stop);
+    let result = sampler.run(&randn(&SHAPE, 1), &denoiser, &[], &mut Generator::new(0).into(), &stop);
     assert!(matches!(result, Err(lsregen_diffusion::Error::Cancelled)));
     assert_eq!(*seen.borrow(), [(1, 20), (2, 20), (3, 20)]);
 }

@@ -90,7 +90,7 @@ fn errors_of(kinds: &[&str]) -> Vec<(f64, String)> {
             _ => sampler.start(&noise).unwrap(),
         };
         let denoiser = scaled(&sampler);
-        let z = sampler.run_from(0, &start, &denoiser, &[], &mut Generator::new(99), &quiet).unwrap();
+        let z = sampler.run_from(0, &start, &denoiser, &[], &mut Generator::new(99).into(), &quiet).unwrap();
         let error = relative(&z, &io[run["name"].as_str().unwrap()]);
         // The reference itself loses digits in Karras's space, x = σ ε, where σ is large.
         let lost = (sampler.levels()[0].sigma() / 100.0).clamp(1.0, 10.0);
@@ -193,7 +193,7 @@ fn images_to_images_equal_diffusers() {
         let sampler = Sampler::new(&config, &settings).unwrap();
         let [noise, z0] = [20, 7].map(|seed| Generator::new(seed).randn(&SHAPE, &Device::Cpu).unwrap());
         let start = sampler.start_from(&z0, Some(&noise)).unwrap();
-        let z = sampler.run_from(0, &start, &denoiser, &[], &mut Generator::new(99), &quiet).unwrap();
+        let z = sampler.run_from(0, &start, &denoiser, &[], &mut Generator::new(99).into(), &quiet).unwrap();
         let error = relative(&z, &io[run["name"].as_str().unwrap()]);
         assert!(error < 1e-5, "{error:.1e} {run}");
     }
@@ -206,8 +206,9 @@ fn leftover_noise_is_handed_on() {
     let noise = Generator::new(1).randn(&SHAPE, &Device::Cpu).unwrap();
     let sampler =
         |kind, part| Sampler::new(&config, &SamplerSettings { part, ..SamplerSettings::new(kind, 10) }).unwrap();
-    let run =
-        |sampler: &Sampler, z: &Tensor| sampler.run_from(0, z, &denoiser, &[], &mut Generator::new(9), &quiet).unwrap();
+    let run = |sampler: &Sampler, z: &Tensor| {
+        sampler.run_from(0, z, &denoiser, &[], &mut Generator::new(9).into(), &quiet).unwrap()
+    };
     for kind in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::Heun, SamplerKind::Dpm2] {
         let whole = sampler(kind, Part::default());
         let all = run(&whole, &whole.start(&noise).unwrap());

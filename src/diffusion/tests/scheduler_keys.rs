@@ -57,7 +57,7 @@ fn outcome(row: &Value, io: &std::collections::HashMap<String, Tensor>) -> Outco
     let Some(expected) = io.get(row["name"].as_str().unwrap()) else { return Outcome::Extra };
     let noise = Generator::new(STEPS as u64).randn(&SHAPE, &Device::Cpu).unwrap();
     let quiet = |_: Step| Ok(());
-    let z = sampler.run(&noise, &denoiser(&sampler), &[], &mut Generator::new(99), &quiet).unwrap();
+    let z = sampler.run(&noise, &denoiser(&sampler), &[], &mut Generator::new(99).into(), &quiet).unwrap();
     let error = relative(&z, expected);
     // The reference itself loses digits in Karras's space, x = σ ε, where σ is large.
     let lost = (sampler.levels()[0].sigma() / 100.0).clamp(1.0, 10.0);

@@ -195,7 +195,8 @@ fn renoising_takes_the_step_again() {
         settings: GuidanceSettings { window: Window::first(0.5), ..settings },
         ..halving(GuidanceSettings::default())
     }];
-    let ours = sampler.run(&latent([4.0, 8.0, -4.0, 1.0]), &zero, &guidance, &mut Generator::new(9), &quiet).unwrap();
+    let ours =
+        sampler.run(&latent([4.0, 8.0, -4.0, 1.0]), &zero, &guidance, &mut Generator::new(9).into(), &quiet).unwrap();
     let [a, b] = [500.0, 0.0].map(|t| sampler.schedule().alpha_bar(t));
     let noise = numbers(&Generator::new(9).randn(&[1, 1, 1, 4], &Device::Cpu).unwrap());
     let expected = [4.0, 8.0, -4.0, 1.0].iter().zip(noise);

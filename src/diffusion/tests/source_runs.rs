@@ -73,7 +73,7 @@ fn runs_equal_the_pipelines_of_diffusers() {
         let sampler = Sampler::new(&model.info.scheduler, &SamplerSettings::new(SamplerKind::Auto, 5)).unwrap();
         let noise = Generator::new(5).randn(&[1, 4, 6, 8], &Device::Cpu).unwrap();
         let (z, quiet) = (sampler.start(&noise).unwrap(), |_: Step| Ok(()));
-        let z = sampler.run_from(0, &z, &denoiser.unwrap(), &[], &mut Generator::new(9), &quiet).unwrap();
+        let z = sampler.run_from(0, &z, &denoiser.unwrap(), &[], &mut Generator::new(9).into(), &quiet).unwrap();
         let case = format!("{} {} {}", run["unet"], run["cfg"], run["image_cfg"]);
         assert_close(&case, &z, &io[run["name"].as_str().unwrap()], 1e-4);
     }

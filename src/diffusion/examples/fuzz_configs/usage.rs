@@ -69,7 +69,7 @@ fn sampled(model: &Model) -> Result<Vec<Tensor>> {
     for kind in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::Dpmpp2M] {
         for steps in [1, 3, 20, 999] {
             if let Ok(sampler) = Sampler::new(&model.info.scheduler, &SamplerSettings::new(kind, steps)) {
-                ends.push(sampler.run(&ramp(&[1, 4, 2, 2])?, &zeros, &[], &mut Generator::new(0), &|_| Ok(()))?);
+                ends.push(sampler.run(&ramp(&[1, 4, 2, 2])?, &zeros, &[], &mut Generator::new(0).into(), &|_| Ok(()))?);
             }
         }
     }

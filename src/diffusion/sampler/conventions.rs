@@ -1,0 +1,133 @@
+//! What ComfyUI does otherwise than diffusers, for the same names. Facts of ComfyUI v0.3.64 and later.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::SamplerSettings;
+use super::kind::{Form, Method, SamplerKind, Solver};
+use crate::schedule::ScheduleKind;
+use crate::schedule::SchedulerConfig;
+use crate::{Error, Result};
+
+/// Whose picture of a seed, a sampler and a scheduler is generated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Conventions {
+    /// That of diffusers.
+    #[default]
+    Diffusers,
+    /// That of ComfyUI on a CPU: whole timesteps, its σ_max, its own fresh noise, and its own forms of some samplers.
+    Comfyui,
+}
+
+impl Conventions {
+    /// All conventions.
+    pub const ALL: [Conventions; 2] = [Conventions::Diffusers, Conventions::Comfyui];
+
+    /// Whether there is a sampler of this name, and ours is compared with it.
+    pub fn has_sampler(self, kind: SamplerKind) -> bool {
+        self == Conventions::Diffusers || method_of(kind).is_some()
+    }
+
+    /// Whether there is a schedule of this name.
+    pub fn has_schedule(self, kind: &ScheduleKind) -> bool {
+        let of_diffusers = matches!(
+            kind,
+            ScheduleKind::Auto
+                | ScheduleKind::Leading
+                | ScheduleKind::Linspace
+                | ScheduleKind::Trailing
+                | ScheduleKind::Timesteps(_)
+        );
+        self == Conventions::Diffusers || !of_diffusers
+    }
+}
+
+/// σ at the end of ComfyUI's UniPC.
+pub(super) const UNI_PC_END: f64 = 0.001;
+
+/// ᾱ in place of 0 at the last timestep, in ComfyUI.
+pub(crate) const NEARLY_NO_SIGNAL: f64 = 4.897_345_189_085_343_5e-8;
+
+/// Returns the method of a sampler's name in ComfyUI; `None` if ComfyUI has no such sampler, or ours is not compared with it.
+pub(super) fn method_of(kind: SamplerKind) -> Option<Method> {
+    let solver = |order, stochastic| {
+        let heun = kind == SamplerKind::Dpmpp3MSde;
+        Method::Multistep(Solver {
+            order,
+            form: Form::Data,
+            heun,
+            stochastic,
+            lower_order_final: false,
+            euler_at_final: false,
+            diffusers_third: false,
+        })
+    };
+    let uni_pc = |bh1| Method::UniPc { order: 3, bh1, form: Form::Data, lower_order_final: true, uncorrected: vec![] };
+    Some(match kind {
+        // ComfyUI's `ddim` is Euler's method.
+        SamplerKind::Ddim | SamplerKind::Euler => Method::Euler,
+        SamplerKind::Ddpm => Method::Ddpm { large: false },
+        SamplerKind::EulerAncestral => Method::EulerAncestral,
+        SamplerKind::Heun => Method::Heun,
+        SamplerKind::Dpm2 => Method::Dpm2,
+        SamplerKind::Dpm2Ancestral => Method::Dpm2Ancestral,
+        SamplerKind::Lms => Method::Lms,
+        SamplerKind::Dpmpp2SAncestral => Method::Dpmpp2SAncestral,
+        SamplerKind::DpmppSde => Method::DpmppSde,
+        SamplerKind::Dpmpp2M => solver(2, false),
+        SamplerKind::Dpmpp2MSde => solver(2, true),
+        SamplerKind::Dpmpp3MSde => solver(3, true),
+        SamplerKind::UniPc => uni_pc(true),
+        SamplerKind::UniPcBh2 => uni_pc(false),
+        SamplerKind::Ipndm => Method::Ipndm,
+        SamplerKind::Lcm => Method::Lcm { scaling: None },
+        SamplerKind::Auto
+        | SamplerKind::Dpmpp2S
+        | SamplerKind::Dpmpp3M
+        | SamplerKind::Deis
+        | SamplerKind::Pndm
+        | SamplerKind::Tcd => return None,
+    })
+}
+
+/// Returns the method of these settings.
+///
+/// # Errors
+/// If the sampler or the schedule has no counterpart in ComfyUI.
+pub(super) fn method(settings: &SamplerSettings) -> Result<Method> {
+    let (sampler, schedule) = (settings.sampler, &settings.schedule);
+    if !Conventions::Comfyui.has_schedule(schedule) {
+        return Err(Error::input(format!("ComfyUI has no scheduler `{}`", schedule.name())));
+    }
+    method_of(sampler).ok_or_else(|| {
+        Error::input(format!("`conventions: comfyui` does not support the sampler `{}`", sampler.name()))
+    })
+}
+
+/// Returns the method for the number of steps that are taken: ComfyUI's UniPC has at most an order of one less.
+///
+/// # Errors
+/// If that leaves no order.
+pub(super) fn ordered(method: Method, steps: usize) -> Result<Method> {
+    match method {
+        Method::UniPc { .. } if steps < 2 => {
+            Err(Error::input("ComfyUI's `uni_pc` and `uni_pc_bh2` need two steps or more"))
+        }
+        Method::UniPc { order, bh1, form, lower_order_final, uncorrected } => {
+            Ok(Method::UniPc { order: order.min(steps - 1), bh1, form, lower_order_final, uncorrected })
+        }
+        method => Ok(method),
+    }
+}
+
+/// Whether the schedule of one step more is laid out, and its last step left out.
+pub(super) fn leaves_one_out(method: &Method, schedule: &ScheduleKind) -> bool {
+    schedule.steps().is_none() && matches!(method, Method::Dpm2 | Method::Dpm2Ancestral | Method::UniPc { .. })
+}
+
+/// Returns what ComfyUI reads of a scheduler file: what the network predicts, and the noise of its timesteps.
+pub(super) fn read(config: &SchedulerConfig) -> SchedulerConfig {
+    SchedulerConfig { clip_sample: false, thresholding: false, ..config.clone() }
+}
