@@ -67,7 +67,7 @@ fn runs_equal_the_pipelines_of_diffusers() {
             CfgDenoiser::new(model.unet().unwrap(), &prompt, &negative, cfg).unwrap()
         };
         let rescale = run["rescale"].as_f64().unwrap();
-        let denoiser = denoiser.with_options(CfgOptions { rescale, timesteps: None });
+        let denoiser = denoiser.with_options(CfgOptions { rescale, ..CfgOptions::default() });
         let denoiser = denoiser.with_parameterisation(sampler.schedule().parameterisation);
         let latents = Generator::new(5).randn(&[1, 4, 8, 8], &Device::Cpu).unwrap();
         let z = match start {
@@ -117,7 +117,7 @@ fn classifier_free_guidance_acts_in_its_timesteps() {
     let whole = CfgDenoiser::new(unet.clone(), &prompt, &negative, 4.0).unwrap();
     let windowed = CfgDenoiser::new(unet, &prompt, &negative, 4.0)
         .unwrap()
-        .with_options(CfgOptions { rescale: 0.0, timesteps: Some((300.0, 600.0)) });
+        .with_options(CfgOptions { timesteps: Some((300.0, 600.0)), ..CfgOptions::default() });
     let z = raw("z", &[1, 4, 8, 8]);
     let numbers = |denoiser: &CfgDenoiser, t: f64| {
         denoiser.predict(&z, t).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
