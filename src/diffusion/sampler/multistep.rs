@@ -133,7 +133,10 @@ pub(super) fn singlestep(karras: &Karras, solver: &Solver, steps: usize, noise: 
     let start = lambda(from.sigma());
     let h = lambda(end) - start;
     let longer = if solver.stochastic { 2.0 } else { 1.0 };
-    let (decay, one, two, three) = phi(solver.form, h * longer, end);
+    let (decay, one, two, mut three) = phi(solver.form, h * longer, end);
+    if solver.diffusers_third {
+        three += 1.0;
+    }
     let base = m[order - 1];
     let x = (z / from.alpha_bar.sqrt())?;
     let mut x = plus(&(x * decay)?, base, one)?;

@@ -78,6 +78,11 @@ fn own_method(config: &SchedulerConfig, class: &Class) -> Result<Method, String>
         Method::Multistep(solver) | Method::Singlestep(solver) => {
             let diffusers_third = config.algorithm_type == Some(Algorithm::SdeDpmSolverPp);
             *solver = Solver { order, form, stochastic, heun, diffusers_third, ..solver.clone() };
+            if form == Form::Noise && stochastic && order == 3 {
+                return Err("the model's scheduler_config.json asks for the third order of `sde-dpmsolver`, which diffusers does not \
+                            have either; write `sampler: dpmpp_2m_sde`"
+                    .into());
+            }
             if form == Form::Noise && config.final_sigmas_type == FinalSigma::Zero {
                 return Err(
                     "the model's scheduler_config.json has an `algorithm_type` that cannot end without noise; \

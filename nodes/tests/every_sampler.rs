@@ -1,0 +1,86 @@
+//! LSReGen, BoxDiff, layout-guidance and LowPass run under every sampler of both conventions, and change its image.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lsregen_diffusion::sampler::{Conventions, SamplerKind};
+use lsregen_engine::{Cancel, Event, Executor, FileDigests, Host, Lanes, Plan, RunRequest, Source, Store, check};
+use lsregen_nodes::{ComputeOptions, DtypeOption, registry};
+use lsregen_tensor::candle_core::{Device, safetensors};
+
+/// Checks and runs a graph; every error and warning fails.
+fn run(folder: &Path, store: &Arc<Store>, graph: &str) {
+    let numerics = ComputeOptions::new(Device::Cpu, DtypeOption::Auto, false);
+    let host = Host::new(folder, folder).with_fingerprint(numerics.fingerprint()).with_service(numerics);
+    let checked = check(Source::new("graph.yaml", graph.to_string()), &[], &registry(), &host);
+    let found: Vec<_> = checked.diagnostics.iter().map(|d| &d.message).collect();
+    assert!(found.is_empty(), "{found:?} in {graph}");
+    let (graph_, host) = (Arc::new(checked.graph.unwrap()), Arc::new(host));
+    let plan = Plan::new(&graph_, &host, store, &FileDigests::new()).unwrap();
+    let subscriber = Arc::new(|_: &Event| {});
+    let request = RunRequest { graph: graph_, plan, host, subscriber, cancel: Cancel::new(), fail_fast: false };
+    let executor = Executor::new(Lanes::NARROW, store.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let summary = runtime.block_on(async { executor.start(request).finished().await });
+    assert!(summary.succeeded(), "{:?} in {graph}", summary.nodes);
+}
+
+fn latent(folder: &Path, name: &str) -> Vec<f32> {
+    let tensors = safetensors::load(folder.join(format!("{name}.safetensors")), &Device::Cpu).unwrap();
+    tensors.into_values().next().unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The graph of one sampler: a plain sampling, and one under each guidance.
+fn graph(steps: &str, name: &str) -> String {
+    let nodes = "\
+lsregen: 1
+nodes:
+  xl: { type: LoadModel, model: shapes/xl }
+  layout: { type: Layout, boxes: [{ phrase: a red circle, box: [0, 0, 0.5, 0.5] }] }
+  first: { type: SDXLSample, model: xl, prompt: moss, steps: 2, seed: 2, width: 64, height: 64 }
+  image: { type: Decode, model: xl, latent: first }
+  invert: { type: Invert, model: xl, latent: first, prompt: a red circle on sand, STEPS }
+  boxdiff: { type: BoxDiff, layout: layout, window: 1 }
+  energy: { type: LayoutGuidance, layout: layout, window: 1 }
+  low: { type: LowPass, image: image, window: 1 }
+";
+    let mut nodes = nodes.to_string();
+    for guidance in ["", "invert", "boxdiff", "energy", "low"] {
+        nodes += &format!(
+            "  sample{guidance}: {{ type: GuidedSDXLSample, model: xl, guidance: [{guidance}], prompt: a red circle on \
+             sand, STEPS, seed: 1, cfg: 2, width: 64, height: 64 }}\n  save{guidance}: {{ type: SaveLatent, latent: \
+             sample{guidance}, path: {name}{guidance}.safetensors }}\n"
+        );
+    }
+    nodes.replace("STEPS", steps)
+}
+
+#[test]
+fn every_method_runs_under_every_sampler() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::in_memory(1 << 30));
+    let mut seen = 0;
+    for conventions in Conventions::ALL {
+        for sampler in SamplerKind::ALL.into_iter().filter(|kind| conventions.has_sampler(*kind)) {
+            let sampler = sampler.name();
+            let (steps, name) = match conventions {
+                Conventions::Diffusers => (format!("steps: 3, sampler: {sampler}"), format!("d_{sampler}")),
+                Conventions::Comfyui => (
+                    format!("steps: 3, sampler: {sampler}, scheduler: karras, conventions: comfyui"),
+                    format!("c_{sampler}"),
+                ),
+            };
+            run(folder.path(), &store, &graph(&steps, &name));
+            let plain = latent(folder.path(), &name);
+            assert!(plain.iter().all(|x| x.is_finite()), "{name}");
+            for guidance in ["invert", "boxdiff", "energy", "low"] {
+                let guided = latent(folder.path(), &format!("{name}{guidance}"));
+                assert!(guided.iter().all(|x| x.is_finite()), "{name} {guidance}");
+                let change: f32 = guided.iter().zip(&plain).map(|(a, b)| (a - b).abs()).sum();
+                assert!(change > 0.05, "{guidance} changes {change} under {name}");
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 4 * (23 + 17));
+}
