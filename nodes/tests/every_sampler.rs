@@ -84,3 +84,27 @@ fn every_method_runs_under_every_sampler() {
     }
     assert_eq!(seen, 4 * (23 + 17));
 }
+
+/// Without boxes GLIGENLayout samples as a sampling without guidance, under both conventions: they act in each of its parts.
+#[test]
+fn a_layout_without_boxes_is_a_plain_sampling() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::in_memory(1 << 30));
+    let common =
+        "model: gligen, prompt: a red circle, seed: 3, cfg: 3, width: 64, height: 64, steps: 3, scheduler: karras";
+    for conventions in ["diffusers", "comfyui"] {
+        for sampler in ["euler_ancestral", "dpmpp_2m_sde", "uni_pc"] {
+            let name = format!("{conventions}_{sampler}");
+            let common = format!("{common}, sampler: {sampler}, conventions: {conventions}");
+            let graph = format!(
+                "lsregen: 1\nnodes:\n  gligen: {{ type: LoadModel, model: shapes/gligen }}\n  layout: {{ type: GLIGENLayout, \
+                 {common}, boxes: [] }}\n  plain: {{ type: GuidedSDSample, {common}, guidance: [] }}\n  save: {{ type: \
+                 SaveLatent, latent: layout.latent, path: {name}_layout.safetensors }}\n  save2: {{ type: SaveLatent, \
+                 latent: plain, path: {name}.safetensors }}\n"
+            );
+            run(folder.path(), &store, &graph);
+            assert_eq!(latent(folder.path(), &name), latent(folder.path(), &format!("{name}_layout")), "{name}");
+        }
+    }
+    assert_ne!(latent(folder.path(), "diffusers_uni_pc"), latent(folder.path(), "comfyui_uni_pc"));
+}

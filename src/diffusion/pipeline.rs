@@ -163,7 +163,8 @@ pub fn gligen(
     conditional.objs = Some(model.ground(layout, slots)?);
     unconditional.objs = Some(model.ground(&[], slots)?);
     let grounded = CfgDenoiser::new(model.unet()?, &conditional, &unconditional, settings.cfg)?
-        .with_parameterisation(sampler.schedule().parameterisation);
+        .with_parameterisation(sampler.schedule().parameterisation)
+        .with_options(settings.cfg_options(&sampler));
     let ungrounded = grounded.ungrounded();
     let grounded_steps = (beta * sampler.timesteps().len() as f64) as usize;
     let last_grounded = sampler.timesteps().iter().take(grounded_steps).next_back().copied();

@@ -26,7 +26,6 @@ pub use kind::{Form, Method, SamplerKind, Solver};
 use self::brownian::BrownianTree;
 use self::fresh::StepNoise;
 use self::plan::Plan;
-
 use crate::denoiser::{Denoiser, Prediction};
 use crate::noise::Generator;
 use crate::schedule::choice::{self, Reading};
@@ -295,8 +294,8 @@ impl Sampler {
 
     /// Converts unit noise to the latent of the first timestep.
     ///
-    /// In diffusers most samplers start at ε, and in ComfyUI all if the noise is the highest. Those of Karras's space start at σ_max ε in x, which is √(1−ᾱ) ε in z, unless
-    /// timesteps are counted down from a multiple (`leading`).
+    /// In diffusers most samplers start at ε. Those of Karras's space start at σ_max ε in x, which is √(1−ᾱ) ε in z, unless
+    /// timesteps are counted down from a multiple (`leading`). In ComfyUI all start at ε if the noise is the model's highest.
     pub fn start(&self, noise: &Tensor) -> Result<Tensor> {
         match self.starts_at_sigma || !self.is_from_noise {
             true => Ok((noise * (1.0 - self.levels[0].alpha_bar).sqrt())?),
