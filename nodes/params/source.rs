@@ -7,7 +7,7 @@ use lsregen_engine::{Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::values::{Image, ImageInfo, ImageSize, limit_errors};
+use crate::values::{Image, ImageInfo, ImageSize, batch_errors, limit_errors};
 
 /// The guidance by the image to edit.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +35,7 @@ impl ImageGuidance {
     /// the `size` of the result.
     pub(crate) fn errors(self, links: &Links, size: Option<ImageSize>) -> Vec<NodeError> {
         let mut errors = limit_errors(links);
+        errors.extend(batch_errors(links, ["image", "mask"]));
         if let Some(info) = links.declaration::<ModelInfo>("model") {
             errors.extend(
                 ["image", "mask"].into_iter().filter_map(|socket| missing_or_unused(info.input, socket, links)),
