@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::values::{ImageInfo, Latent};
 
-/// The most images of a batch, as in A1111's web UI.
-pub(crate) const MOST: usize = 100;
-
 /// How many images a sampling generates.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]

@@ -82,11 +82,11 @@ impl SamplingSettings {
             return Err(Error::Input(format!("{latents} input latents do not fit {count} images: give one for each")));
         }
         let of_image = |image: usize| {
-            let from = self.from.as_ref().filter(|_| latents > 1).map(|InputLatent { latent, add_noise }| {
-                Result::Ok(InputLatent { latent: latent.narrow(0, image, 1)?.copy()?, add_noise: *add_noise })
-            });
-            let from = from.transpose()?.or_else(|| self.from.clone());
-            Ok(SamplingSettings { seed: self.seed.wrapping_add(image as u64), from, ..self.clone() })
+            let mut own = SamplingSettings { seed: self.seed.wrapping_add(image as u64), ..self.clone() };
+            if let Some(from) = own.from.as_mut().filter(|_| latents > 1) {
+                from.latent = from.latent.narrow(0, image, 1)?.copy()?;
+            }
+            Ok(own)
         };
         (0..count).map(of_image).collect()
     }
