@@ -281,7 +281,7 @@ fn filled_parent(place: &Path, names: &[OutputName], date: &str) -> PathBuf {
 /// The entries of a folder whose names have this form on any day.
 fn named(folder: &Path, name: &OutputName) -> Vec<PathBuf> {
     let fits = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|text| name.number(text, None).is_some());
-    entries(folder).filter(fits).map(|entry| entry.path()).collect()
+    entries(folder).filter(fits).map(|entry| folder.join(entry.file_name())).collect()
 }
 
 /// The greatest number of today's files in a folder.

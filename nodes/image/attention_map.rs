@@ -114,7 +114,8 @@ impl Node for AttentionMap {
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("image", Some(ImageInfo { phrases: vec![], ..ImageInfo::of(links, "latent") }))
+        let size = ImageInfo::of(links, "latent").size;
+        declared("image", Some(ImageInfo { size, phrases: vec![], count: Some(1), seed: None }))
     }
 
     fn run(&self, inputs: AttentionMapInputs, cx: &Context) -> anyhow::Result<AttentionMapOutputs> {

@@ -35,7 +35,6 @@ impl ImageGuidance {
     /// the `size` of the result.
     pub(crate) fn errors(self, links: &Links, size: Option<ImageSize>) -> Vec<NodeError> {
         let mut errors = limit_errors(links);
-        errors.extend(batch_errors(links, ["image", "mask"]));
         if let Some(info) = links.declaration::<ModelInfo>("model") {
             errors.extend(
                 ["image", "mask"].into_iter().filter_map(|socket| missing_or_unused(info.input, socket, links)),
@@ -47,6 +46,7 @@ impl ImageGuidance {
             }));
         }
         if errors.iter().all(|error| !error.is_error()) {
+            errors.extend(batch_errors(links, ["image", "mask"]));
             errors.extend(size_error(links, size));
         }
         errors
