@@ -64,16 +64,17 @@ impl Node for ImageGrid {
     type Outputs = ImageGridOutputs;
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        // A batch of unknown length, or none, may have a label for each image.
         let count = |link: &LinkedNode| {
             let info = link.declaration?.downcast_ref::<ImageInfo>()?;
             Some(info.count? as usize)
         };
-        let counts: Vec<_> = links.of("images").map(|link| count(link).unwrap_or(1)).collect();
-        let (images, labels) = (counts.iter().sum::<usize>(), self.labels.len());
+        let counts: Vec<_> = links.of("images").map(count).collect();
+        let (images, labels) = (counts.iter().map(|count| count.unwrap_or(1)).sum::<usize>(), self.labels.len());
+        // What does not say how many images it has may be a batch.
+        let fit = labels == images || labels > images && counts.contains(&None);
         let error = if !links.has("images") {
             NodeError::new("images", "`images` is empty").help("link at least one image")
-        } else if labels > 0 && labels != images {
+        } else if labels > 0 && !fit {
             NodeError::new("labels", format!("{labels} labels do not fit {images} images"))
                 .help("give one for each image, or none")
         } else {

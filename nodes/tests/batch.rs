@@ -190,6 +190,8 @@ fn one_image_has_the_key_that_it_had() {
         assert_eq!(params(json!(1)).get("count"), None, "{name}");
         assert_eq!(params(json!(2))["count"], 2, "{name}");
     }
+    let save = node::<SaveImage>(json!({ "path": "{seed=7}/x.png" }));
+    assert_eq!(serde_json::to_value(save).unwrap(), json!({ "path": "7/x.png" }));
 }
 
 #[test]
@@ -224,7 +226,9 @@ fn nodes_of_images_and_latents_take_each_of_a_batch() {
 #[test]
 fn nodes_of_a_single_image_refuse_a_batch() {
     let latents = sampled("SDXLSample", json!({ "count": 2, "steps": 1, "cfg": 1 }), &[], None);
-    let batch = colours(2);
+    let (batch, one) = (colours(2), colours(1));
+    let map = json!({ "prompt": "sand", "phrase": "sand" });
+    let single = Arc::new(Latent { z: latents.z.narrow(0, 0, 1).unwrap(), family: latents.family, seeds: vec![] });
     let clip = json!({ "clip": "shapes/clip" });
     for (name, params, inputs) in [
         ("ReferenceImage", json!({}), vec![link(&batch), vec![]]),
@@ -234,7 +238,10 @@ fn nodes_of_a_single_image_refuse_a_batch() {
         ("Style", clip, vec![link(&batch), vec![]]),
         ("Segmentation", json!({ "regions": [{ "phrase": "sand", "colour": "#ff0000" }] }), vec![link(&batch), vec![]]),
         ("Invert", json!({}), vec![link(&XL), link(&latents), vec![]]),
-        ("AttentionMap", json!({ "prompt": "sand", "phrase": "sand" }), vec![link(&XL), link(&latents), vec![]]),
+        ("SDXLSample", few(json!({})), vec![link(&XL), vec![], link(&batch), vec![]]),
+        ("SDXLSample", few(json!({})), vec![link(&XL), vec![], link(&one), link(&batch)]),
+        ("AttentionMap", map.clone(), vec![link(&XL), link(&latents), vec![]]),
+        ("AttentionMap", map, vec![link(&XL), link(&single), link(&batch)]),
     ] {
         let error = run(name, params, inputs).err().map(|error| format!("{error:#}")).unwrap_or_default();
         assert!(error.contains("a single image is needed, but this is a batch"), "{name}: {error}");
@@ -329,6 +336,23 @@ fn a_batch_of_latents_is_one_file() {
     let back = node::<LoadLatent>(json!({ "path": "z.safetensors" })).run((), &cx).unwrap().latent;
     assert_eq!((bits(&back.z), back.z.dims(), &back.seeds), (bits(&latent.z), latent.z.dims(), &latent.seeds));
     assert_eq!(back.z.dtype(), DType::F32);
+}
+
+/// A batch has previews of the last step of each image, and at most ten others.
+#[test]
+fn batches_have_previews() {
+    let shown = Arc::new(Mutex::new(vec![]));
+    let seen = shown.clone();
+    let listen = move |event: &Event| {
+        if let Event::Preview { done, of, .. } = event {
+            seen.lock().unwrap().push((*done, *of));
+        }
+    };
+    let host = Arc::new(host(Path::new(".")).with_previews(true));
+    let cx = Context::new(host, "sample".into(), Cancel::new(), Arc::new(listen));
+    let inputs = SdxlSampleInputs { model: XL.clone(), latent: None, image: None, mask: None };
+    node::<SdxlSample>(few(json!({ "count": 2, "cfg": 1, "steps": 11 }))).run(inputs, &cx).unwrap();
+    assert_eq!(*shown.lock().unwrap(), [3, 6, 9, 11, 12, 15, 18, 21, 22].map(|done| (done, 22)));
 }
 
 /// Steps count those of all images and name the image; a cancelled batch ends between two of them.
