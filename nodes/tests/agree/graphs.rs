@@ -61,6 +61,12 @@ pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
         }
     }
     node.extend(parameters(entry, steps, dice));
+    // The built-in models take no image to change.
+    if node.get("type").is_some_and(|kind| kind.as_str().is_some_and(|kind| kind.ends_with("Sample")))
+        && !dice.one_in(8)
+    {
+        ["image", "mask"].iter().for_each(|name| drop(node.remove(*name)));
+    }
     // Of several targets only one may be given.
     let targets: Vec<_> =
         ["class", "target_file", "image"].into_iter().filter(|name| node.contains_key(*name)).collect();
