@@ -14,7 +14,6 @@ const fn instead(name: &'static str, help: &'static str) -> ForeignName {
 
 const PROMPT: &str = "leave the node out: a sampling node encodes its own `prompt` and `negative`";
 const SIZE: &str = "leave the node out: a sampling node has `width` and `height`, and generates the noise itself";
-const ONE_IMAGE: &str = "a sampling generates one image; `lsregen run GRAPH --sweep seed=1,2,3,4` generates several";
 const LORA: &str = "LoRA is not supported: merge it into the checkpoint with another program";
 const CONTROL: &str = "ControlNet and IP-Adapter are not supported; `lsregen nodes` lists the guidances, such as Edges";
 
@@ -92,9 +91,10 @@ pub const FOREIGN_NAMES: &[ForeignName] = &[
     called("gligen_phrases", &["boxes"]),
     called("gligen_scheduled_sampling_beta", &["beta"]),
     called("crops_coords_top_left", &["crop"]),
-    instead("batch_size", ONE_IMAGE),
-    instead("num_images_per_prompt", ONE_IMAGE),
-    instead("n_iter", ONE_IMAGE),
+    called("batch_size", &["count"]),
+    called("batch_count", &["count"]),
+    called("num_images_per_prompt", &["count"]),
+    called("n_iter", &["count"]),
     called("denoising_strength", &["denoise"]),
     called("start_at_step", &["start_step"]),
     called("end_at_step", &["end_step"]),

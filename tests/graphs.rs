@@ -31,6 +31,7 @@ fn every_graph_runs() {
         "onnx",
         "compare",
         "variations",
+        "batch",
         "attention",
         "ablation-fraction",
         "ablation-strength",

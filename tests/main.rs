@@ -1,5 +1,6 @@
 //! Tests of the whole program: the command, every graph, every message, and the dependencies between the crates.
 
+mod batches;
 mod bulk;
 mod cache;
 mod command;

@@ -51,12 +51,12 @@ fn carrier(graph: &str) -> Vec<u8> {
 }
 
 /// A folder with what a person may have: `work` in which the command runs, and other folders.
-struct Home {
+pub struct Home {
     all: TempDir,
 }
 
 impl Home {
-    fn new() -> Home {
+    pub fn new() -> Home {
         let home = Home { all: tempfile::tempdir().unwrap() };
         for folder in ["work/out", "work/models", "elsewhere", "home"] {
             fs::create_dir_all(home.path(folder)).unwrap();
@@ -80,11 +80,11 @@ impl Home {
         home
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.all.path().join(name)
     }
 
-    fn run(&self, arguments: &[&str]) -> (String, String, i32) {
+    pub fn run(&self, arguments: &[&str]) -> (String, String, i32) {
         let mut command = lsregen();
         command.current_dir(self.path("work")).env("HOME", self.path("home"));
         command.env("LSREGEN_CACHE_DIR", self.path("cache")).args(arguments);
@@ -92,7 +92,7 @@ impl Home {
     }
 
     /// Writes a graph and runs it. Returns stderr and the exit code.
-    fn runs(&self, graph: &str, arguments: &[&str]) -> (String, i32) {
+    pub fn runs(&self, graph: &str, arguments: &[&str]) -> (String, i32) {
         fs::write(self.path("work/graph.yaml"), graph).unwrap();
         let (_, stderr, code) = self.run(&[&["run", "graph.yaml", "--device", "cpu"], arguments].concat());
         (stderr, code)

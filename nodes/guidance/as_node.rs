@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use lsregen_engine::{
-    CheckContext, Context, Declaration, FetchProgress, FileRef, Inputs, Lane, Links, Node, NodeError, NodeType, outputs,
+    CheckContext, Context, Declaration, FetchProgress, FileRef, Inputs, Lane, Links, Node, NodeError, NodeType,
+    Payload, outputs,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::params::clip::ClipPath;
 use crate::params::guidance::{GuidanceParams, Strength};
-use crate::values::{Guidance, Phrases, SamplingNeeds, declared};
+use crate::values::{Guidance, Image, Phrases, SamplingNeeds, batch_errors, declared};
 
 /// The parameters of a node that creates a guidance for samplings of any size. [`node_type`](GuidanceNode::node_type)
 /// makes it a node, with the checks that all guidances have.
@@ -113,7 +114,10 @@ impl<G: GuidanceNode> Node for AsNode<G> {
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         let auto = self.0.params().auto_error(G::STRENGTH, self.0.strength(), links);
-        auto.into_iter().chain(self.0.check_links(links)).collect()
+        // A guidance has one reference.
+        let images = G::Inputs::SPECS.iter().filter(|socket| socket.type_name == Image::TYPE);
+        let batches = batch_errors(links, images.map(|socket| socket.name));
+        auto.into_iter().chain(batches).chain(self.0.check_links(links)).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {

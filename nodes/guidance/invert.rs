@@ -17,8 +17,8 @@ use crate::params::prompt_syntax;
 use crate::params::sampling::{clip_skip_error, negative, prompt, sizes};
 use crate::params::steps::{Fresh, StepRange, Steps};
 use crate::values::{
-    Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, declared, latent_errors,
-    sampling_errors,
+    Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, batch_errors, declared,
+    latent_errors, sampling_errors,
 };
 
 /// Guides the sampling towards an inverted reference: LSReGen's guidance, by the layout image at its large size.
@@ -189,6 +189,7 @@ impl Node for Invert {
         let steps = self.steps.errors(Fresh::default(), self.range.part(false), links);
         let unguided = self.unguided_error(links);
         let errors = sampling_errors(links).into_iter().chain(latent_errors(links));
+        let errors = errors.chain(batch_errors(links, ["latent"]));
         let unused = self.unused_warnings(family(links));
         let errors = errors.chain(clip_skip_error(self.clip_skip, links));
         errors.chain(auto).chain(steps).chain(unguided).chain(unused).collect()

@@ -17,19 +17,33 @@ pub(crate) fn on_step(cx: &Context) -> impl Fn(Step) -> lsregen_tensor::Result<(
     |step| cx.step(step.done, step.of).map_err(|Cancelled| Error::Cancelled)
 }
 
-/// Reports the layers of an autoencoder as steps of the node. Within a layer it only checks for cancellation.
-pub(crate) fn on_layer(cx: &Context) -> impl Fn(usize, usize) -> lsregen_tensor::Result<()> + '_ {
+/// Reports a step of the image with this number, from 0, of a batch of `count`.
+pub(crate) fn on_image_step(
+    cx: &Context,
+    (image, count): (usize, usize),
+    done: usize,
+    of: usize,
+) -> lsregen_tensor::Result<()> {
+    let part = (count > 1).then_some((image + 1, count));
+    cx.step_of_part(part, image * of + done, count * of).map_err(|Cancelled| Error::Cancelled)
+}
+
+/// Reports the layers of an autoencoder as steps of the node, for each of `count` images. Within a layer it only checks for
+/// cancellation.
+pub(crate) fn on_layer(
+    cx: &Context,
+    count: usize,
+) -> impl Fn(usize, usize, usize) -> lsregen_tensor::Result<()> + Sync + '_ {
     let reported = AtomicUsize::new(usize::MAX);
-    move |done, of| {
-        let is_reported = reported.swap(done, Ordering::Relaxed) == done;
-        let step = if is_reported { cx.cancel().check() } else { cx.step(done, of) };
-        step.map_err(|Cancelled| Error::Cancelled)
+    move |image, done, of| match reported.swap(image * of + done, Ordering::Relaxed) == image * of + done {
+        true => cx.cancel().check().map_err(|Cancelled| Error::Cancelled),
+        false => on_image_step(cx, (image, count), done, of),
     }
 }
 
 /// Checks for cancellation while an image is decoded at the end of a node that reports other steps.
-pub(crate) fn unless_cancelled(cx: &Context) -> impl Fn(usize, usize) -> lsregen_tensor::Result<()> + '_ {
-    |_, _| cx.cancel().check().map_err(|Cancelled| Error::Cancelled)
+pub(crate) fn unless_cancelled(cx: &Context) -> impl Fn(usize, usize, usize) -> lsregen_tensor::Result<()> + Sync + '_ {
+    |_, _, _| cx.cancel().check().map_err(|Cancelled| Error::Cancelled)
 }
 
 /// A guidance spec whose guidances stop when the run is cancelled, also within a step: one step may have many updates

@@ -3,7 +3,9 @@
 //! Deals with the text chunks of a PNG file, not with the content of a record: see
 //! [`GraphRecord`](lsregen_engine::GraphRecord).
 
-use lsregen_engine::Context;
+use std::borrow::Cow;
+
+use lsregen_engine::{Context, RecordPart};
 use lsregen_tensor::image::{PNG_SIGNATURE, read_texts};
 
 use super::bridge::raise;
@@ -31,19 +33,23 @@ const NAME: &str = concat!("lsregen ", env!("CARGO_PKG_VERSION"));
 /// The text chunk of every file that may contain a record, and of previews.
 pub(crate) const PROGRAM_TEXT: (&str, &str) = (PROGRAM, NAME);
 
-/// Returns the text chunks for a new file.
-pub(crate) fn texts(cx: &Context) -> Vec<(&'static str, &str)> {
+/// Returns the text chunks for a new file. `part` is the image of a batch that it contains.
+pub(crate) fn texts(cx: &Context, part: Option<RecordPart>) -> Vec<(&'static str, Cow<'_, str>)> {
     if !Metadata::wanted(cx) {
         return vec![];
     }
     let record = cx.record().and_then(|record| {
-        let json = record.json();
+        let json = match part {
+            None => record.json().map(Cow::Borrowed),
+            Some(part) => record.json_of_part(part).map(Cow::Owned),
+        };
         if json.is_none() {
             cx.note("the PNG file contains no graph: the values of its parameters cannot be written into the text of the graph");
         }
         json
     });
-    [PROGRAM_TEXT].into_iter().chain(record.map(|json| (RECORD, json))).collect()
+    let program = (PROGRAM, Cow::Borrowed(NAME));
+    [program].into_iter().chain(record.map(|json| (RECORD, json))).collect()
 }
 
 /// Whether a file was written by this program with its name in it, as `texts` has it.

@@ -8,29 +8,30 @@ use lsregen_engine::Context;
 use lsregen_tensor::candle_core::Tensor;
 use lsregen_tensor::image;
 
-use super::bridge::on_step;
+use super::bridge::on_image_step;
 use super::metadata;
 use crate::values::{Image, Model};
 
 /// The longest side of a preview in latent pixels: 256 pixels of the image.
 const SIDE: usize = 32;
 
-/// The largest number of previews of a node, besides that of the last step.
+/// The largest number of previews of a node, besides that of the last step of each image.
 const COUNT: usize = 10;
 
-/// Reports the steps of a sampling as steps of the node, with previews if the host has enabled them.
+/// Reports the steps of a sampling of `count` images as steps of the node, with previews if the host has enabled them.
 pub(crate) fn on_step_with_previews<'a>(
     cx: &'a Context,
     model: &'a Model,
-) -> impl Fn(Step) -> lsregen_tensor::Result<()> + 'a {
-    let report = on_step(cx);
-    move |step| {
-        report(step)?;
-        let is_shown = step.done.is_multiple_of(step.of.div_ceil(COUNT)) || step.done == step.of;
+    count: usize,
+) -> impl Fn(usize, Step) -> lsregen_tensor::Result<()> + 'a {
+    move |image, step| {
+        on_image_step(cx, (image, count), step.done, step.of)?;
+        let (done, of) = (image * step.of + step.done, count * step.of);
+        let is_shown = done.is_multiple_of(of.div_ceil(COUNT)) || step.done == step.of;
         if is_shown && cx.previews_enabled() {
             match preview(step.predicted_x0, model) {
-                Ok(png) => cx.preview(step.done, step.of, png),
-                Err(error) => cx.note(format!("no preview of step {}: {error}", step.done)),
+                Ok(png) => cx.preview(done, of, png),
+                Err(error) => cx.note(format!("no preview of step {done}: {error}")),
             }
         }
         Ok(())

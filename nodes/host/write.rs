@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use lsregen_engine::{CacheFolder, CheckContext, Context, Effect, FileRef, NodeError, OutputRules};
+use lsregen_engine::{CacheFolder, CheckContext, Context, Digest, Effect, FileRef, Findings, NodeError, OutputRules};
 use lsregen_files::{Kind, Leaves, create_folder, invalid_name, normal, outside_by_links, write_new, write_over};
 
 use super::name::OutputName;
@@ -191,7 +191,11 @@ impl OutputFile<'_> {
             return false;
         }
         let Ok(there) = lsregen_files::read(path, self.format.kind) else { return false };
-        let is_cached = || cache.is_some_and(|cache| cache.0.has_value(&there, "file"));
+        let is_cached = || {
+            cache.is_some_and(|cache| {
+                cache.0.has_value(&there, "file") || cache.0.recall(&written_before(&there)).is_some()
+            })
+        };
         new.is_some_and(|new| new == there) || (self.format.is_own)(&there) || is_cached()
     }
 
@@ -250,6 +254,19 @@ impl OutputFile<'_> {
     }
 }
 
+/// Keeps in the cache that this program has written a file with this content, for one that neither says so itself nor is a
+/// value of the cache: one of a batch.
+pub(crate) fn keep_as_written(bytes: &[u8], cx: &Context) {
+    if let Some(findings) = cx.findings() {
+        findings.keep(&written_before(bytes), "written");
+    }
+}
+
+/// What the finding about a written file is about.
+fn written_before(bytes: &[u8]) -> String {
+    format!("file {} of a batch", Digest::of(bytes))
+}
+
 /// The folder of a file, with the day.
 fn filled_parent(place: &Path, names: &[OutputName], date: &str) -> PathBuf {
     let components = place.components().zip(names).take(names.len().saturating_sub(1));
@@ -264,7 +281,7 @@ fn filled_parent(place: &Path, names: &[OutputName], date: &str) -> PathBuf {
 /// The entries of a folder whose names have this form on any day.
 fn named(folder: &Path, name: &OutputName) -> Vec<PathBuf> {
     let fits = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|text| name.number(text, None).is_some());
-    entries(folder).filter(fits).map(|entry| entry.path()).collect()
+    entries(folder).filter(fits).map(|entry| folder.join(entry.file_name())).collect()
 }
 
 /// The greatest number of today's files in a folder.

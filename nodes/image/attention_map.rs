@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::host::bridge::raise;
 use crate::params::needs::has_words;
 use crate::params::sampling::prompt;
-use crate::values::{Image, ImageInfo, Latent, Model, declared, downscale_error, latent_errors, sampling_errors};
+use crate::values::{
+    Image, ImageInfo, Latent, Model, batch_errors, declared, downscale_error, latent_errors, sampling_errors,
+};
 
 /// Shows the cross-attention between a phrase of a prompt and an image, as an image.
 ///
@@ -98,19 +100,22 @@ impl Node for AttentionMap {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        let Some(model) = links.declaration::<ModelInfo>("model") else { return latent_errors(links) };
+        let batches = batch_errors(links, ["latent", "image"]);
+        let latents = latent_errors(links).into_iter().chain(batches);
+        let Some(model) = links.declaration::<ModelInfo>("model") else { return latents.collect() };
         let last = model.scheduler.num_train_timesteps as f64 - 1.0;
         let beyond = (self.timestep > last).then(|| {
             NodeError::new("timestep", format!("`timestep` is {}, but the model's last one is {last}", self.timestep))
                 .help(format!("write at most {last}"))
         });
         let downscale = downscale_error(model, "downscale", "this node", self.downscale);
-        let errors = sampling_errors(links).into_iter().chain(latent_errors(links));
+        let errors = sampling_errors(links).into_iter().chain(latents);
         errors.chain(beyond).chain(downscale).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("image", Some(ImageInfo { phrases: vec![], ..ImageInfo::of(links, "latent") }))
+        let size = ImageInfo::of(links, "latent").size;
+        declared("image", Some(ImageInfo { size, phrases: vec![], count: Some(1), seed: None }))
     }
 
     fn run(&self, inputs: AttentionMapInputs, cx: &Context) -> anyhow::Result<AttentionMapOutputs> {

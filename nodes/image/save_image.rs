@@ -1,55 +1,80 @@
 //! SaveImage.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lsregen_engine::{CheckContext, Context, Effect, FileRef, Lane, Node, NodeError, outputs, sockets};
+use lsregen_engine::{
+    CheckContext, Context, Effect, FileRef, Lane, Links, Node, NodeError, RecordPart, outputs, sockets,
+};
 use lsregen_files::Kind;
 use lsregen_tensor::image;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::host::bridge::raise;
 use crate::host::metadata::{self, Metadata};
-use crate::host::write::{OutputFile, OutputFormat};
-use crate::values::{Image, SavedFile};
+use crate::host::numbered;
+use crate::host::write::{OutputFile, OutputFormat, keep_as_written};
+use crate::values::{Image, ImageInfo, SavedFile, seeds};
 
 /// Writes an image as a PNG file with 8 bits per channel. A file that another program wrote is replaced only with
 /// `--overwrite`.
 ///
 /// The file contains the graph that made it, so that `lsregen run` and `lsregen show` accept the PNG file itself. With
-/// `--no-metadata` it contains only pixels.
+/// `--no-metadata` it contains only pixels. Each image of a batch has a file of its own: of `a.png` these are `a-1.png`,
+/// `a-2.png` and so on.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaveImage {
     /// The file, ending in `.png`, below the working directory or `--output-dir`. Missing folders are created. `{counter}`
     /// stands for the next number, one more than the greatest in the folder, so that no file is replaced, `{date}` for the
-    /// day, and `{name}` for the value of any of the file's `params`, as in `{seed}`.
-    #[schemars(extend("x-role" = "output"))]
+    /// day, and `{name}` for the value of any of the file's `params`, as in `{seed}`. For the images of a batch, `{seed}` is the
+    /// own seed of each. A batch whose path has neither `{counter}` nor `{seed}` gets numbers at the end of the name.
+    #[serde(serialize_with = "plain")]
+    #[schemars(extend("x-role" = "output", "x-own-names" = ["seed"]))]
     pub path: PathBuf,
+    /// What the linked image declares: its number of images, and the first seed.
+    #[serde(skip)]
+    #[schemars(skip)]
+    batch: Option<(usize, Option<u64>)>,
+}
+
+/// The path for the memo key, in which a batch does not differ.
+fn plain<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    numbered::single(path).serialize(serializer)
 }
 
 sockets! {
     pub struct SaveImageInputs {
-        /// The image.
+        /// The image, or a batch of them.
         pub image: Arc<Image>,
     }
 }
 
 outputs! {
     pub struct SaveImageOutputs {
-        /// The written file.
+        /// The written file, or the files of a batch.
         pub file: Arc<SavedFile>,
     }
 }
 
 impl SaveImage {
-    fn file(&self) -> OutputFile<'_> {
-        OutputFile {
-            path: &self.path,
-            format: OutputFormat { extension: "png", kind: Kind::IMAGE, is_own: metadata::is_carried },
+    /// The files of `count` images.
+    fn paths(&self, count: usize, seeds: &[u64]) -> Vec<PathBuf> {
+        numbered::batch(&self.path, count, seeds)
+    }
+
+    /// The files, as far as they are known before the run.
+    fn declared_paths(&self) -> Vec<PathBuf> {
+        match self.batch {
+            Some((count, seed)) => self.paths(count, &seed.map_or(vec![], |seed| seeds(seed, count))),
+            None => vec![numbered::single(&self.path)],
         }
     }
+}
+
+fn file(path: &Path) -> OutputFile<'_> {
+    OutputFile { path, format: OutputFormat { extension: "png", kind: Kind::IMAGE, is_own: metadata::is_carried } }
 }
 
 impl Node for SaveImage {
@@ -62,35 +87,67 @@ impl Node for SaveImage {
     type Outputs = SaveImageOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        self.file().errors(cx)
+        file(&numbered::single(&self.path)).errors(cx)
+    }
+
+    fn linked(&self, links: &Links) -> Option<Self> {
+        let ImageInfo { count, seed, .. } = ImageInfo::of(links, "image");
+        let count = count.filter(|count| *count > 1)? as usize;
+        Some(SaveImage { batch: Some((count, seed)), ..self.clone() })
     }
 
     fn writes(&self, cx: &CheckContext) -> Vec<FileRef> {
-        self.file().writes(cx)
+        let mut files: Vec<_> = self.declared_paths().iter().flat_map(|path| file(path).writes(cx)).collect();
+        // With a counter, the images of a batch have one path.
+        files.dedup();
+        files
     }
 
     fn obstacle(&self, cx: &CheckContext) -> Option<NodeError> {
-        self.file().obstacle(cx)
+        self.declared_paths().iter().find_map(|path| file(path).obstacle(cx))
     }
 
     fn effect(&self, outputs: &SaveImageOutputs, cx: &Context) -> Effect {
-        let png = &outputs.file.0;
-        // The file was written with the other setting of metadata.
-        if metadata::is_carried(png) != Metadata::wanted(cx) {
+        let SavedFile { files, seeds } = &*outputs.file;
+        // It was written with the other setting of metadata.
+        if files.iter().any(|png| metadata::is_carried(png) != Metadata::wanted(cx)) {
             return Effect::Gone;
         }
-        self.file().effect(png, cx)
+        let paths = self.paths(files.len(), seeds);
+        let effects: Vec<_> = paths.iter().zip(files).map(|(path, png)| file(path).effect(png, cx)).collect();
+        effects.into_iter().find(|effect| *effect != Effect::Intact).unwrap_or(Effect::Intact)
     }
 
     fn restore(&self, outputs: &SaveImageOutputs, cx: &Context) -> anyhow::Result<()> {
-        self.file().write(&outputs.file.0, cx)
+        let SavedFile { files, seeds } = &*outputs.file;
+        for (path, png) in self.paths(files.len(), seeds).iter().zip(files) {
+            if files.len() == 1 || file(path).effect(png, cx) != Effect::Intact {
+                file(path).write(png, cx)?;
+            }
+        }
+        Ok(())
     }
 
     fn run(&self, inputs: SaveImageInputs, cx: &Context) -> anyhow::Result<SaveImageOutputs> {
-        cx.cancel().check()?;
-        let picture = inputs.image.to_rgb().map_err(raise)?;
-        let png = image::png(&picture, &metadata::texts(cx)).map_err(raise)?;
-        self.file().write(&png, cx)?;
-        Ok(SaveImageOutputs { file: Arc::new(SavedFile(png.into())) })
+        let (images, seeds) = (inputs.image.images(), inputs.image.seeds());
+        let (count, mut files) = (images.len(), vec![]);
+        for (number, (path, image)) in self.paths(count, seeds).iter().zip(images).enumerate() {
+            cx.cancel().check()?;
+            let picture = image.to_rgb().map_err(raise)?;
+            let part =
+                (count > 1).then(|| RecordPart { number: number + 1, of: count, seed: seeds.get(number).copied() });
+            let texts = metadata::texts(cx, part);
+            let texts: Vec<_> = texts.iter().map(|(keyword, text)| (*keyword, &**text)).collect();
+            let png = image::png(&picture, &texts).map_err(raise)?;
+            file(path).write(&png, cx).map_err(|error| match count {
+                1 => error,
+                _ => error.context(format!("image {} of {count} was not written", number + 1)),
+            })?;
+            if count > 1 && !Metadata::wanted(cx) {
+                keep_as_written(&png, cx);
+            }
+            files.push(png.into());
+        }
+        Ok(SaveImageOutputs { file: Arc::new(SavedFile { files, seeds: seeds.to_vec() }) })
     }
 }

@@ -38,7 +38,7 @@ pub struct Upsample {
 
 sockets! {
     pub struct UpsampleInputs {
-        /// The image.
+        /// The image, or a batch of them.
         pub image: Arc<Image>,
     }
 }
@@ -136,8 +136,12 @@ impl Node for Upsample {
         if let Some(message) = self.too_large((w, h), (width, height)) {
             bail!("{message}: lower `factor`");
         }
-        let resized = resize(&inputs.image.tensor()?, height, width, self.method).map_err(raise)?;
-        // Bicubic and Lanczos overshoot at edges.
-        Ok(UpsampleOutputs { image: Arc::new(Image::Float(resized.clamp(-1f32, 1f32)?)) })
+        let image = inputs.image.each(|image| {
+            cx.cancel().check()?;
+            let resized = resize(&image.tensor()?, height, width, self.method).map_err(raise)?;
+            // Bicubic and Lanczos overshoot at edges.
+            Ok(Image::Float(resized.clamp(-1f32, 1f32)?))
+        });
+        Ok(UpsampleOutputs { image: Arc::new(image?) })
     }
 }

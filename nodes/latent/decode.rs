@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::host::bridge::{on_layer, raise};
+use crate::host::autoencoder::decoded;
+use crate::host::bridge::on_layer;
 use crate::values::{Image, ImageInfo, Latent, Model, declared, latent_errors};
 
 /// Decodes a latent to an image with a model's autoencoder.
 ///
 /// Large images are decoded in bands of rows. This saves memory and does not change the result. In addition to the
-/// model, decoding takes about 1 kB per pixel in f32 (3 GB for 1920×1440), and half of that in half precision.
+/// model, decoding takes about 1 kB per pixel in f32 (3 GB for 1920×1440), and half of that in half precision. The latents of
+/// a batch are decoded one after another, which takes the memory of one, and 12 bytes per pixel for each image.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decode {}
@@ -22,14 +23,14 @@ sockets! {
     pub struct DecodeInputs {
         /// The model whose autoencoder decodes: one of the family that made the latent.
         pub model: Arc<Model>,
-        /// The latent.
+        /// The latent, or a batch of them.
         pub latent: Arc<Latent>,
     }
 }
 
 outputs! {
     pub struct DecodeOutputs {
-        /// The image, eight times the size of the latent.
+        /// The image, eight times the size of the latent; for a batch of latents, a batch of images.
         pub image: Arc<Image>,
     }
 }
@@ -51,9 +52,7 @@ impl Node for Decode {
     }
 
     fn run(&self, inputs: DecodeInputs, cx: &Context) -> anyhow::Result<DecodeOutputs> {
-        cx.cancel().check()?;
-        let z = inputs.latent.of(&inputs.model)?;
-        let work = BandOptions { on_step: &on_layer(cx), ..BandOptions::default() };
-        Ok(DecodeOutputs { image: Arc::new(Image::decoded(&inputs.model, z, &work).map_err(raise)?) })
+        let on_layer = on_layer(cx, inputs.latent.count());
+        Ok(DecodeOutputs { image: Arc::new(decoded(&inputs.latent, &inputs.model, cx, &on_layer)?) })
     }
 }

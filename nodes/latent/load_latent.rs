@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lsregen_diffusion::latent;
-use lsregen_engine::{CheckContext, Context, FileRef, Lane, Node, NodeError, outputs};
+use lsregen_diffusion::latent::{self, LatentFile};
+use lsregen_engine::{CheckContext, Context, Declaration, FileRef, Lane, Links, Node, NodeError, outputs};
 use lsregen_tensor::Error;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
 use crate::host::numerics::ComputeOptions;
-use crate::values::Latent;
+use crate::values::{ImageInfo, Latent, declared};
 
 /// Reads a latent from a safetensors file, such as one of SaveLatent.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -23,7 +23,7 @@ pub struct LoadLatent {
 
 outputs! {
     pub struct LoadLatentOutputs {
-        /// The latent.
+        /// The latent, or the batch of them.
         pub latent: Arc<Latent>,
     }
 }
@@ -45,14 +45,23 @@ impl Node for LoadLatent {
         }
     }
 
+    fn declare(&self, _: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
+        let file = latent::read(&cx.resolve(&self.path)).ok();
+        let info = file.and_then(|file| {
+            let count = u32::try_from(file.z.dim(0).ok()?).ok();
+            Some(ImageInfo { size: None, phrases: vec![], count, seed: file.seeds.first().copied() })
+        });
+        declared("latent", info)
+    }
+
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {
         vec![FileRef::new("path", cx.resolve(&self.path))]
     }
 
     fn run(&self, (): (), cx: &Context) -> anyhow::Result<LoadLatentOutputs> {
         let numerics = cx.service::<ComputeOptions>()?;
-        let (z, family) = latent::read(&cx.resolve(&self.path)).map_err(raise)?;
+        let LatentFile { z, family, seeds } = latent::read(&cx.resolve(&self.path)).map_err(raise)?;
         let z = z.to_device(&numerics.precision.device)?;
-        Ok(LoadLatentOutputs { latent: Arc::new(Latent { z, family }) })
+        Ok(LoadLatentOutputs { latent: Arc::new(Latent { z, family, seeds }) })
     }
 }

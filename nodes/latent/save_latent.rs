@@ -20,14 +20,14 @@ use crate::values::{Latent, SavedFile};
 pub struct SaveLatent {
     /// The file, ending in `.safetensors`, below the working directory or `--output-dir`. Missing folders are created.
     /// `{counter}`, `{date}` and `{name}` have the meaning that they have for SaveImage. The file contains one tensor,
-    /// `latent`, scaled for the denoiser, and the model's family in its header.
+    /// `latent`, scaled for the denoiser, and the model's family in its header. A batch is one file too.
     #[schemars(extend("x-role" = "output"))]
     pub path: PathBuf,
 }
 
 sockets! {
     pub struct SaveLatentInputs {
-        /// The latent.
+        /// The latent, or a batch of them.
         pub latent: Arc<Latent>,
     }
 }
@@ -70,17 +70,18 @@ impl Node for SaveLatent {
     }
 
     fn effect(&self, outputs: &SaveLatentOutputs, cx: &Context) -> Effect {
-        self.file().effect(&outputs.file.0, cx)
+        outputs.file.files.first().map_or(Effect::Gone, |bytes| self.file().effect(bytes, cx))
     }
 
     fn restore(&self, outputs: &SaveLatentOutputs, cx: &Context) -> anyhow::Result<()> {
-        self.file().write(&outputs.file.0, cx)
+        outputs.file.files.iter().try_for_each(|bytes| self.file().write(bytes, cx))
     }
 
     fn run(&self, inputs: SaveLatentInputs, cx: &Context) -> anyhow::Result<SaveLatentOutputs> {
         cx.cancel().check()?;
-        let bytes = latent::encode(&inputs.latent.z, inputs.latent.family).map_err(raise)?;
+        let Latent { z, family, seeds } = &*inputs.latent;
+        let bytes = latent::encode(z, *family, seeds).map_err(raise)?;
         self.file().write(&bytes, cx)?;
-        Ok(SaveLatentOutputs { file: Arc::new(SavedFile(bytes.into())) })
+        Ok(SaveLatentOutputs { file: Arc::new(SavedFile::one(bytes)) })
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::host::bridge::{on_layer, raise};
+use crate::host::autoencoder::encoded;
+use crate::host::bridge::on_layer;
 use crate::values::{Image, ImageInfo, Latent, Model, declared};
 
 /// Encodes an image to a latent with a model's autoencoder.
@@ -22,14 +22,14 @@ sockets! {
     pub struct VaeEncodeInputs {
         /// The model whose autoencoder encodes.
         pub model: Arc<Model>,
-        /// The image; its width and height must be multiples of 8.
+        /// The image, or a batch of them; width and height must be multiples of 8.
         pub image: Arc<Image>,
     }
 }
 
 outputs! {
     pub struct VaeEncodeOutputs {
-        /// The latent, an eighth of the size of the image.
+        /// The latent, an eighth of the size of the image; for a batch of images, a batch of latents.
         pub latent: Arc<Latent> = model,
     }
 }
@@ -61,9 +61,7 @@ impl Node for VaeEncode {
             "an image of {width}×{height} cannot be encoded: its sides must be multiples of {step}; resize it with Upsample \
              first"
         );
-        let x = inputs.image.tensor()?.to_device(model.device()).map_err(|error| raise(error.into()))?;
-        let work = BandOptions { on_step: &on_layer(cx), ..BandOptions::default() };
-        let z = model.vae().and_then(|vae| vae.encode_with(&x, &work)).map_err(raise)?;
-        Ok(VaeEncodeOutputs { latent: Arc::new(Latent { z, family: Some(model.info.family) }) })
+        let on_layer = on_layer(cx, inputs.image.count());
+        Ok(VaeEncodeOutputs { latent: Arc::new(encoded(&inputs.image, &inputs.model, cx, &on_layer)?) })
     }
 }

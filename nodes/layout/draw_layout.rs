@@ -24,7 +24,7 @@ pub struct DrawLayout {
 
 sockets! {
     pub struct DrawLayoutInputs {
-        /// The image.
+        /// The image, or a batch of them.
         pub image: Arc<Image>,
         /// The boxes and phrases.
         pub layout: Arc<Layout>,
@@ -50,8 +50,11 @@ impl Node for DrawLayout {
     }
 
     fn run(&self, inputs: DrawLayoutInputs, _: &Context) -> anyhow::Result<DrawLayoutOutputs> {
-        let mut image = inputs.image.to_rgb().map_err(raise)?.into_owned();
-        draw::layout(&mut image, &inputs.layout.0, self.labels);
-        Ok(DrawLayoutOutputs { image: Arc::new(Image::Rgb(image)) })
+        let image = inputs.image.each(|image| {
+            let mut image = image.to_rgb().map_err(raise)?.into_owned();
+            draw::layout(&mut image, &inputs.layout.0, self.labels);
+            Ok(Image::Rgb(image))
+        });
+        Ok(DrawLayoutOutputs { image: Arc::new(image?) })
     }
 }

@@ -1,5 +1,6 @@
 //! Parameters that several nodes share, and their checks.
 
+pub mod batch;
 pub mod boxes;
 pub mod cfg;
 pub mod clip;

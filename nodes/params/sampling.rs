@@ -11,6 +11,7 @@ use lsregen_engine::{Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::batch::BatchParams;
 use super::cfg::{CfgParams, cfg_warnings};
 use super::source::ImageGuidance;
 use super::steps::{Fresh, StepRange, Steps};
@@ -43,6 +44,9 @@ pub struct Sampling {
     #[serde(default)]
     #[schemars(extend("x-role" = "seed"))]
     pub seed: u64,
+    /// How many images.
+    #[serde(flatten)]
+    pub batch: BatchParams,
     /// The steps.
     #[serde(flatten)]
     pub steps: Steps,
@@ -201,7 +205,7 @@ impl Sampling {
 
     /// Returns what is known of the image before the run.
     pub(crate) fn image(&self, links: &Links) -> ImageInfo {
-        ImageInfo { size: self.size(links), phrases: vec![] }
+        ImageInfo { size: self.size(links), phrases: vec![], count: self.batch.declared(links), seed: Some(self.seed) }
     }
 
     /// Reports a size that the model cannot generate, and guidances whose needs this sampling does not meet. `conditioning`
@@ -215,6 +219,7 @@ impl Sampling {
         errors.extend(clip_skip_error(self.clip_skip, links));
         errors.extend(latent_errors(links));
         errors.extend(self.latent_size_error(links));
+        errors.extend(self.batch.error(links));
         errors.extend(self.guidance_errors(links, conditioning));
         errors
     }
@@ -256,7 +261,7 @@ impl Sampling {
         source: SourceImage,
     ) -> anyhow::Result<SamplingSettings> {
         let info = &model.0.info;
-        let latent = latent.map(|latent| latent.of(model)).transpose()?;
+        let latent = latent.map(|latent| latent.all_of(model)).transpose()?;
         let by_latent =
             latent.map(|z| z.dims4()).transpose()?.map(|(_, _, h, w)| (w * info.size_step, h * info.size_step));
         let by_image = source.image.as_ref().map(|x| x.dims4()).transpose()?.map(|(_, _, h, w)| (w, h));

@@ -7,7 +7,7 @@ use lsregen_engine::{Links, NodeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::values::{Image, ImageInfo, ImageSize, limit_errors};
+use crate::values::{Image, ImageInfo, ImageSize, batch_errors, limit_errors};
 
 /// The guidance by the image to edit.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +46,7 @@ impl ImageGuidance {
             }));
         }
         if errors.iter().all(|error| !error.is_error()) {
+            errors.extend(batch_errors(links, ["image", "mask"]));
             errors.extend(size_error(links, size));
         }
         errors

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::params::steps::{Fresh, Steps};
-use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::pipeline::{self, SamplingSettings};
 use lsregen_diffusion::sampler::Part;
@@ -13,14 +12,16 @@ use lsregen_engine::{CheckContext, Context, Declaration, FileRef, Lane, Links, N
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::host::autoencoder::decoded;
 use crate::host::bridge::{raise, unless_cancelled};
 use crate::host::preview::on_step_with_previews;
+use crate::params::batch::BatchParams;
 use crate::params::boxes::{LayoutParams, PhraseBox};
 use crate::params::cfg::cfg_warnings;
 use crate::params::needs::phrase_warnings;
 use crate::params::prompt_syntax;
 use crate::params::sampling::{negative, prompt, size_errors, trained_side};
-use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared, sampling_errors};
+use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared, sampling_errors, seeds};
 
 /// Generates an image from a layout, with each phrase in its box, by a GLIGEN model.
 ///
@@ -60,6 +61,9 @@ pub struct GligenLayout {
     #[serde(default)]
     #[schemars(extend("x-role" = "seed"))]
     pub seed: u64,
+    /// How many images.
+    #[serde(flatten)]
+    pub batch: BatchParams,
     /// The steps.
     #[serde(flatten)]
     pub steps: Steps,
@@ -148,7 +152,8 @@ impl Node for GligenLayout {
         let sides = self.width.or(trained_side(links)).zip(self.height.or(trained_side(links)));
         let size = sides.map(|(width, height)| ImageSize { width, height });
         let Phrases(phrases) = self.layout().phrases(cx);
-        let image = ImageInfo { size, phrases: phrases.clone() };
+        let (count, seed) = (self.batch.declared(links), Some(self.seed));
+        let image = ImageInfo { size, phrases: phrases.clone(), count, seed };
         let images = declared("image", Some(image.clone())).into_iter().chain(declared("latent", Some(image)));
         images.chain(declared("layout", Some(Phrases(phrases)))).collect()
     }
@@ -176,12 +181,13 @@ impl Node for GligenLayout {
             source: SourceImage::default(),
         };
         let slots = self.slots as usize;
-        let on_step = on_step_with_previews(cx, &inputs.model);
-        let z = pipeline::gligen(model, &settings, &layout, slots, self.beta, &on_step).map_err(raise)?;
-        let work = BandOptions { on_step: &unless_cancelled(cx), ..BandOptions::default() };
+        let count = self.batch.images(None)?;
+        let on_step = on_step_with_previews(cx, &inputs.model, count);
+        let z = pipeline::gligen_batch(model, &settings, count, &layout, slots, self.beta, &on_step).map_err(raise)?;
+        let latent = Latent { z, family: Some(model.info.family), seeds: seeds(self.seed, count) };
         Ok(GligenLayoutOutputs {
-            image: Arc::new(Image::decoded(&inputs.model, &z, &work).map_err(raise)?),
-            latent: Arc::new(Latent { z, family: Some(model.info.family) }),
+            image: Arc::new(decoded(&latent, &inputs.model, cx, &unless_cancelled(cx))?),
+            latent: Arc::new(latent),
             layout: Arc::new(Layout(layout)),
         })
     }

@@ -86,6 +86,7 @@ impl Node for GuidedSdSample {
         let source = self.image_guidance.source([inputs.image.as_deref(), inputs.mask.as_deref()])?;
         let latent = inputs.latent.as_deref();
         let settings = self.sampling.settings(&inputs.model, self.cfg, &inputs.guidance, latent, source)?;
-        Ok(GuidedSdSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, &inputs.guidance, cx)?) })
+        let count = self.sampling.batch.images(latent)?;
+        Ok(GuidedSdSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, count, &inputs.guidance, cx)?) })
     }
 }

@@ -66,7 +66,9 @@ impl Node for GuidedSdxlSample {
 
     fn run(&self, inputs: GuidedSdxlSampleInputs, cx: &Context) -> anyhow::Result<GuidedSdxlSampleOutputs> {
         let images = [inputs.image.as_deref(), inputs.mask.as_deref()];
-        let settings = self.0.settings(&inputs.model, &inputs.guidance, inputs.latent.as_deref(), images)?;
-        Ok(GuidedSdxlSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, &inputs.guidance, cx)?) })
+        let latent = inputs.latent.as_deref();
+        let settings = self.0.settings(&inputs.model, &inputs.guidance, latent, images)?;
+        let count = self.0.sampling.batch.images(latent)?;
+        Ok(GuidedSdxlSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, count, &inputs.guidance, cx)?) })
     }
 }

@@ -14,7 +14,7 @@ use crate::host::bridge::raise;
 use crate::host::preview::on_step_with_previews;
 use crate::params::defaults;
 use crate::params::sampling::Sampling;
-use crate::values::{Guidance, Latent, Layout, Model, declared, sampling_errors};
+use crate::values::{Guidance, Latent, Layout, Model, declared, sampling_errors, seeds};
 
 /// Generates an image from one prompt for each box of a layout and one for the rest, in one sampling (MultiDiffusion).
 ///
@@ -98,8 +98,10 @@ impl Node for MultiDiffusionSample {
         let regions = inputs.layout.0.iter().map(|object| (prompt(&object.phrase), object.bounds)).collect();
         let prompts = RegionPrompts { regions, bootstrap: self.bootstrap };
         let specs = specs(&inputs.guidance, cx);
-        let on_step = on_step_with_previews(cx, &inputs.model);
-        let z = pipeline::sample_regions(model, &settings, &prompts, &specs, &on_step).map_err(raise)?;
-        Ok(MultiDiffusionSampleOutputs { latent: Arc::new(Latent { z, family: Some(model.info.family) }) })
+        let count = self.sampling.batch.images(latent)?;
+        let on_step = on_step_with_previews(cx, &inputs.model, count);
+        let z = pipeline::sample_regions_batch(model, &settings, count, &prompts, &specs, &on_step).map_err(raise)?;
+        let latent = Latent { z, family: Some(model.info.family), seeds: seeds(settings.seed, count) };
+        Ok(MultiDiffusionSampleOutputs { latent: Arc::new(latent) })
     }
 }

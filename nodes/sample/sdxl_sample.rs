@@ -61,7 +61,9 @@ impl Node for SdxlSample {
 
     fn run(&self, inputs: SdxlSampleInputs, cx: &Context) -> anyhow::Result<SdxlSampleOutputs> {
         let images = [inputs.image.as_deref(), inputs.mask.as_deref()];
-        let settings = self.0.settings(&inputs.model, &[], inputs.latent.as_deref(), images)?;
-        Ok(SdxlSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, &[], cx)?) })
+        let latent = inputs.latent.as_deref();
+        let settings = self.0.settings(&inputs.model, &[], latent, images)?;
+        let count = self.0.sampling.batch.images(latent)?;
+        Ok(SdxlSampleOutputs { latent: Arc::new(sample(&inputs.model, &settings, count, &[], cx)?) })
     }
 }

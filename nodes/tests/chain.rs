@@ -81,7 +81,7 @@ fn picture(width: u32, height: u32) -> Arc<Image> {
 fn latent(side: usize) -> Arc<Latent> {
     let z = (0..4 * side * side).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>();
     let z = Tensor::from_vec(z, (1, 4, side, side), XL.0.device()).unwrap();
-    Arc::new(Latent { z, family: Some(Family::Sdxl) })
+    Arc::new(Latent { z, family: Some(Family::Sdxl), seeds: vec![] })
 }
 
 /// Runs LSReGen node by node, at half the default size: types and sizes fit, and the image is written.
@@ -133,7 +133,7 @@ fn written_files_are_restored() {
     let save = node::<SaveImage>(json!({ "path": "a/picture.png" }));
     let saved = save.run(SaveImageInputs { image: picture(24, 16) }, &here).unwrap();
     let read = |folder: &Path, name: &str| std::fs::read(folder.join(name)).unwrap();
-    assert_eq!(read(folder.path(), "a/picture.png"), *saved.file.0);
+    assert_eq!(read(folder.path(), "a/picture.png"), *saved.file.files[0]);
     // Encodes and decodes the file, as the cache on disk does.
     let codec = SavedFile::CODEC.unwrap();
     let kept = (codec.encode)(&saved.file).unwrap().unwrap();
@@ -141,7 +141,7 @@ fn written_files_are_restored() {
     assert_eq!(save.effect(&saved, &here), Effect::Intact);
     assert_eq!(save.effect(&saved, &there), Effect::Restorable);
     save.restore(&saved, &there).unwrap();
-    assert_eq!(read(elsewhere.path(), "a/picture.png"), *saved.file.0);
+    assert_eq!(read(elsewhere.path(), "a/picture.png"), *saved.file.files[0]);
 
     let bare = |wanted: bool| {
         let host = Arc::unwrap_or_clone(host(folder.path())).with_service(Metadata(!wanted));
@@ -150,7 +150,7 @@ fn written_files_are_restored() {
     assert_eq!(save.effect(&saved, &bare(false)), Effect::Intact);
     assert_eq!(save.effect(&saved, &bare(true)), Effect::Gone);
     let without = save.run(SaveImageInputs { image: picture(24, 16) }, &bare(true)).unwrap();
-    assert!(without.file.0.len() < saved.file.0.len());
+    assert!(without.file.files[0].len() < saved.file.files[0].len());
     assert_eq!(save.effect(&without, &bare(true)), Effect::Intact);
     assert_eq!(save.effect(&without, &here), Effect::Gone);
 
@@ -300,13 +300,13 @@ fn guidance_for_another_sampling_is_an_error_with_help() {
 
 #[test]
 fn latents_of_another_family_are_refused() {
-    let foreign = Arc::new(Latent { z: latent(4).z.clone(), family: Some(Family::Gligen) });
+    let foreign = Arc::new(Latent { z: latent(4).z.clone(), family: Some(Family::Gligen), seeds: vec![] });
     let error = failure(invert(json!({}), &foreign, None));
     assert!(error.contains("gligen's autoencoder") && error.contains("encode the image"), "{error}");
     let decode = node::<Decode>(json!({}));
     assert!(decode.run(DecodeInputs { model: XL.clone(), latent: foreign.clone() }, &here()).is_err());
     assert!(decode.run(DecodeInputs { model: GLIGEN.clone(), latent: foreign.clone() }, &here()).is_ok());
-    let unknown = Arc::new(Latent { z: foreign.z.clone(), family: None });
+    let unknown = Arc::new(Latent { z: foreign.z.clone(), family: None, seeds: vec![] });
     assert!(decode.run(DecodeInputs { model: XL.clone(), latent: unknown }, &here()).is_ok());
 }
 

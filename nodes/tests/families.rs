@@ -202,8 +202,13 @@ fn images_that_do_not_fit_the_model_are_errors_of_the_check() {
         ("./edit", "image: picture, mask: mask", "the model takes no `mask`: it is an InstructPix2Pix model"),
         ("./plain", "image: picture", "the model takes no `image`: it is neither an inpainting nor"),
         ("./plain", "mask: mask", "the model takes no `mask`: it is neither an inpainting nor"),
+        ("./inpaint", "image: shots, mask: mask", "`image` takes a single image, but `shots` is a batch of 2"),
+        ("./inpaint", "image: picture, mask: shots", "`mask` takes a single image, but `shots` is a batch of 2"),
     ] {
-        let found = errors(folder.path(), model, &changed(&format!("guidance: [], {more}")));
+        let batch = "  many: { type: GuidedSDSample, model: model, guidance: [], prompt: x, count: 2, width: 64, height: 48 }\n  \
+                     shots: { type: Decode, model: model, latent: many }\n";
+        let nodes = changed(&format!("guidance: [], {more}"));
+        let found = errors(folder.path(), model, &format!("{batch}{nodes}"));
         assert!(found.iter().any(|error| error.contains(words)), "{model} {more}: {found:?}");
     }
     let checked =

@@ -15,47 +15,119 @@ use lsregen_tensor::image::RgbImage;
 use lsregen_tensor::tensors::Tensors;
 use serde::{Deserialize, Serialize};
 
-use super::{Guidance, Image, Latent, Layout};
+use super::{Guidance, Image, Latent, Layout, SavedFile};
 
-pub(crate) const IMAGE: Codec<Image> = Codec {
-    format: "safetensors",
-    version: 2,
-    encode: |image| {
-        let file = Tensors::default();
-        let file = match image {
-            Image::Float(x) => file.tensor("image", x),
+pub(crate) const IMAGE: Codec<Image> =
+    Codec { format: "safetensors", version: 2, encode: encode_image, decode: decode_image };
+
+/// The text that says how many images a batch has.
+const COUNT: &str = "count";
+const SEEDS: &str = "seeds";
+
+fn encode_image(image: &Image) -> anyhow::Result<Option<Vec<u8>>> {
+    let mut file = Tensors::default();
+    let name = |name: &str, i: usize| if image.count() == 1 { name.to_string() } else { format!("{name}.{i}") };
+    for (i, one) in image.images().iter().enumerate() {
+        file = match one {
+            Image::Float(x) => file.tensor(name("image", i), x),
             Image::Rgb(image) => {
                 let (width, height) = (image.width() as usize, image.height() as usize);
-                file.tensor("rgb", &Tensor::from_slice(image.as_raw(), (height, width, 3), &Device::Cpu)?)
+                file.tensor(name("rgb", i), &Tensor::from_slice(image.as_raw(), (height, width, 3), &Device::Cpu)?)
             }
+            Image::Batch(_) => anyhow::bail!("an image of a batch cannot be a batch"),
         };
-        Ok(Some(file.encode()?))
-    },
-    decode: |bytes| {
-        let mut file = Tensors::decode(bytes)?;
-        let Ok(rgb) = file.take("rgb") else { return Ok(Image::Float(file.take("image")?)) };
+    }
+    if image.count() > 1 {
+        file = with_seeds(file.text(COUNT, image.count().to_string()), image.seeds());
+    }
+    Ok(Some(file.encode()?))
+}
+
+fn decode_image(bytes: &[u8]) -> anyhow::Result<Image> {
+    let mut file = Tensors::decode(bytes)?;
+    let one = |file: &mut Tensors, float: &str, rgb: &str| {
+        let Ok(rgb) = file.take(rgb) else { return anyhow::Ok(Image::Float(file.take(float)?)) };
         let (height, width, _) = rgb.dims3()?;
         let pixels = rgb.flatten_all()?.to_vec1()?;
         let image = RgbImage::from_raw(u32::try_from(width)?, u32::try_from(height)?, pixels);
         Ok(Image::Rgb(image.context("the pixels do not fit the size")?))
-    },
-};
+    };
+    if !file.texts.contains_key(COUNT) {
+        return one(&mut file, "image", "rgb");
+    }
+    let numbers = 0..file.parse::<usize>(COUNT)?;
+    let images = numbers.map(|i| one(&mut file, &format!("image.{i}"), &format!("rgb.{i}")));
+    let images = images.collect::<anyhow::Result<_>>()?;
+    Image::batch(images, seeds_of(&file)?)
+}
+
+/// Adds the seeds of a batch, if they are known.
+fn with_seeds(file: Tensors, seeds: &[u64]) -> Tensors {
+    if seeds.is_empty() {
+        return file;
+    }
+    file.text(SEEDS, seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(" "))
+}
+
+fn seeds_of(file: &Tensors) -> anyhow::Result<Vec<u64>> {
+    let seeds = file.texts.get(SEEDS).map_or("", String::as_str);
+    Ok(seeds.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+}
 
 pub(crate) const LATENT: Codec<Latent> = Codec {
     format: "safetensors",
     version: 1,
     encode: |latent| {
         let family = latent.family.map_or("", Family::name);
-        Ok(Some(Tensors::default().tensor("latent", &latent.z).text("family", family).encode()?))
+        let file = Tensors::default().tensor("latent", &latent.z).text("family", family);
+        Ok(Some(with_seeds(file, &latent.seeds).encode()?))
     },
     decode: |bytes| {
         let mut file = Tensors::decode(bytes)?;
         let family: String = file.parse("family")?;
         let known = || Family::from_name(&family).with_context(|| format!("no family is called `{family}`"));
         let family = if family.is_empty() { None } else { Some(known()?) };
-        Ok(Latent { z: file.take("latent")?, family })
+        Ok(Latent { z: file.take("latent")?, family, seeds: seeds_of(&file)? })
     },
 };
+
+/// The bytes of the file. Those of several files follow a header, which no format of these files begins with.
+pub(crate) const SAVED_FILE: Codec<SavedFile> =
+    Codec { format: "file", version: 1, encode: encode_files, decode: decode_files };
+
+const FILES: &[u8] = b"lsregen files\n";
+
+/// The lengths of several files, and their seeds.
+#[derive(Serialize, Deserialize)]
+struct FilesHeader {
+    lengths: Vec<usize>,
+    seeds: Vec<u64>,
+}
+
+fn encode_files(saved: &SavedFile) -> anyhow::Result<Option<Vec<u8>>> {
+    if let [file] = &*saved.files {
+        return Ok(Some(file.to_vec()));
+    }
+    let lengths = saved.files.iter().map(|file| file.len()).collect();
+    let header = serde_json::to_string(&FilesHeader { lengths, seeds: saved.seeds.clone() })? + "\n";
+    let files = saved.files.iter().map(|file| &**file);
+    Ok(Some([FILES, header.as_bytes()].into_iter().chain(files).collect::<Vec<_>>().concat()))
+}
+
+fn decode_files(bytes: &[u8]) -> anyhow::Result<SavedFile> {
+    let Some(rest) = bytes.strip_prefix(FILES) else { return Ok(SavedFile::one(bytes.into())) };
+    let end = rest.iter().position(|byte| *byte == b'\n').context("the header of the files is not whole")?;
+    let FilesHeader { lengths, seeds } = serde_json::from_slice(&rest[..end])?;
+    let mut rest = &rest[end + 1..];
+    let mut files = vec![];
+    for length in lengths {
+        let (file, after) = rest.split_at_checked(length).context("the files are not whole")?;
+        files.push(file.into());
+        rest = after;
+    }
+    ensure!(rest.is_empty() && files.len() > 1, "the files are not whole");
+    Ok(SavedFile { files, seeds })
+}
 
 /// Encodes LSReGen's guidance; other guidances are created again in each process.
 pub(crate) const GUIDANCE: Codec<Guidance> =
@@ -153,9 +225,40 @@ mod tests {
     #[test]
     fn latents_come_back_with_their_family() {
         for family in [None, Some(Family::Gligen), Some(Family::Sdxl), Some(Family::Sd1)] {
-            let back = round_trip(&Latent { z: odd(0), family });
+            let back = round_trip(&Latent { z: odd(0), family, seeds: vec![] });
             assert_eq!((bits(&back.z), back.family), (bits(&odd(0)), family));
         }
+    }
+
+    #[test]
+    fn batches_come_back_to_the_bit() {
+        let z = Tensor::cat(&[odd(0), odd(1), odd(2)], 0).unwrap();
+        for seeds in [vec![], vec![7, u64::MAX, 0]] {
+            let latent = Latent { z: z.clone(), family: Some(Family::Sdxl), seeds: seeds.clone() };
+            let back = round_trip(&latent);
+            assert_eq!((bits(&back.z), &back.seeds, back.count()), (bits(&z), &seeds, 3));
+            let floats = (0..3).map(|shift| Image::Float(odd(shift))).collect();
+            let back = round_trip(&Image::batch(floats, seeds.clone()).unwrap());
+            let images: Vec<_> = back.images().iter().map(|image| bits(&image.tensor().unwrap())).collect();
+            assert_eq!((images, back.seeds()), ((0..3).map(|shift| bits(&odd(shift))).collect(), &*seeds));
+            let pixels = |i: u8| RgbImage::from_pixel(2, 1, [i, 2, 3].into());
+            let back =
+                round_trip(&Image::batch((0..3).map(|i| Image::Rgb(pixels(i))).collect(), seeds.clone()).unwrap());
+            assert!(back.images().iter().zip(0..).all(|(image, i)| *image.to_rgb().unwrap() == pixels(i)));
+            assert_eq!(back.seeds(), &*seeds);
+        }
+    }
+
+    #[test]
+    fn files_come_back_with_their_seeds() {
+        let saved =
+            SavedFile { files: vec![(*b"one").into(), (*b"").into(), (*b"three").into()], seeds: vec![7, 8, 9] };
+        let bytes = encode_files(&saved).unwrap().unwrap();
+        assert_eq!(decode_files(&bytes).unwrap(), saved);
+        assert!((FILES.len()..bytes.len()).all(|cut| decode_files(&bytes[..cut]).is_err()));
+        let bytes = encode_files(&SavedFile::one(b"one".into())).unwrap().unwrap();
+        assert_eq!(bytes, b"one");
+        assert_eq!(decode_files(&bytes).unwrap(), SavedFile::one(b"one".into()));
     }
 
     #[test]

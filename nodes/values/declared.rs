@@ -17,6 +17,10 @@ pub struct ImageInfo {
     pub size: Option<ImageSize>,
     /// The phrases of the layout that it was generated from.
     pub phrases: Vec<String>,
+    /// The number of images: more than 1 for a batch.
+    pub count: Option<u32>,
+    /// The seed of the first image. The others of a batch have the seeds that follow.
+    pub seed: Option<u64>,
 }
 
 impl ImageInfo {
@@ -24,6 +28,18 @@ impl ImageInfo {
     pub(crate) fn of(links: &Links, socket: &str) -> ImageInfo {
         links.declaration::<ImageInfo>(socket).cloned().unwrap_or_default()
     }
+}
+
+/// Reports batches at sockets that take a single image.
+pub(crate) fn batch_errors<'a>(links: &'a Links<'_>, sockets: impl IntoIterator<Item = &'a str>) -> Vec<NodeError> {
+    let batch = |socket: &'a str| {
+        let (link, info) = links.declared::<ImageInfo>(socket).find(|(_, info)| info.count > Some(1))?;
+        let message =
+            format!("`{socket}` takes a single image, but `{}` is a batch of {}", link.name, info.count.unwrap_or(0));
+        let help = "generate the image alone: leave `count` out, and give the seed that it has in the batch";
+        Some(NodeError::new(socket, message).help(help))
+    };
+    sockets.into_iter().filter_map(batch).collect()
 }
 
 /// A size in pixels.

@@ -1,5 +1,6 @@
 //! The values that nodes exchange.
 
+mod batch;
 mod codecs;
 mod declared;
 
@@ -15,24 +16,30 @@ use lsregen_engine::{Codec, Links, NodeError, Payload};
 use lsregen_tensor::candle_core::{DType, Device, Tensor};
 use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
 
-pub(crate) use self::declared::downscale_error;
+pub use self::batch::ImageBatch;
+pub(crate) use self::batch::{NOT_A_BATCH, seeds};
 pub use self::declared::{Conditioning, ImageInfo, ImageSize, Phrases, SamplingNeeds, declared};
+pub(crate) use self::declared::{batch_errors, downscale_error};
 
-/// An image.
+/// An image, or a batch of images.
 pub enum Image {
     /// (1, 3, H, W) in [-1, 1], f32 on the CPU. It is rounded to 8 bits only when it is saved, so that nothing is lost
     /// between a model that decodes and one that encodes.
     Float(Tensor),
     /// 8 bits for each channel, of a file or a drawing: a quarter of the memory.
     Rgb(RgbImage),
+    /// Several images, each by itself: what a sampling with `count` gives.
+    Batch(ImageBatch),
 }
 
-/// A latent, scaled for the denoiser.
+/// A latent, or a batch of latents, scaled for the denoiser.
 pub struct Latent {
-    /// (1, C, h, w).
+    /// (n, C, h, w), where n is the number of images.
     pub z: Tensor,
     /// The family of the model whose autoencoder it belongs to; `None` if it was loaded from a file without one.
     pub family: Option<Family>,
+    /// The seed of each image of a batch, if they are known; empty for a single image.
+    pub seeds: Vec<u64>,
 }
 
 /// A loaded model.
@@ -50,14 +57,21 @@ pub struct Guidance {
 /// Phrases in boxes.
 pub struct Layout(pub Vec<GroundedPhrase>);
 
-/// The content of a file that a node has written. The parameters of the node and the host determine its path.
+/// The content of the file that a node has written, or of the files of a batch. The parameters of the node and the host
+/// determine their paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SavedFile(pub Arc<[u8]>);
+pub struct SavedFile {
+    /// One, or one for each image of a batch.
+    pub files: Vec<Arc<[u8]>>,
+    /// The seed of each image of a batch, if they are known.
+    pub seeds: Vec<u64>,
+}
 
 impl Image {
-    /// Returns width and height in pixels.
+    /// Returns width and height in pixels; the images of a batch have the same.
     pub fn size(&self) -> anyhow::Result<(usize, usize)> {
         match self {
+            Image::Batch(batch) => batch.images()[0].size(),
             Image::Float(x) => {
                 let (_, _, height, width) = x.dims4()?;
                 Ok((width, height))
@@ -66,9 +80,13 @@ impl Image {
         }
     }
 
-    /// Returns it as (1, 3, H, W) in [-1, 1], f32 on the CPU.
+    /// Returns a single image as (1, 3, H, W) in [-1, 1], f32 on the CPU.
+    ///
+    /// # Errors
+    /// If it is a batch: see [`each`](Image::each).
     pub fn tensor(&self) -> anyhow::Result<Tensor> {
         match self {
+            Image::Batch(_) => anyhow::bail!(NOT_A_BATCH),
             Image::Float(x) => Ok(x.clone()),
             Image::Rgb(image) => Ok(to_tensor(image, DType::F32, &Device::Cpu)?),
         }
@@ -81,9 +99,13 @@ impl Image {
         Ok(Image::Float(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?))
     }
 
-    /// Converts to 8 bits per channel.
+    /// Converts a single image to 8 bits per channel.
+    ///
+    /// # Errors
+    /// If it is a batch: see [`images`](Image::images). If its numbers are not finite.
     pub fn to_rgb(&self) -> lsregen_tensor::Result<Cow<'_, RgbImage>> {
         match self {
+            Image::Batch(_) => Err(lsregen_tensor::Error::input(NOT_A_BATCH)),
             Image::Float(x) => from_tensor(x).map(Cow::Owned),
             Image::Rgb(image) => Ok(Cow::Borrowed(image)),
         }
@@ -104,11 +126,20 @@ impl Guidance {
 }
 
 impl Latent {
-    /// Returns the tensor, for use with `model`.
+    /// Returns the tensor of a single image, (1, C, h, w), for use with `model`.
+    ///
+    /// # Errors
+    /// If it is a batch, or if it is known to belong to the autoencoder of another family.
+    pub fn of(&self, model: &Model) -> anyhow::Result<&Tensor> {
+        anyhow::ensure!(self.count() == 1, NOT_A_BATCH);
+        self.all_of(model)
+    }
+
+    /// Returns the tensor of all images, (n, C, h, w), for use with `model`.
     ///
     /// # Errors
     /// If the latent is known to belong to the autoencoder of another family.
-    pub fn of(&self, model: &Model) -> anyhow::Result<&Tensor> {
+    pub fn all_of(&self, model: &Model) -> anyhow::Result<&Tensor> {
         let family = model.0.info.family;
         match self.family {
             Some(own) if !own.shares_latents(family) => anyhow::bail!(
@@ -180,6 +211,7 @@ impl Payload for Image {
         match self {
             Image::Float(x) => tensor_bytes(x),
             Image::Rgb(image) => image.as_raw().len(),
+            Image::Batch(batch) => batch.images().iter().map(Payload::bytes).sum(),
         }
     }
 }
@@ -225,14 +257,8 @@ impl Payload for SavedFile {
     const TYPE: &'static str = "File";
 
     fn bytes(&self) -> usize {
-        self.0.len()
+        self.files.iter().map(|file| file.len()).sum()
     }
 
-    /// The bytes of the file.
-    const CODEC: Option<Codec<SavedFile>> = Some(Codec {
-        format: "file",
-        version: 1,
-        encode: |file| Ok(Some(file.0.to_vec())),
-        decode: |bytes| Ok(SavedFile(bytes.into())),
-    });
+    const CODEC: Option<Codec<SavedFile>> = Some(codecs::SAVED_FILE);
 }

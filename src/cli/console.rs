@@ -194,15 +194,17 @@ impl Subscriber for Progress {
                 bar.enable_steady_tick(Duration::from_millis(100));
                 run.bars.push((node.to_string(), bar));
             }
-            (Style::Lines, Event::Step { node, done, of }) => {
+            (Style::Lines, Event::Step { node, done, of, part }) => {
                 // At most four lines a node.
                 let quarter = |step: usize| 4 * step / (*of).max(1);
                 if *of >= 4 && *done > 0 && quarter(*done) > quarter(done - 1) {
-                    say(&format!("[{}/{}] {node}: step {done} of {of}\n", run.started, run.of));
+                    let image = image_of(*part);
+                    say(&format!("[{}/{}] {node}: step {done} of {of}{image}\n", run.started, run.of));
                 }
             }
-            (Style::Bars(_), Event::Step { node, done, of }) => {
+            (Style::Bars(_), Event::Step { node, done, of, part }) => {
                 if let Some((_, bar)) = run.bars.iter().find(|(name, _)| **name == **node) {
+                    bar.set_message(format!("{node}{}", image_of(*part)));
                     bar.set_length(*of as u64);
                     bar.set_position(*done as u64);
                     bar.set_style(style("{prefix} {msg} {bar:30} {pos}/{len} {elapsed}, {eta} left"));
@@ -219,6 +221,11 @@ impl Subscriber for Progress {
             _ => {}
         }
     }
+}
+
+/// Says which image of a batch a step belongs to.
+fn image_of(part: Option<(usize, usize)>) -> String {
+    part.map_or_else(String::new, |(image, images)| format!(" (image {image} of {images})"))
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
+use lsregen_engine::RecordPart;
 
 use super::{Exit, record, terminal, usage};
 
@@ -44,6 +45,10 @@ impl Show {
             }
         } else {
             terminal::print(&record.graph);
+            if let Some(RecordPart { number, of, seed }) = record.part {
+                let alone = seed.map(|seed| format!("; the seed {seed} gives it alone")).unwrap_or_default();
+                terminal::say(&format!("{shown}: image {number} of a batch of {of}{alone}\n"));
+            }
         }
         Ok(Exit::Done)
     }

@@ -19,12 +19,32 @@ const FAMILY: &str = "family";
 const SOFTWARE: &str = "Software";
 const PROGRAM: &str = "lsregen";
 
-/// Encodes the latent (1, C, h, w) as a safetensors file in f32, with its family, if known, in the header.
-pub fn encode(z: &Tensor, family: Option<Family>) -> Result<Vec<u8>> {
+/// The key of the seeds of a batch.
+const SEEDS: &str = "seeds";
+
+/// The most latents of a batch.
+const MOST: usize = 100;
+
+/// The content of a file.
+#[derive(Clone, Debug)]
+pub struct LatentFile {
+    /// The latents of n images, (n, C, h, w), in f32.
+    pub z: Tensor,
+    /// The family of their model, if the file has it.
+    pub family: Option<Family>,
+    /// The seed of each image of a batch, if the file has them.
+    pub seeds: Vec<u64>,
+}
+
+/// Encodes latents (n, C, h, w) as a safetensors file in f32, with their family and the seeds of a batch, if they are known, in
+/// the header.
+pub fn encode(z: &Tensor, family: Option<Family>, seeds: &[u64]) -> Result<Vec<u8>> {
     let values = z.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let mut texts = Map::from_iter([(SOFTWARE.to_string(), Json::from(PROGRAM))]);
     texts.extend(family.map(|family| (FAMILY.to_string(), Json::from(family.name()))));
+    let words = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
+    texts.extend((!seeds.is_empty()).then(|| (SEEDS.to_string(), Json::from(words))));
     // Written here, because the crate writes the texts in the order of a hash map: a latent has one encoding.
     let header = json!({
         "__metadata__": texts,
@@ -41,12 +61,11 @@ pub fn is_own(bytes: &[u8]) -> bool {
     header.is_some_and(|header| header.get(SOFTWARE).is_some_and(|program| program == PROGRAM))
 }
 
-/// Reads a latent, the tensor called `latent` or the only one of the file, as f32 on the CPU; and its family, if the file
-/// has it.
+/// Reads latents, the tensor called `latent` or the only one of the file, as f32 on the CPU.
 ///
 /// # Errors
-/// If the file is not valid safetensors, or has no latent (1, C, h, w) of floating-point numbers.
-pub fn read(path: &Path) -> Result<(Tensor, Option<Family>)> {
+/// If the file is not valid safetensors, or has no latents (n, C, h, w) of floating-point numbers, or too many of them.
+pub fn read(path: &Path) -> Result<LatentFile> {
     let bytes = lsregen_files::read(path, Kind::LATENT).map_err(Error::io(path))?;
     let fail = |what: String| Error::Input(format!("{}: {what}", path.display()));
     let broken = |e: safetensors::SafeTensorError| {
@@ -67,12 +86,19 @@ pub fn read(path: &Path) -> Result<(Tensor, Option<Family>)> {
     };
     let view = view.map_err(|_| fail(format!("contains {} tensors, but none called `{TENSOR}`", names.len())))?;
     let dtype = DType::try_from(view.dtype()).ok().filter(DType::is_float);
-    let (Some(dtype), [1, _, _, _]) = (dtype, view.shape()) else {
+    let (Some(dtype), [1..=MOST, _, _, _]) = (dtype, view.shape()) else {
         let (shape, dtype) = (view.shape(), view.dtype());
-        return Err(fail(format!("a latent has shape [1, channels, h, w] in floats, not {shape:?} in {dtype:?}")));
+        return Err(fail(format!(
+            "a latent has shape [1, channels, h, w] in floats, and a batch [2 to {MOST}, channels, h, w], not {shape:?} in \
+             {dtype:?}"
+        )));
     };
-    let z = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
-    Ok((z.to_dtype(DType::F32)?, family))
+    // Another program's text of that name is none of seeds.
+    let seeds = header.metadata().as_ref().and_then(|m| m.get(SEEDS)).map_or("", String::as_str);
+    let seeds: Vec<u64> = seeds.split_whitespace().filter_map(|seed| seed.parse().ok()).collect();
+    let seeds = if seeds.len() == view.shape()[0] { seeds } else { vec![] };
+    let z = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?.to_dtype(DType::F32)?;
+    Ok(LatentFile { z, family, seeds })
 }
 
 #[cfg(test)]
@@ -84,11 +110,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("z.safetensors");
         let z = Tensor::from_vec(vec![0.1f32, -0.0, f32::MIN_POSITIVE, 1e30], (1, 4, 1, 1), &Device::Cpu).unwrap();
-        std::fs::write(&path, encode(&z, Some(Family::Sdxl)).unwrap()).unwrap();
-        let (back, family) = read(&path).unwrap();
+        std::fs::write(&path, encode(&z, Some(Family::Sdxl), &[]).unwrap()).unwrap();
+        let LatentFile { z: back, family, .. } = read(&path).unwrap();
         let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits);
         assert!(bits(&z).eq(bits(&back)));
         assert_eq!((back.dims(), family), (z.dims(), Some(Family::Sdxl)));
+        let batch = Tensor::cat(&[&z, &(&z + 1.0).unwrap()], 0).unwrap();
+        for seeds in [vec![], vec![7, u64::MAX]] {
+            std::fs::write(&path, encode(&batch, None, &seeds).unwrap()).unwrap();
+            let back = read(&path).unwrap();
+            assert!(bits(&batch).eq(bits(&back.z)));
+            assert_eq!((back.z.dims(), back.seeds), (batch.dims(), seeds));
+        }
     }
 
     #[test]
@@ -96,12 +129,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("z.safetensors");
         let z = Tensor::zeros((1, 4, 2, 2), DType::F32, &Device::Cpu).unwrap();
-        let whole = encode(&z, None).unwrap();
-        let flat = encode(&z.flatten_all().unwrap(), None).unwrap();
+        let whole = encode(&z, None, &[]).unwrap();
+        let flat = encode(&z.flatten_all().unwrap(), None, &[]).unwrap();
+        let many = encode(&z.repeat((101, 1, 1, 1)).unwrap(), None, &[]).unwrap();
+        let none = encode(&z.narrow(0, 0, 0).unwrap(), None, &[]).unwrap();
         for (bytes, words) in [
             (&whole[..whole.len() - 1], "not a whole safetensors file"),
             (&b"PNG"[..], "not a whole safetensors file"),
-            (&flat[..], "a latent has shape [1, channels, h, w] in floats, not [16]"),
+            (&flat[..], "a latent has shape [1, channels, h, w] in floats, and a batch"),
+            (&many[..], "[2 to 100, channels, h, w], not [101, 4, 2, 2]"),
+            (&none[..], "not [0, 4, 2, 2]"),
         ] {
             std::fs::write(&path, bytes).unwrap();
             let error = read(&path).unwrap_err().to_string();

@@ -18,7 +18,7 @@ use crate::models::unet::Conditioning;
 use crate::models::{Family, Model, NEGATIVE_AESTHETIC_SCORE};
 use crate::noise::Generator;
 use crate::regions::{RegionPart, Regions};
-use crate::sampler::{OnStep, Sampler, SamplerSettings};
+use crate::sampler::{FreshNoise, OnStep, Sampler, SamplerSettings, Step};
 use crate::source::SourceImage;
 use crate::{Error, Result};
 
@@ -63,13 +63,34 @@ pub struct SamplingOptions {
 /// A latent that a sampling starts from.
 #[derive(Clone, Debug)]
 pub struct InputLatent {
-    /// z₀ (1, C, h, w), or the noisy latent that an earlier sampling left.
+    /// z₀ (1, C, h, w), or the noisy latent that an earlier sampling left. For a batch of n images, either that of all of them,
+    /// or (n, C, h, w).
     pub latent: Tensor,
     /// Whether noise is added to it.
     pub add_noise: bool,
 }
 
+/// Called after each step of a batch, with the number of the image, from 0; an error ends the sampling.
+pub type OnImageStep<'a> = &'a dyn Fn(usize, Step) -> Result<()>;
+
 impl SamplingSettings {
+    /// Returns the settings of each image of a batch: the seeds follow one another, and so do the input latents if there are
+    /// several.
+    fn of_images(&self, count: usize) -> Result<Vec<SamplingSettings>> {
+        let latents = self.from.as_ref().map_or(Ok(1), |from| from.latent.dim(0))?;
+        if latents != 1 && latents != count {
+            return Err(Error::Input(format!("{latents} input latents do not fit {count} images: give one for each")));
+        }
+        let of_image = |image: usize| {
+            let mut own = SamplingSettings { seed: self.seed.wrapping_add(image as u64), ..self.clone() };
+            if let Some(from) = own.from.as_mut().filter(|_| latents > 1) {
+                from.latent = from.latent.narrow(0, image, 1)?.copy()?;
+            }
+            Ok(own)
+        };
+        (0..count).map(of_image).collect()
+    }
+
     /// Returns the latent of the first step, from unit noise and the input latent.
     fn start(&self, sampler: &Sampler, noise: &Tensor) -> Result<Tensor> {
         let Some(InputLatent { latent, add_noise }) = &self.from else { return sampler.start(noise) };
@@ -148,6 +169,23 @@ pub fn gligen(
     beta: f64,
     on_step: OnStep,
 ) -> Result<Tensor> {
+    gligen_batch(model, settings, 1, layout, slots, beta, &|_, step| on_step(step))
+}
+
+/// [Samples from a layout](gligen) `count` images of consecutive seeds, one after another, as latents (n, 4, h, w). Each equals
+/// the single image of its seed.
+///
+/// # Errors
+/// As for [`gligen`].
+pub fn gligen_batch(
+    model: &Model,
+    settings: &SamplingSettings,
+    count: usize,
+    layout: &[GroundedPhrase],
+    slots: usize,
+    beta: f64,
+    on_step: OnImageStep,
+) -> Result<Tensor> {
     debug!(?settings, ?layout, slots, beta, "GLIGEN");
     if model.info.family != Family::Gligen {
         return Err(Error::input(format!(
@@ -156,9 +194,7 @@ pub fn gligen(
         )));
     }
     let sampler = settings.sampler(model)?;
-    let mut generator = Generator::new(settings.seed);
-    let noise = settings.noise(model, &mut generator)?;
-    let mut fresh = sampler.fresh_noise(settings.seed, noise.elem_count(), generator);
+    let starts = starts(model, settings, count, &sampler, &[])?;
     let (mut conditional, mut unconditional) = (settings.conditional(model)?, settings.unconditional(model)?);
     conditional.objs = Some(model.ground(layout, slots)?);
     unconditional.objs = Some(model.ground(&[], slots)?);
@@ -172,7 +208,7 @@ pub fn gligen(
         Some(last) if t >= last => grounded.predict(z, t),
         _ => ungrounded.predict(z, t),
     };
-    sampler.run(&noise, &denoiser, &[], &mut fresh, on_step)
+    images(starts, |image, start| start.run(&sampler, &denoiser, &|step| on_step(image, step)))
 }
 
 /// Samples under backward guidance, to a latent (1, 4, h, w). Without specs this is plain sampling.
@@ -182,15 +218,66 @@ pub fn sample(
     specs: &[Arc<dyn GuidanceSpec>],
     on_step: OnStep,
 ) -> Result<Tensor> {
+    sample_batch(model, settings, 1, specs, &|_, step| on_step(step))
+}
+
+/// [Samples](sample) `count` images of consecutive seeds, one after another, as latents (n, 4, h, w). Each equals the single
+/// image of its seed. The text is encoded once, and memory holds the activations of one image at a time.
+pub fn sample_batch(
+    model: &Model,
+    settings: &SamplingSettings,
+    count: usize,
+    specs: &[Arc<dyn GuidanceSpec>],
+    on_step: OnImageStep,
+) -> Result<Tensor> {
     debug!(?settings, ?specs, "sampling");
     let sampler = settings.sampler(model)?;
-    let mut generator = Generator::new(settings.seed);
-    let noise = settings.noise(model, &mut generator)?;
-    let mut fresh = sampler.fresh_noise(settings.seed, noise.elem_count(), generator);
-    let guidance = bound(model, settings, &sampler, specs)?;
+    let starts = starts(model, settings, count, &sampler, specs)?;
     let denoiser = denoiser(model, settings, &sampler)?;
-    let z = settings.start(&sampler, &noise)?;
-    sampler.run_from(0, &z, &denoiser, &guidance, &mut fresh, on_step)
+    images(starts, |image, start| start.run(&sampler, &denoiser, &|step| on_step(image, step)))
+}
+
+/// An image of a batch before its first step.
+struct Start {
+    seed: u64,
+    z: Tensor,
+    guidance: Vec<BoundGuidance>,
+    fresh: FreshNoise,
+}
+
+impl Start {
+    fn run(mut self, sampler: &Sampler, denoiser: &dyn Denoiser, on_step: OnStep) -> Result<Tensor> {
+        sampler.run_from(0, &self.z, denoiser, &self.guidance, &mut self.fresh, on_step)
+    }
+}
+
+/// Prepares each image of a batch: what needs other networks than the U-Net comes before its first step, so that a model with
+/// offloading loads each network once.
+fn starts(
+    model: &Model,
+    settings: &SamplingSettings,
+    count: usize,
+    sampler: &Sampler,
+    specs: &[Arc<dyn GuidanceSpec>],
+) -> Result<Vec<Start>> {
+    let start = |(image, own): (usize, SamplingSettings)| {
+        if count > 1 {
+            debug!(image = image + 1, of = count, seed = own.seed);
+        }
+        let mut generator = Generator::new(own.seed);
+        let noise = own.noise(model, &mut generator)?;
+        let guidance = bound(model, &own, sampler, specs)?;
+        let fresh = sampler.fresh_noise(own.seed, noise.elem_count(), generator);
+        Ok(Start { seed: own.seed, z: own.start(sampler, &noise)?, guidance, fresh })
+    };
+    settings.of_images(count)?.into_iter().enumerate().map(start).collect()
+}
+
+/// Samples the images of a batch, and joins their latents.
+fn images<T>(starts: Vec<T>, mut run: impl FnMut(usize, T) -> Result<Tensor>) -> Result<Tensor> {
+    let mut latents =
+        starts.into_iter().enumerate().map(|(image, start)| run(image, start)).collect::<Result<Vec<_>>>()?;
+    if latents.len() == 1 { Ok(latents.remove(0)) } else { Ok(Tensor::cat(&latents, 0)?) }
 }
 
 /// The prompts of the regions of an image.
@@ -213,24 +300,37 @@ pub fn sample_regions(
     specs: &[Arc<dyn GuidanceSpec>],
     on_step: OnStep,
 ) -> Result<Tensor> {
+    sample_regions_batch(model, settings, 1, prompts, specs, &|_, step| on_step(step))
+}
+
+/// [Samples by regions](sample_regions) `count` images of consecutive seeds, as [`sample_batch`] does.
+pub fn sample_regions_batch(
+    model: &Model,
+    settings: &SamplingSettings,
+    count: usize,
+    prompts: &RegionPrompts,
+    specs: &[Arc<dyn GuidanceSpec>],
+    on_step: OnImageStep,
+) -> Result<Tensor> {
     debug!(?settings, ?prompts, ?specs, "sampling by regions");
     let sampler = settings.sampler(model)?;
-    let mut generator = Generator::new(settings.seed);
-    let noise = settings.noise(model, &mut generator)?;
-    let mut fresh = sampler.fresh_noise(settings.seed, noise.elem_count(), generator);
-    let guidance = bound(model, settings, &sampler, specs)?;
+    let starts = starts(model, settings, count, &sampler, specs)?;
     let bootstrapped = Window::first(prompts.bootstrap).steps(sampler.timesteps()).end;
     let bootstrap = bootstrapped.checked_sub(1).map_or(f64::INFINITY, |last| sampler.timesteps()[last]);
-    let grounds = match bootstrapped {
-        0 => vec![],
-        _ => plain_grounds(model, settings, &mut Generator::new(settings.seed.wrapping_add(1)))?,
+    let grounds = |start: Start| {
+        let grounds = match bootstrapped {
+            0 => vec![],
+            _ => plain_grounds(model, settings, &mut Generator::new(start.seed.wrapping_add(1)))?,
+        };
+        Ok((start, grounds))
     };
+    let starts = starts.into_iter().map(grounds).collect::<Result<Vec<_>>>()?;
 
     let text = |prompt: &Prompt| SamplingSettings { prompt: prompt.clone(), ..settings.clone() }.conditional(model);
     let whole = [&settings.prompt].into_iter().chain(prompts.regions.iter().map(|(prompt, _)| prompt));
     let denoisers = denoisers(model, settings, &sampler, whole.map(text).collect::<Result<_>>()?)?;
-    let (_, _, h, w) = noise.dims4()?;
-    let mask = |boxes: &[Bounds]| Tensor::from_vec(layout::mask(boxes, h, w, 0.0), (1, 1, h, w), noise.device());
+    let (h, w) = (settings.height / model.info.size_step, settings.width / model.info.size_step);
+    let mask = |boxes: &[Bounds]| Tensor::from_vec(layout::mask(boxes, h, w, 0.0), (1, 1, h, w), model.device());
     let boxes: Vec<Bounds> = prompts.regions.iter().map(|(_, bounds)| *bounds).collect();
     let mut masks = vec![mask(&boxes)?.affine(-1.0, 1.0)?];
     for bounds in &boxes {
@@ -240,9 +340,11 @@ pub fn sample_regions(
     let part = |(i, (denoiser, mask))| RegionPart { denoiser, mask, is_object: i > 0 };
     let parts = denoisers.into_iter().zip(masks).enumerate().map(part).collect();
     let schedule = sampler.schedule().clone();
-    let regions = Regions { parts, cover, grounds, bootstrap, schedule, seed: settings.seed };
-    let z = settings.start(&sampler, &noise)?;
-    sampler.run_from(0, &z, &regions, &guidance, &mut fresh, on_step)
+    let mut regions = Regions { parts, cover, grounds: vec![], bootstrap, schedule, seed: settings.seed };
+    images(starts, |image, (start, grounds)| {
+        (regions.grounds, regions.seed) = (grounds, start.seed);
+        start.run(&sampler, &regions, &|step| on_step(image, step))
+    })
 }
 
 /// Encodes images of one random colour each.

@@ -141,7 +141,7 @@ pub use key::{Digest, InputMaterial, Key, Material, ParseDigestError, canonical_
 pub use node::{
     AnyCodec, Arity, Cancel, Cancelled, CheckContext, Codec, Context, Declaration, DynNode, EdgeValue, Effect, Event,
     FetchProgress, FileRef, Findings, Host, Inputs, Lane, Lanes, LinkedNode, Links, Node, NodeError, NodeType,
-    OutputRules, Outputs, Payload, RunRecord, Socket, SocketError, SocketSpec, Subscriber,
+    OutputRules, Outputs, Payload, RecordPart, RunRecord, Socket, SocketError, SocketSpec, Subscriber,
 };
 pub use petgraph::graph::NodeIndex;
 pub use plan::{

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::dice::Dice;
 
-/// The nodes that every graph may link to. `z` and `z_small` are latents of the two models.
+/// The nodes that every graph may link to. `z` and `z_small` are latents of the two models; `many` and `photos` are batches.
 fn producers(steps: u64, dice: &mut Dice) -> Map<String, Json> {
     let photo = dice.pick(&["a.png", "b.png", "c.png"]);
     let (width, height) = (64 + 8 * dice.roll(5), 64 + 8 * dice.roll(5));
@@ -20,6 +20,9 @@ fn producers(steps: u64, dice: &mut Dice) -> Map<String, Json> {
         "up": { "type": "Upsample", "image": "photo", "width": width, "height": height },
         "z": { "type": "VAEEncode", "model": "xl", "image": "up" },
         "z_small": { "type": "VAEEncode", "model": "small", "image": "up" },
+        "many": { "type": "SDXLSample", "model": "xl", "prompt": "sand", "steps": 1, "cfg": 1, "width": width, "height": height,
+            "count": 2 },
+        "photos": { "type": "Decode", "model": "xl", "latent": "many" },
         "boxes": { "type": "Layout", "boxes": boxes },
         "low": { "type": "LowPass", "image": "photo" },
         "inverted": { "type": "Invert", "model": "xl", "latent": "z", "steps": steps },
@@ -58,6 +61,12 @@ pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
         }
     }
     node.extend(parameters(entry, steps, dice));
+    // The built-in models take no image to change.
+    if node.get("type").is_some_and(|kind| kind.as_str().is_some_and(|kind| kind.ends_with("Sample")))
+        && !dice.one_in(8)
+    {
+        ["image", "mask"].iter().for_each(|name| drop(node.remove(*name)));
+    }
     // Of several targets only one may be given.
     let targets: Vec<_> =
         ["class", "target_file", "image"].into_iter().filter(|name| node.contains_key(*name)).collect();
@@ -89,7 +98,9 @@ fn input(socket: &SocketSpec, model: &str, dice: &mut Dice) -> Option<Json> {
             variants if variants.contains(&"sdxl") => "xl",
             _ => "small",
         },
+        "Image" if dice.one_in(6) => "photos",
         "Image" => dice.pick(&["photo", "up", "map"]),
+        "Latent" if model == "xl" && dice.one_in(4) => "many",
         "Latent" if model == "xl" => "z",
         "Latent" => "z_small",
         "Layout" => "boxes",
@@ -214,6 +225,7 @@ fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
         // A large scale diverges, which only the sampling shows.
         (_, "scale") => (*dice.pick(&[&0.0, &0.1, &1.0])).into(),
         (_, "repeats") => (1 + dice.roll(3)).into(),
+        (_, "count") => (1 + dice.roll(3)).into(),
         (_, "slots") => (1 + dice.roll(40)).into(),
         (_, "cell") => (16 + dice.roll(100)).into(),
         (_, "downscale") if dice.one_in(8) => (1 + dice.roll(9)).into(),

@@ -83,7 +83,7 @@ fn write_files(folder: &Path) {
     let flat = [[255, 0, 0], [10, 11, 12], [0, 0, 255]];
     let map = RgbImage::from_fn(48, 32, |x, _| flat[x as usize / 16].into());
     fs::write(at("map.png"), png(&map, &[]).unwrap()).unwrap();
-    for (name, shape) in [("a.safetensors", (1, 4, 8, 8)), ("b.safetensors", (1, 4, 8, 12))] {
+    for (name, shape) in [("a.safetensors", (1, 4, 8, 8)), ("b.safetensors", (2, 4, 8, 12))] {
         let latent = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
         safetensors::save(&[("latent", latent)].into(), at(name)).unwrap();
     }

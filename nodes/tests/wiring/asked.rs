@@ -129,6 +129,9 @@ fn shown(value: &EdgeValue, lane: Lane) -> String {
     }
     if let Some(image) = value.get::<Image>() {
         let (width, height) = image.size().unwrap();
+        if image.count() > 1 {
+            return format!("{} images {width}×{height} of the seeds {:?}", image.count(), image.seeds());
+        }
         // The results of networks are not in snapshots.
         let few = lane != Lane::Device && width * height <= 8;
         let numbers = few.then(|| image.tensor().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());

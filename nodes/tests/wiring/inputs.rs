@@ -84,5 +84,9 @@ pub fn image(width: u32, height: u32) -> Arc<Image> {
 /// Returns a latent that any model accepts.
 fn latent(height: usize, width: usize) -> Arc<Latent> {
     let z = (0..4 * height * width).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>();
-    Arc::new(Latent { z: Tensor::from_vec(z, (1, 4, height, width), &Device::Cpu).unwrap(), family: None })
+    Arc::new(Latent {
+        z: Tensor::from_vec(z, (1, 4, height, width), &Device::Cpu).unwrap(),
+        family: None,
+        seeds: vec![],
+    })
 }

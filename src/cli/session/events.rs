@@ -145,7 +145,13 @@ fn fields(event: &Event, previews: Option<&Previews>) -> (&'static str, Json) {
         Event::Restored { node, key } => ("restored", json!({ "node": node, "key": key })),
         Event::NodeStarted { node, key, lane } => ("node_started", json!({ "node": node, "key": key, "lane": lane })),
         Event::Joined { node, key } => ("joined", json!({ "node": node, "key": key })),
-        Event::Step { node, done, of } => ("step", json!({ "node": node, "done": done, "of": of })),
+        Event::Step { node, done, of, part } => {
+            let mut fields = json!({ "node": node, "done": done, "of": of });
+            if let Some((image, images)) = part {
+                (fields["image"], fields["images"]) = (json!(image), json!(images));
+            }
+            ("step", fields)
+        }
         Event::Preview { node, done, of, .. } => {
             let file = previews.map(|previews| previews.path(node, *done).to_string_lossy().into_owned());
             ("preview", json!({ "node": node, "done": done, "of": of, "file": file }))

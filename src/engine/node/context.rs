@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Subscriber};
 use super::host::{Host, OutputRules};
@@ -82,6 +83,23 @@ pub trait Findings: Send + Sync {
 pub trait RunRecord: Send + Sync {
     /// The record as JSON; `None` if the graph as it was run has no text. See [`GraphRecord`](crate::GraphRecord).
     fn json(&self) -> Option<&str>;
+
+    /// The record as JSON for the file of one of several images. By default without what is special to it.
+    fn json_of_part(&self, _part: RecordPart) -> Option<String> {
+        self.json().map(str::to_string)
+    }
+}
+
+/// Which image of a batch a file contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordPart {
+    /// Its number, from 1.
+    pub number: usize,
+    /// How many images the batch has.
+    pub of: usize,
+    /// Its seed, which gives it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 impl Context {
@@ -106,7 +124,16 @@ impl Context {
     /// # Errors
     /// Returns [`Cancelled`] once the run is cancelled.
     pub fn step(&self, done: usize, of: usize) -> Result<(), Cancelled> {
-        self.subscriber.event(&Event::Step { node: self.node.clone(), done, of });
+        self.step_of_part(None, done, of)
+    }
+
+    /// Reports a [step](Context::step) of one of several images: `part` is the number of the image, from 1, and how many there
+    /// are. `done` and `of` count the steps of all.
+    ///
+    /// # Errors
+    /// As for [`step`](Context::step).
+    pub fn step_of_part(&self, part: Option<(usize, usize)>, done: usize, of: usize) -> Result<(), Cancelled> {
+        self.subscriber.event(&Event::Step { node: self.node.clone(), done, of, part });
         self.cancel.check()
     }
 

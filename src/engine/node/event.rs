@@ -21,8 +21,9 @@ pub enum Event {
     NodeStarted { node: Arc<str>, key: Key, lane: Lane },
     /// Another run is already executing the node. This run gets the same result.
     Joined { node: Arc<str>, key: Key },
-    /// The node has done `done` of `of` steps.
-    Step { node: Arc<str>, done: usize, of: usize },
+    /// The node has done `done` of `of` steps. `part` is the image of a batch that they belong to, from 1, and the number of
+    /// images, if there are several.
+    Step { node: Arc<str>, done: usize, of: usize, part: Option<(usize, usize)> },
     /// How the result looks after `done` of `of` steps, if the host asks for previews. `png` is a small PNG file.
     Preview { node: Arc<str>, done: usize, of: usize, png: Arc<[u8]> },
     /// The node's result is in this file. `new` if the run has written it; otherwise the file was already there.

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::context::Awaited;
-pub use self::context::{Cancel, Cancelled, CheckContext, Context, Findings, RunRecord};
+pub use self::context::{Cancel, Cancelled, CheckContext, Context, Findings, RecordPart, RunRecord};
 pub use self::event::{Event, Subscriber};
 pub use self::host::{Host, OutputRules};
 pub use self::lane::{Lane, Lanes};
@@ -95,6 +95,12 @@ pub trait Node: Serialize + DeserializeOwned + JsonSchema + Send + Sync + Sized 
     /// The variant (model family) of each output, if the node knows it before the run: `("model", "sdxl")`.
     fn variants(&self, _cx: &CheckContext) -> Vec<(&'static str, String)> {
         vec![]
+    }
+
+    /// A copy of the node that knows what its links declare, if it needs that for more than its checks, such as how many files
+    /// it writes. It takes the place of the node; its memo key must be the same.
+    fn linked(&self, _links: &Links) -> Option<Self> {
+        None
     }
 
     /// What the node declares of its outputs before a run, for the [`check_links`](Node::check_links) of the nodes that link
@@ -217,6 +223,7 @@ pub trait DynNode: Send + Sync {
     fn obstacle(&self, cx: &CheckContext) -> Option<NodeError>;
     fn fingerprint(&self) -> Option<String>;
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)>;
+    fn linked(&self, links: &Links) -> Option<Arc<dyn DynNode>>;
     fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)>;
     fn effect(&self, outputs: &[EdgeValue], cx: &Context) -> Effect;
     fn restore(&self, outputs: &[EdgeValue], cx: &Context) -> anyhow::Result<()>;
@@ -257,6 +264,10 @@ impl<N: Node> DynNode for N {
 
     fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)> {
         Node::variants(self, cx)
+    }
+
+    fn linked(&self, links: &Links) -> Option<Arc<dyn DynNode>> {
+        Node::linked(self, links).map(|node| Arc::new(node) as Arc<dyn DynNode>)
     }
 
     fn declare(&self, links: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use crate::graph::{Graph, Included};
 use crate::key::Key;
-use crate::node::RunRecord;
+use crate::node::{RecordPart, RunRecord};
 use crate::text::{Diagnostic, GraphReader, Label, Source, Span};
 
 /// The format of records. Raise it when older versions would misread the new records.
@@ -43,6 +43,7 @@ impl Record {
             graph: self.graph.resolved()?.to_string(),
             includes: self.graph.sources().iter().map(included).collect(),
             keys: keys.collect(),
+            part: None,
         })
     }
 }
@@ -50,6 +51,10 @@ impl Record {
 impl RunRecord for Record {
     fn json(&self) -> Option<&str> {
         self.json.get_or_init(|| serde_json::to_string(&self.graph_record()?).ok()).as_deref()
+    }
+
+    fn json_of_part(&self, part: RecordPart) -> Option<String> {
+        serde_json::to_string(&GraphRecord { part: Some(part), ..self.graph_record()? }).ok()
     }
 }
 
@@ -74,6 +79,9 @@ pub struct GraphRecord {
     /// The memo key of each node, producers first.
     #[serde(default)]
     pub keys: serde_json::Map<String, Json>,
+    /// Which image of a batch the file contains; `None` if the graph gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<RecordPart>,
 }
 
 /// Why a text is not a record.

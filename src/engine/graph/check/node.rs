@@ -189,7 +189,9 @@ impl<'a> Checker<'a> {
             let mut wrong = poisoned.clone();
             if let (ParamRole::Output, YamlData::Text(path)) = (param.role, &item.data) {
                 let document = &self.scopes[self.drafts[index].scope].document;
-                match output_path::filled(path, document, self.names) {
+                let own = &entry.schema.as_value()["properties"][&param.name]["x-own-names"];
+                let own: Vec<_> = own.as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+                match output_path::filled(path, document, &own, self.names) {
                     Ok(path) => json = path.into(),
                     Err(UnknownName { message, label, help }) => {
                         self.error("unknown-param", message, item.location, label).help = Some(help);

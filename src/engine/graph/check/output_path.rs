@@ -19,11 +19,12 @@ pub(super) struct UnknownName {
 }
 
 /// Replaces every `{name}` by the value of that parameter, as a part of a file name. `{counter}` and `{date}` remain, unless
-/// the file has such parameters.
+/// the file has such parameters. A number with one of the names `own` becomes `{name=7}`: the node has its own value of
+/// that name for some of its files.
 ///
 /// # Errors
 /// Returns the first brace that encloses no name.
-pub(super) fn filled(path: &str, document: &Document, names: &NameFinder) -> Result<String, UnknownName> {
+pub(super) fn filled(path: &str, document: &Document, own: &[&str], names: &NameFinder) -> Result<String, UnknownName> {
     let params: HashMap<_, _> = document.params().into_iter().collect();
     let mut written = String::new();
     let mut rest = path;
@@ -35,6 +36,7 @@ pub(super) fn filled(path: &str, document: &Document, names: &NameFinder) -> Res
         };
         match params.get(name) {
             Some(Json::String(text)) => written.push_str(&file_name_from(text)),
+            Some(Json::Number(number)) if own.contains(&name) => written.push_str(&format!("{{{name}={number}}}")),
             Some(Json::Number(number)) => written.push_str(&number.to_string()),
             Some(Json::Bool(flag)) => written.push_str(&flag.to_string()),
             Some(_) => {

@@ -118,7 +118,9 @@ impl Checker<'_> {
             let (Some(entry), Some(node)) = (self.drafts[index].entry, self.drafts[index].node.clone()) else {
                 continue;
             };
-            let errors = node.check_links(&self.links_of_node(index, entry, variants, &declared));
+            let links = self.links_of_node(index, entry, variants, &declared);
+            let (errors, linked) = (node.check_links(&links), node.linked(&links));
+            self.drafts[index].node = linked.or(Some(node));
             errors.into_iter().for_each(|error| self.node_error(index, "invalid", error));
         }
     }

@@ -475,7 +475,7 @@ fn line(event: &Event) -> String {
         Event::Joined { node, .. } => format!("join {node}"),
         Event::Preview { node, done, of, .. } => format!("preview {node} {done}/{of}"),
         Event::NodeStarted { node, .. } => format!("start {node}"),
-        Event::Step { node, done, of } => format!("step {node} {done}/{of}"),
+        Event::Step { node, done, of, .. } => format!("step {node} {done}/{of}"),
         Event::Saved { node, path, new } => format!("saved {node}: {} ({new})", path.display()),
         Event::Note { node, text } => format!("note {node}: {text}"),
         Event::NodeFinished { node, bytes, .. } => format!("finish {node}: {bytes} bytes"),

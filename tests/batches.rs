@@ -1,0 +1,126 @@
+//! Batches as a user meets them: their files, names and records.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use crate::outputs::Home;
+
+/// A batch of three images of 64 × 64 pixels.
+const BATCH: &str = "\
+lsregen: 1
+params: { seed: 7, count: 3, steps: 1 }
+nodes:
+  small: { type: LoadModel, model: shapes/gligen }
+  batch:
+    { type: GuidedSDSample, model: small, prompt: a red circle, seed: \"${seed}\", count: \"${count}\", steps: \"${steps}\",
+      cfg: 1, width: 64, height: 64, guidance: [] }
+  images: { type: Decode, model: small, latent: batch }
+  save: { type: SaveImage, image: images, path: PATH }
+";
+
+/// The PNG's texts, by keyword.
+fn record(path: &Path) -> Json {
+    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap()));
+    let reader = decoder.read_info().unwrap();
+    let text = reader.info().utf8_text.iter().find(|text| text.keyword == "lsregen").unwrap();
+    serde_json::from_str(&text.get_text().unwrap()).unwrap()
+}
+
+fn pixels(path: &Path) -> Vec<u8> {
+    let mut reader = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap())).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    pixels
+}
+
+/// Each image of a batch is a file, which is restored by itself, and says which image it is.
+#[test]
+fn a_batch_is_several_files() {
+    let home = Home::new();
+    let graph = |path: &str| BATCH.replace("PATH", &json!(path).to_string());
+    let run = |path: &str, arguments: &[&str]| {
+        fs::write(home.path("work/graph.yaml"), graph(path)).unwrap();
+        let (stdout, stderr, code) = home.run(&[&["run", "graph.yaml", "--device", "cpu"], arguments].concat());
+        assert_eq!(code, 0, "{stderr}");
+        (stdout.lines().map(str::to_string).collect::<Vec<_>>(), stderr)
+    };
+    let names = ["new/a-1.png", "new/a-2.png", "new/a-3.png"];
+    let (files, stderr) = run("new/a.png", &["--set", "steps=2"]);
+    assert_eq!(files, names);
+    assert!(stderr.contains("step 3 of 6 (image 2 of 3)"), "{stderr}");
+    assert_eq!(run("new/a.png", &[]).0, names);
+    // The record says which image it is, and its seed gives the image alone.
+    for (i, name) in names.iter().enumerate() {
+        let record = record(&home.path("work").join(name));
+        assert_eq!(record["part"], json!({ "number": i + 1, "of": 3, "seed": 7 + i }));
+        let seed = (7 + i).to_string();
+        run("one.png", &["--set", "count=1", "--seed", &seed]);
+        assert!(pixels(&home.path("work/one.png")) == pixels(&home.path("work").join(name)), "{name}");
+        let (shown, stderr, code) = home.run(&["show", name]);
+        assert!(
+            code == 0 && shown.contains("count: 3") && stderr.contains(&format!("image {} of a batch of 3", i + 1))
+        );
+        assert!(stderr.contains(&format!("the seed {seed} gives it alone")), "{stderr}");
+    }
+    // A deleted one is written again, and nothing runs; the others are left alone.
+    let kept = fs::metadata(home.path("work/new/a-1.png")).unwrap().modified().unwrap();
+    fs::remove_file(home.path("work/new/a-2.png")).unwrap();
+    let (files, stderr) = run("new/a.png", &["--events", "events.jsonl"]);
+    assert_eq!(files, names);
+    assert!(!stderr.contains("] batch"), "{stderr}");
+    assert_eq!(fs::metadata(home.path("work/new/a-1.png")).unwrap().modified().unwrap(), kept);
+    let events = fs::read_to_string(home.path("work/events.jsonl")).unwrap();
+    let events = events.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
+    let saved: Vec<_> = events.filter(|event| event["event"] == "saved").map(|event| event["new"].clone()).collect();
+    assert_eq!(saved, [false, true, false]);
+    // The picture runs again as the batch.
+    let (stdout, stderr, code) = home.run(&["run", "new/a-2.png", "--device", "cpu", "--output-dir", "again"]);
+    assert_eq!((code, stdout.lines().count()), (0, 3), "{stderr}");
+    assert!(pixels(&home.path("work/again/new/a-2.png")) == pixels(&home.path("work/new/a-2.png")));
+    // By their seeds, and by numbers; each is written once.
+    assert_eq!(run("{seed}/x-{seed}.png", &[]).0, ["7/x-7.png", "8/x-8.png", "9/x-9.png"]);
+    assert_eq!(run("{seed}.png", &["--set", "count=1"]).0, ["7.png"]);
+    for _ in 0..2 {
+        assert_eq!(run("x-{counter}.png", &[]).0, ["x-0001.png", "x-0002.png", "x-0003.png"]);
+    }
+    assert_eq!(run("x-{counter}.png", &["--seed", "8"]).0, ["x-0004.png", "x-0005.png", "x-0006.png"]);
+    let (stdout, _, _) = home.run(&["run", "graph.yaml", "--device", "cpu", "--json"]);
+    let summary: Json = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(summary["files"], json!(["x-0001.png", "x-0002.png", "x-0003.png"]));
+}
+
+/// A file of another program among those of a batch is not replaced, and nothing is computed in vain.
+#[test]
+fn a_batch_replaces_only_own_files() {
+    let home = Home::new();
+    let graph = BATCH.replace("PATH", "a.png");
+    fs::copy(home.path("work/photo.png"), home.path("work/a-3.png")).unwrap();
+    let camera = fs::read(home.path("work/a-3.png")).unwrap();
+    let (stderr, code) = home.runs(&graph, &[]);
+    assert!(code == 1 && stderr.contains("`a-3.png` exists, and lsregen did not write it"), "{stderr}");
+    assert!(stderr.contains("graph.yaml:9:") && !stderr.contains("[1/"), "{stderr}");
+    assert!(!home.path("work/a-1.png").exists() && fs::read(home.path("work/a-3.png")).unwrap() == camera);
+    assert_eq!(home.runs(&graph, &["--overwrite"]).1, 0);
+    assert!(fs::read(home.path("work/a-3.png")).unwrap() != camera);
+    // By the metadata, and without it by the cache.
+    assert_eq!(home.runs(&graph, &["--no-cache", "--seed", "8"]).1, 0);
+    for arguments in [&["--no-metadata"][..], &["--no-metadata", "--seed", "9"], &["--no-metadata"]] {
+        let (stderr, code) = home.runs(&graph, arguments);
+        assert_eq!(code, 0, "{arguments:?}: {stderr}");
+    }
+    assert_eq!(home.runs(&graph, &["--no-metadata", "--no-cache", "--seed", "5"]).1, 1, "nothing says who wrote it");
+    // A path of its own for each row.
+    fs::write(home.path("work/rows.jsonl"), "{\"seed\": 1}\n{\"seed\": 2}\n").unwrap();
+    let rows = ["run", "graph.yaml", "--device", "cpu", "--inputs", "rows.jsonl", "--output-dir", "rows"];
+    let (_, stderr, code) = home.run(&rows);
+    assert_eq!(code, 0, "{stderr}");
+    let manifest = fs::read_to_string(home.path("work/rows/graph.manifest.jsonl")).unwrap();
+    let line: Json = serde_json::from_str(manifest.lines().next().unwrap()).unwrap();
+    let files: Vec<_> = line["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect();
+    assert_eq!(files, ["0001/a-1.png", "0001/a-2.png", "0001/a-3.png"]);
+    fs::write(home.path("work/graph.yaml"), BATCH.replace("PATH", "../same.png")).unwrap();
+    let (_, stderr, code) = home.run(&[&rows[..], &["--allow-outside"]].concat());
+    assert!(code == 78 && stderr.contains("rows 1 and 2 both write") && stderr.contains("same-1.png"), "{stderr}");
+}
