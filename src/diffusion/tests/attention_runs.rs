@@ -111,10 +111,6 @@ fn runs_equal_the_pipelines_of_diffusers() {
         let z = sampler.run_from(0, &z, &denoiser, &[], &mut Generator::new(9), &quiet).unwrap();
         let case = format!("{} {}: cfg {}, {} {}", run["name"], run["unet"], run["cfg"], run["freeu"], run["pag"]);
         let expected = &io[run["name"].as_str().unwrap()];
-        if std::env::var_os("LSREGEN_SHOW_DIFFERENCES").is_some() {
-            let of = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-            println!("{:.1e} {case}", of(&(&z - expected).unwrap()) / of(expected));
-        }
         assert_close(&case, &z, expected, 1e-4);
     }
 }
@@ -161,14 +157,10 @@ fn both_kinds_of_guidance_add_up() {
     let twice = |c: &Conditioning| Conditioning { context: c.context.repeat((2, 1, 1)).unwrap(), ..c.clone() };
     let prompt = half(&model, "prompt", (64, 64));
     let batched = CfgDenoiser::plain(model.unet().unwrap(), &twice(&prompt));
-    let batched = batched.with_perturbed_attention(&some_pag(&run)).unwrap().predict(&two, 500.0).unwrap();
+    let batched = batched.with_perturbed_attention(&pag(&run).unwrap()).unwrap().predict(&two, 500.0).unwrap();
     for (found, expected) in numbers(&batched.narrow(0, 0, 1).unwrap()).iter().zip(&alone) {
         assert!((found - expected).abs() < 1e-4);
     }
-}
-
-fn some_pag(run: &Value) -> PerturbedAttention {
-    pag(run).unwrap()
 }
 
 /// Gradients of the prediction, whether activations are kept or recomputed, equal finite differences.
@@ -196,7 +188,7 @@ fn gradients_pass_through_both() {
                 let net: UNet = weights.load_unet(&Precision::new(DType::F64, &Device::Cpu)).unwrap();
                 let net = std::sync::Arc::new(net.with_gradient_memory(bytes));
                 let denoiser = CfgDenoiser::new(net, &half("prompt"), &half("negative"), 4.0).unwrap();
-                let denoiser = denoiser.with_freeu(freeu(&run)).with_perturbed_attention(&some_pag(&run)).unwrap();
+                let denoiser = denoiser.with_freeu(freeu(&run)).with_perturbed_attention(&pag(&run).unwrap()).unwrap();
                 let loss = |z: &Tensor| (denoiser.predict(z, 500.0).unwrap() * &wave).unwrap().sum_all().unwrap();
                 let x = Var::from_tensor(&z).unwrap();
                 let gradient = loss(x.as_tensor()).backward().unwrap().get(x.as_tensor()).unwrap().clone();
