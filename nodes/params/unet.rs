@@ -85,7 +85,8 @@ impl UNetParams {
         let (Some(pag), Some(info)) = (&self.pag, links.declaration::<ModelInfo>("model")) else { return vec![] };
         let mut errors = pag.absent_layers(info);
         if pag.adaptive_scale > 0.0 && info.scheduler.parameterisation().sigma_data.is_some() {
-            let message = "`pag.adaptive_scale` counts timesteps from 1000 down, but this model has noise levels instead";
+            let message =
+                "`pag.adaptive_scale` counts timesteps from 1000 down, but this model has noise levels instead";
             errors.push(NodeError::new("pag/adaptive_scale", message).help("leave it out"));
         }
         errors
@@ -110,17 +111,23 @@ impl UNetParams {
 impl PagParams {
     fn errors(&self) -> Vec<NodeError> {
         let unused = if self.scale == 0.0 {
-            Some(("pag/scale", "`pag` has no effect: its scale is 0".to_string(), "leave `pag` out, or write a scale near 3"))
+            Some((
+                "pag/scale",
+                "`pag` has no effect: its scale is 0".to_string(),
+                "leave `pag` out, or write a scale near 3",
+            ))
         } else if self.adaptive_scale >= self.scale {
             let message = format!("`pag` has no effect: its scale, {}, falls to 0 at the first timestep", self.scale);
             Some(("pag/adaptive_scale", message, "write a thousandth of the scale or a little more"))
         } else {
             None
         };
-        let unused = unused.map(|(path, message, help)| NodeError::new(path, message).help(help).as_warning("no-effect"));
+        let unused =
+            unused.map(|(path, message, help)| NodeError::new(path, message).help(help).as_warning("no-effect"));
         let invalid = self.layers.iter().enumerate().filter_map(|(i, name)| {
             let error = name.parse::<LayerName>().err()?;
-            let help = "write `mid`, `down` or `up`, or a part of them, such as `down_blocks.1` or `up_blocks.0.attentions.1`";
+            let help =
+                "write `mid`, `down` or `up`, or a part of them, such as `down_blocks.1` or `up_blocks.0.attentions.1`";
             Some(NodeError::new(format!("pag/layers/{i}"), error.to_string()).help(help))
         });
         unused.into_iter().chain(invalid).collect()

@@ -216,8 +216,19 @@ mod tests {
             assert_eq!(parsed.to_string().parse::<LayerName>().unwrap().to_string(), parsed.to_string());
         }
         for wrong in [
-            "", "left", "down.", "down..1", "down.x", "down.block_", "down.block_x", "down_blocks.1.attentions", "down.1.2",
-            "down_blocks.attentions.1", "mid.attentions.0.transformer_blocks.0.attn1", "up_blocks.1.attentions_+1", "Mid",
+            "",
+            "left",
+            "down.",
+            "down..1",
+            "down.x",
+            "down.block_",
+            "down.block_x",
+            "down_blocks.1.attentions",
+            "down.1.2",
+            "down_blocks.attentions.1",
+            "mid.attentions.0.transformer_blocks.0.attn1",
+            "up_blocks.1.attentions_+1",
+            "Mid",
         ] {
             assert!(wrong.parse::<LayerName>().is_err(), "{wrong}");
         }
@@ -230,7 +241,8 @@ mod tests {
                    down_blocks.10.attentions.0 mid up up_blocks.0 up_blocks.0.attentions.0";
         assert_eq!(names.join(" "), all);
         assert!(names.iter().all(|name| name.parse::<LayerName>().unwrap().is_in(&layers())));
-        let guidance = |name: &str| PerturbedAttention { scale: 3.0, adaptive_scale: 0.0, layers: vec![name.parse().unwrap()] };
+        let guidance =
+            |name: &str| PerturbedAttention { scale: 3.0, adaptive_scale: 0.0, layers: vec![name.parse().unwrap()] };
         assert_eq!(guidance("mid").of(&layers()).unwrap(), layers()[3..5]);
         let error = guidance("up.block_1").of(&layers()).unwrap_err().to_string();
         assert!(error.contains("no self-attention in `up_blocks.1`, but in down, down_blocks.1"), "{error}");

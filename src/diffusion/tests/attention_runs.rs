@@ -134,10 +134,10 @@ fn both_kinds_of_guidance_add_up() {
         (numbers(&denoiser.predict(z, t).unwrap()), denoiser.correction(z, t).unwrap())
     };
     let z = raw("z", &[1, 4, 8, 8]);
-    let pag = json!({ "scale": 2.0, "adaptive_scale": 0.0, "layers": ["mid", "up"] });
+    let given = json!({ "scale": 2.0, "adaptive_scale": 0.0, "layers": ["mid", "up"] });
     let ((plain, _), (cfg, of_cfg)) = (at(&z, json!({ "cfg": 1.0 }), 500.0), at(&z, json!({ "cfg": 4.0 }), 500.0));
-    let (alone, _) = at(&z, json!({ "cfg": 1.0, "pag": pag }), 500.0);
-    let (both, of_both) = at(&z, json!({ "cfg": 4.0, "pag": pag }), 500.0);
+    let (alone, _) = at(&z, json!({ "cfg": 1.0, "pag": given }), 500.0);
+    let (both, of_both) = at(&z, json!({ "cfg": 4.0, "pag": given }), 500.0);
     assert_eq!(of_cfg, of_both);
     let added = plain.iter().zip(&alone).map(|(plain, alone)| alone - plain);
     for ((both, cfg), added) in both.iter().zip(&cfg).zip(added.clone()) {
@@ -145,15 +145,15 @@ fn both_kinds_of_guidance_add_up() {
     }
     assert!(added.map(f64::abs).fold(0.0, f64::max) > 0.1);
     // Outside the steps of classifier-free guidance, perturbed-attention guidance goes on.
-    let windowed = json!({ "cfg": 4.0, "pag": pag, "window": 600.0 });
+    let windowed = json!({ "cfg": 4.0, "pag": given, "window": 600.0 });
     assert_eq!(at(&z, windowed.clone(), 500.0).0, alone);
-    assert_ne!(at(&z, windowed, 600.0).0, at(&z, json!({ "cfg": 1.0, "pag": pag }), 600.0).0);
+    assert_ne!(at(&z, windowed, 600.0).0, at(&z, json!({ "cfg": 1.0, "pag": given }), 600.0).0);
     // Where the adaptive scale has fallen to 0, there is none.
     let fallen = json!({ "scale": 2.0, "adaptive_scale": 0.004, "layers": ["mid"] });
     assert_eq!(at(&z, json!({ "cfg": 4.0, "pag": fallen }), 500.0).0, cfg);
     // The samples of a batch are guided one by one.
     let two = Tensor::cat(&[&z, &raw("other", &[1, 4, 8, 8])], 0).unwrap();
-    let run = json!({ "cfg": 1.0, "pag": pag });
+    let run = json!({ "cfg": 1.0, "pag": given });
     let twice = |c: &Conditioning| Conditioning { context: c.context.repeat((2, 1, 1)).unwrap(), ..c.clone() };
     let prompt = half(&model, "prompt", (64, 64));
     let batched = CfgDenoiser::plain(model.unet().unwrap(), &twice(&prompt));

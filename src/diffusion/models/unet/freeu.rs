@@ -68,7 +68,8 @@ fn lowest(height: usize, width: usize, device: &Device) -> candle_core::Result<T
     let mut columns = vec![];
     for k in frequencies(height) {
         for l in frequencies(width) {
-            let phase = |i: usize| TAU * (k * (i / width) as f64 / height as f64 + l * (i % width) as f64 / width as f64);
+            let phase =
+                |i: usize| TAU * (k * (i / width) as f64 / height as f64 + l * (i % width) as f64 / width as f64);
             columns.push((0..height * width).map(|i| phase(i).cos()).collect::<Vec<f64>>());
             if (*k, *l) != (0.0, 0.0) {
                 columns.push((0..height * width).map(|i| phase(i).sin()).collect());
