@@ -278,7 +278,7 @@ fn layers_that_the_model_lacks_are_errors_of_the_check() {
     let nodes = changed("guidance: [], pag: { scale: 3, layers: [mid, up_blocks.7, down.block_1.attentions_9] }");
     let checked = check(graph("./plain", &nodes), &[], &registry(), &host(folder.path()));
     let found: Vec<_> = checked.diagnostics.iter().filter(|d| d.message.contains("no self-attention")).collect();
-    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found.len(), 2);
     for (found, name) in found.iter().zip(["up_blocks.7", "down.block_1.attentions_9"]) {
         assert_eq!(found.message, format!("this model has no self-attention in `{name}`"));
         assert!(found.help.as_ref().unwrap().contains(", mid, up, "), "{:?}", found.help);

@@ -98,7 +98,7 @@ fn runs_equal_the_pipelines_of_diffusers() {
     let io = tensors("attention_runs.safetensors");
     let facts: &'static Value = Box::leak(Box::new(facts));
     let runs = facts["runs"].as_array().unwrap();
-    assert_eq!(runs.len(), 39);
+    assert_eq!(runs.len(), 40);
     for run in runs {
         let number = |value: &Value| value.as_u64().unwrap() as usize;
         let size = (number(&run["size"][0]), number(&run["size"][1]));
