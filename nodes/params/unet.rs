@@ -17,8 +17,8 @@ pub struct UNetParams {
     #[schemars(extend("default" = null))]
     pub freeu: Option<FreeUParams>,
     /// Perturbed-attention guidance (`pag_scale`, `pag_adaptive_scale` and `pag_applied_layers` in diffusers): away from a
-    /// prediction without self-attention, with or without classifier-free guidance. Half as much time again, or twice the
-    /// time if `cfg` is at most 1. By default off.
+    /// prediction without self-attention, with or without classifier-free guidance. Each step takes a third pass of the U-Net,
+    /// or a second one if `cfg` is at most 1. By default off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = null))]
     pub pag: Option<PagParams>,
