@@ -152,14 +152,21 @@ fn both_kinds_of_guidance_add_up() {
     let fallen = json!({ "scale": 2.0, "adaptive_scale": 0.004, "layers": ["mid"] });
     assert_eq!(at(&z, json!({ "cfg": 4.0, "pag": fallen }), 500.0).0, cfg);
     // The samples of a batch are guided one by one.
-    let two = Tensor::cat(&[&z, &raw("other", &[1, 4, 8, 8])], 0).unwrap();
-    let run = json!({ "cfg": 1.0, "pag": given });
-    let twice = |c: &Conditioning| Conditioning { context: c.context.repeat((2, 1, 1)).unwrap(), ..c.clone() };
-    let prompt = half(&model, "prompt", (64, 64));
-    let batched = CfgDenoiser::plain(model.unet().unwrap(), &twice(&prompt));
-    let batched = batched.with_perturbed_attention(&pag(&run).unwrap()).unwrap().predict(&two, 500.0).unwrap();
-    for (found, expected) in numbers(&batched.narrow(0, 0, 1).unwrap()).iter().zip(&alone) {
-        assert!((found - expected).abs() < 1e-4);
+    let other = raw("other", &[1, 4, 8, 8]);
+    let two = Tensor::cat(&[&z, &other], 0).unwrap();
+    let twice = |text: &str| {
+        let c = half(&model, text, (64, 64));
+        Conditioning { context: c.context.repeat((2, 1, 1)).unwrap(), ..c }
+    };
+    for cfg in [1.0, 4.0] {
+        let run = json!({ "cfg": cfg, "pag": given });
+        let batched = CfgDenoiser::new(model.unet().unwrap(), &twice("prompt"), &twice("negative"), cfg).unwrap();
+        let batched = batched.with_perturbed_attention(&pag(&run).unwrap()).unwrap().predict(&two, 500.0).unwrap();
+        for (i, z) in [&z, &other].into_iter().enumerate() {
+            let found = numbers(&batched.narrow(0, i, 1).unwrap());
+            let apart = found.iter().zip(at(z, run.clone(), 500.0).0).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(apart < 1e-4, "sample {i}, cfg {cfg}: {apart}");
+        }
     }
 }
 
