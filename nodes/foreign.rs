@@ -16,6 +16,8 @@ const PROMPT: &str = "leave the node out: a sampling node encodes its own `promp
 const SIZE: &str = "leave the node out: a sampling node has `width` and `height`, and generates the noise itself";
 const LORA: &str = "LoRA is not supported: merge it into the checkpoint with another program";
 const CONTROL: &str = "ControlNet and IP-Adapter are not supported; `lsregen nodes` lists the guidances, such as Edges";
+const FREEU: &str = "leave the node out: a sampling node has `freeu: { b1: 1.3, b2: 1.4, s1: 0.9, s2: 0.2 }`";
+const PAG: &str = "leave the node out: a sampling node has `pag: { scale: 3 }`";
 
 /// Every such name, of node types, keys and values.
 pub const FOREIGN_NAMES: &[ForeignName] = &[
@@ -49,10 +51,15 @@ pub const FOREIGN_NAMES: &[ForeignName] = &[
     instead("ControlNetLoader", CONTROL),
     instead("ControlNetApply", CONTROL),
     instead("IPAdapterApply", CONTROL),
+    instead("FreeU", FREEU),
+    instead("FreeU_V2", FREEU),
+    instead("PerturbedAttentionGuidance", PAG),
     // Classes of diffusers.
     called("DiffusionPipeline", &["SDXLSample"]),
     called("StableDiffusionXLPipeline", &["SDXLSample"]),
     called("StableDiffusionPipeline", &["GuidedSDSample"]),
+    called("StableDiffusionXLPAGPipeline", &["SDXLSample"]),
+    called("StableDiffusionPAGPipeline", &["GuidedSDSample"]),
     called("StableDiffusionGLIGENPipeline", &["GLIGENLayout"]),
     called("UNet2DConditionModel", &["LoadModel"]),
     called("AutoencoderKL", &["LoadModel"]),
@@ -100,6 +107,10 @@ pub const FOREIGN_NAMES: &[ForeignName] = &[
     called("end_at_step", &["end_step"]),
     called("return_with_leftover_noise", &["leftover_noise"]),
     called("guidance_rescale", &["cfg_rescale"]),
+    called("pag_scale", &["pag"]),
+    called("pag_adaptive_scale", &["pag"]),
+    called("pag_applied_layers", &["pag"]),
+    called("enable_freeu", &["freeu"]),
     called("stop_at_clip_layer", &["clip_skip"]),
     instead("lora", LORA),
     instead("loras", LORA),

@@ -13,3 +13,4 @@ pub mod prompt_syntax;
 pub mod sampling;
 pub mod source;
 pub mod steps;
+pub mod unet;

@@ -15,6 +15,7 @@ use super::batch::BatchParams;
 use super::cfg::{CfgParams, cfg_warnings};
 use super::source::ImageGuidance;
 use super::steps::{Fresh, StepRange, Steps};
+use super::unet::UNetParams;
 use super::{defaults, prompt_syntax};
 use crate::values::{Conditioning, Guidance, Image, ImageInfo, ImageSize, Latent, Model, SamplingNeeds, latent_errors};
 
@@ -73,6 +74,9 @@ pub struct Sampling {
     /// How classifier-free guidance acts.
     #[serde(flatten)]
     pub cfg_options: CfgParams,
+    /// How the U-Net is changed.
+    #[serde(flatten)]
+    pub unet: UNetParams,
 }
 
 fn yes() -> bool {
@@ -185,6 +189,7 @@ impl Sampling {
         let mut errors = self.fresh.errors(&self.steps);
         errors.extend(cfg_warnings(cfg, self.negative.is_some().then_some("negative")));
         errors.extend(self.cfg_options.errors(cfg));
+        errors.extend(self.unet.errors());
         errors.extend(prompt_syntax::problems("prompt", &self.prompt));
         errors.extend(self.negative.iter().flat_map(|negative| prompt_syntax::problems("negative", negative)));
         errors
@@ -217,6 +222,7 @@ impl Sampling {
             errors.extend(self.steps.errors(self.fresh, self.range.part(self.leftover_noise), links));
         }
         errors.extend(clip_skip_error(self.clip_skip, links));
+        errors.extend(self.unet.link_errors(links));
         errors.extend(latent_errors(links));
         errors.extend(self.latent_size_error(links));
         errors.extend(self.batch.error(links));
@@ -240,12 +246,14 @@ impl Sampling {
         })
     }
 
-    fn options(&self) -> SamplingOptions {
-        SamplingOptions {
+    fn options(&self) -> anyhow::Result<SamplingOptions> {
+        Ok(SamplingOptions {
             cfg_rescale: self.cfg_options.cfg_rescale,
             cfg_window: self.cfg_options.cfg_window,
             clip_skip: self.clip_skip.map(|layer| layer as usize),
-        }
+            freeu: self.unet.freeu(),
+            pag: self.unet.pag()?,
+        })
     }
 
     /// Returns the settings of a sampling with `model` under these guidances.
@@ -289,7 +297,7 @@ impl Sampling {
             cfg,
             sampler: self.steps.settings(self.fresh, self.range.part(self.leftover_noise)),
             sizes: Sizes::default(),
-            options: self.options(),
+            options: self.options()?,
             from: latent.map(|z| InputLatent { latent: z.clone(), add_noise: self.add_noise }),
             source,
         })

@@ -249,3 +249,43 @@ fn a_latent_consistency_model_runs_with_its_guidance_scale() {
     assert!(at("cfg: 8") != at("cfg: 2"));
     assert!(at("cfg: 8, negative: a blue square") == at("cfg: 8"));
 }
+
+#[test]
+fn freeu_and_perturbed_attention_run_in_every_sampling() {
+    let folder = tempfile::tempdir().unwrap();
+    models_with_images(folder.path());
+    let (freeu, pag) = ("freeu: { b1: 1.5, b2: 1.6, s1: 0.9, s2: 0.2 }", "pag: { scale: 3 }");
+    for (model, images) in [
+        ("./plain", ""),
+        ("./inpaint", ", image: picture, mask: mask"),
+        ("./edit", ", image: picture"),
+        ("shapes/gligen", ""),
+    ] {
+        let at = |more: &str| image(folder.path(), model, &changed(&format!("guidance: []{images}{more}")));
+        let plain = at("");
+        for more in [freeu, pag, "pag: { scale: 3, layers: [up.block_1, down_blocks.1.attentions.0] }"] {
+            assert!(at(&format!(", {more}")) != plain, "{model} {more}");
+        }
+    }
+    // Guidances through the network, by attention and in the image.
+    let look = "  look: { type: ColourLayout, colours: [{ colour: \"#ff0000\", box: [0, 0, 0.5, 0.5] }] }\n";
+    let at = |more: &str| {
+        let nodes = sampling("GuidedSDSample", &format!("guidance: [boxdiff, look]{more}"));
+        image(folder.path(), "./plain", &format!("{look}{nodes}"))
+    };
+    assert!(at("") != at(&format!(", {freeu}, {pag}")));
+}
+
+#[test]
+fn layers_that_the_model_lacks_are_errors_of_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    variant(&folder.path().join("plain"), &[], |_| {});
+    let nodes = changed("guidance: [], pag: { scale: 3, layers: [mid, up_blocks.7, down.block_1.attentions_9] }");
+    let checked = check(graph("./plain", &nodes), &[], &registry(), &host(folder.path()));
+    let found: Vec<_> = checked.diagnostics.iter().filter(|d| d.message.contains("no self-attention")).collect();
+    assert_eq!(found.len(), 2);
+    for (found, name) in found.iter().zip(["up_blocks.7", "down.block_1.attentions_9"]) {
+        assert_eq!(found.message, format!("this model has no self-attention in `{name}`"));
+        assert!(found.help.as_ref().unwrap().contains(", mid, up, "), "{:?}", found.help);
+    }
+}

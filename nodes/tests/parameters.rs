@@ -140,6 +140,25 @@ fn errors_have_their_place() {
         ("GLIGENLayout", json!({ "prompt": "", "boxes": [], "sampler": "euler", "eta": 0.5 }), "eta", "ddim"),
         ("GLIGENLayout", json!({ "prompt": "", "layout_file": "Cargo.toml" }), "layout_file", "Cargo.toml"),
         ("SDXLSample", json!({ "prompt": "", "sampler": "dpmpp_2m", "eta": 1 }), "eta", "ddim"),
+        ("SDXLSample", json!({ "prompt": "", "pag": { "scale": 0 } }), "pag/scale", "its scale is 0"),
+        (
+            "SDXLSample",
+            json!({ "prompt": "", "pag": { "scale": 3, "adaptive_scale": 3 } }),
+            "pag/adaptive_scale",
+            "falls to 0",
+        ),
+        (
+            "GuidedSDSample",
+            json!({ "prompt": "", "pag": { "scale": 3, "layers": ["mid", "left.block_1"] } }),
+            "pag/layers/1",
+            "`left.block_1` is not the name",
+        ),
+        (
+            "MultiDiffusionSample",
+            json!({ "prompt": "", "freeu": { "b1": 1, "b2": 1, "s1": 1, "s2": 1 } }),
+            "freeu",
+            "all its factors are 1",
+        ),
         ("Invert", json!({ "window": 0.2, "from_timestep": 900 }), "from_timestep", "twice"),
         ("Invert", json!({ "mask": [[0, 0, 1, 1], [0, 0, 0, 1]] }), "mask/1", "right"),
         ("Invert", json!({ "from_timestep": 900, "to_timestep": 100 }), "to_timestep", "between 900 and 100"),
@@ -161,6 +180,21 @@ fn errors_have_their_place() {
     for params in [json!({ "from_timestep": 500, "to_timestep": 500 }), json!({ "window": [0.5, 0.6] })] {
         assert!(errors("Invert", params.clone()).is_empty(), "{params}");
     }
+}
+
+/// What is off by default is no part of a memo key.
+#[test]
+fn changes_of_the_network_are_serialised_only_if_given() {
+    let params = |more: Json| {
+        let mut given = json!({ "prompt": "sand" });
+        given.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        (registry().get("SDXLSample").unwrap().node_type.decode)(&given).unwrap().params().unwrap()
+    };
+    let plain = params(json!({}));
+    assert!(plain.get("pag").is_none() && plain.get("freeu").is_none());
+    assert_eq!(params(json!({ "pag": null, "freeu": null })), plain);
+    let given = params(json!({ "pag": { "scale": 2 } }));
+    assert_eq!(given["pag"], json!({ "scale": 2.0, "adaptive_scale": 0.0, "layers": ["mid"] }));
 }
 
 /// Every node type can be created from its required parameters, and its parameters survive serialisation.

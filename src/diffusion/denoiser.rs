@@ -5,7 +5,8 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
-use crate::models::unet::{Conditioning, UNet};
+use crate::models::unet::{Conditioning, FreeU, PassOptions, Perturbed, UNet};
+use crate::perturbed_attention::PerturbedAttention;
 use crate::reduce::rms;
 use crate::schedule::{Parameterisation, PredictionType};
 use crate::{Error, Result};
@@ -16,6 +17,7 @@ pub trait Denoiser: Sync {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor>;
 
     /// Returns the RMS of classifier-free guidance's correction, s (ε_c − ε_u); without such guidance, that of the prediction.
+    /// Perturbed-attention guidance is a part of the prediction, but not of this correction.
     fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
         rms(&self.predict(z, t)?)
     }
@@ -63,6 +65,20 @@ pub struct CfgDenoiser {
     /// σ_data of a network that is told ¼ ln σ.
     sigma_data: Option<f64>,
     options: CfgOptions,
+    /// FreeU's factors.
+    freeu: Option<FreeU>,
+    perturbation: Option<Perturbation>,
+}
+
+/// Perturbed-attention guidance, with the conditioning of its batches: the perturbed part comes last.
+#[derive(Clone)]
+struct Perturbation {
+    guidance: PerturbedAttention,
+    layers: Arc<[AttentionLayer]>,
+    /// After all parts of classifier-free guidance.
+    guided: Conditioning,
+    /// After the conditional part alone.
+    plain: Conditioning,
 }
 
 /// How classifier-free guidance acts.
@@ -91,6 +107,8 @@ impl CfgDenoiser {
             image_scale: None,
             sigma_data: None,
             options: CfgOptions::default(),
+            freeu: None,
+            perturbation: None,
         })
     }
 
@@ -118,6 +136,8 @@ impl CfgDenoiser {
             image_scale: Some(image_scale),
             sigma_data: None,
             options: CfgOptions::default(),
+            freeu: None,
+            perturbation: None,
         })
     }
 
@@ -131,6 +151,30 @@ impl CfgDenoiser {
     /// What the network is told at t.
     fn told(&self, t: f64) -> f64 {
         if self.options.whole_timesteps { t.round() } else { t }
+    }
+
+    /// Changes the network by FreeU.
+    #[must_use]
+    pub fn with_freeu(mut self, freeu: Option<FreeU>) -> Self {
+        self.freeu = freeu;
+        self
+    }
+
+    /// Adds perturbed-attention guidance: ε + s (ε_c − ε_p), where ε is the prediction under classifier-free guidance, or the
+    /// conditional one ε_c where there is none. The prediction ε_p is conditional, on the prompt and on the image that an
+    /// editing network takes. [`CfgOptions::rescale`] acts on the sum, as in diffusers; [`CfgOptions::timesteps`] is for
+    /// classifier-free guidance alone.
+    ///
+    /// # Errors
+    /// If the network lacks one of the layers.
+    pub fn with_perturbed_attention(mut self, guidance: &PerturbedAttention) -> Result<Self> {
+        self.perturbation = Some(Perturbation {
+            layers: guidance.of(&self.unet.attention_layers())?.into(),
+            guidance: guidance.clone(),
+            guided: self.conditioning.stack(&self.conditional)?,
+            plain: self.conditional.stack(&self.conditional)?,
+        });
+        Ok(self)
     }
 
     /// s at t, if there is guidance.
@@ -164,25 +208,47 @@ impl CfgDenoiser {
             image_scale: None,
             sigma_data: None,
             options: CfgOptions::default(),
+            freeu: None,
+            perturbation: None,
         }
     }
 
     /// Returns the same denoiser with GLIGEN's fusers off.
     pub fn ungrounded(&self) -> Self {
         let ungrounded = |c: &Conditioning| Conditioning { objs: None, ..c.clone() };
+        let perturbation = self.perturbation.as_ref().map(|p| Perturbation {
+            guided: ungrounded(&p.guided),
+            plain: ungrounded(&p.plain),
+            ..p.clone()
+        });
         CfgDenoiser {
             unet: self.unet.clone(),
             conditioning: ungrounded(&self.conditioning),
             conditional: ungrounded(&self.conditional),
+            perturbation,
             ..*self
         }
     }
 
-    /// Computes ε_u, ε_i of a network that edits an image, and ε_c.
-    fn parts(&self, z: &Tensor, t: f64) -> Result<Vec<Tensor>> {
+    /// Computes ε_u, ε_i of a network that edits an image, and ε_c; without `guides`, ε_c alone. A `perturbation` adds ε_p.
+    fn parts(&self, z: &Tensor, t: f64, guides: bool, perturbation: Option<&Perturbation>) -> Result<Vec<Tensor>> {
         let z = self.input(z, t)?;
-        let count = if self.image_scale.is_some() { 3 } else { 2 };
-        let all = self.unet.forward(&Tensor::cat(&vec![&z; count], 0)?, self.told(t), &self.conditioning)?;
+        let own = match (guides, self.image_scale) {
+            (false, _) => 1,
+            (true, None) => 2,
+            (true, Some(_)) => 3,
+        };
+        let conditioning = match (guides, perturbation) {
+            (false, None) => &self.conditional,
+            (false, Some(p)) => &p.plain,
+            (true, None) => &self.conditioning,
+            (true, Some(p)) => &p.guided,
+        };
+        let count = own + usize::from(perturbation.is_some());
+        let from = own * z.dim(0)?;
+        let perturbed = perturbation.map(|p| Perturbed { layers: p.layers.clone(), from });
+        let options = PassOptions { freeu: self.freeu, perturbed };
+        let all = self.unet.forward_with(&Tensor::cat(&vec![&z; count], 0)?, self.told(t), conditioning, &options)?;
         Ok(all.chunk(count, 0)?)
     }
 }
@@ -194,24 +260,32 @@ fn edit(parts: &[Tensor], s: f64, s_image: f64) -> Result<Tensor> {
 
 impl Denoiser for CfgDenoiser {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor> {
-        let Some(s) = self.scale_at(t) else {
-            return self.unet.forward(&self.input(z, t)?, self.told(t), &self.conditional);
-        };
-        let parts = self.parts(z, t)?;
+        let cfg = self.scale_at(t);
+        let perturbation = self.perturbation.as_ref().and_then(|p| Some((p.guidance.scale_at(t)?, p)));
+        if cfg.is_none() && perturbation.is_none() {
+            let options = PassOptions { freeu: self.freeu, perturbed: None };
+            return self.unet.forward_with(&self.input(z, t)?, self.told(t), &self.conditional, &options);
+        }
+        let mut parts = self.parts(z, t, cfg.is_some(), perturbation.map(|(_, p)| p))?;
+        let perturbed = if perturbation.is_some() { parts.pop() } else { None };
         let (u, c) = (&parts[0], &parts[parts.len() - 1]);
-        let guided = match self.image_scale {
-            Some(s_image) => (u + edit(&parts, s, s_image)?)?,
-            None => (u + ((c - u)? * s)?)?,
+        let mut guided = match (cfg, self.image_scale) {
+            (Some(s), Some(s_image)) => (u + edit(&parts, s, s_image)?)?,
+            (Some(s), None) => (u + ((c - u)? * s)?)?,
+            (None, _) => c.clone(),
         };
+        if let (Some((s, _)), Some(p)) = (perturbation, &perturbed) {
+            guided = (guided + ((c - p)? * s)?)?;
+        }
         match self.options.rescale {
-            0.0 => Ok(guided),
-            share => rescaled(&guided, c, share),
+            share if cfg.is_some() && share != 0.0 => rescaled(&guided, c, share),
+            _ => Ok(guided),
         }
     }
 
     fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
         let Some(s) = self.scale_at(t) else { return rms(&self.predict(z, t)?) };
-        let parts = self.parts(z, t)?;
+        let parts = self.parts(z, t, true, None)?;
         match self.image_scale {
             Some(s_image) => rms(&edit(&parts, s, s_image)?),
             None => Ok(s * rms(&(&parts[1] - &parts[0])?)?),
@@ -229,8 +303,8 @@ impl Denoiser for CfgDenoiser {
         kind: AttentionKind,
         places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
-        self.unet
-            .attention_maps(&self.input(z, t)?, self.told(t), &self.conditional, kind, &|place| places.contains(place))
+        let (z, wanted) = (self.input(z, t)?, |place: &AttentionLayer| places.contains(place));
+        self.unet.attention_maps_with(&z, self.told(t), &self.conditional, kind, &wanted, self.freeu)
     }
 }
 

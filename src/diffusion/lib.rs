@@ -61,6 +61,7 @@ pub mod latent;
 pub mod layout;
 pub mod layout_file;
 pub mod models;
+pub mod perturbed_attention;
 pub mod pipeline;
 mod reduce;
 pub mod regions;

@@ -14,9 +14,10 @@ use crate::inversion::{self, Trajectory};
 use crate::layout::{self, Bounds, GroundedPhrase};
 use crate::models::config::UNetInput;
 use crate::models::prompt::{Prompt, Sizes};
-use crate::models::unet::Conditioning;
+use crate::models::unet::{Conditioning, FreeU};
 use crate::models::{Family, Model, NEGATIVE_AESTHETIC_SCORE};
 use crate::noise::Generator;
+use crate::perturbed_attention::PerturbedAttention;
 use crate::regions::{RegionPart, Regions};
 use crate::sampler::{FreshNoise, OnStep, Sampler, SamplerSettings, Step};
 use crate::source::SourceImage;
@@ -50,7 +51,7 @@ pub struct SamplingSettings {
 }
 
 /// Settings of a sampling that are off by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SamplingOptions {
     /// φ of rescaled classifier-free guidance.
     pub cfg_rescale: f64,
@@ -58,6 +59,10 @@ pub struct SamplingOptions {
     pub cfg_window: Option<StepShare>,
     /// The layer of the text encoders, from the last one, whose states are used.
     pub clip_skip: Option<usize>,
+    /// FreeU's factors.
+    pub freeu: Option<FreeU>,
+    /// Perturbed-attention guidance.
+    pub pag: Option<PerturbedAttention>,
 }
 
 /// A latent that a sampling starts from.
@@ -401,7 +406,12 @@ fn denoisers(
             Some(other) => CfgDenoiser::new(unet, &conditional, other, settings.cfg)?,
             None => CfgDenoiser::plain(unet, &conditional),
         };
-        Ok(denoiser.with_parameterisation(parameterisation).with_options(options))
+        let denoiser = denoiser.with_parameterisation(parameterisation).with_options(options);
+        let denoiser = denoiser.with_freeu(settings.options.freeu);
+        match &settings.options.pag {
+            Some(pag) => denoiser.with_perturbed_attention(pag),
+            None => Ok(denoiser),
+        }
     };
     conditional.into_iter().map(guided).collect()
 }

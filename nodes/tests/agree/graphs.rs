@@ -224,6 +224,12 @@ fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
         (_, "factor") => (*dice.pick(&[&1.0, &0.5, &0.01, &1.3, &2.0, &4.0])).into(),
         // A large scale diverges, which only the sampling shows.
         (_, "scale") => (*dice.pick(&[&0.0, &0.1, &1.0])).into(),
+        (_, "adaptive_scale") => (*dice.pick(&[&0.0, &0.001, &1.0])).into(),
+        (_, "b1" | "b2" | "s1" | "s2") => (*dice.pick(&[&0.2, &1.0, &1.5])).into(),
+        (_, "layers") => {
+            let names = ["mid", "down", "up", "up_blocks.0", "up.block_1.attentions_0", "down_blocks.1", "mid_block"];
+            (0..1 + dice.roll(2)).map(|_| dice.pick(&names)).collect::<Vec<_>>().into()
+        }
         (_, "repeats") => (1 + dice.roll(3)).into(),
         (_, "count") => (1 + dice.roll(3)).into(),
         (_, "slots") => (1 + dice.roll(40)).into(),

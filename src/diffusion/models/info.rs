@@ -24,6 +24,8 @@ pub struct ModelInfo {
     pub size_step: usize,
     /// The resolutions of its attention maps: latent pixels along a side of one pixel of a map, from the finest on.
     pub attention_downscales: Vec<usize>,
+    /// The attention layers of its U-Net, in the order of a forward pass.
+    pub attention_layers: Vec<AttentionLayer>,
     /// What its U-Net takes besides the noisy latent.
     pub input: UNetInput,
     /// The noise schedule, and the sampler of its author.
@@ -54,7 +56,8 @@ impl ModelInfo {
 
     pub(crate) fn of(unet: &UNetConfig, vae: &VaeConfig, scheduler: &SchedulerConfig) -> Self {
         let downscale = vae.downscale();
-        let maps: BTreeSet<usize> = AttentionLayer::all(unet).iter().map(|layer| layer.downscale).collect();
+        let attention_layers = AttentionLayer::all(unet);
+        let maps: BTreeSet<usize> = attention_layers.iter().map(|layer| layer.downscale).collect();
         let family = match unet.family() {
             Family::Sdxl if vae.is_normalised() => Family::Playground,
             family => family,
@@ -64,6 +67,7 @@ impl ModelInfo {
             picture_size: unet.sample_size.saturating_mul(downscale),
             size_step: downscale,
             attention_downscales: maps.into_iter().collect(),
+            attention_layers,
             scheduler: SchedulerConfig {
                 is_xl: matches!(family, Family::Sdxl | Family::Playground),
                 ..scheduler.clone()

@@ -281,6 +281,11 @@ impl Attention {
         self.to_out.forward_add(&y, add)
     }
 
+    /// Self-attention in which each element attends to itself alone, plus `add`: both (B, N, d) → (B, N, d).
+    pub fn forward_identity_add(&self, x: &Tensor, add: &Tensor) -> Result<Tensor> {
+        self.to_out.forward_add(&self.to_v.forward(x)?, add)
+    }
+
     fn forward_between(&self, x: &Tensor, context: &Tensor, add: Option<&Tensor>, layout: Layout) -> Result<Tensor> {
         let q = self.to_q.forward_between(x, None, (layout, Layout::Channels))?;
         let k = self.to_k.forward_between(context, None, (layout, Layout::Channels))?;

@@ -1,5 +1,7 @@
 //! The block of a U-Net's transformers (diffusers' `BasicTransformerBlock`).
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::attention_maps::AttentionKind;
@@ -40,13 +42,24 @@ impl TransformerBlock {
 
     /// `x` (B, N, d) → (B, N, d).
     pub fn forward(&self, x: &Tensor, context: &Tensor, objs: Option<&Tensor>) -> Result<Tensor> {
-        self.feed(self.attend(x, context, objs)?)
+        self.feed(self.attend(x, context, objs, None)?)
     }
 
-    /// Runs everything except the feed-forward net.
-    fn attend(&self, x: &Tensor, context: &Tensor, objs: Option<&Tensor>) -> Result<Tensor> {
+    /// Runs everything except the feed-forward net. The self-attention of the samples from number `perturbed` on is the
+    /// identity.
+    fn attend(&self, x: &Tensor, context: &Tensor, objs: Option<&Tensor>, perturbed: Option<usize>) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
-        let x = self.fuse(self.attn1.forward_add(&h, &h, x)?, objs)?;
+        let attended = match perturbed {
+            None => self.attn1.forward_add(&h, &h, x)?,
+            Some(0) => self.attn1.forward_identity_add(&h, x)?,
+            Some(from) => {
+                let intact = |t: &Tensor| t.narrow(0, 0, from);
+                let perturbed = |t: &Tensor| t.narrow(0, from, t.dim(0)? - from);
+                let first = self.attn1.forward_add(&intact(&h)?, &intact(&h)?, &intact(x)?)?;
+                Tensor::cat(&[&first, &self.attn1.forward_identity_add(&perturbed(&h)?, &perturbed(x)?)?], 0)?
+            }
+        };
+        let x = self.fuse(attended, objs)?;
         self.attn2.forward_add(&self.norm2.forward(&x)?, context, &x)
     }
 
@@ -87,6 +100,19 @@ impl TransformerBlock {
     fn feed(&self, x: Tensor) -> Result<Tensor> {
         self.ff.forward_add(&self.norm3.forward(&x)?, &x)
     }
+
+    /// The VJP of [`Block::forward`]. Recomputes only the attentions under autodiff.
+    fn vjp_from(
+        &self,
+        perturbed: Option<usize>,
+        inputs: &[Tensor],
+        wanted: &[bool],
+        dy: &Tensor,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let attend = |x: &[Tensor]| Ok(self.attend(&x[0], &x[1], x.get(2), perturbed)?);
+        let feed = |x: Tensor| Ok(self.ff.vjp_add(&self.norm3, &x, dy)?);
+        Ok(ops::vjp(attend, inputs, wanted, feed)?)
+    }
 }
 
 impl Block for TransformerBlock {
@@ -105,10 +131,30 @@ impl Block for TransformerBlock {
         self.forward(&inputs[0], &inputs[1], inputs.get(2))
     }
 
-    /// Recomputes only the attentions under autodiff.
     fn vjp(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        let attend = |x: &[Tensor]| Ok(self.attend(&x[0], &x[1], x.get(2))?);
-        let feed = |x: Tensor| Ok(self.ff.vjp_add(&self.norm3, &x, dy)?);
-        Ok(ops::vjp(attend, inputs, wanted, feed)?)
+        self.vjp_from(None, inputs, wanted, dy)
+    }
+}
+
+/// A transformer block in which the self-attention of the last samples of a batch is the identity.
+pub(super) struct PerturbedBlock {
+    /// The block.
+    pub block: Arc<TransformerBlock>,
+    /// The first of these samples.
+    pub from: usize,
+}
+
+impl Block for PerturbedBlock {
+    /// At most what is kept for the block with all of its attention.
+    fn kept(&self, inputs: &[&Tensor]) -> Result<usize> {
+        self.block.kept(inputs)
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        self.block.feed(self.block.attend(&inputs[0], &inputs[1], inputs.get(2), Some(self.from))?)
+    }
+
+    fn vjp(&self, inputs: &[Tensor], wanted: &[bool], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.block.vjp_from(Some(self.from), inputs, wanted, dy)
     }
 }

@@ -4,7 +4,9 @@ mod attention_maps;
 mod block;
 mod conditioning;
 mod embedding;
+mod freeu;
 mod level;
+mod options;
 mod pass;
 mod transformer;
 
@@ -27,6 +29,8 @@ use pass::Pass;
 pub use attention_maps::{AttentionKind, AttentionLayer, AttentionMap, UNetBlock};
 pub use conditioning::{Added, Conditioning};
 pub use embedding::LCM_GUIDANCE;
+pub use freeu::FreeU;
+pub use options::{PassOptions, Perturbed};
 
 /// The U-Net.
 pub struct UNet {
@@ -126,9 +130,16 @@ impl UNet {
     /// # Errors
     /// If the conditioning does not fit the model or the batch.
     pub fn forward(&self, z: &Tensor, t: f64, c: &Conditioning) -> Result<Tensor> {
-        let batch = z.dim(0)?;
-        let t = Tensor::full(t as f32, batch, z.device())?;
-        self.forward_each(z, &t, c)
+        self.forward_with(z, t, c, &PassOptions::default())
+    }
+
+    /// [`UNet::forward`] with these options.
+    ///
+    /// # Errors
+    /// As [`UNet::forward`].
+    pub fn forward_with(&self, z: &Tensor, t: f64, c: &Conditioning, options: &PassOptions) -> Result<Tensor> {
+        let t = Tensor::full(t as f32, z.dim(0)?, z.device())?;
+        ops::on_pool_for(z.device(), || self.predict(z, &t, c, options))
     }
 
     /// [`UNet::forward`] with a timestep for each sample, `t` (B).
@@ -136,12 +147,12 @@ impl UNet {
     /// # Errors
     /// As [`UNet::forward`].
     pub fn forward_each(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
-        ops::on_pool_for(z.device(), || self.predict(z, t, c))
+        ops::on_pool_for(z.device(), || self.predict(z, t, c, &PassOptions::default()))
     }
 
-    fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
+    fn predict(&self, z: &Tensor, t: &Tensor, c: &Conditioning, options: &PassOptions) -> Result<Tensor> {
         let temb = self.time(t, c)?;
-        let mut pass = self.pass(&temb, c, None);
+        let mut pass = self.pass(&temb, c, options, None);
         let h = self.walk(&self.input(z, c)?, &mut pass)?;
         let h = h.ok_or_else(|| Error::input("U-Net: the pass ended too early"))?;
         Ok(pass.memory.run(&self.head, &[&h])?.to_dtype(z.dtype())?)
@@ -165,6 +176,23 @@ impl UNet {
         kind: AttentionKind,
         wanted: &dyn Fn(&AttentionLayer) -> bool,
     ) -> Result<Vec<AttentionMap>> {
+        self.attention_maps_with(z, t, c, kind, wanted, None)
+    }
+
+    /// [`UNet::attention_maps`] with FreeU.
+    ///
+    /// # Errors
+    /// As [`UNet::forward`].
+    pub fn attention_maps_with(
+        &self,
+        z: &Tensor,
+        t: f64,
+        c: &Conditioning,
+        kind: AttentionKind,
+        wanted: &dyn Fn(&AttentionLayer) -> bool,
+        freeu: Option<FreeU>,
+    ) -> Result<Vec<AttentionMap>> {
+        let options = PassOptions { freeu, perturbed: None };
         let places: Vec<_> = self.attention_layers().into_iter().filter(|place| wanted(place)).collect();
         if places.is_empty() {
             return Ok(vec![]);
@@ -172,7 +200,7 @@ impl UNet {
         let t = Tensor::full(t as f32, z.dim(0)?, z.device())?;
         ops::on_pool_for(z.device(), || {
             let temb = self.time(&t, c)?;
-            let mut pass = self.pass(&temb, c, Some(Recorder::new(kind, places)));
+            let mut pass = self.pass(&temb, c, &options, Some(Recorder::new(kind, places)));
             self.walk(&self.input(z, c)?, &mut pass)?;
             Ok(pass.recorder.map(Recorder::into_maps).unwrap_or_default())
         })
@@ -196,9 +224,15 @@ impl UNet {
         Err(Error::input(format!("U-Net: takes {needs} channels, {what}, but got {has}")))
     }
 
-    fn pass<'a>(&self, temb: &'a Tensor, c: &'a Conditioning, recorder: Option<Recorder>) -> Pass<'a> {
+    fn pass<'a>(
+        &self,
+        temb: &'a Tensor,
+        c: &'a Conditioning,
+        options: &'a PassOptions,
+        recorder: Option<Recorder>,
+    ) -> Pass<'a> {
         let memory = RematBudget::new(self.gradient_memory);
-        Pass { temb, context: &c.context, objs: c.objs.as_ref(), memory, recorder }
+        Pass { temb, context: &c.context, objs: c.objs.as_ref(), options, memory, recorder }
     }
 
     /// The embedding of the timesteps `t` (B), and of pooled text and sizes, after SiLU: (B, d).
@@ -262,13 +296,14 @@ impl UNet {
                 let skip = skips
                     .pop()
                     .ok_or_else(|| Error::input("U-Net: there are fewer skip connections than upsampling layers"))?;
+                let (below, skip) = pass.up_inputs(n, h, skip)?;
                 let at = AttentionLayer {
                     unet_block: UNetBlock::Up(n),
                     transformer,
                     block: 0,
                     downscale: 1 << (deepest - n),
                 };
-                let Some(next) = level.layer(&h, Some(&skip), at, pass)? else { return Ok(None) };
+                let Some(next) = level.layer(&below, Some(&skip), at, pass)? else { return Ok(None) };
                 h = next;
             }
             if let (Some(conv), Some(skip)) = (&level.resample, skips.last()) {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::attention_maps::{AttentionLayer, Recorder};
-use super::block::TransformerBlock;
+use super::block::{PerturbedBlock, TransformerBlock};
+use super::options::PassOptions;
 use crate::Result;
-use crate::models::remat::RematBudget;
+use crate::models::remat::{Block, RematBudget};
 use crate::models::resnet::ResnetBlock;
 
 /// One pass through the network.
@@ -18,6 +19,8 @@ pub(super) struct Pass<'a> {
     pub context: &'a Tensor,
     /// Grounding tokens (B, M, c), absent where the fusers are off.
     pub objs: Option<&'a Tensor>,
+    /// What it does differently.
+    pub options: &'a PassOptions,
     /// What may be kept for the backward pass.
     pub memory: RematBudget,
     /// Records attention maps, if the pass is for them and not for the network's result.
@@ -49,10 +52,25 @@ impl Pass<'_> {
             recorder.record(size, weights);
             return Ok(y);
         }
-        let y = match self.objs {
-            Some(objs) => self.memory.run(block, &[x, self.context, objs])?,
-            None => self.memory.run(block, &[x, self.context])?,
+        let y = match self.options.perturbed_from(place) {
+            Some(from) => self.run(&Arc::new(PerturbedBlock { block: block.clone(), from }), x)?,
+            None => self.run(block, x)?,
         };
         Ok(Some(y))
+    }
+
+    fn run<B: Block>(&self, block: &Arc<B>, x: &Tensor) -> Result<Tensor> {
+        match self.objs {
+            Some(objs) => self.memory.run(block, &[x, self.context, objs]),
+            None => self.memory.run(block, &[x, self.context]),
+        }
+    }
+
+    /// The inputs of a residual block of `up_blocks.N`: the features from below and the skip connection, changed by FreeU.
+    pub fn up_inputs(&self, n: usize, h: Tensor, skip: Tensor) -> Result<(Tensor, Tensor)> {
+        match &self.options.freeu {
+            Some(freeu) => freeu.apply(n, &h, &skip),
+            None => Ok((h, skip)),
+        }
     }
 }

@@ -153,7 +153,9 @@ impl Member {
         const SECOND: &str = "conditioner.embedders.1.model.";
         let (family, encoders, prefixes): (_, &[_], &[_]) = match name {
             "refiner" => (Family::SdxlRefiner, &["clip_g"], &["conditioner.embedders.0.model."]),
-            "ssd1b" | "vega" | "no_mid" | "sdxl_inpaint" => (Family::Sdxl, &["clip_l", "clip_g"], &[FIRST, SECOND]),
+            "ssd1b" | "vega" | "no_mid" | "sdxl" | "sdxl_inpaint" => {
+                (Family::Sdxl, &["clip_l", "clip_g"], &[FIRST, SECOND])
+            }
             "sd2" | "sd2_inpaint" => (Family::Sd2, &["clip_h"], &["cond_stage_model.model."]),
             _ => (Family::Sd1, &["clip_l"], &["cond_stage_model.transformer."]),
         };
