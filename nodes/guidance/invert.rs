@@ -5,7 +5,6 @@ use std::sync::Arc;
 use lsregen_diffusion::guidance::InversionGuidance;
 use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_diffusion::pipeline::{self, InversionMode, SamplingOptions, SamplingSettings};
-use lsregen_diffusion::source::SourceImage;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,10 +14,11 @@ use crate::params::cfg::cfg_warnings;
 use crate::params::guidance::{GuidanceParams, Strength, default_strength};
 use crate::params::prompt_syntax;
 use crate::params::sampling::{clip_skip_error, negative, prompt, sizes};
+use crate::params::source::ImageGuidance;
 use crate::params::steps::{Fresh, StepRange, Steps};
 use crate::values::{
-    Conditioning, Guidance, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, batch_errors, declared,
-    latent_errors, sampling_errors,
+    Conditioning, Guidance, Image, ImageInfo, Latent, Layout, Model, Phrases, SamplingNeeds, batch_errors, declared,
+    latent_errors, limit_errors,
 };
 
 /// Guides the sampling towards an inverted reference: LSReGen's guidance, by the layout image at its large size.
@@ -87,6 +87,9 @@ pub struct Invert {
     /// one keeps it.
     #[serde(default)]
     pub shared_noise: bool,
+    /// The guidance by the image of the sampling.
+    #[serde(flatten)]
+    pub image_guidance: ImageGuidance,
     /// How the guidance acts.
     #[serde(flatten)]
     pub params: GuidanceParams,
@@ -116,8 +119,15 @@ sockets! {
         pub latent: Arc<Latent>,
         /// Where the guidance acts: in the boxes of this layout. Without `layout` and `mask` it acts everywhere.
         pub layout: Option<Arc<Layout>>,
+        /// For an inpainting or InstructPix2Pix model: the `image` of the sampling. Not used by `mode: noise`.
+        pub image: Option<Arc<Image>>,
+        /// For an inpainting model: the `mask` of the sampling. Not used by `mode: noise`.
+        pub image_mask: Option<Arc<Image>>,
     }
 }
+
+/// The sockets of the sampling's image and mask; `mask` is a parameter of every guidance.
+const SOCKETS: [&str; 2] = ["image", "image_mask"];
 
 outputs! {
     pub struct InvertOutputs {
@@ -188,7 +198,11 @@ impl Node for Invert {
         }
         let steps = self.steps.errors(Fresh::default(), self.range.part(false), links);
         let unguided = self.unguided_error(links);
-        let errors = sampling_errors(links).into_iter().chain(latent_errors(links));
+        let images = match self.mode {
+            Mode::Ddim => self.image_guidance.errors(links, SOCKETS, ImageInfo::of(links, "latent").size),
+            Mode::Noise => limit_errors(links),
+        };
+        let errors = images.into_iter().chain(latent_errors(links));
         let errors = errors.chain(batch_errors(links, ["latent"]));
         let unused = self.unused_warnings(family(links));
         let errors = errors.chain(clip_skip_error(self.clip_skip, links));
@@ -235,7 +249,7 @@ impl Node for Invert {
                 clip_skip: self.clip_skip.map(|layer| layer as usize),
                 ..SamplingOptions::default()
             },
-            source: SourceImage::default(),
+            source: self.image_guidance.source([inputs.image.as_deref(), inputs.image_mask.as_deref()])?,
         };
         let mode = match self.mode {
             Mode::Ddim => InversionMode::Ddim,

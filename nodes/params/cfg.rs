@@ -10,13 +10,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct CfgParams {
-    /// Share of the guided prediction that gets the spread of the conditional one (`guidance_rescale` in diffusers). About 0.7
-    /// for models with a zero terminal SNR, and against images that are too bright; 0 is off.
+    /// How far the guided prediction is rescaled to the standard deviation of the conditional one (Lin et al., eq. 16;
+    /// `guidance_rescale` in diffusers). About 0.7 for models with a zero terminal SNR, and against images that are too bright;
+    /// 0 is off.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub cfg_rescale: f64,
-    /// The steps with classifier-free guidance, as shares of all: `0.8` or `[0.1, 0.8]`. The others take half the time, and
-    /// without guidance at the noisiest ones images vary more. By default all.
+    /// The steps with classifier-free guidance, as shares of all: `0.8` or `[0.1, 0.8]`. The others take half the time.
+    /// Images vary more if the noisiest steps have no guidance. The second network call of a step (`heun`, `dpm_2` and others)
+    /// counts by its own timestep. By default all.
     #[serde(default)]
     pub cfg_window: Option<StepShare>,
 }

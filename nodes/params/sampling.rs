@@ -40,8 +40,8 @@ pub struct Sampling {
     #[serde(default)]
     #[schemars(range(min = 8, max = 8192))]
     pub height: Option<u32>,
-    /// Seed of the noise. One seed gives the same image on every device, and the same as in diffusers. Only its low 32 bits
-    /// are used.
+    /// Seed of the noise. One seed gives the same image on every device, and the same as in diffusers. PyTorch's generator
+    /// uses its low 32 bits; the Brownian noise of `conventions: comfyui` uses all 64.
     #[serde(default)]
     #[schemars(extend("x-role" = "seed"))]
     pub seed: u64,
@@ -66,7 +66,8 @@ pub struct Sampling {
     #[serde(default)]
     pub leftover_noise: bool,
     /// The layer of the text encoder whose states are used, counted from the last one, as in A1111's web UI: `2` for many models
-    /// that were trained on drawings. diffusers counts one less, and ComfyUI writes it as a negative number. By default 1 for
+    /// that were trained on drawings. diffusers counts from the default: its 1 is 2 here for
+    /// Stable Diffusion 1, and 3 for the others. ComfyUI writes a negative number. By default 1 for
     /// Stable Diffusion 1, and 2 for the others.
     #[serde(default)]
     #[schemars(range(min = 1, max = 24))]

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::values::{Image, ImageInfo, ImageSize, batch_errors, limit_errors};
 
+/// The sockets of the image and of the mask at the sampling nodes.
+pub(crate) const SOCKETS: [&str; 2] = ["image", "mask"];
+
 /// The guidance by the image to edit.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -32,51 +35,52 @@ impl ImageGuidance {
     }
 
     /// Reports a model that cannot be sampled, and an image or a mask that it lacks, does not take, or that does not fit
-    /// the `size` of the result.
-    pub(crate) fn errors(self, links: &Links, size: Option<ImageSize>) -> Vec<NodeError> {
+    /// the `size` of the result. `sockets` are those of the image and of the mask.
+    pub(crate) fn errors(self, links: &Links, sockets: [&'static str; 2], size: Option<ImageSize>) -> Vec<NodeError> {
         let mut errors = limit_errors(links);
+        let [image, mask] = sockets;
         if let Some(info) = links.declaration::<ModelInfo>("model") {
-            errors.extend(
-                ["image", "mask"].into_iter().filter_map(|socket| missing_or_unused(info.input, socket, links)),
-            );
-            errors.extend((self.image_cfg != image_cfg() && info.input != UNetInput::Edit).then(|| {
+            let is_edit = info.input == UNetInput::Edit;
+            let takes = [(image, info.input != UNetInput::Latent), (mask, info.input == UNetInput::Inpainting)];
+            let wrong = takes.map(|(socket, takes)| missing_or_unused(info.input, socket, takes, links));
+            errors.extend(wrong.into_iter().flatten());
+            errors.extend((self.image_cfg != image_cfg() && !is_edit).then(|| {
                 NodeError::new("image_cfg", "`image_cfg` has no effect: the model is not an InstructPix2Pix model")
                     .help("leave `image_cfg` out")
                     .as_warning("no-effect")
             }));
         }
         if errors.iter().all(|error| !error.is_error()) {
-            errors.extend(batch_errors(links, ["image", "mask"]));
-            errors.extend(size_error(links, size));
+            errors.extend(batch_errors(links, sockets));
+            errors.extend(size_error(links, sockets, size));
         }
         errors
     }
 }
 
-/// Reports an empty socket that a model with this input needs, and a linked one that it does not take.
-fn missing_or_unused(input: UNetInput, socket: &'static str, links: &Links) -> Option<NodeError> {
+/// Reports an empty socket that a model with this input takes, and a linked one that it does not take.
+fn missing_or_unused(input: UNetInput, socket: &'static str, takes: bool, links: &Links) -> Option<NodeError> {
     let model = match input {
         UNetInput::Latent => "is neither an inpainting nor an InstructPix2Pix model",
         UNetInput::Inpainting => "is an inpainting model",
         UNetInput::Edit => "is an InstructPix2Pix model",
     };
-    let takes = match input {
-        UNetInput::Latent => false,
-        UNetInput::Inpainting => true,
-        UNetInput::Edit => socket == "image",
-    };
     match (takes, links.has(socket)) {
         (true, false) => {
             let help = match socket {
-                "mask" => "link `mask` to an image that is white where the image is drawn anew, and black elsewhere",
-                _ => "link `image` to the image to change, for example to LoadImage",
+                "image" => "link `image` to the image to change, for example to LoadImage".to_string(),
+                mask => format!(
+                    "link `{mask}` to an image that is white where the image is regenerated, and black elsewhere"
+                ),
             };
             Some(NodeError::new("model", format!("the model {model}, but `{socket}` is missing")).help(help))
         }
         (false, true) => {
             let help = match socket {
-                "image" => "link another model; to start from an image, link `latent` to VAEEncode and lower `denoise`",
-                _ => "link an inpainting model, or leave `mask` out",
+                "image" => {
+                    "link another model; to start from an image, link `latent` to VAEEncode and lower `denoise`".into()
+                }
+                mask => format!("link an inpainting model, or leave `{mask}` out"),
             };
             Some(NodeError::new(socket, format!("the model takes no `{socket}`: it {model}")).help(help))
         }
@@ -85,13 +89,13 @@ fn missing_or_unused(input: UNetInput, socket: &'static str, links: &Links) -> O
 }
 
 /// Reports an image of a size that cannot be encoded, or other than that of the sampling, and a mask of another size.
-fn size_error(links: &Links, result: Option<ImageSize>) -> Option<NodeError> {
+fn size_error(links: &Links, sockets: [&'static str; 2], result: Option<ImageSize>) -> Option<NodeError> {
     let size = |socket| ImageInfo::of(links, socket).size;
-    if let Some(error) = size("image").and_then(|size| size.step_error(links, "image")) {
+    if let Some(error) = size(sockets[0]).and_then(|size| size.step_error(links, sockets[0])) {
         return Some(error);
     }
     let result = result?;
-    let socket = ["image", "mask"].into_iter().find(|socket| size(socket).is_some_and(|own| own != result))?;
+    let socket = sockets.into_iter().find(|socket| size(socket).is_some_and(|own| own != result))?;
     let message = format!("`{socket}` has {} pixels, but this sampling generates {result}", size(socket)?);
     Some(NodeError::new(socket, message).help("leave `width` and `height` out, or resize it with Upsample"))
 }

@@ -27,8 +27,8 @@ pub struct Steps {
     #[serde(default)]
     pub scheduler: ScheduleKind,
     /// Whose image of a seed is generated, where the two differ: that of `diffusers`, or that of `comfyui` on a CPU, for
-    /// workflows that come from there. docs/models.md lists the differences. ComfyUI needs a `scheduler` of its own, such as
-    /// `normal`.
+    /// workflows that come from there. docs/models.md lists the differences. With `comfyui`, write one of ComfyUI's
+    /// schedulers, such as `normal`; `auto` is none of them.
     #[serde(default)]
     pub conventions: Conventions,
 }
@@ -37,12 +37,12 @@ pub struct Steps {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct StepRange {
-    /// How much of the input `latent` is drawn anew: 1 is everything, small values change little. The noise levels are the
-    /// last ones of `steps / denoise` steps, so that the number of steps stays.
+    /// How much of the input `latent` is regenerated: 1 is everything, small values change little. The noise levels are the
+    /// last ones of `steps / denoise` steps, so that `steps` steps run.
     #[serde(default = "one")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub denoise: f64,
-    /// The first step that is taken, from 0. The steps before it are another sampling's.
+    /// The first step that is taken, from 0. The steps before it belong to an earlier sampling.
     #[serde(default)]
     #[schemars(range(max = 998))]
     pub start_step: u32,
@@ -70,7 +70,7 @@ impl StepRange {
         }
         let param = if self.denoise < 1.0 { "denoise" } else { "start_step" };
         if !has_latent && (self.denoise < 1.0 || self.start_step > 0) {
-            let message = format!("`{param}` needs an input `latent`, of which less is drawn anew");
+            let message = format!("`{param}` needs an input `latent`, to start from");
             return vec![
                 NodeError::new(param, message).help("link `latent`, for example to VAEEncode, or leave it out"),
             ];
@@ -149,7 +149,7 @@ impl Steps {
         Some(Sampler::new(&model.scheduler, &settings).ok()?.timesteps().to_vec())
     }
 
-    /// Reports steps that the model at the socket `model` does not have, and what its scheduler file asks for in vain.
+    /// Reports steps that the model at the socket `model` does not have, and the keys of its scheduler file that the sampler does not follow.
     pub(crate) fn errors(&self, fresh: Fresh, part: Part, links: &Links) -> Vec<NodeError> {
         let foreign = self.foreign_names();
         let Some(info) = links.declaration::<ModelInfo>("model").filter(|_| foreign.is_empty()) else { return foreign };
@@ -193,7 +193,7 @@ impl Steps {
                 "`conventions: comfyui` needs one of ComfyUI's schedulers, but `scheduler` is `{}`",
                 self.scheduler.name()
             );
-            NodeError::new("scheduler", message).help("write `scheduler: normal`, or another one of ComfyUI")
+            NodeError::new("scheduler", message).help("write `normal`, `karras`, `exponential`, `sgm_uniform`, `simple`, `ddim_uniform`, `beta`, `linear_quadratic`, `kl_optimal`, `align_your_steps` or a list of `sigmas`")
         });
         sampler.into_iter().chain(scheduler).collect()
     }

@@ -56,8 +56,8 @@ pub struct GligenLayout {
     #[serde(default)]
     #[schemars(range(min = 8, max = 8192))]
     pub height: Option<u32>,
-    /// Seed of the noise. One seed gives the same image on every device, and the same as in diffusers. Only its low 32 bits
-    /// are used.
+    /// Seed of the noise. One seed gives the same image on every device, and the same as in diffusers. PyTorch's generator
+    /// uses its low 32 bits; the Brownian noise of `conventions: comfyui` uses all 64.
     #[serde(default)]
     #[schemars(extend("x-role" = "seed"))]
     pub seed: u64,

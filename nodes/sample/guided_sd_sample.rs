@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::sample;
 use crate::params::sampling::Sampling;
-use crate::params::source::ImageGuidance;
+use crate::params::source::{ImageGuidance, SOCKETS};
 use crate::values::{Guidance, Image, Latent, Model, declared};
 
 /// Generates an image from a prompt with a Stable Diffusion 1 or 2 model, under guidance.
@@ -42,13 +42,13 @@ sockets! {
         pub model: Arc<Model> = ["sd1", "sd2", "gligen"],
         /// The guidances; may be empty.
         pub guidance: Vec<Arc<Guidance>>,
-        /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
+        /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is regenerated, or what another
         /// sampling left (`leftover_noise`). Without it, the sampling starts from noise.
         pub latent: Option<Arc<Latent>>,
-        /// For an inpainting model, the image of which a part is drawn anew; for an InstructPix2Pix model, the image that the
+        /// For an inpainting model, the image of which a part is regenerated; for an InstructPix2Pix model, the image that the
         /// prompt says how to edit. Other models take none.
         pub image: Option<Arc<Image>>,
-        /// For an inpainting model: white where the image is drawn anew, black where it is kept. A pixel counts as white if
+        /// For an inpainting model: white where the image is regenerated, black where it is kept. A pixel counts as white if
         /// the mean of its channels is at least one half. The mask has the size of `image`.
         pub mask: Option<Arc<Image>>,
     }
@@ -74,7 +74,7 @@ impl Node for GuidedSdSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        let errors = self.image_guidance.errors(links, self.sampling.size(links));
+        let errors = self.image_guidance.errors(links, SOCKETS, self.sampling.size(links));
         errors.into_iter().chain(self.sampling.link_errors(links, None)).collect()
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use lsregen_diffusion::models::prompt::Prompt;
 use lsregen_diffusion::pipeline::{self, RegionPrompts};
-use lsregen_diffusion::source::SourceImage;
 use lsregen_engine::{CheckContext, Context, Declaration, Lane, Links, Node, NodeError, outputs, sockets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,8 @@ use crate::host::bridge::raise;
 use crate::host::preview::on_step_with_previews;
 use crate::params::defaults;
 use crate::params::sampling::Sampling;
-use crate::values::{Guidance, Latent, Layout, Model, declared, sampling_errors, seeds};
+use crate::params::source::{ImageGuidance, SOCKETS};
+use crate::values::{Guidance, Image, Latent, Layout, Model, declared, seeds};
 
 /// Generates an image from one prompt for each box of a layout and one for the rest, in one sampling (MultiDiffusion).
 ///
@@ -38,6 +38,9 @@ pub struct MultiDiffusionSample {
     #[serde(default = "bootstrap")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub bootstrap: f64,
+    /// The guidance by an image.
+    #[serde(flatten)]
+    pub image_guidance: ImageGuidance,
 }
 
 fn region_prompt() -> String {
@@ -56,9 +59,15 @@ sockets! {
         pub layout: Arc<Layout>,
         /// The guidances; may be empty.
         pub guidance: Vec<Arc<Guidance>>,
-        /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
+        /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is regenerated, or what another
         /// sampling left (`leftover_noise`). Without it, the sampling starts from noise.
         pub latent: Option<Arc<Latent>>,
+        /// For an inpainting model, the image of which a part is regenerated; for an InstructPix2Pix model, the image that the
+        /// prompts say how to edit. Other models take none.
+        pub image: Option<Arc<Image>>,
+        /// For an inpainting model: white where the image is regenerated, black where it is kept. A pixel counts as white if
+        /// the mean of its channels is at least one half. The mask has the size of `image`.
+        pub mask: Option<Arc<Image>>,
     }
 }
 
@@ -82,7 +91,8 @@ impl Node for MultiDiffusionSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        sampling_errors(links).into_iter().chain(self.sampling.link_errors(links, None)).collect()
+        let errors = self.image_guidance.errors(links, SOCKETS, self.sampling.size(links));
+        errors.into_iter().chain(self.sampling.link_errors(links, None)).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
@@ -92,7 +102,8 @@ impl Node for MultiDiffusionSample {
     fn run(&self, inputs: MultiDiffusionSampleInputs, cx: &Context) -> anyhow::Result<MultiDiffusionSampleOutputs> {
         cx.cancel().check()?;
         let model = &inputs.model.0;
-        let (latent, source) = (inputs.latent.as_deref(), SourceImage::default());
+        let source = self.image_guidance.source([inputs.image.as_deref(), inputs.mask.as_deref()])?;
+        let latent = inputs.latent.as_deref();
         let settings = self.sampling.settings(&inputs.model, self.cfg, &inputs.guidance, latent, source)?;
         let prompt = |phrase: &str| Prompt { text: self.region_prompt.replace("{phrase}", phrase), text_2: None };
         let regions = inputs.layout.0.iter().map(|object| (prompt(&object.phrase), object.bounds)).collect();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::sample;
 use crate::params::sampling::SdxlSampling;
+use crate::params::source::SOCKETS;
 use crate::values::{Image, Latent, Model, declared};
 
 /// Generates an image from a prompt with an SDXL model: GuidedSDXLSample without guidance.
@@ -19,13 +20,13 @@ sockets! {
     pub struct SdxlSampleInputs {
         /// The model that samples.
         pub model: Arc<Model> = ["sdxl", "playground", "sdxl-refiner"],
-        /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is drawn anew, or what another
+        /// A latent to start from: an image of VAEEncode, of which `denoise` says how much is regenerated, or what another
         /// sampling left (`leftover_noise`). Without it, the sampling starts from noise.
         pub latent: Option<Arc<Latent>>,
-        /// For an inpainting model, the image of which a part is drawn anew; for an InstructPix2Pix model, the image that the
+        /// For an inpainting model, the image of which a part is regenerated; for an InstructPix2Pix model, the image that the
         /// prompt says how to edit. Other models take none.
         pub image: Option<Arc<Image>>,
-        /// For an inpainting model: white where the image is drawn anew, black where it is kept. A pixel counts as white if
+        /// For an inpainting model: white where the image is regenerated, black where it is kept. A pixel counts as white if
         /// the mean of its channels is at least one half. The mask has the size of `image`.
         pub mask: Option<Arc<Image>>,
     }
@@ -51,7 +52,7 @@ impl Node for SdxlSample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        let errors = self.0.image_guidance.errors(links, self.0.sampling.size(links));
+        let errors = self.0.image_guidance.errors(links, SOCKETS, self.0.sampling.size(links));
         errors.into_iter().chain(self.0.sampling.link_errors(links, None)).collect()
     }
 

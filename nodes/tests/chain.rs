@@ -57,7 +57,13 @@ fn draw(params: Json) -> GligenLayoutOutputs {
 }
 
 fn invert(params: Json, latent: &Arc<Latent>, layout: Option<&Arc<Layout>>) -> anyhow::Result<Arc<Guidance>> {
-    let inputs = InvertInputs { model: XL.clone(), latent: latent.clone(), layout: layout.cloned() };
+    let inputs = InvertInputs {
+        model: XL.clone(),
+        latent: latent.clone(),
+        layout: layout.cloned(),
+        image: None,
+        image_mask: None,
+    };
     node::<Invert>(params).run(inputs, &here()).map(|outputs| outputs.guidance)
 }
 

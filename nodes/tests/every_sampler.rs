@@ -1,4 +1,5 @@
-//! LSReGen, BoxDiff, layout-guidance and LowPass run under every sampler of both conventions, and change its image.
+//! LSReGen, BoxDiff, layout-guidance and LowPass run under every sampler of both conventions, and change its image; and
+//! GLIGENLayout follows the conventions.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ nodes:
 }
 
 #[test]
-fn every_method_runs_under_every_sampler() {
+fn four_guidances_change_the_image_under_every_sampler() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::in_memory(1 << 30));
     let mut seen = 0;

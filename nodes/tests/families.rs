@@ -223,13 +223,58 @@ fn nodes_without_an_image_refuse_models_that_take_one() {
     let attention = "  z: { type: VAEEncode, model: model, image: picture }\n  picture: { type: LoadImage, path: x.png }\n  \
                      map: { type: AttentionMap, model: model, latent: z, prompt: a circle, phrase: circle }\n";
     for (model, words) in [("./inpaint", "it is an inpainting model"), ("./edit", "it is an InstructPix2Pix model")] {
-        for nodes in [sampling("MultiDiffusionSample", ""), attention.to_string(), INVERTED.to_string()] {
-            let found = errors(folder.path(), model, &nodes);
-            let refused =
-                |error: &&String| error.starts_with("`model` cannot be used by this node: ") && error.contains(words);
-            assert_eq!(found.iter().filter(refused).count(), 1, "{found:?}");
-        }
+        let found = errors(folder.path(), model, attention);
+        let refused =
+            |error: &&String| error.starts_with("`model` cannot be used by this node: ") && error.contains(words);
+        assert_eq!(found.iter().filter(refused).count(), 1, "{found:?}");
     }
+}
+
+/// LSReGen and MultiDiffusion on models that take an image: it reaches the inversion and each region.
+#[test]
+fn inversions_and_regions_have_the_image() {
+    let folder = tempfile::tempdir().unwrap();
+    models_with_images(folder.path());
+    let inverted = |images: &str, of_inversion: &str| {
+        let nodes = changed(&format!("guidance: [invert], {images}"));
+        let z = "  z: { type: VAEEncode, model: model, image: other }\n";
+        let invert = format!(
+            "  invert: {{ type: Invert, model: model, latent: z, prompt: a red circle, steps: 2, {of_inversion} }}\n"
+        );
+        format!("{z}{invert}{nodes}")
+    };
+    let regions = |images: &str| {
+        let nodes = changed(&format!("guidance: [], {images}")).replace("GuidedSDSample", "MultiDiffusionSample");
+        let layout = "layout: { type: Layout, boxes: [{ phrase: moss, box: [0, 0, 0.5, 0.5] }] }";
+        nodes
+            .replace("layout: { type: Layout, boxes: [] }", layout)
+            .replace("guidance: []", "guidance: [], layout: layout")
+    };
+    let at = |model: &str, nodes: &str| image(folder.path(), model, nodes);
+    for (model, mask, other_mask) in [("./inpaint", ", image_mask: mask", ", image_mask: picture"), ("./edit", "", "")]
+    {
+        let own = if mask.is_empty() { "image: picture" } else { "image: picture, mask: mask" };
+        let guided = at(model, &inverted(own, &format!("image: picture{mask}")));
+        assert!(at(model, &inverted(own, &format!("image: other{mask}"))) != guided, "{model}");
+        if !mask.is_empty() {
+            assert!(at(model, &inverted(own, &format!("image: picture{other_mask}"))) != guided, "{model}");
+        }
+        let noised = at(model, &inverted(own, "mode: noise"));
+        assert!(noised != guided, "{model}: the noise needs no image");
+        let sampled = at(model, &regions(own));
+        assert!(at(model, &regions(&own.replace("image: picture", "image: other"))) != sampled, "{model}");
+        let found = errors(folder.path(), model, &inverted(own, ""));
+        assert!(found.iter().any(|error| error.contains("but `image` is missing")), "{found:?}");
+        let found = errors(folder.path(), model, &regions(""));
+        assert!(found.iter().any(|error| error.contains("but `image` is missing")), "{found:?}");
+    }
+    let found = errors(folder.path(), "./plain", &inverted("", "image: picture, image_mask: mask"));
+    for socket in ["image", "image_mask"] {
+        assert!(found.iter().any(|error| error.starts_with(&format!("the model takes no `{socket}`"))), "{found:?}");
+    }
+    let scale =
+        |cfg: &str| at("./edit", &inverted("image: picture", &format!("image: picture, cfg: 3, image_cfg: {cfg}")));
+    assert!(scale("2") != scale("1.5"), "the scale reaches the inversion");
 }
 
 /// A latent consistency model takes the guidance scale as an input, so that the unconditional half is never computed.

@@ -11,9 +11,9 @@ use crate::reduce::rms;
 use crate::schedule::{Parameterisation, PredictionType};
 use crate::{Error, Result};
 
-/// A network that predicts ε (or v) for the latent z_t at t.
+/// A network that predicts for the latent z_t what its parameterisation says: ε, v, x₀ or EDM's F.
 pub trait Denoiser: Sync {
-    /// Predicts for `z` (B, C, h, w) in the variance-preserving space and the training timestep `t`.
+    /// Predicts for `z` (B, C, h, w) in the variance-preserving space, at `t`: the training timestep, or ¼ ln σ for EDM.
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor>;
 
     /// Returns the RMS of classifier-free guidance's correction, s (ε_c − ε_u); without such guidance, that of the prediction.
@@ -45,8 +45,8 @@ impl<F: Fn(&Tensor, f64) -> Result<Tensor> + Sync> Denoiser for F {
     }
 }
 
-/// Whether there is classifier-free guidance at this scale: above 1, as in diffusers' pipelines. A scale below 1 would turn
-/// away from the prompt, and 0 would ignore it.
+/// Whether there is classifier-free guidance at this scale: above 1, as in diffusers' pipelines. Below 1 the prompt
+/// would count less, and at 0 not at all.
 pub fn guides(scale: f64) -> bool {
     scale > 1.0
 }
@@ -149,7 +149,7 @@ impl CfgDenoiser {
     }
 
     /// What the network is told at t.
-    fn told(&self, t: f64) -> f64 {
+    fn c_noise(&self, t: f64) -> f64 {
         if self.options.whole_timesteps { t.round() } else { t }
     }
 
@@ -248,7 +248,8 @@ impl CfgDenoiser {
         let from = own * z.dim(0)?;
         let perturbed = perturbation.map(|p| Perturbed { layers: p.layers.clone(), from });
         let options = PassOptions { freeu: self.freeu, perturbed };
-        let all = self.unet.forward_with(&Tensor::cat(&vec![&z; count], 0)?, self.told(t), conditioning, &options)?;
+        let all =
+            self.unet.forward_with(&Tensor::cat(&vec![&z; count], 0)?, self.c_noise(t), conditioning, &options)?;
         Ok(all.chunk(count, 0)?)
     }
 }
@@ -264,7 +265,7 @@ impl Denoiser for CfgDenoiser {
         let perturbation = self.perturbation.as_ref().and_then(|p| Some((p.guidance.scale_at(t)?, p)));
         if cfg.is_none() && perturbation.is_none() {
             let options = PassOptions { freeu: self.freeu, perturbed: None };
-            return self.unet.forward_with(&self.input(z, t)?, self.told(t), &self.conditional, &options);
+            return self.unet.forward_with(&self.input(z, t)?, self.c_noise(t), &self.conditional, &options);
         }
         let mut parts = self.parts(z, t, cfg.is_some(), perturbation.map(|(_, p)| p))?;
         let perturbed = if perturbation.is_some() { parts.pop() } else { None };
@@ -304,7 +305,7 @@ impl Denoiser for CfgDenoiser {
         places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
         let (z, wanted) = (self.input(z, t)?, |place: &AttentionLayer| places.contains(place));
-        self.unet.attention_maps_with(&z, self.told(t), &self.conditional, kind, &wanted, self.freeu)
+        self.unet.attention_maps_with(&z, self.c_noise(t), &self.conditional, kind, &wanted, self.freeu)
     }
 }
 

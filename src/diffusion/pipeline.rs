@@ -132,7 +132,7 @@ impl SamplingSettings {
             let steps = &sampler.timesteps()[Window::Share(share).steps(sampler.timesteps())];
             (steps.last().copied().unwrap_or(f64::INFINITY), steps.first().copied().unwrap_or(f64::INFINITY))
         });
-        let whole_timesteps = sampler.schedule().is_told_whole;
+        let whole_timesteps = sampler.schedule().has_whole_timesteps;
         CfgOptions { rescale: self.options.cfg_rescale, timesteps, whole_timesteps }
     }
 

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::Result;
 use crate::denoiser::Denoiser;
 use crate::guidance::{BoundGuidance, Session, StepContext};
-use crate::sampler::{FreshNoise, Moment, OnStep, Past, Sampler, Step};
+use crate::sampler::{FreshNoise, OnStep, Past, Sampler, Step, StepInput};
 use crate::schedule::Level;
 
 /// The most steps that a multistep method looks back.
@@ -51,7 +51,7 @@ impl Sampler {
                 let guided = session.update(&z, &at, pass)?;
                 let now = self.predict(denoiser, &guided, level)?;
                 let arrived = (pass == 0).then_some(&z);
-                let moment = Moment { i, z: &guided, arrived, now: &now, past: &past, call: &call };
+                let moment = StepInput { i, z: &guided, arrived, now: &now, past: &past, call: &call };
                 let (next, corrected) = self.step(&moment, fresh)?;
                 z = next;
                 pass += 1;

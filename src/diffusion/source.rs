@@ -12,7 +12,7 @@ pub struct SourceImage {
     /// The image, (1, 3, H, W) in [-1, 1].
     pub image: Option<Tensor>,
     /// The mask of an inpainting model, (1, 3, H, W) in [-1, 1]: where the mean of its channels is 0 or more, the image is
-    /// drawn anew.
+    /// regenerated.
     pub mask: Option<Tensor>,
     /// s_I, the scale of InstructPix2Pix's guidance by the image; below 1 there is no classifier-free guidance at all.
     pub cfg: f64,
@@ -28,7 +28,7 @@ impl SourceImage {
     /// Returns the channels that the model's U-Net takes after those of a latent of `width`×`height` pixels, (1, C', h, w).
     ///
     /// For inpainting: the mask at the size of the latent, the nearest pixel of each, and the scaled latent of the image with
-    /// grey in place of what is drawn anew. For InstructPix2Pix: the latent of the image, which only a model on EDM's
+    /// grey in place of what is regenerated. For InstructPix2Pix: the latent of the image, which only a model on EDM's
     /// schedule (CosXL) takes scaled. Both latents are means.
     ///
     /// # Errors

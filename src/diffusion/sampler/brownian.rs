@@ -60,7 +60,7 @@ impl BrownianTree {
     /// From the whole interval to its half, quarter and so on that begins or ends at σ.
     fn descend(&self, sigma: f64) -> Vec<f64> {
         let (mut low, mut high) = (self.low, self.high);
-        let mut begin = vec![0.0; self.n];
+        let mut start = vec![0.0; self.n];
         let mut increment = self.whole.clone();
         let (mut number, mut depth) = (0u64, 0u64);
         while sigma != low && sigma != high && depth < MOST_HALVES {
@@ -75,15 +75,15 @@ impl BrownianTree {
                 // The first half; its end is the point, if that is the middle.
                 (high, increment, number) = (middle, first, 2 * number);
             } else {
-                begin.iter_mut().zip(&first).for_each(|(b, w)| *b += w);
+                start.iter_mut().zip(&first).for_each(|(b, w)| *b += w);
                 increment.iter_mut().zip(first).for_each(|(all, w)| *all -= w);
                 (low, number) = (middle, 2 * number + 1);
             }
         }
         if sigma != low {
-            begin.iter_mut().zip(increment).for_each(|(b, w)| *b += w);
+            start.iter_mut().zip(increment).for_each(|(b, w)| *b += w);
         }
-        begin
+        start
     }
 }
 

@@ -1,4 +1,5 @@
-//! What ComfyUI does otherwise than diffusers, for the same names. Facts of ComfyUI v0.3.64 and later.
+//! What ComfyUI does otherwise than diffusers, for the same names. Facts of ComfyUI v0.3.64 and later; the fixtures run older
+//! functions of it, with what has changed since written anew (`tests/fixtures/comfyui.py`).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use crate::schedule::ScheduleKind;
 use crate::schedule::SchedulerConfig;
 use crate::{Error, Result};
 
-/// Whose picture of a seed, a sampler and a scheduler is generated.
+/// Which program's image of a seed, a sampler and a scheduler is generated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
@@ -25,12 +26,12 @@ impl Conventions {
     /// All conventions.
     pub const ALL: [Conventions; 2] = [Conventions::Diffusers, Conventions::Comfyui];
 
-    /// Whether there is a sampler of this name, and ours is compared with it.
+    /// Whether a sampling under these conventions may have this sampler.
     pub fn has_sampler(self, kind: SamplerKind) -> bool {
         self == Conventions::Diffusers || method_of(kind).is_some()
     }
 
-    /// Whether there is a schedule of this name.
+    /// Whether a sampling under these conventions may have this schedule.
     pub fn has_schedule(self, kind: &ScheduleKind) -> bool {
         let of_diffusers = matches!(
             kind,
@@ -44,10 +45,10 @@ impl Conventions {
     }
 }
 
-/// σ at the end of ComfyUI's UniPC.
+/// σ at the end of ComfyUI's UniPC (`sample_unipc`).
 pub(super) const UNI_PC_END: f64 = 0.001;
 
-/// ᾱ in place of 0 at the last timestep, in ComfyUI.
+/// ᾱ in place of 0 at the last timestep, in ComfyUI (`rescale_zero_terminal_snr_sigmas`).
 pub(crate) const NEARLY_NO_SIGNAL: f64 = 4.897_345_189_085_343_5e-8;
 
 /// Returns the method of a sampler's name in ComfyUI; `None` if ComfyUI has no such sampler, or ours is not compared with it.
@@ -122,12 +123,12 @@ pub(super) fn ordered(method: Method, steps: usize) -> Result<Method> {
     }
 }
 
-/// Whether the schedule of one step more is laid out, and its last step left out.
-pub(super) fn leaves_one_out(method: &Method, schedule: &ScheduleKind) -> bool {
+/// Whether the schedule of one step more is laid out, without its last step (ComfyUI's `DISCARD_PENULTIMATE_SIGMA_SAMPLERS`).
+pub(super) fn discards_penultimate(method: &Method, schedule: &ScheduleKind) -> bool {
     schedule.steps().is_none() && matches!(method, Method::Dpm2 | Method::Dpm2Ancestral | Method::UniPc { .. })
 }
 
-/// Returns what ComfyUI reads of a scheduler file: what the network predicts, and the noise of its timesteps.
-pub(super) fn read(config: &SchedulerConfig) -> SchedulerConfig {
+/// Returns the configuration without clamping and thresholding, which ComfyUI does not have.
+pub(super) fn unclamped(config: &SchedulerConfig) -> SchedulerConfig {
     SchedulerConfig { clip_sample: false, thresholding: false, ..config.clone() }
 }

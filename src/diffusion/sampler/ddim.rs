@@ -1,10 +1,10 @@
 //! Steps in the variance-preserving space: DDIM, DDPM, PLMS and the consistency models.
 //!
-//! a is ᾱ at the begin of a step, b at its end.
+//! a is ᾱ at the start of a step, b at its end.
 
 use candle_core::Tensor;
 
-use super::Moment;
+use super::StepInput;
 use super::fresh::StepNoise;
 use crate::Result;
 use crate::denoiser::Prediction;
@@ -84,7 +84,7 @@ pub(super) fn tcd(now: &Prediction, middle: f64, end: Option<f64>, noise: &mut S
 /// Liu et al., algorithm 2 (PLMS): a DDIM step with the Adams–Bashforth mean of the predictions. The first step calls the
 /// network a second time, at its end, and takes the mean of both.
 pub(super) fn plms(
-    at: &Moment,
+    at: &StepInput,
     schedule: &NoiseSchedule,
     steps: usize,
     from: Level,

@@ -1,9 +1,9 @@
 //! Steps in Karras's space, x = z/√ᾱ = x₀ + σ ε: Euler's, Runge–Kutta methods and linear multistep methods. Names and
-//! formulas are k-diffusion's. σ is the noise at the begin of a step, σ' at its end, and d = (x − x̂₀)/σ = ε.
+//! formulas are k-diffusion's. σ is the noise at the start of a step, σ' at its end, and d = (x − x̂₀)/σ = ε.
 
 use candle_core::Tensor;
 
-use super::Moment;
+use super::StepInput;
 use super::ddim::adams_bashforth;
 use super::fresh::StepNoise;
 use crate::Result;
@@ -13,8 +13,8 @@ use crate::schedule::{Level, NoiseSchedule};
 /// A step in Karras's space. Its methods return x at the end.
 pub(super) struct Karras<'a> {
     /// The step.
-    pub at: &'a Moment<'a>,
-    /// The level at its begin.
+    pub at: &'a StepInput<'a>,
+    /// The level at its start.
     pub from: Level,
     /// The level at its end.
     pub to: Level,
@@ -41,7 +41,7 @@ fn middle(sigma: f64, end: f64) -> f64 {
 }
 
 impl Karras<'_> {
-    /// x at the begin.
+    /// x at the start.
     pub fn x(&self) -> Result<Tensor> {
         Ok((self.at.z / self.from.alpha_bar.sqrt())?)
     }
@@ -57,7 +57,7 @@ impl Karras<'_> {
 
     /// The prediction for x at σ.
     fn call(&self, x: &Tensor, sigma: f64) -> Result<Prediction> {
-        let level = Level::of_sigma(sigma, self.schedule.told(sigma));
+        let level = Level::of_sigma(sigma, self.schedule.c_noise(sigma));
         (self.at.call)(&(x * level.alpha_bar.sqrt())?, level)
     }
 

@@ -41,7 +41,7 @@ pub(super) struct StepNoise<'a> {
     pub source: &'a mut FreshNoise,
     /// The latent of the step.
     pub z: &'a Tensor,
-    /// σ at the begin of the step.
+    /// σ at the start of the step.
     pub from: f64,
     /// σ at its end.
     pub to: f64,

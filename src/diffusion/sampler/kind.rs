@@ -143,7 +143,7 @@ pub struct Solver {
     pub heun: bool,
     /// Whether each step adds fresh noise.
     pub stochastic: bool,
-    /// Whether the last steps of fewer than 15 have a lower order.
+    /// Whether the last two steps have a lower order, if there are fewer than 15.
     pub lower_order_final: bool,
     /// Whether the last step is of the first order.
     pub euler_at_final: bool,
@@ -153,7 +153,7 @@ pub struct Solver {
 
 /// How a step is computed.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the variants are those of SamplerKind")]
+#[allow(missing_docs, reason = "SamplerKind and Solver document the methods")]
 pub enum Method {
     Ddim,
     Ddpm {
@@ -180,6 +180,8 @@ pub enum Method {
     },
     Deis {
         order: usize,
+        /// Whether the last two steps have a lower order, if there are fewer than 15.
+        lower_order_final: bool,
     },
     Ipndm,
     Pndm,

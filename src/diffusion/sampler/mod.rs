@@ -33,7 +33,7 @@ use crate::schedule::classes::of_sampler;
 use crate::schedule::{Level, NEARLY_NO_SIGNAL, NoiseSchedule, ScheduleKind, SchedulerConfig};
 use crate::{Error, Result};
 
-/// Keys of a scheduler file that another schedule than its own replaces.
+/// Keys of a scheduler file that have no effect with another schedule than the file's own.
 const OF_SCHEDULES: [&str; 8] = [
     "use_karras_sigmas",
     "use_exponential_sigmas",
@@ -46,12 +46,12 @@ const OF_SCHEDULES: [&str; 8] = [
 ];
 
 impl SamplerKind {
-    /// Whether the sampler has η; `None` if that depends on the model.
+    /// Whether the sampler has η; `None` for `auto`, and for samplers that the conventions do not have.
     pub fn has_eta(self, conventions: Conventions) -> Option<bool> {
         Some(self.method(conventions)?.default_eta().is_some())
     }
 
-    /// Whether its steps add fresh noise; `None` if that depends on the model.
+    /// Whether its steps add fresh noise; `None` as for [`Self::has_eta`].
     pub fn is_stochastic(self, conventions: Conventions) -> Option<bool> {
         Some(self.method(conventions)?.is_stochastic())
     }
@@ -80,7 +80,7 @@ pub struct SamplerSettings {
     pub s_noise: f64,
     /// The part of the steps that is taken.
     pub part: Part,
-    /// Whose picture is generated.
+    /// Which program's image of a seed is generated.
     pub conventions: Conventions,
 }
 
@@ -127,16 +127,18 @@ pub struct Sampler {
     s_noise: f64,
     schedule: NoiseSchedule,
     timesteps: Vec<f64>,
-    /// The level at the begin of each step.
+    /// The level at the start of each step.
     levels: Vec<Level>,
     /// The level at the end of each step.
     ends: Vec<Level>,
-    /// Whether sampling starts at σ ε in Karras's space rather than at ε in z.
-    starts_at_sigma: bool,
+    /// The share of ε in the first z: 1, or √(1−ᾱ), which is σ ε in Karras's space.
+    amount: f64,
+    /// The same on top of a latent.
+    amount_over_latent: f64,
     /// Whether the result is x of Karras's space, which is not z if the last step ends with noise.
     ends_in_x: bool,
-    /// Whether the first step is that of the highest noise.
-    is_from_noise: bool,
+    /// Whether the last step ends with the noise of its level.
+    leaves_noise: bool,
     conventions: Conventions,
     ignored: Vec<String>,
 }
@@ -157,7 +159,7 @@ pub struct Step<'a> {
 
 /// What is kept of a step for those after it.
 pub(crate) struct Past {
-    /// z at its begin, as the network saw it or as it was corrected.
+    /// z at its start, as the network saw it or as it was corrected.
     pub z: Tensor,
     /// Its level.
     pub level: Level,
@@ -166,10 +168,10 @@ pub(crate) struct Past {
 }
 
 /// A step that is to be taken.
-pub(crate) struct Moment<'a> {
+pub(crate) struct StepInput<'a> {
     /// Its number, from 0.
     pub i: usize,
-    /// z at its begin, after guidance.
+    /// z at its start, after guidance.
     pub z: &'a Tensor,
     /// z before guidance, if it comes from the step before.
     pub arrived: Option<&'a Tensor>,
@@ -202,9 +204,9 @@ impl Sampler {
                 let reading = Reading { method: conventions::method(settings)?, class, ignored: vec![] };
                 (
                     reading,
-                    NoiseSchedule::exact(&conventions::read(config))?
+                    NoiseSchedule::exact(&conventions::unclamped(config))?
                         .with_signal(conventions::NEARLY_NO_SIGNAL)
-                        .told_whole(),
+                        .with_whole_timesteps(),
                 )
             }
         };
@@ -228,13 +230,19 @@ impl Sampler {
         let plan = Plan::new(settings, &method, class, &schedule)?;
         let is_comfyui = settings.conventions == Conventions::Comfyui;
         let method = if is_comfyui { conventions::ordered(method, plan.levels.len())? } else { method };
+        let full = (1.0 - plan.levels[0].alpha_bar).sqrt();
+        let is_unit = plan.is_from_noise && (is_comfyui || plan.starts_at_unit_noise || !class.starts_at_sigma);
+        let amount = if is_unit { 1.0 } else { full };
+        // At the model's highest noise ComfyUI adds unit noise to a latent too.
+        let amount_over_latent = if is_comfyui { amount } else { full };
         Ok(Sampler {
             eta,
             s_noise: settings.s_noise,
             timesteps: plan.levels.iter().map(|level| level.t).collect(),
-            starts_at_sigma: if is_comfyui { !plan.is_from_noise } else { class.starts_at_sigma && !plan.is_leading },
+            amount,
+            amount_over_latent,
             ends_in_x: is_comfyui || class.starts_at_sigma || plan.is_early,
-            is_from_noise: plan.is_from_noise,
+            leaves_noise: plan.is_early && settings.part.leftover_noise,
             levels: plan.levels,
             ends: plan.ends,
             conventions: settings.conventions,
@@ -244,7 +252,7 @@ impl Sampler {
         })
     }
 
-    /// Returns what the network is told in each step, descending.
+    /// Returns what the network receives in each step, descending.
     pub fn timesteps(&self) -> &[f64] {
         &self.timesteps
     }
@@ -297,22 +305,15 @@ impl Sampler {
     /// In diffusers most samplers start at ε. Those of Karras's space start at σ_max ε in x, which is √(1−ᾱ) ε in z, unless
     /// timesteps are counted down from a multiple (`leading`). In ComfyUI all start at ε if the noise is the model's highest.
     pub fn start(&self, noise: &Tensor) -> Result<Tensor> {
-        match self.starts_at_sigma || !self.is_from_noise {
-            true => Ok((noise * (1.0 - self.levels[0].alpha_bar).sqrt())?),
-            false => Ok(noise.clone()),
-        }
+        Ok((noise * self.amount)?)
     }
 
     /// Returns the latent of the first step from the clean latent z₀: z = √ᾱ z₀ + √(1−ᾱ) ε. Without noise, from a noisy
     /// x = z/√ᾱ, which an earlier sampling left.
     pub fn start_from(&self, latent: &Tensor, noise: Option<&Tensor>) -> Result<Tensor> {
-        let alpha_bar = self.levels[0].alpha_bar;
-        let z = (latent * alpha_bar.sqrt())?;
-        // At its highest noise ComfyUI adds unit noise, whether there is a latent or not.
-        let is_unit = self.conventions == Conventions::Comfyui && self.is_from_noise;
-        let amount = if is_unit { 1.0 } else { (1.0 - alpha_bar).sqrt() };
+        let z = (latent * self.levels[0].alpha_bar.sqrt())?;
         match noise {
-            Some(noise) => Ok((z + (noise * amount)?)?),
+            Some(noise) => Ok((z + (noise * self.amount_over_latent)?)?),
             None => Ok(z),
         }
     }
@@ -356,13 +357,12 @@ impl Sampler {
 
     /// Takes a step: from z_t, with the prediction for it, to the latent at the end of the step. Also returns z_t if it was
     /// corrected.
-    pub(crate) fn step(&self, at: &Moment, fresh: &mut FreshNoise) -> Result<(Tensor, Option<Tensor>)> {
+    pub(crate) fn step(&self, at: &StepInput, fresh: &mut FreshNoise) -> Result<(Tensor, Option<Tensor>)> {
         let (level, end) = (self.levels[at.i], self.ends[at.i]);
         let (z, now) = (at.z, at.now);
         let (from, to) = (level.sigma(), end.sigma());
         let noise = &mut StepNoise { source: fresh, z, from, to, scale: self.s_noise };
-        let is_comfyui = self.conventions == Conventions::Comfyui;
-        let is_last = if is_comfyui { end.alpha_bar >= 1.0 } else { at.i + 1 == self.levels.len() };
+        let is_last = at.i + 1 == self.levels.len() && !self.leaves_noise;
         let z_next = match &self.method {
             Method::Ddim => ddim::ddim(now, level.alpha_bar, end.alpha_bar, self.eta, noise)?,
             Method::Ddpm { large } => ddim::ddpm(z, now, level, end, *large, noise)?,
@@ -385,7 +385,7 @@ impl Sampler {
                 return unipc.step(at, level, end, lowered(left), corrects.then(|| lowered(left + 1)));
             }
             // The last step of all ComfyUI's other samplers.
-            _ if is_comfyui && is_last => now.x0.clone(),
+            _ if is_last && self.conventions == Conventions::Comfyui => now.x0.clone(),
             method => {
                 let karras = euler::Karras { at, from: level, to: end, schedule: &self.schedule, eta: self.eta };
                 let x = match method {
@@ -402,16 +402,9 @@ impl Sampler {
                         multistep::multistep(&karras, solver, order, noise)?
                     }
                     Method::Singlestep(solver) => multistep::singlestep(&karras, solver, self.levels.len(), noise)?,
-                    Method::Deis { order } => {
-                        let lowers = |left: usize| self.levels.len() < 15 && self.levels.len() - at.i <= left;
-                        let order = if lowers(1) {
-                            1
-                        } else if lowers(2) {
-                            (*order).min(2)
-                        } else {
-                            *order
-                        };
-                        multistep::deis(&karras, order)?
+                    Method::Deis { order, lower_order_final } => {
+                        let most = multistep::most_order(at.i, self.levels.len(), *lower_order_final);
+                        multistep::deis(&karras, (*order).min(most))?
                     }
                     _ => karras.euler()?,
                 };

@@ -10,17 +10,20 @@ use super::{Form, Solver};
 use crate::Result;
 use crate::schedule::Level;
 
+/// The most order of step i of `steps`, where `lowers` the order at the end of few steps.
+pub(super) fn most_order(i: usize, steps: usize, lowers: bool) -> usize {
+    match steps - i {
+        left if lowers && steps < 15 => left,
+        _ => 3,
+    }
+}
+
 impl Solver {
     /// The order of step i of `steps`, of which `past` are kept.
     pub(super) fn order_at(&self, i: usize, steps: usize, past: usize, end: Level) -> usize {
-        let left = steps - i;
-        let lowers = self.lower_order_final && steps < 15;
-        let most = match left {
-            1 if self.euler_at_final || lowers || end.alpha_bar >= 1.0 => 1,
-            2 if lowers => 2,
-            _ => 3,
-        };
-        self.order.min(past + 1).min(most)
+        let is_last = i + 1 == steps;
+        let most = if is_last && (self.euler_at_final || end.alpha_bar >= 1.0) { 1 } else { 3 };
+        self.order.min(past + 1).min(most).min(most_order(i, steps, self.lower_order_final))
     }
 }
 
@@ -39,9 +42,9 @@ fn lambda(sigma: f64) -> f64 {
 fn phi(form: Form, h: f64, end: f64) -> (f64, f64, f64, f64) {
     match form {
         Form::Data => {
-            let one = -(-h).exp_m1();
-            let two = 1.0 - one / h;
-            ((-h).exp(), one, two, two / h - 0.5)
+            let phi_1 = -(-h).exp_m1();
+            let phi_2 = 1.0 - phi_1 / h;
+            ((-h).exp(), phi_1, phi_2, phi_2 / h - 0.5)
         }
         Form::Noise => {
             let grown = h.exp_m1();
@@ -60,15 +63,15 @@ pub(super) fn multistep(karras: &Karras, solver: &Solver, order: usize, noise: &
         return Ok(karras.at.now.x0.clone());
     }
     let h = lambda(end) - lambda(sigma);
-    let longer = if solver.stochastic && solver.form == Form::Data { 1.0 + karras.eta } else { 1.0 };
-    let (decay, mut one, mut two, mut three) = phi(solver.form, h * longer, end);
+    let stretch = if solver.stochastic && solver.form == Form::Data { 1.0 + karras.eta } else { 1.0 };
+    let (decay, mut phi_1, mut phi_2, mut phi_3) = phi(solver.form, h * stretch, end);
     if solver.diffusers_third {
-        three += 1.0;
+        phi_3 += 1.0;
     }
     if solver.stochastic && solver.form == Form::Noise {
-        (one, two) = (2.0 * one, 2.0 * two);
+        (phi_1, phi_2) = (2.0 * phi_1, 2.0 * phi_2);
     }
-    let mut x = plus(&(karras.x()? * decay)?, m[0], one)?;
+    let mut x = plus(&(karras.x()? * decay)?, m[0], phi_1)?;
     let steps: Vec<f64> = {
         let past = karras.at.past.iter().rev().map(|past| past.level.sigma());
         let sigmas: Vec<f64> = [sigma].into_iter().chain(past).collect();
@@ -76,7 +79,7 @@ pub(super) fn multistep(karras: &Karras, solver: &Solver, order: usize, noise: &
     };
     if order == 2 {
         let d1 = ((m[0] - m[1])? / steps[0])?;
-        x = plus(&x, &d1, if solver.heun { two } else { one / 2.0 })?;
+        x = plus(&x, &d1, if solver.heun { phi_2 } else { phi_1 / 2.0 })?;
     }
     if order == 3 {
         let (r0, r1) = (steps[0], steps[1]);
@@ -84,7 +87,7 @@ pub(super) fn multistep(karras: &Karras, solver: &Solver, order: usize, noise: &
         let difference = (&first - second)?;
         let d1 = plus(&first, &difference, r0 / (r0 + r1))?;
         let d2 = (difference / (r0 + r1))?;
-        x = plus(&plus(&x, &d1, two)?, &d2, -three)?;
+        x = plus(&plus(&x, &d1, phi_2)?, &d2, -phi_3)?;
     }
     match fresh {
         Some(n) if solver.form == Form::Data => plus(&x, &n, end * (-(-2.0 * karras.eta * h).exp_m1()).max(0.0).sqrt()),
@@ -132,18 +135,18 @@ pub(super) fn singlestep(karras: &Karras, solver: &Solver, steps: usize, noise: 
     };
     let start = lambda(from.sigma());
     let h = lambda(end) - start;
-    let longer = if solver.stochastic { 2.0 } else { 1.0 };
-    let (decay, one, two, mut three) = phi(solver.form, h * longer, end);
+    let stretch = if solver.stochastic { 2.0 } else { 1.0 };
+    let (decay, phi_1, phi_2, mut phi_3) = phi(solver.form, h * stretch, end);
     if solver.diffusers_third {
-        three += 1.0;
+        phi_3 += 1.0;
     }
     let base = m[order - 1];
     let x = (z / from.alpha_bar.sqrt())?;
-    let mut x = plus(&(x * decay)?, base, one)?;
+    let mut x = plus(&(x * decay)?, base, phi_1)?;
     let share = |sigma: f64| (lambda(sigma) - start) / h;
     if order == 2 {
         let d1 = ((m[0] - base)? / share(karras.from.sigma()))?;
-        x = plus(&x, &d1, if solver.heun { two } else { one / 2.0 })?;
+        x = plus(&x, &d1, if solver.heun { phi_2 } else { phi_1 / 2.0 })?;
     }
     if order == 3 {
         let (r0, r1) = (share(karras.from.sigma()), share(past[0].level.sigma()));
@@ -151,9 +154,9 @@ pub(super) fn singlestep(karras: &Karras, solver: &Solver, steps: usize, noise: 
         if solver.heun {
             let d1 = (((&first * r0)? - (&second * r1)?)? / (r0 - r1))?;
             let d2 = ((second - first)? * (2.0 / (r0 - r1)))?;
-            x = plus(&plus(&x, &d1, two)?, &d2, -three)?;
+            x = plus(&plus(&x, &d1, phi_2)?, &d2, -phi_3)?;
         } else {
-            x = plus(&x, &second, two)?;
+            x = plus(&x, &second, phi_2)?;
         }
     }
     if let Some(n) = fresh {

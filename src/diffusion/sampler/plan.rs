@@ -9,16 +9,16 @@ use crate::{Error, Result};
 
 /// The levels of a sampling, and what its first and last step are.
 pub(super) struct Plan {
-    /// The level at the begin of each step.
+    /// The level at the start of each step.
     pub levels: Vec<Level>,
     /// The level at the end of each step.
     pub ends: Vec<Level>,
-    /// Whether the first step is that of the highest noise.
+    /// Whether the first step is the first of the schedule; with ComfyUI, whether its noise is the model's highest.
     pub is_from_noise: bool,
     /// Whether there are further steps after the last one.
     pub is_early: bool,
-    /// Whether timesteps were counted down from a multiple.
-    pub is_leading: bool,
+    /// Whether a sampler of Karras's space starts at ε in z rather than at σ ε in x.
+    pub starts_at_unit_noise: bool,
 }
 
 impl Plan {
@@ -29,15 +29,15 @@ impl Plan {
     pub fn new(settings: &SamplerSettings, method: &Method, class: &Class, schedule: &NoiseSchedule) -> Result<Plan> {
         let is_comfyui = settings.conventions == Conventions::Comfyui;
         let Part { denoise, start, end, leftover_noise } = settings.part;
+        let discarded = usize::from(is_comfyui && conventions::discards_penultimate(method, &settings.schedule));
+        let total = total(settings, schedule.len() - 1 - discarded)? + discarded;
         let mut grid = if is_comfyui {
-            let left_out = usize::from(conventions::leaves_one_out(method, &settings.schedule));
-            let mut grid = grid::grid(schedule, schedule, &settings.schedule, class, total(settings)? + left_out)?;
-            grid.levels.truncate(grid.levels.len() - left_out);
-            grid
+            grid::grid(schedule, schedule, &settings.schedule, class, total)?
         } else {
             let exact = NoiseSchedule::exact(&schedule.config)?.with_signal(NEARLY_NO_SIGNAL);
-            grid::grid(schedule, &exact, &settings.schedule, class, total(settings)?)?
+            grid::grid(schedule, &exact, &settings.schedule, class, total)?
         };
+        grid.levels.truncate(grid.levels.len() - discarded);
         let mut ends = if is_comfyui {
             grid.end = 1.0;
             comfyui_ends(method, schedule, &grid)
@@ -60,16 +60,16 @@ impl Plan {
         Ok(Plan {
             is_from_noise: if is_comfyui { levels[0].sigma() >= highest * (1.0 - 1e-5) } else { taken.start == 0 },
             ends: ends[taken].to_vec(),
-            is_leading: grid.is_leading,
+            starts_at_unit_noise: grid.starts_at_unit_noise,
             is_early,
             levels,
         })
     }
 }
 
-/// The number of steps of the whole schedule, of which the last ones are taken.
-fn total(settings: &SamplerSettings) -> Result<usize> {
-    let denoise = settings.part.denoise;
+/// The number of steps of the whole schedule, of which the last ones are taken, at `most`.
+fn total(settings: &SamplerSettings, most: usize) -> Result<usize> {
+    let (steps, denoise) = (settings.steps, settings.part.denoise);
     if !(denoise > 0.0 && denoise <= 1.0) {
         return Err(Error::input(format!("`denoise` must be above 0 and at most 1, but is {denoise}")));
     }
@@ -79,14 +79,22 @@ fn total(settings: &SamplerSettings) -> Result<usize> {
              which to start, or `start_step`",
         ));
     }
-    Ok((settings.steps as f64 / denoise) as usize)
+    let total = (steps as f64 / denoise) as usize;
+    if (1..=most).contains(&total) {
+        return Ok(total);
+    }
+    Err(Error::input(if denoise < 1.0 {
+        format!("`steps` / `denoise`, {steps} / {denoise}, must be between 1 and {most} steps, but is {total}")
+    } else {
+        format!("`steps` must be between 1 and {most} with this model and sampler, but is {steps}")
+    }))
 }
 
 /// The level without noise at which a sampling ends.
 fn final_level(method: &Method, schedule: &NoiseSchedule, is_comfyui: bool) -> Level {
     match method {
         Method::UniPc { .. } if is_comfyui => {
-            Level::of_sigma(conventions::UNI_PC_END, schedule.told(conventions::UNI_PC_END))
+            Level::of_sigma(conventions::UNI_PC_END, schedule.c_noise(conventions::UNI_PC_END))
         }
         _ => Level { t: 0.0, alpha_bar: 1.0 },
     }

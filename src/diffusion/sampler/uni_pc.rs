@@ -5,7 +5,7 @@
 use candle_core::Tensor;
 
 use super::euler::plus;
-use super::{Form, Moment};
+use super::{Form, StepInput};
 use crate::Result;
 use crate::denoiser::Prediction;
 use crate::schedule::Level;
@@ -28,10 +28,10 @@ impl UniPc {
     /// Corrects z with the prediction for it, unless `corrected` is `None`, with the order of the step that led to it, and
     /// takes the next step with the order `order`. Returns the corrected z too.
     ///
-    /// The correction replaces z by one that is computed from the step before, so that a guidance's update is added to it.
+    /// The correction computes z anew from the step before. This would lose a guidance's update, so it is added again.
     pub fn step(
         &self,
-        at: &Moment,
+        at: &StepInput,
         from: Level,
         to: Level,
         order: usize,

@@ -33,8 +33,8 @@ pub fn read(config: &SchedulerConfig, sampler: SamplerKind) -> Result<Reading, S
         SamplerKind::Auto => own_method(config, class)?,
         kind => method(kind, config),
     };
-    let known = |key: &&String| !EVERY.contains(&key.as_str()) && !class.keys.contains(&key.as_str());
-    let mut ignored: Vec<String> = config.set.iter().filter(known).cloned().collect();
+    let is_ignored = |key: &&String| !EVERY.contains(&key.as_str()) && !class.keys.contains(&key.as_str());
+    let mut ignored: Vec<String> = config.set.iter().filter(is_ignored).cloned().collect();
     // What a class sets for itself, and another one has no use for.
     let harmless = [
         "set_alpha_to_one",
@@ -45,6 +45,7 @@ pub fn read(config: &SchedulerConfig, sampler: SamplerKind) -> Result<Reading, S
         "lower_order_final",
         "original_inference_steps",
         "timestep_scaling",
+        // It seeds noise that is drawn from the seed of the sampling here.
         "noise_sampler_seed",
     ];
     if sampler != SamplerKind::Auto {
@@ -91,7 +92,7 @@ fn own_method(config: &SchedulerConfig, class: &Class) -> Result<Method, String>
                 );
             }
         }
-        Method::UniPc { order: own, .. } | Method::Deis { order: own } => *own = order,
+        Method::UniPc { order: own, .. } | Method::Deis { order: own, .. } => *own = order,
         _ => {}
     }
     Ok(method)
@@ -141,7 +142,7 @@ fn method(kind: SamplerKind, config: &SchedulerConfig) -> Method {
         SamplerKind::Dpmpp3MSde => Method::Multistep(solver(3, true)),
         SamplerKind::UniPc => uni_pc(true),
         SamplerKind::UniPcBh2 => uni_pc(false),
-        SamplerKind::Deis => Method::Deis { order: 2 },
+        SamplerKind::Deis => Method::Deis { order: 2, lower_order_final: config.lower_order_final.unwrap_or(true) },
         SamplerKind::Ipndm => Method::Ipndm,
         SamplerKind::Pndm => Method::Pndm,
         SamplerKind::Lcm => Method::Lcm { scaling: Some(config.timestep_scaling.unwrap_or(10.0)) },

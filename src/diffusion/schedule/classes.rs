@@ -335,7 +335,6 @@ pub(super) fn is_for_latents(name: &str) -> bool {
 pub(super) fn is_neutral(key: &str, value: Option<&Value>) -> bool {
     let Some(value) = value else { return true };
     let neutral = match key {
-        // `noise_sampler_seed` seeds noise that is drawn from the seed of the sampling here.
         "_class_name" | "_diffusers_version" | "_use_default_values" | "flow_shift" | "time_shift_type" => return true,
         "clip_sample"
         | "thresholding"

@@ -100,15 +100,17 @@ impl ScheduleKind {
 /// The noise levels of a sampling.
 #[derive(Clone, Debug)]
 pub(crate) struct Grid {
-    /// The level of each step's begin.
+    /// The level of each step's start.
     pub levels: Vec<Level>,
     /// ᾱ at the end of the last step.
     pub end: f64,
-    /// Whether timesteps were counted down from a multiple, so that sampling starts at unit noise.
-    pub is_leading: bool,
+    /// Whether a sampler of Karras's space starts at ε in z rather than at σ ε in x: if timesteps are counted down from a
+    /// multiple, and for EDM.
+    pub starts_at_unit_noise: bool,
 }
 
-/// Returns the levels of `steps` steps. Those that ComfyUI lays out are of the schedule `exact`.
+/// Returns the levels of `steps` steps, at least 1 and fewer than the model's timesteps. `exact` is the schedule in f64, for the
+/// schedules that ComfyUI has.
 ///
 /// # Errors
 /// If there are no such levels.
@@ -119,20 +121,13 @@ pub(crate) fn grid(
     class: &Class,
     steps: usize,
 ) -> Result<Grid> {
-    let n = schedule.len();
-    if steps == 0 || steps >= n {
-        return Err(Error::input(format!(
-            "`steps` must be between 1 and {}, one less than the model's timesteps, but is {steps}",
-            n.saturating_sub(1)
-        )));
-    }
     let grid = match (kind, kind.spacing()) {
         (ScheduleKind::Sigmas(_) | ScheduleKind::Timesteps(_), _) => listed(schedule, kind, class, steps)?,
         (ScheduleKind::Auto, _) | (_, Some(_)) => of_class(schedule, class, kind.spacing(), steps)?,
         _ => of_sigmas(exact, sigmas(exact, kind, steps)),
     };
-    let sigma: Vec<f64> = grid.levels.iter().map(|level| level.alpha_bar).collect();
-    if grid.levels.is_empty() || sigma.windows(2).any(|pair| pair[0] >= pair[1]) {
+    let alpha_bar: Vec<f64> = grid.levels.iter().map(|level| level.alpha_bar).collect();
+    if grid.levels.is_empty() || alpha_bar.windows(2).any(|pair| pair[0] >= pair[1]) {
         return Err(Error::input(format!(
             "`steps` is {steps}, but the scheduler `{}` has no {steps} different noise levels with this model",
             kind.name()
@@ -164,19 +159,19 @@ fn listed(schedule: &NoiseSchedule, kind: &ScheduleKind, class: &Class, steps: u
     if let Some(pair) = list.windows(2).find(|pair| pair[0] <= pair[1]) {
         return invalid(format!("must descend, but {} is followed by {}", pair[0], pair[1]));
     }
-    let is_edm = schedule.parameterisation.sigma_data.is_some();
-    if is_edm && unit == "timestep" {
+    let is_continuous = schedule.parameterisation.sigma_data.is_some();
+    if is_continuous && unit == "timestep" {
         return invalid("has timesteps, but this model is told ¼ ln σ: write `sigmas`".into());
     }
     let level = |value: f64| match unit {
-        "σ" => Level::of_sigma(value, schedule.told(value)),
+        "σ" => Level::of_sigma(value, schedule.c_noise(value)),
         _ => Level { t: value, alpha_bar: schedule.alpha_bar_at(value) },
     };
     let spacing = schedule.config.timestep_spacing.unwrap_or(class.spacing);
     Ok(Grid {
         levels: list.iter().map(|value| level(*value)).collect(),
         end: if ends_low(&schedule.config, class) { lowest(schedule) } else { 1.0 },
-        is_leading: is_edm || spacing == TimestepSpacing::Leading,
+        starts_at_unit_noise: schedule.config.edm().is_some() || spacing == TimestepSpacing::Leading,
     })
 }
 
@@ -193,8 +188,8 @@ fn lowest(schedule: &NoiseSchedule) -> f64 {
 /// The levels of σ without the last, which is the end.
 fn of_sigmas(schedule: &NoiseSchedule, mut sigmas: Vec<f64>) -> Grid {
     let end = sigmas.pop().unwrap_or(0.0);
-    let levels = sigmas.into_iter().map(|sigma| Level::of_sigma(sigma, schedule.told(sigma))).collect();
-    Grid { levels, end: 1.0 / (end * end + 1.0), is_leading: false }
+    let levels = sigmas.into_iter().map(|sigma| Level::of_sigma(sigma, schedule.c_noise(sigma))).collect();
+    Grid { levels, end: 1.0 / (end * end + 1.0), starts_at_unit_noise: false }
 }
 
 /// Returns σ of each step, and at the end.
@@ -312,7 +307,7 @@ fn of_class(schedule: &NoiseSchedule, class: &Class, given: Option<TimestepSpaci
         };
         let mut sigmas: Vec<f64> = (0..steps).map(sigma).collect();
         sigmas.push(if config.final_sigmas_type == FinalSigma::SigmaMin { edm.sigma_min } else { 0.0 });
-        return Ok(Grid { is_leading: true, ..of_sigmas(schedule, sigmas) });
+        return Ok(Grid { starts_at_unit_noise: true, ..of_sigmas(schedule, sigmas) });
     }
     if config.edm().is_some() {
         return Err(Error::input(
@@ -335,13 +330,13 @@ fn of_class(schedule: &NoiseSchedule, class: &Class, given: Option<TimestepSpaci
     let is_continuous = schedule.parameterisation.sigma_data.is_some();
     let level = |t: &f64| {
         let level = Level { t: *t, alpha_bar: schedule.alpha_bar_at(*t) };
-        if is_continuous { Level { t: schedule.told(level.sigma()), ..level } } else { level }
+        if is_continuous { Level { t: schedule.c_noise(level.sigma()), ..level } } else { level }
     };
     let levels: Vec<Level> = timesteps.iter().map(level).collect();
-    let is_leading = spacing == TimestepSpacing::Leading;
+    let starts_at_unit_noise = spacing == TimestepSpacing::Leading;
     let ends_low = ends_low(config, class);
     let end = if ends_low { lowest(schedule) } else { 1.0 };
-    let grid = Grid { levels, end, is_leading };
+    let grid = Grid { levels, end, starts_at_unit_noise };
     let Some(converted) = converted(schedule, class, &grid, steps).filter(|_| given.is_none()) else { return Ok(grid) };
     let rounds = class.rounds && (config.use_karras_sigmas || config.use_lu_lambdas);
     let is_cosine = class.steps == Steps::OneMore
@@ -355,21 +350,16 @@ fn of_class(schedule: &NoiseSchedule, class: &Class, given: Option<TimestepSpaci
     };
     let end = match converted.last() {
         // These classes repeat the last σ.
-        Some(sigma)
-            if ends_low
-                && !reads(class, "euler_at_final")
-                && !reads(class, "timestep_type")
-                && class.steps == Steps::OneMore =>
-        {
+        Some(sigma) if ends_low && !reads(class, "euler_at_final") && class.steps == Steps::OneMore => {
             1.0 / (sigma * sigma + 1.0)
         }
         _ => end,
     };
     let level = |sigma: f64| {
-        let t = if is_continuous { schedule.told(sigma) } else { told(schedule.timestep_of(sigma)) };
+        let t = if is_continuous { schedule.c_noise(sigma) } else { told(schedule.timestep_of(sigma)) };
         Level::of_sigma(sigma, t)
     };
-    Ok(Grid { levels: converted.into_iter().map(level).collect(), end, is_leading })
+    Ok(Grid { levels: converted.into_iter().map(level).collect(), end, starts_at_unit_noise })
 }
 
 fn reads(class: &Class, key: &str) -> bool {

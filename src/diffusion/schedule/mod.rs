@@ -24,7 +24,7 @@ pub(crate) const NEARLY_NO_SIGNAL: f64 = 5.960_464_477_539_063e-8;
 /// A noise level.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level {
-    /// What the network is told: the timestep, or ¼ ln σ for EDM.
+    /// What the network receives: the timestep, or ¼ ln σ for EDM.
     pub t: f64,
     /// ᾱ, the share of the signal: z = √ᾱ x₀ + √(1−ᾱ) ε.
     pub alpha_bar: f64,
@@ -60,7 +60,7 @@ pub struct NoiseSchedule {
     /// What the network predicts.
     pub parameterisation: Parameterisation,
     /// Whether the network is told the nearest whole timestep, as by ComfyUI, which computes it in f32.
-    pub is_told_whole: bool,
+    pub has_whole_timesteps: bool,
     /// Its configuration.
     pub config: SchedulerConfig,
 }
@@ -88,7 +88,7 @@ impl NoiseSchedule {
                 alpha_bar: vec![],
                 sigmas: vec![],
                 parameterisation,
-                is_told_whole: false,
+                has_whole_timesteps: false,
                 config: config.clone(),
             });
         }
@@ -112,7 +112,7 @@ impl NoiseSchedule {
             ));
         }
         let sigmas = alpha_bar.iter().map(|alpha_bar| table_sigma(*alpha_bar, rounding)).collect();
-        Ok(NoiseSchedule { alpha_bar, sigmas, parameterisation, is_told_whole: false, config: config.clone() })
+        Ok(NoiseSchedule { alpha_bar, sigmas, parameterisation, has_whole_timesteps: false, config: config.clone() })
     }
 
     /// Replaces ᾱ = 0 at the last timestep by `signal`, so that σ is finite.
@@ -125,11 +125,11 @@ impl NoiseSchedule {
     }
 
     /// Returns the same schedule for a network that is told whole timesteps. One that is told ¼ ln σ is not.
-    pub(crate) fn told_whole(self) -> Self {
-        NoiseSchedule { is_told_whole: self.parameterisation.sigma_data.is_none(), ..self }
+    pub(crate) fn with_whole_timesteps(self) -> Self {
+        NoiseSchedule { has_whole_timesteps: self.parameterisation.sigma_data.is_none(), ..self }
     }
 
-    /// Returns ᾱ at what the network is told: ᾱ_t, or for a network that is told ¼ ln σ that of σ.
+    /// Returns ᾱ at what the network receives: ᾱ_t, or for a network that is told ¼ ln σ that of σ.
     pub fn alpha_bar(&self, t: f64) -> f64 {
         match self.parameterisation.sigma_data {
             Some(_) => Level::of_sigma((4.0 * t).exp(), t).alpha_bar,
@@ -137,11 +137,11 @@ impl NoiseSchedule {
         }
     }
 
-    /// Returns what the network is told at σ: the timestep, or ¼ ln σ.
-    pub(crate) fn told(&self, sigma: f64) -> f64 {
+    /// Returns what the network receives at σ: the timestep, or ¼ ln σ.
+    pub(crate) fn c_noise(&self, sigma: f64) -> f64 {
         match self.parameterisation.sigma_data {
             Some(_) => 0.25 * sigma.max(1e-10).ln(),
-            None if self.is_told_whole => {
+            None if self.has_whole_timesteps => {
                 // Next to the middle between two timesteps, f32 decides which one is the nearest.
                 let (t, nearest) = (self.timestep_of(sigma), self.nearest_timestep(sigma));
                 nearest + (t - nearest).clamp(-0.499, 0.499)
@@ -173,7 +173,7 @@ impl NoiseSchedule {
         1.0 / (s * s + 1.0)
     }
 
-    /// Returns the timestep at which ln σ, interpolated, is this, or ¼ ln σ for EDM.
+    /// Returns the timestep of σ, by linear interpolation of ln σ; for EDM ¼ ln σ.
     pub fn timestep_of(&self, sigma: f64) -> f64 {
         let log = sigma.max(1e-10).ln();
         if self.alpha_bar.is_empty() {
@@ -195,7 +195,7 @@ impl NoiseSchedule {
         let last = self.alpha_bar.len() - 1;
         let t = t.clamp(0.0, last as f64);
         let (low, part) = (t.floor() as usize, t.fract());
-        if self.is_told_whole {
+        if self.has_whole_timesteps {
             let (log, part) = (|i: usize| (self.sigmas[i.min(last)] as f32).ln(), (t as f32).fract());
             return f64::from(((1.0 - part) * log(low) + part * log(low + 1)).exp());
         }

@@ -66,7 +66,7 @@ fn difference(run: &Value, io: &std::collections::HashMap<String, Tensor>) -> f6
     relative(&z, &io[run["name"].as_str().unwrap()])
 }
 
-/// All samplers that ComfyUI has under our names, on its schedules, with parts, latents and leftover noise; with ε, v, zero
+/// All samplers that `conventions: comfyui` has, on ComfyUI's schedules, with parts, latents and leftover noise; with ε, v, zero
 /// terminal SNR and EDM. Noise of a Brownian motion has torchsde's single precision.
 #[test]
 fn samplers_equal_comfyuis() {
