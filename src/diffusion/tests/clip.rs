@@ -187,7 +187,7 @@ fn the_published_names_are_known() {
 }
 
 /// Returns the error of a damaged folder: `change` damages a copy of the fixture.
-fn c_noise(name: &str, change: impl FnOnce(&Path)) -> String {
+fn told(name: &str, change: impl FnOnce(&Path)) -> String {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(fixture(&format!("clip_vision/{name}"))).unwrap() {
         let entry = entry.unwrap();
