@@ -62,7 +62,7 @@ fn a_batch_is_several_files() {
         assert!(
             code == 0 && shown.contains("count: 3") && stderr.contains(&format!("image {} of a batch of 3", i + 1))
         );
-        assert!(stderr.contains(&format!("the seed {seed} gives it alone")), "{stderr}");
+        assert!(stderr.contains(&format!("sampled with the seed {seed}")), "{stderr}");
     }
     // A deleted one is written again, and nothing runs; the others are left alone.
     let kept = fs::metadata(home.path("work/new/a-1.png")).unwrap().modified().unwrap();

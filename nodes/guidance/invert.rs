@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::bridge::{on_step, raise};
 use crate::params::cfg::cfg_warnings;
 use crate::params::guidance::{GuidanceParams, Strength, default_strength};
+use crate::params::leftover::noisy_warning;
 use crate::params::prompt_syntax;
 use crate::params::sampling::{clip_skip_error, negative, prompt, sizes};
 use crate::params::source::ImageGuidance;
@@ -203,7 +204,7 @@ impl Node for Invert {
             Mode::Noise => limit_errors(links),
         };
         let errors = images.into_iter().chain(latent_errors(links));
-        let errors = errors.chain(batch_errors(links, ["latent"]));
+        let errors = errors.chain(batch_errors(links, ["latent"])).chain(noisy_warning(links, "latent"));
         let unused = self.unused_warnings(family(links));
         let errors = errors.chain(clip_skip_error(self.clip_skip, links));
         errors.chain(auto).chain(steps).chain(unguided).chain(unused).collect()

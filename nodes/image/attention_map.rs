@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
+use crate::params::leftover::noisy_warning;
 use crate::params::needs::has_words;
 use crate::params::sampling::prompt;
 use crate::values::{
@@ -109,13 +110,13 @@ impl Node for AttentionMap {
                 .help(format!("write at most {last}"))
         });
         let downscale = downscale_error(model, "downscale", "this node", self.downscale);
-        let errors = sampling_errors(links).into_iter().chain(latents);
+        let errors = sampling_errors(links).into_iter().chain(latents).chain(noisy_warning(links, "latent"));
         errors.chain(beyond).chain(downscale).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let size = ImageInfo::of(links, "latent").size;
-        declared("image", Some(ImageInfo { size, phrases: vec![], count: Some(1), seed: None }))
+        declared("image", Some(ImageInfo { size, count: Some(1), ..ImageInfo::default() }))
     }
 
     fn run(&self, inputs: AttentionMapInputs, cx: &Context) -> anyhow::Result<AttentionMapOutputs> {

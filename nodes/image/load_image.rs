@@ -50,7 +50,7 @@ impl Node for LoadImage {
     fn declare(&self, _: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let size = image::dimensions(&cx.resolve(&self.path)).ok();
         let size = size.map(|(width, height)| ImageSize { width, height });
-        declared("image", Some(ImageInfo { size, phrases: vec![], count: Some(1), seed: None }))
+        declared("image", Some(ImageInfo { size, count: Some(1), ..ImageInfo::default() }))
     }
 
     fn files(&self, cx: &CheckContext) -> Vec<FileRef> {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::autoencoder::decoded;
 use crate::host::bridge::on_layer;
-use crate::values::{Image, ImageInfo, Latent, Model, declared, latent_errors};
+use crate::params::leftover::noisy_warning;
+use crate::values::{Image, ImageInfo, Latent, LatentNoise, Model, declared, latent_errors};
 
 /// Decodes a latent to an image with a model's autoencoder.
 ///
@@ -44,11 +45,11 @@ impl Node for Decode {
     type Outputs = DecodeOutputs;
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        latent_errors(links)
+        latent_errors(links).into_iter().chain(noisy_warning(links, "latent")).collect()
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("image", Some(ImageInfo::of(links, "latent")))
+        declared("image", Some(ImageInfo { noise: LatentNoise::default(), ..ImageInfo::of(links, "latent") }))
     }
 
     fn run(&self, inputs: DecodeInputs, cx: &Context) -> anyhow::Result<DecodeOutputs> {

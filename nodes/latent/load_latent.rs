@@ -49,7 +49,7 @@ impl Node for LoadLatent {
         let file = latent::read(&cx.resolve(&self.path)).ok();
         let info = file.and_then(|file| {
             let count = u32::try_from(file.z.dim(0).ok()?).ok();
-            Some(ImageInfo { size: None, phrases: vec![], count, seed: file.seeds.first().copied() })
+            Some(ImageInfo { count, seed: file.seeds.first().copied(), ..ImageInfo::default() })
         });
         declared("latent", info)
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::autoencoder::encoded;
 use crate::host::bridge::on_layer;
-use crate::values::{Image, ImageInfo, Latent, Model, declared};
+use crate::values::{Image, ImageInfo, Latent, LatentNoise, Model, declared};
 
 /// Encodes an image to a latent with a model's autoencoder.
 ///
@@ -48,7 +48,7 @@ impl Node for VaeEncode {
     }
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
-        declared("latent", Some(ImageInfo::of(links, "image")))
+        declared("latent", Some(ImageInfo { noise: LatentNoise::None, ..ImageInfo::of(links, "image") }))
     }
 
     fn run(&self, inputs: VaeEncodeInputs, cx: &Context) -> anyhow::Result<VaeEncodeOutputs> {

@@ -7,6 +7,7 @@ pub mod clip;
 pub mod colour;
 pub mod defaults;
 pub mod guidance;
+pub(crate) mod leftover;
 pub mod model_path;
 pub mod needs;
 pub mod prompt_syntax;

@@ -65,8 +65,11 @@ impl Sampling {
         }
         if *steps == self.steps {
             let message = format!(
-                "the guidance of `{}` is for another part of the steps: `denoise: {}`, `start_step: {}`",
-                link.name, range.denoise, range.start_step
+                "the guidance of `{}` is for another part of the steps: `denoise: {}`, `start_step: {}`, {}",
+                link.name,
+                range.denoise,
+                range.start_step,
+                range.end_step.map_or("no `end_step`".into(), |end| format!("`end_step: {end}`"))
             );
             return Some((message, "give both the same `denoise`, `start_step` and `end_step`".into()));
         }
@@ -76,8 +79,8 @@ impl Sampling {
             steps.text(),
             self.steps.text()
         );
-        let help = "give both the same `steps`, `sampler` and `scheduler`: the guidance acts at the timesteps that it was \
-                    made for";
+        let help = "give both the same `steps`, `sampler`, `scheduler` and `conventions`: the guidance acts at the timesteps \
+                    that it was made for";
         Some((message, help.into()))
     }
 }

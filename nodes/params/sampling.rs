@@ -188,6 +188,7 @@ impl Sampling {
     /// Reports invalid parameters, with the `cfg` of the sampling.
     pub(crate) fn errors(&self, cfg: f64) -> Vec<NodeError> {
         let mut errors = self.fresh.errors(&self.steps);
+        errors.extend(self.range.warnings(self.steps.steps, self.leftover_noise));
         errors.extend(cfg_warnings(cfg, self.negative.is_some().then_some("negative")));
         errors.extend(self.cfg_options.errors(cfg));
         errors.extend(self.unet.errors());
@@ -211,7 +212,8 @@ impl Sampling {
 
     /// Returns what is known of the image before the run.
     pub(crate) fn image(&self, links: &Links) -> ImageInfo {
-        ImageInfo { size: self.size(links), phrases: vec![], count: self.batch.declared(links), seed: Some(self.seed) }
+        let (size, count) = (self.size(links), self.batch.declared(links));
+        ImageInfo { size, phrases: vec![], count, seed: Some(self.seed), noise: self.left_noise() }
     }
 
     /// Reports a size that the model cannot generate, and guidances whose needs this sampling does not meet. `conditioning`
@@ -226,6 +228,7 @@ impl Sampling {
         errors.extend(self.unet.link_errors(links));
         errors.extend(latent_errors(links));
         errors.extend(self.latent_size_error(links));
+        errors.extend(self.leftover_warnings(links));
         errors.extend(self.batch.error(links));
         errors.extend(self.guidance_errors(links, conditioning));
         errors

@@ -78,6 +78,22 @@ impl StepRange {
         vec![]
     }
 
+    /// Warns of an end that is none, and of leftover noise without an end.
+    pub(crate) fn warnings(&self, steps: u32, leftover_noise: bool) -> Vec<NodeError> {
+        let beyond = self.end_step.filter(|end| *end >= steps);
+        let end =
+            beyond.map(|end| ("end_step", format!("`end_step` has no effect: {end} is not below `steps`, {steps}")));
+        let ends = self.end_step.is_some_and(|end| end < steps);
+        let leftover = (leftover_noise && !ends)
+            .then(|| ("leftover_noise", "`leftover_noise` has no effect: the last step leaves no noise".to_string()));
+        let warning = |(param, message): (&'static str, String)| {
+            NodeError::new(param, message)
+                .help("leave it out, or write an `end_step` below `steps`")
+                .as_warning("no-effect")
+        };
+        end.into_iter().chain(leftover).map(warning).collect()
+    }
+
     /// Returns the library's part of the steps.
     pub(crate) fn part(&self, leftover_noise: bool) -> Part {
         let end = self.end_step.map(|end| end as usize);
@@ -121,8 +137,9 @@ impl Fresh {
             NodeError::new("eta", format!("the sampler `{name}` has no `eta`"))
                 .help(format!("leave `eta` out, or choose a sampler that has it: {}", with.join(", ")))
         });
-        let noise = (self.s_noise != 1.0 && sampler.is_stochastic(conventions) == Some(false)).then(|| {
-            NodeError::new("s_noise", format!("`s_noise` scales fresh noise, but the sampler `{name}` adds none"))
+        let noise = (self.s_noise != 1.0 && sampler.adds_noise(conventions, self.eta) == Some(false)).then(|| {
+            let eta = if sampler.has_eta(conventions) == Some(true) { " with this `eta`" } else { "" };
+            NodeError::new("s_noise", format!("`s_noise` scales fresh noise, but the sampler `{name}` adds none{eta}"))
                 .help("leave `s_noise` out, or choose another sampler, such as `euler_ancestral`")
         });
         eta.into_iter().chain(noise).collect()
@@ -155,7 +172,10 @@ impl Steps {
         let Some(info) = links.declaration::<ModelInfo>("model").filter(|_| foreign.is_empty()) else { return foreign };
         let known = Fresh {
             eta: fresh.eta.filter(|_| self.sampler.has_eta(self.conventions) != Some(false)),
-            s_noise: if self.sampler.is_stochastic(self.conventions) == Some(false) { 1.0 } else { fresh.s_noise },
+            s_noise: match self.sampler.adds_noise(self.conventions, fresh.eta) {
+                Some(false) => 1.0,
+                _ => fresh.s_noise,
+            },
         };
         match Sampler::new(&info.scheduler, &self.settings(known, part)) {
             Ok(sampler) => sampler.ignored().iter().map(|key| self.ignored(key)).collect(),
@@ -165,12 +185,19 @@ impl Steps {
                     (_, Some(count)) if count > 0 && count != self.steps as usize => {
                         ("steps", format!("write `steps: {count}`"))
                     }
-                    (_, Some(_)) => (
-                        "scheduler",
-                        "write one level for each step, in descending order, and after the last σ 0".into(),
-                    ),
+                    (_, Some(_)) => {
+                        let help = match &self.scheduler {
+                            ScheduleKind::Timesteps(_) => "write one timestep for each step, in descending order",
+                            _ => "write one σ for each step, in descending order, and 0 after the last one",
+                        };
+                        ("scheduler", help.into())
+                    }
                     (kind, _) => {
-                        let param = if kind == SamplerKind::Auto { "sampler" } else { "steps" };
+                        let param = match kind {
+                            SamplerKind::Auto => "sampler",
+                            _ if part.denoise < 1.0 => "denoise",
+                            _ => "steps",
+                        };
                         (param, "choose other `steps`, another `sampler` or another `scheduler`".into())
                     }
                 };
@@ -211,8 +238,15 @@ impl Steps {
     pub(crate) fn text(&self) -> String {
         let schedule = match &self.scheduler {
             ScheduleKind::Auto => String::new(),
+            ScheduleKind::Sigmas(list) | ScheduleKind::Timesteps(list) => {
+                format!(" ({}: {list:?})", self.scheduler.name())
+            }
             other => format!(" ({})", other.name()),
         };
-        format!("{} steps of {}{schedule}", self.steps, self.sampler.name())
+        let conventions = match self.conventions {
+            Conventions::Diffusers => "",
+            Conventions::Comfyui => ", as in ComfyUI",
+        };
+        format!("{} steps of {}{schedule}{conventions}", self.steps, self.sampler.name())
     }
 }

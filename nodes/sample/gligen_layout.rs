@@ -21,7 +21,9 @@ use crate::params::cfg::cfg_warnings;
 use crate::params::needs::phrase_warnings;
 use crate::params::prompt_syntax;
 use crate::params::sampling::{negative, prompt, size_errors, trained_side};
-use crate::values::{Image, ImageInfo, ImageSize, Latent, Layout, Model, Phrases, declared, sampling_errors, seeds};
+use crate::values::{
+    Image, ImageInfo, ImageSize, Latent, LatentNoise, Layout, Model, Phrases, declared, sampling_errors, seeds,
+};
 
 /// Generates an image from a layout, with each phrase in its box, by a GLIGEN model.
 ///
@@ -153,7 +155,7 @@ impl Node for GligenLayout {
         let size = sides.map(|(width, height)| ImageSize { width, height });
         let Phrases(phrases) = self.layout().phrases(cx);
         let (count, seed) = (self.batch.declared(links), Some(self.seed));
-        let image = ImageInfo { size, phrases: phrases.clone(), count, seed };
+        let image = ImageInfo { size, phrases: phrases.clone(), count, seed, noise: LatentNoise::None };
         let images = declared("image", Some(image.clone())).into_iter().chain(declared("latent", Some(image)));
         images.chain(declared("layout", Some(Phrases(phrases)))).collect()
     }

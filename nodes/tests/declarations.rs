@@ -331,3 +331,44 @@ fn an_inversion_has_a_step_above_its_lowest_timestep() {
     let none = |low| errors(&nodes(low)).into_iter().filter(|e| e.contains("none of the 2 steps")).count();
     assert_eq!((none(500), none(900)), (0, 1));
 }
+
+/// A sampling that goes on has the steps of the one before, and other nodes take latents without noise.
+#[test]
+fn leftover_noise_is_handed_to_the_step_that_follows() {
+    let warned = |first: &str, second: &str| {
+        let sample = |name: &str, more: &str| {
+            format!("  {name}: {{ type: GuidedSDXLSample, model: model, guidance: [], prompt: \"\", {more} }}\n")
+        };
+        let save = "  save: { type: SaveLatent, latent: sample, path: z.safetensors }\n";
+        let xl = "  model: { type: LoadModel, model: shapes/xl }\n";
+        let nodes =
+            [xl.into(), sample("first", first), sample("sample", &format!("latent: first, {second}")), save.into()];
+        let graph = format!("lsregen: 1\nnodes:\n{}", nodes.concat());
+        let host = Host::new(Path::new("."), Path::new("."));
+        let checked = check(Source::new("graph.yaml", graph), &[], &lsregen_nodes::registry(), &host);
+        checked.diagnostics.iter().map(|d| d.message.clone()).collect::<Vec<_>>().join("\n")
+    };
+    let first = "steps: 4, end_step: 2, leftover_noise: true, scheduler: karras";
+    assert_eq!(warned(first, "steps: 4, start_step: 2, add_noise: false, scheduler: karras"), "");
+    for (first, second, words) in [
+        (first, "steps: 4, start_step: 2, scheduler: karras", "has the noise of step 2, and more is added"),
+        (first, "steps: 4, start_step: 1, add_noise: false, scheduler: karras", "starts at step 1"),
+        (first, "steps: 5, start_step: 2, add_noise: false, scheduler: karras", "has 5 steps of ddim"),
+        (first, "steps: 4, start_step: 2, add_noise: false, scheduler: normal", "has 4 steps of ddim (normal)"),
+        (first, "steps: 4, start_step: 2, add_noise: false, scheduler: karras, conventions: comfyui", "as in ComfyUI"),
+        (first, "steps: 4, denoise: 0.5, start_step: 2, add_noise: false, scheduler: karras", "`latent` has the noise"),
+        ("steps: 4", "steps: 4, start_step: 2, add_noise: false", "has no noise, and `add_noise: false` adds none"),
+        ("steps: 4, leftover_noise: true", "steps: 4, denoise: 0.5", "`leftover_noise` has no effect"),
+        ("steps: 4, end_step: 9", "steps: 4, denoise: 0.5", "`end_step` has no effect: 9 is not below"),
+    ] {
+        let found = warned(first, second);
+        assert!(found.contains(words), "{second}: {found}");
+    }
+    let decoded = "lsregen: 1\nnodes:\n  model: { type: LoadModel, model: shapes/xl }\n  z: { type: SDXLSample, model: model, \
+                   prompt: x, steps: 4, end_step: 2, leftover_noise: true }\n  image: { type: Decode, model: model, latent: z \
+                   }\n  save: { type: SaveImage, image: image, path: x.png }\n";
+    let host = Host::new(Path::new("."), Path::new("."));
+    let checked = check(Source::new("graph.yaml", decoded), &[], &lsregen_nodes::registry(), &host);
+    let codes: Vec<_> = checked.diagnostics.iter().map(|d| d.code.to_string()).collect();
+    assert_eq!(codes, ["leftover-noise"]);
+}

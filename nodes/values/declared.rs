@@ -11,7 +11,7 @@ use lsregen_diffusion::models::{Family, ModelInfo};
 use lsregen_engine::{Declaration, Links, NodeError};
 
 /// What is known of an image, or of the image that a latent is decoded to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImageInfo {
     /// Its size.
     pub size: Option<ImageSize>,
@@ -21,6 +21,31 @@ pub struct ImageInfo {
     pub count: Option<u32>,
     /// The seed of the first image. The others of a batch have the seeds that follow.
     pub seed: Option<u64>,
+    /// The noise of a latent.
+    pub noise: LatentNoise,
+}
+
+/// The noise of a latent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum LatentNoise {
+    /// Not known, as that of a file.
+    #[default]
+    Unknown,
+    /// None.
+    None,
+    /// That of a step, at which a sampling ended.
+    Left(LeftNoise),
+}
+
+/// The noise that a sampling left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeftNoise {
+    /// The steps of the sampling.
+    pub steps: Steps,
+    /// Its `denoise`.
+    pub denoise: f64,
+    /// The step before which it ended.
+    pub end: u32,
 }
 
 impl ImageInfo {

@@ -18,7 +18,9 @@ use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
 
 pub use self::batch::ImageBatch;
 pub(crate) use self::batch::{NOT_A_BATCH, seeds};
-pub use self::declared::{Conditioning, ImageInfo, ImageSize, Phrases, SamplingNeeds, declared};
+pub use self::declared::{
+    Conditioning, ImageInfo, ImageSize, LatentNoise, LeftNoise, Phrases, SamplingNeeds, declared,
+};
 pub(crate) use self::declared::{batch_errors, downscale_error};
 
 /// An image, or a batch of images.

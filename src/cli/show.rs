@@ -46,8 +46,8 @@ impl Show {
         } else {
             terminal::print(&record.graph);
             if let Some(RecordPart { number, of, seed }) = record.part {
-                let alone = seed.map(|seed| format!("; the seed {seed} gives it alone")).unwrap_or_default();
-                terminal::say(&format!("{shown}: image {number} of a batch of {of}{alone}\n"));
+                let seed = seed.map(|seed| format!(", sampled with the seed {seed}")).unwrap_or_default();
+                terminal::say(&format!("{shown}: image {number} of a batch of {of}{seed}\n"));
             }
         }
         Ok(Exit::Done)

@@ -51,9 +51,11 @@ impl SamplerKind {
         Some(self.method(conventions)?.default_eta().is_some())
     }
 
-    /// Whether its steps add fresh noise; `None` as for [`Self::has_eta`].
-    pub fn is_stochastic(self, conventions: Conventions) -> Option<bool> {
-        Some(self.method(conventions)?.is_stochastic())
+    /// Whether its steps add fresh noise with this η; `None` as for [`Self::has_eta`].
+    pub fn adds_noise(self, conventions: Conventions, eta: Option<f64>) -> Option<bool> {
+        let method = self.method(conventions)?;
+        let has_noise = method.default_eta().is_none_or(|default| eta.unwrap_or(default) > 0.0);
+        Some(method.is_stochastic() && has_noise)
     }
 
     /// Its method, for a model without a scheduler file.

@@ -154,7 +154,11 @@ fn listed(schedule: &NoiseSchedule, kind: &ScheduleKind, class: &Class, steps: u
     let list = &list[..count];
     let is_level = |value: &f64| *value <= most && (*value > 0.0 || unit == "timestep" && *value == 0.0);
     if let Some(value) = list.iter().find(|value| !is_level(value)) {
-        return invalid(format!("has {value}, which is no {unit} of this model"));
+        let range = match unit {
+            "timestep" => format!("timesteps are between 0 and {most}"),
+            _ => "σ is above 0".into(),
+        };
+        return invalid(format!("has {value}, which is no {unit} of this model: {range}"));
     }
     if let Some(pair) = list.windows(2).find(|pair| pair[0] <= pair[1]) {
         return invalid(format!("must descend, but {} is followed by {}", pair[0], pair[1]));

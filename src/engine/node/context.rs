@@ -97,7 +97,7 @@ pub struct RecordPart {
     pub number: usize,
     /// How many images the batch has.
     pub of: usize,
-    /// Its seed, which gives it alone.
+    /// The seed that it was sampled with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }

@@ -2,7 +2,7 @@
 
 use super::{Code, nodes};
 
-pub const CODES: [Code; 6] = [
+pub const CODES: [Code; 7] = [
     Code {
         name: "absent-phrase",
         summary: "the prompt lacks a phrase of the layout (warning)",
@@ -33,6 +33,25 @@ pub const CODES: [Code; 6] = [
             r"  layout: { type: Layout, boxes: [{ phrase: a circle, box: [0, 0, 0.5, 0.5] }] }
   draw: { type: DrawLayout, image: image, layout: layout }
   save: { type: SaveImage, image: draw, path: out/boxes.png }
+",
+        ),
+    },
+    Code {
+        name: "leftover-noise",
+        summary: "The noise of a latent is not what the node that takes it expects (warning)",
+        explanation: "A sampling with `leftover_noise` hands on a latent that still has noise. The sampling that continues has \
+            `add_noise: false`, its `start_step` is the `end_step` of the first, and both have the same `steps`, `scheduler`, \
+            `conventions` and `denoise`. Other nodes, such as Decode, take latents without noise.",
+        example: nodes(
+            r"  first: { type: SDXLSample, model: model, prompt: sand, steps: 4, end_step: 2, leftover_noise: true }
+  second: { type: SDXLSample, model: model, prompt: sand, steps: 4, start_step: 2, latent: first }
+  decoded: { type: Decode, model: model, latent: second }
+  save: { type: SaveImage, image: decoded, path: out/sand.png }
+",
+            r"  first: { type: SDXLSample, model: model, prompt: sand, steps: 4, end_step: 2, leftover_noise: true }
+  second: { type: SDXLSample, model: model, prompt: sand, steps: 4, start_step: 2, latent: first, add_noise: false }
+  decoded: { type: Decode, model: model, latent: second }
+  save: { type: SaveImage, image: decoded, path: out/sand.png }
 ",
         ),
     },
