@@ -5,9 +5,6 @@ use lsregen_engine::{Links, NodeError};
 use super::sampling::Sampling;
 use crate::values::{ImageInfo, LatentNoise, LeftNoise};
 
-/// The code of these warnings.
-const CODE: &str = "leftover-noise";
-
 impl Sampling {
     /// Returns the noise of the latent that this sampling generates.
     pub(crate) fn left_noise(&self) -> LatentNoise {
@@ -19,19 +16,19 @@ impl Sampling {
 
     /// Warns of an input latent whose noise is not that of the first step.
     pub(crate) fn leftover_warnings(&self, links: &Links) -> Vec<NodeError> {
-        let warning = |param: &'static str, message: String, help: String| {
-            NodeError::new(param, message).help(help).as_warning(CODE)
+        let note = |param: &'static str, message: String, help: String| {
+            NodeError::new(param, message).help(help).as_warning("leftover-noise")
         };
         let left = match (ImageInfo::of(links, "latent").noise, self.add_noise) {
             (LatentNoise::Left(left), true) => {
                 let message = format!("the input `latent` still has the noise of step {}, and more is added", left.end);
-                return vec![warning("latent", message, "write `add_noise: false`".into())];
+                return vec![note("latent", message, "write `add_noise: false`".into())];
             }
             (LatentNoise::None, false) => {
                 let message = "the input `latent` has no noise, and `add_noise: false` adds none".into();
                 let help =
                     "write `leftover_noise: true` and an `end_step` in the sampling before, or leave `add_noise` out";
-                return vec![warning("add_noise", message, help.into())];
+                return vec![note("add_noise", message, help.into())];
             }
             (LatentNoise::Left(left), false) => left,
             _ => return vec![],
@@ -45,13 +42,13 @@ impl Sampling {
                 self.steps.text()
             );
             let help = "give both samplings the same `steps`, `scheduler`, `conventions` and `denoise`";
-            warning("latent", message, help.into())
+            note("latent", message, help.into())
         });
         let place = (self.range.start_step != left.end).then(|| {
             let (start, end) = (self.range.start_step, left.end);
             let message =
                 format!("the input `latent` has the noise of step {end}, but this sampling starts at step {start}");
-            warning("latent", message, format!("write `start_step: {end}`"))
+            note("latent", message, format!("write `start_step: {end}`"))
         });
         levels.into_iter().chain(place).collect()
     }
@@ -64,6 +61,6 @@ pub(crate) fn noisy_warning(links: &Links, socket: &str) -> Option<NodeError> {
     Some(
         NodeError::new(socket, message)
             .help("link a sampling that goes on from it, or leave `leftover_noise` out there")
-            .as_warning(CODE),
+            .as_warning("leftover-noise"),
     )
 }

@@ -61,6 +61,7 @@ impl ImageGuidance {
 /// Reports an empty socket that a model with this input takes, and a linked one that it does not take.
 fn missing_or_unused(input: UNetInput, socket: &'static str, takes: bool, links: &Links) -> Option<NodeError> {
     let model = match input {
+        UNetInput::Latent if socket != "image" => "is not an inpainting model",
         UNetInput::Latent => "is neither an inpainting nor an InstructPix2Pix model",
         UNetInput::Inpainting => "is an inpainting model",
         UNetInput::Edit => "is an InstructPix2Pix model",

@@ -201,7 +201,7 @@ fn images_that_do_not_fit_the_model_are_errors_of_the_check() {
         ("./edit", "", "the model is an InstructPix2Pix model, but `image` is missing"),
         ("./edit", "image: picture, mask: mask", "the model takes no `mask`: it is an InstructPix2Pix model"),
         ("./plain", "image: picture", "the model takes no `image`: it is neither an inpainting nor"),
-        ("./plain", "mask: mask", "the model takes no `mask`: it is neither an inpainting nor"),
+        ("./plain", "mask: mask", "the model takes no `mask`: it is not an inpainting model"),
         ("./inpaint", "image: shots, mask: mask", "`image` takes a single image, but `shots` is a batch of 2"),
         ("./inpaint", "image: picture, mask: shots", "`mask` takes a single image, but `shots` is a batch of 2"),
     ] {

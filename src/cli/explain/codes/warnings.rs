@@ -43,14 +43,14 @@ pub const CODES: [Code; 7] = [
             `add_noise: false`, its `start_step` is the `end_step` of the first, and both have the same `steps`, `scheduler`, \
             `conventions` and `denoise`. Other nodes, such as Decode, take latents without noise.",
         example: nodes(
-            r"  first: { type: SDXLSample, model: model, prompt: sand, steps: 4, end_step: 2, leftover_noise: true }
-  second: { type: SDXLSample, model: model, prompt: sand, steps: 4, start_step: 2, latent: first }
-  decoded: { type: Decode, model: model, latent: second }
+            r"  first: { type: SDXLSample, model: xl, prompt: sand, steps: 4, end_step: 2, leftover_noise: true }
+  second: { type: SDXLSample, model: xl, prompt: sand, steps: 4, start_step: 2, latent: first }
+  decoded: { type: Decode, model: xl, latent: second }
   save: { type: SaveImage, image: decoded, path: out/sand.png }
 ",
-            r"  first: { type: SDXLSample, model: model, prompt: sand, steps: 4, end_step: 2, leftover_noise: true }
-  second: { type: SDXLSample, model: model, prompt: sand, steps: 4, start_step: 2, latent: first, add_noise: false }
-  decoded: { type: Decode, model: model, latent: second }
+            r"  first: { type: SDXLSample, model: xl, prompt: sand, steps: 4, end_step: 2, leftover_noise: true }
+  second: { type: SDXLSample, model: xl, prompt: sand, steps: 4, start_step: 2, latent: first, add_noise: false }
+  decoded: { type: Decode, model: xl, latent: second }
   save: { type: SaveImage, image: decoded, path: out/sand.png }
 ",
         ),
