@@ -124,3 +124,76 @@ fn a_batch_replaces_only_own_files() {
     let (_, stderr, code) = home.run(&[&rows[..], &["--allow-outside"]].concat());
     assert!(code == 78 && stderr.contains("rows 1 and 2 both write") && stderr.contains("same-1.png"), "{stderr}");
 }
+
+/// Two nodes that save one batch under different names write all files, in a run and from the cache.
+#[test]
+fn names_by_seed_and_by_number_are_different_files() {
+    let home = Home::new();
+    let both = BATCH.replace("PATH", "7.png") + "  save2: { type: SaveImage, image: images, path: \"{seed}.png\" }\n";
+    let names = ["7-1.png", "7-2.png", "7-3.png", "7.png", "8.png", "9.png"];
+    for _ in 0..2 {
+        let (stderr, code) = home.runs(&both, &[]);
+        assert_eq!(code, 0, "{stderr}");
+        for name in names {
+            fs::remove_file(home.path("work").join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+}
+
+/// The names of all images of a batch are judged before the run.
+#[test]
+fn names_of_later_images_are_checked() {
+    let home = Home::new();
+    fs::write(home.path("work/8"), "").unwrap();
+    fs::create_dir(home.path("work/folder-2.png")).unwrap();
+    let large =
+        "  large: { type: Upsample, image: images, factor: 2 }\n  save2: { type: SaveImage, image: large, path: ";
+    for (path, more, words) in [
+        (format!("{}.png", "a".repeat(250)), String::new(), "more than 255 bytes"),
+        ("\"{seed}/a.png\"".into(), String::new(), "`8` is a file, not a folder"),
+        ("folder.png".into(), String::new(), "`folder-2.png` is a folder"),
+        (
+            "a.png".into(),
+            "  save2: { type: SaveImage, image: images, path: a-2.png }\n".replace("images", "one"),
+            "a-2.png",
+        ),
+        ("8.png".into(), format!("{large}\"{{seed}}.png\" }}\n"), "8-1.png"),
+    ] {
+        let one = "  one: { type: LoadImage, path: photo.png }\n";
+        let graph = BATCH.replace("PATH", &path) + one + &more;
+        fs::write(home.path("work/graph.yaml"), graph).unwrap();
+        let (stdout, stderr, code) = home.run(&["check", "graph.yaml"]);
+        if words == "8-1.png" {
+            assert_eq!(code, 0, "no file is written twice: {stdout}{stderr}");
+        } else {
+            assert!(code == 78 && (stdout.clone() + &stderr).contains(words), "{path}: {code} {stdout}{stderr}");
+        }
+    }
+    // Resized images keep their seeds, by which their names collide.
+    let graph = BATCH.replace("PATH", "\"{seed}.png\"") + large + "\"{seed}.png\" }\n";
+    fs::write(home.path("work/graph.yaml"), graph).unwrap();
+    let (stdout, stderr, code) = home.run(&["check", "graph.yaml"]);
+    assert!(code == 78 && (stdout.clone() + &stderr).contains("written-twice"), "{stdout}{stderr}");
+}
+
+/// A latent that is not finite is an error of the sampling, not of what takes its result.
+#[test]
+fn a_sampling_that_diverges_is_an_error() {
+    let home = Home::new();
+    let values: Vec<u8> = [f32::INFINITY; 4 * 64].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let header = r#"{"latent":{"dtype":"F32","shape":[1,4,8,8],"data_offsets":[0,1024]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &values].concat();
+    fs::write(home.path("work/z.safetensors"), bytes).unwrap();
+    let graph = BATCH.replace(
+        "images: { type: Decode, model: small, latent: batch }",
+        "z: { type: LoadLatent, path: z.safetensors }",
+    );
+    let graph = graph
+        .replace("guidance: []", "guidance: [], latent: z, denoise: 0.5, count: 1")
+        .replace("count: \"${count}\", ", "");
+    let graph =
+        graph.replace("SaveImage, image: images, path: PATH", "SaveLatent, latent: batch, path: out.safetensors");
+    let (stderr, code) = home.runs(&graph, &[]);
+    assert!(code == 1 && stderr.contains("batch failed: the sampling diverged"), "{code} {stderr}");
+    assert!(!home.path("work/out.safetensors").exists());
+}

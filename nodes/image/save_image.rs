@@ -9,7 +9,7 @@ use lsregen_engine::{
 use lsregen_files::Kind;
 use lsregen_tensor::image;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
 use crate::host::metadata::{self, Metadata};
@@ -30,18 +30,12 @@ pub struct SaveImage {
     /// stands for the next number, one more than the greatest in the folder, so that no file is replaced, `{date}` for the
     /// day, and `{name}` for the value of any of the file's `params`, as in `{seed}`. For the images of a batch, `{seed}` is the
     /// own seed of each. A batch whose path has neither `{counter}` nor `{seed}` gets numbers at the end of the name.
-    #[serde(serialize_with = "plain")]
     #[schemars(extend("x-role" = "output", "x-own-names" = ["seed"]))]
     pub path: PathBuf,
     /// What the linked image declares: its number of images, and the first seed.
     #[serde(skip)]
     #[schemars(skip)]
     batch: Option<(usize, Option<u64>)>,
-}
-
-/// The path for the memo key, in which a batch does not differ.
-fn plain<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    numbered::single(path).serialize(serializer)
 }
 
 sockets! {
@@ -87,7 +81,11 @@ impl Node for SaveImage {
     type Outputs = SaveImageOutputs;
 
     fn check(&self, cx: &CheckContext) -> Vec<NodeError> {
-        file(&numbered::single(&self.path)).errors(cx)
+        self.declared_paths()
+            .iter()
+            .map(|path| file(path).errors(cx))
+            .find(|errors| !errors.is_empty())
+            .unwrap_or_default()
     }
 
     fn linked(&self, links: &Links) -> Option<Self> {

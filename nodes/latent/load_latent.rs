@@ -45,6 +45,11 @@ impl Node for LoadLatent {
         }
     }
 
+    fn variants(&self, cx: &CheckContext) -> Vec<(&'static str, String)> {
+        let family = latent::read(&cx.resolve(&self.path)).ok().and_then(|file| file.family);
+        family.map(|family| ("latent", family.name().to_string())).into_iter().collect()
+    }
+
     fn declare(&self, _: &Links, cx: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let file = latent::read(&cx.resolve(&self.path)).ok();
         let info = file.and_then(|file| {

@@ -18,7 +18,7 @@ pub struct CfgParams {
     pub cfg_rescale: f64,
     /// The steps with classifier-free guidance, as shares of all: `0.8` or `[0.1, 0.8]`. The others take half the time.
     /// Images vary more if the noisiest steps have no guidance. The second network call of a step (`heun`, `dpm_2` and others)
-    /// counts by its own timestep. By default all.
+    /// counts by its own timestep. By default all; 0 is none, as `cfg: 1`.
     #[serde(default)]
     pub cfg_window: Option<StepShare>,
 }

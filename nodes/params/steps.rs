@@ -182,7 +182,7 @@ impl Steps {
             Err(error) => {
                 let listed = self.scheduler.steps();
                 let (param, help) = match (self.sampler, listed) {
-                    (_, Some(count)) if count > 0 && count != self.steps as usize => {
+                    (_, Some(count)) if (1..=999).contains(&count) && count != self.steps as usize => {
                         ("steps", format!("write `steps: {count}`"))
                     }
                     (_, Some(_)) => {

@@ -109,3 +109,22 @@ fn a_layout_without_boxes_is_a_plain_sampling() {
     }
     assert_ne!(latent(folder.path(), "diffusers_uni_pc"), latent(folder.path(), "comfyui_uni_pc"));
 }
+
+/// A window of classifier-free guidance ends where a second sampling would go on without it.
+#[test]
+fn a_window_of_guidance_is_a_hand_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::in_memory(1 << 30));
+    let common = "type: SDXLSample, model: xl, prompt: a red circle, seed: 3, steps: 4";
+    let graph = format!(
+        "lsregen: 1\nnodes:\n  xl: {{ type: LoadModel, model: shapes/xl }}\n  windowed: {{ {common}, width: 64, height: 64, \
+         cfg: 3, cfg_window: 0.5 }}\n  first: {{ {common}, width: 64, height: 64, cfg: 3, end_step: 2, leftover_noise: true \
+         }}\n  second: {{ {common}, latent: first, add_noise: false, cfg: 1, start_step: 2 }}\n  save: {{ type: SaveLatent, \
+         latent: windowed, path: windowed.safetensors }}\n  save2: {{ type: SaveLatent, latent: second, path: \
+         second.safetensors }}\n"
+    );
+    run(folder.path(), &store, &graph);
+    let (windowed, second) = (latent(folder.path(), "windowed"), latent(folder.path(), "second"));
+    let most = windowed.iter().zip(&second).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(most < 1e-4, "{most}");
+}

@@ -86,17 +86,18 @@ pub fn read(path: &Path) -> Result<LatentFile> {
     };
     let view = view.map_err(|_| fail(format!("contains {} tensors, but none called `{TENSOR}`", names.len())))?;
     let dtype = DType::try_from(view.dtype()).ok().filter(DType::is_float);
-    let (Some(dtype), [1..=MOST, _, _, _]) = (dtype, view.shape()) else {
+    let (Some(dtype), [1..=MOST, 1..=usize::MAX, 1..=usize::MAX, 1..=usize::MAX]) = (dtype, view.shape()) else {
         let (shape, dtype) = (view.shape(), view.dtype());
         return Err(fail(format!(
             "a latent has shape [1, channels, h, w] in floats, and a batch [2 to {MOST}, channels, h, w], not {shape:?} in \
              {dtype:?}"
         )));
     };
-    // Another program's text of that name is none of seeds.
+    // Only SaveLatent's are seeds: those of a batch are consecutive.
     let seeds = header.metadata().as_ref().and_then(|m| m.get(SEEDS)).map_or("", String::as_str);
     let seeds: Vec<u64> = seeds.split_whitespace().filter_map(|seed| seed.parse().ok()).collect();
-    let seeds = if seeds.len() == view.shape()[0] { seeds } else { vec![] };
+    let are_consecutive = seeds.windows(2).all(|pair| pair[0].wrapping_add(1) == pair[1]);
+    let seeds = if seeds.len() == view.shape()[0] && are_consecutive { seeds } else { vec![] };
     let z = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?.to_dtype(DType::F32)?;
     Ok(LatentFile { z, family, seeds })
 }

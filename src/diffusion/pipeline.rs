@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 use tracing::debug;
 
 use crate::denoiser::{CfgDenoiser, CfgOptions, Denoiser, guides};
@@ -252,7 +252,15 @@ struct Start {
 
 impl Start {
     fn run(mut self, sampler: &Sampler, denoiser: &dyn Denoiser, on_step: OnStep) -> Result<Tensor> {
-        sampler.run_from(0, &self.z, denoiser, &self.guidance, &mut self.fresh, on_step)
+        let z = sampler.run_from(0, &self.z, denoiser, &self.guidance, &mut self.fresh, on_step)?;
+        let size = z.abs()?.to_dtype(DType::F32)?.max_all()?.to_scalar::<f32>()?;
+        if size.is_finite() {
+            return Ok(z);
+        }
+        Err(Error::input(
+            "the sampling diverged: its latent has NaN or infinity. Lower `cfg` or the guidance, or choose another `sampler` or \
+             `scheduler`",
+        ))
     }
 }
 

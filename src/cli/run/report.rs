@@ -35,10 +35,8 @@ impl<'a> Report<'a> {
         keys: HashMap<NodeIndex, Key>,
         summary: &'a Summary,
     ) -> Report<'a> {
-        let outcomes: HashMap<_, _> = graph.order().iter().zip(&summary.nodes).collect();
-        let has_result = |index: NodeIndex| outcomes.get(&index).is_some_and(|(_, outcome)| outcome.has_result());
-        let files = saved.in_order(graph).into_iter().filter(|(index, _)| has_result(*index)).collect();
-        Report { graph, keys, summary, files }
+        // A node that failed may have written some of its files.
+        Report { graph, keys, summary, files: saved.in_order(graph) }
     }
 
     pub fn print(&self, stdout: Stdout, graph: &Path) {

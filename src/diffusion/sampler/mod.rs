@@ -30,7 +30,7 @@ use crate::denoiser::{Denoiser, Prediction};
 use crate::noise::Generator;
 use crate::schedule::choice::{self, Reading};
 use crate::schedule::classes::of_sampler;
-use crate::schedule::{Level, NEARLY_NO_SIGNAL, NoiseSchedule, ScheduleKind, SchedulerConfig};
+use crate::schedule::{Level, NEARLY_NO_SIGNAL, NoiseSchedule, PredictionType, ScheduleKind, SchedulerConfig};
 use crate::{Error, Result};
 
 /// Keys of a scheduler file that have no effect with another schedule than the file's own.
@@ -194,10 +194,9 @@ impl Sampler {
         let (Reading { method, class, mut ignored }, schedule) = match settings.conventions {
             Conventions::Diffusers => {
                 let reading = choice::read(config, settings.sampler).map_err(Error::Config)?;
-                let divides = !matches!(
-                    reading.method,
-                    Method::Ddim | Method::Ddpm { .. } | Method::Pndm | Method::Lcm { .. } | Method::Tcd
-                );
+                let config = &choice::followed(config, settings.sampler, reading.class);
+                let divides =
+                    !matches!(reading.method, Method::Ddim | Method::Ddpm { .. } | Method::Lcm { .. } | Method::Tcd);
                 let schedule = NoiseSchedule::new(config)?;
                 (reading, if divides { schedule.with_signal(NEARLY_NO_SIGNAL) } else { schedule })
             }
@@ -232,6 +231,7 @@ impl Sampler {
         let plan = Plan::new(settings, &method, class, &schedule)?;
         let is_comfyui = settings.conventions == Conventions::Comfyui;
         let method = if is_comfyui { conventions::ordered(method, plan.levels.len())? } else { method };
+        check_ends(&method, &plan, schedule.parameterisation.prediction)?;
         let full = (1.0 - plan.levels[0].alpha_bar).sqrt();
         let is_unit = plan.is_from_noise && (is_comfyui || plan.starts_at_unit_noise || !class.starts_at_sigma);
         let amount = if is_unit { 1.0 } else { full };
@@ -421,6 +421,30 @@ impl Sampler {
         let share = self.levels[i].alpha_bar / self.ends[i].alpha_bar;
         Ok(((z * share.sqrt())? + (fresh.draw(z)? * (1.0 - share).max(0.0).sqrt())?)?)
     }
+}
+
+/// Refuses levels at which a formula divides by zero.
+fn check_ends(method: &Method, plan: &Plan, prediction: PredictionType) -> Result<()> {
+    let needs_noise = match method {
+        Method::UniPc { form, .. } => *form == Form::Noise,
+        Method::Multistep(solver) | Method::Singlestep(solver) => solver.form == Form::Noise,
+        _ => false,
+    };
+    if needs_noise && plan.ends.iter().any(|end| end.alpha_bar >= 1.0) {
+        return Err(Error::Config(
+            "the model's scheduler_config.json has `predict_x0: false` or an `algorithm_type` that cannot end without noise, \
+             unless `final_sigmas_type` is \"sigma_min\" and `scheduler` is `auto`; choose another `sampler`"
+                .into(),
+        ));
+    }
+    if prediction == PredictionType::Epsilon && plan.levels.iter().any(|level| level.alpha_bar <= 0.0) {
+        return Err(Error::Config(
+            "`rescale_betas_zero_snr` leaves no signal at the first step, from which a network that predicts ε tells nothing; \
+             the model needs `prediction: v_prediction`"
+                .into(),
+        ));
+    }
+    Ok(())
 }
 
 /// Clamps x̂₀ of each sample at a quantile s ≥ 1 of its size, and divides it by s (dynamic thresholding, Saharia et al.).

@@ -45,6 +45,8 @@ pub fn read(config: &SchedulerConfig, sampler: SamplerKind) -> Result<Reading, S
         "lower_order_final",
         "original_inference_steps",
         "timestep_scaling",
+        // The model's, whatever the sampler: see `followed`.
+        "rescale_betas_zero_snr",
         // It seeds noise that is drawn from the seed of the sampling here.
         "noise_sampler_seed",
     ];
@@ -52,6 +54,13 @@ pub fn read(config: &SchedulerConfig, sampler: SamplerKind) -> Result<Reading, S
         ignored.retain(|key| !harmless.contains(&key.as_str()));
     }
     Ok(Reading { method, class, ignored })
+}
+
+/// Returns a file without the rescaling to a zero terminal SNR if it is to be read as its own class, which does not read that
+/// key. Under another sampler it is a property of the model.
+pub(crate) fn followed(config: &SchedulerConfig, sampler: SamplerKind, class: &Class) -> SchedulerConfig {
+    let reads = sampler != SamplerKind::Auto || class.keys.contains(&"rescale_betas_zero_snr");
+    SchedulerConfig { rescale_betas_zero_snr: config.rescale_betas_zero_snr && reads, ..config.clone() }
 }
 
 /// The method of a file's own class.

@@ -12,6 +12,9 @@ use super::config::{BetaSchedule, FinalSigma, SchedulerConfig, TimestepSpacing};
 use super::{Level, NoiseSchedule, sigma_of};
 use crate::{Error, Result};
 
+/// The least and the greatest σ of a list: those of every model are within.
+const SIGMAS: (f64, f64) = (1e-4, 1e5);
+
 /// ρ of Karras et al., eq. 5.
 const RHO: f64 = 7.0;
 
@@ -140,7 +143,7 @@ pub(crate) fn grid(
 fn listed(schedule: &NoiseSchedule, kind: &ScheduleKind, class: &Class, steps: usize) -> Result<Grid> {
     let invalid = |what: String| Err(Error::input(format!("the list of the `scheduler` {what}")));
     let (list, most, unit) = match kind {
-        ScheduleKind::Sigmas(list) => (list, f64::MAX, "σ"),
+        ScheduleKind::Sigmas(list) => (list, SIGMAS.1, "σ"),
         ScheduleKind::Timesteps(list) => (list, schedule.len() as f64 - 1.0, "timestep"),
         _ => return invalid("is none".into()),
     };
@@ -152,11 +155,12 @@ fn listed(schedule: &NoiseSchedule, kind: &ScheduleKind, class: &Class, steps: u
         return invalid("must end with 0, the end of the last step".into());
     }
     let list = &list[..count];
-    let is_level = |value: &f64| *value <= most && (*value > 0.0 || unit == "timestep" && *value == 0.0);
+    let least = if unit == "σ" { SIGMAS.0 } else { 0.0 };
+    let is_level = |value: &f64| (least..=most).contains(value);
     if let Some(value) = list.iter().find(|value| !is_level(value)) {
         let range = match unit {
             "timestep" => format!("timesteps are between 0 and {most}"),
-            _ => "σ is above 0".into(),
+            _ => format!("σ is between {least} and {most}"),
         };
         return invalid(format!("has {value}, which is no {unit} of this model: {range}"));
     }

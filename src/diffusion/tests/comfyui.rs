@@ -99,4 +99,10 @@ fn what_comfyui_does_not_have_is_refused() {
     assert!(error(SamplerKind::Auto, ScheduleKind::Normal, 8).contains("does not support the sampler `auto`"));
     assert!(error(SamplerKind::Euler, ScheduleKind::Auto, 8).contains("no scheduler `auto`"));
     assert!(error(SamplerKind::UniPc, ScheduleKind::Normal, 1).contains("two steps"));
+    // Of a list, no level is left out.
+    let list = ScheduleKind::Sigmas(vec![10.0, 1.0, 0.0]);
+    let sampler = Sampler::new(&config, &settings(SamplerKind::Dpm2, list, 2)).unwrap();
+    assert_eq!(sampler.levels().len(), 2);
+    let sampler = Sampler::new(&config, &settings(SamplerKind::Dpm2, ScheduleKind::Karras, 2)).unwrap();
+    assert_eq!(sampler.levels().len(), 2, "of three, the second is left out");
 }

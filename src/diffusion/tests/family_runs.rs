@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, tensors};
 use files::{Member, raw};
 use lsregen_diffusion::denoiser::{CfgDenoiser, CfgOptions, Denoiser};
-use lsregen_diffusion::models::unet::{Added, Conditioning};
+use lsregen_diffusion::models::unet::{Added, AttentionKind, Conditioning};
 use lsregen_diffusion::models::{Blueprint, Model, ModelLocation, ModelSource};
 use lsregen_diffusion::sampler::{Part, Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_tensor::noise::Generator;
@@ -124,5 +124,32 @@ fn classifier_free_guidance_acts_in_its_timesteps() {
     };
     for (t, like) in [(200.0, &plain), (300.0, &whole), (600.0, &whole), (601.0, &plain)] {
         assert_eq!(numbers(&windowed, t), numbers(like, t), "{t}");
+    }
+}
+
+/// ComfyUI's networks are told the nearest whole timestep, in both halves, in one, and where attention is read.
+#[test]
+fn whole_timesteps_reach_the_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Member::of("sd1_inpaint").write_folder(&folder.path().join("model"));
+    let blueprint = Blueprint::open(&ModelSource::from(ModelFiles::Folder(path))).unwrap();
+    let model = Model::new(blueprint, Precision::new(DType::F32, &Device::Cpu), false);
+    let channels = Some(raw("channels", &[1, 5, 8, 8]));
+    let of = |name: &str| Conditioning { channels: channels.clone(), ..conditioning(&model, name, 6.0) };
+    let unet = model.unet().unwrap();
+    let whole = CfgOptions { whole_timesteps: true, ..CfgOptions::default() };
+    let z = raw("z", &[1, 4, 8, 8]);
+    let numbers = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for scale in [1.0, 4.0] {
+        let denoiser = || CfgDenoiser::new(unet.clone(), &of("prompt"), &of("negative"), scale).unwrap();
+        let at = |denoiser: &CfgDenoiser, t: f64| numbers(&denoiser.predict(&z, t).unwrap());
+        assert_eq!(at(&denoiser().with_options(whole), 500.4), at(&denoiser(), 500.0), "{scale}");
+        assert_ne!(at(&denoiser(), 500.4), at(&denoiser(), 500.0), "{scale}");
+        let layers = denoiser().attention_layers();
+        let maps = |denoiser: CfgDenoiser, t: f64| {
+            let maps = denoiser.attention_maps(&z, t, AttentionKind::Cross, &layers).unwrap();
+            maps.iter().flat_map(|map| numbers(&map.weights)).collect::<Vec<_>>()
+        };
+        assert_eq!(maps(denoiser().with_options(whole), 500.4), maps(denoiser(), 500.0), "{scale}");
     }
 }

@@ -226,3 +226,28 @@ fn leftover_noise_is_handed_on() {
         SamplerSettings { part: Part { start: 10, ..Part::default() }, ..SamplerSettings::new(SamplerKind::Ddim, 10) };
     assert!(Sampler::new(&config, &none).unwrap_err().to_string().contains("no step is between the first, 10"));
 }
+
+/// Files at whose levels a formula would divide by zero are refused.
+#[test]
+fn files_that_cannot_be_sampled_are_refused() {
+    let sampler = |file: &str, kind| {
+        let file = format!(r#"{{"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", {file}}}"#);
+        let config = SchedulerConfig::parse(file.as_bytes(), "scheduler_config.json").unwrap();
+        Sampler::new(&config, &SamplerSettings::new(kind, 4))
+    };
+    let error = |file: &str, kind| sampler(file, kind).unwrap_err().to_string();
+    let uni_pc = r#""_class_name": "UniPCMultistepScheduler", "predict_x0": false"#;
+    assert!(error(uni_pc, SamplerKind::Auto).contains("`predict_x0: false`"));
+    assert!(error(uni_pc, SamplerKind::UniPc).contains("`predict_x0: false`"));
+    sampler(&format!(r#"{uni_pc}, "final_sigmas_type": "sigma_min""#), SamplerKind::Auto).unwrap();
+    let zero = r#""_class_name": "DDIMScheduler", "rescale_betas_zero_snr": true, "timestep_spacing": "trailing""#;
+    assert!(error(zero, SamplerKind::Auto).contains("`rescale_betas_zero_snr`"));
+    sampler(&format!(r#"{zero}, "prediction_type": "v_prediction""#), SamplerKind::Auto).unwrap();
+    // PNDM does not read the key: its own file is sampled without it, with a warning, another sampler follows it.
+    let pndm = r#""_class_name": "PNDMScheduler", "skip_prk_steps": true, "rescale_betas_zero_snr": true,
+        "prediction_type": "v_prediction", "timestep_spacing": "trailing""#;
+    let own = sampler(pndm, SamplerKind::Auto).unwrap();
+    assert!(own.levels()[0].alpha_bar > 1e-3 && own.ignored() == ["rescale_betas_zero_snr"]);
+    let euler = sampler(pndm, SamplerKind::Euler).unwrap();
+    assert!(euler.levels()[0].alpha_bar < 1e-6 && euler.ignored().is_empty(), "{:?}", euler.ignored());
+}

@@ -119,7 +119,13 @@ impl Checker<'_> {
                 continue;
             };
             let links = self.links_of_node(index, entry, variants, &declared);
-            let (errors, linked) = (node.check_links(&links), node.linked(&links));
+            let (mut errors, linked) = (node.check_links(&links), node.linked(&links));
+            if let Some(linked) = &linked {
+                // What its links declare may be a reason for further errors of the node's own.
+                let known: Vec<_> = node.check(&self.cx(index)).into_iter().map(|error| error.message).collect();
+                let own = linked.check(&self.cx(index)).into_iter();
+                errors.extend(own.filter(|error| !known.contains(&error.message)));
+            }
             self.drafts[index].node = linked.or(Some(node));
             errors.into_iter().for_each(|error| self.node_error(index, "invalid", error));
         }
