@@ -103,7 +103,7 @@ impl LayerName {
         names
     }
 
-    /// Returns [`LayerName::all`] for a message, at most [`LISTED`] of them.
+    /// Returns [`LayerName::all`] for a message, at most 24 of them.
     pub fn list(all: &[AttentionLayer]) -> String {
         let names = LayerName::all(all);
         let more = names.len().saturating_sub(LISTED);
