@@ -89,7 +89,7 @@ pub struct CfgOptions {
     pub rescale: f64,
     /// The lowest and the highest timestep at which there is such guidance; by default all.
     pub timesteps: Option<(f64, f64)>,
-    /// Whether the network is told the nearest whole timestep, as by ComfyUI.
+    /// Whether the network receives the nearest whole timestep, as in ComfyUI.
     pub whole_timesteps: bool,
 }
 
@@ -99,17 +99,8 @@ impl CfgDenoiser {
         if !guides(scale) {
             return Ok(Self::plain(unet, conditional));
         }
-        Ok(CfgDenoiser {
-            unet,
-            conditioning: unconditional.stack(conditional)?,
-            conditional: conditional.clone(),
-            scale: Some(scale),
-            image_scale: None,
-            sigma_data: None,
-            options: CfgOptions::default(),
-            freeu: None,
-            perturbation: None,
-        })
+        let conditioning = unconditional.stack(conditional)?;
+        Ok(CfgDenoiser { conditioning, scale: Some(scale), ..Self::plain(unet, conditional) })
     }
 
     /// Combines both halves, which have the latent of an image as channels, with the prediction without text and image:
@@ -128,17 +119,9 @@ impl CfgDenoiser {
         }
         let channels = unconditional.channels.as_ref().map(Tensor::zeros_like).transpose()?;
         let neither = Conditioning { channels, ..unconditional.clone() };
-        Ok(CfgDenoiser {
-            unet,
-            conditioning: neither.stack(unconditional)?.stack(conditional)?,
-            conditional: conditional.clone(),
-            scale: Some(scale),
-            image_scale: Some(image_scale),
-            sigma_data: None,
-            options: CfgOptions::default(),
-            freeu: None,
-            perturbation: None,
-        })
+        let conditioning = neither.stack(unconditional)?.stack(conditional)?;
+        let (scale, image_scale) = (Some(scale), Some(image_scale));
+        Ok(CfgDenoiser { conditioning, scale, image_scale, ..Self::plain(unet, conditional) })
     }
 
     /// Sets how classifier-free guidance acts.
