@@ -14,6 +14,7 @@ use common::{fixture, relative, tensors};
 use lsregen_diffusion::Result;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::schedule::SchedulerConfig;
+use lsregen_diffusion::schedule::classes::named;
 use lsregen_tensor::noise::Generator;
 use serde_json::Value;
 
@@ -125,10 +126,12 @@ fn no_key_of_diffusers_is_silent() {
     assert!(silent.is_empty(), "{} rows:\n{}", silent.len(), silent.join("\n"));
     assert!(equal > 200 && told > 20, "{equal} {told}");
     let mut text = String::from(
-        "| class | the image is diffusers' with | reported by the check | refused by diffusers alone |\n|---|---|---|---|\n",
+        "| class | `sampler: auto` is | the image is diffusers' with | reported by the check | refused by diffusers alone \
+         |\n|---|---|---|---|---|\n",
     );
     for (class, columns) in table {
-        text.push_str(&format!("| `{class}` | {} |\n", columns.map(|keys| keys.join(" ")).join(" | ")));
+        let sampler = named(class).map_or(String::new(), |own| format!("`{}`", own.sampler.name()));
+        text.push_str(&format!("| `{class}` | {sampler} | {} |\n", columns.map(|keys| keys.join(" ")).join(" | ")));
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
     let document = std::fs::read_to_string(&path).unwrap();
