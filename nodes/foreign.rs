@@ -205,9 +205,9 @@ mod tests {
         for entry in registry.iter() {
             names.insert(entry.node_type.name.into());
             names.extend(entry.node_type.inputs.iter().map(|socket| socket.name.to_string()));
-            names.extend(entry.params.iter().map(|param| param.name.clone()));
+            names.extend(entry.params().iter().map(|param| param.name.clone()));
             // The words of an enum: `"ddim", "euler" or …`.
-            let words = entry.params.iter().flat_map(|param| param.type_text.split('"').skip(1).step_by(2));
+            let words = entry.params().iter().flat_map(|param| param.type_text.split('"').skip(1).step_by(2));
             names.extend(words.map(str::to_string));
         }
         let mut seen = HashSet::new();

@@ -203,20 +203,20 @@ fn every_type_is_complete() {
     let registry = registry();
     for entry in registry.iter() {
         let name = entry.node_type.name;
-        assert!(!entry.doc.is_empty(), "{name} has no documentation");
-        for param in &entry.params {
+        assert!(!entry.doc().is_empty(), "{name} has no documentation");
+        for param in entry.params() {
             assert!(param.doc.len() > 10, "{name}.{} has no documentation", param.name);
             assert!(param.required || param.default.is_some(), "{name}.{} has no default", param.name);
         }
         for socket in entry.node_type.inputs.iter().chain(entry.node_type.outputs) {
             assert!(!socket.doc().is_empty(), "{name}.{} has no documentation", socket.name);
         }
-        let some = |param: &str| match &entry.schema.as_value()["properties"][param]["type"] {
+        let some = |param: &str| match &entry.schema().as_value()["properties"][param]["type"] {
             kind if kind == "array" => json!([]),
             _ => json!("x.png"),
         };
         let required =
-            entry.params.iter().filter(|param| param.required).map(|param| (param.name.clone(), some(&param.name)));
+            entry.params().iter().filter(|param| param.required).map(|param| (param.name.clone(), some(&param.name)));
         let given = Json::Object(required.collect());
         let node = (entry.node_type.decode)(&given).unwrap_or_else(|error| panic!("{name}: {error:?}"));
         let params = node.params().unwrap();
@@ -224,14 +224,14 @@ fn every_type_is_complete() {
         let mut unknown = given.clone();
         unknown["no_such_key"] = json!(1);
         // With shared parameters (`flatten`) serde accepts any key, and only the schema rejects it.
-        let closed = entry.schema.get("additionalProperties") == Some(&json!(false));
+        let closed = entry.schema().get("additionalProperties") == Some(&json!(false));
         assert!(closed || (entry.node_type.decode)(&unknown).is_err(), "{name} takes unknown keys");
     }
     assert!(
         registry
             .get("SDXLSample")
             .unwrap()
-            .doc
+            .doc()
             .starts_with("Generates an image from a prompt with an SDXL model: Guided")
     );
 }

@@ -80,7 +80,7 @@ pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
     // A guidance mostly fits the sampling.
     if let Some(sample) = used.get_mut("sample").filter(|_| is_used == Some("Guidance") && !dice.one_in(8)) {
         let shared = ["prompt", "prompt_2", "original_size", "target_size", "crop", "steps", "sampler"];
-        let own = shared.iter().filter(|name| entry.params.iter().any(|param| param.name == **name));
+        let own = shared.iter().filter(|name| entry.params().iter().any(|param| param.name == **name));
         for (name, value) in own.filter_map(|name| Some((*name, node.get(*name)?))) {
             sample[name] = value.clone();
         }
@@ -146,8 +146,8 @@ fn consumers(output: Option<&str>, model: &str, steps: u64, dice: &mut Dice) -> 
 
 /// Random values for some of the parameters, and for all that are required.
 fn parameters(entry: &RegistryEntry, steps: u64, dice: &mut Dice) -> Map<String, Json> {
-    let schema = entry.schema.as_value();
-    let given = entry.params.iter().filter_map(|param| {
+    let schema = entry.schema().as_value();
+    let given = entry.params().iter().filter_map(|param| {
         let name = param.name.as_str();
         if !param.required && !dice.one_in(3) && !["steps", "width", "height", "output"].contains(&name) {
             return None;

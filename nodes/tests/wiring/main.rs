@@ -73,7 +73,7 @@ impl Wiring<'_> {
     }
 
     fn params(&mut self, inputs: &Inputs) {
-        for param in &self.entry.params {
+        for param in self.entry.params() {
             let (name, values) = (&param.name, self.rows.values(param));
             if values.is_empty() {
                 self.problem(format!("`{name}` has no row in rows.yaml"));

@@ -52,7 +52,7 @@ impl Rows {
     pub fn of<'a>(&self, entry: &'a RegistryEntry) -> NodeRows<'a> {
         let table = self.nodes.get(entry.node_type.name).cloned().unwrap_or_default();
         let rows = NodeRows { entry, table };
-        let own = |name: &str| entry.params.iter().any(|param| param.name == name);
+        let own = |name: &str| entry.params().iter().any(|param| param.name == name);
         let Table { base, rows: values, also, with, .. } = &rows.table;
         for name in [base, values, also]
             .into_iter()
@@ -93,7 +93,7 @@ impl NodeRows<'_> {
 
     /// Returns the values of a parameter to test: those of its rows, all words of an enum, and both booleans.
     pub fn values(&self, param: &ParamDoc) -> Vec<Json> {
-        let schema = &self.entry.schema.as_value()["properties"][&param.name];
+        let schema = &self.entry.schema().as_value()["properties"][&param.name];
         let rows = [&self.table.rows, &self.table.also];
         let mut values: Vec<Json> = rows.iter().filter_map(|rows| rows.get(&param.name)).cloned().collect();
         values.extend(words(schema));

@@ -5,6 +5,7 @@ mod schema;
 mod workflow_schema;
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use schemars::Schema;
 use serde_json::Value as Json;
@@ -26,24 +27,25 @@ pub struct Registry {
 pub struct RegistryEntry {
     /// The node type.
     pub node_type: NodeType,
-    /// The JSON Schema of its parameters.
-    pub schema: Schema,
-    /// The doc comment of the node's struct.
-    pub doc: String,
-    /// Its parameters, in the order of the struct's fields.
-    pub params: Vec<ParamDoc>,
+    /// Derived when it is first used: a graph uses few types, and deriving the schemas of all takes longer than its check.
+    documentation: OnceLock<Documentation>,
+}
+
+struct Documentation {
+    schema: Schema,
+    doc: String,
+    params: Vec<ParamDoc>,
 }
 
 impl Registry {
     /// Registers the given types.
     ///
     /// # Panics
-    /// If two types have the same name, if two keys (inputs and parameters) of a type have the same name, or if a key is
-    /// called `type`. These are bugs of the program.
+    /// If two types have the same name. This is a bug of the program.
     pub fn new(types: &[NodeType]) -> Registry {
         let mut registry = Registry { entries: vec![], by_name: HashMap::new(), foreign: &[] };
         for node_type in types {
-            let entry = RegistryEntry::new(*node_type);
+            let entry = RegistryEntry { node_type: *node_type, documentation: OnceLock::new() };
             let former = registry.by_name.insert(node_type.name, registry.entries.len());
             assert!(former.is_none(), "two node types are called {}", node_type.name);
             registry.entries.push(entry);
@@ -84,25 +86,43 @@ impl Registry {
 impl RegistryEntry {
     /// The purpose of the type in one line: the first paragraph of its documentation.
     pub fn purpose(&self) -> String {
-        self.doc.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+        self.doc().split("\n\n").next().unwrap_or_default().replace('\n', " ")
     }
 
-    fn new(node_type: NodeType) -> RegistryEntry {
-        let schema = (node_type.schema)();
-        let doc = text(schema.get("description"));
-        let params = schema::params(&schema);
-        let mut names = std::collections::HashSet::from(["type"]);
-        let sockets = node_type.inputs.iter().map(|socket| socket.name);
-        for name in params.iter().map(|param| param.name.as_str()).chain(sockets) {
-            assert!(names.insert(name), "{}: two keys are called {name}", node_type.name);
-        }
-        RegistryEntry { node_type, schema, doc, params }
+    /// The JSON Schema of its parameters.
+    pub fn schema(&self) -> &Schema {
+        &self.documentation().schema
+    }
+
+    /// The doc comment of the node's struct.
+    pub fn doc(&self) -> &str {
+        &self.documentation().doc
+    }
+
+    /// Its parameters, in the order of the struct's fields.
+    pub fn params(&self) -> &[ParamDoc] {
+        &self.documentation().params
+    }
+
+    /// # Panics
+    /// If two keys (inputs and parameters) have the same name, or if a key is called `type`. These are bugs of the program.
+    fn documentation(&self) -> &Documentation {
+        self.documentation.get_or_init(|| {
+            let schema = (self.node_type.schema)();
+            let (doc, params) = (text(schema.get("description")), schema::params(&schema));
+            let mut names = std::collections::HashSet::from(["type"]);
+            let sockets = self.node_type.inputs.iter().map(|socket| socket.name);
+            for name in params.iter().map(|param| param.name.as_str()).chain(sockets) {
+                assert!(names.insert(name), "{}: two keys are called {name}", self.node_type.name);
+            }
+            Documentation { schema, doc, params }
+        })
     }
 
     /// Whether the type has an input or a parameter of this name.
     pub(crate) fn has_key(&self, name: &str) -> bool {
         let inputs = self.node_type.inputs.iter().map(|socket| socket.name);
-        inputs.chain(self.params.iter().map(|param| param.name.as_str())).any(|key| key == name)
+        inputs.chain(self.params().iter().map(|param| param.name.as_str())).any(|key| key == name)
     }
 }
 

@@ -10,12 +10,12 @@ use crate::text::filled;
 /// The documentation of one type, for a terminal of this many columns.
 pub fn text(entry: &RegistryEntry, columns: usize) -> String {
     let kind = &entry.node_type;
-    let mut text = format!("{}\n\n{}\n", kind.name, indented(&entry.doc, "  ", columns));
+    let mut text = format!("{}\n\n{}\n", kind.name, indented(entry.doc(), "  ", columns));
     let sockets = |sockets: &[SocketSpec], facts: fn(&SocketSpec) -> String| {
         sockets.iter().map(|socket| (socket.name.to_string(), facts(socket), socket.doc(), vec![])).collect()
     };
     section(&mut text, columns, "Inputs", sockets(kind.inputs, input_facts));
-    let params = entry.params.iter();
+    let params = entry.params().iter();
     let params = params.map(|param| (param.name.clone(), param_facts(param), param.doc.clone(), param.details.clone()));
     section(&mut text, columns, "Parameters", params.collect());
     section(&mut text, columns, "Outputs", sockets(kind.outputs, |socket| socket.type_name.into()));
@@ -65,7 +65,7 @@ pub fn markdown(registry: &Registry) -> String {
 
 fn markdown_of(entry: &RegistryEntry) -> String {
     let kind = &entry.node_type;
-    let mut text = format!("\n## {}\n\n{}\n", kind.name, entry.doc);
+    let mut text = format!("\n## {}\n\n{}\n", kind.name, entry.doc());
     if kind.output {
         text.push_str("\nA run executes nodes of this type, and the nodes that they need.\n");
     }
@@ -82,7 +82,7 @@ fn markdown_of(entry: &RegistryEntry) -> String {
     };
     let input = |socket: &SocketSpec| vec![format!("`{}`", socket.name), input_facts(socket), socket.doc()];
     table("Input", &["Takes", ""], kind.inputs.iter().map(input).collect());
-    let rows = entry.params.iter().map(|param| {
+    let rows = entry.params().iter().map(|param| {
         let details = param.details.iter().map(|(name, doc)| format!("`{name}`: {doc}"));
         let doc: Vec<_> = [param.doc.clone()].into_iter().chain(details).filter(|doc| !doc.is_empty()).collect();
         vec![

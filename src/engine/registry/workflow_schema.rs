@@ -136,21 +136,21 @@ fn of_type(entry: &RegistryEntry) -> Json {
     // Its value is checked in `node`.
     let mut properties = Object::from_iter([("type".to_string(), Json::Bool(true))]);
     properties.extend(kind.inputs.iter().map(|socket| (socket.name.to_string(), input(socket))));
-    let params = entry.schema.get("properties").and_then(Json::as_object).into_iter().flatten();
-    let values = Values { definitions: entry.schema.get("$defs").and_then(Json::as_object) };
+    let params = entry.schema().get("properties").and_then(Json::as_object).into_iter().flatten();
+    let values = Values { definitions: entry.schema().get("$defs").and_then(Json::as_object) };
     for (name, schema) in params {
         let value = values.value(schema, 0);
-        let value = match entry.params.iter().find(|param| param.name == *name) {
+        let value = match entry.params().iter().find(|param| param.name == *name) {
             Some(param) => explained(value, &param.doc, &param_facts(param)),
             None => value,
         };
         properties.insert(name.clone(), value);
     }
     let sockets = kind.inputs.iter().filter(|socket| socket.arity == Arity::One).map(|socket| socket.name);
-    let params = entry.params.iter().filter(|param| param.required).map(|param| param.name.as_str());
+    let params = entry.params().iter().filter(|param| param.required).map(|param| param.name.as_str());
     json!({
         "title": kind.name,
-        "description": flowing(&entry.doc),
+        "description": flowing(entry.doc()),
         "markdownDescription": markdown_of(entry),
         "type": "object",
         "required": sockets.chain(params).collect::<Vec<_>>(),
@@ -175,7 +175,7 @@ fn markdown_of(entry: &RegistryEntry) -> String {
     let outputs = entry.node_type.outputs.iter();
     let outputs: Vec<_> = outputs.map(|output| format!("`{}` ({})", output.name, output.type_name)).collect();
     let gives = if outputs.is_empty() { String::new() } else { format!("\n\n*Gives* {}", outputs.join(", ")) };
-    format!("{}{gives}", flowing(&entry.doc))
+    format!("{}{gives}", flowing(entry.doc()))
 }
 
 fn reference_to(definition: &str) -> Json {

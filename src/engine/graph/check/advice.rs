@@ -24,7 +24,7 @@ impl<'a> Checker<'a> {
         // By convention, a node converts the last of its required inputs.
         let converts = |entry: &&RegistryEntry| {
             // A node with required parameters does more than convert.
-            if entry.params.iter().any(|param| param.required) {
+            if entry.params().iter().any(|param| param.required) {
                 return false;
             }
             let works_on = entry.node_type.inputs.iter().rfind(|input| input.arity == Arity::One);

@@ -120,7 +120,7 @@ impl<'a> Checker<'a> {
         let kind = entry.node_type.name;
         let names = || {
             let sockets = entry.node_type.inputs.iter().map(|socket| socket.name);
-            sockets.chain(entry.params.iter().map(|param| param.name.as_str()))
+            sockets.chain(entry.params().iter().map(|param| param.name.as_str()))
         };
         // A node may have very many keys: avoid searching all of them for each.
         let given: HashSet<&str> = keys.iter().map(|(key, _)| key.name.as_str()).collect();
@@ -157,7 +157,7 @@ impl<'a> Checker<'a> {
             self.error("unknown-key", message, key.location, label).help = Some(help);
         }
         let absent = |name: &str| !given.contains(name) && !meant.contains(name);
-        for param in entry.params.iter().filter(|param| param.required && absent(&param.name)) {
+        for param in entry.params().iter().filter(|param| param.required && absent(&param.name)) {
             let message = format!("`{}` has no `{}`, which {kind} requires", node.name, param.name);
             let range = if param.range.is_empty() { String::new() } else { format!(", {}", param.range) };
             let doc = first_sentence(&param.doc).map(|doc| format!(": {doc}")).unwrap_or_default();
@@ -178,18 +178,18 @@ impl<'a> Checker<'a> {
         let YamlData::Map(keys) = &value.data else { return (Map::new(), HashSet::new()) };
         let mut params = Map::new();
         let mut locations = LocationIndex::default();
-        let missing = entry.params.iter().filter(|param| param.required && value.get(&param.name).is_none());
+        let missing = entry.params().iter().filter(|param| param.required && value.get(&param.name).is_none());
         let mut invalid: HashSet<String> =
             meant.iter().copied().chain(missing.map(|param| param.name.as_str())).map(str::to_string).collect();
         for (key, item) in keys {
-            let Some(param) = entry.params.iter().find(|param| param.name == key.name) else { continue };
+            let Some(param) = entry.params().iter().find(|param| param.name == key.name) else { continue };
             let mut json = item.to_json();
             let mut poisoned = vec![];
             poison(item, key.name.clone(), &mut poisoned);
             let mut wrong = poisoned.clone();
             if let (ParamRole::Output, YamlData::Text(path)) = (param.role, &item.data) {
                 let document = &self.scopes[self.drafts[index].scope].document;
-                let own = &entry.schema.as_value()["properties"][&param.name]["x-own-names"];
+                let own = &entry.schema().as_value()["properties"][&param.name]["x-own-names"];
                 let own: Vec<_> = own.as_array().into_iter().flatten().filter_map(Json::as_str).collect();
                 match output_path::filled(path, document, &own, self.names) {
                     Ok(path) => json = path.into(),
@@ -200,7 +200,7 @@ impl<'a> Checker<'a> {
                 }
             }
             let poisoned = Poisoned::new(&poisoned);
-            for violation in violations(&entry.schema, &key.name, &json, self.names) {
+            for violation in violations(entry.schema(), &key.name, &json, self.names) {
                 // An error above, at or below an invalid value may follow from it.
                 if poisoned.touch(&violation.path) {
                     continue;
@@ -240,8 +240,8 @@ impl<'a> Checker<'a> {
         mut params: Map<String, Json>,
         invalid: &HashSet<String>,
     ) -> Option<Arc<dyn DynNode>> {
-        for param in entry.params.iter().filter(|param| param.required && invalid.contains(&param.name)) {
-            params.insert(param.name.clone(), stand_in(&entry.schema, &param.name)?);
+        for param in entry.params().iter().filter(|param| param.required && invalid.contains(&param.name)) {
+            params.insert(param.name.clone(), stand_in(entry.schema(), &param.name)?);
         }
         match (entry.node_type.decode)(&Json::Object(params)) {
             Ok(node) => Some(node),

@@ -42,7 +42,7 @@ pub(super) fn draw(unfolded: &Unfolded, registry: &Registry, host: &Host) -> Vec
                 YamlData::Text(name) => registry.get(name),
                 _ => None,
             });
-            let params = entry.into_iter().flat_map(|entry| &entry.params);
+            let params = entry.into_iter().flat_map(|entry| entry.params());
             let seeds = params.filter(|param| param.role == ParamRole::Seed).filter_map(|param| value.get(&param.name));
             for (_, value) in seeds.filter(|(_, value)| is_random(value)) {
                 let source = unfolded.sources.source(value.location.origin);
