@@ -54,13 +54,24 @@ pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
     let mut nodes = producers(steps, dice);
     let mut node = Map::new();
     node.insert("type".into(), entry.node_type.name.into());
-    let model = dice.pick(&["xl", "small"]);
+    let families =
+        entry.node_type.inputs.iter().find(|socket| socket.type_name == "Model").map(|socket| socket.variants);
+    let model = match families {
+        None | Some([]) => dice.pick(&["xl", "small"]),
+        Some(families) if !families.contains(&"sdxl") => "small",
+        Some(families) if !families.contains(&"gligen") => "xl",
+        Some(_) => dice.pick(&["xl", "small"]),
+    };
     for socket in entry.node_type.inputs {
         if let Some(link) = input(socket, model, dice) {
             node.insert(socket.name.into(), link);
         }
     }
     node.extend(parameters(entry, steps, dice));
+    // A sampling mostly has the size of its latent.
+    if node.contains_key("latent") && !dice.one_in(8) {
+        ["width", "height"].iter().for_each(|side| drop(node.remove(*side)));
+    }
     // The built-in models take no image to change.
     if node.get("type").is_some_and(|kind| kind.as_str().is_some_and(|kind| kind.ends_with("Sample")))
         && !dice.one_in(8)
@@ -79,7 +90,8 @@ pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
     let mut used = consumers(is_used, model, steps, dice);
     // A guidance mostly fits the sampling.
     if let Some(sample) = used.get_mut("sample").filter(|_| is_used == Some("Guidance") && !dice.one_in(8)) {
-        let shared = ["prompt", "prompt_2", "original_size", "target_size", "crop", "steps", "sampler"];
+        let shared = "prompt prompt_2 original_size target_size crop steps sampler scheduler conventions clip_skip";
+        let shared: Vec<_> = shared.split(' ').collect();
         let own = shared.iter().filter(|name| entry.params().iter().any(|param| param.name == **name));
         for (name, value) in own.filter_map(|name| Some((*name, node.get(*name)?))) {
             sample[name] = value.clone();
@@ -93,11 +105,7 @@ pub fn random(entry: &RegistryEntry, dice: &mut Dice) -> String {
 /// A link, or none for some optional sockets.
 fn input(socket: &SocketSpec, model: &str, dice: &mut Dice) -> Option<Json> {
     let one = |dice: &mut Dice| match socket.type_name {
-        "Model" => match socket.variants {
-            [] => model,
-            variants if variants.contains(&"sdxl") => "xl",
-            _ => "small",
-        },
+        "Model" => model,
         "Image" if dice.one_in(6) => "photos",
         "Image" => dice.pick(&["photo", "up", "map"]),
         "Latent" if model == "xl" && dice.one_in(4) => "many",
@@ -106,7 +114,10 @@ fn input(socket: &SocketSpec, model: &str, dice: &mut Dice) -> Option<Json> {
         "Layout" => "boxes",
         _ => dice.pick(&["low", "inverted", "attended"]),
     };
+    // The models take no image, and say so.
+    let is_of_other_models = ["image", "mask", "image_mask"].contains(&socket.name) && socket.arity == Arity::Optional;
     match socket.arity {
+        Arity::Optional if is_of_other_models && !dice.one_in(16) => None,
         Arity::One => Some(one(dice).into()),
         Arity::Optional => (!dice.one_in(3)).then(|| one(dice).into()),
         Arity::Many => Some((0..dice.roll(3)).map(|_| one(dice)).collect::<Vec<_>>().into()),
@@ -149,7 +160,9 @@ fn parameters(entry: &RegistryEntry, steps: u64, dice: &mut Dice) -> Map<String,
     let schema = entry.schema().as_value();
     let given = entry.params().iter().filter_map(|param| {
         let name = param.name.as_str();
-        if !param.required && !dice.one_in(3) && !["steps", "width", "height", "output"].contains(&name) {
+        // Of many parameters few, so that not every graph has an invalid one.
+        let one_in = if entry.params().len() > 12 { 6 } else { 3 };
+        if !param.required && !dice.one_in(one_in) && !["steps", "width", "height", "output"].contains(&name) {
             return None;
         }
         let value = match name {
@@ -232,6 +245,13 @@ fn named(node: &str, name: &str, dice: &mut Dice) -> Option<Json> {
         }
         (_, "repeats") => (1 + dice.roll(3)).into(),
         (_, "count") => (1 + dice.roll(3)).into(),
+        (_, "scheduler") if !dice.one_in(8) => {
+            dice.pick(&["normal", "karras", "simple", "sgm_uniform", "kl_optimal", "align_your_steps"]).into()
+        }
+        (_, "start_step") => dice.roll(2).into(),
+        (_, "end_step") => (1 + dice.roll(2)).into(),
+        (_, "denoise") => (*dice.pick(&[&0.4, &0.7, &1.0])).into(),
+        (_, "clip_skip") => (1 + dice.roll(3)).into(),
         (_, "slots") => (1 + dice.roll(40)).into(),
         (_, "cell") => (16 + dice.roll(100)).into(),
         (_, "downscale") if dice.one_in(8) => (1 + dice.roll(9)).into(),
