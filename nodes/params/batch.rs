@@ -12,8 +12,8 @@ use crate::values::{ImageInfo, Latent};
 #[schemars(inline)]
 pub struct BatchParams {
     /// Number of images, generated one after another as one batch: with `seed`, with `seed` + 1, and so on. Each is exactly the
-    /// image that its seed gives alone, and memory holds the computation of one at a time. By default 1, or one for each
-    /// image of a batch at the input `latent`.
+    /// image that its seed gives alone, and memory holds the computation of one at a time. By default 1; with a batch
+    /// at an input `latent`, one for each of its images.
     #[serde(default, skip_serializing_if = "is_single")]
     #[schemars(range(min = 1, max = 100), extend("default" = null))]
     pub count: Option<u32>,
