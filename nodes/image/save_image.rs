@@ -53,15 +53,10 @@ outputs! {
 }
 
 impl SaveImage {
-    /// The files of `count` images.
-    fn paths(&self, count: usize, seeds: &[u64]) -> Vec<PathBuf> {
-        numbered::batch(&self.path, count, seeds)
-    }
-
     /// The files, as far as they are known before the run.
     fn declared_paths(&self) -> Vec<PathBuf> {
         match self.batch {
-            Some((count, seed)) => self.paths(count, &seed.map_or(vec![], |seed| seeds(seed, count))),
+            Some((count, seed)) => numbered::batch(&self.path, count, &seed.map_or(vec![], |seed| seeds(seed, count))),
             None => vec![numbered::single(&self.path)],
         }
     }
@@ -111,14 +106,14 @@ impl Node for SaveImage {
         if files.iter().any(|png| metadata::is_carried(png) != Metadata::wanted(cx)) {
             return Effect::Gone;
         }
-        let paths = self.paths(files.len(), seeds);
+        let paths = numbered::batch(&self.path, files.len(), seeds);
         let effects: Vec<_> = paths.iter().zip(files).map(|(path, png)| file(path).effect(png, cx)).collect();
         effects.into_iter().find(|effect| *effect != Effect::Intact).unwrap_or(Effect::Intact)
     }
 
     fn restore(&self, outputs: &SaveImageOutputs, cx: &Context) -> anyhow::Result<()> {
         let SavedFile { files, seeds } = &*outputs.file;
-        for (path, png) in self.paths(files.len(), seeds).iter().zip(files) {
+        for (path, png) in numbered::batch(&self.path, files.len(), seeds).iter().zip(files) {
             if files.len() == 1 || file(path).effect(png, cx) != Effect::Intact {
                 file(path).write(png, cx)?;
             }
@@ -129,7 +124,7 @@ impl Node for SaveImage {
     fn run(&self, inputs: SaveImageInputs, cx: &Context) -> anyhow::Result<SaveImageOutputs> {
         let (images, seeds) = (inputs.image.images(), inputs.image.seeds());
         let (count, mut files) = (images.len(), vec![]);
-        for (number, (path, image)) in self.paths(count, seeds).iter().zip(images).enumerate() {
+        for (number, (path, image)) in numbered::batch(&self.path, count, seeds).iter().zip(images).enumerate() {
             cx.cancel().check()?;
             let picture = image.to_rgb().map_err(raise)?;
             let part =

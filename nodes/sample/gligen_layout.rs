@@ -185,7 +185,7 @@ impl Node for GligenLayout {
         let slots = self.slots as usize;
         let count = self.batch.images(None)?;
         let on_step = on_step_with_previews(cx, &inputs.model, count);
-        let z = pipeline::gligen_batch(model, &settings, count, &layout, slots, self.beta, &on_step).map_err(raise)?;
+        let z = pipeline::gligen(model, &settings, count, &layout, slots, self.beta, &on_step).map_err(raise)?;
         let latent = Latent { z, family: Some(model.info.family), seeds: seeds(self.seed, count) };
         Ok(GligenLayoutOutputs {
             image: Arc::new(decoded(&latent, &inputs.model, cx, &unless_cancelled(cx))?),

@@ -111,7 +111,7 @@ impl Node for MultiDiffusionSample {
         let specs = specs(&inputs.guidance, cx);
         let count = self.sampling.batch.images(latent)?;
         let on_step = on_step_with_previews(cx, &inputs.model, count);
-        let z = pipeline::sample_regions_batch(model, &settings, count, &prompts, &specs, &on_step).map_err(raise)?;
+        let z = pipeline::sample_regions(model, &settings, count, &prompts, &specs, &on_step).map_err(raise)?;
         let latent = Latent { z, family: Some(model.info.family), seeds: seeds(settings.seed, count) };
         Ok(MultiDiffusionSampleOutputs { latent: Arc::new(latent) })
     }

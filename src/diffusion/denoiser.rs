@@ -288,7 +288,8 @@ impl Denoiser for CfgDenoiser {
         places: &[AttentionLayer],
     ) -> Result<Vec<AttentionMap>> {
         let (z, wanted) = (self.input(z, t)?, |place: &AttentionLayer| places.contains(place));
-        self.unet.attention_maps_with(&z, self.c_noise(t), &self.conditional, kind, &wanted, self.freeu)
+        let options = PassOptions { freeu: self.freeu, perturbed: None };
+        self.unet.attention_maps(&z, self.c_noise(t), &self.conditional, kind, &wanted, &options)
     }
 }
 

@@ -159,7 +159,8 @@ impl SamplingSettings {
     }
 }
 
-/// Samples an image from a layout with GLIGEN, as a latent (1, 4, h, w).
+/// Samples `count` images of consecutive seeds from a layout with GLIGEN, one after another, as latents (n, 4, h, w). Each equals
+/// the single image of its seed.
 ///
 /// The conditional half is grounded on the boxes in `slots` slots, the unconditional half on null slots only. After the first
 /// ⌊β T⌋ steps the fusers are off (the paper's scheduled sampling, β = `beta`).
@@ -167,22 +168,6 @@ impl SamplingSettings {
 /// # Errors
 /// If the model is not of the family GLIGEN, or if the settings do not fit it.
 pub fn gligen(
-    model: &Model,
-    settings: &SamplingSettings,
-    layout: &[GroundedPhrase],
-    slots: usize,
-    beta: f64,
-    on_step: OnStep,
-) -> Result<Tensor> {
-    gligen_batch(model, settings, 1, layout, slots, beta, &|_, step| on_step(step))
-}
-
-/// [Samples from a layout](gligen) `count` images of consecutive seeds, one after another, as latents (n, 4, h, w). Each equals
-/// the single image of its seed.
-///
-/// # Errors
-/// As for [`gligen`].
-pub fn gligen_batch(
     model: &Model,
     settings: &SamplingSettings,
     count: usize,
@@ -305,19 +290,9 @@ pub struct RegionPrompts {
 /// Number of backgrounds among which bootstrapping alternates.
 const GROUNDS: usize = 4;
 
-/// [Samples](sample) with a prompt for each region (MultiDiffusion); the prompt of `settings` is that of the background.
+/// Samples `count` images as [`sample_batch`] does, with a prompt for each region (MultiDiffusion); the prompt of `settings` is
+/// that of the background.
 pub fn sample_regions(
-    model: &Model,
-    settings: &SamplingSettings,
-    prompts: &RegionPrompts,
-    specs: &[Arc<dyn GuidanceSpec>],
-    on_step: OnStep,
-) -> Result<Tensor> {
-    sample_regions_batch(model, settings, 1, prompts, specs, &|_, step| on_step(step))
-}
-
-/// [Samples by regions](sample_regions) `count` images of consecutive seeds, as [`sample_batch`] does.
-pub fn sample_regions_batch(
     model: &Model,
     settings: &SamplingSettings,
     count: usize,

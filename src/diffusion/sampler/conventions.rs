@@ -5,9 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SamplerSettings;
-use super::kind::{Form, Method, SamplerKind, Solver};
-use crate::schedule::ScheduleKind;
-use crate::schedule::SchedulerConfig;
+use super::kind::{Method, SamplerKind, Solver};
+use crate::schedule::{ScheduleKind, SchedulerConfig, choice};
 use crate::{Error, Result};
 
 /// Which program's image of a seed, a sampler and a scheduler is generated.
@@ -53,43 +52,19 @@ pub(crate) const NEARLY_NO_SIGNAL: f64 = 4.897_345_189_085_343_5e-8;
 
 /// Returns the method of a sampler's name in ComfyUI; `None` if ComfyUI has no such sampler, or ours is not compared with it.
 pub(super) fn method_of(kind: SamplerKind) -> Option<Method> {
-    let solver = |order, stochastic| {
-        let heun = kind == SamplerKind::Dpmpp3MSde;
-        Method::Multistep(Solver {
-            order,
-            form: Form::Data,
-            heun,
-            stochastic,
-            lower_order_final: false,
-            euler_at_final: false,
-            diffusers_third: false,
-        })
-    };
-    let uni_pc = |bh1| Method::UniPc { order: 3, bh1, form: Form::Data, lower_order_final: true, uncorrected: vec![] };
-    Some(match kind {
+    use SamplerKind::{Auto, Ddim, Deis, Dpmpp2S, Dpmpp3M, Pndm, Tcd};
+    if matches!(kind, Auto | Dpmpp2S | Dpmpp3M | Deis | Pndm | Tcd) {
+        return None;
+    }
+    Some(match choice::method_of(kind) {
         // ComfyUI's `ddim` is Euler's method.
-        SamplerKind::Ddim | SamplerKind::Euler => Method::Euler,
-        SamplerKind::Ddpm => Method::Ddpm { large: false },
-        SamplerKind::EulerAncestral => Method::EulerAncestral,
-        SamplerKind::Heun => Method::Heun,
-        SamplerKind::Dpm2 => Method::Dpm2,
-        SamplerKind::Dpm2Ancestral => Method::Dpm2Ancestral,
-        SamplerKind::Lms => Method::Lms,
-        SamplerKind::Dpmpp2SAncestral => Method::Dpmpp2SAncestral,
-        SamplerKind::DpmppSde => Method::DpmppSde,
-        SamplerKind::Dpmpp2M => solver(2, false),
-        SamplerKind::Dpmpp2MSde => solver(2, true),
-        SamplerKind::Dpmpp3MSde => solver(3, true),
-        SamplerKind::UniPc => uni_pc(true),
-        SamplerKind::UniPcBh2 => uni_pc(false),
-        SamplerKind::Ipndm => Method::Ipndm,
-        SamplerKind::Lcm => Method::Lcm { scaling: None },
-        SamplerKind::Auto
-        | SamplerKind::Dpmpp2S
-        | SamplerKind::Dpmpp3M
-        | SamplerKind::Deis
-        | SamplerKind::Pndm
-        | SamplerKind::Tcd => return None,
+        _ if kind == Ddim => Method::Euler,
+        Method::Multistep(solver) => Method::Multistep(Solver { lower_order_final: false, ..solver }),
+        Method::UniPc { bh1, form, lower_order_final, uncorrected, .. } => {
+            Method::UniPc { order: 3, bh1, form, lower_order_final, uncorrected }
+        }
+        Method::Lcm { .. } => Method::Lcm { scaling: None },
+        method => method,
     })
 }
 

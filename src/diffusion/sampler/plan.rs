@@ -31,19 +31,16 @@ impl Plan {
         let Part { denoise, start, end, leftover_noise } = settings.part;
         let discarded = usize::from(is_comfyui && conventions::discards_penultimate(method, &settings.schedule));
         let total = total(settings, schedule.len() - 1 - discarded)? + discarded;
-        let mut grid = if is_comfyui {
-            grid::grid(schedule, schedule, &settings.schedule, class, total)?
-        } else {
-            let exact = NoiseSchedule::exact(&schedule.config)?.with_signal(NEARLY_NO_SIGNAL);
-            grid::grid(schedule, &exact, &settings.schedule, class, total)?
+        let exact = || match settings.conventions {
+            Conventions::Comfyui => Ok(schedule.clone()),
+            Conventions::Diffusers => Ok(NoiseSchedule::exact(&schedule.config)?.with_signal(NEARLY_NO_SIGNAL)),
         };
+        let mut grid = grid::grid(schedule, exact, &settings.schedule, class, total)?;
         grid.levels.truncate(grid.levels.len() - discarded);
-        let mut ends = if is_comfyui {
-            grid.end = 1.0;
-            comfyui_ends(method, schedule, &grid)
-        } else {
-            ends(method, class, schedule, &grid, &settings.schedule)
-        };
+        let mut ends = ends(method, class, schedule, &grid, &settings.schedule);
+        if let Some(end) = ends.last_mut().filter(|_| is_comfyui) {
+            *end = final_level(method, schedule, is_comfyui);
+        }
         let skipped = if denoise < 1.0 { grid.levels.len().saturating_sub(settings.steps) } else { 0 };
         let count = grid.levels.len() - skipped;
         let last = end.unwrap_or(count).min(count);
@@ -98,12 +95,6 @@ fn final_level(method: &Method, schedule: &NoiseSchedule, is_comfyui: bool) -> L
         }
         _ => Level { t: 0.0, alpha_bar: 1.0 },
     }
-}
-
-/// The levels at the ends of ComfyUI's steps: each ends where the next one begins.
-fn comfyui_ends(method: &Method, schedule: &NoiseSchedule, grid: &grid::Grid) -> Vec<Level> {
-    let last = final_level(method, schedule, true);
-    grid.levels.iter().skip(1).copied().chain([last]).collect()
 }
 
 /// The levels at the ends of the steps. DDIM's and PNDM's are those of t − N/T, even where this is not the next timestep.

@@ -112,14 +112,14 @@ pub(crate) struct Grid {
     pub starts_at_unit_noise: bool,
 }
 
-/// Returns the levels of `steps` steps, at least 1 and fewer than the model's timesteps. `exact` is the schedule in f64, for the
-/// schedules that ComfyUI has.
+/// Returns the levels of `steps` steps, at least 1 and fewer than the model's timesteps. `exact` computes the schedule in f64,
+/// for the schedules that ComfyUI has.
 ///
 /// # Errors
 /// If there are no such levels.
 pub(crate) fn grid(
     schedule: &NoiseSchedule,
-    exact: &NoiseSchedule,
+    exact: impl FnOnce() -> Result<NoiseSchedule>,
     kind: &ScheduleKind,
     class: &Class,
     steps: usize,
@@ -127,7 +127,10 @@ pub(crate) fn grid(
     let grid = match (kind, kind.spacing()) {
         (ScheduleKind::Sigmas(_) | ScheduleKind::Timesteps(_), _) => listed(schedule, kind, class, steps)?,
         (ScheduleKind::Auto, _) | (_, Some(_)) => of_class(schedule, class, kind.spacing(), steps)?,
-        _ => of_sigmas(exact, sigmas(exact, kind, steps)),
+        _ => {
+            let exact = exact()?;
+            of_sigmas(&exact, sigmas(&exact, kind, steps))
+        }
     };
     let alpha_bar: Vec<f64> = grid.levels.iter().map(|level| level.alpha_bar).collect();
     if grid.levels.is_empty() || alpha_bar.windows(2).any(|pair| pair[0] >= pair[1]) {

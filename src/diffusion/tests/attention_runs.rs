@@ -14,7 +14,7 @@ use lsregen_diffusion::denoiser::{CfgDenoiser, CfgOptions, Denoiser};
 use lsregen_diffusion::models::config::UNetInput;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::unet::{AttentionKind, Conditioning, FreeU, UNet};
-use lsregen_diffusion::models::{Blueprint, Model, ModelLocation, ModelSource, Text};
+use lsregen_diffusion::models::{Model, Text};
 use lsregen_diffusion::perturbed_attention::PerturbedAttention;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::source::SourceImage;
@@ -25,17 +25,7 @@ use serde_json::{Value, json};
 /// Opens a small member of a family with this configuration of the scheduler.
 fn model(unet: &'static str, config: &Value, dtype: DType) -> Model {
     let folder = tempfile::tempdir().unwrap();
-    let path = Member::of(unet).write_folder(&folder.path().join("model"));
-    std::fs::write(path.join("scheduler/scheduler_config.json"), config.to_string()).unwrap();
-    let source = ModelSource {
-        model: ModelLocation::from(path),
-        vae: None,
-        gligen: None,
-        prediction: None,
-        schedule: Default::default(),
-    };
-    let blueprint = Blueprint::open(&source).unwrap_or_else(|problems| panic!("{unet}: {problems:#?}"));
-    let model = Model::new(blueprint, Precision::new(dtype, &Device::Cpu), false);
+    let model = Member::of(unet).open(folder.path(), config, dtype);
     // The networks are loaded while their files are there.
     model.unet().unwrap();
     if model.info.input == UNetInput::Inpainting {

@@ -3,6 +3,7 @@
 
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "the other tests of families use the rest")]
 #[path = "families/files.rs"]
 mod files;
 
@@ -15,7 +16,7 @@ use files::{Edit, Member, full, raw};
 use lsregen_diffusion::models::clip::ClipTextModel;
 use lsregen_diffusion::models::config::{ClipTextConfig, UNetConfig, UNetInput};
 use lsregen_diffusion::models::prompt::{Prompt, Sizes};
-use lsregen_diffusion::models::unet::{Added, AttentionKind, Conditioning, UNet, UNetBlock};
+use lsregen_diffusion::models::unet::{Added, AttentionKind, Conditioning, PassOptions, UNet, UNetBlock};
 use lsregen_diffusion::models::{
     AESTHETIC_SCORE, Blueprint, EdmLatents, Family, Model, ModelLocation, ModelSource, Survey,
 };
@@ -230,7 +231,8 @@ fn attention_maps_are_those_of_the_layers_that_exist() {
         let added =
             unet.config().text_time.map(|_| Added { text_embeds: io["pooled"].clone(), time_ids: io["ids"].clone() });
         let c = Conditioning { context: io["context"].clone(), added, objs: None, guidance: None, channels: None };
-        let maps = unet.attention_maps(&io["z"], 601.0, &c, AttentionKind::Cross, &|_| true).unwrap();
+        let maps =
+            unet.attention_maps(&io["z"], 601.0, &c, AttentionKind::Cross, &|_| true, &PassOptions::default()).unwrap();
         assert_eq!(maps.iter().map(|map| map.place).collect::<Vec<_>>(), layers, "{name}");
         for map in maps {
             assert_eq!(map.weights.dims()[..2], [2, map.place.heads(unet.config())]);

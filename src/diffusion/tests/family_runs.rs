@@ -11,7 +11,7 @@ use common::{assert_close, fixture, tensors};
 use files::{Member, raw};
 use lsregen_diffusion::denoiser::{CfgDenoiser, CfgOptions, Denoiser};
 use lsregen_diffusion::models::unet::{Added, AttentionKind, Conditioning};
-use lsregen_diffusion::models::{Blueprint, Model, ModelLocation, ModelSource};
+use lsregen_diffusion::models::{Blueprint, Model, ModelSource};
 use lsregen_diffusion::sampler::{Part, Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{ModelFiles, Precision};
@@ -41,17 +41,7 @@ fn runs_equal_the_pipelines_of_diffusers() {
     for run in runs {
         let (unet, case) = (run["unet"].as_str().unwrap(), format!("{} {} steps", run["case"], run["steps"]));
         let folder = tempfile::tempdir().unwrap();
-        let path = Member::of(unet).write_folder(&folder.path().join("model"));
-        std::fs::write(path.join("scheduler/scheduler_config.json"), run["config"].to_string()).unwrap();
-        let source = ModelSource {
-            model: ModelLocation::from(path),
-            vae: None,
-            gligen: None,
-            prediction: None,
-            schedule: Default::default(),
-        };
-        let blueprint = Blueprint::open(&source).unwrap_or_else(|problems| panic!("{case}: {problems:#?}"));
-        let model = Model::new(blueprint, Precision::new(DType::F32, &Device::Cpu), false);
+        let model = Member::of(unet).open(folder.path(), &run["config"], DType::F32);
         let start = run["start"].as_u64().unwrap() as usize;
         let settings = SamplerSettings {
             part: Part { start, ..Part::default() },

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::shapes;
-use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
+use lsregen_diffusion::models::unet::{Added, Conditioning, PassOptions, UNet};
 use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer};
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_tensor::noise::Generator;
@@ -194,7 +194,8 @@ fn passes_end_after_the_last_map() {
     let net = built_in("gligen", u64::MAX).unet().unwrap();
     let (c, z) = (conditioning("gligen", &net), noise(&[1, 4, 16, 16]));
     let total = |wanted: &dyn Fn(&AttentionLayer) -> bool| {
-        let (maps, used) = used(|| net.attention_maps(&z, 501.0, &c, AttentionKind::Cross, wanted).unwrap());
+        let (maps, used) =
+            used(|| net.attention_maps(&z, 501.0, &c, AttentionKind::Cross, wanted, &PassOptions::default()).unwrap());
         assert!(!maps.is_empty());
         used.total as f64
     };

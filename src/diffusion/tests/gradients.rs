@@ -13,7 +13,7 @@ use lsregen_diffusion::models::Blueprint;
 use lsregen_diffusion::models::bands::BandOptions;
 use lsregen_diffusion::models::config::{UNetConfig, VaeConfig};
 use lsregen_diffusion::models::gligen::Grounding;
-use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
+use lsregen_diffusion::models::unet::{Added, Conditioning, PassOptions, UNet};
 use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer, AttentionMap, UNetBlock};
 use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_tensor::noise::Generator;
@@ -48,7 +48,7 @@ impl Case {
     }
 
     fn maps(&self, z: &Tensor, kind: AttentionKind, wanted: &dyn Fn(&AttentionLayer) -> bool) -> Vec<AttentionMap> {
-        self.net.attention_maps(z, self.t, &self.c, kind, wanted).unwrap()
+        self.net.attention_maps(z, self.t, &self.c, kind, wanted, &PassOptions::default()).unwrap()
     }
 }
 
@@ -290,6 +290,7 @@ fn no_map_is_requested() {
     assert!(case.maps(&case.z, AttentionKind::Cross, &|_| false).is_empty());
     // An error of a layer is returned.
     let c = Conditioning { added: None, ..case.c.clone() };
-    let maps: Result<_> = case.net.attention_maps(&case.z, 1.0, &c, AttentionKind::Cross, &|_| true);
+    let maps: Result<_> =
+        case.net.attention_maps(&case.z, 1.0, &c, AttentionKind::Cross, &|_| true, &PassOptions::default());
     assert!(maps.unwrap_err().to_string().contains("pooled text"));
 }

@@ -47,7 +47,7 @@ fn networks_in_half_precision_give_nearly_the_same() {
     let (small, large) = (half("gligen"), half("xl"));
     let few = |cfg, side| SamplingSettings { sampler: ddim(4), width: side, height: side, ..settings(cfg) };
     let objects = [GroundedPhrase { phrase: "a red circle".into(), bounds: [0.1, 0.1, 0.5, 0.5] }];
-    let drawn = |model: &Model| gligen(model, &few(3.0, 128), &objects, 30, 0.5, &quiet).unwrap();
+    let drawn = |model: &Model| gligen(model, &few(3.0, 128), 1, &objects, 30, 0.5, &|_, step| quiet(step)).unwrap();
     let guided = |model: &Model, z0: &Tensor| {
         let window = Window::first(0.5);
         let trajectory = invert(model, z0, &few(1.0, 256), InversionMode::Ddim, window, &quiet).unwrap();
@@ -104,7 +104,7 @@ fn gligen_equals_the_pipeline() {
     let layout = [object("a red circle", [0.08, 0.15, 0.45, 0.55]), object("a blue square", [0.55, 0.5, 0.92, 0.9])];
     let settings = SamplingSettings { width: 128, height: 128, ..settings(3.0) };
     for (name, beta) in [("gligen", 1.0), ("gligen.beta", 0.3)] {
-        let z = gligen(&SMALL, &settings, &layout, 30, beta, &quiet).unwrap();
+        let z = gligen(&SMALL, &settings, 1, &layout, 30, beta, &|_, step| quiet(step)).unwrap();
         assert_close(name, &z, &REFERENCE[name], RUN);
     }
 }
@@ -191,7 +191,7 @@ fn a_scale_of_one_or_less_disables_classifier_free_guidance() {
     let small = |prompt: &str, cfg| {
         let settings =
             SamplingSettings { prompt: prompt.into(), sampler: ddim(2), width: 64, height: 64, ..settings(cfg) };
-        gligen(&SMALL, &settings, &[], 30, 1.0, &quiet).unwrap()
+        gligen(&SMALL, &settings, 1, &[], 30, 1.0, &|_, step| quiet(step)).unwrap()
     };
     for run in [&large as &dyn Fn(&str, f64) -> Tensor, &small] {
         let one = run("a red circle", 1.0);

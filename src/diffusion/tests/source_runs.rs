@@ -13,28 +13,13 @@ use lsregen_diffusion::denoiser::CfgDenoiser;
 use lsregen_diffusion::models::config::UNetInput;
 use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::unet::Conditioning;
-use lsregen_diffusion::models::{Blueprint, Model, ModelLocation, ModelSource, Text};
+use lsregen_diffusion::models::{Model, Text};
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::source::SourceImage;
 use lsregen_tensor::noise::Generator;
-use lsregen_weights::Precision;
 use serde_json::Value;
 
 const SIZE: (usize, usize) = (64, 48);
-
-fn model(unet: &'static str, config: &Value, folder: &std::path::Path) -> Model {
-    let path = Member::of(unet).write_folder(&folder.join("model"));
-    std::fs::write(path.join("scheduler/scheduler_config.json"), config.to_string()).unwrap();
-    let source = ModelSource {
-        model: ModelLocation::from(path),
-        vae: None,
-        gligen: None,
-        prediction: None,
-        schedule: Default::default(),
-    };
-    let blueprint = Blueprint::open(&source).unwrap_or_else(|problems| panic!("{unet}: {problems:#?}"));
-    Model::new(blueprint, Precision::new(DType::F32, &Device::Cpu), false)
-}
 
 fn half(model: &Model, text: &str, channels: &Tensor) -> Conditioning {
     let config = &model.blueprint().unet.0;
@@ -61,7 +46,7 @@ fn runs_equal_the_pipelines_of_diffusers() {
     for run in runs {
         let number = |key: &str| run[key].as_f64().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let model = model(run["unet"].as_str().unwrap(), &run["config"], folder.path());
+        let model = Member::of(run["unet"].as_str().unwrap()).open(folder.path(), &run["config"], DType::F32);
         let source = source(&model, number("image_cfg"));
         let channels = source.channels(&model, SIZE.0, SIZE.1).unwrap().unwrap();
         let [prompt, negative] = ["prompt", "negative"].map(|text| half(&model, text, &channels));
@@ -84,7 +69,7 @@ fn images_that_a_model_lacks_or_does_not_take_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let config = serde_json::json!({ "beta_schedule": "scaled_linear" });
     let error = |unet: &'static str, edit: fn(SourceImage) -> SourceImage, width: usize| {
-        let model = model(unet, &config, folder.path());
+        let model = Member::of(unet).open(folder.path(), &config, DType::F32);
         let source = SourceImage { mask: Some(raw("mask", &[1, 3, 48, 64])), ..source(&model, 1.5) };
         edit(source).channels(&model, width, 48).unwrap_err().to_string()
     };

@@ -364,7 +364,7 @@ fn regions_have_their_own_prompts() {
     };
     let regions = |boxes: &[[f32; 4]], bootstrap| {
         let regions = boxes.iter().map(|bounds| ("a green star".into(), *bounds)).collect();
-        sample_regions(&XL, &settings, &RegionPrompts { regions, bootstrap }, &[], &quiet).unwrap()
+        sample_regions(&XL, &settings, 1, &RegionPrompts { regions, bootstrap }, &[], &|_, step| quiet(step)).unwrap()
     };
     assert_close("none", &regions(&[], 0.5), &plain(PROMPT), 1e-5);
     let star = regions(&[[0.0, 0.0, 1.0, 1.0]], 0.0);

@@ -175,24 +175,8 @@ impl UNet {
         c: &Conditioning,
         kind: AttentionKind,
         wanted: &dyn Fn(&AttentionLayer) -> bool,
+        options: &PassOptions,
     ) -> Result<Vec<AttentionMap>> {
-        self.attention_maps_with(z, t, c, kind, wanted, None)
-    }
-
-    /// [`UNet::attention_maps`] with FreeU.
-    ///
-    /// # Errors
-    /// As [`UNet::forward`].
-    pub fn attention_maps_with(
-        &self,
-        z: &Tensor,
-        t: f64,
-        c: &Conditioning,
-        kind: AttentionKind,
-        wanted: &dyn Fn(&AttentionLayer) -> bool,
-        freeu: Option<FreeU>,
-    ) -> Result<Vec<AttentionMap>> {
-        let options = PassOptions { freeu, perturbed: None };
         let places: Vec<_> = self.attention_layers().into_iter().filter(|place| wanted(place)).collect();
         if places.is_empty() {
             return Ok(vec![]);
@@ -200,7 +184,7 @@ impl UNet {
         let t = Tensor::full(t as f32, z.dim(0)?, z.device())?;
         ops::on_pool_for(z.device(), || {
             let temb = self.time(&t, c)?;
-            let mut pass = self.pass(&temb, c, &options, Some(Recorder::new(kind, places)));
+            let mut pass = self.pass(&temb, c, options, Some(Recorder::new(kind, places)));
             self.walk(&self.input(z, c)?, &mut pass)?;
             Ok(pass.recorder.map(Recorder::into_maps).unwrap_or_default())
         })

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
-use lsregen_diffusion::models::Family;
+use candle_core::{DType, Device, Tensor};
+use lsregen_diffusion::models::{Blueprint, Family, Model, ModelSource};
+use lsregen_weights::{ModelFiles, Precision};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -160,6 +161,15 @@ impl Member {
             _ => (Family::Sd1, &["clip_l"], &["cond_stage_model.transformer."]),
         };
         Member { name, family, encoders, prefixes, edit: None, keys: vec![] }
+    }
+
+    /// Writes the member to a new folder in `folder`, with this scheduler file, and opens it.
+    pub fn open(&self, folder: &Path, scheduler: &Value, dtype: DType) -> Model {
+        let path = self.write_folder(&folder.join("model"));
+        std::fs::write(path.join("scheduler/scheduler_config.json"), scheduler.to_string()).unwrap();
+        let blueprint = Blueprint::open(&ModelSource::from(ModelFiles::Folder(path)));
+        let blueprint = blueprint.unwrap_or_else(|problems| panic!("{}: {problems:#?}", self.name));
+        Model::new(blueprint, Precision::new(dtype, &Device::Cpu), false)
     }
 
     /// The same with a changed tensor.
