@@ -10,6 +10,7 @@ use crate::stream::StreamHandle;
 pub(super) const SUCCESS: i32 = 0;
 const NOT_INITIALIZED: i32 = 1;
 pub(super) const INVALID_VALUE: i32 = 7;
+pub(super) const EXECUTION_FAILED: i32 = 13;
 pub(super) const NOT_SUPPORTED: i32 = 15;
 
 const HANDLE: &str = "cuBLAS handle";
@@ -127,7 +128,8 @@ impl Call {
         if self.handle.is_null() {
             return NOT_INITIALIZED;
         }
-        let (stream, device_scalars, tf32) = with(self.handle, HANDLE, |h: &mut Handle| (h.stream, h.device_scalars, h.tf32));
+        let (stream, device_scalars, tf32) =
+            with(self.handle, HANDLE, |h: &mut Handle| (h.stream, h.device_scalars, h.tf32));
         let [m, n, k] = self.sizes;
         let [ta, tb] = self.ops.map(|op| op != 0);
         if m < 0 || n < 0 || k < 0 || self.batch < 0 || self.ops.iter().any(|op| !(0..=2).contains(op)) {
@@ -159,7 +161,7 @@ impl Call {
         let c = operand(self.c, cn, false);
         // SAFETY: the caller gives scalars of the type that the table of cublasGemmEx asks for.
         let [alpha, beta] = self.scalars.map(|s| unsafe { Scalar::new(s, scalar, device_scalars) });
-        Gemm {
+        let gemm = Gemm {
             m: m as usize,
             n: n as usize,
             k: k as usize,
@@ -173,19 +175,36 @@ impl Call {
             d: c,
             bias: None,
             activation: Activation::None,
-        }
-        .launch(stream as StreamHandle);
-        SUCCESS
+        };
+        if gemm.launch(StreamHandle(stream as *mut c_void)) { SUCCESS } else { EXECUTION_FAILED }
     }
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cublasGemmStridedBatchedEx(
-    handle: *mut c_void, ta: i32, tb: i32, m: i32, n: i32, k: i32,
-    alpha: *const c_void, a: *const c_void, at: i32, lda: i32, sa: i64,
-    b: *const c_void, bt: i32, ldb: i32, sb: i64,
-    beta: *const c_void, c: *mut c_void, ct: i32, ldc: i32, sc: i64,
-    batch: i32, compute: i32, _algorithm: i32,
+    handle: *mut c_void,
+    ta: i32,
+    tb: i32,
+    m: i32,
+    n: i32,
+    k: i32,
+    alpha: *const c_void,
+    a: *const c_void,
+    at: i32,
+    lda: i32,
+    sa: i64,
+    b: *const c_void,
+    bt: i32,
+    ldb: i32,
+    sb: i64,
+    beta: *const c_void,
+    c: *mut c_void,
+    ct: i32,
+    ldc: i32,
+    sc: i64,
+    batch: i32,
+    compute: i32,
+    _algorithm: i32,
 ) -> i32 {
     let scalars = [alpha, beta];
     let (a, b, c) = ((a, at, lda, sa), (b, bt, ldb, sb), (c.cast_const(), ct, ldc, sc));
@@ -194,10 +213,25 @@ pub extern "C" fn cublasGemmStridedBatchedEx(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cublasGemmEx(
-    handle: *mut c_void, ta: i32, tb: i32, m: i32, n: i32, k: i32,
-    alpha: *const c_void, a: *const c_void, at: i32, lda: i32,
-    b: *const c_void, bt: i32, ldb: i32,
-    beta: *const c_void, c: *mut c_void, ct: i32, ldc: i32, compute: i32, algorithm: i32,
+    handle: *mut c_void,
+    ta: i32,
+    tb: i32,
+    m: i32,
+    n: i32,
+    k: i32,
+    alpha: *const c_void,
+    a: *const c_void,
+    at: i32,
+    lda: i32,
+    b: *const c_void,
+    bt: i32,
+    ldb: i32,
+    beta: *const c_void,
+    c: *mut c_void,
+    ct: i32,
+    ldc: i32,
+    compute: i32,
+    algorithm: i32,
 ) -> i32 {
     cublasGemmStridedBatchedEx(
         handle, ta, tb, m, n, k, alpha, a, at, lda, 0, b, bt, ldb, 0, beta, c, ct, ldc, 0, 1, compute, algorithm,
@@ -208,21 +242,68 @@ macro_rules! typed {
     ($strided:ident, $single:ident, $scalar:ty, $type:literal, $compute:literal) => {
         #[unsafe(no_mangle)]
         pub extern "C" fn $strided(
-            handle: *mut c_void, ta: i32, tb: i32, m: i32, n: i32, k: i32,
-            alpha: *const $scalar, a: *const c_void, lda: i32, sa: i64, b: *const c_void, ldb: i32, sb: i64,
-            beta: *const $scalar, c: *mut c_void, ldc: i32, sc: i64, batch: i32,
+            handle: *mut c_void,
+            ta: i32,
+            tb: i32,
+            m: i32,
+            n: i32,
+            k: i32,
+            alpha: *const $scalar,
+            a: *const c_void,
+            lda: i32,
+            sa: i64,
+            b: *const c_void,
+            ldb: i32,
+            sb: i64,
+            beta: *const $scalar,
+            c: *mut c_void,
+            ldc: i32,
+            sc: i64,
+            batch: i32,
         ) -> i32 {
             cublasGemmStridedBatchedEx(
-                handle, ta, tb, m, n, k, alpha.cast(), a, $type, lda, sa, b, $type, ldb, sb, beta.cast(), c, $type,
-                ldc, sc, batch, $compute, -1,
+                handle,
+                ta,
+                tb,
+                m,
+                n,
+                k,
+                alpha.cast(),
+                a,
+                $type,
+                lda,
+                sa,
+                b,
+                $type,
+                ldb,
+                sb,
+                beta.cast(),
+                c,
+                $type,
+                ldc,
+                sc,
+                batch,
+                $compute,
+                -1,
             )
         }
 
         #[unsafe(no_mangle)]
         pub extern "C" fn $single(
-            handle: *mut c_void, ta: i32, tb: i32, m: i32, n: i32, k: i32,
-            alpha: *const $scalar, a: *const c_void, lda: i32, b: *const c_void, ldb: i32,
-            beta: *const $scalar, c: *mut c_void, ldc: i32,
+            handle: *mut c_void,
+            ta: i32,
+            tb: i32,
+            m: i32,
+            n: i32,
+            k: i32,
+            alpha: *const $scalar,
+            a: *const c_void,
+            lda: i32,
+            b: *const c_void,
+            ldb: i32,
+            beta: *const $scalar,
+            c: *mut c_void,
+            ldc: i32,
         ) -> i32 {
             $strided(handle, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1)
         }

@@ -3,8 +3,8 @@
 use super::number::{Number, round_to_tf32};
 use super::product::{Matrix, product};
 use super::view::View;
-use crate::count::{Kind, count};
-use crate::stream::{StreamHandle, enqueue};
+use crate::count::Counted;
+use crate::stream::{StreamHandle, Work, enqueue};
 
 /// A matrix in device memory: columns of `ld` elements, and matrices of a batch `stride` elements apart.
 #[derive(Clone, Copy, Debug)]
@@ -108,18 +108,17 @@ impl Gemm {
         format!("gemm {:?} {}{} m{m} n{n} k{k} batch {batch}{note}", a.number, op(a), op(b))
     }
 
-    /// Counts the product and puts it into the stream.
-    pub(super) fn launch(self, stream: StreamHandle) {
+    /// Puts the product into the stream. Returns whether the stream takes it.
+    pub(super) fn launch(self, stream: StreamHandle) -> bool {
         let Self { m, n, k, batch, .. } = self;
         if m == 0 || n == 0 || batch == 0 {
-            return;
+            return true;
         }
-        let name = self.name();
-        let bytes = batch * (m * k * self.a.number.bytes() + k * n * self.b.number.bytes() + m * n * self.d.number.bytes());
-        count(Kind::Gemm, &name, bytes as u64, 2.0 * (m * n * k * batch) as f64);
-        if !crate::mode::null() {
-            enqueue(stream, name, move || self.run());
-        }
+        let bytes =
+            batch * (m * k * self.a.number.bytes() + k * n * self.b.number.bytes() + m * n * self.d.number.bytes());
+        let flops = 2.0 * (m * n * k * batch) as f64;
+        let work = Work { group: Counted::Gemm, name: self.name(), bytes: bytes as u64, flops };
+        enqueue(stream, work, move || self.run()).is_ok()
     }
 
     fn run(&self) {

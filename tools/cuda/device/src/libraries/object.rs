@@ -43,8 +43,10 @@ pub(super) fn create<T: Send + 'static>(to: *mut *mut c_void, kind: &'static str
 pub(super) fn destroy(handle: *mut c_void, kind: &str) {
     match registry().live.remove(&(handle as usize)) {
         Some(object) if object.kind == kind => {}
-        Some(object) => fault(Fault::Library, format!("a {} is destroyed as a {kind}", object.kind)),
-        None => fault(Fault::Library, format!("{handle:?} is destroyed, but is no {kind} (or was destroyed before)")),
+        Some(object) => fault(Fault::InvalidCall, format!("a {} is destroyed as a {kind}", object.kind)),
+        None => {
+            fault(Fault::InvalidCall, format!("{handle:?} is destroyed, but is no {kind} (or was destroyed before)"))
+        }
     }
 }
 
@@ -53,7 +55,7 @@ pub(super) fn get<T: Send + 'static>(handle: *const c_void, kind: &str) -> Arc<M
     let value = registry().live.get(&(handle as usize)).map(|object| object.value.clone());
     match value.and_then(|value| value.downcast::<Mutex<T>>().ok()) {
         Some(value) => value,
-        None => fault(Fault::Library, format!("{handle:?} is used, but is no living {kind}")),
+        None => fault(Fault::InvalidCall, format!("{handle:?} is used, but is no living {kind}")),
     }
 }
 

@@ -35,7 +35,11 @@ pub(super) fn product(
         return;
     }
     // Small products are not worth the threads.
-    let threads = if m * n * k > 1 << 18 { gemm::Parallelism::Rayon(2) } else { gemm::Parallelism::None };
+    let threads = if m * n * k > 1 << 18 {
+        gemm::Parallelism::Rayon(crate::mode::settings().threads)
+    } else {
+        gemm::Parallelism::None
+    };
     // SAFETY: the strides stay within the slices, as the assertions say.
     unsafe {
         gemm::gemm(

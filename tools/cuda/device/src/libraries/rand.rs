@@ -47,7 +47,7 @@ macro_rules! draws {
         #[unsafe(no_mangle)]
         pub extern "C" fn $name() -> i32 {
             let text = concat!(stringify!($name), " draws on the device, but noise must not depend on the device");
-            fault(Fault::Library, text.into())
+            fault(Fault::Unsupported, text.into())
         }
     )* };
 }

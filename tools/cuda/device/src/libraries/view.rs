@@ -2,6 +2,7 @@
 //! lies between its rows need not exist.
 
 use super::number::Number;
+use crate::fault::{Fault, fault};
 use crate::memory::{Access, check, mark_written};
 
 #[derive(Clone, Debug)]
@@ -59,7 +60,7 @@ impl View {
         let size = self.number.bytes();
         if !self.address.is_multiple_of(size as u64) {
             let text = format!("{}: the address {:#x} is not aligned to its type", self.what, self.address);
-            crate::fault::fault(crate::fault::Fault::Library, text);
+            fault(Fault::Misaligned, text);
         }
         self.pieces(runs, |at, bytes| check(&self.what, at, bytes, access), size);
     }
