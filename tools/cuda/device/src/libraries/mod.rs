@@ -6,6 +6,8 @@
 #![allow(non_snake_case, clippy::too_many_arguments, clippy::missing_safety_doc, clippy::not_unsafe_ptr_arg_deref)]
 
 pub mod blas;
+mod convolution;
+pub mod dnn;
 mod gemm;
 mod number;
 pub mod object;
