@@ -7,6 +7,7 @@ use crate::stream::StreamHandle;
 
 mod convolve;
 mod descriptor;
+pub mod graph;
 
 pub(super) const SUCCESS: i32 = 0;
 pub(super) const NOT_INITIALIZED: i32 = 1001;
