@@ -13,4 +13,6 @@ mod number;
 pub mod object;
 mod product;
 pub mod rand;
+#[cfg(test)]
+mod testing;
 mod view;
