@@ -9,6 +9,7 @@ mod faults;
 mod fuzz;
 mod graphs;
 mod guidances;
+mod guided;
 mod kill;
 mod layers;
 mod limits;

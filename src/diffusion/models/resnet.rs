@@ -2,11 +2,11 @@
 
 use candle_core::Tensor;
 
-use crate::Result;
 use crate::models::bands::{BandedPass, FeatureMap, ReceptiveField};
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
 use crate::models::remat::{Block, recomputed};
 use crate::weights::Weights;
+use crate::{Result, ops};
 
 /// Two 3×3 convolutions with group norm and SiLU, an optional time embedding between them, and a shortcut (diffusers'
 /// `ResnetBlock2D`).
@@ -102,7 +102,7 @@ impl Block for ResnetBlock {
         let parts = self.parts(inputs.len());
         match &inputs[..parts] {
             [x] => self.forward(x, inputs.get(parts)),
-            parts_of_x => self.forward(&Tensor::cat(parts_of_x, 1)?, inputs.get(parts)),
+            parts_of_x => self.forward(&joined(parts_of_x)?, inputs.get(parts)),
         }
     }
 
@@ -114,7 +114,7 @@ impl Block for ResnetBlock {
         }
         let x = match &inputs[..parts] {
             [x] => x,
-            parts_of_x => &Tensor::cat(parts_of_x, 1)?,
+            parts_of_x => &joined(parts_of_x)?,
         };
         let dx = self.input_vjp(x, temb, dy)?;
         let mut gradients = Vec::new();
@@ -126,6 +126,10 @@ impl Block for ResnetBlock {
         }
         Ok(gradients)
     }
+}
+
+fn joined(parts: &[Tensor]) -> Result<Tensor> {
+    Ok(ops::join_channels(&parts.iter().collect::<Vec<_>>())?)
 }
 
 impl ResnetBlock {

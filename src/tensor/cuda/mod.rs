@@ -1,4 +1,15 @@
-//! Start of CUDA: whether it is usable on this machine, and how much memory is free. Only built with the feature `cuda`.
+//! CUDA: whether it is usable on this machine, how much memory is free, and the operations' forms for it. Only built with
+//! the feature `cuda`.
+
+pub(crate) mod channels_last;
+#[cfg(feature = "cudnn")]
+pub(crate) mod convolution;
+pub(crate) mod elementwise;
+mod launch;
+pub(crate) mod linear;
+pub(crate) mod norm;
+
+pub(crate) use launch::known;
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod lazy;

@@ -4,10 +4,14 @@ use candle_core::{Device, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use super::kernel::alike_on_device;
 use super::kernel::{Arg, Kernel, apply1, either};
 use super::plain::{self, Activation};
 use super::plain_vjp;
 use super::simd::{Function, Unwritten, dispatch, exp, map, normal_cdf, sigmoid, written};
+#[cfg(feature = "cuda")]
+use crate::cuda::elementwise as cuda;
 
 /// Numbers that one thread processes at a time; fewer numbers use one thread.
 const BLOCK: usize = 1 << 14;
@@ -45,6 +49,10 @@ pub fn geglu_vjp(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         // SAFETY: every row is written.
         Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
     };
+    #[cfg(feature = "cuda")]
+    if alike_on_device([x, dy]) {
+        return cuda::geglu_vjp(x, dy);
+    }
     either([x, dy], fast, |[x, dy]| plain_vjp::geglu(x, dy))
 }
 
@@ -119,6 +127,10 @@ impl Kernel<1> for Activation {
             // SAFETY: every block is mapped.
             Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
         };
+        #[cfg(feature = "cuda")]
+        if alike_on_device([x, dy]) {
+            return Ok([Some(cuda::activation_vjp(*self as i32, x, dy)?)]);
+        }
         Ok([Some(either([x, dy], fast, |[x, dy]| plain_vjp::activation(*self, x, dy))?)])
     }
 }
@@ -204,6 +216,11 @@ impl Kernel<1> for Geglu {
 
     fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
         plain::geglu(x)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn device(&self, [x]: [&Tensor; 1]) -> Result<Option<Tensor>> {
+        cuda::geglu(x).map(Some)
     }
 
     fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {

@@ -35,6 +35,13 @@ pub(super) trait Kernel<const N: usize>: Send + Sync + 'static {
     /// Computes the result with candle's operations: the definition of the operation.
     fn plain(&self, args: [&Tensor; N]) -> Result<Tensor>;
 
+    /// Computes the result with kernels for a CUDA device. `None` where they do not apply. Autodiff tracks no argument; the
+    /// arguments are of dtypes that [`crate::cuda`] knows, and may have any strides.
+    #[cfg(feature = "cuda")]
+    fn device(&self, _args: [&Tensor; N]) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// The VJP: gradients of the arguments, at least of those that are `wanted`, from the gradient of the result. Autodiff
     /// tracks none of the tensors. The default is for operations that are themselves part of a VJP.
     fn vjp(&self, _args: [&Tensor; N], _wanted: [bool; N], _dy: &Tensor) -> Result<[Option<Tensor>; N]> {
@@ -155,13 +162,38 @@ fn applies<const N: usize, K: Kernel<N>>(kernel: &K, args: [&Tensor; N]) -> bool
         && kernel.constants().into_iter().flatten().all(|c| ready(c, K::HALF_WEIGHTS))
 }
 
-/// Computes the plain form, with the kernel's VJP unless autodiff tracks a constant.
-fn plain<const N: usize, K: Kernel<N>>(kernel: K, args: [&Tensor; N]) -> Result<Tensor> {
-    let tracked = args.iter().any(|a| a.track_op());
-    if !tracked || kernel.constants().into_iter().flatten().any(|c| c.track_op()) {
+/// Computes the form for a CUDA device if there is one, else the plain form.
+fn forward<const N: usize, K: Kernel<N>>(kernel: &K, args: [&Tensor; N]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_device(args)
+        && let Some(y) = kernel.device(args)?
+    {
+        return Ok(y);
+    }
+    kernel.plain(args)
+}
+
+/// Whether all arguments are on a CUDA device, of dtypes that our kernels know.
+#[cfg(feature = "cuda")]
+pub(super) fn on_device<const N: usize>(args: [&Tensor; N]) -> bool {
+    args.iter().all(|a| a.device().is_cuda() && crate::cuda::known(a.dtype()) && a.elem_count() > 0)
+}
+
+/// [`on_device`], and all arguments are of one dtype.
+#[cfg(feature = "cuda")]
+pub(super) fn alike_on_device<const N: usize>(args: [&Tensor; N]) -> bool {
+    on_device(args) && args.windows(2).all(|pair| pair[0].dtype() == pair[1].dtype())
+}
+
+/// Computes the form for the device, with the kernel's VJP unless autodiff tracks a constant.
+fn elsewhere<const N: usize, K: Kernel<N>>(kernel: K, args: [&Tensor; N]) -> Result<Tensor> {
+    if kernel.constants().into_iter().flatten().any(|c| c.track_op()) {
         return kernel.plain(args);
     }
-    let value = kernel.plain(args.map(Tensor::detach).each_ref())?;
+    if !args.iter().any(|a| a.track_op()) {
+        return forward(&kernel, args);
+    }
+    let value = forward(&kernel, args.map(Tensor::detach).each_ref())?;
     let vjp = move |args: &[Tensor], wanted: &[bool], _: &Tensor, dy: &Tensor| {
         let (args, wanted) = (std::array::from_fn(|i| &args[i]), std::array::from_fn(|i| wanted[i]));
         Ok(kernel.vjp(args, wanted, dy)?.into())
@@ -171,12 +203,12 @@ fn plain<const N: usize, K: Kernel<N>>(kernel: K, args: [&Tensor; N]) -> Result<
 
 /// Applies the kernel, or the plain form where the kernel does not apply.
 pub(super) fn apply1<K: Kernel<1>>(k: K, a: &Tensor) -> Result<Tensor> {
-    if applies(&k, [a]) { a.contiguous()?.apply_op1(Operation(k)) } else { plain(k, [a]) }
+    if applies(&k, [a]) { a.contiguous()?.apply_op1(Operation(k)) } else { elsewhere(k, [a]) }
 }
 
 /// [`apply1`] with two arguments.
 pub(super) fn apply2<K: Kernel<2>>(k: K, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if applies(&k, [a, b]) { a.contiguous()?.apply_op2(&b.contiguous()?, Operation(k)) } else { plain(k, [a, b]) }
+    if applies(&k, [a, b]) { a.contiguous()?.apply_op2(&b.contiguous()?, Operation(k)) } else { elsewhere(k, [a, b]) }
 }
 
 /// [`apply1`] with three arguments.
@@ -184,11 +216,12 @@ pub(super) fn apply3<K: Kernel<3>>(k: K, a: &Tensor, b: &Tensor, c: &Tensor) -> 
     if applies(&k, [a, b, c]) {
         a.contiguous()?.apply_op3(&b.contiguous()?, &c.contiguous()?, Operation(k))
     } else {
-        plain(k, [a, b, c])
+        elsewhere(k, [a, b, c])
     }
 }
 
-/// Calls `fast` if all tensors are f32 on the CPU, otherwise `plain`. For tensors that autodiff does not track.
+/// Calls `fast` if all tensors are f32 on the CPU, otherwise `plain`. For tensors that autodiff does not track. On a CUDA
+/// device the caller has tried its kernels before.
 pub(super) fn either<const N: usize, R>(
     args: [&Tensor; N],
     fast: impl FnOnce([Arg; N]) -> Result<R>,

@@ -168,6 +168,33 @@ impl Linear {
         }
     }
 
+    /// The map by cuBLASLt. Between layouts only strides change: a result in channels is a view of its tokens.
+    #[cfg(feature = "cuda")]
+    fn on_device(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Option<Tensor>> {
+        use crate::cuda::channels_last::{channels_second, pixels_first};
+        let dtype = x.dtype();
+        let z = self.sizes(x.dims(), add.map(Tensor::dims))?;
+        if !self.weight.device().is_cuda() || z.tokens * z.batch * z.from * z.to == 0 {
+            return Ok(None);
+        }
+        let tokens = |t: &Tensor, layout: Layout, width: usize| -> Result<Tensor> {
+            let t = if layout == Layout::Channels { &pixels_first(t)? } else { t };
+            t.reshape((z.batch * z.tokens, width))?.to_dtype(dtype)
+        };
+        let add = add.map(|add| tokens(add, self.to, z.to)).transpose()?;
+        let bias = self.bias.as_ref().map(|b| b.to_dtype(dtype)).transpose()?;
+        let weight = self.weight.to_dtype(dtype)?;
+        let map = crate::cuda::linear::Linear { weight: &weight, transposed: self.transposed, bias: bias.as_ref() };
+        let y = map.forward(&tokens(x, self.from, z.from)?, add.as_ref())?;
+        if self.to == Layout::Tokens {
+            return y.reshape(z.result).map(Some);
+        }
+        let mut pixels = z.result;
+        let channels = pixels.remove(1);
+        pixels.push(channels);
+        channels_second(&y.reshape(pixels)?).map(Some)
+    }
+
     /// dx = dy W, in the layout of x.
     fn input_vjp(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let (weight, transposed) = (self.weight.clone(), !self.transposed);
@@ -294,6 +321,11 @@ impl Kernel<1> for Linear {
         self.plain_form(x, None)
     }
 
+    #[cfg(feature = "cuda")]
+    fn device(&self, [x]: [&Tensor; 1]) -> Result<Option<Tensor>> {
+        self.on_device(x, None)
+    }
+
     fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
         Ok([Some(self.input_vjp(x, dy)?)])
     }
@@ -313,6 +345,11 @@ impl Kernel<2> for Linear {
 
     fn plain(&self, [x, add]: [&Tensor; 2]) -> Result<Tensor> {
         self.plain_form(x, Some(add))? + add
+    }
+
+    #[cfg(feature = "cuda")]
+    fn device(&self, [x, add]: [&Tensor; 2]) -> Result<Option<Tensor>> {
+        self.on_device(x, Some(add))
     }
 
     fn vjp(&self, [x, _]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {

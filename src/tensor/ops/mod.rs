@@ -50,6 +50,18 @@ pub fn conv2d(
     Convolution::new(weight, bias, stride, padding)?.forward(x)
 }
 
+/// Joins feature maps (B, Cᵢ, H, W) along their channels.
+///
+/// # Errors
+/// If shapes do not match.
+pub fn join_channels(parts: &[&Tensor]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if parts.iter().all(|part| part.device().is_cuda()) {
+        return crate::cuda::channels_last::join(parts);
+    }
+    Tensor::cat(parts, 1)
+}
+
 /// Runs `f` on rayon's pool, so that the kernels in it need not enter the pool one by one.
 pub fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())

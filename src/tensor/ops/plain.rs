@@ -177,12 +177,12 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     &halves[0] * gelu(&halves[1])?
 }
 
-/// An elementwise function.
+/// An elementwise function. The numbers are those of the CUDA kernel `activation_vjp`.
 #[derive(Clone, Copy)]
 pub(super) enum Activation {
-    Gelu,
-    QuickGelu,
-    Silu,
+    Gelu = 0,
+    QuickGelu = 1,
+    Silu = 2,
 }
 
 /// GELU, the exact (erf) form.

@@ -33,6 +33,10 @@ pub(super) fn sum_2x2(x: &Tensor) -> Result<Tensor> {
         let y = unsafe { written(x.data.len() / 4, write) };
         Tensor::from_vec(y, (b, c, h / 2, w / 2), &Device::Cpu)
     };
+    #[cfg(feature = "cuda")]
+    if super::kernel::on_device([x]) {
+        return crate::cuda::channels_last::sum_2x2(x);
+    }
     either([x], fast, |[x]| plain_vjp::sum_2x2(x))
 }
 
@@ -64,6 +68,11 @@ impl Kernel<1> for Double {
 
     fn plain(&self, [x]: [&Tensor; 1]) -> Result<Tensor> {
         plain::upsample_nearest_2x(x)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn device(&self, [x]: [&Tensor; 1]) -> Result<Option<Tensor>> {
+        crate::cuda::channels_last::double(x).map(Some)
     }
 
     fn vjp(&self, _: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {

@@ -24,6 +24,16 @@ pub fn custom_vjp(inputs: &[&Tensor], value: Tensor, vjp: Box<Vjp>) -> Result<Te
     if !inputs.iter().any(|t| t.track_op()) {
         return Ok(value);
     }
+    // A custom operation gives numbers in the order of their dimensions. A value that has them in another order, such as a
+    // feature map with channels last, goes through it in the order of its numbers.
+    if let Some(order) = order_of_numbers(&value) {
+        let (back, value) = (inverse(&order), value.permute(order)?);
+        let of_dimensions = back.clone();
+        let vjp = move |inputs: &[Tensor], wanted: &[bool], y: &Tensor, dy: &Tensor| {
+            vjp(inputs, wanted, &y.permute(of_dimensions.clone())?, &dy.permute(of_dimensions.clone())?)
+        };
+        return custom_vjp(inputs, value, Box::new(vjp))?.permute(back);
+    }
     let op = CustomVjp { value: Mutex::new(Some(value)), vjp };
     match inputs {
         [a] => a.apply_op1(op),
@@ -59,6 +69,26 @@ pub fn vjp(
     drop(y);
     let mut gradients = scalar.backward()?;
     Ok(tracked.iter().zip(wanted).map(|(t, wanted)| gradients.remove(t).filter(|_| *wanted)).collect())
+}
+
+/// The order of dimensions in which a tensor's numbers lie one after the other; `None` if they do already, or never do.
+fn order_of_numbers(t: &Tensor) -> Option<Vec<usize>> {
+    if t.is_contiguous() {
+        return None;
+    }
+    let mut order: Vec<usize> = (0..t.rank()).collect();
+    order.sort_by_key(|i| std::cmp::Reverse(t.stride()[*i]));
+    let ordered = t.permute(order.clone()).ok()?;
+    ordered.is_contiguous().then_some(order)
+}
+
+/// The order that takes a permutation back.
+fn inverse(order: &[usize]) -> Vec<usize> {
+    let mut inverse = vec![0; order.len()];
+    for (to, from) in order.iter().enumerate() {
+        inverse[*from] = to;
+    }
+    inverse
 }
 
 struct CustomVjp {

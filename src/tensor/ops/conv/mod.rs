@@ -20,6 +20,8 @@ use super::resample::{sum_2x2, upsample_nearest_2x};
 use super::simd::{Shared, Unwritten, written};
 use super::tile::ROWS;
 use super::widen::WeightSlice;
+#[cfg(feature = "cudnn")]
+use crate::cuda::{channels_last, convolution as cudnn};
 use compute::Work;
 use grid::Grid;
 
@@ -32,7 +34,7 @@ const COPY: usize = 7 << 20;
 /// A two-dimensional convolution: its weights, laid out for the kernel in their own dtype, and its geometry.
 #[derive(Clone)]
 pub struct Convolution {
-    /// Panels (⌈O/8⌉, C·k², 8) if `packed`, else (O, C, k, k).
+    /// Panels (⌈O/8⌉, C·k², 8) if `packed`, else (O, C, k, k), on a CUDA device with channels last.
     weight: Tensor,
     packed: bool,
     bias: Option<Tensor>,
@@ -67,6 +69,12 @@ impl Convolution {
             let weight = weight.reshape((o, c * k * k))?.pad_with_zeros(0, 0, panels * ROWS - o)?;
             weight.reshape((panels, ROWS, c * k * k))?.transpose(1, 2)?.contiguous()?
         } else {
+            #[cfg(feature = "cudnn")]
+            let weight = if weight.device().is_cuda() && !pointwise {
+                &channels_last::channels_second(&channels_last::pixels_first(weight)?)?
+            } else {
+                weight
+            };
             weight.clone()
         };
         Ok(Convolution { weight, packed, bias: bias.cloned(), dims: (o, c, k), stride, padding, upsample: false })
@@ -132,11 +140,73 @@ impl Convolution {
         plain::conv2d(large.as_ref().unwrap_or(x), &self.weight()?, self.bias.as_ref(), self.stride, self.padding)
     }
 
+    /// The convolution by cuDNN, plus `add`, which is (B, O) or (B, O, H', W'). `None` if cuDNN has no kernel for it.
+    #[cfg(feature = "cudnn")]
+    fn on_device(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Option<Tensor>> {
+        let large = if self.upsample { Some(channels_last::double(x)?) } else { None };
+        let (x, geometry) = self.padded(large.as_ref().unwrap_or(x))?;
+        let (weight, dtype) = (self.weight()?.to_dtype(x.dtype())?, x.dtype());
+        let bias = self.bias.as_ref().map(|b| b.to_dtype(dtype)).transpose()?;
+        let (of_pixels, of_channels) = match add {
+            Some(add) if add.rank() == 2 => (None, Some(add)),
+            add => (add, None),
+        };
+        let y = match cudnn::forward(&x, &weight, bias.as_ref(), of_pixels, geometry)? {
+            Some(y) => y,
+            // cuDNN may know the convolution without its sums.
+            None => {
+                let Some(mut y) = cudnn::forward(&x, &weight, None, None, geometry)? else { return Ok(None) };
+                if let Some(bias) = &bias {
+                    y = channels_last::add_channels(&y, &bias.broadcast_left(y.dim(0)?)?.contiguous()?)?;
+                }
+                if let Some(add) = of_pixels { (y + add)? } else { y }
+            }
+        };
+        match of_channels {
+            Some(add) => channels_last::add_channels(&y, add).map(Some),
+            None => Ok(Some(y)),
+        }
+    }
+
+    /// The input for cuDNN, which pads all sides alike: with its zeros where they differ.
+    #[cfg(feature = "cudnn")]
+    fn padded(&self, x: &Tensor) -> Result<(Tensor, cudnn::Geometry)> {
+        let ((before, after), stride) = (self.padding, self.stride);
+        if before == after {
+            return Ok((x.clone(), cudnn::Geometry { stride, padding: before }));
+        }
+        let x = channels_last::pixels_first(x)?;
+        let x = x.pad_with_zeros(1, before, after)?.pad_with_zeros(2, before, after)?;
+        Ok((channels_last::channels_second(&x)?, cudnn::Geometry { stride, padding: 0 }))
+    }
+
+    /// [`Convolution::input_vjp`] by cuDNN.
+    #[cfg(feature = "cudnn")]
+    fn input_vjp_on_device(&self, (h, w): (usize, usize), dy: &Tensor) -> Result<Option<Tensor>> {
+        let ((before, after), stride) = (self.padding, self.stride);
+        let (h, w) = if self.upsample { (2 * h, 2 * w) } else { (h, w) };
+        let (padding, zeros) = if before == after { (before, 0) } else { (0, before + after) };
+        let weight = self.weight()?.to_dtype(dy.dtype())?;
+        let geometry = cudnn::Geometry { stride, padding };
+        let Some(mut dx) = cudnn::input_vjp(dy, &weight, (h + zeros, w + zeros), geometry)? else { return Ok(None) };
+        if zeros > 0 {
+            dx = dx.narrow(2, before, h)?.narrow(3, before, w)?;
+        }
+        if self.upsample { channels_last::sum_2x2(&dx).map(Some) } else { Ok(Some(dx)) }
+    }
+
     /// The VJP with respect to the input, which has (height, width), plus `add`. It is a convolution too.
     ///
     /// # Errors
     /// If shapes do not match.
     pub fn input_vjp(&self, (h, w): (usize, usize), dy: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
+        #[cfg(feature = "cudnn")]
+        if !self.is_pointwise()
+            && super::kernel::on_device([dy, &self.weight])
+            && let Some(dx) = self.input_vjp_on_device((h, w), dy)?
+        {
+            return if let Some(add) = add { dx + add } else { Ok(dx) };
+        }
         let ((o, c, k), (before, after)) = (self.dims, self.padding);
         let forward = |convolution: Convolution| match add {
             Some(add) => convolution.forward_add(dy, add),
@@ -293,6 +363,11 @@ impl Kernel<1> for Convolution {
         self.plain_form(x)
     }
 
+    #[cfg(feature = "cudnn")]
+    fn device(&self, [x]: [&Tensor; 1]) -> Result<Option<Tensor>> {
+        self.on_device(x, None)
+    }
+
     fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
         let (_, _, h, w) = x.dims4()?;
         Ok([Some(self.input_vjp((h, w), dy, None)?)])
@@ -314,6 +389,11 @@ impl Kernel<2> for Convolution {
     fn plain(&self, [x, add]: [&Tensor; 2]) -> Result<Tensor> {
         let y = self.plain_form(x)?;
         if add.rank() == 2 { y.broadcast_add(&add.unsqueeze(2)?.unsqueeze(3)?) } else { y + add }
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn device(&self, [x, add]: [&Tensor; 2]) -> Result<Option<Tensor>> {
+        self.on_device(x, Some(add))
     }
 
     fn vjp(&self, [x, add]: [&Tensor; 2], wanted: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {

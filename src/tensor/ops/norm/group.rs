@@ -8,7 +8,11 @@ use super::WORTH_THREADS;
 use super::group_vjp::group_vjp;
 use super::moments::Moments;
 use super::vectors::{Activated, Affine, moments};
+#[cfg(feature = "cuda")]
+use crate::cuda::norm as cuda;
 use crate::ops::kernel::{Arg, Kernel, apply1, apply2, either, read};
+#[cfg(feature = "cuda")]
+use crate::ops::kernel::{alike_on_device, on_device};
 use crate::ops::plain;
 use crate::ops::plain_vjp::Group as PlainGroup;
 use crate::ops::simd::{Unwritten, dispatch, map, written};
@@ -101,13 +105,32 @@ impl Kernel<1> for GroupNorm {
         plain::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, self.activate)
     }
 
+    #[cfg(feature = "cuda")]
+    fn device(&self, [x]: [&Tensor; 1]) -> Result<Option<Tensor>> {
+        self.on_cuda(x)?.map(|group| group.forward(x, None)).transpose()
+    }
+
     fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
         Ok([Some(self.input_vjp(x, dy)?)])
     }
 }
 
 impl GroupNorm {
+    /// The norm for the kernels on a CUDA device, if they apply.
+    #[cfg(feature = "cuda")]
+    fn on_cuda(&self, x: &Tensor) -> Result<Option<cuda::Group<'_>>> {
+        let GroupNorm { groups, weight, bias, eps, activate } = self;
+        let applies = alike_on_device([x, weight, bias]) && cuda::fits(x.dtype(), x.dim(1)?, *groups);
+        Ok(applies.then_some(cuda::Group { groups: *groups, weight, bias, eps: *eps, activate: *activate }))
+    }
+
     fn input_vjp(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if alike_on_device([x, dy])
+            && let Some(group) = self.on_cuda(x)?
+        {
+            return Ok(group.vjp(x, None, dy)?.0);
+        }
         let GroupNorm { groups, weight, bias, eps, activate } = self;
         let plain = PlainGroup { groups: *groups, weight, bias, eps: *eps, activate: *activate };
         let fast = |[x, dy, weight, bias]: [Arg; 4]| {
@@ -148,6 +171,18 @@ struct GroupNormBy {
     bias: Tensor,
     eps: f64,
     activate: bool,
+}
+
+impl GroupNormBy {
+    /// The norm for the kernels on a CUDA device, if they apply.
+    #[cfg(feature = "cuda")]
+    fn on_cuda(&self, x: &Tensor, moments: &Tensor) -> Result<Option<cuda::Group<'_>>> {
+        let GroupNormBy { weight, bias, eps, activate } = self;
+        let (groups, wide) = (moments.dim(1)?, moments.dtype() == candle_core::DType::F32);
+        let applies = alike_on_device([x, weight, bias]) && on_device([moments]) && wide;
+        let applies = applies && cuda::fits(x.dtype(), x.dim(1)?, groups);
+        Ok(applies.then_some(cuda::Group { groups, weight, bias, eps: *eps, activate: *activate }))
+    }
 }
 
 impl Kernel<2> for GroupNormBy {
@@ -195,7 +230,19 @@ impl Kernel<2> for GroupNormBy {
         plain::group_norm_by(x, moments, &self.weight, &self.bias, self.eps, self.activate)
     }
 
+    #[cfg(feature = "cuda")]
+    fn device(&self, [x, moments]: [&Tensor; 2]) -> Result<Option<Tensor>> {
+        self.on_cuda(x, moments)?.map(|group| group.forward(x, Some(moments))).transpose()
+    }
+
     fn vjp(&self, [x, moments]: [&Tensor; 2], _: [bool; 2], dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        #[cfg(feature = "cuda")]
+        if alike_on_device([x, dy])
+            && let Some(group) = self.on_cuda(x, moments)?
+        {
+            let (dx, of_moments) = group.vjp(x, Some(moments), dy)?;
+            return Ok([Some(dx), of_moments]);
+        }
         let GroupNormBy { weight, bias, eps, activate } = self;
         let groups = moments.dim(1)?;
         let plain = PlainGroup { groups, weight, bias, eps: *eps, activate: *activate };

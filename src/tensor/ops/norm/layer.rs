@@ -6,6 +6,10 @@ use rayon::prelude::*;
 
 use super::WORTH_THREADS;
 use super::vectors::{Centre, along, in_place, moments};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+#[cfg(feature = "cuda")]
+use crate::ops::kernel::alike_on_device;
 use crate::ops::kernel::{Arg, Kernel, apply1, either, read};
 use crate::ops::simd::{Function, Unwritten, assume_written, dispatch, map, written};
 use crate::ops::{plain, plain_vjp};
@@ -57,6 +61,12 @@ impl Kernel<1> for LayerNorm {
         plain::layer_norm(x, &self.weight, &self.bias, self.eps)
     }
 
+    #[cfg(feature = "cuda")]
+    fn device(&self, [x]: [&Tensor; 1]) -> Result<Option<Tensor>> {
+        let alike = alike_on_device([x, &self.weight, &self.bias]);
+        alike.then(|| cuda::norm::layer_norm(x, &self.weight, &self.bias, self.eps)).transpose()
+    }
+
     fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
         Ok([Some(self.input_vjp(x, dy)?)])
     }
@@ -74,6 +84,10 @@ impl LayerNorm {
             // SAFETY: the rows together write every element.
             Tensor::from_vec(unsafe { written(x.data.len(), write) }, x.dims, &Device::Cpu)
         };
+        #[cfg(feature = "cuda")]
+        if alike_on_device([x, dy, &self.weight]) {
+            return cuda::norm::layer_norm_vjp(x, &self.weight, self.eps, dy);
+        }
         let plain = |[x, dy, weight]: [&Tensor; 3]| plain_vjp::layer_norm(x, weight, self.eps, dy);
         either([x, dy, &self.weight], fast, plain)
     }

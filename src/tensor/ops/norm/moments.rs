@@ -78,6 +78,12 @@ impl Kernel<1> for GroupMoments {
         plain::group_moments(x, self.groups)
     }
 
+    #[cfg(feature = "cuda")]
+    fn device(&self, [x]: [&Tensor; 1]) -> Result<Option<Tensor>> {
+        use crate::cuda::norm::{fits, group_moments};
+        fits(x.dtype(), x.dim(1)?, self.groups).then(|| group_moments(x, self.groups)).transpose()
+    }
+
     fn vjp(&self, [x]: [&Tensor; 1], _: [bool; 1], dy: &Tensor) -> Result<[Option<Tensor>; 1]> {
         let fast = |[x, dy]: [Arg; 2]| {
             let size = x.data.len() / (dy.data.len() / 2).max(1);

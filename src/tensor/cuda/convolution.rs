@@ -1,0 +1,361 @@
+//! Convolutions by cuDNN with channels last, and their VJPs. Descriptors and algorithms are kept for each shape.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::cuda_backend::cudarc::cudnn::{CudnnError, result as dnn, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
+use candle_core::cuda_backend::{CudaDevice, DeviceId};
+use candle_core::{DType, Result, Tensor};
+
+use super::channels_last::{channels_second, pixels_first};
+use super::launch::{address, new_tensor};
+
+/// A convolution's geometry. Weights are (O, C, k, k) with channels last: (O, k, k, C) in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Geometry {
+    /// Rows or columns between two windows.
+    pub stride: usize,
+    /// Zeros on each side.
+    pub padding: usize,
+}
+
+/// Cross-correlation, plus `bias` (O), plus `add` (B, O, H', W'). `None` if this cuDNN has no kernel for it.
+///
+/// # Errors
+/// If shapes or dtypes do not match, or cuDNN fails.
+pub fn forward(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    add: Option<&Tensor>,
+    geometry: Geometry,
+) -> Result<Option<Tensor>> {
+    let ((b, c, h, w), (o, from, k, _)) = (x.dims4()?, weight.dims4()?);
+    let Geometry { stride, padding } = geometry;
+    if c != from || h + 2 * padding < k || w + 2 * padding < k {
+        candle_core::bail!("convolution: {:?} does not fit weights {:?}", x.shape(), weight.shape());
+    }
+    let size = |n: usize| (n + 2 * padding - k) / stride + 1;
+    let result = (b, size(h), size(w), o);
+    if bias.is_some_and(|b| b.dims() != [o]) || add.is_some_and(|a| a.dims() != [b, o, result.1, result.2]) {
+        candle_core::bail!("convolution: cannot add to {result:?}");
+    }
+    let shapes = Shapes { x: (b, h, w, c), y: result, k, geometry };
+    let (x, weight) = (pixels_first(x)?, pixels_first(weight)?);
+    let (bias, add) = (bias.map(Tensor::contiguous).transpose()?, add.map(pixels_first).transpose()?);
+    let [at_x, at_weight] = [address(&x)?, address(&weight)?];
+    let (at_bias, at_add) = (bias.as_ref().map(address).transpose()?, add.as_ref().map(address).transpose()?);
+    let kind = if at_bias.is_some() || at_add.is_some() { Kind::Fused } else { Kind::Forward };
+    let y = new_tensor(&x, result, x.dtype(), |device, y| {
+        let (bias, add) = (at_bias.unwrap_or(0), at_add.unwrap_or(y));
+        let addresses = Addresses { x: at_x, weight: at_weight, y, bias, add, sum: at_add.is_some() };
+        run(device, kind, x.dtype(), &shapes, &addresses)
+    });
+    supported(y)
+}
+
+/// The result as a feature map; `None` if cuDNN does not support what was asked of it.
+fn supported(y: Result<Tensor>) -> Result<Option<Tensor>> {
+    match y {
+        Ok(y) => channels_second(&y).map(Some),
+        Err(error) if error.to_string().contains("CUDNN_STATUS_NOT_SUPPORTED") => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The VJP with respect to an input of (height, width). `None` if this cuDNN has no kernel for it.
+///
+/// # Errors
+/// If shapes or dtypes do not match, or cuDNN fails.
+pub fn input_vjp(dy: &Tensor, weight: &Tensor, (h, w): (usize, usize), geometry: Geometry) -> Result<Option<Tensor>> {
+    let ((b, channels, oh, ow), (o, c, k, _)) = (dy.dims4()?, weight.dims4()?);
+    let size = |n: usize| (n + 2 * geometry.padding).checked_sub(k).map(|n| n / geometry.stride + 1);
+    if channels != o || size(h) != Some(oh) || size(w) != Some(ow) {
+        candle_core::bail!("convolution: a gradient {:?} does not fit weights {:?}", dy.shape(), weight.shape());
+    }
+    let shapes = Shapes { x: (b, h, w, c), y: (b, oh, ow, o), k, geometry };
+    let (dy, weight) = (pixels_first(dy)?, pixels_first(weight)?);
+    let [at_dy, at_weight] = [address(&dy)?, address(&weight)?];
+    let dx = new_tensor(&dy, (b, h, w, c), dy.dtype(), |device, dx| {
+        let addresses = Addresses { x: dx, weight: at_weight, y: at_dy, bias: 0, add: 0, sum: false };
+        run(device, Kind::Backward, dy.dtype(), &shapes, &addresses)
+    });
+    supported(dx)
+}
+
+/// (B, H, W, C)
+type Dims = (usize, usize, usize, usize);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Shapes {
+    x: Dims,
+    y: Dims,
+    k: usize,
+    geometry: Geometry,
+}
+
+/// cuDNN's functions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Forward,
+    /// With bias and sum.
+    Fused,
+    Backward,
+}
+
+struct Addresses {
+    x: u64,
+    weight: u64,
+    y: u64,
+    bias: u64,
+    add: u64,
+    sum: bool,
+}
+
+type Key = (Kind, DType, Shapes);
+
+/// cuDNN on one device.
+struct Handle {
+    handle: sys::cudnnHandle_t,
+    /// The largest workspace so far.
+    workspace: Option<CudaSlice<u8>>,
+    plans: HashMap<Key, Plan>,
+    /// Zeros in place of a bias that is absent, by dtype.
+    zeros: HashMap<DType, (usize, CudaSlice<u8>)>,
+}
+
+// SAFETY: cuDNN's handle may change threads if one at a time uses it, which the mutex sees to.
+unsafe impl Send for Handle {}
+
+struct Plan {
+    x: sys::cudnnTensorDescriptor_t,
+    y: sys::cudnnTensorDescriptor_t,
+    bias: sys::cudnnTensorDescriptor_t,
+    weight: sys::cudnnFilterDescriptor_t,
+    convolution: sys::cudnnConvolutionDescriptor_t,
+    identity: sys::cudnnActivationDescriptor_t,
+    algorithm: Algorithm,
+    workspace: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Algorithm {
+    Forward(sys::cudnnConvolutionFwdAlgo_t),
+    Backward(sys::cudnnConvolutionBwdDataAlgo_t),
+}
+
+/// One handle for each device, to the end of the program: CUDA's libraries may be gone before statics are dropped.
+static HANDLES: Mutex<Option<HashMap<DeviceId, Handle>>> = Mutex::new(None);
+
+fn run(device: &CudaDevice, kind: Kind, dtype: DType, shapes: &Shapes, at: &Addresses) -> Result<()> {
+    let stream = device.cuda_stream();
+    let mut handles = HANDLES.lock().unwrap_or_else(PoisonError::into_inner);
+    let handles = handles.get_or_insert_default();
+    if !handles.contains_key(&device.id()) {
+        let handle = dnn::create_handle()?;
+        // SAFETY: the handle and the stream exist.
+        unsafe { dnn::set_stream(handle, stream.cu_stream().cast())? };
+        let handle = Handle { handle, workspace: None, plans: HashMap::new(), zeros: HashMap::new() };
+        handles.insert(device.id(), handle);
+    }
+    let Some(handle) = handles.get_mut(&device.id()) else { return Ok(()) };
+    let key = (kind, dtype, shapes.clone());
+    if !handle.plans.contains_key(&key) {
+        let plan = Plan::new(handle.handle, &key)?;
+        handle.plans.insert(key.clone(), plan);
+    }
+    let needed = handle.plans.get(&key).map_or(0, |plan| plan.workspace);
+    if needed > handle.workspace.as_ref().map_or(0, |w| w.len()) {
+        handle.workspace = None;
+        // SAFETY: cuDNN writes the workspace before it reads it.
+        handle.workspace = Some(unsafe { device.alloc::<u8>(needed)? });
+    }
+    let bias = if kind == Kind::Fused && at.bias == 0 { handle.zeros(device, dtype, shapes.y.3)? } else { at.bias };
+    let Some(plan) = handle.plans.get(&key) else { return Ok(()) };
+    let workspace = handle.workspace.as_ref().map_or(0, |w| w.device_ptr(&stream).0);
+    plan.run(handle.handle, at, bias, workspace)?;
+    Ok(())
+}
+
+impl Handle {
+    fn zeros(&mut self, device: &CudaDevice, dtype: DType, n: usize) -> Result<u64> {
+        let has = self.zeros.get(&dtype).map_or(0, |(n, _)| *n);
+        if has < n {
+            self.zeros.insert(dtype, (n, device.alloc_zeros::<u8>(n * dtype.size_in_bytes())?));
+        }
+        Ok(self.zeros.get(&dtype).map_or(0, |(_, zeros)| zeros.device_ptr(&device.cuda_stream()).0))
+    }
+}
+
+impl Plan {
+    fn new(handle: sys::cudnnHandle_t, (kind, dtype, s): &Key) -> std::result::Result<Plan, CudnnError> {
+        let dtype = match dtype {
+            DType::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
+            DType::BF16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+            _ => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+        };
+        let last = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
+        let tensor = |(b, h, w, c): Dims| {
+            let descriptor = dnn::create_tensor_descriptor()?;
+            // SAFETY: the descriptor exists.
+            unsafe { dnn::set_tensor4d_descriptor(descriptor, last, dtype, [b, c, h, w].map(|n| n as i32))? };
+            Ok::<_, CudnnError>(descriptor)
+        };
+        let (x, y, bias) = (tensor(s.x)?, tensor(s.y)?, tensor((1, 1, 1, s.y.3))?);
+        let (weight, convolution) = (dnn::create_filter_descriptor()?, dnn::create_convolution_descriptor()?);
+        let identity = dnn::create_activation_descriptor()?;
+        let Geometry { stride, padding } = s.geometry;
+        let both = |n: usize| [n as i32; 2];
+        // SAFETY: the descriptors exist.
+        let (algorithm, workspace) = unsafe {
+            dnn::set_filter4d_descriptor(weight, dtype, last, [s.y.3, s.x.3, s.k, s.k].map(|n| n as i32))?;
+            let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
+            // Sums are in f32, whatever the dtype of the numbers.
+            let compute = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
+            let ([ph, pw], [sh, sw]) = (both(padding), both(stride));
+            dnn::set_convolution2d_descriptor(convolution, ph, pw, sh, sw, 1, 1, mode, compute)?;
+            let math = match dtype {
+                sys::cudnnDataType_t::CUDNN_DATA_FLOAT => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+                _ => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+            };
+            dnn::set_convolution_math_type(convolution, math)?;
+            let (none, nan) = (
+                sys::cudnnActivationMode_t::CUDNN_ACTIVATION_IDENTITY,
+                sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN,
+            );
+            dnn::set_activation_descriptor(identity, none, nan, 0.0)?;
+            match kind {
+                Kind::Forward => {
+                    let algorithm = best_forward(handle, x, weight, convolution, y)?;
+                    let bytes =
+                        dnn::get_convolution_forward_workspace_size(handle, x, weight, convolution, y, algorithm)?;
+                    (Algorithm::Forward(algorithm), bytes)
+                }
+                Kind::Fused => {
+                    // The only algorithm with the identity as its activation (cuDNN's documentation of the function).
+                    let algorithm = sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
+                    let bytes =
+                        dnn::get_convolution_forward_workspace_size(handle, x, weight, convolution, y, algorithm)?;
+                    (Algorithm::Forward(algorithm), bytes)
+                }
+                Kind::Backward => {
+                    let algorithm = best_backward(handle, weight, y, convolution, x)?;
+                    let bytes = dnn::get_convolution_backward_data_workspace_size(
+                        handle,
+                        weight,
+                        y,
+                        convolution,
+                        x,
+                        algorithm,
+                    )?;
+                    (Algorithm::Backward(algorithm), bytes)
+                }
+            }
+        };
+        Ok(Plan { x, y, bias, weight, convolution, identity, algorithm, workspace })
+    }
+
+    fn run(&self, handle: sys::cudnnHandle_t, at: &Addresses, bias: u64, workspace: u64) -> std::result::Result<(), CudnnError> {
+        let (one, zero) = (1f32, 0f32);
+        let (one, zero): (*const f32, *const f32) = (&raw const one, &raw const zero);
+        let workspace = (workspace as *mut _, self.workspace);
+        // SAFETY: the descriptors are those of the tensors at these addresses, which the callers have checked.
+        unsafe {
+            match self.algorithm {
+                Algorithm::Backward(algorithm) => dnn::convolution_backward_data(
+                    handle,
+                    one.cast(),
+                    self.weight,
+                    at.weight as *const _,
+                    self.y,
+                    at.y as *const _,
+                    self.convolution,
+                    algorithm,
+                    workspace.0,
+                    workspace.1,
+                    zero.cast(),
+                    self.x,
+                    at.x as *mut _,
+                ),
+                Algorithm::Forward(algorithm) if bias == 0 => dnn::convolution_forward(
+                    handle,
+                    one.cast(),
+                    self.x,
+                    at.x as *const _,
+                    self.weight,
+                    at.weight as *const _,
+                    self.convolution,
+                    algorithm,
+                    workspace.0,
+                    workspace.1,
+                    zero.cast(),
+                    self.y,
+                    at.y as *mut _,
+                ),
+                Algorithm::Forward(algorithm) => dnn::convolution_bias_activation_forward(
+                    handle,
+                    one.cast(),
+                    self.x,
+                    at.x as *const _,
+                    self.weight,
+                    at.weight as *const _,
+                    self.convolution,
+                    algorithm,
+                    workspace.0,
+                    workspace.1,
+                    if at.sum { one } else { zero }.cast(),
+                    self.y,
+                    at.add as *const _,
+                    self.bias,
+                    bias as *const _,
+                    self.identity,
+                    self.y,
+                    at.y as *mut _,
+                ),
+            }
+        }
+    }
+}
+
+/// The fastest algorithm by cuDNN's own judgement.
+unsafe fn best_forward(
+    handle: sys::cudnnHandle_t,
+    x: sys::cudnnTensorDescriptor_t,
+    weight: sys::cudnnFilterDescriptor_t,
+    convolution: sys::cudnnConvolutionDescriptor_t,
+    y: sys::cudnnTensorDescriptor_t,
+) -> std::result::Result<sys::cudnnConvolutionFwdAlgo_t, CudnnError> {
+    let (mut count, mut found) = (0, std::mem::MaybeUninit::uninit());
+    // SAFETY: the descriptors exist, and there is room for one result.
+    unsafe {
+        let found = found.as_mut_ptr();
+        dnn::get_convolution_forward_algorithm(handle, x, weight, convolution, y, 1, &mut count, found)?;
+    }
+    if count == 0 {
+        return Err(CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED));
+    }
+    // SAFETY: cuDNN has written one result.
+    Ok(unsafe { found.assume_init() }.algo)
+}
+
+/// [`best_forward`] of the gradient.
+unsafe fn best_backward(
+    handle: sys::cudnnHandle_t,
+    weight: sys::cudnnFilterDescriptor_t,
+    dy: sys::cudnnTensorDescriptor_t,
+    convolution: sys::cudnnConvolutionDescriptor_t,
+    dx: sys::cudnnTensorDescriptor_t,
+) -> std::result::Result<sys::cudnnConvolutionBwdDataAlgo_t, CudnnError> {
+    let (mut count, mut found) = (0, std::mem::MaybeUninit::uninit());
+    // SAFETY: the descriptors exist, and there is room for one result.
+    unsafe {
+        let found = found.as_mut_ptr();
+        dnn::get_convolution_backward_data_algorithm(handle, weight, dy, convolution, dx, 1, &mut count, found)?;
+    }
+    if count == 0 {
+        return Err(CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED));
+    }
+    // SAFETY: cuDNN has written one result.
+    Ok(unsafe { found.assume_init() }.algo)
+}

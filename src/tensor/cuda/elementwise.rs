@@ -1,0 +1,52 @@
+//! Functions of single numbers by our own kernels: the gate of the feed-forward net, and VJPs of activation functions.
+
+use candle_core::{Result, Tensor};
+
+use super::launch::{Arg, Module, Size, address, form, int, launch, new_tensor, threads};
+
+/// Gated GELU: (…, 2d) → (…, d), first half times the exact GELU of the second.
+pub fn geglu(x: &Tensor) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let (from, mut dims) = (address(&x)?, x.dims().to_vec());
+    let Some(last) = dims.last_mut().filter(|n| n.is_multiple_of(2)) else {
+        candle_core::bail!("geglu: {:?} has no two halves", x.shape())
+    };
+    *last /= 2;
+    let d = *last;
+    new_tensor(&x, dims, x.dtype(), |device, y| {
+        let (name, vector) = form("geglu", x.dtype(), &[d], &[from, y]);
+        let size = Size { blocks: (x.elem_count() / (2 * d).max(1), 1), threads: threads(d / vector, 256), shared: 0 };
+        launch(device, Module::Elementwise, &name, size, &[Arg::Address(from), Arg::Address(y), int(d)?])
+    })
+}
+
+/// The VJP of [`geglu`].
+pub fn geglu_vjp(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+    let d = dy.dims().last().copied().unwrap_or(0);
+    if x.elem_count() != 2 * dy.elem_count() || x.dims().last() != Some(&(2 * d)) || x.dtype() != dy.dtype() {
+        candle_core::bail!("geglu: a gradient {:?} does not fit {:?}", dy.shape(), x.shape());
+    }
+    let (from, g) = (address(&x)?, address(&dy)?);
+    new_tensor(&x, x.shape(), x.dtype(), |device, dx| {
+        let (name, vector) = form("geglu_vjp", x.dtype(), &[d], &[from, g, dx]);
+        let size = Size { blocks: (dy.elem_count() / d.max(1), 1), threads: threads(d / vector, 256), shared: 0 };
+        let args = [Arg::Address(from), Arg::Address(g), Arg::Address(dx), int(d)?];
+        launch(device, Module::Elementwise, &name, size, &args)
+    })
+}
+
+/// The derivative of an activation function at `x`, times `dy`. `kind`: 0 is GELU, 1 x σ(1.702 x), 2 SiLU.
+pub fn activation_vjp(kind: i32, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+    if x.shape() != dy.shape() || x.dtype() != dy.dtype() {
+        candle_core::bail!("activation: a gradient {:?} does not fit {:?}", dy.shape(), x.shape());
+    }
+    let (from, g, n) = (address(&x)?, address(&dy)?, x.elem_count());
+    new_tensor(&x, x.shape(), x.dtype(), |device, dx| {
+        let (name, vector) = form("activation_vjp", x.dtype(), &[n], &[from, g, dx]);
+        let size = Size { blocks: (n.div_ceil(256 * vector), 1), threads: 256, shared: 0 };
+        let args = [Arg::Address(from), Arg::Address(g), Arg::Address(dx), Arg::Long(n as i64), Arg::Int(kind)];
+        launch(device, Module::Elementwise, &name, size, &args)
+    })
+}

@@ -1,0 +1,171 @@
+//! Every operation that has a form for CUDA, and its VJP, against the plain form in f64 on the CPU. Needs a CUDA device, or
+//! the software device: `tools/cuda/check` runs it there.
+#![cfg(feature = "cuda")]
+
+use candle_core::{DType, Device, Result, Tensor};
+use lsregen_tensor::ops::{self, Convolution, Layout, Moments};
+
+/// A function of tensors, which the test makes.
+struct Case {
+    name: &'static str,
+    /// Shapes of the inputs. The first ones have gradients.
+    shapes: Vec<Vec<usize>>,
+    differentiable: usize,
+    f: Box<dyn Fn(&[Tensor]) -> Result<Tensor>>,
+}
+
+fn case(
+    name: &'static str,
+    shapes: &[&[usize]],
+    differentiable: usize,
+    f: impl Fn(&[Tensor]) -> Result<Tensor> + 'static,
+) -> Case {
+    Case { name, shapes: shapes.iter().map(|s| s.to_vec()).collect(), differentiable, f: Box::new(f) }
+}
+
+/// Each operation for numbers that fill vectors of 16 bytes, and for others.
+fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        case("layer norm, wide", &[&[2, 37, 64], &[64], &[64]], 1, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)),
+        case("layer norm, narrow", &[&[3, 5, 33], &[33], &[33]], 1, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)),
+        case("layer norm of many", &[&[2, 9, 1280], &[1280], &[1280]], 1, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)),
+        case("geglu, wide", &[&[2, 7, 128]], 1, |t| ops::geglu(&t[0])),
+        case("geglu, narrow", &[&[2, 7, 30]], 1, |t| ops::geglu(&t[0])),
+        case("gelu", &[&[3, 7, 16]], 1, |t| ops::gelu(&t[0])),
+        case("quick gelu", &[&[3, 7, 5]], 1, |t| ops::quick_gelu(&t[0])),
+        case("silu", &[&[3, 7, 16]], 1, |t| ops::silu(&t[0])),
+        case("doubling", &[&[2, 16, 5, 7]], 1, |t| ops::upsample_nearest_2x(&t[0])),
+        case("doubling, narrow", &[&[2, 3, 5, 7]], 1, |t| ops::upsample_nearest_2x(&t[0])),
+        case("joined channels", &[&[2, 16, 5, 7], &[2, 8, 5, 7]], 2, |t| ops::join_channels(&[&t[0], &t[1]])),
+        case("attention", &[&[2, 64, 50], &[2, 64, 77], &[2, 77, 64]], 3, |t| {
+            ops::attention(&t[0], &t[1], &t[2], 4, false)
+        }),
+        case("attention, one head of odd size", &[&[2, 20, 50], &[2, 20, 50], &[2, 50, 20]], 3, |t| {
+            ops::attention(&t[0], &t[1], &t[2], 1, false)
+        }),
+        case("causal attention", &[&[2, 32, 70], &[2, 32, 70], &[2, 70, 32]], 3, |t| {
+            ops::attention(&t[0], &t[1], &t[2], 2, true)
+        }),
+        case("attention weights", &[&[2, 32, 50], &[2, 32, 77]], 2, |t| ops::attention_weights(&t[0], &t[1], 2)),
+    ];
+    for (name, c, groups, h, w) in [
+        ("group norm, wide", 64, 32, 9, 11),
+        ("group norm across vectors", 320, 32, 16, 17),
+        ("group norm, narrow", 6, 3, 9, 33),
+        ("group norm of many pixels", 16, 8, 130, 140),
+    ] {
+        for silu in [false, true] {
+            cases.push(case(name, &[&[2, c, h, w], &[c], &[c]], 1, move |t| {
+                ops::group_norm(&t[0], groups, &t[1], &t[2], 1e-5, silu)
+            }));
+        }
+        cases.push(case("group norm by moments", &[&[2, c, h, w], &[c], &[c]], 1, move |t| {
+            let half = |first| t[0].narrow(2, first, h / 2)?.contiguous();
+            let (top, bottom) = (half(0)?, half(h / 2)?);
+            let moments = Moments::of(&top, groups)?.join(&Moments::of(&bottom, groups)?)?;
+            ops::group_norm_by(&top, &moments, &t[1], &t[2], 1e-5, true)
+        }));
+    }
+    for (from, to) in [
+        (Layout::Tokens, Layout::Tokens),
+        (Layout::Tokens, Layout::Channels),
+        (Layout::Channels, Layout::Tokens),
+        (Layout::Channels, Layout::Channels),
+    ] {
+        let x: &[usize] = if from == Layout::Tokens { &[2, 35, 24] } else { &[2, 24, 5, 7] };
+        let add: &[usize] = if to == Layout::Tokens { &[2, 35, 40] } else { &[2, 40, 5, 7] };
+        cases.push(case("linear and sum", &[x, add, &[40, 24], &[40]], 2, move |t| {
+            ops::linear_between(&t[0], &t[2], Some(&t[3]), Some(&t[1]), (from, to))
+        }));
+        cases.push(case("linear", &[x, &[40, 24], &[40]], 1, move |t| {
+            ops::linear_between(&t[0], &t[1], Some(&t[2]), None, (from, to))
+        }));
+    }
+    cases.push(case("linear without bias, odd", &[&[3, 5, 7], &[9, 7]], 1, |t| ops::linear(&t[0], &t[1], None)));
+    for (k, stride, padding, c, o) in [
+        (3, 1, (1, 1), 16, 24),
+        (3, 1, (1, 1), 4, 16),
+        (3, 2, (1, 1), 16, 16),
+        (3, 2, (0, 1), 8, 16),
+        (1, 1, (0, 0), 16, 8),
+        (5, 3, (2, 2), 3, 5),
+    ] {
+        let x: &[usize] = &[2, c, 13, 14];
+        let convolution = move |t: &[Tensor]| Convolution::new(&t[0], Some(&t[1]), stride, padding);
+        let weights = [vec![o, c, k, k], vec![o]];
+        cases.push(case("convolution", &[x, &weights[0], &weights[1]], 1, move |t| convolution(&t[1..])?.forward(&t[0])));
+        cases.push(case("convolution and channels", &[x, &[2, o], &weights[0], &weights[1]], 2, move |t| {
+            convolution(&t[2..])?.forward_add(&t[0], &t[1])
+        }));
+        cases.push(case("convolution of the doubled", &[x, &weights[0], &weights[1]], 1, move |t| {
+            convolution(&t[1..])?.forward_doubled(&t[0])
+        }));
+        if stride == 1 {
+            cases.push(case("convolution and sum", &[x, &[2, o, 13, 14], &weights[0], &weights[1]], 2, move |t| {
+                convolution(&t[2..])?.forward_add(&t[0], &t[1])
+            }));
+        }
+    }
+    cases
+}
+
+/// The value, and the gradients of a sum of the value's elements with weights.
+fn run(case: &Case, inputs: &[Tensor], device: &Device, dtype: DType) -> Result<Vec<Tensor>> {
+    let mut there = Vec::new();
+    for input in inputs {
+        there.push(input.to_device(device)?.to_dtype(dtype)?);
+    }
+    let vars: Vec<_> =
+        there.iter().take(case.differentiable).map(candle_core::Var::from_tensor).collect::<Result<_>>()?;
+    let plain = (case.f)(&there)?;
+    for (input, var) in there.iter_mut().zip(&vars) {
+        *input = var.as_tensor().clone();
+    }
+    let y = (case.f)(&there)?;
+    let weights: Vec<f64> = (0..y.elem_count()).map(|i| ((i * 7919) % 13) as f64 / 13.0 - 0.4).collect();
+    let weights = Tensor::from_vec(weights, y.shape(), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
+    let gradients = (&y * weights)?.to_dtype(if dtype == DType::F64 { dtype } else { DType::F32 })?.sum_all()?.backward()?;
+    let mut results = vec![plain, y.detach()];
+    for (i, var) in vars.iter().enumerate() {
+        results.push(gradients.get(var).unwrap_or_else(|| panic!("{}: no gradient of input {i}", case.name)).clone());
+    }
+    results.iter().map(|t| t.to_device(&Device::Cpu)?.to_dtype(DType::F64)).collect()
+}
+
+fn norm(t: &Tensor) -> Result<f64> {
+    t.sqr()?.sum_all()?.sqrt()?.to_scalar()
+}
+
+#[test]
+fn operations_equal_their_definitions() {
+    lsregen_tensor::cuda::devices().expect("this test needs a CUDA device, or the software device: see tools/cuda/check");
+    let device = Device::new_cuda_with_stream(0).unwrap();
+    let mut faults = Vec::new();
+    let mut worst = [(0.0, ""); 3];
+    for case in cases() {
+        let inputs: Vec<_> =
+            case.shapes.iter().map(|s| Tensor::randn(0.3, 1.0, s.as_slice(), &Device::Cpu).unwrap()).collect();
+        for (i, (dtype, bound)) in [(DType::F32, 2e-6), (DType::F16, 4e-3), (DType::BF16, 3e-2)].into_iter().enumerate() {
+            // The same rounded inputs, so that only the computation differs.
+            let rounded: Vec<_> = inputs.iter().map(|t| t.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap()).collect();
+            let exact = run(&case, &rounded, &Device::Cpu, DType::F64).unwrap();
+            let found = match run(&case, &rounded, &device, dtype) {
+                Ok(found) => found,
+                Err(error) => {
+                    faults.push(format!("{} in {dtype:?}: {error}", case.name));
+                    continue;
+                }
+            };
+            for (n, (exact, found)) in exact.iter().zip(&found).enumerate() {
+                let error = norm(&(exact - found).unwrap()).unwrap() / norm(exact).unwrap().max(1e-30);
+                if !(error < bound) {
+                    faults.push(format!("{} in {dtype:?}, result {n}: relative error {error:.1e}", case.name));
+                } else if error > worst[i].0 {
+                    worst[i] = (error, case.name);
+                }
+            }
+        }
+    }
+    println!("largest relative errors in f32, f16, bf16: {worst:?}");
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
