@@ -88,7 +88,11 @@ fn compare(name: &str, graph: &str, sets: &[&str]) -> (String, Vec<String>) {
         match run(graph, &["--device", "cuda", "--dtype", dtype.name], sets, &at(dtype.name)) {
             Ok(()) => {
                 let Apart { most, mean } = apart(&exact, &pictures(&at(dtype.name)));
-                println!("{name} {}: at most {most}, mean {mean:.3}, {:.1} s", dtype.name, started.elapsed().as_secs_f64());
+                println!(
+                    "{name} {}: at most {most}, mean {mean:.3}, {:.1} s",
+                    dtype.name,
+                    started.elapsed().as_secs_f64()
+                );
                 write!(row, " {most} ({mean:.2}) |").unwrap();
                 if most > dtype.most || mean > dtype.mean {
                     faults.push(format!("{name} in {}: at most {most}, mean {mean:.3}", dtype.name));
@@ -130,7 +134,11 @@ fn graphs_and_guidances_equal_the_cpus() {
     let folder = tempfile::tempdir().unwrap();
     for (i, (kind, told)) in guided::GUIDANCES.iter().enumerate() {
         let path = guided::write(folder.path(), &format!("{i}.yaml"), &guided::graph(Some((kind, told))));
-        let name = if guided::GUIDANCES[..i].iter().any(|(k, _)| k == kind) { format!("{kind} (2)") } else { kind.to_string() };
+        let name = if guided::GUIDANCES[..i].iter().any(|(k, _)| k == kind) {
+            format!("{kind} (2)")
+        } else {
+            kind.to_string()
+        };
         add(&name, &path, &["steps=4"]);
     }
     let table = format!("| graph or guidance | f32 | f16 | bf16 |\n|---|---|---|---|\n{table}");

@@ -256,7 +256,13 @@ impl Plan {
         Ok(Plan { x, y, bias, weight, convolution, identity, algorithm, workspace })
     }
 
-    fn run(&self, handle: sys::cudnnHandle_t, at: &Addresses, bias: u64, workspace: u64) -> std::result::Result<(), CudnnError> {
+    fn run(
+        &self,
+        handle: sys::cudnnHandle_t,
+        at: &Addresses,
+        bias: u64,
+        workspace: u64,
+    ) -> std::result::Result<(), CudnnError> {
         let (one, zero) = (1f32, 0f32);
         let (one, zero): (*const f32, *const f32) = (&raw const one, &raw const zero);
         let workspace = (workspace as *mut _, self.workspace);

@@ -153,7 +153,11 @@ fn multiply(device: &CudaDevice, key: &Key, (a, b, bias, add, y): Addresses) -> 
 
 use sys::cublasLtMatmulDescAttributes_t as Attribute;
 
-fn set<T>(product: sys::cublasLtMatmulDesc_t, attribute: Attribute, value: &T) -> std::result::Result<(), lt::CublasError> {
+fn set<T>(
+    product: sys::cublasLtMatmulDesc_t,
+    attribute: Attribute,
+    value: &T,
+) -> std::result::Result<(), lt::CublasError> {
     // SAFETY: the description exists, and the attribute has the type of `value`.
     unsafe { lt::set_matmul_desc_attribute(product, attribute, std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }

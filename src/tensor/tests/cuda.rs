@@ -28,7 +28,9 @@ fn cases() -> Vec<Case> {
     let mut cases = vec![
         case("layer norm, wide", &[&[2, 37, 64], &[64], &[64]], 1, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)),
         case("layer norm, narrow", &[&[3, 5, 33], &[33], &[33]], 1, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)),
-        case("layer norm of many", &[&[2, 9, 1280], &[1280], &[1280]], 1, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)),
+        case("layer norm of many", &[&[2, 9, 1280], &[1280], &[1280]], 1, |t| {
+            ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)
+        }),
         case("geglu, wide", &[&[2, 7, 128]], 1, |t| ops::geglu(&t[0])),
         case("geglu, narrow", &[&[2, 7, 30]], 1, |t| ops::geglu(&t[0])),
         case("gelu", &[&[3, 7, 16]], 1, |t| ops::gelu(&t[0])),
@@ -93,7 +95,9 @@ fn cases() -> Vec<Case> {
         let x: &[usize] = &[2, c, 13, 14];
         let convolution = move |t: &[Tensor]| Convolution::new(&t[0], Some(&t[1]), stride, padding);
         let weights = [vec![o, c, k, k], vec![o]];
-        cases.push(case("convolution", &[x, &weights[0], &weights[1]], 1, move |t| convolution(&t[1..])?.forward(&t[0])));
+        cases.push(case("convolution", &[x, &weights[0], &weights[1]], 1, move |t| {
+            convolution(&t[1..])?.forward(&t[0])
+        }));
         cases.push(case("convolution and channels", &[x, &[2, o], &weights[0], &weights[1]], 2, move |t| {
             convolution(&t[2..])?.forward_add(&t[0], &t[1])
         }));
@@ -124,7 +128,8 @@ fn run(case: &Case, inputs: &[Tensor], device: &Device, dtype: DType) -> Result<
     let y = (case.f)(&there)?;
     let weights: Vec<f64> = (0..y.elem_count()).map(|i| ((i * 7919) % 13) as f64 / 13.0 - 0.4).collect();
     let weights = Tensor::from_vec(weights, y.shape(), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
-    let gradients = (&y * weights)?.to_dtype(if dtype == DType::F64 { dtype } else { DType::F32 })?.sum_all()?.backward()?;
+    let gradients =
+        (&y * weights)?.to_dtype(if dtype == DType::F64 { dtype } else { DType::F32 })?.sum_all()?.backward()?;
     let mut results = vec![plain, y.detach()];
     for (i, var) in vars.iter().enumerate() {
         results.push(gradients.get(var).unwrap_or_else(|| panic!("{}: no gradient of input {i}", case.name)).clone());
@@ -138,16 +143,19 @@ fn norm(t: &Tensor) -> Result<f64> {
 
 #[test]
 fn operations_equal_their_definitions() {
-    lsregen_tensor::cuda::devices().expect("this test needs a CUDA device, or the software device: see tools/cuda/check");
+    lsregen_tensor::cuda::devices()
+        .expect("this test needs a CUDA device, or the software device: see tools/cuda/check");
     let device = Device::new_cuda_with_stream(0).unwrap();
     let mut faults = Vec::new();
     let mut worst = [(0.0, ""); 3];
     for case in cases() {
         let inputs: Vec<_> =
             case.shapes.iter().map(|s| Tensor::randn(0.3, 1.0, s.as_slice(), &Device::Cpu).unwrap()).collect();
-        for (i, (dtype, bound)) in [(DType::F32, 2e-6), (DType::F16, 4e-3), (DType::BF16, 3e-2)].into_iter().enumerate() {
+        for (i, (dtype, bound)) in [(DType::F32, 2e-6), (DType::F16, 4e-3), (DType::BF16, 3e-2)].into_iter().enumerate()
+        {
             // The same rounded inputs, so that only the computation differs.
-            let rounded: Vec<_> = inputs.iter().map(|t| t.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap()).collect();
+            let rounded: Vec<_> =
+                inputs.iter().map(|t| t.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap()).collect();
             let exact = run(&case, &rounded, &Device::Cpu, DType::F64).unwrap();
             let found = match run(&case, &rounded, &device, dtype) {
                 Ok(found) => found,
