@@ -175,6 +175,7 @@ impl Call {
             d: c,
             bias: None,
             activation: Activation::None,
+            workspace: (0, 0),
         };
         if gemm.launch(StreamHandle(stream as *mut c_void)) { SUCCESS } else { EXECUTION_FAILED }
     }

@@ -97,6 +97,8 @@ pub(super) struct Gemm {
     /// One number for each row.
     pub(super) bias: Option<(u64, Number)>,
     pub(super) activation: Activation,
+    /// Address and bytes. 0 is none.
+    pub(super) workspace: (u64, usize),
 }
 
 impl Gemm {
@@ -122,6 +124,7 @@ impl Gemm {
     }
 
     fn run(&self) {
+        super::blas_lt::use_workspace(self.workspace);
         let (alpha, beta) = (self.alpha.value("alpha"), self.beta.value("beta"));
         if self.compute == Compute::F64 {
             return self.run_f64(alpha, beta);

@@ -6,9 +6,12 @@
 #![allow(non_snake_case, clippy::too_many_arguments, clippy::missing_safety_doc, clippy::not_unsafe_ptr_arg_deref)]
 
 pub mod blas;
+pub mod blas_lt;
 mod convolution;
 pub mod dnn;
 mod gemm;
+#[cfg(test)]
+mod gemm_tests;
 mod number;
 pub mod object;
 mod product;
