@@ -8,6 +8,7 @@ pub(crate) mod elementwise;
 mod launch;
 pub(crate) mod linear;
 pub(crate) mod norm;
+pub mod replay;
 
 pub(crate) use launch::known;
 

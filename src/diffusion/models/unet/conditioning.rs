@@ -34,6 +34,14 @@ pub struct Added {
 }
 
 impl Conditioning {
+    /// All of its tensors.
+    #[cfg(feature = "cuda")]
+    pub(super) fn tensors(&self) -> Vec<&Tensor> {
+        let added = self.added.iter().flat_map(|a| [&a.text_embeds, &a.time_ids]);
+        let others = [&self.objs, &self.guidance, &self.channels].into_iter().flatten();
+        std::iter::once(&self.context).chain(added).chain(others).collect()
+    }
+
     /// Joins both halves of classifier-free guidance into one batch: the rows of `self`, then those of `other`. Contexts
     /// of different lengths are repeated to their least common multiple, which does not change the result of
     /// cross-attention.

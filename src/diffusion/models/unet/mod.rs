@@ -8,6 +8,8 @@ mod freeu;
 mod level;
 mod options;
 mod pass;
+#[cfg(feature = "cuda")]
+mod replays;
 mod transformer;
 
 use std::sync::Arc;
@@ -49,6 +51,8 @@ pub struct UNet {
     gradient_memory: u64,
     dtype: DType,
     device: Device,
+    #[cfg(feature = "cuda")]
+    replays: replays::Replays,
 }
 
 impl UNet {
@@ -87,6 +91,8 @@ impl UNet {
             gradient_memory: GRADIENT_MEMORY,
             dtype: w.precision().compute,
             device: w.precision().device.clone(),
+            #[cfg(feature = "cuda")]
+            replays: replays::Replays::default(),
             config: c,
         })
     }
@@ -139,6 +145,10 @@ impl UNet {
     /// As [`UNet::forward`].
     pub fn forward_with(&self, z: &Tensor, t: f64, c: &Conditioning, options: &PassOptions) -> Result<Tensor> {
         let t = Tensor::full(t as f32, z.dim(0)?, z.device())?;
+        #[cfg(feature = "cuda")]
+        if let Some(y) = self.replays.run([z, &t], c, options, |z, t| self.predict(z, t, c, options))? {
+            return Ok(y);
+        }
         ops::on_pool_for(z.device(), || self.predict(z, &t, c, options))
     }
 
