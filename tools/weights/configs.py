@@ -8,6 +8,9 @@ import itertools
 import json
 from pathlib import Path
 
+# Names and shapes of public checkpoints.
+LISTS = Path(__file__).resolve().parents[2] / "src/weights/tests/fixtures/keys"
+
 CHANNELS = 49408  # CLIP's vocabulary
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -130,8 +133,17 @@ def components(family):
 
 
 def shapes(family, component):
-    """Returns {name: shape} of a component's tensors, in the order in which its module registers them."""
-    import torch, diffusers, transformers
+    """Returns {name: shape} of a component's tensors, in the order in which its module registers them.
+
+    Without diffusers and transformers, those of the list of a public checkpoint, if there is one.
+    """
+    try:
+        import torch, diffusers, transformers
+    except ImportError:
+        if component not in KEYS.get(family, {}):
+            raise
+        listed = json.loads((LISTS / f"{KEYS[family][component]}.json").read_text())
+        return {name: tuple(shape) for name, shape in listed.items()}
     config = FAMILIES[family][component]
     with torch.device("meta"):
         if "_class_name" in config:
@@ -141,19 +153,24 @@ def shapes(family, component):
     return {name: tuple(t.shape) for name, t in module.state_dict().items()}
 
 
+def byte_letters():
+    """Returns the letter of each byte in GPT-2's order: the printable ones of Latin-1, then 256, 257, … for the others."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+
+
 def vocabulary():
     """Returns 49408 tokens in CLIP's order (bytes, bytes at the end of a word, merges, two special ones) and their 48894 merges.
 
     The public vocabulary would need a download. Here, every pair and triple of letters is a token, within and at the end of a
     word, and as many groups of four as are needed.
     """
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
     letters = "etaoinshrdlcumwfgypbvkjxqz"
     pairs = list(itertools.product(letters, letters))
     merges = [m for a, b in pairs for m in ((a, b), (a, b + "</w>"))]
     merges += [m for a, b in pairs for c in letters for m in ((a + b, c), (a + b, c + "</w>"))]
     merges += [(a + b, c + d) for (a, b), (c, d) in itertools.product(pairs, pairs)][: CHANNELS - 2 - 512 - len(merges)]
-    chars = list(bytes_to_unicode().values())
+    chars = byte_letters()
     return chars + [c + "</w>" for c in chars] + [a + b for a, b in merges] + [START, END], merges
 
 

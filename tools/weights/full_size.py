@@ -5,7 +5,7 @@
     full_size.py --compare [KIND…] --bin COMMAND --dir DIR [--dtypes f32,bf16]
     full_size.py --list
 
---make compares every name and shape with ../shared/reference/keys (`--keys`), lists of the public checkpoints.
+--make compares every name and shape with lists of the public checkpoints (`--keys`).
 
 --compare takes one kind after the other. It makes the files; checks them with diffusers; computes the outputs of U-Net,
 autoencoder and text encoders on fixed random inputs, with diffusers (on the diffusers folder of the same weights) and with
@@ -20,7 +20,7 @@ parts are used: its conversions run on GLIGEN's own pickle and on the pruned fil
 classes of other packages (foreign.py), which it refuses, are read by torch.
 
 
-Needs torch 2.15, diffusers 0.39, transformers 4.57; no network. Disk: 14 GB for SDXL in f32, 7 GB in f16, at most 12 GB for the
+--make needs numpy for a folder of SD 1, GLIGEN or SDXL; everything else torch 2.15, diffusers 0.39, transformers 4.57; no network. Disk: 14 GB for SDXL in f32, 7 GB in f16, at most 12 GB for the
 others. Memory: 8 GiB to check SDXL, 11 GiB to compute with it in f32 (its weights are mapped), at most 6 GiB for the others.
 """
 import argparse
@@ -40,6 +40,7 @@ import numpy as np
 import configs
 import foreign
 import original
+import random_weights
 from random_weights import Entry, state_dict, tensor, write_safetensors, write_sharded
 
 HERE = Path(__file__).resolve().parent
@@ -523,10 +524,12 @@ def main():
     p.add_argument("--bin", help="our program, with leading arguments if any")
     p.add_argument("--dir", type=Path, help="folder for the files and the outputs")
     p.add_argument("--dtypes", default="f32,bf16", help="dtypes to compare; files in f32 use f32 only, files in half precision all of them")
-    p.add_argument("--keys", type=Path, default=ROOT.parent / "shared/reference/keys")
+    p.add_argument("--keys", type=Path, default=configs.LISTS)
     p.add_argument("--no-check", action="store_true", help="skip loading each kind with diffusers")
     p.add_argument("--keep", action="store_true", help="keep the files")
+    p.add_argument("--sparse", action="store_true", help="with --make: safetensors files without their numbers, to count what a device does with them")
     a = p.parse_args()
+    random_weights.SPARSE = a.sparse
     if a.list:
         for k in KINDS.values():
             print(f"{k.name:26} {k.family:7} {'f16' if k.half else 'f32'}   from {k.base}{'; to be refused: ' + k.refused if k.refused else ''}")

@@ -85,7 +85,11 @@ impl Recording {
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
         match (recorded, graph) {
             (Ok(()), Ok(Some(graph))) => Ok(Some(Recording { graph, inputs: own, result })),
-            _ => Ok(None),
+            _ => {
+                // cudarc keeps errors of what was freed during a recording that failed, and would report them later.
+                let _ = stream.context().check_err();
+                Ok(None)
+            }
         }
     }
 
