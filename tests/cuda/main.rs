@@ -83,7 +83,7 @@ fn compare(name: &str, graph: &str, sets: &[&str]) -> (String, Vec<String>) {
     run(graph, &["--device", "cpu"], sets, &at("cpu")).unwrap_or_else(|error| panic!("{name} on the CPU: {error}"));
     let exact = pictures(&at("cpu"));
     let (mut row, mut faults) = (format!("| {name} |"), Vec::new());
-    for dtype in &DTYPES {
+    for dtype in DTYPES.iter().filter(|dtype| wanted("DTYPES", dtype.name)) {
         let started = std::time::Instant::now();
         match run(graph, &["--device", "cuda", "--dtype", dtype.name], sets, &at(dtype.name)) {
             Ok(()) => {
@@ -108,16 +108,16 @@ fn compare(name: &str, graph: &str, sets: &[&str]) -> (String, Vec<String>) {
     (row, faults)
 }
 
-/// Whether a name is among those of the variable ONLY, if there is one.
-fn wanted(name: &str) -> bool {
-    std::env::var("ONLY").map_or(true, |only| only.split(',').any(|part| name.contains(part)))
+/// Whether a name contains a part that a variable lists, if there is the variable: ONLY for graphs and guidances, DTYPES.
+fn wanted(variable: &str, name: &str) -> bool {
+    std::env::var(variable).map_or(true, |only| only.split(',').any(|part| name.contains(part)))
 }
 
 #[test]
 fn graphs_and_guidances_equal_the_cpus() {
     let (mut table, mut faults) = (String::new(), Vec::new());
     let mut add = |name: &str, graph: &str, sets: &[&str]| {
-        if wanted(name) {
+        if wanted("ONLY", name) {
             let (row, found) = compare(name, graph, sets);
             table.push_str(&format!("{row}\n"));
             faults.extend(found);
@@ -146,6 +146,35 @@ fn graphs_and_guidances_equal_the_cpus() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     if std::env::var_os("UPDATE_DOCS").is_some() {
         update_docs(&table);
+    }
+}
+
+/// A run on the software device that fails as planned; `None` on a real device.
+fn failure(variable: &str, value: &str, sets: &[&str]) -> Option<(Option<i32>, String)> {
+    std::env::var_os("CUDA_DEVICE_CACHE")?;
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
+    command.current_dir(repository("")).args(["run", "graphs/gligen.yaml", "--device", "cuda", "--no-cache"]);
+    command.args(["--output-dir"]).arg(folder.path()).args(sets.iter().flat_map(|set| ["--set", set]));
+    let output = command.env(variable, value).output().unwrap();
+    Some((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// A device that fails in mid-run ends the run with a message that says what happened and what to do. Only the software
+/// device fails on request.
+#[test]
+fn failures_in_a_run_are_explained() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("CUDA_DEVICE_MEMORY", "60MiB", &["memory is full", "free"]),
+        ("CUDA_DEVICE_FAIL", "memory:700", &["memory is full"]),
+        ("CUDA_DEVICE_FAIL", "lost:300", &["the device"]),
+    ];
+    for (variable, value, wanted) in cases {
+        let Some((code, stderr)) = failure(variable, value, &["steps=2"]) else { return };
+        println!("{variable}={value}: {stderr}");
+        assert_eq!(code, Some(1), "{variable}={value}: {stderr}");
+        assert!(wanted.iter().all(|text| stderr.contains(text)), "{variable}={value}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{variable}={value}: {stderr}");
     }
 }
 

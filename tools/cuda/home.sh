@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
 # Sets up a CUDA toolkit in a folder from Python packages. Needs no GPU, no driver and no root.
-# usage: tools/cuda/home.sh DIR [VERSION]       VERSION of the toolkit, by default 13.0.2
+# usage: tools/cuda/home.sh [--compiler] DIR [VERSION]       VERSION of the toolkit, by default 13.0.2
 # Then: . DIR/env.sh && cargo build --release --features cuda,cudnn        (see docs/cuda.md)
+# With --compiler, only the compiler (0.3 GB instead of 3): name libraries to link with in LIBRARY_PATH, such as the software
+# device's.
 set -euo pipefail
 
-home=${1:?usage: tools/cuda/home.sh DIR [VERSION]}
+compiler=
+if [ "${1:-}" = --compiler ]; then
+    compiler=1
+    shift
+fi
+home=${1:?usage: tools/cuda/home.sh [--compiler] DIR [VERSION]}
+here=$(cd "$(dirname "$0")" && pwd)
 version=${2:-13.0.2}
 major=${version%%.*}
 for tool in python3 gcc; do
@@ -17,8 +25,12 @@ home=$(cd "$home" && pwd)
 if [ ! -x "$home/packages/bin/python" ]; then
     python3 -m venv "$home/packages"
 fi
-"$home/packages/bin/python" -m pip install --quiet \
-    "cuda-toolkit[nvcc,cudart,cccl,cublas,curand,nvrtc,crt,nvvm]==$version" "nvidia-cudnn-cu$major"
+if [ $compiler ]; then
+    packages=("cuda-toolkit[nvcc,cudart,cccl,crt,nvvm]==$version")
+else
+    packages=("cuda-toolkit[nvcc,cudart,cccl,cublas,curand,nvrtc,crt,nvvm]==$version" "nvidia-cudnn-cu$major")
+fi
+"$home/packages/bin/python" -m pip install --quiet "${packages[@]}"
 nvidia=$(echo "$home"/packages/lib/python3*/site-packages/nvidia)
 toolkit=$nvidia/cu$major
 [ -x "$toolkit/bin/nvcc" ] || { echo "home.sh: no nvcc in $toolkit: the packages of $version have another layout" >&2; exit 1; }
@@ -27,16 +39,20 @@ toolkit=$nvidia/cu$major
 rm -rf "$home"/{bin,include,nvvm,lib,lib64}
 mkdir -p "$home/include" "$home/lib/stubs"
 ln -s "$toolkit/bin" "$toolkit/nvvm" "$home/"
-ln -s "$toolkit"/include/* "$nvidia"/cudnn/include/* "$home/include/"
-ln -s "$toolkit"/lib/* "$nvidia"/cudnn/lib/* "$home/lib/"
+ln -s "$toolkit"/include/* "$home/include/"
+ln -s "$toolkit"/lib/* "$home/lib/"
 ln -s lib "$home/lib64"
-for library in cudart cublas cublasLt curand nvrtc cudnn; do
-    versioned=$(cd "$home/lib" && ls -d "lib$library".so.* | head -n 1)
-    ln -sfn "$versioned" "$home/lib/lib$library.so"
-done
+if [ ! $compiler ]; then
+    ln -s "$nvidia"/cudnn/include/* "$home/include/"
+    ln -s "$nvidia"/cudnn/lib/* "$home/lib/"
+    for library in cudart cublas cublasLt curand nvrtc cudnn; do
+        versioned=$(cd "$home/lib" && ls -d "lib$library".so.* | head -n 1)
+        ln -sfn "$versioned" "$home/lib/lib$library.so"
+    done
+fi
 
 # 3. The packages contain no driver. This makes a stub to link with: every function of cuda.h, each of which fails.
-"$home/packages/bin/python" - "$toolkit/include/cuda.h" > "$home/lib/stubs/cuda.c" <<'PYTHON'
+[ $compiler ] || "$home/packages/bin/python" - "$toolkit/include/cuda.h" > "$home/lib/stubs/cuda.c" <<'PYTHON'
 import re, sys
 
 header = open(sys.argv[1]).read()
@@ -47,11 +63,11 @@ names |= {name + suffix for name in names for suffix in ("_v2", "_v3", "_v4", "_
 for name in sorted(names):
     print(f"int {name}(void) {{ return 34; }}  /* CUDA_ERROR_STUB_LIBRARY */")
 PYTHON
-gcc -shared -fPIC -w -fno-builtin -Wl,-soname,libcuda.so.1 -o "$home/lib/stubs/libcuda.so" "$home/lib/stubs/cuda.c"
+[ $compiler ] || gcc -shared -fPIC -w -fno-builtin -Wl,-soname,libcuda.so.1 -o "$home/lib/stubs/libcuda.so" "$home/lib/stubs/cuda.c"
 
 # 4. The environment variables of a build.
 cat > "$home/env.sh" <<ENV
-export CUDA_HOME='$home' CUDA_PATH='$home'
+export CUDA_HOME='$home' CUDA_PATH='$home' NVCC='$here/nvcc'
 export PATH="\$CUDA_HOME/bin:\$PATH"
 export LIBRARY_PATH="\$CUDA_HOME/lib:\$CUDA_HOME/lib/stubs\${LIBRARY_PATH:+:\$LIBRARY_PATH}"
 export CUDA_COMPUTE_CAP=\${CUDA_COMPUTE_CAP:-80}
