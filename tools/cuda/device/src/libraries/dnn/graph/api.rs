@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::super::number::Number;
 use super::super::super::object;
 use super::attribute::{Descriptor, Final, kind, typed};
-use super::engine::{Engine, Graph, Pack, Plan};
+use super::engine::{Engine, Graph, Pack, Plan, wrong_layout};
 use super::operation::{operation, settings};
 use super::run::Bound;
 use super::tensor::Tensor;
@@ -15,6 +15,7 @@ use super::{
     NULL_POINTER, PATTERN, SUCCESS,
 };
 use crate::count::Counted;
+use crate::fault::{Fault, fault};
 use crate::stream::{Work, enqueue};
 
 const DESCRIPTOR: &str = "cuDNN backend descriptor";
@@ -117,7 +118,7 @@ fn finalise(d: &Descriptor) -> Result<Final, i32> {
             if !(0..4).contains(&d.number(200).ok_or(BAD_PARAM)?) {
                 return Err(BAD_PARAM);
             }
-            graph.engine.clone()?;
+            // A graph without an engine has a heuristic that names none.
             Final::Heuristic(graph)
         }
         kind::ENGINE => {
@@ -186,9 +187,9 @@ unsafe fn results(graph: &Arc<Graph>, room: i64, count: *mut i64, to: *mut c_voi
     // SAFETY: guaranteed by the caller.
     unsafe {
         if !count.is_null() {
-            *count = 1;
+            *count = i64::from(graph.engine.is_ok());
         }
-        if room < 1 || to.is_null() {
+        if room < 1 || to.is_null() || graph.engine.is_err() {
             return SUCCESS;
         }
         let config = to.cast::<*mut c_void>().read_unaligned();
@@ -223,6 +224,11 @@ pub unsafe extern "C" fn cudnnBackendExecute(handle: *mut c_void, plan: *mut c_v
         Ok(Engine::Fusion) => Counted::Convolution,
         Err(_) => return PATTERN,
     };
+    if let Ok(Engine::Attention(a)) = &plan.graph.engine
+        && let Some(text) = wrong_layout(a)
+    {
+        fault(Fault::InvalidCall, format!("{}: {text}", plan.graph.name()));
+    }
     let flops = plan.graph.operations.iter().map(|o| o.flops()).sum();
     let work = Work { group, name: plan.graph.name(), bytes: moved, flops };
     if enqueue(stream, work, move || bound.run()).is_ok() { SUCCESS } else { EXECUTION_FAILED }

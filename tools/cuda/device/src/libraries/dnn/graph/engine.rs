@@ -165,7 +165,24 @@ fn support(operations: &[Arc<Operation>]) -> Result<Engine, i32> {
     fusion(operations)
 }
 
-/// What the engines of attention ask of their tensors.
+/// What is wrong with the layout of an attention's tensors. cuDNN's heuristics name engines for such graphs (9.28 does, for
+/// odd strides and for features that are not adjacent), which then read past rows, or compute nonsense.
+pub(super) fn wrong_layout(a: &Attended) -> Option<String> {
+    for t in &a.rows {
+        // Rows are read 16 bytes at a time.
+        let odd = |i: usize| t.dims[i] > 1 && !t.strides[i].is_multiple_of(8);
+        if t.strides[3] != 1 || (0..3).any(odd) || t.alignment < 16 {
+            return Some(format!(
+                "tensor {} has the strides {:?}: rows of adjacent features must begin at multiples of 16 bytes",
+                t.id, t.strides
+            ));
+        }
+    }
+    let gap = a.packed.iter().find(|t| !t.packed())?;
+    Some(format!("tensor {} has the strides {:?}, but must be packed", gap.id, gap.strides))
+}
+
+/// Which attentions have an engine.
 fn check_attention(a: &Attended) -> Result<(), i32> {
     let capability = crate::mode::settings().capability;
     if capability < 80 {
@@ -178,24 +195,18 @@ fn check_attention(a: &Attended) -> Result<(), i32> {
     if a.packed.iter().any(|t| t.number != Number::F32) || a.inner.iter().any(|t| t.number != q.number) {
         return Err(DATA_TYPE);
     }
-    let most = if a.backward && capability / 10 != 9 { 128 } else { 256 };
+    // As the heuristics of 9.28 answer for an A100, an RTX 4090, an H100 and a B200.
+    let most = match (a.backward, capability / 10) {
+        (false, _) => 512,
+        (true, 9) => 256,
+        (true, _) => 128,
+    };
     let (d, e) = (q.dims[3], v.dims[3]);
     if [d, e].iter().any(|d| !d.is_multiple_of(8) || *d > most) {
         return Err(SHAPE);
     }
     if a.backward && q.dims[2] == 1 && k.dims[2] == 1 {
         return Err(SHAPE);
-    }
-    for t in &a.rows {
-        // Rows are read 16 bytes at a time.
-        let odd = |i: &usize| t.dims[*i] > 1 && !t.strides[*i].is_multiple_of(8);
-        if t.strides[3] != 1 || (0..3).any(|i| odd(&i)) || t.alignment < 16 {
-            return Err(LAYOUT);
-        }
-    }
-    // Engines take other strides of these and compute nonsense.
-    if a.packed.iter().any(|t| !t.packed()) {
-        return Err(LAYOUT);
     }
     Ok(())
 }
