@@ -82,14 +82,13 @@ impl Recording {
         // Other threads may use the driver for what is not on this stream.
         stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
         let recorded = f(&own).and_then(|y| copy(device, &y.contiguous()?, &result));
+        // cudarc keeps the errors of what was freed during a recording that failed, and would return them from any later call,
+        // the end of the recording included.
+        let freed = stream.context().check_err();
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
-        match (recorded, graph) {
-            (Ok(()), Ok(Some(graph))) => Ok(Some(Recording { graph, inputs: own, result })),
-            _ => {
-                // cudarc keeps errors of what was freed during a recording that failed, and would report them later.
-                let _ = stream.context().check_err();
-                Ok(None)
-            }
+        match (recorded, freed, graph) {
+            (Ok(()), Ok(()), Ok(Some(graph))) => Ok(Some(Recording { graph, inputs: own, result })),
+            _ => Ok(None),
         }
     }
 

@@ -1,0 +1,82 @@
+// Kernels with planted bugs, and some without. planted.ptx is made from it:
+//   nvcc -ptx -O1 -arch=compute_80 planted.cu
+#include <cassert>
+
+extern "C" __global__ void copy(int n, const float *in, float *out) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = in[i];
+}
+
+extern "C" __global__ void copy4(const float4 *in, float4 *out) {
+    out[threadIdx.x] = in[threadIdx.x];
+}
+
+// Turns a block around by shared memory.
+extern "C" __global__ void reverse(float *x) {
+    __shared__ float held[256];
+    held[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    x[threadIdx.x] = held[blockDim.x - 1 - threadIdx.x];
+}
+
+extern "C" __global__ void reverse_without_barrier(float *x) {
+    __shared__ float held[256];
+    held[threadIdx.x] = x[threadIdx.x];
+    x[threadIdx.x] = held[blockDim.x - 1 - threadIdx.x];
+}
+
+// The barrier before the next write is missing.
+extern "C" __global__ void rotate_without_second_barrier(float *x, int times) {
+    __shared__ float held[256];
+    float value = x[threadIdx.x];
+    for (int i = 0; i < times; i++) {
+        held[threadIdx.x] = value;
+        __syncthreads();
+        value = held[(threadIdx.x + 1) % blockDim.x];
+    }
+    x[threadIdx.x] = value;
+}
+
+// Within a warp, __syncwarp is enough.
+extern "C" __global__ void reverse_warp(float *x) {
+    __shared__ float held[256];
+    unsigned first = threadIdx.x & ~31u, lane = threadIdx.x & 31u;
+    held[threadIdx.x] = x[threadIdx.x];
+    __syncwarp();
+    x[threadIdx.x] = held[first + 31 - lane];
+}
+
+extern "C" __global__ void divergent(float *x) {
+    if (threadIdx.x >= 16) return;
+    __syncthreads();
+    x[threadIdx.x] = 1;
+}
+
+extern "C" __global__ void absent_lane(float *x) {
+    if (threadIdx.x >= 16) return;
+    x[threadIdx.x] = __shfl_xor_sync(0xffffffff, x[threadIdx.x], 16);
+}
+
+extern "C" __global__ void warp_sum(float *x) {
+    float sum = x[threadIdx.x];
+    for (int by = 16; by > 0; by /= 2) sum += __shfl_xor_sync(0xffffffff, sum, by);
+    x[threadIdx.x] = sum;
+}
+
+extern "C" __global__ void asserts(int n) { assert(n < 3); }
+
+extern "C" __global__ void dynamic(float *x) {
+    extern __shared__ float more[];
+    more[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    x[threadIdx.x] = more[blockDim.x - 1 - threadIdx.x];
+}
+
+extern "C" __global__ void histogram(const int *in, unsigned *bins) {
+    __shared__ unsigned held[16];
+    if (threadIdx.x < 16) held[threadIdx.x] = 0;
+    __syncthreads();
+    atomicAdd(&held[in[blockIdx.x * blockDim.x + threadIdx.x] & 15], 1u);
+    __syncthreads();
+    if (threadIdx.x < 16) atomicAdd(&bins[threadIdx.x], held[threadIdx.x]);
+}
