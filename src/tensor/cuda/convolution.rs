@@ -118,11 +118,12 @@ type Key = (Kind, DType, Shapes);
 /// cuDNN on one device.
 struct Handle {
     handle: sys::cudnnHandle_t,
-    /// The largest workspace so far.
-    workspace: Option<CudaSlice<u8>>,
+    /// Workspaces, each larger than the one before. The last one is used; the others stay, because recordings
+    /// ([`super::replay`]) write them at their addresses.
+    workspaces: Vec<CudaSlice<u8>>,
     plans: HashMap<Key, Plan>,
-    /// Zeros in place of a bias that is absent, by dtype.
-    zeros: HashMap<DType, (usize, CudaSlice<u8>)>,
+    /// Zeros in place of a bias that is absent, each more than before, kept for the same reason.
+    zeros: Vec<CudaSlice<u8>>,
 }
 
 // SAFETY: cuDNN's handle may change threads if one at a time uses it, which the mutex sees to.
@@ -156,7 +157,7 @@ fn run(device: &CudaDevice, kind: Kind, dtype: DType, shapes: &Shapes, at: &Addr
         let handle = dnn::create_handle()?;
         // SAFETY: the handle and the stream exist.
         unsafe { dnn::set_stream(handle, stream.cu_stream().cast())? };
-        let handle = Handle { handle, workspace: None, plans: HashMap::new(), zeros: HashMap::new() };
+        let handle = Handle { handle, workspaces: vec![], plans: HashMap::new(), zeros: vec![] };
         handles.insert(device.id(), handle);
     }
     let Some(handle) = handles.get_mut(&device.id()) else { return Ok(()) };
@@ -166,25 +167,25 @@ fn run(device: &CudaDevice, kind: Kind, dtype: DType, shapes: &Shapes, at: &Addr
         handle.plans.insert(key.clone(), plan);
     }
     let needed = handle.plans.get(&key).map_or(0, |plan| plan.workspace);
-    if needed > handle.workspace.as_ref().map_or(0, |w| w.len()) {
-        handle.workspace = None;
+    if needed > handle.workspaces.last().map_or(0, |w| w.len()) {
         // SAFETY: cuDNN writes the workspace before it reads it.
-        handle.workspace = Some(unsafe { device.alloc::<u8>(needed)? });
+        handle.workspaces.push(unsafe { device.alloc::<u8>(needed)? });
     }
     let bias = if kind == Kind::Fused && at.bias == 0 { handle.zeros(device, dtype, shapes.y.3)? } else { at.bias };
     let Some(plan) = handle.plans.get(&key) else { return Ok(()) };
-    let workspace = handle.workspace.as_ref().map_or(0, |w| w.device_ptr(&stream).0);
+    let workspace = handle.workspaces.last().map_or(0, |w| w.device_ptr(&stream).0);
     plan.run(handle.handle, at, bias, workspace)?;
     Ok(())
 }
 
 impl Handle {
+    /// The address of so many zeros of a dtype, all of whose bits are 0.
     fn zeros(&mut self, device: &CudaDevice, dtype: DType, n: usize) -> Result<u64> {
-        let has = self.zeros.get(&dtype).map_or(0, |(n, _)| *n);
-        if has < n {
-            self.zeros.insert(dtype, (n, device.alloc_zeros::<u8>(n * dtype.size_in_bytes())?));
+        let needed = n * dtype.size_in_bytes();
+        if needed > self.zeros.last().map_or(0, |zeros| zeros.len()) {
+            self.zeros.push(device.alloc_zeros::<u8>(needed)?);
         }
-        Ok(self.zeros.get(&dtype).map_or(0, |(_, zeros)| zeros.device_ptr(&device.cuda_stream()).0))
+        Ok(self.zeros.last().map_or(0, |zeros| zeros.device_ptr(&device.cuda_stream()).0))
     }
 }
 

@@ -21,6 +21,7 @@ mod ptx {
 /// A file of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Module {
+    Attention,
     Elementwise,
     GroupNorm,
     LayerNorm,
@@ -29,6 +30,7 @@ pub(super) enum Module {
 impl Module {
     fn ptx(self) -> &'static str {
         match self {
+            Module::Attention => ptx::ATTENTION,
             Module::Elementwise => ptx::ELEMENTWISE,
             Module::GroupNorm => ptx::GROUP_NORM,
             Module::LayerNorm => ptx::LAYER_NORM,

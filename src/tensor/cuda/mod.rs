@@ -5,6 +5,7 @@ pub(crate) mod channels_last;
 #[cfg(feature = "cudnn")]
 pub(crate) mod convolution;
 pub(crate) mod elementwise;
+pub(crate) mod flash;
 mod launch;
 pub(crate) mod linear;
 pub(crate) mod norm;
