@@ -5,10 +5,14 @@ pub(crate) mod channels_last;
 #[cfg(feature = "cudnn")]
 pub(crate) mod convolution;
 pub(crate) mod elementwise;
+#[cfg(feature = "cudnn")]
+mod graph;
 mod launch;
 pub(crate) mod linear;
 pub(crate) mod norm;
 pub mod replay;
+#[cfg(feature = "cudnn")]
+pub mod sdpa;
 
 pub(crate) use launch::known;
 
