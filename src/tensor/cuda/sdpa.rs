@@ -115,8 +115,9 @@ impl Key {
 /// Attention on one device.
 struct Engine {
     handle: Handle,
-    /// The largest workspace so far. All work of a device is in one stream, so that plans may share it.
-    workspace: Option<CudaSlice<u8>>,
+    /// Workspaces, each larger than the one before. The last one is used: all work of a device is in one stream, so that
+    /// plans may share it. The others stay, since recordings ([`super::replay`]) write them at their addresses.
+    workspaces: Vec<CudaSlice<u8>>,
     /// `None` for what cuDNN refuses.
     plans: HashMap<Key, Option<Plan>>,
 }
@@ -132,7 +133,7 @@ fn run(device: &CudaDevice, key: Key, addresses: &[*mut c_void]) -> Result<bool>
     let engines = engines.get_or_insert_default();
     if !engines.contains_key(&device.id()) {
         let handle = Handle::new(stream.cu_stream().cast())?;
-        engines.insert(device.id(), Engine { handle, workspace: None, plans: HashMap::new() });
+        engines.insert(device.id(), Engine { handle, workspaces: Vec::new(), plans: HashMap::new() });
     }
     let Some(engine) = engines.get_mut(&device.id()) else { return Ok(false) };
     if !engine.plans.contains_key(&key) {
@@ -140,12 +141,12 @@ fn run(device: &CudaDevice, key: Key, addresses: &[*mut c_void]) -> Result<bool>
         engine.plans.insert(key.clone(), plan);
     }
     let Some(Some(plan)) = engine.plans.get(&key) else { return Ok(false) };
-    if plan.workspace > engine.workspace.as_ref().map_or(0, |w| w.len()) {
-        engine.workspace = None;
+    let largest = engine.workspaces.last().map_or(0, |w| w.len());
+    if plan.workspace > largest {
         // SAFETY: cuDNN writes the workspace before it reads it.
-        engine.workspace = Some(unsafe { device.alloc::<u8>(plan.workspace)? });
+        engine.workspaces.push(unsafe { device.alloc::<u8>(plan.workspace.max(2 * largest))? });
     }
-    let workspace = engine.workspace.as_ref().map_or(0, |w| w.device_ptr(&stream).0);
+    let workspace = engine.workspaces.last().map_or(0, |w| w.device_ptr(&stream).0);
     plan.run(&engine.handle, addresses, workspace)?;
     Ok(true)
 }
