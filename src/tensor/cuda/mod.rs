@@ -6,10 +6,14 @@ pub(crate) mod channels_last;
 pub(crate) mod convolution;
 pub(crate) mod elementwise;
 pub(crate) mod flash;
+#[cfg(feature = "cudnn")]
+mod graph;
 mod launch;
 pub(crate) mod linear;
 pub(crate) mod norm;
 pub mod replay;
+#[cfg(feature = "cudnn")]
+pub mod sdpa;
 
 pub(crate) use launch::known;
 

@@ -11,6 +11,8 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::attention_vjp::{Backward, Source, weights};
+#[cfg(feature = "cudnn")]
+use super::kernel::on_device;
 use super::kernel::{Arg, Kernel, apply2, apply3, either};
 use super::simd::{Shared, Unwritten, dispatch, exp, load, store, written};
 use super::tile::{ROWS, Steps, VECTORS, tile};
@@ -159,8 +161,26 @@ impl Kernel<3> for Attention {
         plain::attention(q, k, v, self.heads, self.causal)
     }
 
+    /// By cuDNN, which has other limits than our own kernel, or by that.
+    #[cfg(feature = "cuda")]
+    fn device(&self, [q, k, v]: [&Tensor; 3]) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cudnn")]
+        if let Some(y) = crate::cuda::sdpa::attention([q, k, v], self.heads, self.causal)? {
+            return Ok(Some(y));
+        }
+        let (q, k) = (q.transpose(1, 2)?, k.transpose(1, 2)?);
+        let y = crate::cuda::flash::attention([&q, &k, v], self.heads, self.causal)?;
+        y.map(|y| y.transpose(1, 2)).transpose()
+    }
+
     fn vjp(&self, [q, k, v]: [&Tensor; 3], wanted: [bool; 3], dy: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let (heads, causal) = (self.heads, self.causal);
+        #[cfg(feature = "cudnn")]
+        if on_device([q, k, v, dy])
+            && let Some(gradients) = crate::cuda::sdpa::attention_vjp([q, k, v], heads, causal, dy)?
+        {
+            return Ok(gradients);
+        }
         let fast = |[q, k, v, dy]: [Arg; 4]| {
             Backward { q, k, from: Source::Result { v: v.data, dy: dy.data }, heads, causal, wanted }.run()
         };
