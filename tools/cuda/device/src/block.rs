@@ -279,8 +279,7 @@ impl Worker {
         let waits = |w: &Self, i: usize| w.states[i] == State::Waits && w.contexts[i].kind == request::BARRIER;
         let Some(first) = (0..threads).find(|i| waits(self, *i)) else { return false };
         let (name, count) = (self.contexts[first].a, self.contexts[first].b as usize);
-        let here: Vec<usize> =
-            (0..threads).filter(|i| waits(self, *i) && self.contexts[*i].a == name).collect();
+        let here: Vec<usize> = (0..threads).filter(|i| waits(self, *i) && self.contexts[*i].a == name).collect();
         let expected = if count == 0 { threads } else { count };
         if here.len() < expected {
             let absent = (0..threads).find(|i| self.states[*i] == State::Done);
@@ -392,7 +391,10 @@ fn shared_text(context: &Context, kind: u32, address: u64, bytes: u32) -> (Fault
     let at = |verb: &str| format!("{verb} {bytes} bytes at byte {address} of shared memory");
     match kind {
         bad::SHARED_BOUNDS => (Fault::OutOfBounds, format!("{}, which has {}", at("uses"), block.size)),
-        bad::SHARED_UNWRITTEN => (Fault::Uninitialised, at("reads")),
+        bad::SHARED_UNWRITTEN => {
+            let text = format!("{}, which no thread has written yet; a barrier may be missing", at("reads"));
+            (Fault::Uninitialised, text)
+        }
         bad::SHARED_ALIGN => (Fault::Misaligned, at("uses")),
         bad::LOCAL => (Fault::OutOfBounds, format!("uses {bytes} bytes of local memory at {address:#x}")),
         _ => {

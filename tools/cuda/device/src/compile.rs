@@ -31,7 +31,8 @@ fn compiler() -> Result<&'static Compiler, String> {
         let output = Command::new(&program).arg("--version").output();
         let output = output.map_err(|e| format!("cannot run the C compiler `{program}`: {e}"))?;
         // Sums and products stay apart, as PTX has them: only `fma` is fused.
-        let mut flags = vec!["-O1", "-std=gnu11", "-fPIC", "-shared", "-w", "-ffp-contract=off", "-fno-strict-aliasing"];
+        let mut flags =
+            vec!["-O1", "-std=gnu11", "-fPIC", "-shared", "-w", "-ffp-contract=off", "-fno-strict-aliasing"];
         flags.extend(["-fwrapv", "-fno-math-errno", "-fno-trapping-math", "-Wl,-z,now", "-x", "c"]);
         #[cfg(target_arch = "x86_64")]
         if std::is_x86_feature_detected!("f16c") && std::is_x86_feature_detected!("fma") {
@@ -101,8 +102,8 @@ pub fn compile(translated: &Translated) -> Result<(PathBuf, bool), String> {
     // Other processes may compile the same kernel. Each has its own files, and the last rename wins.
     static UNIQUE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let unique = UNIQUE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let temporary = folder.join(format!("{key}.{}.{unique}", std::process::id()));
-    let (source, object) = (temporary.with_extension("c.tmp"), temporary.with_extension("so.tmp"));
+    let temporary = |kind: &str| folder.join(format!("{key}.{}.{unique}.{kind}.tmp", std::process::id()));
+    let (source, object) = (temporary("c"), temporary("so"));
     std::fs::write(&source, &translated.c).map_err(|e| fail("write", e))?;
     let compiler = compiler()?;
     let output = Command::new(&compiler.program)

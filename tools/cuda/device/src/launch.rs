@@ -94,13 +94,8 @@ pub fn launch(function: &Function, shape: Shape, stream: StreamHandle, params: V
     })?;
     let kernel = Arc::clone(kernel);
     let run = move || {
-        let grid = Grid {
-            kernel: &kernel,
-            grid: shape.grid,
-            block: shape.block,
-            dynamic: shape.dynamic,
-            params: &params,
-        };
+        let grid =
+            Grid { kernel: &kernel, grid: shape.grid, block: shape.block, dynamic: shape.dynamic, params: &params };
         let (read, written) = run_grid(&grid);
         let amount = Amount { bytes: read + written, read, written, ..Amount::default() };
         add(Counted::Kernel, &kernel.name, amount);
@@ -133,7 +128,10 @@ mod tests {
     #[test]
     fn limits_are_named() {
         let one = [1, 1, 1];
-        assert!(check(&Shape { grid: [i32::MAX as u32, 65535, 65535], block: [16, 1, 64], dynamic: 47 << 10 }, 1024, 0).is_ok());
+        assert!(
+            check(&Shape { grid: [i32::MAX as u32, 65535, 65535], block: [16, 1, 64], dynamic: 47 << 10 }, 1024, 0)
+                .is_ok()
+        );
         assert!(error([1, 65536, 1], one, 0).contains("grid.y is 65536"));
         assert!(error([0, 1, 1], one, 0).contains("grid.x is 0"));
         assert!(error(one, [1025, 1, 1], 0).contains("block.x"));

@@ -24,4 +24,5 @@ mod launch;
 mod bytes;
 pub mod driver;
 pub mod runtime;
+pub mod check;
 pub mod libraries;

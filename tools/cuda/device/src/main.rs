@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cuda_device::{compile, ptx, translate};
+use cuda_device::{check, compile, ptx, translate};
 use rayon::prelude::*;
 
 const USAGE: &str = "usage: cuda-device translate FILES…       translates all kernels of PTX files into the cache
+       cuda-device check-kernels DIR      compares candle's kernels, as PTX in a folder, with references
        cuda-device c FILE KERNEL          prints a kernel as C
 The cache is the folder in CUDA_DEVICE_CACHE.";
 
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match texts[..] {
         ["translate", ref files @ ..] if !files.is_empty() => files.iter().try_for_each(|file| translate_file(file)),
+        ["check-kernels", folder] => check::check_folder(Path::new(folder)),
         ["c", file, kernel] => print_c(file, kernel),
         _ => Err(USAGE.to_owned()),
     };

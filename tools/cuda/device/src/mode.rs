@@ -52,9 +52,7 @@ pub fn null() -> bool {
 }
 
 fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
-    let invalid = |name: &str, text: &str, form: &str| {
-        format!("`CUDA_DEVICE_{name}` must be {form}, but is `{text}`")
-    };
+    let invalid = |name: &str, text: &str, form: &str| format!("`CUDA_DEVICE_{name}` must be {form}, but is `{text}`");
     let number = |name: &str, default: i64| match get(name) {
         None => Ok(default),
         Some(text) => text.parse::<i64>().map_err(|_| invalid(name, &text, "a number")),
@@ -126,7 +124,9 @@ mod tests {
 
     #[test]
     fn invalid_settings_are_named() {
-        for (name, value) in [("MEMORY", "2GB"), ("FAIL", "lost"), ("FAIL", "lost:0"), ("MODE", "fast"), ("THREADS", "x")] {
+        for (name, value) in
+            [("MEMORY", "2GB"), ("FAIL", "lost"), ("FAIL", "lost:0"), ("MODE", "fast"), ("THREADS", "x")]
+        {
             assert!(with(name, value).unwrap_err().contains(name), "{name}={value}");
         }
     }

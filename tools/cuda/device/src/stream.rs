@@ -54,7 +54,11 @@ pub struct Node {
 impl Node {
     fn count(&self) {
         let Work { group, name, bytes, flops } = &self.work;
-        add(*group, name, Amount { count: 1, bytes: *bytes, flops: *flops, threads: self.threads, ..Amount::default() });
+        add(
+            *group,
+            name,
+            Amount { count: 1, bytes: *bytes, flops: *flops, threads: self.threads, ..Amount::default() },
+        );
     }
 }
 

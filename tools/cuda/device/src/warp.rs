@@ -139,7 +139,8 @@ fn product(contexts: &[Context], group: &[usize], grid: &Grid<'_>) {
     let depth = contexts[group[0]].a as usize;
     let (a_words, b_words) = (depth / 4, depth / 8);
     let (mut a, mut b, mut c) = (vec![0f32; 16 * depth], vec![0f32; depth * 8], vec![0f32; 16 * 8]);
-    let number = |bits: u16| if bf16 { half::bf16::from_bits(bits).to_f32() } else { half::f16::from_bits(bits).to_f32() };
+    let number =
+        |bits: u16| if bf16 { half::bf16::from_bits(bits).to_f32() } else { half::f16::from_bits(bits).to_f32() };
     for (lane, i) in group.iter().enumerate() {
         let (row, pair) = (lane / 4, 2 * (lane % 4));
         // SAFETY: the kernel passes the words of A, B and C, in this order.
@@ -182,7 +183,8 @@ fn load_matrix(worker: &Worker, group: &[usize], grid: &Grid<'_>) {
     for (lane, i) in group.iter().enumerate() {
         for matrix in 0..count {
             let (row, pair) = (lane / 4, 2 * (lane % 4));
-            let of = |k: usize| if transposed { element(matrix, pair + k, row) } else { element(matrix, row, pair + k) };
+            let of =
+                |k: usize| if transposed { element(matrix, pair + k, row) } else { element(matrix, row, pair + k) };
             // SAFETY: the kernel has room for 8 words.
             unsafe { *contexts[*i].output.add(matrix) = of(0) | of(1) << 16 };
         }

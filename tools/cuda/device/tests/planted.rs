@@ -15,23 +15,51 @@ struct Planted {
 }
 
 const PLANTED: &[Planted] = &[
-    Planted { name: "read one element past the end", run: read_past, words: &["out of bounds", "reads 4 bytes", "just behind the end", "kernel copy"] },
-    Planted { name: "write one element past the end", run: write_past, words: &["out of bounds", "writes 4 bytes", "just behind the end"] },
-    Planted { name: "write inside of the rounding", run: write_in_rounding, words: &["out of bounds", "writes 4 bytes"] },
+    Planted {
+        name: "read one element past the end",
+        run: read_past,
+        words: &["out of bounds", "reads 4 bytes", "just behind the end", "kernel copy"],
+    },
+    Planted {
+        name: "write one element past the end",
+        run: write_past,
+        words: &["out of bounds", "writes 4 bytes", "just behind the end"],
+    },
+    Planted {
+        name: "write inside of the rounding",
+        run: write_in_rounding,
+        words: &["out of bounds", "writes 4 bytes"],
+    },
     Planted { name: "uninitialised read", run: uninitialised, words: &["uninitialised read", "byte 40 of allocation"] },
-    Planted { name: "copy of unwritten bytes to the host", run: unwritten_to_host, words: &["uninitialised read", "copy to the host"] },
+    Planted {
+        name: "copy of unwritten bytes to the host",
+        run: unwritten_to_host,
+        words: &["uninitialised read", "copy to the host"],
+    },
     Planted { name: "kernel uses freed memory", run: use_after_free, words: &["use after free", "freed allocation"] },
     Planted { name: "host frees before the kernel runs", run: early_free, words: &["use after free"] },
     Planted { name: "double free", run: double_free, words: &["invalid free", "freed"] },
     Planted { name: "misaligned vector load", run: misaligned, words: &["misaligned access", "no multiple of 16"] },
-    Planted { name: "missing barrier", run: missing_barrier, words: &["shared memory without a barrier"] },
-    Planted { name: "missing second barrier", run: missing_second_barrier, words: &["shared memory without a barrier"] },
+    Planted { name: "missing barrier", run: missing_barrier, words: &["uninitialised read", "barrier may be missing"] },
+    Planted {
+        name: "missing second barrier",
+        run: missing_second_barrier,
+        words: &["shared memory without a barrier"],
+    },
     Planted { name: "divergent barrier", run: divergent, words: &["divergent barrier", "has ended"] },
     Planted { name: "shuffle with an absent lane", run: absent_lane, words: &["absent lane"] },
     Planted { name: "assertion", run: assertion, words: &["trap", "n < 3", "planted.cu"] },
-    Planted { name: "shared memory out of bounds", run: shared_bounds, words: &["out of bounds", "shared memory, which has 64"] },
+    Planted {
+        name: "shared memory out of bounds",
+        run: shared_bounds,
+        words: &["out of bounds", "shared memory, which has 64"],
+    },
     Planted { name: "missing event between streams", run: missing_event, words: &["uninitialised read"] },
-    Planted { name: "pinned memory freed before its copy", run: early_free_host, words: &["use after free", "pinned memory"] },
+    Planted {
+        name: "pinned memory freed before its copy",
+        run: early_free_host,
+        words: &["use after free", "pinned memory"],
+    },
     Planted { name: "overlapping copy", run: overlap, words: &["overlapping copy"] },
     Planted { name: "host reads an address of the device", run: host_reads, words: &["stray access"] },
 ];

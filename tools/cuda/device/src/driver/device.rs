@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 
-use super::{give};
+use super::give;
 use crate::code::{Code, Outcome};
 use crate::launch::shared_limit;
 use crate::mode::settings;

@@ -119,7 +119,7 @@ fn copy_out(to: *mut c_void, from: u64, bytes: usize, stream: StreamHandle) -> O
         // SAFETY: the source was checked, and the caller has room for so many bytes.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, host as *mut u8, bytes) };
     })?;
-    if is_pinned { Ok(()) } else { stream::synchronise(stream) }
+    if is_pinned { Ok(()) } else { wait(stream, "copy to pageable memory") }
 }
 
 fn copy_within(to: u64, from: u64, bytes: usize, stream: StreamHandle) -> Outcome {
@@ -246,7 +246,7 @@ driver! {
     }
     fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) {
         copy_out(to, from, bytes, StreamHandle::DEFAULT)?;
-        wait(StreamHandle::DEFAULT, "cuMemcpyDtoH")
+        stream::synchronise(StreamHandle::DEFAULT)
     }
     fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: StreamHandle) {
         copy_within(to, from, bytes, stream)
@@ -286,7 +286,8 @@ fn pin(bytes: usize) -> Result<*mut c_void, Code> {
     }
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping.
-    let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+    let address =
+        unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
     if address == libc::MAP_FAILED {
         return Err(Code::OUT_OF_MEMORY);
     }

@@ -81,7 +81,11 @@ fn load(text: &str) -> Result<usize, Code> {
         return Err(Code::INVALID_IMAGE);
     }
     if target(text).is_none_or(|target| target > settings().capability) {
-        eprintln!("software CUDA device: the PTX is for sm_{:?}, the device is {}", target(text), settings().capability);
+        eprintln!(
+            "software CUDA device: the PTX is for sm_{:?}, the device is {}",
+            target(text),
+            settings().capability
+        );
         return Err(Code::NO_BINARY_FOR_GPU);
     }
     let tree = ptx::parse(text).map_err(|error| {

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{give};
+use super::give;
 use crate::code::Code;
 use crate::memory;
 

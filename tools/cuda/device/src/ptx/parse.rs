@@ -1,8 +1,8 @@
 //! The parser of PTX.
 
+use super::PtxError;
 use super::token::{Placed, Token, tokens};
 use super::tree::{Function, Instruction, Module, Operand, Param, Space, Statement, Type, Variable};
-use super::PtxError;
 
 type Parsed<T> = Result<T, PtxError>;
 

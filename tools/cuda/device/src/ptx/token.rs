@@ -106,21 +106,21 @@ mod tests {
         let found = tokens("// a\n/* b\nc */ mov.b32 %r1, 0x10; // d\n0f3F800000 0d3FF0000000000000 7U -3").unwrap();
         let plain: Vec<_> = found.iter().map(|p| p.token).collect();
         let one = Token::F64(1f64.to_bits());
-        assert_eq!(plain[..6], [
-            Token::Word("mov"),
-            Token::Sign('.'),
-            Token::Word("b32"),
-            Token::Word("%r1"),
-            Token::Sign(','),
-            Token::Integer(16)
-        ]);
-        assert_eq!(plain[7..], [
-            Token::F32(1f32.to_bits()),
-            one,
-            Token::Integer(7),
-            Token::Sign('-'),
-            Token::Integer(3)
-        ]);
+        assert_eq!(
+            plain[..6],
+            [
+                Token::Word("mov"),
+                Token::Sign('.'),
+                Token::Word("b32"),
+                Token::Word("%r1"),
+                Token::Sign(','),
+                Token::Integer(16)
+            ]
+        );
+        assert_eq!(
+            plain[7..],
+            [Token::F32(1f32.to_bits()), one, Token::Integer(7), Token::Sign('-'), Token::Integer(3)]
+        );
         assert_eq!((found[0].line, found[7].line), (3, 4));
     }
 }

@@ -68,7 +68,8 @@ impl Writer<'_> {
         };
         let c = result.in_c();
         let unsigned = if result.bits() == 64 { "uint64_t" } else { "uint32_t" };
-        let mut value = format!("({unsigned})(({c}){} * ({c}){})", self.read(i.arg(1)?, ty)?, self.read(i.arg(2)?, ty)?);
+        let mut value =
+            format!("({unsigned})(({c}){} * ({c}){})", self.read(i.arg(1)?, ty)?, self.read(i.arg(2)?, ty)?);
         if i.opcode[0] == "mad" {
             value = format!("{value} + ({unsigned}){}", self.read(i.arg(3)?, result)?);
         }
@@ -84,7 +85,10 @@ impl Writer<'_> {
         let bits = ty.bits();
         let mut x = Vec::new();
         for operand in &i.operands[1..] {
-            x.push(format!("(unsigned __int128){}", self.read(operand, if bits == 64 { Type::U64 } else { Type::U32 })?));
+            x.push(format!(
+                "(unsigned __int128){}",
+                self.read(operand, if bits == 64 { Type::U64 } else { Type::U32 })?
+            ));
         }
         let product = |x: &[String]| {
             let part = if i.has("hi") { format!(">> {bits}") } else { format!("& {}", mask(bits)) };

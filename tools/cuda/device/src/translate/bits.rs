@@ -95,7 +95,8 @@ impl Writer<'_> {
         let a = self.read(i.arg(1)?, ty)?;
         let (at, count) = (self.read(i.arg(2)?, Type::U32)?, self.read(i.arg(3)?, Type::U32)?);
         let function = if ty.signed() { "bfe_s" } else { "bfe_u" };
-        let value = format!("({})({})", ty.in_c(), format_args!("{function}(({}){a}, {at}, {count}, {bits})", wide.in_c()));
+        let value =
+            format!("({})({})", ty.in_c(), format_args!("{function}(({}){a}, {at}, {count}, {bits})", wide.in_c()));
         self.assign(i.arg(0)?, &value, ty)
     }
 

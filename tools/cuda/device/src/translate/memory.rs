@@ -57,19 +57,16 @@ impl Writer<'_> {
             return self.param(i, address).map(|place| (place, String::new()));
         }
         let at = self.address(address)?;
-        let counted = if access == "load" {
-            format!("read_ += {bytes}; ")
-        } else {
-            format!("written_ += {bytes}; ")
-        };
+        let counted = if access == "load" { format!("read_ += {bytes}; ") } else { format!("written_ += {bytes}; ") };
         let global = format!("check_{access}(c, a_, {bytes}, {line}); {counted}");
         let shared = |a: &str| format!("check_shared_{access}(c, {a}, {bytes}, {line}); ");
         let frame = self.local_bytes();
-        let local_check = format!("if (unlikely(a_ - (uint64_t)local_ > {frame} - {bytes} || (a_ & {}))) c->bad(c, BAD_LOCAL, a_, {bytes}, {line}); ", bytes - 1);
+        let local_check = format!(
+            "if (unlikely(a_ - (uint64_t)local_ > {frame} - {bytes} || (a_ & {}))) c->bad(c, BAD_LOCAL, a_, {bytes}, {line}); ",
+            bytes - 1
+        );
         Ok(match space(i) {
-            Space::Global | Space::Const => {
-                (String::from("(uint8_t *)a_"), format!("uint64_t a_ = {at}; {global}"))
-            }
+            Space::Global | Space::Const => (String::from("(uint8_t *)a_"), format!("uint64_t a_ = {at}; {global}")),
             Space::Shared => {
                 ("(c->block->shared + a_)".into(), format!("uint64_t a_ = (uint32_t){at}; {}", shared("a_")))
             }
@@ -82,7 +79,8 @@ impl Writer<'_> {
                 );
                 // The frame of a caller is near the frame of this function.
                 let stack = "else if (a_ - (uint64_t)__builtin_frame_address(0) + 65536 < 131072) p_ = (uint8_t *)a_; ";
-                let text = format!("uint64_t a_ = {at}; uint8_t *p_ = (uint8_t *)a_; {window} {stack} else {{ {global} }} ");
+                let text =
+                    format!("uint64_t a_ = {at}; uint8_t *p_ = (uint8_t *)a_; {window} {stack} else {{ {global} }} ");
                 ("p_".into(), text)
             }
         })
@@ -120,7 +118,9 @@ impl Writer<'_> {
         let c = held.in_c();
         let x = self.read(i.arg(at + 1)?, ty)?;
         let Some(next) = self.next_value(i, ty, &x, at)? else { return Ok(None) };
-        let global = format!("check_load(c, a_, {bytes}, {line}); check_store(c, a_, {bytes}, {line}); read_ += {bytes}; written_ += {bytes}; {c} *p_ = ({c} *)a_; ");
+        let global = format!(
+            "check_load(c, a_, {bytes}, {line}); check_store(c, a_, {bytes}, {line}); read_ += {bytes}; written_ += {bytes}; {c} *p_ = ({c} *)a_; "
+        );
         let shared = format!("check_shared_atomic(c, a_, {bytes}, {line}); {c} *p_ = ({c} *)(c->block->shared + a_); ");
         let check = match space(i) {
             Space::Global => format!("uint64_t a_ = {address}; {global}"),
@@ -157,7 +157,9 @@ impl Writer<'_> {
             ("add", Type::Bf16) => format!("f2b(b2f(o_) + b2f({x}))"),
             ("add", Type::F16x2 | Type::Bf16x2) => {
                 let (up, down) = if ty == Type::F16x2 { ("h2f", "f2h") } else { ("b2f", "f2b") };
-                let side = |s: u32| format!("((uint32_t){down}({up}((uint16_t)(o_ >> {s})) + {up}((uint16_t)({x} >> {s}))) << {s})");
+                let side = |s: u32| {
+                    format!("((uint32_t){down}({up}((uint16_t)(o_ >> {s})) + {up}((uint16_t)({x} >> {s}))) << {s})")
+                };
                 format!("({} | {})", side(0), side(16))
             }
             (_, Type::F32 | Type::F64 | Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2) => return Ok(None),

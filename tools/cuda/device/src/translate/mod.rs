@@ -83,8 +83,13 @@ pub fn kernel(module: &Module, name: &str) -> Result<Translated, PtxError> {
     for text in shared.constants.values() {
         c += text;
     }
-    let addresses = shared.constants.keys().map(|name| format!("{{(uint64_t){0}, sizeof {0}}}, ", writer::c_name(name)));
-    let _ = writeln!(c, "const struct {{ uint64_t at, bytes; }} cuda_device_constants[] = {{ {}{{0, 0}} }};", addresses.collect::<String>());
+    let addresses =
+        shared.constants.keys().map(|name| format!("{{(uint64_t){0}, sizeof {0}}}, ", writer::c_name(name)));
+    let _ = writeln!(
+        c,
+        "const struct {{ uint64_t at, bytes; }} cuda_device_constants[] = {{ {}{{0, 0}} }};",
+        addresses.collect::<String>()
+    );
     for function in bodies.iter().rev() {
         let _ = writeln!(c, "{};", function.head);
     }
@@ -151,5 +156,9 @@ fn constant(variable: &crate::ptx::Variable) -> Result<String, PtxError> {
     let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
     let align = variable.align.max(16);
     let name = writer::c_name(&variable.name);
-    Ok(format!("static const uint8_t {name}[{}] __attribute__((aligned({align}))) = {{{}}};\n", bytes.len(), numbers.join(",")))
+    Ok(format!(
+        "static const uint8_t {name}[{}] __attribute__((aligned({align}))) = {{{}}};\n",
+        bytes.len(),
+        numbers.join(",")
+    ))
 }

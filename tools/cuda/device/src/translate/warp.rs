@@ -143,7 +143,8 @@ impl Writer<'_> {
 
     /// A call of the scheduler with words in arrays.
     fn exchange(&mut self, words: &[String], targets: &[Operand], ty: Type, call: &str) -> Written {
-        let mut text = format!("{{ uint32_t i_[] = {{ {}, 0 }}, o_[8]; c->in = i_; c->out = o_; {call} ", words.join(", "));
+        let mut text =
+            format!("{{ uint32_t i_[] = {{ {}, 0 }}, o_[8]; c->in = i_; c->out = o_; {call} ", words.join(", "));
         if words.is_empty() {
             text = format!("{{ uint32_t o_[8]; c->out = o_; {call} ");
         }

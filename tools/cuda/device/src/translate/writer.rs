@@ -184,7 +184,9 @@ impl<'a> Writer<'a> {
                 self.arrays.push((name.clone(), variable.bytes));
                 self.insert(&variable.name, Meaning::Array(name));
             }
-            _ => return Err(PtxError::new(variable.line, format!("variable `{}` is not supported here", variable.name))),
+            _ => {
+                return Err(PtxError::new(variable.line, format!("variable `{}` is not supported here", variable.name)));
+            }
         }
         Ok(())
     }

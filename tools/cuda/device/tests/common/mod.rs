@@ -4,7 +4,7 @@
 
 use std::ffi::{CString, c_void};
 
-use cuda_device::driver::{context, device, event, graph, launch, memory, module, stream};
+use cuda_device::driver::{context, device, launch, memory, module, stream};
 use cuda_device::stream::StreamHandle;
 
 /// Fails if a function of CUDA does.
@@ -153,5 +153,3 @@ pub fn device_name() -> String {
     unsafe { ok(device::cuDeviceGetName(text.as_mut_ptr().cast(), 64, 0)) };
     std::ffi::CStr::from_bytes_until_nul(&text).unwrap().to_str().unwrap().to_owned()
 }
-
-pub use {event as events, graph as graphs};
