@@ -1,5 +1,6 @@
-//! Bytes that kernels move, by their parameters, for null mode. In run mode they are counted.
+//! Bytes that kernels must move at least, by their parameters: each element once for each tensor.
 //!
+//! Accesses, which run mode counts, are more: kernels read shapes for each element, and caches hold what is read twice.
 //! To teach it a kernel, add a row to [`ROWS`].
 
 use crate::launch::Shape;
@@ -13,12 +14,33 @@ enum Elements {
     Params(usize, usize),
     /// As many rows as blocks, with as many elements as this parameter says.
     RowsOf(usize),
+    /// The product of two parameters, for each row of blocks in y.
+    Samples(usize, usize),
+    /// Queries, keys, values and results of lsregen's attention: twice this.
+    Attention,
     /// As many as threads.
     Threads,
 }
 
 /// The start of a kernel's name, its elements, and how often each is read and written.
 const ROWS: &[(&str, Elements, u64)] = &[
+    // lsregen's own kernels.
+    ("layer_norm_vjp", Elements::Params(4, 5), 3),
+    ("layer_norm", Elements::Params(4, 5), 2),
+    ("geglu_vjp", Elements::RowsOf(3), 5),
+    ("geglu", Elements::RowsOf(2), 3),
+    ("add_channels", Elements::RowsOf(4), 2),
+    ("double_pixels", Elements::RowsOf(3), 5),
+    ("sum_pixels", Elements::RowsOf(3), 5),
+    ("activation_vjp", Elements::Param(3), 3),
+    ("group_sums", Elements::Samples(2, 3), 1),
+    ("group_norm_vjp_sums", Elements::Samples(6, 7), 2),
+    ("group_norm_vjp_total", Elements::Threads, 1),
+    ("group_norm_vjp", Elements::Samples(7, 8), 3),
+    ("group_norm", Elements::Samples(5, 6), 2),
+    ("group_moments", Elements::Threads, 1),
+    ("attention_", Elements::Attention, 2),
+    // candle's.
     ("copy2d_", Elements::Params(2, 3), 2),
     ("const_set_", Elements::Param(0), 1),
     ("fill_", Elements::Threads, 1),
@@ -59,7 +81,13 @@ pub fn estimate(name: &str, shape: &Shape, layout: &[(usize, usize)], params: &[
     let Some((_, elements, times)) = ROWS.iter().find(|(start, ..)| name.starts_with(start)) else { return 0 };
     let count = match *elements {
         Elements::Param(at) => param(at),
-        Elements::Params(a, b) => param(a).zip(param(b)).map(|(a, b)| (a & 0xffff_ffff) * (b & 0xffff_ffff)),
+        Elements::Params(a, b) => param(a).zip(param(b)).map(|(a, b)| a * b),
+        Elements::Samples(a, b) => param(a).zip(param(b)).map(|(a, b)| a * b * u64::from(shape.grid[1])),
+        Elements::Attention => {
+            let (queries, keys, width) = (param(13), param(14), param(16));
+            let rows = queries.zip(keys).map(|(n, m)| (n + m) * u64::from(shape.grid[1]));
+            rows.zip(width).map(|(rows, width)| rows * width)
+        }
         Elements::RowsOf(at) => param(at).map(|n| n * product(shape.grid)),
         Elements::Threads => Some(product(shape.grid) * product(shape.block)),
     };

@@ -59,11 +59,11 @@ impl Counted {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Amount {
     pub count: u64,
-    /// Bytes moved, read and written together.
+    /// Bytes that the work must move at least.
     pub bytes: u64,
-    /// Of them, bytes read, where they are known apart.
+    /// Bytes that a kernel read, each access counted.
     pub read: u64,
-    /// Of them, bytes written, where they are known apart.
+    /// Bytes that a kernel wrote, each access counted.
     pub written: u64,
     pub flops: f64,
     /// Threads of kernels.

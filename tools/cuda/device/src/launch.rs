@@ -83,7 +83,7 @@ pub fn launch(function: &Function, shape: Shape, stream: StreamHandle, params: V
     }
     let name = function.translated.name.clone();
     let threads = shape.grid.iter().chain(&shape.block).map(|n| u64::from(*n)).product();
-    let estimate = if null() { bytes::estimate(&name, &shape, &function.translated.params, &params) } else { 0 };
+    let estimate = bytes::estimate(&name, &shape, &function.translated.params, &params);
     let work = Work { group: Counted::Kernel, name, bytes: estimate, flops: 0.0 };
     if null() {
         return push(stream, Node { work, threads, run: Box::new(|| ()) });
@@ -97,7 +97,9 @@ pub fn launch(function: &Function, shape: Shape, stream: StreamHandle, params: V
         let grid =
             Grid { kernel: &kernel, grid: shape.grid, block: shape.block, dynamic: shape.dynamic, params: &params };
         let (read, written) = run_grid(&grid);
-        let amount = Amount { bytes: read + written, read, written, ..Amount::default() };
+        // Of a kernel without an estimate, its accesses stand for it.
+        let bytes = if estimate == 0 { read + written } else { 0 };
+        let amount = Amount { bytes, read, written, ..Amount::default() };
         add(Counted::Kernel, &kernel.name, amount);
     };
     push(stream, Node { work, threads, run: Box::new(run) })
