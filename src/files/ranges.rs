@@ -57,7 +57,11 @@ impl RangeFile {
         Ok(bytes)
     }
 
-    fn fill(&self, start: usize, mut to: &mut [u8]) -> io::Result<()> {
+    /// Fills `to` with the bytes from `start` on, which should lie in the file.
+    ///
+    /// # Errors
+    /// If the file has become shorter, or cannot be read.
+    pub fn fill(&self, start: usize, mut to: &mut [u8]) -> io::Result<()> {
         let mut at = start as u64;
         while !to.is_empty() {
             match read_at(&self.file, to, at) {

@@ -146,6 +146,18 @@ impl Checkpoint {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl Checkpoint {
+    /// Fills `to` with the bytes of file number `part` from `start` on.
+    ///
+    /// # Errors
+    /// If they cannot be read, because the file has become shorter for example.
+    pub(super) fn fill(&self, part: usize, start: usize, to: &mut [u8]) -> Result<()> {
+        let content = &self.parts[part].content;
+        content.fill(start, to).map_err(|error| Error::io(content.path().unwrap_or(Path::new("")))(error))
+    }
+}
+
 impl CheckpointFile {
     fn open(path: &Path) -> Result<(CheckpointFile, &'static str, HashMap<String, String>)> {
         CheckpointFile::of(content(path)?, path)

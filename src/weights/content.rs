@@ -31,6 +31,19 @@ impl Content {
         }
     }
 
+    /// Fills `to` with the bytes from `start` on, which lie in the file.
+    #[cfg(feature = "cuda")]
+    pub fn fill(&self, start: usize, to: &mut [u8]) -> io::Result<()> {
+        match self {
+            Content::File(file) => file.fill(start, to),
+            Content::Memory(bytes) => {
+                let from = bytes.get(start..).and_then(|bytes| bytes.get(..to.len()));
+                to.copy_from_slice(from.ok_or_else(|| io::Error::from(ErrorKind::UnexpectedEof))?);
+                Ok(())
+            }
+        }
+    }
+
     /// Reads the beginning: at most `length` bytes.
     pub fn start(&self, length: usize) -> io::Result<Cow<'_, [u8]>> {
         self.read(0..length.min(self.len()))

@@ -391,17 +391,56 @@ impl Weights {
                 Tensor::zeros((), self.precision.compute, &self.precision.device)?.broadcast_as(shape)?
             }
             Located::In { checkpoint, part, entry, view, scale } => {
-                let bytes = checkpoint.bytes(*part, entry)?;
-                let x = read(&bytes, entry, *view, dtype(entry.dtype)).map_err(|e| match e {
-                    Error::Weights(what) => Error::Weights(format!("{label}: tensor `{name}`: {what}")),
-                    other => other,
-                })?;
+                let x = match self.upload(checkpoint, *part, entry, *view)? {
+                    Some(x) => x.to_dtype(dtype(entry.dtype))?,
+                    None => {
+                        let bytes = checkpoint.bytes(*part, entry)?;
+                        read(&bytes, entry, *view, dtype(entry.dtype)).map_err(|e| match e {
+                            Error::Weights(what) => Error::Weights(format!("{label}: tensor `{name}`: {what}")),
+                            other => other,
+                        })?
+                    }
+                };
                 let x = scale.map_or_else(|| Ok(x.clone()), |scale| &x * scale)?;
                 x.to_device(&self.precision.device)?
             }
         };
         self.used.lock().unwrap_or_else(|e| e.into_inner()).insert(name);
         Ok(tensor)
+    }
+
+    /// Reads a tensor straight to a CUDA device, in its dtype in the file. `None` for other devices, and for what has to be
+    /// rearranged or converted first.
+    #[cfg(feature = "cuda")]
+    fn upload(&self, from: &Checkpoint, part: usize, entry: &TensorEntry, view: TensorSlice) -> Result<Option<Tensor>> {
+        let device = &self.precision.device;
+        let dtype = match entry.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            _ => return Ok(None),
+        };
+        let (shape, skipped) = match (view, entry.shape.as_slice()) {
+            (TensorSlice::Matrix, [a, b, 1, 1]) => (vec![*a, *b], 0),
+            (TensorSlice::Whole | TensorSlice::Matrix, shape) => (shape.to_vec(), 0),
+            (TensorSlice::Rows { n, of }, [rows, rest @ ..]) if rows.is_multiple_of(of) => {
+                ([&[rows / of], rest].concat(), n * (entry.bytes.len() / of))
+            }
+            _ => return Ok(None),
+        };
+        let whole =
+            elements(&entry.shape).and_then(|n| n.checked_mul(dtype.size_in_bytes())) == Some(entry.bytes.len());
+        if !device.is_cuda() || entry.strides.is_some() || !whole {
+            return Ok(None);
+        }
+        let start = entry.bytes.start + skipped;
+        let fill = |offset, to: &mut [u8]| from.fill(part, start + offset, to);
+        lsregen_tensor::cuda::upload::upload(device, dtype, &shape, fill).map(Some)
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn upload(&self, _: &Checkpoint, _: usize, _: &TensorEntry, _: TensorSlice) -> Result<Option<Tensor>> {
+        Ok(None)
     }
 
     /// Checks that every tensor was loaded. Call it when a network is built.

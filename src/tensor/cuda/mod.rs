@@ -14,6 +14,7 @@ pub(crate) mod norm;
 pub mod replay;
 #[cfg(feature = "cudnn")]
 pub mod sdpa;
+pub mod upload;
 
 pub(crate) use launch::known;
 
