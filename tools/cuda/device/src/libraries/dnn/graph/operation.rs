@@ -93,7 +93,7 @@ pub(super) enum Operation {
         compute: Number,
     },
     Attention(Attention),
-    /// The single operation of the backward pass, for which cuDNN has no engine so far.
+    /// The single operation of the backward pass, for which cuDNN has no engine up to 9.26. This device has none either.
     AttentionBackward(Vec<Arc<Tensor>>),
     /// Only given to an attention.
     Softmax {
