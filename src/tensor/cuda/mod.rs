@@ -5,7 +5,7 @@ pub(crate) mod channels_last;
 #[cfg(feature = "cudnn")]
 pub(crate) mod convolution;
 pub(crate) mod elementwise;
-pub(crate) mod flash;
+pub mod flash;
 #[cfg(feature = "cudnn")]
 mod graph;
 mod launch;

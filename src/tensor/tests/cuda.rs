@@ -177,3 +177,46 @@ fn operations_equal_their_definitions() {
     println!("largest relative errors in f32, f16, bf16: {worst:?}");
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
+
+/// Our own attention, which `ops::attention` uses where cuDNN does not apply, for every size that it exists for.
+#[test]
+fn operations_attention_by_our_own_kernel() {
+    use lsregen_tensor::cuda::flash;
+    lsregen_tensor::cuda::devices()
+        .expect("this test needs a CUDA device, or the software device: see tools/cuda/check");
+    let device = Device::new_cuda_with_stream(0).unwrap();
+    let normal = |shape: (usize, usize, usize)| Tensor::randn(0f64, 1.0, shape, &Device::Cpu).unwrap();
+    let mut faults = Vec::new();
+    for (heads, d, n, m, causal) in [
+        (2, 8, 5, 3, false),
+        (1, 32, 64, 64, true),
+        (3, 40, 70, 77, false),
+        (2, 64, 130, 129, false),
+        (2, 64, 100, 100, true),
+        (2, 80, 65, 20, false),
+        (1, 128, 64, 200, false),
+        (2, 160, 33, 70, false),
+    ] {
+        let c = heads * d;
+        for (dtype, bound) in [(DType::F16, 2e-3), (DType::BF16, 1.5e-2)] {
+            let [q, k, v] = [normal((2, n, c)), normal((2, m, c)), normal((2, m, c))]
+                .map(|t| t.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap());
+            let (qt, kt) = (q.transpose(1, 2).unwrap(), k.transpose(1, 2).unwrap());
+            let exact = ops::attention(&qt, &kt, &v, heads, causal).unwrap().transpose(1, 2).unwrap();
+            let there = [&q, &k, &v].map(|t| t.to_device(&device).unwrap().to_dtype(dtype).unwrap());
+            // The queries as a view of wider rows.
+            let wide = Tensor::cat(&[&there[0], &there[0]], 2).unwrap().narrow(2, c, c).unwrap();
+            let found = flash::attention([&wide, &there[1], &there[2]], heads, causal).unwrap().expect("it applies");
+            let found = found.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+            let error = norm(&(found - &exact).unwrap()).unwrap() / norm(&exact).unwrap();
+            if !(error < bound) {
+                faults.push(format!("{heads} heads of {d}, {n}×{m}, causal {causal}, {dtype:?}: {error:.1e}"));
+            }
+        }
+    }
+    let f32s = Tensor::zeros((1, 4, 64), DType::F32, &device).unwrap();
+    assert!(flash::attention([&f32s, &f32s, &f32s], 1, false).unwrap().is_none());
+    let odd = Tensor::zeros((1, 4, 20), DType::F16, &device).unwrap();
+    assert!(flash::attention([&odd, &odd, &odd], 1, false).unwrap().is_none());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
