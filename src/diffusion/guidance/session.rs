@@ -2,20 +2,36 @@
 
 use candle_core::Tensor;
 
-use super::{BoundGuidance, StepContext, Until};
+use super::{BoundGuidance, StepContext, Until, sizes};
 use crate::Result;
+use crate::reduce::numbers;
+
+/// The number of guided steps after which a device is asked whether an update has diverged. A read waits for everything that was
+/// submitted to the device, so that there is none in most steps, and few steps are computed in vain.
+const UNCHECKED: usize = 8;
 
 /// Guidances during a run.
 pub struct Session<'a> {
     guidance: &'a [BoundGuidance],
     /// Whether each has settled, and skips the rest of the run.
     settled: Vec<bool>,
+    /// The updates that have not been checked yet.
+    unchecked: Vec<Unchecked<'a>>,
+    /// The guided steps among them.
+    steps: usize,
+}
+
+/// An update whose sizes are still on the device.
+struct Unchecked<'a> {
+    guidance: usize,
+    at: StepContext<'a>,
+    sizes: Tensor,
 }
 
 impl<'a> Session<'a> {
     /// Starts a run.
     pub fn new(guidance: &'a [BoundGuidance]) -> Self {
-        Session { guidance, settled: vec![false; guidance.len()] }
+        Session { guidance, settled: vec![false; guidance.len()], unchecked: vec![], steps: 0 }
     }
 
     /// Returns how many times the sampler takes this step: more than once if a guidance renoises between its repeats.
@@ -26,7 +42,12 @@ impl<'a> Session<'a> {
 
     /// Returns z̃_t: the latent after all guidances that act in this step, one after another. `pass` is the pass of the step,
     /// from 0.
-    pub fn update(&mut self, z: &Tensor, at: &StepContext, pass: usize) -> Result<Tensor> {
+    ///
+    /// Reads D from the device after each update of a guidance that ends by it ([`Until`]), and nothing else.
+    ///
+    /// # Errors
+    /// If an update has diverged. On a device other than the CPU, [`Session::check`] finds most of these later.
+    pub fn update(&mut self, z: &Tensor, at: &StepContext<'a>, pass: usize) -> Result<Tensor> {
         let mut z = z.clone();
         for (number, (guidance, settled)) in self.guidance.iter().zip(&mut self.settled).enumerate() {
             let settings = &guidance.settings;
@@ -41,16 +62,44 @@ impl<'a> Session<'a> {
                 if *settled {
                     break;
                 }
-                let (value, updated) = guidance.step(&z, at)?;
+                let updated = guidance.update(&z, at)?;
+                let value = if settings.until != Until::Never || z.device().is_cpu() {
+                    let (value, sizes) = updated.read()?;
+                    guidance.check(sizes, at)?;
+                    value
+                } else {
+                    self.unchecked.push(Unchecked { guidance: number, at: *at, sizes: updated.sizes.clone() });
+                    None
+                };
                 tracing::debug!(guidance = number, update, distance = value, "guided");
                 match settings.until {
                     Until::Reached(enough) if value.is_some_and(|d| d <= enough) => break,
                     Until::Settled(enough) => *settled = value.is_some_and(|d| d <= enough),
                     _ => {}
                 }
-                z = updated;
+                z = updated.z;
             }
         }
         Ok(z)
+    }
+
+    /// Between two steps, and after the last one: checks the updates of the last steps, in every few guided steps and after the
+    /// last guided one, by one read.
+    ///
+    /// # Errors
+    /// If an update has diverged: that of the first one.
+    pub fn check(&mut self, next: Option<&StepContext>) -> Result<()> {
+        if self.unchecked.is_empty() {
+            return Ok(());
+        }
+        self.steps += 1;
+        let is_guided = |at: &StepContext| self.guidance.iter().any(|g| g.settings.acts(at));
+        if self.steps < UNCHECKED && next.is_some_and(is_guided) {
+            return Ok(());
+        }
+        self.steps = 0;
+        let unchecked = std::mem::take(&mut self.unchecked);
+        let all = numbers(&Tensor::stack(&unchecked.iter().map(|u| &u.sizes).collect::<Vec<_>>(), 0)?)?;
+        unchecked.iter().zip(all.chunks_exact(2)).try_for_each(|(u, pair)| self.guidance[u.guidance].check(sizes(pair), &u.at))
     }
 }

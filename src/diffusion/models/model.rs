@@ -315,7 +315,7 @@ impl Model {
             Tensor::cat(&[encoder.model.forward(&ids)?.pooled, null], 0)?
         };
         self.unet()?.grounding_tokens(&Grounding {
-            boxes: Tensor::from_vec(boxes, (1, slots, 4), self.device())?.to_dtype(self.dtype())?,
+            boxes: Tensor::from_vec(boxes, (1, slots, 4), self.device())?,
             embeddings: embeddings.unsqueeze(0)?,
             masks: Tensor::from_vec(masks, (1, slots), self.device())?.to_dtype(self.dtype())?,
         })
