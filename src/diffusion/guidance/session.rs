@@ -19,6 +19,8 @@ pub struct Session<'a> {
     unchecked: Vec<Unchecked<'a>>,
     /// The guided steps among them.
     steps: usize,
+    /// Whether they are checked later on the CPU too, where a read costs nothing.
+    deferred: bool,
 }
 
 /// An update whose sizes are still on the device.
@@ -31,7 +33,7 @@ struct Unchecked<'a> {
 impl<'a> Session<'a> {
     /// Starts a run.
     pub fn new(guidance: &'a [BoundGuidance]) -> Self {
-        Session { guidance, settled: vec![false; guidance.len()], unchecked: vec![], steps: 0 }
+        Session { guidance, settled: vec![false; guidance.len()], unchecked: vec![], steps: 0, deferred: false }
     }
 
     /// Returns how many times the sampler takes this step: more than once if a guidance renoises between its repeats.
@@ -63,7 +65,7 @@ impl<'a> Session<'a> {
                     break;
                 }
                 let updated = guidance.update(&z, at)?;
-                let value = if settings.until != Until::Never || z.device().is_cpu() {
+                let value = if settings.until != Until::Never || (z.device().is_cpu() && !self.deferred) {
                     let (value, sizes) = updated.read()?;
                     guidance.check(sizes, at)?;
                     value
@@ -101,5 +103,80 @@ impl<'a> Session<'a> {
         let unchecked = std::mem::take(&mut self.unchecked);
         let all = numbers(&Tensor::stack(&unchecked.iter().map(|u| &u.sizes).collect::<Vec<_>>(), 0)?)?;
         unchecked.iter().zip(all.chunks_exact(2)).try_for_each(|(u, pair)| self.guidance[u.guidance].check(sizes(pair), &u.at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use candle_core::Device;
+
+    use super::*;
+    use crate::guidance::{Extractor, FeatureSpace, GuidanceSettings, SquaredL2, Window};
+    use crate::reduce::readings;
+    use crate::schedule::PredictionType;
+
+    struct Zero;
+
+    impl Extractor for Zero {
+        fn name(&self) -> &str {
+            "zero"
+        }
+
+        fn feat(&self, z: &Tensor, _: &StepContext) -> Result<Tensor> {
+            Ok(z.clone())
+        }
+
+        fn target(&self, _: &StepContext) -> Result<Tensor> {
+            Ok(Tensor::zeros((1, 1, 1, 2), candle_core::DType::F32, &Device::Cpu)?)
+        }
+    }
+
+    /// As on a GPU: updates read only D, and only if it decides; divergence is found after the last guided step, or a few steps
+    /// later at most.
+    #[test]
+    fn checks_are_deferred() {
+        let steps = 3 * UNCHECKED;
+        let predict = |z: &Tensor, _: f64| Ok(z.clone());
+        let context = |step: usize| StepContext {
+            step,
+            steps,
+            t: 900.0 - step as f64,
+            alpha_bar: 0.5,
+            parameterisation: PredictionType::Epsilon.into(),
+            denoiser: &predict,
+        };
+        let run = |scale: f64, window: Window, until: Until| {
+            let settings = GuidanceSettings { scale, window, until, ..GuidanceSettings::default() };
+            let (extractor, distance) = (Arc::new(Zero), Arc::new(SquaredL2));
+            let guidance = [BoundGuidance { extractor, distance, space: FeatureSpace::Latent, settings, mask: None }];
+            let mut session = Session { deferred: true, ..Session::new(&guidance) };
+            let mut z = Tensor::new(&[[[[3f32, -4.0]]]], &Device::Cpu).unwrap();
+            let (mut inside, mut between) = (vec![], vec![]);
+            for step in 0..steps {
+                let before = readings();
+                z = session.update(&z, &context(step), 0).unwrap();
+                inside.push(readings() - before);
+                let before = readings();
+                if let Err(error) = session.check((step + 1 < steps).then(|| context(step + 1)).as_ref()) {
+                    return (inside, between, Some((step, error.to_string())));
+                }
+                between.push(readings() - before);
+            }
+            (inside, between, None)
+        };
+        let none = vec![0; steps];
+        let after = |step: usize| (0..steps).map(|i| u64::from(i == step)).collect::<Vec<_>>();
+        assert_eq!(run(0.1, Window::first(2.0 / steps as f64), Until::Never), (none.clone(), after(1), None));
+        let (inside, between, _) = run(0.1, Window::first(1.0), Until::Never);
+        assert_eq!((inside, between.iter().sum::<u64>()), (none.clone(), 3));
+        let (inside, between, _) = run(0.1, Window::first(2.0 / steps as f64), Until::Reached(0.0));
+        assert_eq!((&inside[..3], between), (&[1, 1, 0][..], none));
+        // Each update enlarges the latent by more than a hundred times: the first is reported.
+        let (inside, _, error) = run(100.0, Window::first(1.0), Until::Never);
+        let (found, error) = error.unwrap();
+        assert!(found < UNCHECKED && inside.iter().all(|reads| *reads == 0), "{found}");
+        assert!(error.contains("`zero` diverged at step 1 of 24 (t = 900)") && error.contains("grew to"), "{error}");
     }
 }

@@ -18,6 +18,7 @@
 use candle_core::Device;
 
 use super::config::{MidBlock, UNetConfig, VaeConfig};
+use super::unet::AttentionLayer;
 use crate::{Error, Result};
 
 /// The most elements of a tensor on a CUDA device.
@@ -43,10 +44,10 @@ fn fit(of: &str, tensors: &[(&str, usize)]) -> Result<()> {
     )))
 }
 
-/// Returns the largest tensors of a pass of `batch` samples of `(h, w)` latent pixels. If autodiff tracks it, all attention
-/// scores exist at once.
-pub(crate) fn of_unet(c: &UNetConfig, batch: usize, (h, w): (usize, usize), tracked: bool) -> [(&'static str, usize); 3] {
-    let (mut map, mut wide, mut scores) = (0, 0, 0);
+/// Returns the largest tensors of a pass of `batch` samples of `(h, w)` latent pixels. Attention processes some queries at a
+/// time, forward and backward.
+pub(crate) fn of_unet(c: &UNetConfig, batch: usize, (h, w): (usize, usize)) -> [(&'static str, usize); 2] {
+    let (mut map, mut wide) = (0, 0);
     let deepest = c.block_out_channels.len() - 1;
     for (i, &channels) in c.block_out_channels.iter().enumerate() {
         let pixels = batch.saturating_mul(h.div_ceil(1 << i)).saturating_mul(w.div_ceil(1 << i));
@@ -56,43 +57,53 @@ pub(crate) fn of_unet(c: &UNetConfig, batch: usize, (h, w): (usize, usize), trac
         let in_mid = i == deepest && matches!(c.mid, MidBlock::Transformer(_));
         if in_mid || !c.transformer_layers[i].is_empty() || !c.up_transformer_layers[deepest - i].is_empty() {
             wide = wide.max(pixels.saturating_mul(8 * channels));
-            scores = scores.max(pixels.saturating_mul(pixels / batch.max(1)).saturating_mul(c.heads[i]));
         }
     }
-    [("a feature map", map), ("a feed-forward layer", wide), ("the attention", if tracked { scores } else { 0 })]
+    [("a feature map", map), ("a feed-forward layer", wide)]
 }
 
-/// Returns the largest tensors of a decoder for `batch` latents of `(h, w)` pixels that is computed whole, for its gradient.
-pub(crate) fn of_decoder(c: &VaeConfig, batch: usize, (h, w): (usize, usize)) -> [(&'static str, usize); 2] {
+/// Returns the largest map of self-attention that is recorded for these layers.
+pub(crate) fn of_maps(c: &UNetConfig, batch: usize, (h, w): (usize, usize), layers: &[AttentionLayer]) -> [(&'static str, usize); 1] {
+    let map = |layer: &AttentionLayer| {
+        let n = h.div_ceil(layer.downscale).saturating_mul(w.div_ceil(layer.downscale));
+        (batch * layer.heads(c)).saturating_mul(n).saturating_mul(n)
+    };
+    [("an attention map", layers.iter().map(map).max().unwrap_or(0))]
+}
+
+/// Returns the largest tensor of a decoder for `batch` latents of `(h, w)` pixels that is computed whole, for its gradient.
+pub(crate) fn of_decoder(c: &VaeConfig, batch: usize, (h, w): (usize, usize)) -> [(&'static str, usize); 1] {
     let deepest = c.block_out_channels.len() - 1;
     let latent = batch.saturating_mul(h).saturating_mul(w);
     let at = |i: usize| {
         let channels = c.block_out_channels[i].max(c.block_out_channels[(i + 1).min(deepest)]);
         latent.saturating_mul(1 << (2 * (deepest - i))).saturating_mul(WINDOWS * channels)
     };
-    [("a feature map", (0..=deepest).map(at).max().unwrap_or(0)), ("the attention", latent.saturating_mul(h * w))]
+    [("a feature map", (0..=deepest).map(at).max().unwrap_or(0))]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::unet::UNetBlock;
 
-    /// Stable Diffusion 1.5 at 1024²: 8 heads of 16384² scores are 2³¹ exactly, one too many.
     #[test]
     fn too_large_tensors_are_errors() {
         let c = UNetConfig::parse(b"{ \"attention_head_dim\": 8, \"cross_attention_dim\": 768 }", "unet").unwrap();
-        let of = |batch, side, tracked| fit("U-Net", &of_unet(&c, batch, (side, side), tracked));
-        assert!(of(2, 128, false).is_ok() && of(1, 127, true).is_ok());
-        let error = of(1, 128, true).unwrap_err().to_string();
-        for word in ["the attention of the U-Net", "2.1 billion", "smaller image", "`cfg: 1`"] {
+        let of = |batch, side| fit("U-Net", &of_unet(&c, batch, (side, side)));
+        assert!(of(2, 128).is_ok());
+        let error = of(2, 4096).unwrap_err().to_string();
+        for word in ["a feature map of the U-Net", "2.1 billion", "smaller image", "`cfg: 1`"] {
             assert!(error.contains(word), "{word}: {error}");
         }
-        let error = of(2, 4096, false).unwrap_err().to_string();
-        assert!(error.contains("of the U-Net"), "{error}");
-        assert!(of(usize::MAX, usize::MAX, true).is_err());
+        assert!(of(usize::MAX, usize::MAX).is_err());
+        // Stable Diffusion 1.5 at 1024²: 8 heads of 16384² scores are 2³¹ exactly, one too many.
+        let layers = [AttentionLayer { unet_block: UNetBlock::Down(0), transformer: 0, block: 0, downscale: 1 }];
+        let of = |side| fit("U-Net", &of_maps(&c, 1, (side, side), &layers));
+        assert!(of(127).is_ok());
+        assert!(of(128).unwrap_err().to_string().contains("an attention map of the U-Net"));
         // The processor has no such limit.
         assert!(check(&Device::Cpu, "U-Net", &[("all", usize::MAX)]).is_ok());
-        // A decoder with 256 channels at 8 times the size, half of which are the result of the level below.
         let c = VaeConfig::parse(b"{ \"block_out_channels\": [128, 256, 512, 512], \"norm_num_groups\": 32 }", "vae").unwrap();
         let of = |side| fit("decoder", &of_decoder(&c, 1, (side, side)));
         assert!(of(96).is_ok());

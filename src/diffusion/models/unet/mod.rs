@@ -196,6 +196,10 @@ impl UNet {
         if places.is_empty() {
             return Ok(vec![]);
         }
+        if kind == AttentionKind::SelfAttention {
+            let (b, _, h, w) = z.dims4()?;
+            launch::check(z.device(), "U-Net", &launch::of_maps(&self.config, b, (h, w), &places))?;
+        }
         let t = Tensor::full(t as f32, z.dim(0)?, z.device())?;
         ops::on_pool_for(z.device(), || {
             let temb = self.time(&t, c)?;
@@ -208,7 +212,7 @@ impl UNet {
     /// The noisy latent with the further channels of the conditioning, in the network's dtype.
     fn input(&self, z: &Tensor, c: &Conditioning) -> Result<Tensor> {
         let (b, _, h, w) = z.dims4()?;
-        launch::check(z.device(), "U-Net", &launch::of_unet(&self.config, b, (h, w), z.track_op()))?;
+        launch::check(z.device(), "U-Net", &launch::of_unet(&self.config, b, (h, w)))?;
         let mut input = z.to_dtype(self.dtype)?;
         if let Some(channels) = &c.channels {
             input = Tensor::cat(&[&input, &channels.to_dtype(self.dtype)?], 1)?;
@@ -226,7 +230,7 @@ impl UNet {
     }
 
     fn pass<'a>(
-        &self,
+        &'a self,
         temb: &'a Tensor,
         c: &'a Conditioning,
         options: &'a PassOptions,
