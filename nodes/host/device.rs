@@ -135,7 +135,14 @@ const ADVICE: [(&[&str], &str); 10] = [
          `-vv` logs; if it comes and goes, test the GPU: `dmesg` lists its errors as `NVRM: Xid`",
     ),
     (
-        &["DEVICE_UNAVAILABLE", "CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_UNKNOWN", "SYSTEM_NOT_READY", "MPS_", "DEVICE_NOT_LICENSED"],
+        &[
+            "DEVICE_UNAVAILABLE",
+            "CUDA_ERROR_NO_DEVICE",
+            "CUDA_ERROR_UNKNOWN",
+            "SYSTEM_NOT_READY",
+            "MPS_",
+            "DEVICE_NOT_LICENSED",
+        ],
         "the GPU is lost or held by another program: see `nvidia-smi`, and `dmesg`, which lists its errors as `NVRM: Xid`; a \
          lost GPU needs a reset or a restart of the machine",
     ),
@@ -177,7 +184,10 @@ mod tests {
         assert!(advice(error).unwrap().contains("update the driver"));
         assert_eq!(advice("shape mismatch"), None);
         for (error, words) in [
-            ("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")", "run the command again"),
+            (
+                "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")",
+                "run the command again",
+            ),
             ("DriverError(CUDA_ERROR_LAUNCH_FAILED, \"unspecified launch failure\")", "NVRM: Xid"),
             ("DriverError(CUDA_ERROR_ECC_UNCORRECTABLE, \"…\")", "memory is faulty"),
             ("DriverError(CUDA_ERROR_DEVICE_UNAVAILABLE, \"…\")", "the GPU is lost"),

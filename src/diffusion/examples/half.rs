@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use lsregen_diffusion::Result;
 use lsregen_diffusion::denoiser::{CfgDenoiser, Denoiser};
 use lsregen_diffusion::guidance::edges::Drawing;
 use lsregen_diffusion::guidance::segmentation::ColouredPhrase;
@@ -26,7 +27,6 @@ use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer, AttentionMa
 use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings};
-use lsregen_diffusion::Result;
 use lsregen_tensor::image;
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{BUILTIN, BUILTIN_CLIP, Precision, Weights};
@@ -73,7 +73,13 @@ impl Denoiser for Noisy<'_> {
         self.denoiser.attention_layers()
     }
 
-    fn attention_maps(&self, z: &Tensor, t: f64, kind: AttentionKind, places: &[AttentionLayer]) -> Result<Vec<AttentionMap>> {
+    fn attention_maps(
+        &self,
+        z: &Tensor,
+        t: f64,
+        kind: AttentionKind,
+        places: &[AttentionLayer],
+    ) -> Result<Vec<AttentionMap>> {
         self.denoiser.attention_maps(z, t, kind, places)
     }
 }
@@ -118,7 +124,9 @@ fn main() -> Result<()> {
         for (_, run) in &runs {
             let uses_decoder = !["none", "layout", "boxdiff", "segmentation", "bounded", "low pass"].contains(name);
             let uses_clip = name.starts_with("clip") || *name == "style";
-            if (run.unet == DType::F32 && run.decoder == f16 && !uses_decoder) || (run.unet == DType::F32 && run.clip == f16 && !uses_clip) {
+            if (run.unet == DType::F32 && run.decoder == f16 && !uses_decoder)
+                || (run.unet == DType::F32 && run.clip == f16 && !uses_clip)
+            {
                 print!("{:>13}", "-");
                 continue;
             }
@@ -141,8 +149,19 @@ fn main() -> Result<()> {
 }
 
 const NAMES: [&str; 13] = [
-    "none", "low pass", "colours", "edges", "edges plain", "clip text", "clip image", "clip plain", "style", "layout", "boxdiff",
-    "segmentation", "bounded",
+    "none",
+    "low pass",
+    "colours",
+    "edges",
+    "edges plain",
+    "clip text",
+    "clip image",
+    "clip plain",
+    "style",
+    "layout",
+    "boxdiff",
+    "segmentation",
+    "bounded",
 ];
 
 fn layout() -> Vec<GroundedPhrase> {
@@ -201,12 +220,9 @@ fn spec(name: &str, clip: Arc<Clip>, side: usize) -> Result<Option<Box<dyn Guida
             let settings = GuidanceSettings { normalise: Normalise::None, scale: 3.0, ..ClipGuidance::defaults() };
             Box::new(clip_guidance(text(), settings))
         }
-        "style" => Box::new(StyleGuidance {
-            layer: StyleGuidance::LAYER,
-            picture,
-            settings: StyleGuidance::defaults(),
-            clip,
-        }),
+        "style" => {
+            Box::new(StyleGuidance { layer: StyleGuidance::LAYER, picture, settings: StyleGuidance::defaults(), clip })
+        }
         "layout" => Box::new(LayoutGuidance { layout: layout(), settings: LayoutGuidance::defaults() }),
         "boxdiff" => Box::new(BoxDiffGuidance {
             layout: layout(),

@@ -17,14 +17,16 @@ use std::sync::Arc;
 
 use candle_core::{D, Device, Tensor};
 
-use super::attention::{Layers, PromptObject, cell_mask, cells, columns, index, mean_map, objects_in_prompt, resolution};
+use super::attention::{
+    Layers, PromptObject, cell_mask, cells, columns, index, mean_map, objects_in_prompt, resolution,
+};
 use super::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, StepContext, Until,
     Window,
 };
-use crate::{Error, Result};
 use crate::layout::{Bounds, GroundedPhrase};
 use crate::order;
+use crate::{Error, Result};
 
 /// feat(z_t) = the smoothed attention of each object, (objects, h, w).
 pub struct ObjectAttention {
@@ -202,7 +204,6 @@ impl BoxDiffGuidance {
     pub const REFINED: [(f64, f64); 3] = [(0.0, 0.05), (0.2, 0.5), (0.4, 0.8)];
     /// The published number of updates in each of them.
     pub const REFINEMENTS: usize = 20;
-
 }
 
 impl GuidanceSpec for BoxDiffGuidance {
@@ -214,9 +215,7 @@ impl GuidanceSpec for BoxDiffGuidance {
         let (h, w) = (h.div_ceil(downscale), w.div_ceil(downscale));
         let masks: Vec<f32> = boxes.iter().flat_map(|b| cell_mask(*b, h, w, f64::round_ties_even)).collect();
         // The begin-of-text token, which is left out, comes before every word.
-        let words = |o: &PromptObject| {
-            index(&o.positions.iter().map(|p| p - 1).collect::<Vec<_>>(), run.device())
-        };
+        let words = |o: &PromptObject| index(&o.positions.iter().map(|p| p - 1).collect::<Vec<_>>(), run.device());
         let extractor = Arc::new(ObjectAttention {
             layers: Layers::Downscale(downscale),
             masks: Tensor::from_vec(masks, (objects.len(), h, w), run.device())?,

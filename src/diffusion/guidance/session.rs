@@ -102,7 +102,10 @@ impl<'a> Session<'a> {
         self.steps = 0;
         let unchecked = std::mem::take(&mut self.unchecked);
         let all = numbers(&Tensor::stack(&unchecked.iter().map(|u| &u.sizes).collect::<Vec<_>>(), 0)?)?;
-        unchecked.iter().zip(all.chunks_exact(2)).try_for_each(|(u, pair)| self.guidance[u.guidance].check(sizes(pair), &u.at))
+        unchecked
+            .iter()
+            .zip(all.chunks_exact(2))
+            .try_for_each(|(u, pair)| self.guidance[u.guidance].check(sizes(pair), &u.at))
     }
 }
 

@@ -63,7 +63,12 @@ pub(crate) fn of_unet(c: &UNetConfig, batch: usize, (h, w): (usize, usize)) -> [
 }
 
 /// Returns the largest map of self-attention that is recorded for these layers.
-pub(crate) fn of_maps(c: &UNetConfig, batch: usize, (h, w): (usize, usize), layers: &[AttentionLayer]) -> [(&'static str, usize); 1] {
+pub(crate) fn of_maps(
+    c: &UNetConfig,
+    batch: usize,
+    (h, w): (usize, usize),
+    layers: &[AttentionLayer],
+) -> [(&'static str, usize); 1] {
     let map = |layer: &AttentionLayer| {
         let n = h.div_ceil(layer.downscale).saturating_mul(w.div_ceil(layer.downscale));
         (batch * layer.heads(c)).saturating_mul(n).saturating_mul(n)
@@ -104,7 +109,8 @@ mod tests {
         assert!(of(128).unwrap_err().to_string().contains("an attention map of the U-Net"));
         // The processor has no such limit.
         assert!(check(&Device::Cpu, "U-Net", &[("all", usize::MAX)]).is_ok());
-        let c = VaeConfig::parse(b"{ \"block_out_channels\": [128, 256, 512, 512], \"norm_num_groups\": 32 }", "vae").unwrap();
+        let c = VaeConfig::parse(b"{ \"block_out_channels\": [128, 256, 512, 512], \"norm_num_groups\": 32 }", "vae")
+            .unwrap();
         let of = |side| fit("decoder", &of_decoder(&c, 1, (side, side)));
         assert!(of(96).is_ok());
         assert!(of(400).unwrap_err().to_string().contains("a feature map of the decoder"));

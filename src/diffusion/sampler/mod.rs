@@ -451,7 +451,11 @@ fn check_ends(method: &Method, plan: &Plan, prediction: PredictionType) -> Resul
 fn thresholded(x0: &Tensor, ratio: f64, most: f64) -> Result<Tensor> {
     let row = |i: usize| {
         let x0 = x0.narrow(0, i, 1)?;
-        if x0.device().is_cpu() { thresholded_by_sort(&x0, ratio, most) } else { thresholded_by_search(&x0, ratio, most) }
+        if x0.device().is_cpu() {
+            thresholded_by_sort(&x0, ratio, most)
+        } else {
+            thresholded_by_search(&x0, ratio, most)
+        }
     };
     Ok(Tensor::cat(&(0..x0.dim(0)?).map(row).collect::<Result<Vec<_>>>()?, 0)?)
 }

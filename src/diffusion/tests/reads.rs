@@ -11,9 +11,9 @@ use lsregen_diffusion::denoiser::{CfgDenoiser, CfgOptions};
 use lsregen_diffusion::guidance::edges::Drawing;
 use lsregen_diffusion::guidance::segmentation::ColouredPhrase;
 use lsregen_diffusion::guidance::{
-    BoundGuidance, BoundedAttentionGuidance, BoxDiffGuidance, ClipGoal, ClipGuidance, ColourLayoutGuidance, EdgesGuidance,
-    Extractor, GuidanceSettings, GuidanceSpec, LayoutGuidance, LowPassGuidance, Metric, Normalise, ReferenceGuidance,
-    SamplingRun, SegmentationGuidance, StepContext, StyleGuidance,
+    BoundGuidance, BoundedAttentionGuidance, BoxDiffGuidance, ClipGoal, ClipGuidance, ColourLayoutGuidance,
+    EdgesGuidance, Extractor, GuidanceSettings, GuidanceSpec, LayoutGuidance, LowPassGuidance, Metric, Normalise,
+    ReferenceGuidance, SamplingRun, SegmentationGuidance, StepContext, StyleGuidance,
 };
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::clip::Clip;
@@ -63,7 +63,12 @@ fn specs(clip: Arc<Clip>, settings: &GuidanceSettings) -> Vec<Box<dyn GuidanceSp
             metric,
             settings: settings.clone(),
         }),
-        Box::new(EdgesGuidance { picture: picture.clone(), drawing: Drawing::Picture, metric, settings: settings.clone() }),
+        Box::new(EdgesGuidance {
+            picture: picture.clone(),
+            drawing: Drawing::Picture,
+            metric,
+            settings: settings.clone(),
+        }),
         Box::new(ClipGuidance {
             clip: clip.clone(),
             goal: ClipGoal::Picture(picture.clone()),
@@ -141,8 +146,15 @@ fn updates_and_steps_do_not_read() {
 }
 
 /// What reads numbers from a device.
-const READS: [&str; 7] =
-    [".to_scalar", ".to_vec0", ".to_vec1", ".to_vec2", ".to_vec3", "to_device(&Device::Cpu)", "to_device(&candle_core::Device::Cpu)"];
+const READS: [&str; 7] = [
+    ".to_scalar",
+    ".to_vec0",
+    ".to_vec1",
+    ".to_vec2",
+    ".to_vec3",
+    "to_device(&Device::Cpu)",
+    "to_device(&candle_core::Device::Cpu)",
+];
 
 /// Files with reads outside of steps, and their number.
 const ALLOWED: [(&str, usize); 6] = [

@@ -1,9 +1,9 @@
 //! Opens a CUDA device, and what its memory pool keeps.
 
 use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::CudaContext;
 use candle_core::cuda_backend::cudarc::driver::result::{self, DriverError, mem_pool};
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUmemPool_attribute};
-use candle_core::cuda_backend::cudarc::driver::CudaContext;
 use candle_core::{CudaDevice, Device};
 
 /// Opens the device of this number with one stream, on which all threads compute.

@@ -120,7 +120,12 @@ mod tests {
             let x: Vec<f64> = (0..h * w).map(|i| (i as f64 * 1.7).sin() + 0.3 * i as f64).collect();
             for factor in [0.2, 1.0, 2.5] {
                 let tensor = Tensor::from_slice(&x, (1, 1, h, w), &Device::Cpu).unwrap();
-                let found = filtered(&tensor, factor, &UNetConstants::default()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                let found = filtered(&tensor, factor, &UNetConstants::default())
+                    .unwrap()
+                    .flatten_all()
+                    .unwrap()
+                    .to_vec1::<f64>()
+                    .unwrap();
                 for (a, b) in found.iter().zip(transformed(&x, h, w, factor)) {
                     assert!((a - b).abs() < 1e-9, "{h}×{w} by {factor}: {a} {b}");
                 }

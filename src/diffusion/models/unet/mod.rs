@@ -243,7 +243,8 @@ impl UNet {
     /// The embedding of the timesteps `t` (B), and of pooled text and sizes, after SiLU: (B, d).
     fn time(&self, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
         let dtype = self.dtype;
-        let mut emb = sinusoidal(t, self.config.block_out_channels[0], &self.config, &self.constants)?.to_dtype(dtype)?;
+        let mut emb =
+            sinusoidal(t, self.config.block_out_channels[0], &self.config, &self.constants)?.to_dtype(dtype)?;
         if let Some(guidance) = &self.guidance {
             emb = (&emb + guidance.forward(c.guidance.as_ref(), &emb, &self.constants)?)?;
         }
