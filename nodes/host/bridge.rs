@@ -99,7 +99,7 @@ impl Extractor for Watched {
 }
 
 /// Converts a library error to an error for the engine. A cancelled sampling is a cancelled node, and CUDA's errors
-/// come with advice.
+/// come with advice. CUDA reports the failure of a kernel with a later call, so that the node may be one after it.
 pub(crate) fn raise(error: Error) -> anyhow::Error {
     match error {
         Error::Cancelled => Cancelled.into(),
@@ -107,7 +107,7 @@ pub(crate) fn raise(error: Error) -> anyhow::Error {
             tracing::debug!(?error, "a tensor operation failed");
             let text = error.to_string();
             if out_of_memory(&text) {
-                return anyhow::anyhow!(no_memory(device::memory()));
+                return anyhow::anyhow!(no_memory(device::memory_after_failure()));
             }
             match device::advice(&text) {
                 Some(advice) => anyhow::anyhow!("{text}; {advice}"),
@@ -173,6 +173,7 @@ mod tests {
         assert!(message.contains("UNSUPPORTED_PTX_VERSION") && message.contains("update the driver"), "{message}");
         let message = raised("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"…\")");
         assert!(message.contains("ILLEGAL_ADDRESS") && !message.contains("memory is full"), "{message}");
+        assert!(message.contains("run the command again"), "{message}");
         assert!(raise(Error::Cancelled).is::<Cancelled>());
     }
 }

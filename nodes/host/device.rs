@@ -48,11 +48,14 @@ pub fn open(name: &str) -> anyhow::Result<Opened> {
 /// The device that was opened last: CUDA's errors do not name their device.
 static LAST: Mutex<Option<Device>> = Mutex::new(None);
 
-/// Returns the free and the total memory in bytes of the device that was opened last; `None` for the CPU.
-pub(crate) fn memory() -> Option<(usize, usize)> {
+/// Returns the free and the total memory in bytes of the device that was opened last, after an allocation has failed; `None` for
+/// the CPU. Freed memory that the process still keeps is given back first, so that it counts as free: the failed node is over,
+/// and the run that goes on in other nodes, or after a change in `watch`, starts with all of it.
+pub(crate) fn memory_after_failure() -> Option<(usize, usize)> {
     #[cfg(feature = "cuda")]
     {
         let device = LAST.lock().unwrap_or_else(|e| e.into_inner()).clone()?;
+        lsregen_tensor::cuda::release_freed_memory(&device);
         lsregen_tensor::cuda::memory(&device)
     }
     #[cfg(not(feature = "cuda"))]
@@ -72,40 +75,83 @@ fn cuda(number: usize) -> anyhow::Result<Device> {
         1 => anyhow::bail!("the only CUDA device here is `cuda:0`"),
         _ => anyhow::bail!("the CUDA devices here are `cuda:0` to `cuda:{}`", count - 1),
     }
-    // One stream for all threads: a node may continue the work of another thread.
-    Device::new_cuda_with_stream(number).map_err(|error| {
+    lsregen_tensor::cuda::open(number).map_err(|error| {
         let text = error.to_string();
         let advice = advice(&text).unwrap_or("see `nvidia-smi`: another program may have exclusive use of it");
         anyhow::anyhow!("the CUDA device does not open: {text}; {advice}")
     })
 }
 
-/// Returns advice on an error of CUDA, if there is any.
+/// Returns advice on an error of CUDA or one of its libraries, if there is any. The first code that the error contains decides.
 pub(crate) fn advice(error: &str) -> Option<&'static str> {
-    const ADVICE: [(&str, &str); 6] = [
-        (
-            "UNSUPPORTED_PTX_VERSION",
-            "the driver is older than the toolkit of this build: update the driver, or build with an older CUDA toolkit",
-        ),
-        ("INSUFFICIENT_DRIVER", "the driver is older than the CUDA libraries: update the driver"),
-        (
-            "NO_BINARY_FOR_GPU",
-            "this build is for another kind of GPU: build it with CUDA_COMPUTE_CAP of this one or lower (80 for all since \
-             Ampere)",
-        ),
-        (
-            "INVALID_PTX",
-            "this build is for another kind of GPU: build it with CUDA_COMPUTE_CAP of this one or lower (80 for all since \
-             Ampere)",
-        ),
-        (
-            "SYSTEM_DRIVER_MISMATCH",
-            "the driver's library and its kernel module differ: restart the machine after an update",
-        ),
-        ("ECC_UNCORRECTABLE", "the GPU's memory is faulty: see `nvidia-smi -q`, and take another"),
-    ];
-    ADVICE.iter().find(|(code, _)| error.contains(code)).map(|(_, advice)| *advice)
+    let of = |(codes, _): &&(&[&str], &str)| codes.iter().any(|code| error.contains(code));
+    ADVICE.iter().find(of).map(|(_, advice)| *advice)
 }
+
+/// Advice by codes of the driver, cuBLAS and cuDNN.
+const ADVICE: [(&[&str], &str); 10] = [
+    (
+        &["UNSUPPORTED_PTX_VERSION"],
+        "the driver is older than the toolkit of this build: update the driver, or build with an older CUDA toolkit",
+    ),
+    (&["INSUFFICIENT_DRIVER"], "the driver is older than the CUDA libraries: update the driver"),
+    (
+        &["NO_BINARY_FOR_GPU", "INVALID_PTX", "ARCH_MISMATCH"],
+        "this build is for another kind of GPU: build it with CUDA_COMPUTE_CAP of this one or lower (80 for all since Ampere)",
+    ),
+    (
+        &["SYSTEM_DRIVER_MISMATCH"],
+        "the driver's library and its kernel module differ: restart the machine after an update",
+    ),
+    (
+        &["ECC_UNCORRECTABLE", "NVLINK_UNCORRECTABLE", "CUDA_ERROR_CONTAINED", "TENSOR_MEMORY_LEAK"],
+        "the GPU's memory is faulty: see `nvidia-smi -q`, and take another",
+    ),
+    (
+        &["CUDNN_STATUS_SUBLIBRARY", "SHARED_OBJECT_INIT_FAILED", "SHARED_OBJECT_SYMBOL_NOT_FOUND", "STUB_LIBRARY"],
+        "a part of CUDA's libraries is missing or of another version: cuDNN loads `libcudnn_graph`, `libcudnn_ops`, \
+         `libcudnn_cnn` and `libcudnn_engines_*` when it first needs them; install all of its files in one folder, and name \
+         that folder in LD_LIBRARY_PATH before those of other versions",
+    ),
+    (
+        &["LAUNCH_TIMEOUT"],
+        "the GPU also drives a display, whose driver ends long computations: compute on another GPU, or without a display",
+    ),
+    (
+        &[
+            "ILLEGAL_ADDRESS",
+            "LAUNCH_FAILED",
+            "MISALIGNED_ADDRESS",
+            "ILLEGAL_INSTRUCTION",
+            "INVALID_ADDRESS_SPACE",
+            "INVALID_PC",
+            "HARDWARE_STACK_ERROR",
+            "CUDA_ERROR_ASSERT",
+            "STATUS_EXECUTION_FAILED",
+            "STATUS_INTERNAL_ERROR",
+        ],
+        "a computation on the GPU failed, and this process cannot use the GPU any more; run the command again, which goes on \
+         after the nodes that are cached. If the error returns with the same graph, please report it, with the lines that \
+         `-vv` logs; if it comes and goes, test the GPU: `dmesg` lists its errors as `NVRM: Xid`",
+    ),
+    (
+        &[
+            "DEVICE_UNAVAILABLE",
+            "CUDA_ERROR_NO_DEVICE",
+            "CUDA_ERROR_UNKNOWN",
+            "SYSTEM_NOT_READY",
+            "MPS_",
+            "DEVICE_NOT_LICENSED",
+        ],
+        "the GPU is lost or held by another program: see `nvidia-smi`, and `dmesg`, which lists its errors as `NVRM: Xid`; a \
+         lost GPU needs a reset or a restart of the machine",
+    ),
+    (
+        &["STATUS_NOT_INITIALIZED", "STATUS_INITIALIZATION_FAILED"],
+        "a library of CUDA did not start, mostly because the GPU's memory is full: see `nvidia-smi`, and reduce the need with \
+         `--offload` or a smaller image",
+    ),
+];
 
 #[cfg(test)]
 mod tests {
@@ -137,5 +183,21 @@ mod tests {
         let error = "DriverError(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, \"the provided PTX was compiled with …\")";
         assert!(advice(error).unwrap().contains("update the driver"));
         assert_eq!(advice("shape mismatch"), None);
+        for (error, words) in [
+            (
+                "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")",
+                "run the command again",
+            ),
+            ("DriverError(CUDA_ERROR_LAUNCH_FAILED, \"unspecified launch failure\")", "NVRM: Xid"),
+            ("DriverError(CUDA_ERROR_ECC_UNCORRECTABLE, \"…\")", "memory is faulty"),
+            ("DriverError(CUDA_ERROR_DEVICE_UNAVAILABLE, \"…\")", "the GPU is lost"),
+            ("DriverError(CUDA_ERROR_UNKNOWN, \"unknown error\")", "the GPU is lost"),
+            ("CudnnError(CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED)", "libcudnn_cnn"),
+            ("CudnnError(CUDNN_STATUS_EXECUTION_FAILED)", "cannot use the GPU any more"),
+            ("CublasError(CUBLAS_STATUS_NOT_INITIALIZED)", "memory is full"),
+            ("CublasError(CUBLAS_STATUS_ARCH_MISMATCH)", "another kind of GPU"),
+        ] {
+            assert!(advice(error).unwrap().contains(words), "{error}: {:?}", advice(error));
+        }
     }
 }

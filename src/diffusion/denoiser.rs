@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use crate::models::unet::{Conditioning, FreeU, PassOptions, Perturbed, UNet};
 use crate::perturbed_attention::PerturbedAttention;
-use crate::reduce::rms;
+use crate::reduce::{at_least_f32, rms};
 use crate::schedule::{Parameterisation, PredictionType};
 use crate::{Error, Result};
 
@@ -17,8 +17,9 @@ pub trait Denoiser: Sync {
     fn predict(&self, z: &Tensor, t: f64) -> Result<Tensor>;
 
     /// Returns the RMS of classifier-free guidance's correction, s (ε_c − ε_u); without such guidance, that of the prediction.
-    /// Perturbed-attention guidance is a part of the prediction, but not of this correction.
-    fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
+    /// Perturbed-attention guidance is a part of the prediction, but not of this correction. The result is a tensor without
+    /// dimensions in f64.
+    fn correction(&self, z: &Tensor, t: f64) -> Result<Tensor> {
         rms(&self.predict(z, t)?)
     }
 
@@ -267,12 +268,12 @@ impl Denoiser for CfgDenoiser {
         }
     }
 
-    fn correction(&self, z: &Tensor, t: f64) -> Result<f64> {
+    fn correction(&self, z: &Tensor, t: f64) -> Result<Tensor> {
         let Some(s) = self.scale_at(t) else { return rms(&self.predict(z, t)?) };
         let parts = self.parts(z, t, true, None)?;
         match self.image_scale {
             Some(s_image) => rms(&edit(&parts, s, s_image)?),
-            None => Ok(s * rms(&(&parts[1] - &parts[0])?)?),
+            None => Ok((rms(&(&parts[1] - &parts[0])?)? * s)?),
         }
     }
 
@@ -295,9 +296,9 @@ impl Denoiser for CfgDenoiser {
 
 /// Lin et al., eq. 15 and 16: of a guided prediction, `share` gets the standard deviation of the conditional one.
 fn rescaled(guided: &Tensor, conditional: &Tensor, share: f64) -> Result<Tensor> {
-    let deviation = |x: &Tensor| -> Result<Tensor> { Ok(x.flatten_from(1)?.var_keepdim(1)?.sqrt()?) };
+    let deviation = |x: &Tensor| -> Result<Tensor> { Ok(at_least_f32(x)?.flatten_from(1)?.var_keepdim(1)?.sqrt()?) };
     let ratio = (deviation(conditional)? / deviation(guided)?)?;
-    let factor = ratio.affine(share, 1.0 - share)?.unsqueeze(2)?.unsqueeze(3)?;
+    let factor = ratio.affine(share, 1.0 - share)?.unsqueeze(2)?.unsqueeze(3)?.to_dtype(guided.dtype())?;
     Ok(guided.broadcast_mul(&factor)?)
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, Tensor};
 use tracing::debug;
 
 use crate::denoiser::{CfgDenoiser, CfgOptions, Denoiser, guides};
@@ -18,6 +18,7 @@ use crate::models::unet::{Conditioning, FreeU};
 use crate::models::{Family, Model, NEGATIVE_AESTHETIC_SCORE};
 use crate::noise::Generator;
 use crate::perturbed_attention::PerturbedAttention;
+use crate::reduce::scalar;
 use crate::regions::{RegionPart, Regions};
 use crate::sampler::{FreshNoise, OnStep, Sampler, SamplerSettings, Step};
 use crate::source::SourceImage;
@@ -238,7 +239,7 @@ struct Start {
 impl Start {
     fn run(mut self, sampler: &Sampler, denoiser: &dyn Denoiser, on_step: OnStep) -> Result<Tensor> {
         let z = sampler.run_from(0, &self.z, denoiser, &self.guidance, &mut self.fresh, on_step)?;
-        let size = z.abs()?.to_dtype(DType::F32)?.max_all()?.to_scalar::<f32>()?;
+        let size = scalar(&z.abs()?.max_all()?)?;
         if size.is_finite() {
             return Ok(z);
         }
@@ -423,7 +424,8 @@ pub fn attention_map(
     let at = StepContext { step: 0, steps: 1, t, alpha_bar: a, parameterisation, denoiser: &denoiser };
     let maps = Layers::Downscale(downscale).maps(&z, &at)?;
     let (h, w) = maps.first().map_or((0, 0), |map| map.size);
-    let map = attention::columns(&attention::mean_map(&maps)?, &positions)?.mean(D::Minus1)?;
+    let index = attention::index(&positions, z.device())?;
+    let map = attention::columns(&attention::mean_map(&maps)?, &index)?.mean(D::Minus1)?;
     let low = map.broadcast_sub(&map.min(0)?)?;
     Ok(low.broadcast_div(&(low.max(0)? + 1e-12)?)?.reshape((1, 1, h, w))?)
 }

@@ -36,14 +36,17 @@ impl Sampler {
     ) -> Result<Tensor> {
         let steps = self.timesteps().len();
         let parameterisation = self.schedule().parameterisation;
+        let context = |i: usize| {
+            let Level { t, alpha_bar, .. } = self.levels()[i];
+            StepContext { step: i, steps, t, alpha_bar, parameterisation, denoiser }
+        };
         let mut session = Session::new(guidance);
         let mut z = z.clone();
         let mut past: Vec<Past> = vec![];
         for i in first..steps {
             let level = self.levels()[i];
-            let (t, alpha_bar) = (level.t, level.alpha_bar);
-            let _span = tracing::debug_span!("step", number = i + 1, of = steps, timestep = t).entered();
-            let at = StepContext { step: i, steps, t, alpha_bar, parameterisation, denoiser };
+            let _span = tracing::debug_span!("step", number = i + 1, of = steps, timestep = level.t).entered();
+            let at = context(i);
             let call = |z: &Tensor, level: Level| self.predict(denoiser, z, level);
             let passes = session.passes(&at);
             let mut pass = 0;
@@ -61,6 +64,7 @@ impl Sampler {
                 z = self.undo(i, &z, fresh)?;
             };
             tracing::debug!(passes, "sampled");
+            session.check((i + 1 < steps).then(|| context(i + 1)).as_ref())?;
             on_step(Step { done: i + 1 - first, of: steps - first, predicted_x0: &prediction.x0 })?;
             if past.len() == MOST_PAST {
                 past.remove(0);

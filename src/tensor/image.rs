@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::image_file::{MAX_PIXELS, MAX_SIDE, decode, dimensions, load, room, too_large};
-use crate::{Error, Result};
+use crate::{Constants, Error, Result};
 
 /// A resampling kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -141,15 +141,31 @@ fn can_have(device: &Device, n: usize) -> Result<()> {
 /// # Errors
 /// If a size is 0, or if the memory cannot be had.
 pub fn resize(x: &Tensor, height: usize, width: usize, how: Resampling) -> Result<Tensor> {
-    let (b, c, h, w) = x.dims4()?;
-    if height == 0 || width == 0 || h == 0 || w == 0 {
-        return Err(Error::input(format!("cannot resize {w}×{h} to {width}×{height}")));
+    Resizer::default().resize(x, height, width, how)
+}
+
+/// Resizes images as [`resize`] does, and keeps the matrices for further images.
+#[derive(Debug, Default)]
+pub struct Resizer(Constants<(usize, usize, Resampling)>);
+
+impl Resizer {
+    /// [`resize`].
+    ///
+    /// # Errors
+    /// As [`resize`].
+    pub fn resize(&self, x: &Tensor, height: usize, width: usize, how: Resampling) -> Result<Tensor> {
+        let (b, c, h, w) = x.dims4()?;
+        if height == 0 || width == 0 || h == 0 || w == 0 {
+            return Err(Error::input(format!("cannot resize {w}×{h} to {width}×{height}")));
+        }
+        // The matrices, the image with its new width, and the result with the copy that a caller makes of it.
+        can_have(x.device(), h * height + w * width + b * c * width * (h + 2 * height))?;
+        let matrix = |from: usize, to: usize| {
+            self.0.get((from, to, how), x.dtype(), x.device(), || kernel_matrix(from, to, how, x.device()))
+        };
+        let (rows, columns) = (matrix(h, height)?, matrix(w, width)?.t()?);
+        Ok(rows.broadcast_matmul(&x.contiguous()?.broadcast_matmul(&columns)?)?)
     }
-    // The matrices, the image with its new width, and the result with the copy that a caller makes of it.
-    can_have(x.device(), h * height + w * width + b * c * width * (h + 2 * height))?;
-    let rows = kernel_matrix(h, height, how, x.device())?.to_dtype(x.dtype())?;
-    let columns = kernel_matrix(w, width, how, x.device())?.to_dtype(x.dtype())?.t()?;
-    Ok(rows.broadcast_matmul(&x.contiguous()?.broadcast_matmul(&columns)?)?)
 }
 
 /// Maps numbers in [0, 1] to colours from black over violet and orange to light yellow: (B, 1, H, W) → (B, 3, H, W) in
@@ -234,8 +250,14 @@ const LUMA: [f64; 3] = [0.299, 0.587, 0.114];
 /// # Errors
 /// If the tensor does not have three channels.
 pub fn grey(picture: &Tensor) -> Result<Tensor> {
-    let luma = Tensor::new(&LUMA, picture.device())?.to_dtype(picture.dtype())?.reshape((1, 3, 1, 1))?;
-    Ok((picture.broadcast_mul(&luma)?.sum_keepdim(1)? * 0.5)?.affine(1.0, 0.5)?)
+    let (_, channels, _, _) = picture.dims4()?;
+    if channels != 3 {
+        return Err(Error::input(format!("an image has 3 channels, not {channels}")));
+    }
+    // Numbers, not a tensor of them, which each call would copy to the device.
+    let part = |c: usize| picture.narrow(1, c, 1)? * LUMA[c];
+    let luma = ((part(0)? + part(1)?)? + part(2)?)?;
+    Ok((luma * 0.5)?.affine(1.0, 0.5)?)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 #![warn(missing_docs)]
 
+mod constants;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod error;
@@ -15,6 +16,7 @@ mod shape;
 pub mod tensors;
 
 pub use candle_core;
+pub use constants::Constants;
 pub use error::{Error, Result};
 pub use nearest::nearest;
 pub use shape::{checked_elements, elements};

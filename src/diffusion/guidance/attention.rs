@@ -2,7 +2,7 @@
 //!
 //! Each loss has a file of its own.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
 
 use super::{SamplingRun, StepContext};
 use crate::layout::{Bounds, GroundedPhrase};
@@ -84,10 +84,15 @@ pub fn mean_map(maps: &[AttentionMap]) -> Result<Tensor> {
     Ok(Tensor::stack(&means, 0)?.mean(0)?)
 }
 
-/// Selects the columns of (…, L) at these positions: (…, n).
-pub fn columns(weights: &Tensor, positions: &[usize]) -> Result<Tensor> {
+/// Returns token positions as the index of [`columns`]. A guidance makes it once, when it is bound to a run.
+pub fn index(positions: &[usize], device: &Device) -> Result<Tensor> {
     let index: Vec<u32> = positions.iter().map(|p| *p as u32).collect();
-    Ok(weights.contiguous()?.index_select(&Tensor::new(index, weights.device())?, D::Minus1)?)
+    Ok(Tensor::new(index, device)?)
+}
+
+/// Selects the columns of (…, L) at the positions of an [`index`]: (…, n).
+pub fn columns(weights: &Tensor, index: &Tensor) -> Result<Tensor> {
+    Ok(weights.contiguous()?.index_select(index, D::Minus1)?)
 }
 
 /// An object of a layout with its words in the prompt.

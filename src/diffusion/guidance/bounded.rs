@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use super::attention::{Layers, cell_mask, columns, mean_map, objects_in_prompt, resolution};
+use super::attention::{Layers, cell_mask, columns, index, mean_map, objects_in_prompt, resolution};
 use super::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, Schedule,
     StepContext, Until, Window,
@@ -28,8 +28,8 @@ use crate::models::unet::AttentionKind;
 /// feat(z_t) = the attention of each pixel to each object's words, then to each object's box, (2 · objects, cells).
 pub struct BoundedAttention {
     layers: Layers,
-    /// The token positions of the words of each object.
-    positions: Vec<Vec<usize>>,
+    /// The index of the words of each object.
+    words: Vec<Tensor>,
     /// (objects, cells): 1 in the box of an object.
     masks: Tensor,
 }
@@ -41,8 +41,8 @@ impl Extractor for BoundedAttention {
 
     fn feat(&self, z: &Tensor, at: &StepContext) -> Result<Tensor> {
         let words = mean_map(&self.layers.maps(z, at)?)?;
-        let word = |positions: &Vec<usize>| Ok(columns(&words, positions)?.sum(D::Minus1)?);
-        let to_words = Tensor::stack(&self.positions.iter().map(word).collect::<Result<Vec<_>>>()?, 0)?;
+        let word = |index: &Tensor| Ok(columns(&words, index)?.sum(D::Minus1)?);
+        let to_words = Tensor::stack(&self.words.iter().map(word).collect::<Result<Vec<_>>>()?, 0)?;
         let pixels = mean_map(&self.layers.maps_of(z, at, AttentionKind::SelfAttention)?)?;
         let to_boxes = self.masks.to_dtype(pixels.dtype())?.matmul(&pixels.t()?.contiguous()?)?;
         Ok(Tensor::cat(&[to_words, to_boxes], 0)?)
@@ -112,7 +112,7 @@ impl GuidanceSpec for BoundedAttentionGuidance {
         let extractor = BoundedAttention {
             layers: Layers::Downscale(downscale),
             masks: Tensor::from_vec(masks, (objects.len(), h * w), run.device())?,
-            positions: objects.into_iter().map(|o| o.positions).collect(),
+            words: objects.iter().map(|o| index(&o.positions, run.device())).collect::<Result<_>>()?,
         };
         let loss = Arc::new(BoundedLoss { weights: Self::WEIGHTS });
         Ok(vec![run.bound(extractor, loss, FeatureSpace::Latent, &self.settings)?])

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use super::attention::{Layers, cell_mask, columns, objects_in_prompt};
+use super::attention::{Layers, cell_mask, columns, index, objects_in_prompt};
 use super::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, Schedule,
     StepContext, Until, Window,
@@ -25,8 +25,8 @@ use crate::models::unet::AttentionLayer;
 /// zeros to the largest map.
 pub struct BoxAttention {
     layers: Layers,
-    /// The token positions of the words of each object.
-    positions: Vec<Vec<usize>>,
+    /// The index of the words of all objects.
+    words: Tensor,
     /// (rows, cells): 1 in the box of a row's object.
     masks: Tensor,
 }
@@ -40,14 +40,11 @@ impl Extractor for BoxAttention {
         let most = self.masks.dim(1)?;
         let mut rows = Vec::new();
         for map in self.layers.maps(z, at)? {
-            let weights = map.weights.squeeze(0)?;
-            for positions in &self.positions {
-                for position in positions {
-                    // (heads, cells)
-                    let a = columns(&weights, &[*position])?.squeeze(D::Minus1)?;
-                    rows.push(a.pad_with_zeros(1, 0, most - a.dim(1)?)?);
-                }
-            }
+            // (heads, cells, words)
+            let a = columns(&map.weights.squeeze(0)?, &self.words)?;
+            let (heads, cells, words) = a.dims3()?;
+            let a = a.permute((2, 0, 1))?.reshape((words * heads, cells))?;
+            rows.push(a.pad_with_zeros(1, 0, most - cells)?);
         }
         Ok(Tensor::cat(&rows, 0)?)
     }
@@ -116,10 +113,11 @@ impl LayoutGuidance {
             }
         }
         let rows = weights.len();
-        let positions = objects.into_iter().map(|o| o.positions).collect();
+        let positions: Vec<usize> = objects.into_iter().flat_map(|o| o.positions).collect();
+        let words = index(&positions, run.device())?;
         let masks = Tensor::from_vec(masks, (rows, most), run.device())?;
         let energy = BoxEnergy { weights: Tensor::from_vec(weights, rows, run.device())? };
-        Ok((BoxAttention { layers, positions, masks }, energy))
+        Ok((BoxAttention { layers, words, masks }, energy))
     }
 }
 

@@ -12,24 +12,27 @@
 //! In the first half of the steps z ← z − 20 √(1 … ½) ∇(L_ib + L_ob + L_cx + L_cy). Three of these steps are refined first: up
 //! to 20 updates by the largest L_ib alone, until it is small enough.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
 
-use super::attention::{Layers, cell_mask, columns, mean_map, objects_in_prompt, resolution};
+use super::attention::{
+    Layers, PromptObject, cell_mask, cells, columns, index, mean_map, objects_in_prompt, resolution,
+};
 use super::{
     BoundGuidance, Distance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, SamplingRun, StepContext, Until,
     Window,
 };
-use crate::Result;
-use crate::layout::GroundedPhrase;
-use crate::reduce::scalar;
+use crate::layout::{Bounds, GroundedPhrase};
+use crate::order;
+use crate::{Error, Result};
 
 /// feat(z_t) = the smoothed attention of each object, (objects, h, w).
 pub struct ObjectAttention {
     layers: Layers,
-    /// The token positions of the words of each object.
-    positions: Vec<Vec<usize>>,
+    /// The index of the words of each object, without the first token.
+    words: Vec<Tensor>,
     /// The masks of the boxes, (objects, h, w).
     masks: Tensor,
 }
@@ -65,12 +68,11 @@ impl Extractor for ObjectAttention {
         // The begin-of-text token takes most of the attention and carries no position.
         let tokens = map.dim(1)?.saturating_sub(2);
         let share = candle_nn::ops::softmax(&(map.narrow(1, 1, tokens)? * 100.0)?, D::Minus1)?;
-        let object = |positions: &Vec<usize>| -> Result<Tensor> {
-            let shifted: Vec<usize> = positions.iter().map(|p| p - 1).collect();
+        let object = |index: &Tensor| -> Result<Tensor> {
             // Smoothing is linear: the sum is smoothed once.
-            Self::smooth(&columns(&share, &shifted)?.sum(D::Minus1)?.reshape((h, w))?)
+            Self::smooth(&columns(&share, index)?.sum(D::Minus1)?.reshape((h, w))?)
         };
-        Ok(Tensor::stack(&self.positions.iter().map(object).collect::<Result<Vec<_>>>()?, 0)?)
+        Ok(Tensor::stack(&self.words.iter().map(object).collect::<Result<Vec<_>>>()?, 0)?)
     }
 
     fn target(&self, _: &StepContext) -> Result<Tensor> {
@@ -91,16 +93,43 @@ pub enum Terms {
 pub struct BoxLoss {
     /// P.
     pub share: f64,
-    /// The distance in cells up to which a cell is near an edge.
-    pub reach: usize,
     /// The terms of the loss.
     pub terms: Terms,
+    objects: Vec<BoxCells>,
+}
+
+/// What the loss needs of an object's mask, prepared when the guidance is bound, so that no step reads it back.
+struct BoxCells {
+    /// Cells inside.
+    inside: f64,
+    /// Cells outside.
+    outside: f64,
+    /// c_x, (w), and c_y, (h): 1 near an edge of the box.
+    near: [Tensor; 2],
 }
 
 impl BoxLoss {
-    /// Returns the published loss: P = 0.2, a reach of one cell.
-    pub fn published(terms: Terms) -> Self {
-        BoxLoss { share: 0.2, reach: 1, terms }
+    /// The published share P.
+    pub const SHARE: f64 = 0.2;
+    /// The published distance in cells up to which a cell is near an edge.
+    pub const REACH: usize = 1;
+
+    /// Prepares the published loss for these boxes in maps of `(h, w)` cells.
+    pub fn published(terms: Terms, boxes: &[Bounds], (h, w): (usize, usize), device: &Device) -> Result<Self> {
+        let object = |bounds: &Bounds| {
+            let (rows, columns) = box_cells(*bounds, h, w);
+            let inside = (rows.len() * columns.len()) as f64;
+            let near = |cells: &Range<usize>, n: usize| {
+                let near = |edge: usize| edge.saturating_sub(Self::REACH)..(edge + Self::REACH + 1).min(n);
+                let (start, end) = (near(cells.start), near(cells.end));
+                let c = (0..n).map(|i| f32::from(u8::from(start.contains(&i) || end.contains(&i))));
+                Tensor::from_vec(c.collect::<Vec<f32>>(), n, device)
+            };
+            let near = [near(&columns, w)?, near(&rows, h)?];
+            Ok(BoxCells { inside, outside: (h * w) as f64 - inside, near })
+        };
+        let objects = boxes.iter().map(object).collect::<Result<_>>()?;
+        Ok(BoxLoss { share: Self::SHARE, terms, objects })
     }
 
     /// Returns the mean of the largest P · `cells` numbers, at least one. Outside of a box that covers the whole image it
@@ -108,39 +137,32 @@ impl BoxLoss {
     fn top(&self, x: &Tensor, cells: f64) -> Result<Tensor> {
         let flat = x.flatten_all()?;
         let k = ((self.share * cells) as usize).clamp(1, flat.dim(0)?);
-        let order = flat.detach().arg_sort_last_dim(false)?.narrow(0, 0, k)?;
-        Ok(flat.index_select(&order.contiguous()?, 0)?.mean_all()?)
+        order::mean_of_largest(&flat, k)
     }
 
     /// Returns mean |max A − max M| c along one axis, after the maximum over `over`.
-    fn corners(&self, a: &Tensor, m: &Tensor, over: usize) -> Result<Tensor> {
-        let near = {
-            let line: Vec<f32> = m.max(over)?.to_dtype(candle_core::DType::F32)?.to_vec1()?;
-            let n = line.len();
-            let start = line.iter().position(|v| *v > 0.5).unwrap_or(0);
-            let end = line.iter().rposition(|v| *v > 0.5).map_or(n, |last| last + 1);
-            let near = |edge: usize| edge.saturating_sub(self.reach)..(edge + self.reach + 1).min(n);
-            let c = (0..n).map(|i| f32::from(u8::from(near(start).contains(&i) || near(end).contains(&i))));
-            Tensor::from_vec(c.collect::<Vec<f32>>(), n, a.device())?.to_dtype(a.dtype())?
-        };
-        Ok(((a.max(over)? - m.max(over)?)?.abs()? * near)?.mean_all()?)
+    fn corners(a: &Tensor, m: &Tensor, over: usize, near: &Tensor) -> Result<Tensor> {
+        Ok(((a.max(over)? - m.max(over)?)?.abs()? * near.to_dtype(a.dtype())?)?.mean_all()?)
     }
+}
+
+/// The cells of a box in a map of `h` × `w`.
+fn box_cells(bounds: Bounds, h: usize, w: usize) -> (Range<usize>, Range<usize>) {
+    cells(bounds, h, w, f64::round_ties_even)
 }
 
 impl Distance for BoxLoss {
     fn value(&self, feature: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let objects = feature.dim(0)?;
-        let mut inside = Vec::with_capacity(objects);
+        let mut inside = Vec::with_capacity(self.objects.len());
         let mut rest = Vec::new();
-        for i in 0..objects {
+        for (i, object) in self.objects.iter().enumerate() {
             let (a, m) = (feature.get(i)?, target.get(i)?);
-            let within = scalar(&m.sum_all()?)?;
-            let outside = m.elem_count() as f64 - within;
-            inside.push(self.top(&(&a * &m)?, within)?.affine(-1.0, 1.0)?.relu()?);
+            inside.push(self.top(&(&a * &m)?, object.inside)?.affine(-1.0, 1.0)?.relu()?);
             if self.terms == Terms::All {
-                rest.push(self.top(&(&a * m.affine(-1.0, 1.0)?)?, outside)?.relu()?);
-                rest.push(self.corners(&a, &m, 0)?);
-                rest.push(self.corners(&a, &m, 1)?);
+                rest.push(self.top(&(&a * m.affine(-1.0, 1.0)?)?, object.outside)?.relu()?);
+                for (over, near) in object.near.iter().enumerate() {
+                    rest.push(Self::corners(&a, &m, over, near)?);
+                }
             }
         }
         let inside = Tensor::stack(&inside, 0)?;
@@ -182,31 +204,25 @@ impl BoxDiffGuidance {
     pub const REFINED: [(f64, f64); 3] = [(0.0, 0.05), (0.2, 0.5), (0.4, 0.8)];
     /// The published number of updates in each of them.
     pub const REFINEMENTS: usize = 20;
-
-    /// Returns the extractor for a run.
-    pub fn extractor(&self, run: &SamplingRun) -> Result<ObjectAttention> {
-        let objects = objects_in_prompt(&self.layout, run)?;
-        let (h, w) = run.latent_size();
-        let downscale = resolution(self.downscale, run)?;
-        let (h, w) = (h.div_ceil(downscale), w.div_ceil(downscale));
-        let masks: Vec<f32> = objects.iter().flat_map(|o| cell_mask(o.bounds, h, w, f64::round_ties_even)).collect();
-        Ok(ObjectAttention {
-            layers: Layers::Downscale(downscale),
-            masks: Tensor::from_vec(masks, (objects.len(), h, w), run.device())?,
-            positions: objects.into_iter().map(|o| o.positions).collect(),
-        })
-    }
 }
 
 impl GuidanceSpec for BoxDiffGuidance {
     fn bind(&self, run: &SamplingRun) -> Result<Vec<BoundGuidance>> {
-        let extractor = Arc::new(self.extractor(run)?);
-        let whole = run.bound_by(
-            extractor.clone(),
-            Arc::new(BoxLoss::published(Terms::All)),
-            FeatureSpace::Latent,
-            &self.settings,
-        )?;
+        let objects = objects_in_prompt(&self.layout, run)?;
+        let boxes: Vec<Bounds> = objects.iter().map(|o| o.bounds).collect();
+        let (h, w) = run.latent_size();
+        let downscale = resolution(self.downscale, run)?;
+        let (h, w) = (h.div_ceil(downscale), w.div_ceil(downscale));
+        let masks: Vec<f32> = boxes.iter().flat_map(|b| cell_mask(*b, h, w, f64::round_ties_even)).collect();
+        // The begin-of-text token, which is left out, comes before every word.
+        let words = |o: &PromptObject| index(&o.positions.iter().map(|p| p - 1).collect::<Vec<_>>(), run.device());
+        let extractor = Arc::new(ObjectAttention {
+            layers: Layers::Downscale(downscale),
+            masks: Tensor::from_vec(masks, (objects.len(), h, w), run.device())?,
+            words: objects.iter().map(words).collect::<Result<_>>()?,
+        });
+        let loss = |terms| Ok::<_, Error>(Arc::new(BoxLoss::published(terms, &boxes, (h, w), run.device())?));
+        let whole = run.bound_by(extractor.clone(), loss(Terms::All)?, FeatureSpace::Latent, &self.settings)?;
         let refinement = |&(share, inside): &(f64, f64)| -> Result<BoundGuidance> {
             let settings = GuidanceSettings {
                 window: Window::step(share),
@@ -214,12 +230,7 @@ impl GuidanceSpec for BoxDiffGuidance {
                 until: Until::Reached(1.0 - inside),
                 ..self.settings.clone()
             };
-            run.bound_by(
-                extractor.clone(),
-                Arc::new(BoxLoss::published(Terms::WorstInside)),
-                FeatureSpace::Latent,
-                &settings,
-            )
+            run.bound_by(extractor.clone(), loss(Terms::WorstInside)?, FeatureSpace::Latent, &settings)
         };
         self.refined.iter().map(refinement).chain([Ok(whole)]).collect()
     }

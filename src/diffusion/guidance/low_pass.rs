@@ -4,6 +4,7 @@
 //! for φ, here the mean of each N × N block, this is the update of D = ‖φ(z) − φ(z̄_t)‖² with γ = ½.
 
 use candle_core::{Device, Tensor};
+use lsregen_tensor::Constants;
 
 use super::{BoundGuidance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, Metric, SamplingRun, StepContext};
 use crate::inversion::Trajectory;
@@ -15,14 +16,25 @@ pub struct LowPass {
     pub trajectory: Trajectory,
     /// N, in latent pixels.
     pub factor: usize,
+    /// The matrices of φ.
+    means: Constants<(usize, usize)>,
 }
 
 impl LowPass {
+    /// Extracts the coarse part, in blocks of `factor` latent pixels.
+    pub fn new(trajectory: Trajectory, factor: usize) -> Self {
+        LowPass { trajectory, factor, means: Constants::default() }
+    }
+
     /// Computes φ(z): each pixel becomes the mean of its block. Blocks at the right and lower border may be smaller.
     pub fn filter(z: &Tensor, factor: usize) -> Result<Tensor> {
+        Self::filter_by(z, factor, &Constants::default())
+    }
+
+    fn filter_by(z: &Tensor, factor: usize, means: &Constants<(usize, usize)>) -> Result<Tensor> {
         let (_, _, h, w) = z.dims4()?;
-        let matrix = |n: usize| block_means(n, factor, z.device());
-        Ok(matrix(h)?.to_dtype(z.dtype())?.broadcast_matmul(&z.broadcast_matmul(&matrix(w)?.to_dtype(z.dtype())?)?)?)
+        let matrix = |n: usize| means.get((n, factor), z.dtype(), z.device(), || block_means(n, factor, z.device()));
+        Ok(matrix(h)?.broadcast_matmul(&z.broadcast_matmul(&matrix(w)?)?)?)
     }
 }
 
@@ -44,11 +56,11 @@ impl Extractor for LowPass {
     }
 
     fn feat(&self, z: &Tensor, _: &StepContext) -> Result<Tensor> {
-        Self::filter(z, self.factor)
+        Self::filter_by(z, self.factor, &self.means)
     }
 
     fn target(&self, at: &StepContext) -> Result<Tensor> {
-        Self::filter(self.trajectory.at(at.t)?, self.factor)
+        Self::filter_by(self.trajectory.at(at.t)?, self.factor, &self.means)
     }
 }
 
@@ -70,7 +82,7 @@ impl GuidanceSpec for LowPassGuidance {
         let z0 = run.model.vae()?.encode(&run.fitted(&self.picture)?)?;
         let keep = self.settings.window.steps(run.sampler.timesteps()).end;
         let trajectory = inversion::noise(&z0, run.sampler, &run.noise(false)?, keep)?;
-        let extractor = LowPass { trajectory, factor: self.factor };
+        let extractor = LowPass::new(trajectory, self.factor);
         Ok(vec![run.bound(extractor, self.metric.distance(), FeatureSpace::Latent, &self.settings)?])
     }
 

@@ -44,11 +44,11 @@ pub use style::StyleGuidance;
 
 use std::sync::Arc;
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 use crate::denoiser::{Denoiser, Prediction};
 use crate::models::vae::AutoencoderKl;
-use crate::reduce::{rms, scalar};
+use crate::reduce::{at_least_f32, numbers, rms, scalar};
 use crate::schedule::Parameterisation;
 use crate::{Error, Result, ops};
 
@@ -132,33 +132,48 @@ pub struct BoundGuidance {
     pub mask: Option<Tensor>,
 }
 
+/// A latent after an update, and numbers on its device that nothing has read yet.
+pub struct Update {
+    /// z̃_t.
+    pub z: Tensor,
+    /// D at z_t, if it was wanted.
+    pub d: Option<Tensor>,
+    /// The RMS of z̃_t and of z_t, (2) in f64.
+    sizes: Tensor,
+}
+
 impl BoundGuidance {
-    /// Returns ∇_z D. Returns D too if it is `wanted`, or if the gradient needs it anyway.
+    /// Returns ∇_z D in the dtype of z. Returns D too, a tensor without dimensions, if it is `wanted`, or if the gradient needs
+    /// it anyway.
     ///
     /// The gradient has a closed form where the feature is the latent itself; otherwise it comes from automatic
-    /// differentiation, through the network if the feature space is the predicted x₀ or the image.
-    pub fn gradient(&self, z: &Tensor, at: &StepContext, wanted: bool) -> Result<(Option<f64>, Tensor)> {
+    /// differentiation, through the network if the feature space is the predicted x₀ or the image. Feature and target are
+    /// compared in f32 or f64, whatever the dtype of the network.
+    pub fn gradient(&self, z: &Tensor, at: &StepContext, wanted: bool) -> Result<(Option<Tensor>, Tensor)> {
         ops::on_pool_for(z.device(), || {
             let target = self.extractor.target(at)?.detach();
             if self.extractor.is_identity() && matches!(self.space, FeatureSpace::Latent) {
-                let d = wanted.then(|| scalar(&self.distance.value(z, &target)?)).transpose()?;
-                return Ok((d, self.distance.gradient(z, &target)?));
+                let (feature, target) = comparable(z, &target)?;
+                let d = wanted.then(|| self.distance.value(&feature, &target)).transpose()?;
+                return Ok((d, self.distance.gradient(&feature, &target)?.to_dtype(z.dtype())?));
             }
             let var = Var::from_tensor(&z.detach())?;
             let feature = self.extractor.feat(&self.space.map(&var, at)?, at)?;
+            let (feature, target) = comparable(&feature, &target)?;
             let d = self.distance.value(&feature, &target)?;
             let gradient = d.backward()?.remove(&var).ok_or_else(|| {
                 let name = self.extractor.name();
                 Error::input(format!("guidance `{name}`: its feature does not depend on the latent"))
             })?;
-            Ok((Some(scalar(&d)?), gradient))
+            Ok((Some(d.detach()), gradient))
         })
     }
 
     /// Returns D at z_t.
     pub fn value(&self, z: &Tensor, at: &StepContext) -> Result<f64> {
         let feature = self.extractor.feat(&self.space.map(z, at)?, at)?;
-        scalar(&self.distance.value(&feature, &self.extractor.target(at)?)?)
+        let (feature, target) = comparable(&feature, &self.extractor.target(at)?)?;
+        scalar(&self.distance.value(&feature, &target)?)
     }
 
     /// Returns z̃_t = z_t − γ(t) M ⊙ ∇D (the paper, §3.2), and D at z_t if [`GuidanceSettings::until`] needs it.
@@ -166,28 +181,45 @@ impl BoundGuidance {
     /// # Errors
     /// If z̃_t is not finite or has exploded. The error names the guidance, the step and the settings to lower.
     pub fn step(&self, z: &Tensor, at: &StepContext) -> Result<(Option<f64>, Tensor)> {
+        let update = self.update(z, at)?;
+        let (d, sizes) = update.read()?;
+        self.check(sizes, at)?;
+        Ok((d, update.z))
+    }
+
+    /// [`BoundGuidance::step`] without reading anything from the device, and therefore without its check.
+    pub fn update(&self, z: &Tensor, at: &StepContext) -> Result<Update> {
         let wanted = self.settings.until != Until::Never;
         let (d, mut gradient) = self.gradient(z, at, wanted)?;
         if let Some(mask) = &self.mask {
             gradient = gradient.broadcast_mul(mask)?;
         }
-        let mut gamma = self.settings.scale_at(at);
-        if self.settings.normalise == Normalise::Freedom {
-            let (size, correction) = (rms(&gradient)?, at.denoiser.correction(z, at.t)?);
-            gamma *= if size > 0.0 { correction / size } else { 0.0 };
-        }
-        let updated = (z - (gradient * gamma)?)?;
-        let size = rms(&updated)?;
-        // The values of a latent are of the order of 1 at every t.
-        if !size.is_finite() || size > EXPLODED * rms(z)?.max(1.0) {
-            return Err(self.diverged(at, size));
-        }
-        Ok((d, updated))
+        let gamma = self.settings.scale_at(at);
+        let moved = match self.settings.normalise {
+            Normalise::None => (gradient * gamma)?,
+            Normalise::Freedom => {
+                let (size, correction) = (rms(&gradient)?, at.denoiser.correction(z, at.t)?);
+                // Without a gradient the latent stays.
+                let factor = size.gt(0f64)?.where_cond(&(correction / &size)?, &size.zeros_like()?)?;
+                gradient.broadcast_mul(&(factor * gamma)?.to_dtype(gradient.dtype())?)?
+            }
+        };
+        let updated = (z - moved)?;
+        let sizes = Tensor::stack(&[rms(&updated)?, rms(z)?], 0)?;
+        Ok(Update { z: updated, d: d.filter(|_| wanted), sizes })
     }
 
-    fn diverged(&self, at: &StepContext, size: f64) -> Error {
+    /// Checks the sizes of z̃_t and z_t.
+    ///
+    /// # Errors
+    /// As [`BoundGuidance::step`].
+    fn check(&self, [size, before]: [f64; 2], at: &StepContext) -> Result<()> {
+        // The values of a latent are of the order of 1 at every t.
+        if size.is_finite() && size <= EXPLODED * before.max(1.0) {
+            return Ok(());
+        }
         let how = if size.is_finite() { format!("the latent grew to {size:.1e}") } else { "it is not finite".into() };
-        Error::input(format!(
+        Err(Error::input(format!(
             "guidance `{}` diverged at step {} of {} (t = {}): {how}. Lower its `scale` or `strength` (γ is {:.3e} there), \
              guide fewer steps (`window`), repeat it less (`repeats`), or normalise it (`normalise: freedom`)",
             self.extractor.name(),
@@ -195,8 +227,29 @@ impl BoundGuidance {
             at.steps,
             at.t,
             self.settings.scale_at(at),
-        ))
+        )))
     }
+}
+
+impl Update {
+    /// Reads D and the sizes of both latents, all at once.
+    fn read(&self) -> Result<(Option<f64>, [f64; 2])> {
+        let Some(d) = &self.d else { return Ok((None, sizes(&numbers(&self.sizes)?))) };
+        let all = Tensor::cat(&[&d.to_dtype(DType::F64)?.reshape(1)?, &self.sizes], 0)?;
+        let all = numbers(&all)?;
+        Ok((all.first().copied(), sizes(&all[1..])))
+    }
+}
+
+fn sizes(pair: &[f64]) -> [f64; 2] {
+    [pair[0], pair[1]]
+}
+
+/// Feature and target in one dtype: f32 or f64, because a distance sums many small differences.
+fn comparable(feature: &Tensor, target: &Tensor) -> Result<(Tensor, Tensor)> {
+    let feature = at_least_f32(feature)?;
+    let target = target.to_dtype(feature.dtype())?;
+    Ok((feature, target))
 }
 
 /// The largest factor by which one update may enlarge a latent.

@@ -7,7 +7,7 @@
 
 use candle_core::{D, Tensor};
 
-use super::attention::{Layers, columns, mean_map, resolution};
+use super::attention::{Layers, columns, index, mean_map, resolution};
 use super::{
     BoundGuidance, Extractor, FeatureSpace, GuidanceSettings, GuidanceSpec, Metric, SamplingRun, Schedule, StepContext,
     Window,
@@ -17,8 +17,8 @@ use crate::{Error, Result};
 /// feat(z_t) = ln p(region | pixel), (1, regions + 1, cells); the last region is the background.
 pub struct WordSegmentation {
     layers: Layers,
-    /// The token positions of the words of each region, and last of the background.
-    positions: Vec<Vec<usize>>,
+    /// The index of the words of each region, and last of the background.
+    words: Vec<Tensor>,
     /// p̄, (1, regions + 1, cells).
     target: Tensor,
 }
@@ -30,8 +30,8 @@ impl Extractor for WordSegmentation {
 
     fn feat(&self, z: &Tensor, at: &StepContext) -> Result<Tensor> {
         let map = mean_map(&self.layers.maps(z, at)?)?;
-        let region = |positions: &Vec<usize>| Ok(columns(&map, positions)?.sum(D::Minus1)?);
-        let attention = Tensor::stack(&self.positions.iter().map(region).collect::<Result<Vec<_>>>()?, 0)?;
+        let region = |index: &Tensor| Ok(columns(&map, index)?.sum(D::Minus1)?);
+        let attention = Tensor::stack(&self.words.iter().map(region).collect::<Result<Vec<_>>>()?, 0)?;
         let share = attention.broadcast_div(&(attention.sum_keepdim(0)? + 1e-12)?)?;
         Ok((share + 1e-12)?.log()?.unsqueeze(0)?)
     }
@@ -122,7 +122,8 @@ impl GuidanceSpec for SegmentationGuidance {
         let (h, w) = run.latent_size();
         let downscale = resolution(self.downscale, run)?;
         let target = self.shares(h.div_ceil(downscale), w.div_ceil(downscale))?.to_device(run.device())?;
-        let extractor = WordSegmentation { layers: Layers::Downscale(downscale), positions, target };
+        let words = positions.iter().map(|positions| index(positions, run.device())).collect::<Result<_>>()?;
+        let extractor = WordSegmentation { layers: Layers::Downscale(downscale), words, target };
         Ok(vec![run.bound(extractor, Metric::CrossEntropy.distance(), FeatureSpace::Latent, &self.settings)?])
     }
 

@@ -56,9 +56,9 @@ impl SamplingRun<'_> {
         self.model.device()
     }
 
-    /// Returns the space of the predicted image.
+    /// Returns the space of the predicted image, which is decoded in at least f32.
     pub fn image_space(&self) -> Result<FeatureSpace> {
-        Ok(FeatureSpace::Image(self.model.vae()?))
+        Ok(FeatureSpace::Image(self.model.wide_vae()?))
     }
 
     /// Resizes an image (1, 3, H, W) in [-1, 1] to the run's size, on its device.

@@ -16,7 +16,7 @@ const FREQS: usize = 8;
 /// The N slots of a layout. A slot with mask 0 is null: it means "no object".
 #[derive(Clone, Debug)]
 pub struct Grounding {
-    /// Boxes x0 y0 x1 y1 in fractions of the image, (B, N, 4).
+    /// Boxes x0 y0 x1 y1 in fractions of the image, (B, N, 4), in f32 or f64.
     pub boxes: Tensor,
     /// The unprojected pooled text of each phrase, (B, N, d).
     pub embeddings: Tensor,
@@ -24,7 +24,8 @@ pub struct Grounding {
     pub masks: Tensor,
 }
 
-/// Fourier embedding of boxes: (B, N, 4) → (B, N, 64), for each frequency four sines, then four cosines.
+/// Fourier embedding of boxes: (B, N, 4) → (B, N, 64), for each frequency four sines, then four cosines. Boxes are in f32 or
+/// f64: the highest frequency is 56, at which an edge in bf16 is off by up to 0.2 radians.
 pub fn fourier_embedding(boxes: &Tensor) -> Result<Tensor> {
     let mut parts = Vec::with_capacity(2 * FREQS);
     for k in 0..FREQS {
@@ -99,7 +100,7 @@ impl PositionNet {
             Ok(m.affine(-1.0, 1.0)?.broadcast_mul(&n.reshape((1, 1, ()))?)?)
         };
         let position = |m: &Tensor| -> Result<Tensor> {
-            Ok((fourier_embedding(&g.boxes)?.broadcast_mul(m)? + null(&self.null_position, m)?)?)
+            Ok((fourier_embedding(&g.boxes)?.to_dtype(m.dtype())?.broadcast_mul(m)? + null(&self.null_position, m)?)?)
         };
         let text = (g.embeddings.broadcast_mul(&m)? + null(&self.null_text, &m)?)?;
         let tokens = self.text.forward(&Tensor::cat(&[text, position(&m)?], D::Minus1)?)?;

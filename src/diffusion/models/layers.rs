@@ -1,9 +1,10 @@
 //! The layers of networks: weights with a shape, applied by [`crate::ops`].
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use crate::Result;
 use crate::ops::{self, Convolution, Layout, Moments};
+use crate::reduce::at_least_f32;
 use crate::weights::Weights;
 
 /// A linear map of features with an optional bias; `weight` is (out, in).
@@ -228,8 +229,7 @@ impl Attention {
     }
 
     fn wide(&self, x: Tensor) -> Result<Tensor> {
-        let half = self.upcast && matches!(x.dtype(), DType::F16 | DType::BF16);
-        if half { Ok(x.to_dtype(DType::F32)?) } else { Ok(x) }
+        if self.upcast { at_least_f32(&x) } else { Ok(x) }
     }
 
     /// Loads the attention of the autoencoder: one head, every projection with bias.
@@ -263,13 +263,13 @@ impl Attention {
         self.forward_between(&x, &x, Some(add), Layout::Channels)
     }
 
-    /// The softmax weights: `x` (B, N, d), `context` (B, M, c) → (B, heads, N, M).
+    /// The softmax weights, in f32 or f64: `x` (B, N, d), `context` (B, M, c) → (B, heads, N, M). They are compared and summed,
+    /// for which half precision is too coarse.
     pub fn weights(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let to_channels = (Layout::Tokens, Layout::Channels);
         let q = self.to_q.forward_between(x, None, to_channels)?;
         let k = self.to_k.forward_between(context, None, to_channels)?;
-        let dtype = q.dtype();
-        Ok(ops::attention_weights(&self.wide(q)?, &self.wide(k)?, self.heads)?.to_dtype(dtype)?)
+        Ok(ops::attention_weights(&at_least_f32(&q)?, &at_least_f32(&k)?, self.heads)?)
     }
 
     /// [`Attention::forward_add`] with these attention weights: `context` (B, M, c), `add` (B, N, d) → (B, N, d).
@@ -277,7 +277,7 @@ impl Attention {
         let v = self.to_v.forward(context)?;
         let (b, m, d) = v.dims3()?;
         let v = v.reshape((b, m, self.heads, d / self.heads))?.transpose(1, 2)?.contiguous()?;
-        let y = weights.matmul(&v)?.transpose(1, 2)?.flatten_from(2)?;
+        let y = weights.to_dtype(v.dtype())?.matmul(&v)?.transpose(1, 2)?.flatten_from(2)?;
         self.to_out.forward_add(&y, add)
     }
 

@@ -11,6 +11,7 @@ mod family;
 pub mod gligen;
 mod info;
 pub mod layers;
+mod launch;
 mod limits;
 mod markers;
 mod model;

@@ -70,6 +70,8 @@ pub struct Model {
     gradient_memory: u64,
     unet: Network<UNet>,
     vae: Network<AutoencoderKl>,
+    /// The autoencoder in f32, where the other one is in half precision.
+    wide_vae: Network<AutoencoderKl>,
     encoders: Network<Vec<TextEncoder>>,
 }
 
@@ -86,6 +88,7 @@ impl Model {
             gradient_memory: GRADIENT_MEMORY,
             unet: Network::default(),
             vae: Network::default(),
+            wide_vae: Network::default(),
             encoders: Network::default(),
         }
     }
@@ -109,6 +112,7 @@ impl Model {
     pub fn unet(&self) -> Result<Arc<UNet>> {
         if self.offload {
             self.vae.release();
+            self.wide_vae.release();
             self.encoders.release();
         }
         self.unet
@@ -127,10 +131,30 @@ impl Model {
         self.vae.get("vae", || Ok(self.blueprint.load_vae(&self.precision)?.with_gradient_memory(self.gradient_memory)))
     }
 
+    /// The autoencoder in at least f32, through which guidance differentiates: in half precision its gradients underflow or lose
+    /// most of their digits, and a guidance drifts as far as under any other seed.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
+    pub fn wide_vae(&self) -> Result<Arc<AutoencoderKl>> {
+        if !matches!(self.blueprint.vae_precision(&self.precision).compute, DType::F16 | DType::BF16) {
+            return self.vae();
+        }
+        if self.offload {
+            self.unet.release();
+            self.encoders.release();
+        }
+        let precision = Precision::new(DType::F32, self.device());
+        self.wide_vae.get("vae in f32", || {
+            Ok(self.blueprint.load_vae(&precision)?.with_gradient_memory(self.gradient_memory))
+        })
+    }
+
     fn encoders(&self) -> Result<Arc<Vec<TextEncoder>>> {
         if self.offload {
             self.unet.release();
             self.vae.release();
+            self.wide_vae.release();
         }
         let load = |encoder: &EncoderBlueprint| {
             Ok(TextEncoder { tokenizer: encoder.tokenizer()?, model: encoder.load(&self.precision)? })
@@ -315,7 +339,7 @@ impl Model {
             Tensor::cat(&[encoder.model.forward(&ids)?.pooled, null], 0)?
         };
         self.unet()?.grounding_tokens(&Grounding {
-            boxes: Tensor::from_vec(boxes, (1, slots, 4), self.device())?.to_dtype(self.dtype())?,
+            boxes: Tensor::from_vec(boxes, (1, slots, 4), self.device())?,
             embeddings: embeddings.unsqueeze(0)?,
             masks: Tensor::from_vec(masks, (1, slots), self.device())?.to_dtype(self.dtype())?,
         })

@@ -1,10 +1,11 @@
 //! The residual block, the last layers and the upsampling that U-Net and autoencoder share.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::models::bands::{BandedPass, FeatureMap, ReceptiveField};
 use crate::models::layers::{Conv2d, GroupNorm, Linear};
 use crate::models::remat::{Block, recomputed};
+use crate::models::unet::{UNetConstant, UNetConstants};
 use crate::weights::Weights;
 use crate::{Result, ops};
 
@@ -161,7 +162,7 @@ impl Block for Head {
 }
 
 /// Resizes `x` to (h, w) by nearest neighbour, with PyTorch's source index ⌊i·in/out⌋, then applies `conv`.
-pub fn upsample(conv: &Conv2d, x: &Tensor, (h, w): (usize, usize)) -> Result<Tensor> {
+pub fn upsample(conv: &Conv2d, x: &Tensor, (h, w): (usize, usize), kept: &UNetConstants) -> Result<Tensor> {
     let (_, _, ih, iw) = x.dims4()?;
     if (h, w) == (2 * ih, 2 * iw) {
         return conv.forward_doubled(x);
@@ -169,7 +170,7 @@ pub fn upsample(conv: &Conv2d, x: &Tensor, (h, w): (usize, usize)) -> Result<Ten
     let index = |from: usize, to: usize| {
         let scale = from as f32 / to as f32;
         let i: Vec<u32> = (0..to).map(|i| ((i as f32 * scale) as u32).min(from as u32 - 1)).collect();
-        Tensor::from_vec(i, to, x.device())
+        kept.get(UNetConstant::Nearest(from, to), DType::U32, x.device(), || Tensor::from_vec(i, to, x.device()))
     };
     conv.forward(&x.index_select(&index(ih, h)?, 2)?.index_select(&index(iw, w)?, 3)?)
 }

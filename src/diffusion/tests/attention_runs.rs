@@ -121,7 +121,7 @@ fn both_kinds_of_guidance_add_up() {
             Some(low) => denoiser.with_options(CfgOptions { timesteps: Some((low, 999.0)), ..CfgOptions::default() }),
             None => denoiser,
         };
-        (numbers(&denoiser.predict(z, t).unwrap()), denoiser.correction(z, t).unwrap())
+        (numbers(&denoiser.predict(z, t).unwrap()), scalar(&denoiser.correction(z, t).unwrap()).unwrap())
     };
     let z = raw("z", &[1, 4, 8, 8]);
     let given = json!({ "scale": 2.0, "adaptive_scale": 0.0, "layers": ["mid", "up"] });

@@ -308,7 +308,7 @@ fn gradients_of_the_latent_equal_torch() {
             let (key, factor) = if *name == "l2" { ("cos", 0.5) } else { (*name, 1.0) };
             let Some(expected) = io.get(&format!("z.{key}")) else { continue };
             let (value, d) = guidance.gradient(&io["z"], at, true).unwrap();
-            let value = Tensor::new(&[(value.unwrap() * factor) as f32], &Device::Cpu).unwrap();
+            let value = Tensor::new(&[(scalar(&value.unwrap()).unwrap() * factor) as f32], &Device::Cpu).unwrap();
             assert_close(&format!("{name}: distance"), &value, expected, 1e-4);
             let d = (d * factor).unwrap();
             assert_close(&format!("{name}: gradient"), &d, &io[&format!("z.d_{key}")], 1e-3);

@@ -174,7 +174,7 @@ fn a_run_of_a_fresh_network_equals_the_reference() {
     let less = CfgDenoiser::new(net, &conditional, &unconditional, 2.0).unwrap();
     let difference = (denoiser.predict(&noise, 501.0).unwrap() - less.predict(&noise, 501.0).unwrap()).unwrap();
     let size = difference.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
-    let correction = denoiser.correction(&noise, 501.0).unwrap();
+    let correction = scalar(&denoiser.correction(&noise, 501.0).unwrap()).unwrap();
     assert!((correction / (3.0 * f64::from(size)) - 1.0).abs() < 1e-3, "{correction}, not 3 · {size}");
     let z = sampler.run(&noise, &denoiser, &[], &mut generator.into(), &quiet).unwrap();
     assert_close("fresh.v", &z, &REFERENCE["fresh.v"], RUN);

@@ -4,6 +4,7 @@
 pub(crate) mod channels_last;
 #[cfg(feature = "cudnn")]
 pub(crate) mod convolution;
+mod device;
 pub(crate) mod elementwise;
 pub mod flash;
 #[cfg(feature = "cudnn")]
@@ -16,6 +17,7 @@ pub mod replay;
 pub mod sdpa;
 pub mod upload;
 
+pub use device::{open, release_freed_memory};
 pub(crate) use launch::known;
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -123,7 +125,8 @@ fn version(n: i32) -> String {
     format!("{}.{}", n / 1000, n % 1000 / 10)
 }
 
-/// Free and total bytes of a CUDA device. `None` for other devices, or if the driver does not report them.
+/// Free and total bytes of a CUDA device. `None` for other devices, or if the driver does not report them. Freed memory that
+/// the pool keeps counts as used: see [`release_freed_memory`].
 pub fn memory(device: &Device) -> Option<(usize, usize)> {
     device.as_cuda_device().ok()?.cuda_stream().context().mem_get_info().ok()
 }

@@ -14,6 +14,7 @@ use super::processor::{self, ClipProcessor};
 use super::text::ClipTextModel;
 use super::tokenizer::{self, ClipTokenizer};
 use super::vision::ClipVisionModel;
+use crate::image::Resizer;
 use crate::models::config::ClipConfig;
 use crate::weights::{ModelFiles, Precision, TensorMap, Weights};
 use crate::{Error, Result};
@@ -80,7 +81,8 @@ impl ClipBlueprint {
         let (text, vision) = self.build(&Weights::new(self.tensors.clone(), precision))?;
         let tokenizer = self.tokenizer.clone();
         let (processor, precision, bytes) = (self.processor.clone(), precision.clone(), self.bytes(precision));
-        Ok(Clip { label: self.folder.label(""), tokenizer, text, vision, processor, precision, bytes })
+        let (label, resizer) = (self.folder.label(""), Resizer::default());
+        Ok(Clip { label, tokenizer, text, vision, processor, resizer, precision, bytes })
     }
 }
 
@@ -92,6 +94,7 @@ pub struct Clip {
     text: ClipTextModel,
     vision: ClipVisionModel,
     processor: ClipProcessor,
+    resizer: Resizer,
     precision: Precision,
     bytes: usize,
 }
@@ -137,13 +140,15 @@ impl Clip {
         self.vision.hidden_state(&self.prepare(picture)?, layer)
     }
 
-    /// Prepares images (B, 3, H, W) in [-1, 1] for the encoder, see [`ClipProcessor::prepare`].
+    /// Prepares images (B, 3, H, W) in [-1, 1] for the encoder, see [`ClipProcessor::prepare`]; resizes in f32 or f64.
     ///
     /// # Errors
     /// If the images do not have three channels.
     pub fn prepare(&self, picture: &Tensor) -> Result<Tensor> {
-        let picture = picture.to_device(&self.precision.device)?.to_dtype(self.precision.compute)?;
-        self.processor.prepare(&picture)
+        let compute = self.precision.compute;
+        let wide = if compute == DType::F64 { DType::F64 } else { DType::F32 };
+        let picture = picture.to_device(&self.precision.device)?.to_dtype(wide)?;
+        Ok(self.processor.prepare_by(&picture, &self.resizer)?.to_dtype(compute)?)
     }
 
     /// The bytes of memory that the weights take.

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::image::{self, Resampling};
+use crate::image::{Resampling, Resizer};
 use crate::weights::{Json, ModelFiles};
 use crate::{Error, Result};
 
@@ -187,6 +187,14 @@ impl ClipProcessor {
     /// # Errors
     /// If the images do not have three channels.
     pub fn prepare(&self, picture: &Tensor) -> Result<Tensor> {
+        self.prepare_by(picture, &Resizer::default())
+    }
+
+    /// [`ClipProcessor::prepare`] by a resizer that keeps its matrices.
+    ///
+    /// # Errors
+    /// As [`ClipProcessor::prepare`].
+    pub fn prepare_by(&self, picture: &Tensor, resizer: &Resizer) -> Result<Tensor> {
         let (_, channels, h, w) = picture.dims4()?;
         if channels != 3 {
             return Err(Error::input(format!("CLIP: takes images of 3 channels, not {channels}")));
@@ -200,20 +208,15 @@ impl ClipProcessor {
                 Resize::Shortest(n) => (n * h / w.max(1), n),
             };
             if (height, width) != (h, w) {
-                x = image::resize(&x, height, width, self.resampling)?;
+                x = resizer.resize(&x, height, width, self.resampling)?;
             }
         }
         if let Some((height, width)) = self.crop {
             let (_, _, h, w) = x.dims4()?;
             x = x.narrow(2, (h - height) / 2, height)?.narrow(3, (w - width) / 2, width)?;
         }
-        // (x/2 + 1/2 − mean) / std.
-        let per_channel = |f: &dyn Fn(usize) -> f64| -> Result<Tensor> {
-            let values: [f32; 3] = std::array::from_fn(|c| f(c) as f32);
-            Ok(Tensor::new(&values, x.device())?.reshape((1, 3, 1, 1))?.to_dtype(x.dtype())?)
-        };
-        let scale = per_channel(&|c| 0.5 / self.std[c])?;
-        let shift = per_channel(&|c| (0.5 - self.mean[c]) / self.std[c])?;
-        Ok(x.broadcast_mul(&scale)?.broadcast_add(&shift)?)
+        // (x/2 + 1/2 − mean) / std, with numbers that no call copies to the device.
+        let channel = |c: usize| x.narrow(1, c, 1)?.affine(0.5 / self.std[c], (0.5 - self.mean[c]) / self.std[c]);
+        Ok(Tensor::cat(&[channel(0)?, channel(1)?, channel(2)?], 1)?)
     }
 }

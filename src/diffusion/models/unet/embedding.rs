@@ -1,18 +1,30 @@
 //! The embeddings of timesteps and sizes.
 
-use candle_core::{DType, Tensor};
-use candle_nn::Module;
-use candle_transformers::models::stable_diffusion::embeddings::Timesteps;
+use candle_core::{D, DType, Tensor};
 
+use super::constants::{UNetConstant, UNetConstants};
 use crate::models::config::UNetConfig;
 use crate::models::layers::Linear;
 use crate::weights::Weights;
 use crate::{Error, Result, ops};
 
 /// Sinusoidal embedding of (N) numbers: (N, dim). Computed in f32 for every dtype of the network, because bf16 is off
-/// by up to 2 at t = 981.
-pub(super) fn sinusoidal(t: &Tensor, dim: usize, c: &UNetConfig) -> Result<Tensor> {
-    Ok(Timesteps::new(dim, c.flip_sin_to_cos, c.freq_shift).forward(&t.to_dtype(DType::F32)?)?)
+/// by up to 2 at t = 981. The operations are those of candle-transformers' `Timesteps`.
+pub(super) fn sinusoidal(t: &Tensor, dim: usize, c: &UNetConfig, kept: &UNetConstants) -> Result<Tensor> {
+    embedded(t, dim, c.flip_sin_to_cos, c.freq_shift, kept)
+}
+
+fn embedded(t: &Tensor, dim: usize, cos_first: bool, shift: f64, kept: &UNetConstants) -> Result<Tensor> {
+    let half = dim / 2;
+    let key = UNetConstant::Frequencies(dim, shift.to_bits());
+    let frequencies = kept.get(key, DType::F32, t.device(), || -> Result<Tensor> {
+        let exponent = (Tensor::arange(0, half as u32, t.device())?.to_dtype(DType::F32)? * -f64::ln(10000.0))?;
+        Ok((exponent / (half as f64 - shift))?.exp()?)
+    })?;
+    let x = t.to_dtype(DType::F32)?.unsqueeze(D::Minus1)?.broadcast_mul(&frequencies.unsqueeze(0)?)?;
+    let (cos, sin) = (x.cos()?, x.sin()?);
+    let parts = if cos_first { [cos, sin] } else { [sin, cos] };
+    Ok(Tensor::cat(&parts, D::Minus1)?)
 }
 
 /// Two linear maps with SiLU between them (diffusers' `TimestepEmbedding`).
@@ -51,7 +63,7 @@ impl GuidanceEmbedding {
     }
 
     /// The embedding of the scales (B), by default [`LCM_GUIDANCE`], for the timesteps' embeddings `like` (B, d): (B, d).
-    pub fn forward(&self, scales: Option<&Tensor>, like: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, scales: Option<&Tensor>, like: &Tensor, kept: &UNetConstants) -> Result<Tensor> {
         let batch = like.dim(0)?;
         let scales = match scales {
             Some(scales) if scales.dims() == [batch] => scales.to_dtype(DType::F32)?,
@@ -64,7 +76,7 @@ impl GuidanceEmbedding {
             None => Tensor::full(LCM_GUIDANCE as f32, batch, like.device())?,
         };
         // sin before cos, and frequencies from 1 to 1/10000 inclusive, which is a shift of 1.
-        let x = Timesteps::new(self.width, false, 1.0).forward(&scales.affine(1000.0, -1000.0)?)?;
+        let x = embedded(&scales.affine(1000.0, -1000.0)?, self.width, false, 1.0, kept)?;
         self.proj.forward(&x.to_dtype(like.dtype())?)
     }
 }

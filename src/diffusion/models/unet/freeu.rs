@@ -4,6 +4,7 @@ use std::f64::consts::TAU;
 
 use candle_core::{D, DType, Device, Tensor};
 
+use super::constants::{UNetConstant, UNetConstants};
 use crate::{Result, ops};
 
 /// The factors of FreeU, which needs no training: in the first two blocks on the way up, half of the channels that come from
@@ -26,13 +27,13 @@ impl FreeU {
     ///
     /// In a network without a middle block, diffusers also amplifies the first skip connection, because there it is the same
     /// tensor as `h` and is changed in place. That is not repeated here.
-    pub(super) fn apply(&self, n: usize, h: &Tensor, skip: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub(super) fn apply(&self, n: usize, h: &Tensor, skip: &Tensor, kept: &UNetConstants) -> Result<(Tensor, Tensor)> {
         let (b, s) = match n {
             0 => (self.b1, self.s1),
             1 => (self.b2, self.s2),
             _ => return Ok((h.clone(), skip.clone())),
         };
-        Ok((amplified(h, b)?, filtered(skip, s)?))
+        Ok((amplified(h, b)?, filtered(skip, s, kept)?))
     }
 }
 
@@ -49,11 +50,12 @@ fn amplified(x: &Tensor, factor: f64) -> Result<Tensor> {
 ///
 /// The filter is x + (s − 1) P x. The real part P of the projection onto these frequencies is Φ Φᵀ / HW, where the columns of Φ
 /// are the cosines and sines of [`lowest`], so that no Fourier transform is needed.
-fn filtered(x: &Tensor, factor: f64) -> Result<Tensor> {
+fn filtered(x: &Tensor, factor: f64, kept: &UNetConstants) -> Result<Tensor> {
+    let (_, _, h, w) = x.dims4()?;
+    let dtype = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let basis = kept.get(UNetConstant::Lowest(h, w), dtype, x.device(), || lowest(h, w))?;
     symmetric(x, move |x| {
         let (b, c, h, w) = x.dims4()?;
-        let dtype = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let basis = lowest(h, w, x.device())?.to_dtype(dtype)?;
         let flat = x.to_dtype(dtype)?.reshape((b * c, h * w))?;
         let low = flat.matmul(&basis)?.matmul(&basis.t()?.contiguous()?)?;
         let filtered = (flat + (low * ((factor - 1.0) / (h * w) as f64))?)?;
@@ -63,7 +65,7 @@ fn filtered(x: &Tensor, factor: f64) -> Result<Tensor> {
 
 /// Returns cos and sin of 2π (k y/H + l x/W) for the frequencies k and l that are −1 or 0, (HW, 7): one column is constant, and
 /// the sines of frequency 0 are left out. Along a side of one pixel, −1 is the same as 0.
-fn lowest(height: usize, width: usize, device: &Device) -> candle_core::Result<Tensor> {
+fn lowest(height: usize, width: usize) -> candle_core::Result<Tensor> {
     let frequencies = |side: usize| if side > 1 { &[0.0, -1.0][..] } else { &[0.0] };
     let mut columns = vec![];
     for k in frequencies(height) {
@@ -76,7 +78,7 @@ fn lowest(height: usize, width: usize, device: &Device) -> candle_core::Result<T
             }
         }
     }
-    Tensor::new(columns, device)?.transpose(D::Minus2, D::Minus1)?.contiguous()
+    Tensor::new(columns, &Device::Cpu)?.transpose(D::Minus2, D::Minus1)?.contiguous()
 }
 
 /// Applies a linear map whose matrix is symmetric, so that it is its own VJP.
@@ -118,7 +120,12 @@ mod tests {
             let x: Vec<f64> = (0..h * w).map(|i| (i as f64 * 1.7).sin() + 0.3 * i as f64).collect();
             for factor in [0.2, 1.0, 2.5] {
                 let tensor = Tensor::from_slice(&x, (1, 1, h, w), &Device::Cpu).unwrap();
-                let found = filtered(&tensor, factor).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                let found = filtered(&tensor, factor, &UNetConstants::default())
+                    .unwrap()
+                    .flatten_all()
+                    .unwrap()
+                    .to_vec1::<f64>()
+                    .unwrap();
                 for (a, b) in found.iter().zip(transformed(&x, h, w, factor)) {
                     assert!((a - b).abs() < 1e-9, "{h}×{w} by {factor}: {a} {b}");
                 }

@@ -3,6 +3,7 @@
 mod attention_maps;
 mod block;
 mod conditioning;
+mod constants;
 mod embedding;
 mod freeu;
 mod level;
@@ -18,6 +19,7 @@ use candle_core::{D, DType, Device, Tensor};
 
 use crate::models::config::{AttentionType, UNetConfig, UNetInput};
 use crate::models::gligen::{Grounding, PositionNet};
+use crate::models::launch;
 use crate::models::layers::{Conv2d, GroupNorm};
 use crate::models::remat::{GRADIENT_MEMORY, RematBudget};
 use crate::models::resnet::{Head, upsample};
@@ -30,6 +32,7 @@ use pass::Pass;
 
 pub use attention_maps::{AttentionKind, AttentionLayer, AttentionMap, UNetBlock};
 pub use conditioning::{Added, Conditioning};
+pub use constants::{UNetConstant, UNetConstants};
 pub use embedding::LCM_GUIDANCE;
 pub use freeu::FreeU;
 pub use options::{PassOptions, Perturbed};
@@ -49,6 +52,7 @@ pub struct UNet {
     head: Arc<Head>,
     /// Bytes that may be kept for the backward pass.
     gradient_memory: u64,
+    constants: UNetConstants,
     dtype: DType,
     device: Device,
     #[cfg(feature = "cuda")]
@@ -89,6 +93,7 @@ impl UNet {
                 conv: Conv2d::same3(first, c.out_channels, &w.at("conv_out"))?,
             }),
             gradient_memory: GRADIENT_MEMORY,
+            constants: UNetConstants::default(),
             dtype: w.precision().compute,
             device: w.precision().device.clone(),
             #[cfg(feature = "cuda")]
@@ -191,6 +196,10 @@ impl UNet {
         if places.is_empty() {
             return Ok(vec![]);
         }
+        if kind == AttentionKind::SelfAttention {
+            let (b, _, h, w) = z.dims4()?;
+            launch::check(z.device(), "U-Net", &launch::of_maps(&self.config, b, (h, w), &places))?;
+        }
         let t = Tensor::full(t as f32, z.dim(0)?, z.device())?;
         ops::on_pool_for(z.device(), || {
             let temb = self.time(&t, c)?;
@@ -202,6 +211,8 @@ impl UNet {
 
     /// The noisy latent with the further channels of the conditioning, in the network's dtype.
     fn input(&self, z: &Tensor, c: &Conditioning) -> Result<Tensor> {
+        let (b, _, h, w) = z.dims4()?;
+        launch::check(z.device(), "U-Net", &launch::of_unet(&self.config, b, (h, w)))?;
         let mut input = z.to_dtype(self.dtype)?;
         if let Some(channels) = &c.channels {
             input = Tensor::cat(&[&input, &channels.to_dtype(self.dtype)?], 1)?;
@@ -219,22 +230,23 @@ impl UNet {
     }
 
     fn pass<'a>(
-        &self,
+        &'a self,
         temb: &'a Tensor,
         c: &'a Conditioning,
         options: &'a PassOptions,
         recorder: Option<Recorder>,
     ) -> Pass<'a> {
         let memory = RematBudget::new(self.gradient_memory);
-        Pass { temb, context: &c.context, objs: c.objs.as_ref(), options, memory, recorder }
+        Pass { temb, context: &c.context, objs: c.objs.as_ref(), options, constants: &self.constants, memory, recorder }
     }
 
     /// The embedding of the timesteps `t` (B), and of pooled text and sizes, after SiLU: (B, d).
     fn time(&self, t: &Tensor, c: &Conditioning) -> Result<Tensor> {
         let dtype = self.dtype;
-        let mut emb = sinusoidal(t, self.config.block_out_channels[0], &self.config)?.to_dtype(dtype)?;
+        let mut emb =
+            sinusoidal(t, self.config.block_out_channels[0], &self.config, &self.constants)?.to_dtype(dtype)?;
         if let Some(guidance) = &self.guidance {
-            emb = (&emb + guidance.forward(c.guidance.as_ref(), &emb)?)?;
+            emb = (&emb + guidance.forward(c.guidance.as_ref(), &emb, &self.constants)?)?;
         }
         let mut temb = self.time_embedding.forward(&emb)?;
         if let (Some(embedding), Some((width, _))) = (&self.add_embedding, self.config.text_time) {
@@ -249,7 +261,7 @@ impl UNet {
                     self.config.time_ids()
                 )));
             }
-            let sizes = sinusoidal(&added.time_ids.reshape(b * n)?, width, &self.config)?;
+            let sizes = sinusoidal(&added.time_ids.reshape(b * n)?, width, &self.config, &self.constants)?;
             let sizes = sizes.reshape((b, n * width))?.to_dtype(dtype)?;
             temb = (temb + embedding.forward(&Tensor::cat(&[&added.text_embeds, &sizes], D::Minus1)?)?)?;
         }
@@ -302,7 +314,7 @@ impl UNet {
             }
             if let (Some(conv), Some(skip)) = (&level.resample, skips.last()) {
                 let (_, _, height, width) = skip.dims4()?;
-                h = upsample(conv, &h, (height, width))?;
+                h = upsample(conv, &h, (height, width), &self.constants)?;
             }
         }
         Ok(Some(h))

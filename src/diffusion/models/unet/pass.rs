@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use super::attention_maps::{AttentionLayer, Recorder};
 use super::block::{PerturbedBlock, TransformerBlock};
+use super::constants::UNetConstants;
 use super::options::PassOptions;
 use crate::Result;
 use crate::models::remat::{Block, RematBudget};
@@ -21,6 +22,8 @@ pub(super) struct Pass<'a> {
     pub objs: Option<&'a Tensor>,
     /// What it does differently.
     pub options: &'a PassOptions,
+    /// What the network keeps from pass to pass.
+    pub constants: &'a UNetConstants,
     /// What may be kept for the backward pass.
     pub memory: RematBudget,
     /// Records attention maps, if the pass is for them and not for the network's result.
@@ -69,7 +72,7 @@ impl Pass<'_> {
     /// The inputs of a residual block of `up_blocks.N`: the features from below and the skip connection, changed by FreeU.
     pub fn up_inputs(&self, n: usize, h: Tensor, skip: Tensor) -> Result<(Tensor, Tensor)> {
         match &self.options.freeu {
-            Some(freeu) => freeu.apply(n, &h, &skip),
+            Some(freeu) => freeu.apply(n, &h, &skip, self.constants),
             None => Ok((h, skip)),
         }
     }

@@ -4,13 +4,16 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
+use lsregen_tensor::Constants;
 
 use crate::models::bands::{BandOptions, BandedPass, FeatureMap, ReceptiveField};
 use crate::models::config::VaeConfig;
+use crate::models::launch;
 use crate::models::layers::{Attention, Conv2d, GroupNorm};
 use crate::models::remat::{Block, GRADIENT_MEMORY, RematBudget};
 use crate::models::resnet::{Head, ResnetBlock};
+use crate::reduce::at_least_f32;
 use crate::weights::Weights;
 use crate::{Error, Result, ops};
 
@@ -234,6 +237,8 @@ pub struct AutoencoderKl {
     /// Bytes that may be kept for the backward pass.
     gradient_memory: u64,
     dtype: DType,
+    /// The statistics of the latents.
+    constants: Constants<&'static str>,
 }
 
 impl AutoencoderKl {
@@ -267,6 +272,7 @@ impl AutoencoderKl {
             config: c,
             gradient_memory: GRADIENT_MEMORY,
             dtype: w.precision().compute,
+            constants: Constants::default(),
         })
     }
 
@@ -308,7 +314,7 @@ impl AutoencoderKl {
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
-        let mean = at_least_f32(moments.narrow(1, 0, self.config.latent_channels)?)?;
+        let mean = at_least_f32(&moments.narrow(1, 0, self.config.latent_channels)?)?;
         let z = ((mean - self.config.shift_factor.unwrap_or(0.0))? * self.config.scaling_factor)?;
         match self.statistics(&z)? {
             // (mean − μ) s / σ, where z is already scaled.
@@ -320,16 +326,17 @@ impl AutoencoderKl {
     /// Mean and deviation of latents that have their own, (1, C, 1, 1), in the dtype and on the device of `like`.
     fn statistics(&self, like: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
         let (Some(mean), Some(std)) = (&self.config.latents_mean, &self.config.latents_std) else { return Ok(None) };
-        let tensor = |numbers: &[f64]| -> Result<Tensor> {
-            let x = Tensor::new(numbers, like.device())?.to_dtype(like.dtype())?;
-            Ok(x.reshape((1, numbers.len(), 1, 1))?)
+        let tensor = |name, numbers: &[f64]| {
+            self.constants.get(name, like.dtype(), like.device(), || -> Result<Tensor> {
+                Ok(Tensor::new(numbers, &Device::Cpu)?.reshape((1, numbers.len(), 1, 1))?)
+            })
         };
-        Ok(Some((tensor(mean)?, tensor(std)?)))
+        Ok(Some((tensor("mean", mean)?, tensor("std", std)?)))
     }
 
     /// Returns latents as the autoencoder has them, before they are shifted and scaled for the denoiser, in f32 or f64.
     pub fn unscaled(&self, z: &Tensor) -> Result<Tensor> {
-        let z = at_least_f32(z.clone())?;
+        let z = at_least_f32(z)?;
         let z = match self.statistics(&z)? {
             Some((mean, std)) => (z.broadcast_mul(&std)? / self.config.scaling_factor)?.broadcast_add(&mean)?,
             None => (z / self.config.scaling_factor)?,
@@ -353,17 +360,17 @@ impl AutoencoderKl {
     /// As [`AutoencoderKl::decode`], or the error of `on_step`.
     pub fn decode_with(&self, z: &Tensor, options: &BandOptions) -> Result<Tensor> {
         let mut z = self.unscaled(z)?.to_dtype(self.dtype)?;
+        if z.track_op() {
+            let (b, _, h, w) = z.dims4()?;
+            launch::check(z.device(), "decoder", &launch::of_decoder(&self.config, b, (h, w)))?;
+        }
         if let Some(conv) = &self.post_quant_conv {
             z = conv.forward(&z)?;
         }
         let device = z.device().clone();
-        at_least_f32(ops::on_pool_for(&device, || match z.track_op() {
+        at_least_f32(&ops::on_pool_for(&device, || match z.track_op() {
             true => self.decoder.forward_tracked(&z, options, &RematBudget::new(self.gradient_memory)),
             false => self.decoder.forward(z, options),
         })?)
     }
-}
-
-fn at_least_f32(x: Tensor) -> Result<Tensor> {
-    if matches!(x.dtype(), DType::F16 | DType::BF16) { Ok(x.to_dtype(DType::F32)?) } else { Ok(x) }
 }
