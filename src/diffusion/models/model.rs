@@ -145,9 +145,8 @@ impl Model {
             self.encoders.release();
         }
         let precision = Precision::new(DType::F32, self.device());
-        self.wide_vae.get("vae in f32", || {
-            Ok(self.blueprint.load_vae(&precision)?.with_gradient_memory(self.gradient_memory))
-        })
+        self.wide_vae
+            .get("vae in f32", || Ok(self.blueprint.load_vae(&precision)?.with_gradient_memory(self.gradient_memory)))
     }
 
     fn encoders(&self) -> Result<Arc<Vec<TextEncoder>>> {

@@ -16,6 +16,7 @@ use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::unet::{AttentionKind, Conditioning, FreeU, UNet};
 use lsregen_diffusion::models::{Model, Text};
 use lsregen_diffusion::perturbed_attention::PerturbedAttention;
+use lsregen_diffusion::reduce::scalar;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::source::SourceImage;
 use lsregen_tensor::noise::Generator;

@@ -21,6 +21,7 @@ use lsregen_diffusion::models::clip::{Clip, ClipBlueprint, normalise};
 use lsregen_diffusion::models::config::ClipConfig;
 use lsregen_diffusion::models::unet::Conditioning;
 use lsregen_diffusion::models::{Blueprint, Model};
+use lsregen_diffusion::reduce::scalar;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings};
 use lsregen_diffusion::schedule::PredictionType;
 use lsregen_weights::{BUILTIN_CLIP, ModelFiles, Precision, TensorMap, Weights};

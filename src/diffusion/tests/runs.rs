@@ -18,6 +18,7 @@ use lsregen_diffusion::models::prompt::Sizes;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::pipeline::{InversionMode, SamplingSettings, gligen, invert, sample};
+use lsregen_diffusion::reduce::scalar;
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings, Step};
 use lsregen_diffusion::source::SourceImage;
 use lsregen_tensor::image::{Resampling, resize};
