@@ -165,13 +165,13 @@ fn failure(variable: &str, value: &str, sets: &[&str]) -> Option<(Option<i32>, S
 #[test]
 fn failures_in_a_run_are_explained() {
     let cases: &[(&str, &str, &[&str])] = &[
-        ("CUDA_DEVICE_MEMORY", "60MiB", &["memory is full", "free"]),
-        ("CUDA_DEVICE_FAIL", "memory:700", &["memory is full"]),
-        ("CUDA_DEVICE_FAIL", "lost:300", &["the device"]),
+        ("CUDA_DEVICE_MEMORY", "16MiB", &["the GPU's memory is full", "--offload"]),
+        ("CUDA_DEVICE_FAIL", "memory:700", &["the GPU's memory is full", "--offload"]),
+        ("CUDA_DEVICE_FAIL", "lost:300", &["ILLEGAL_ADDRESS", "cannot use the GPU any more"]),
+        ("CUDA_DEVICE_FAIL", "library:3", &["SUBLIBRARY_LOADING_FAILED", "libcudnn"]),
     ];
     for (variable, value, wanted) in cases {
         let Some((code, stderr)) = failure(variable, value, &["steps=2"]) else { return };
-        println!("{variable}={value}: {stderr}");
         assert_eq!(code, Some(1), "{variable}={value}: {stderr}");
         assert!(wanted.iter().all(|text| stderr.contains(text)), "{variable}={value}: {stderr}");
         assert!(!stderr.contains("panicked"), "{variable}={value}: {stderr}");

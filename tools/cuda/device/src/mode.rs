@@ -10,6 +10,8 @@ pub enum Failure {
     Lost(u64),
     /// The allocation of this number returns `CUDA_ERROR_OUT_OF_MEMORY`.
     Memory(u64),
+    /// From the convolution of this number on, cuDNN does not find its library of convolutions.
+    Library(u64),
 }
 
 /// All settings.
@@ -73,7 +75,7 @@ fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         threads: number("THREADS", threads)?.max(1) as usize,
         fail: match get("FAIL") {
             None => None,
-            Some(text) => Some(failure(&text).ok_or_else(|| invalid("FAIL", &text, "`lost:N` or `memory:N`"))?),
+            Some(text) => Some(failure(&text).ok_or_else(|| invalid("FAIL", &text, "`lost:N`, `memory:N` or `library:N`"))?),
         },
         version: number("VERSION", 13000)? as i32,
         devices: number("DEVICES", 1)? as i32,
@@ -87,6 +89,7 @@ fn failure(text: &str) -> Option<Failure> {
     match kind {
         "lost" => Some(Failure::Lost(number)),
         "memory" => Some(Failure::Memory(number)),
+        "library" => Some(Failure::Library(number)),
         _ => None,
     }
 }

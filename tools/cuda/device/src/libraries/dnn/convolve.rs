@@ -1,14 +1,16 @@
 //! Convolutions of cuDNN's old interface.
 
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::convolution::Sizes;
 use super::super::number::{Number, round_to_tf32, tf32_allowed};
 use super::super::view::View;
 use super::descriptor::{Activation, Described, Tensor, activation, convolution, filter, tensor};
-use super::{BAD_PARAM, EXECUTION_FAILED, NOT_SUPPORTED, NULL_POINTER, SUCCESS, stream};
+use super::{BAD_PARAM, EXECUTION_FAILED, NOT_SUPPORTED, NULL_POINTER, SUBLIBRARY_LOADING_FAILED, SUCCESS, stream};
 use crate::count::Counted;
 use crate::memory::{Access, check};
+use crate::mode::{Failure, settings};
 use crate::stream::{StreamHandle, Work, enqueue};
 
 /// `cudnnConvolutionFwdAlgoPerf_t` and its twin of the backward pass.
@@ -135,8 +137,15 @@ unsafe fn workspace(fitting: Result<Fitting, i32>, algorithm: i32, to: *mut usiz
     if (0..=7).contains(&algorithm) { SUCCESS } else { BAD_PARAM }
 }
 
-/// Checks the workspace of a call.
+/// Checks the workspace of a call, and whether the call fails as planned.
 fn given(algorithm: i32, workspace: *mut c_void, bytes: usize) -> Result<(), i32> {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
+    if let Some(Failure::Library(first)) = settings().fail
+        && call >= first
+    {
+        return Err(SUBLIBRARY_LOADING_FAILED);
+    }
     match algorithm {
         ALGORITHM if workspace.is_null() || bytes < WORKSPACE => Err(BAD_PARAM),
         0..=7 => Ok(()),

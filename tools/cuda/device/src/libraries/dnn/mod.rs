@@ -14,6 +14,7 @@ pub(super) const NOT_INITIALIZED: i32 = 1001;
 pub(super) const BAD_PARAM: i32 = 2000;
 pub(super) const NULL_POINTER: i32 = 2002;
 pub(super) const NOT_SUPPORTED: i32 = 3000;
+pub(super) const SUBLIBRARY_LOADING_FAILED: i32 = 1008;
 pub(super) const EXECUTION_FAILED: i32 = 5000;
 
 /// As the toolkit's cudnn_version.h counts: 10000 × major + 100 × minor + patch.
