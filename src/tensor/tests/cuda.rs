@@ -25,7 +25,11 @@ fn case(
 
 /// Each operation for numbers that fill vectors of 16 bytes, and for others.
 fn cases() -> Vec<Case> {
-    let mut cases = vec![
+    [of_tokens(), group_norms(), linear_maps(), convolutions()].into_iter().flatten().collect()
+}
+
+fn of_tokens() -> Vec<Case> {
+    vec![
         case("layer norm, wide", &[&[2, 37, 64], &[64], &[64]], 1, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)),
         case("layer norm, narrow", &[&[3, 5, 33], &[33], &[33]], 1, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)),
         case("layer norm of many", &[&[2, 9, 1280], &[1280], &[1280]], 1, |t| {
@@ -49,7 +53,11 @@ fn cases() -> Vec<Case> {
             ops::attention(&t[0], &t[1], &t[2], 2, true)
         }),
         case("attention weights", &[&[2, 32, 50], &[2, 32, 77]], 2, |t| ops::attention_weights(&t[0], &t[1], 2)),
-    ];
+    ]
+}
+
+fn group_norms() -> Vec<Case> {
+    let mut cases = vec![];
     for (name, c, groups, h, w) in [
         ("group norm, wide", 64, 32, 9, 11),
         ("group norm across vectors", 320, 32, 16, 17),
@@ -68,6 +76,11 @@ fn cases() -> Vec<Case> {
             ops::group_norm_by(&top, &moments, &t[1], &t[2], 1e-5, true)
         }));
     }
+    cases
+}
+
+fn linear_maps() -> Vec<Case> {
+    let mut cases = vec![];
     for (from, to) in [
         (Layout::Tokens, Layout::Tokens),
         (Layout::Tokens, Layout::Channels),
@@ -84,6 +97,11 @@ fn cases() -> Vec<Case> {
         }));
     }
     cases.push(case("linear without bias, odd", &[&[3, 5, 7], &[9, 7]], 1, |t| ops::linear(&t[0], &t[1], None)));
+    cases
+}
+
+fn convolutions() -> Vec<Case> {
+    let mut cases = vec![];
     for (k, stride, padding, c, o) in [
         (3, 1, (1, 1), 16, 24),
         (3, 1, (1, 1), 4, 16),
