@@ -1,43 +1,19 @@
-"""Times diffusers' SDXL pipeline on the images of sdxl.yaml, and the peak throughput of the device, for measure.py.
+"""Times diffusers' SDXL pipeline on the images of sdxl.yaml, for measure.py.
 
-usage: diffusers_sdxl.py MODEL --device cuda|cpu --dtype bf16|f32 --sizes 1024x1024,… --steps 4,24 [--ceiling N]
-Prints one JSON line: for each size, the seconds of each number of steps, the peak bytes and the FLOPs of a step; and the
-peak throughput. `seconds` cover sampling and decoding, after a warm-up and with the device synchronised. TF32 is off.
+usage: diffusers_sdxl.py MODEL --device cuda|cpu --dtype bf16|f32 --sizes 1024x1024,… --steps 4,24
+Prints one JSON line: for each size, the seconds of each number of steps, as it is and with the U-Net compiled, the peak bytes and
+the FLOPs of a step. `seconds` cover sampling and decoding, after a warm-up and with the device synchronised. TF32 is off.
 
 """
 import argparse
 import json
-import time
+import sys
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-
-
-def wait(device):
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def timed(device, f):
-    wait(device)
-    start = time.perf_counter()
-    f()
-    wait(device)
-    return time.perf_counter() - start
-
-
-def ceilings(device, dtype, n):
-    """Measures the FLOP/s of a square matrix product and the bytes/s of a copy (reads and writes), the best of five each."""
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    c = torch.empty_like(a)
-    rounds = 10
-    many = lambda f: lambda: [f() for _ in range(rounds)]
-    product = min(timed(device, many(lambda: torch.mm(a, b, out=c))) for _ in range(5)) / rounds
-    copy = min(timed(device, many(lambda: c.copy_(a))) for _ in range(5)) / rounds
-    return {"matmul": 2 * n**3 / product, "copy": 2 * a.nbytes / copy}
+from ceilings import DTYPES, timed
 
 
 def flops(unet, width, height):
@@ -61,7 +37,6 @@ def main():
     p.add_argument("--variant")
     p.add_argument("--sizes", required=True)
     p.add_argument("--steps", required=True)
-    p.add_argument("--ceiling", type=int, default=8192, help="size of the square matrices whose product is timed")
     a = p.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     dtype = DTYPES[a.dtype]
@@ -71,18 +46,29 @@ def main():
     pipe.to(a.device)
     # An autoencoder that overflows decodes in f32, as in lsregen.
     result = {"torch": torch.__version__, "sizes": {}, "weights": sum(w.nbytes for w in pipe.unet.parameters())}
-    result["ceilings"] = ceilings(a.device, dtype, a.ceiling)
+    draw = lambda width, height, steps: pipe(
+        "a red circle and a blue square on moss", width=width, height=height, num_inference_steps=steps, guidance_scale=5.0,
+        output_type="pt", generator=torch.Generator().manual_seed(7))
     for size in a.sizes.split(","):
         width, height = map(int, size.split("x"))
-        draw = lambda steps: pipe("a red circle and a blue square on moss", width=width, height=height,
-                                  num_inference_steps=steps, guidance_scale=5.0, output_type="pt",
-                                  generator=torch.Generator().manual_seed(7))
-        draw(2)
+        draw(width, height, 2)
         if a.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        seconds = {steps: timed(a.device, lambda: draw(steps)) for steps in map(int, a.steps.split(","))}
+        seconds = {steps: timed(a.device, lambda: draw(width, height, steps)) for steps in map(int, a.steps.split(","))}
         peak = torch.cuda.max_memory_reserved() if a.device == "cuda" else None
         result["sizes"][size] = {"seconds": seconds, "peak": peak, "flops": flops(pipe.unet, width, height)}
+    if a.device == "cuda":
+        # Last, because compiling may fail where Triton or a C compiler is missing. Each size is compiled anew.
+        pipe.unet = torch.compile(pipe.unet, dynamic=False)
+        for size in result["sizes"]:
+            width, height = map(int, size.split("x"))
+            try:
+                draw(width, height, 2)
+                compiled = {steps: timed(a.device, lambda: draw(width, height, steps)) for steps in map(int, a.steps.split(","))}
+                result["sizes"][size]["compiled"] = compiled
+            except Exception as error:
+                print(f"not compiled: {error}", file=sys.stderr)
+                break
     print(json.dumps(result))
 
 

@@ -1,10 +1,13 @@
 """Measures on a GPU and prints one table; called by run.sh. Needs only Python's standard library.
 
-1. graphs/lsregen.yaml on the CPU and on CUDA, both in f32: the relative differences of the two sampled latents.
+1. graphs/lsregen.yaml on the CPU and on CUDA, both in f32: the relative differences of the two sampled latents. Every graph
+   on the CPU in f32 and on CUDA in f32, f16 and bf16: the differences of the pictures, of 255 (pictures.py).
 2. SDXL at each size on the device: seconds per step (the difference of a long and a short run divided by the difference of
    their steps, which cancels loading, text encoding and decoding), and the peak memory of the device (by nvidia-smi, minus
    the memory in use before).
-3. The same with diffusers if PyTorch is installed, and the throughput of a matrix product and of a copy on this device.
+3. The same with diffusers if it is installed, as it is and compiled; with PyTorch, the throughput of a matrix product and of
+   a copy on this device.
+4. The ten kernels that take most of the time of SDXL, by `lsregen run --profile`.
 
 """
 import argparse
@@ -18,6 +21,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+import pictures
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -125,16 +130,38 @@ def same_everywhere(program, device, folder):
     return rows, all(row[2].endswith("good") for row in rows)
 
 
+def kernels(program, a, dtype, folder):
+    """Returns rows of the kernels that take most of the time of a few steps at the first size."""
+    width, height = a.sizes.split(",")[0].split("x")
+    trace = folder / "trace.json"
+    command = [a.bin, "run", HERE / "sdxl.yaml", "--device", a.device, "--dtype", dtype, "--no-cache", "--quiet",
+               "--output-dir", folder, "--profile", trace]
+    for value in (f"model={os.path.abspath(a.model)}", f"width={width}", f"height={height}", "steps=4"):
+        command += ["--set", value]
+    run(command, "lsregen run --profile")
+    spent = {}
+    for event in json.loads(trace.read_text())["traceEvents"]:
+        if event.get("cat") == "kernel" and event.get("ph") == "X":
+            count, time_spent = spent.get(event["name"], (0, 0.0))
+            spent[event["name"]] = (count + 1, time_spent + event["dur"])
+    total = sum(t for _, t in spent.values()) or 1.0
+    ranked = sorted(spent.items(), key=lambda item: -item[1][1])[:10]
+    return [(f"  kernel {name}", f"{t / 1e3:.2f} ms", f"{t / total:.1%} of the device's time, {n} times")
+            for name, (n, t) in ranked]
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bin", required=True)
     p.add_argument("--model", required=True, help="a diffusers folder of SDXL")
     p.add_argument("--variant", help="variant of the folder's files, for diffusers, such as fp16")
     p.add_argument("--device", default="cuda")
+    p.add_argument("--torch-device", default="cuda", help="PyTorch's device: the CPU beside the software device")
     p.add_argument("--dtype", default="bf16")
     p.add_argument("--sizes", default="1024x1024,1920x1440")
     p.add_argument("--steps", default="4,24")
     p.add_argument("--ceiling", default="8192")
+    p.add_argument("--graphs", help="the graphs of part 1, separated by commas; by default all")
     p.add_argument("--python", default=sys.executable, help="a Python with torch and diffusers")
     a = p.parse_args()
     start = time.time()
@@ -146,12 +173,15 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        print("1/3 graphs/lsregen.yaml on both", file=sys.stderr)
+        print("1/4 graphs/lsregen.yaml on both", file=sys.stderr)
         rows, good = same_everywhere(program, a.device, folder)
+        print("1/4 every graph in every dtype", file=sys.stderr)
+        more, fine = pictures.compare(a.bin, a.device, folder, a.graphs and a.graphs.split(","))
+        rows, good = rows + more, good and fine
 
         ours = {}
         for size in a.sizes.split(","):
-            print(f"2/3 {size} by lsregen", file=sys.stderr)
+            print(f"2/4 {size} by lsregen", file=sys.stderr)
             width, height = size.split("x")
             seconds = {}
             with Peak() as peak:
@@ -162,16 +192,26 @@ def main():
                     seconds[steps] = nodes["sample"] + nodes["image"]
             ours[size] = ((seconds[many] - seconds[few]) / (many - few), peak.bytes())
 
+        top = None
+        if subprocess.run([a.python, "-c", "import torch"], capture_output=True).returncode == 0:
+            command = [a.python, HERE / "ceilings.py", "--device", a.torch_device, "--dtype", dtype, "--size", a.ceiling]
+            top = json.loads(run(command, "ceilings").splitlines()[-1])
+            rows.append((f"{a.ceiling}×{a.ceiling} matrix product {dtype}", f"{top['matmul'] / 1e12:.2f} TFLOP/s", "PyTorch's"))
+            rows.append(("copy", f"{top['copy'] / 1e9:.0f} GB/s", "PyTorch's"))
+
         theirs = None
         if subprocess.run([a.python, "-c", "import torch, diffusers, transformers"], capture_output=True).returncode:
-            print(f"3/3 left out: {a.python} has no torch, diffusers and transformers", file=sys.stderr)
+            print(f"3/4 left out: {a.python} has no torch, diffusers and transformers", file=sys.stderr)
         else:
-            print("3/3 the same by diffusers", file=sys.stderr)
-            command = [a.python, HERE / "diffusers_sdxl.py", a.model, "--device", a.device, "--dtype", dtype, "--sizes",
-                       a.sizes, "--steps", a.steps, "--ceiling", a.ceiling]
+            print("3/4 the same by diffusers", file=sys.stderr)
+            command = [a.python, HERE / "diffusers_sdxl.py", a.model, "--device", a.torch_device, "--dtype", dtype, "--sizes",
+                       a.sizes, "--steps", a.steps]
             if a.variant:
                 command += ["--variant", a.variant]
             theirs = json.loads(run(command, "diffusers").splitlines()[-1])
+
+        print("4/4 the kernels of a step", file=sys.stderr)
+        slowest = kernels(program, a, dtype, folder)
 
     gib = lambda n: "—" if n is None else f"{n / 2**30:.2f} GiB"
     for size, (step, peak) in ours.items():
@@ -183,14 +223,18 @@ def main():
             other = theirs["sizes"][size]
             s = {int(k): v for k, v in other["seconds"].items()}
             their_step = (s[many] - s[few]) / (many - few)
-            top = theirs["ceilings"]
             rows.append(("  diffusers, a step", f"{their_step * 1e3:.1f} ms", f"lsregen takes {step / their_step:.2f} of it"))
             rows.append(("  diffusers, peak memory", gib(other["peak"]), ""))
+            if compiled := other.get("compiled"):
+                s = {int(k): v for k, v in compiled.items()}
+                their_step = (s[many] - s[few]) / (many - few)
+                rows.append(("  diffusers compiled, a step", f"{their_step * 1e3:.1f} ms", f"lsregen takes {step / their_step:.2f} of it"))
             share = other["flops"] / step / top["matmul"]
             rows.append(("  of the measured matrix product", f"{share:.1%}",
                          f"{other['flops'] / 1e12:.2f} TFLOP a step, {top['matmul'] / 1e12:.2f} TFLOP/s"))
             share = theirs["weights"] / step / top["copy"]
             rows.append(("  of the measured copy, weights read once", f"{share:.1%}", f"{top['copy'] / 1e9:.0f} GB/s"))
+    rows += slowest
     wide = [max(len(row[i]) for row in rows) for i in range(2)]
     for name, value, remark in rows:
         print(f"{name:{wide[0]}}  {value:>{wide[1]}}  {remark}".rstrip())
