@@ -11,6 +11,10 @@ default:
 ci:
     .ci/run
 
+# the CUDA build, on the software device
+cuda *args:
+    .ci/cuda "$@"
+
 # all tests
 test *args:
     cargo test --workspace "$@"
