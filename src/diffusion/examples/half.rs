@@ -6,7 +6,8 @@
 //! decoder and CLIP each in f16 or f32; and in f32 with relative noise on each of the U-Net's predictions, or on the first
 //! latent. Prints the mean difference of the final image from that in f32, in levels of 255. All images are decoded in f32. A
 //! guidance that drifts as far under noise of the size of half precision's rounding (2⁻¹¹ for f16, 2⁻⁸ for bf16) is chaotic;
-//! one that drifts further in half precision has a part that needs f32.
+//! one that drifts further in half precision has a part that needs f32. With 0 STEPS it prints the relative error of
+//! the gradient at the first of 12 steps instead, where nothing is amplified yet.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use lsregen_diffusion::guidance::segmentation::ColouredPhrase;
 use lsregen_diffusion::guidance::{
     BoundedAttentionGuidance, BoxDiffGuidance, ClipGoal, ClipGuidance, ColourLayoutGuidance, EdgesGuidance,
     FeatureSpace, GuidanceSettings, GuidanceSpec, LayoutGuidance, LowPassGuidance, Metric, Normalise, SamplingRun,
-    SegmentationGuidance, StyleGuidance, Window,
+    SegmentationGuidance, StepContext, StyleGuidance, Window,
 };
 use lsregen_diffusion::layout::GroundedPhrase;
 use lsregen_diffusion::models::clip::Clip;
@@ -27,9 +28,13 @@ use lsregen_diffusion::models::unet::{AttentionKind, AttentionLayer, AttentionMa
 use lsregen_diffusion::models::vae::AutoencoderKl;
 use lsregen_diffusion::models::{Blueprint, Model};
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings};
+use lsregen_diffusion::schedule::Level;
 use lsregen_tensor::image;
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{BUILTIN, BUILTIN_CLIP, Precision, Weights};
+
+/// The steps of a run whose first gradient is compared.
+const STEPS: usize = 12;
 
 const PROMPT: &str = "a red circle and a blue square on sand";
 
@@ -132,8 +137,12 @@ fn main() -> Result<()> {
             }
             match sampled(&models, name, *run, steps, side) {
                 Ok(image) => {
-                    let apart = ((image - &reference)?.abs()?.mean_all()?.to_scalar::<f32>()?) * 127.5;
-                    print!("{apart:>13.2}");
+                    let size = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
+                    let apart = (image - &reference)?;
+                    match steps {
+                        0 => print!("{:>13.1e}", size(&apart)? / size(&reference)?),
+                        _ => print!("{:>13.2}", apart.abs()?.mean_all()?.to_scalar::<f32>()? * 127.5),
+                    }
                 }
                 Err(error) => {
                     eprintln!("{name}: {error}");
@@ -253,7 +262,10 @@ fn spec(name: &str, clip: Arc<Clip>, side: usize) -> Result<Option<Box<dyn Guida
 fn sampled(models: &Models, name: &str, run: Run, steps: usize, side: usize) -> Result<Tensor> {
     let which = |dtype: DType| usize::from(dtype != DType::F32);
     let model = if run.unet == DType::F32 { &models.wide } else { &models.half };
-    let sampler = Sampler::new(&model.info.scheduler, &SamplerSettings::new(SamplerKind::Ddim, steps))?;
+    let sampler = Sampler::new(
+        &model.info.scheduler,
+        &SamplerSettings::new(SamplerKind::Ddim, if steps == 0 { STEPS } else { steps }),
+    )?;
     let prompt: Prompt = PROMPT.into();
     let condition = |text| model.condition(&text, side, side, Sizes::default());
     let conditional = condition(model.encode_prompt(&prompt)?)?;
@@ -275,6 +287,13 @@ fn sampled(models: &Models, name: &str, run: Run, steps: usize, side: usize) -> 
     let other = Generator::new(1234).randn(noise.dims(), &Device::Cpu)?;
     let noise = (noise + (other * run.start)?)?;
     let noisy = Noisy { denoiser: &denoiser, size: run.predictions };
+    if steps == 0 {
+        let Some(first) = guidance.first() else { return Ok(noise) };
+        let Level { t, alpha_bar } = sampler.levels()[0];
+        let parameterisation = sampler.schedule().parameterisation;
+        let at = StepContext { step: 0, steps: STEPS, t, alpha_bar, parameterisation, denoiser: &noisy };
+        return Ok(first.gradient(&noise, &at, false)?.1);
+    }
     let z = sampler.run(&noise, &noisy, &guidance, &mut generator.into(), &|_| Ok(()))?;
     let decoded = models.decoders[0].decode(&z)?;
     image::to_tensor(&image::from_tensor(&decoded)?, DType::F32, &Device::Cpu)

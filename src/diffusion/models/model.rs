@@ -131,8 +131,8 @@ impl Model {
         self.vae.get("vae", || Ok(self.blueprint.load_vae(&self.precision)?.with_gradient_memory(self.gradient_memory)))
     }
 
-    /// The autoencoder in at least f32, through which guidance differentiates: in half precision its gradients underflow or lose
-    /// most of their digits, and a guidance drifts as far as under any other seed.
+    /// The autoencoder in at least f32, through which guidance differentiates: in f16 the gradient of Edges is off by 92 %
+    /// (docs/cuda.md has the measurements).
     ///
     /// # Errors
     /// If the weights cannot be read.

@@ -20,10 +20,10 @@ use lsregen_diffusion::models::clip::Clip;
 use lsregen_diffusion::models::prompt::{Prompt, Sizes};
 use lsregen_diffusion::models::unet::FreeU;
 use lsregen_diffusion::models::{Blueprint, Model};
-use lsregen_diffusion::noise::Generator;
 use lsregen_diffusion::reduce::{readings, scalar};
 use lsregen_diffusion::sampler::{Sampler, SamplerKind, SamplerSettings};
 use lsregen_diffusion::{Result, guidance};
+use lsregen_tensor::noise::Generator;
 use lsregen_weights::{BUILTIN, BUILTIN_CLIP, Precision};
 
 /// Runs `f` and returns how often it read.
