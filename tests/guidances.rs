@@ -1,7 +1,6 @@
 //! Guidances are interchangeable: in graphs/lsregen.yaml each can replace the other by a change of one node.
 
 use std::fs;
-use std::path::Path;
 
 use lsregen_nodes::registry;
 
