@@ -166,7 +166,7 @@ const ALLOWED: [(&str, usize); 6] = [
     ("models/text_encoder.rs", 1),
     ("models/gligen.rs", 2),
     // Thresholds by a sort, on the CPU only.
-    ("sampler/mod.rs", 1),
+    ("sampler/threshold.rs", 1),
 ];
 
 /// The number of reads in a source, without its tests.
