@@ -9,7 +9,7 @@ use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Result, Tensor};
 
 use super::channels_last::{channels_second, pixels_first};
-use super::launch::{address, new_tensor};
+use super::launch::{address, kept, new_tensor};
 
 /// A convolution's geometry. Weights are (O, C, k, k) with channels last: (O, k, k, C) in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,27 +152,18 @@ static HANDLES: Mutex<Option<HashMap<DeviceId, Handle>>> = Mutex::new(None);
 fn run(device: &CudaDevice, kind: Kind, dtype: DType, shapes: &Shapes, at: &Addresses) -> Result<()> {
     let stream = device.cuda_stream();
     let mut handles = HANDLES.lock().unwrap_or_else(PoisonError::into_inner);
-    let handles = handles.get_or_insert_default();
-    if !handles.contains_key(&device.id()) {
+    let handle = kept(handles.get_or_insert_default(), device.id(), |_| {
         let handle = dnn::create_handle()?;
         // SAFETY: the handle and the stream exist.
         unsafe { dnn::set_stream(handle, stream.cu_stream().cast())? };
-        let handle = Handle { handle, workspaces: vec![], plans: HashMap::new(), zeros: vec![] };
-        handles.insert(device.id(), handle);
-    }
-    let Some(handle) = handles.get_mut(&device.id()) else { return Ok(()) };
-    let key = (kind, dtype, shapes.clone());
-    if !handle.plans.contains_key(&key) {
-        let plan = Plan::new(handle.handle, &key)?;
-        handle.plans.insert(key.clone(), plan);
-    }
-    let needed = handle.plans.get(&key).map_or(0, |plan| plan.workspace);
-    if needed > handle.workspaces.last().map_or(0, |w| w.len()) {
-        // SAFETY: cuDNN writes the workspace before it reads it.
-        handle.workspaces.push(unsafe { device.alloc::<u8>(needed)? });
-    }
+        Ok::<_, CudnnError>(Handle { handle, workspaces: vec![], plans: HashMap::new(), zeros: vec![] })
+    })?;
     let bias = if kind == Kind::Fused && at.bias == 0 { handle.zeros(device, dtype, shapes.y.3)? } else { at.bias };
-    let Some(plan) = handle.plans.get(&key) else { return Ok(()) };
+    let plan = kept(&mut handle.plans, (kind, dtype, shapes.clone()), |key| Plan::new(handle.handle, key))?;
+    if plan.workspace > handle.workspaces.last().map_or(0, |w| w.len()) {
+        // SAFETY: cuDNN writes the workspace before it reads it.
+        handle.workspaces.push(unsafe { device.alloc::<u8>(plan.workspace)? });
+    }
     let workspace = handle.workspaces.last().map_or(0, |w| w.device_ptr(&stream).0);
     plan.run(handle.handle, at, bias, workspace)?;
     Ok(())

@@ -25,7 +25,9 @@ pub fn attention([q, k, v]: [&Tensor; 3], heads: usize, causal: bool) -> Result<
     }
     let d = c / heads;
     let half = matches!(q.dtype(), DType::F16 | DType::BF16) && k.dtype() == q.dtype() && v.dtype() == q.dtype();
-    let Some(size) = SIZES.into_iter().find(|size| d <= *size).filter(|_| half && d % 8 == 0) else { return Ok(None) };
+    let Some(size) = SIZES.into_iter().find(|size| d <= *size).filter(|_| half && d.is_multiple_of(8)) else {
+        return Ok(None);
+    };
     if b * heads > 65535 {
         return Ok(None);
     }
@@ -49,6 +51,7 @@ pub fn attention([q, k, v]: [&Tensor; 3], heads: usize, causal: bool) -> Result<
 /// of 16 bytes.
 fn rows(t: &Tensor) -> Result<Tensor> {
     let stride = t.stride();
-    let fits = stride[2] == 1 && stride[0] % 8 == 0 && stride[1] % 8 == 0 && address(t)?.is_multiple_of(16);
+    let fits =
+        stride[2] == 1 && stride[0].is_multiple_of(8) && stride[1].is_multiple_of(8) && address(t)?.is_multiple_of(16);
     if fits { Ok(t.clone()) } else { t.force_contiguous() }
 }

@@ -4,6 +4,8 @@
 //! the order of the calls; memory that is freed here is freed on the stream too, after the kernels that use it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg};
@@ -45,6 +47,21 @@ pub(super) enum Arg {
     Int(i32),
     Long(i64),
     Float(f32),
+}
+
+/// The value of `key`, made if there is none yet.
+pub(super) fn kept<K: Eq + Hash, V, E>(
+    map: &mut HashMap<K, V>,
+    key: K,
+    make: impl FnOnce(&K) -> std::result::Result<V, E>,
+) -> std::result::Result<&mut V, E> {
+    match map.entry(key) {
+        Entry::Occupied(entry) => Ok(entry.into_mut()),
+        Entry::Vacant(entry) => {
+            let value = make(entry.key())?;
+            Ok(entry.insert(value))
+        }
+    }
 }
 
 /// The address of the first element of a tensor on a CUDA device. Valid as long as the tensor.
@@ -95,9 +112,9 @@ impl<F: Fn(&CudaDevice, u64) -> Result<()>> CustomOp1 for Filled<F> {
     fn cuda_fwd(&self, like: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, n) = (&like.device, checked_elements(self.shape.dims())?);
         let stream = device.cuda_stream();
-        // SAFETY: `fill` writes all of it before anything reads it.
         macro_rules! filled {
             ($t:ty) => {{
+                // SAFETY: `fill` writes all of it before anything reads it.
                 let slice = unsafe { device.alloc::<$t>(n)? };
                 (self.fill)(device, slice.device_ptr(&stream).0)?;
                 CudaStorage::wrap_cuda_slice(slice, device.clone())
@@ -121,14 +138,11 @@ type Function = candle_core::cuda_backend::cudarc::driver::CudaFunction;
 fn function(device: &CudaDevice, module: Module, name: &str) -> Result<Function> {
     let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
     let functions = functions.get_or_insert_default();
-    let key = (device.id(), name.to_string());
-    if let Some(function) = functions.get(&key) {
-        return Ok(function.clone());
-    }
-    let function = device.get_or_load_custom_func(name, &format!("lsregen {module:?}"), module.ptx())?;
-    let function = function.into_cuda_function();
-    functions.insert(key, function.clone());
-    Ok(function)
+    let function = kept(functions, (device.id(), name.to_string()), |_| {
+        let function = device.get_or_load_custom_func(name, &format!("lsregen {module:?}"), module.ptx())?;
+        Ok::<_, candle_core::Error>(function.into_cuda_function())
+    })?;
+    Ok(function.clone())
 }
 
 /// The blocks and threads of a launch, and the bytes of shared memory of a block.

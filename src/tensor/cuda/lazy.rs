@@ -151,10 +151,13 @@ mod tests {
     #[test]
     fn every_symbol_has_a_library() {
         let first = &raw const lsregen_cuda_entries;
+        // SAFETY: both are ends of one array, which `symbols.s` makes.
         let count = unsafe { (&raw const lsregen_cuda_entries_end).offset_from(first) } as usize;
         assert!(count > 500, "{count} symbols");
         for i in 0..count {
+            // SAFETY: there are `count` entries, each with a name that ends with 0.
             let entry = unsafe { &*first.add(i) };
+            // SAFETY: as above.
             let name = unsafe { CStr::from_ptr(entry.name) }.to_str().unwrap();
             assert!(!entry.slot.load(Ordering::Relaxed).is_null() && !missing(entry).is_null(), "{name}");
             let prefix = &LIBRARIES[entry.library].file[3..].split(".so").next().unwrap()[..4];

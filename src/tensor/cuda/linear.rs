@@ -12,7 +12,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Result, Tensor};
 
-use super::launch::{address, new_tensor};
+use super::launch::{address, kept, new_tensor};
 
 /// Bytes of the workspace: what NVIDIA recommends for Hopper.
 const WORKSPACE: usize = 32 << 20;
@@ -106,19 +106,14 @@ type Addresses = (u64, u64, Option<u64>, Option<u64>, u64);
 
 fn multiply(device: &CudaDevice, key: &Key, (a, b, bias, add, y): Addresses) -> Result<()> {
     let mut handles = HANDLES.lock().unwrap_or_else(PoisonError::into_inner);
-    let handles = handles.get_or_insert_default();
-    if !handles.contains_key(&device.id()) {
+    let handle = kept(handles.get_or_insert_default(), device.id(), |_| {
         // SAFETY: cuBLASLt writes the workspace before it reads it.
         let workspace = unsafe { device.alloc::<u8>(WORKSPACE)? };
         let handle = lt::create_handle().map_err(candle_core::Error::wrap)?;
-        handles.insert(device.id(), Handle { handle, workspace, plans: HashMap::new() });
-    }
-    let Some(handle) = handles.get_mut(&device.id()) else { return Ok(()) };
-    if !handle.plans.contains_key(key) {
-        let plan = Plan::new(handle.handle, key).map_err(candle_core::Error::wrap)?;
-        handle.plans.insert(key.clone(), plan);
-    }
-    let Some(plan) = handle.plans.get(key) else { return Ok(()) };
+        Ok::<_, candle_core::Error>(Handle { handle, workspace, plans: HashMap::new() })
+    })?;
+    let plan =
+        kept(&mut handle.plans, key.clone(), |key| Plan::new(handle.handle, key)).map_err(candle_core::Error::wrap)?;
     let stream = device.cuda_stream();
     let workspace = handle.workspace.device_ptr(&stream).0;
     let (alpha, beta) = (1f32, if add.is_some() { 1f32 } else { 0f32 });

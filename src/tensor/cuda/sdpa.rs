@@ -13,6 +13,7 @@
 //! It checks no strides: engines read rows whose features are not adjacent, or that begin at odd places, wrongly.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
@@ -21,7 +22,7 @@ use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Result, Tensor};
 
 use super::graph::{self, ALIGNMENT, Graph, Handle, Mode, Number, Plan, Reduction, Refused, Shape};
-use super::launch::{address, new_tensor};
+use super::launch::{address, kept, new_tensor};
 
 /// A tensor (B, heads, N, d) in memory that cuDNN can read: the d features adjacent, rows at multiples of 16 bytes.
 struct Rows {
@@ -135,17 +136,12 @@ fn run(device: &CudaDevice, key: Key, addresses: &[*mut c_void]) -> Result<bool>
     let stream = device.cuda_stream();
     stream.context().bind_to_thread()?;
     let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    let engines = engines.get_or_insert_default();
-    if !engines.contains_key(&device.id()) {
+    let engine = kept(engines.get_or_insert_default(), device.id(), |_| {
         let handle = Handle::new(stream.cu_stream().cast())?;
-        engines.insert(device.id(), Engine { handle, workspaces: Vec::new(), plans: HashMap::new() });
-    }
-    let Some(engine) = engines.get_mut(&device.id()) else { return Ok(false) };
-    if !engine.plans.contains_key(&key) {
-        let plan = build(&key, &engine.handle);
-        engine.plans.insert(key.clone(), plan);
-    }
-    let Some(Some(plan)) = engine.plans.get(&key) else { return Ok(false) };
+        Ok::<_, candle_core::Error>(Engine { handle, workspaces: Vec::new(), plans: HashMap::new() })
+    })?;
+    let plan = kept(&mut engine.plans, key, |key| Ok::<_, Infallible>(build(key, &engine.handle)));
+    let Ok(Some(plan)) = plan else { return Ok(false) };
     let largest = engine.workspaces.last().map_or(0, |w| w.len());
     if plan.workspace > largest {
         // SAFETY: cuDNN writes the workspace before it reads it.

@@ -10,7 +10,7 @@ use candle_core::cuda_backend::cudarc::driver::{DriverError, result, sys};
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Device, Tensor};
 
-use super::launch::{address, known};
+use super::launch::{address, kept, known};
 use crate::{Error, Result, checked_elements};
 
 /// Bytes of a part. There are two for each device.
@@ -57,11 +57,8 @@ pub fn upload(
     }
     let to = address(&tensor)?;
     let mut parts = PARTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let parts = parts.get_or_insert_default();
-    if !parts.contains_key(&cuda.id()) {
-        parts.insert(cuda.id(), Parts::new(cuda).map_err(candle_core::Error::wrap)?);
-    }
-    let Some(parts) = parts.get_mut(&cuda.id()) else { return Ok(tensor) };
+    let parts =
+        kept(parts.get_or_insert_default(), cuda.id(), |_| Parts::new(cuda)).map_err(candle_core::Error::wrap)?;
     for start in (0..bytes).step_by(PART) {
         let length = PART.min(bytes - start);
         let memory = parts.wait(length).map_err(candle_core::Error::wrap)?;

@@ -5,13 +5,15 @@
 use candle_core::{DType, Device, Result, Tensor};
 use lsregen_tensor::ops::{self, Convolution, Layout, Moments};
 
+type Function = dyn Fn(&[Tensor]) -> Result<Tensor>;
+
 /// A function of tensors, which the test makes.
 struct Case {
     name: &'static str,
     /// Shapes of the inputs. The first ones have gradients.
     shapes: Vec<Vec<usize>>,
     differentiable: usize,
-    f: Box<dyn Fn(&[Tensor]) -> Result<Tensor>>,
+    f: Box<Function>,
 }
 
 fn case(
@@ -184,7 +186,8 @@ fn operations_equal_their_definitions() {
             };
             for (n, (exact, found)) in exact.iter().zip(&found).enumerate() {
                 let error = norm(&(exact - found).unwrap()).unwrap() / norm(exact).unwrap().max(1e-30);
-                if !(error < bound) {
+                // Not a number is a fault too.
+                if error.is_nan() || error >= bound {
                     faults.push(format!("{} in {dtype:?}, result {n}: relative error {error:.1e}", case.name));
                 } else if error > worst[i].0 {
                     worst[i] = (error, case.name);
@@ -227,7 +230,7 @@ fn operations_attention_by_our_own_kernel() {
             let found = flash::attention([&wide, &there[1], &there[2]], heads, causal).unwrap().expect("it applies");
             let found = found.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
             let error = norm(&(found - &exact).unwrap()).unwrap() / norm(&exact).unwrap();
-            if !(error < bound) {
+            if error.is_nan() || error >= bound {
                 faults.push(format!("{heads} heads of {d}, {n}×{m}, causal {causal}, {dtype:?}: {error:.1e}"));
             }
         }
