@@ -39,6 +39,16 @@ fn a_profile_counts_what_the_device_counts() {
     assert!(steps.filter(|step| step["args"]["cuda"]["calls"]["count"].as_u64() > Some(0)).count() >= 4);
     let slices = events.iter().filter(|event| event["ph"] == "X" && event["pid"] == 0).count();
     assert_eq!(trace["otherData"]["kernels"], slices);
+    // One stream runs one after the other.
+    let on_device = events.iter().filter(|event| event["ph"] == "X" && event["pid"] == 0);
+    let times = on_device.map(|event| (event["ts"].as_f64().unwrap(), event["dur"].as_f64().unwrap()));
+    let times: Vec<_> = times.collect();
+    assert!(times.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0 + 0.01), "slices overlap");
+    if std::env::var("CUDA_DEVICE_MODE").is_ok_and(|mode| mode == "null") {
+        println!("without times: the device runs nothing");
+    } else {
+        assert!(trace["otherData"]["nodes"]["sample"]["cuda"]["kernels"]["microseconds"].as_f64() > Some(0.0));
+    }
     assert!(events.iter().any(|event| event["ph"] == "C" && event["name"] == "memory in use"));
 
     // Only the software device writes its own counts.
