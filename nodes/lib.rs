@@ -29,6 +29,7 @@ pub use layout::*;
 pub use lsregen_diffusion::models::{ModelLocation, Survey};
 pub use lsregen_onnx::{OnnxInfo, OnnxNetwork};
 pub use lsregen_tensor::ops::{keep_memory, start_threads};
+pub use lsregen_tensor::profile as device_profile;
 pub use lsregen_weights::{builtin_models, hub, search};
 pub use model::*;
 pub use params::boxes::{LayoutFiles, PhraseBox};

@@ -18,6 +18,7 @@ mod models;
 mod opens;
 mod outputs;
 mod pictures;
+mod profile;
 mod terminal;
 mod watch;
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use lsregen_engine::{Event, FetchProgress, Graph, Outcome, Subscriber, Summary, visible};
-use tracing::level_filters::LevelFilter;
 
+use super::log;
 use super::terminal::{Tone, complain, say, say_headed};
 
 /// Whether to draw progress bars: on a terminal, unless the log is written there too.
 pub fn bars() -> bool {
-    stderr().is_terminal() && LevelFilter::current() == LevelFilter::OFF
+    stderr().is_terminal() && !log::is_on()
 }
 
 /// Shows the progress of downloads: a bar on a terminal, otherwise one line a file.

@@ -16,6 +16,7 @@ mod models;
 mod nodes;
 mod open;
 mod plan;
+mod profile;
 mod record;
 mod run;
 mod schema;
@@ -100,7 +101,8 @@ pub fn main() -> Exit {
         }
     };
     terminal::set_colours(color);
-    if let Err(exit) = log::start(verbose) {
+    let is_profiled = matches!(&verb, Verb::Run(run) if run.is_profiled());
+    if let Err(exit) = log::start(verbose, is_profiled) {
         return exit;
     }
     let result = match verb {

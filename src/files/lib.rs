@@ -17,4 +17,4 @@ pub use names::{file_name_from, invalid_name, is_bidi_control};
 pub use open::{Kind, open, open_with, read, read_or_stdin, read_text};
 pub use place::{Leaves, create_folder, identity, normal, outside_by_links};
 pub use ranges::RangeFile;
-pub use write::{can_hold_files, create_log, write_new, write_over};
+pub use write::{GrowingFile, can_hold_files, create_log, write_new, write_over};

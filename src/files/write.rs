@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::NamedTempFile;
@@ -37,6 +37,55 @@ pub fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // What it replaces is not lost if the machine stops.
     file.as_file().sync_data()?;
     file.persist(path).map(drop).map_err(|failed| failed.error)
+}
+
+/// A file that is written piece by piece. Until it is [finished](GrowingFile::finish), it has a temporary name in its folder.
+#[derive(Debug)]
+pub struct GrowingFile {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl GrowingFile {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// If the path names no file, or its folder takes no files.
+    pub fn begin(path: &Path) -> io::Result<GrowingFile> {
+        let is_folder =
+            path.as_os_str().as_encoded_bytes().last().is_some_and(|byte| std::path::is_separator(*byte as char));
+        if is_folder || path.file_name().is_none() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it names no file"));
+        }
+        // A name that is too long, for example.
+        if let Err(error) = fs::symlink_metadata(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        // tempfile's own message names its temporary path.
+        let file = temporary(path, &[]).map_err(|error| io::Error::from(error.kind()))?;
+        Ok(GrowingFile { file, path: path.into() })
+    }
+
+    /// Gives the file its name. Replaces a file that exists; a link is replaced, not followed.
+    ///
+    /// # Errors
+    /// If it cannot be renamed, or the disk is full.
+    pub fn finish(self) -> io::Result<()> {
+        self.file.as_file().sync_data()?;
+        self.file.persist(&self.path).map(drop).map_err(|failed| failed.error)
+    }
+}
+
+impl Write for GrowingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Tries whether files can be written into a folder, which may have to be created first. Leaves nothing behind.

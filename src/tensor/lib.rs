@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 mod constants;
+mod counts;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod error;
@@ -12,6 +13,7 @@ mod image_file;
 mod nearest;
 pub mod noise;
 pub mod ops;
+pub mod profile;
 mod shape;
 pub mod tensors;
 

@@ -3,6 +3,7 @@
 
 #[path = "../guided.rs"]
 mod guided;
+mod profile;
 
 use std::fmt::Write as _;
 use std::fs;

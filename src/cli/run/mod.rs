@@ -11,6 +11,7 @@ use clap::Args;
 use self::bulk::BulkArgs;
 use self::report::{Report, Stdout};
 use super::args::{HostArgs, ParamArgs};
+use super::profile::Profile;
 use super::session::{RunArgs, Runs, SavedFiles, Several};
 use super::{Exit, console, open, usage};
 
@@ -35,12 +36,22 @@ pub struct Run {
     #[command(flatten)]
     run: RunArgs,
 
+    /// Write a trace of the nodes, their steps and the kernels of a CUDA device, for ui.perfetto.dev or chrome://tracing (see
+    /// docs/profile.md)
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+
     /// Print a summary as JSON on stdout instead of the files: nodes, keys, cached results, seconds, files
     #[arg(long)]
     json: bool,
 }
 
 impl Run {
+    /// Whether a trace is written.
+    pub fn is_profiled(&self) -> bool {
+        self.profile.is_some()
+    }
+
     pub fn main(self) -> Result<Exit, Exit> {
         let stdout = match (self.json, self.run.events_on_stdout()) {
             (true, true) => return Err(usage("--json and --events both take stdout; write the events to a file")),
@@ -51,12 +62,16 @@ impl Run {
         if self.bulk.reads_stdin() && self.graph == Path::new("-") {
             return Err(usage("the graph and --inputs cannot both be stdin; write one of them to a file"));
         }
-        if let Some(rows) = self.bulk.rows()? {
-            return bulk::run(&self.graph, rows, stdout, &self.params, &self.host, &self.bulk, &self.run);
+        let rows = self.bulk.rows()?;
+        // Before the device is opened, which is part of it.
+        let profile = self.profile.as_deref().map(Profile::open).transpose()?;
+        if let Some(rows) = rows {
+            return bulk::run(&self.graph, rows, stdout, &self.params, &self.host, &self.bulk, &self.run, profile);
         }
         let host = self.host.host(&self.graph, &self.params.models)?;
         let graph = Arc::new(open::open_to_run(&self.graph, &self.params, &host, self.run.quiet)?);
-        let session = self.run.session(Runs::One)?;
+        let session = self.run.session(Runs::One)?.with_profile(profile);
+        session.name_next_run(&self.graph.display().to_string());
         let plan = open::plan(&graph, &host, session.executor.store(), &session.digests)?;
         let host = session.host(&host);
         open::check_obstacles(&graph, &plan, &host)?;

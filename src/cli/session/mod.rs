@@ -6,8 +6,8 @@ mod saved;
 mod stop;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use lsregen_engine::{
@@ -23,6 +23,7 @@ use self::previews::Previews;
 pub use self::saved::SavedFiles;
 pub use self::stop::Stop;
 use super::args::{CacheArgs, MemoryArgs};
+use super::profile::Profile;
 use super::{Exit, open, terminal};
 
 /// How graphs are run and what is reported.
@@ -60,6 +61,9 @@ pub struct Session {
     pub fail_fast: bool,
     events: Option<Events>,
     previews: Option<Arc<Previews>>,
+    profile: Option<Profile>,
+    /// The name of the next run in the profile.
+    name: Mutex<String>,
     runs: AtomicUsize,
     pub stop: Stop,
 }
@@ -106,6 +110,8 @@ impl RunArgs {
             executor: Executor::new(Lanes::of_this_machine(), store),
             events,
             previews,
+            profile: None,
+            name: Mutex::default(),
             quiet: self.quiet,
             fail_fast: self.fail_fast,
             runs: AtomicUsize::new(0),
@@ -115,6 +121,20 @@ impl RunArgs {
 }
 
 impl Session {
+    /// The session with a trace of its runs.
+    pub fn with_profile(mut self, profile: Option<Profile>) -> Session {
+        if let Some(profile) = &profile {
+            self.stop.before_exit(profile.ending());
+        }
+        self.profile = profile;
+        self
+    }
+
+    /// Names the run that is started next, for the trace.
+    pub fn name_next_run(&self, name: &str) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name.into();
+    }
+
     /// Whether a later run finds what this one computes.
     pub fn is_cached(&self) -> bool {
         self.executor.store().disk().is_some()
@@ -141,6 +161,10 @@ impl Session {
         }
         if let Some(events) = &self.events {
             subscribers.push(Arc::new(events.of_run(run, self.previews.clone())));
+        }
+        if let Some(profile) = &self.profile {
+            let name = self.name.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            subscribers.push(profile.of_run(run, &name, graph));
         }
         self.executor.start(RunRequest {
             graph: graph.clone(),

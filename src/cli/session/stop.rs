@@ -31,22 +31,30 @@ impl Signal {
 
 /// Whether a session was asked to stop. Clones share it.
 #[derive(Clone, Default)]
-pub struct Stop(Arc<OnceLock<Signal>>);
+pub struct Stop {
+    signal: Arc<OnceLock<Signal>>,
+    last: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>,
+}
 
 impl Stop {
     /// The exit code of a command that ends with `exit`: if it was stopped before it was done, that of the signal.
     pub fn exit(&self, exit: Exit) -> Exit {
-        match self.0.get() {
+        match self.signal.get() {
             Some(signal) if exit != Exit::Done => signal.exit(),
             _ => exit,
         }
+    }
+
+    /// Lets `last` be called before the second signal ends the process. It must not wait.
+    pub fn before_exit(&self, last: impl Fn() + Send + Sync + 'static) {
+        let _ = self.last.set(Box::new(last));
     }
 
     /// Calls `stop` at the first signal, with a message for the user. The second signal ends the process.
     ///
     /// Listens from the moment of this call, and not only once the future is polled.
     pub fn on_signal<F: FnOnce(&str)>(&self, stop: F) -> impl Future<Output = ()> + use<F> {
-        let requested = self.0.clone();
+        let (requested, last) = (self.signal.clone(), self.last.clone());
         let signals = Signals::listen();
         async move {
             let Some(mut signals) = signals else { return };
@@ -54,6 +62,7 @@ impl Stop {
             let _ = requested.set(signal);
             stop(&format!("stopping after this step; {} to stop at once", signal.again()));
             if let Some(second) = signals.next().await {
+                last.get().into_iter().for_each(|last| last());
                 std::process::exit(second.exit() as i32);
             }
         }

@@ -43,7 +43,7 @@ impl<T> Network<T> {
             return Ok(network.clone());
         }
         let start = Instant::now();
-        let loaded = Arc::new(load()?);
+        let loaded = Arc::new(tracing::debug_span!("load", network = name).in_scope(load)?);
         tracing::info!(network = name, duration = ?start.elapsed(), "loaded weights");
         *network = Some(loaded.clone());
         Ok(loaded)

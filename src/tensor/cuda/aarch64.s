@@ -24,9 +24,12 @@
     .popsection
 .endm
 
-# The first call: keeps every register that can carry an argument, asks for the address, and goes there.
+# The first call, and while a profile is recorded every call: keeps every register that can carry an argument, asks for the address, and goes there.
 .pushsection .text.lsregen_cuda, "ax", @progbits
 .p2align 2
+.globl lsregen_cuda_first
+.hidden lsregen_cuda_first
+lsregen_cuda_first:
 .Lfirst:
     stp x29, x30, [sp, #-224]!
     mov x29, sp

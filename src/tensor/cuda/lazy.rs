@@ -6,11 +6,13 @@
 //! libraries to start. The names are in `symbols.s`, made by
 //! `tools/cuda/symbols.sh`.
 //!
+//! While a [profile](super::profile) is recorded, the slots keep pointing to [`resolve`], which counts every call.
+//!
 //! The functions of a missing library return an error code. [`super::devices`] is called before them.
 
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, OnceLock};
 
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(include_str!("x86_64.s"), include_str!("symbols.s"), resolve = sym resolve);
@@ -89,15 +91,88 @@ pub(super) fn find(library: usize) -> Result<*mut c_void, &'static str> {
     }
 }
 
-/// Returns the address of a function on its first call.
+unsafe extern "C" {
+    static lsregen_cuda_entries: Entry;
+    static lsregen_cuda_entries_end: Entry;
+    /// Calls [`resolve`], and goes where it says.
+    fn lsregen_cuda_first();
+}
+
+/// All functions.
+fn entries() -> &'static [Entry] {
+    let first = &raw const lsregen_cuda_entries;
+    // SAFETY: the assembly has put all entries between these two.
+    unsafe { std::slice::from_raw_parts(first, (&raw const lsregen_cuda_entries_end).offset_from(first) as usize) }
+}
+
+/// Returns the address of a function on its first call; while a profile is recorded, on every call.
 extern "C" fn resolve(entry: &Entry) -> *mut c_void {
-    let address = find(entry.library).map_or(std::ptr::null_mut(), |library| {
-        // SAFETY: an open library, and a name that ends with 0.
-        unsafe { libc::dlsym(library, entry.name) }
-    });
-    let address = if address.is_null() { missing(entry) } else { address };
+    if let Some((counter, counted)) = COUNTED.get() {
+        return target(entry, counter, counted);
+    }
+    let address = address(entry);
     entry.slot.store(address, Ordering::Release);
     address
+}
+
+/// The address of the library's function, or of its stand-in.
+fn address(entry: &Entry) -> *mut c_void {
+    // SAFETY: a name that ends with 0.
+    function(entry.library, unsafe { CStr::from_ptr(entry.name) }).unwrap_or_else(|| missing(entry))
+}
+
+/// The address of a function of a library; `None` if one of them is missing.
+pub(super) fn function(library: usize, name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: an open library, and a name that ends with 0.
+    let address = unsafe { libc::dlsym(find(library).ok()?, name.as_ptr()) };
+    (!address.is_null()).then_some(address)
+}
+
+/// What is done with every call while calls are counted.
+pub(super) struct Counter {
+    /// Counts a call of the function with this name.
+    pub(super) called: fn(&Arc<str>),
+    /// The wrapper of the function with this name, which is at this address, if it has one.
+    pub(super) wrapper: fn(&str, *mut c_void) -> Option<*mut c_void>,
+}
+
+/// A function whose calls are counted.
+struct Counted {
+    name: Arc<str>,
+    /// Where its calls go. Null before the first.
+    target: AtomicPtr<c_void>,
+}
+
+/// For each entry, from the moment on when calls are counted.
+static COUNTED: OnceLock<(Counter, Box<[Counted]>)> = OnceLock::new();
+
+/// Lets every call be counted from now on. No other thread must call CUDA meanwhile.
+pub(super) fn count(counter: Counter) {
+    COUNTED.get_or_init(|| {
+        let counted = entries().iter().map(|entry| {
+            // SAFETY: a name that ends with 0.
+            let name = unsafe { CStr::from_ptr(entry.name) }.to_string_lossy().into();
+            Counted { name, target: AtomicPtr::default() }
+        });
+        (counter, counted.collect())
+    });
+    entries().iter().for_each(|entry| entry.slot.store(lsregen_cuda_first as *mut c_void, Ordering::Release));
+}
+
+/// Counts a call, and returns where it goes.
+fn target(entry: &Entry, counter: &Counter, counted: &[Counted]) -> *mut c_void {
+    // SAFETY: both belong to the array of all entries.
+    let index = unsafe { (&raw const *entry).offset_from(&raw const lsregen_cuda_entries) } as usize;
+    let Some(counted) = counted.get(index) else { return address(entry) };
+    (counter.called)(&counted.name);
+    let known = counted.target.load(Ordering::Acquire);
+    if !known.is_null() {
+        return known;
+    }
+    let address = address(entry);
+    let target = (counter.wrapper)(&counted.name, address).unwrap_or(address);
+    counted.target.store(target, Ordering::Release);
+    target
 }
 
 /// Returns the stand-in for a missing function.
@@ -142,22 +217,12 @@ fn missing(entry: &Entry) -> *mut c_void {
 mod tests {
     use super::*;
 
-    unsafe extern "C" {
-        static lsregen_cuda_entries: Entry;
-        static lsregen_cuda_entries_end: Entry;
-    }
-
     /// Every symbol has a library, and a stand-in if that is missing.
     #[test]
     fn every_symbol_has_a_library() {
-        let first = &raw const lsregen_cuda_entries;
-        // SAFETY: both are ends of one array, which `symbols.s` makes.
-        let count = unsafe { (&raw const lsregen_cuda_entries_end).offset_from(first) } as usize;
-        assert!(count > 500, "{count} symbols");
-        for i in 0..count {
-            // SAFETY: there are `count` entries, each with a name that ends with 0.
-            let entry = unsafe { &*first.add(i) };
-            // SAFETY: as above.
+        assert!(entries().len() > 500, "{} symbols", entries().len());
+        for entry in entries() {
+            // SAFETY: `symbols.s` has names that end with 0.
             let name = unsafe { CStr::from_ptr(entry.name) }.to_str().unwrap();
             assert!(!entry.slot.load(Ordering::Relaxed).is_null() && !missing(entry).is_null(), "{name}");
             let prefix = &LIBRARIES[entry.library].file[3..].split(".so").next().unwrap()[..4];

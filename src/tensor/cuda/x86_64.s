@@ -22,9 +22,12 @@
     .popsection
 .endm
 
-# The first call: keeps every register that can carry an argument, asks for the address, and goes there.
+# The first call, and while a profile is recorded every call: keeps every register that can carry an argument, asks for the address, and goes there.
 .pushsection .text.lsregen_cuda, "ax", @progbits
 .p2align 4
+.globl lsregen_cuda_first
+.hidden lsregen_cuda_first
+lsregen_cuda_first:
 .Lfirst:
     push rbp
     mov rbp, rsp

@@ -151,6 +151,7 @@ impl<'a> Execution<'a> {
         let run = self.session.runs();
         started.run = Some(run);
         self.session.emit("row_started", json!({ "row": started.number, "name": started.name, "run": run }));
+        self.session.name_next_run(&started.name);
         Ok(self.session.start(&built.graph, plan, &built.host, started.saved.clone(), &self.cancel))
     }
 

@@ -33,6 +33,7 @@ use self::survey::{Survey, Surveyed};
 use self::sweep::Sweep;
 use crate::cli::args::{HostArgs, ParamArgs};
 use crate::cli::open::GraphText;
+use crate::cli::profile::Profile;
 use crate::cli::run::report::Stdout;
 use crate::cli::session::{RunArgs, Runs};
 use crate::cli::{Exit, console, terminal, usage};
@@ -49,6 +50,7 @@ pub fn run(
     host: &HostArgs,
     args: &BulkArgs,
     run: &RunArgs,
+    profile: Option<Profile>,
 ) -> Result<Exit, Exit> {
     if run.previews.is_some() {
         return Err(usage("--previews shows the progress of a single run; run the row by itself"));
@@ -78,7 +80,7 @@ pub fn run(
     let manifest = format!("{stem}{suffix}.manifest.jsonl");
     let sheet = format!("{stem}.sheet.png");
     let reserved = [manifest.clone(), format!("{manifest}.lock"), format!("{manifest}.new"), sheet.clone()];
-    let session = run.session(Runs::Many)?;
+    let session = run.session(Runs::Many)?.with_profile(profile);
     let surveyed = Survey::new(&bulk, &session.digests, Names::new(reserved)).rows(shard)?;
 
     let mut manifest = Manifest::open(args.manifest().unwrap_or_else(|| bulk.output.join(manifest)))?;

@@ -1,0 +1,66 @@
+//! What a trace says of a CUDA device, beside the counts of the software device.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value as Json;
+
+use crate::repository;
+
+/// The counts by name of a group, over all nodes and what belongs to none.
+fn profiled(trace: &Json, group: &str) -> BTreeMap<String, u64> {
+    let other = &trace["otherData"];
+    let nodes = other["nodes"].as_object().unwrap().values().map(|node| &node["cuda"]);
+    let mut sums = BTreeMap::new();
+    for counts in nodes.chain([&other["elsewhere"]]) {
+        for (name, tally) in counts[group]["by_name"].as_object().into_iter().flatten() {
+            *sums.entry(name.clone()).or_default() += tally["count"].as_u64().unwrap();
+        }
+    }
+    sums
+}
+
+#[test]
+fn a_profile_counts_what_the_device_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let [trace, counts] = ["run.json", "counts.json"].map(|name| folder.path().join(name));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
+    command.current_dir(repository("")).args(["run", "graphs/sdxl.yaml", "--set", "steps=4", "--device", "cuda"]);
+    command.args(["--no-cache", "--quiet", "--output-dir"]).arg(folder.path()).arg("--profile").arg(&trace);
+    let output = command.env("CUDA_DEVICE_COUNTS", &counts).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let trace: Json = serde_json::from_slice(&fs::read(&trace).unwrap()).unwrap();
+    let kernels = profiled(&trace, "kernels");
+    assert!(kernels.values().sum::<u64>() > 100, "{kernels:?}");
+    // Each step has its own counts, and what is timed has a slice on the device's track.
+    let events = trace["traceEvents"].as_array().unwrap();
+    let steps = events.iter().filter(|event| event["cat"] == "step" && event["args"]["done"].is_u64());
+    assert!(steps.filter(|step| step["args"]["cuda"]["calls"]["count"].as_u64() > Some(0)).count() >= 4);
+    let slices = events.iter().filter(|event| event["ph"] == "X" && event["pid"] == 0).count();
+    assert_eq!(trace["otherData"]["kernels"], slices);
+    // One stream runs one after the other.
+    let on_device = events.iter().filter(|event| event["ph"] == "X" && event["pid"] == 0);
+    let times = on_device.map(|event| (event["ts"].as_f64().unwrap(), event["dur"].as_f64().unwrap()));
+    let times: Vec<_> = times.collect();
+    assert!(times.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0 + 0.01), "slices overlap");
+    if std::env::var("CUDA_DEVICE_MODE").is_ok_and(|mode| mode == "null") {
+        println!("without times: the device runs nothing");
+    } else {
+        assert!(trace["otherData"]["nodes"]["sample"]["cuda"]["kernels"]["microseconds"].as_f64() > Some(0.0));
+    }
+    assert!(events.iter().any(|event| event["ph"] == "C" && event["name"] == "memory in use"));
+
+    // Only the software device writes its own counts.
+    let Ok(counts) = fs::read(&counts) else { return };
+    let counts: Json = serde_json::from_slice(&counts).unwrap();
+    let of_device = |group: &str| -> BTreeMap<String, u64> {
+        let names = counts[group]["by_name"].as_object().into_iter().flatten();
+        names.map(|(name, amount)| (name.clone(), amount["count"].as_u64().unwrap())).collect()
+    };
+    assert_eq!(kernels, of_device("kernels"));
+    for group in ["gemms", "convolutions", "attentions", "copies", "allocations", "frees"] {
+        let [ours, its] = [profiled(&trace, group), of_device(group)].map(|names| names.values().sum::<u64>());
+        assert_eq!(ours, its, "{group}");
+    }
+}
