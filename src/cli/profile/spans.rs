@@ -25,9 +25,12 @@ pub(super) trait Owner {
     fn span(&self, node: &Arc<str>, name: &str, started: Duration, fields: Map<String, Json>);
 }
 
+/// A node, and what it is part of.
+type Owned = (Weak<dyn Owner>, Arc<str>);
+
 thread_local! {
     /// The node that this thread runs.
-    static NODE: RefCell<Option<(Weak<dyn Owner>, Arc<str>)>> = const { RefCell::new(None) };
+    static NODE: RefCell<Option<Owned>> = const { RefCell::new(None) };
 }
 
 /// Lets the spans of this thread belong to a node.

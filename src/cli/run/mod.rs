@@ -66,7 +66,7 @@ impl Run {
         // Before the device is opened, which is part of it.
         let profile = self.profile.as_deref().map(Profile::open).transpose()?;
         if let Some(rows) = rows {
-            return bulk::run(&self.graph, rows, stdout, &self.params, &self.host, &self.bulk, &self.run, profile);
+            return bulk::run(&self, rows, stdout, profile);
         }
         let host = self.host.host(&self.graph, &self.params.models)?;
         let graph = Arc::new(open::open_to_run(&self.graph, &self.params, &host, self.run.quiet)?);

@@ -31,27 +31,19 @@ pub use self::rows::Rows;
 use self::rows::{Names, Row};
 use self::survey::{Survey, Surveyed};
 use self::sweep::Sweep;
-use crate::cli::args::{HostArgs, ParamArgs};
+use super::Run;
 use crate::cli::open::GraphText;
 use crate::cli::profile::Profile;
 use crate::cli::run::report::Stdout;
-use crate::cli::session::{RunArgs, Runs};
+use crate::cli::session::Runs;
 use crate::cli::{Exit, console, terminal, usage};
 
-/// Runs the graph at `graph` once for each row.
+/// Runs the graph of the command once for each row.
 ///
 /// # Errors
 /// When a row has an error, or the manifest or the contact sheet cannot be written; the reason is printed.
-pub fn run(
-    graph: &Path,
-    rows: Rows,
-    stdout: Stdout,
-    params: &ParamArgs,
-    host: &HostArgs,
-    args: &BulkArgs,
-    run: &RunArgs,
-    profile: Option<Profile>,
-) -> Result<Exit, Exit> {
+pub fn run(command: &Run, rows: Rows, stdout: Stdout, profile: Option<Profile>) -> Result<Exit, Exit> {
+    let Run { graph, params, host, bulk: args, run, .. } = command;
     if run.previews.is_some() {
         return Err(usage("--previews shows the progress of a single run; run the row by itself"));
     }
