@@ -141,7 +141,7 @@ def kernels(program, a, dtype, folder):
     run(command, "lsregen run --profile")
     spent = {}
     for event in json.loads(trace.read_text())["traceEvents"]:
-        if event.get("cat") == "kernel" and event.get("ph") == "X":
+        if event.get("cat") in ("kernels", "gemms", "convolutions", "attentions") and event.get("ph") == "X":
             count, time_spent = spent.get(event["name"], (0, 0.0))
             spent[event["name"]] = (count + 1, time_spent + event["dur"])
     total = sum(t for _, t in spent.values()) or 1.0
