@@ -198,7 +198,8 @@ impl BoundGuidance {
         let moved = match self.settings.normalise {
             Normalise::None => (gradient * gamma)?,
             Normalise::Freedom => {
-                let (size, correction) = (rms(&gradient)?, at.denoiser.correction(z, at.t)?);
+                // With a dimension: for tensors without one, candle asks CUDA for no bytes at all, which is an error.
+                let (size, correction) = (rms(&gradient)?.reshape(1)?, at.denoiser.correction(z, at.t)?.reshape(1)?);
                 // Without a gradient the latent stays.
                 let factor = size.gt(0f64)?.where_cond(&(correction / &size)?, &size.zeros_like()?)?;
                 gradient.broadcast_mul(&(factor * gamma)?.to_dtype(gradient.dtype())?)?
