@@ -1,6 +1,7 @@
 //! What the libraries' descriptors stand for, so that a product or a convolution has its shape in its name.
 
 use std::collections::BTreeMap;
+use std::ffi::c_void;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -119,7 +120,7 @@ impl Descriptors {
     ///
     /// # Safety
     /// `values` are `count` values of that type, as cuDNN gets them.
-    pub unsafe fn attribute(&mut self, address: usize, name: i32, dtype: i32, count: i64, values: *const u8) {
+    pub unsafe fn attribute(&mut self, address: usize, name: i32, dtype: i32, count: i64, values: *const c_void) {
         let Some(node) = self.nodes.get_mut(&address) else { return };
         if values.is_null() || !(1..=64).contains(&count) {
             return;
@@ -137,7 +138,7 @@ impl Descriptors {
     ///
     /// # Safety
     /// `values` are `count` descriptors.
-    pub unsafe fn found(&mut self, of: usize, count: i64, values: *const u8) {
+    pub unsafe fn found(&mut self, of: usize, count: i64, values: *const c_void) {
         if values.is_null() || !(1..=256).contains(&count) {
             return;
         }

@@ -16,6 +16,7 @@ macro_rules! wrapped {
 }
 
 extern "C" fn allocate(to: *mut u64, bytes: usize, _: usize) -> i32 {
+    // SAFETY: the test gives a place.
     unsafe { *to = 0x1000 + bytes as u64 };
     0
 }
@@ -25,6 +26,7 @@ extern "C" fn free(_: u64, _: usize) -> i32 {
 }
 
 extern "C" fn get_function(to: *mut usize, _: usize, _: *const c_char) -> i32 {
+    // SAFETY: the test gives a place.
     unsafe { *to = 77 };
     0
 }
@@ -52,11 +54,13 @@ extern "C" fn begin(_: usize, _: i32) -> i32 {
 }
 
 extern "C" fn end(_: usize, graph: *mut usize) -> i32 {
+    // SAFETY: the test gives a place.
     unsafe { *graph = 500 };
     0
 }
 
 extern "C" fn instantiate(to: *mut usize, _: usize, _: u64) -> i32 {
+    // SAFETY: the test gives a place.
     unsafe { *to = 600 };
     0
 }

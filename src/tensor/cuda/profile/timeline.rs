@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
-use std::mem::take;
+use std::mem::{take, transmute};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,15 +24,22 @@ const MOST: usize = 1 << 16;
 
 type Event = *mut c_void;
 
+type GetContext = unsafe extern "C" fn(*mut *mut c_void) -> i32;
+type SetContext = unsafe extern "C" fn(*mut c_void) -> i32;
+type Create = unsafe extern "C" fn(*mut Event, u32) -> i32;
+type Record = unsafe extern "C" fn(Event, *mut c_void) -> i32;
+type OfEvent = unsafe extern "C" fn(Event) -> i32;
+type Elapsed = unsafe extern "C" fn(*mut f32, Event, Event) -> i32;
+
 /// The functions of the driver that the timeline itself uses. They are not counted.
 struct Driver {
-    context: unsafe extern "C" fn(*mut *mut c_void) -> i32,
-    set_context: unsafe extern "C" fn(*mut c_void) -> i32,
-    create: unsafe extern "C" fn(*mut Event, u32) -> i32,
-    record: unsafe extern "C" fn(Event, *mut c_void) -> i32,
-    query: unsafe extern "C" fn(Event) -> i32,
-    synchronise: unsafe extern "C" fn(Event) -> i32,
-    elapsed: unsafe extern "C" fn(*mut f32, Event, Event) -> i32,
+    context: GetContext,
+    set_context: SetContext,
+    create: Create,
+    record: Record,
+    query: OfEvent,
+    synchronise: OfEvent,
+    elapsed: Elapsed,
 }
 
 impl Driver {
@@ -42,13 +49,13 @@ impl Driver {
         // SAFETY: the signatures of the driver's functions with these names, in every version that has them.
         unsafe {
             Some(Driver {
-                context: std::mem::transmute::<*mut c_void, _>(of(c"cuCtxGetCurrent")?),
-                set_context: std::mem::transmute::<*mut c_void, _>(of(c"cuCtxSetCurrent")?),
-                create: std::mem::transmute::<*mut c_void, _>(of(c"cuEventCreate")?),
-                record: std::mem::transmute::<*mut c_void, _>(of(c"cuEventRecord")?),
-                query: std::mem::transmute::<*mut c_void, _>(of(c"cuEventQuery")?),
-                synchronise: std::mem::transmute::<*mut c_void, _>(of(c"cuEventSynchronize")?),
-                elapsed: std::mem::transmute::<*mut c_void, _>(elapsed),
+                context: transmute::<*mut c_void, GetContext>(of(c"cuCtxGetCurrent")?),
+                set_context: transmute::<*mut c_void, SetContext>(of(c"cuCtxSetCurrent")?),
+                create: transmute::<*mut c_void, Create>(of(c"cuEventCreate")?),
+                record: transmute::<*mut c_void, Record>(of(c"cuEventRecord")?),
+                query: transmute::<*mut c_void, OfEvent>(of(c"cuEventQuery")?),
+                synchronise: transmute::<*mut c_void, OfEvent>(of(c"cuEventSynchronize")?),
+                elapsed: transmute::<*mut c_void, Elapsed>(elapsed),
             })
         }
     }
@@ -190,10 +197,10 @@ impl Timeline {
 
     /// Finds out the times of the oldest call. Returns whether it has ended.
     fn resolve_first(&mut self, wait: bool) -> bool {
-        let (Some(driver), Some(pending)) = (&self.driver, self.pending.front()) else { return false };
+        let Some(pending) = self.pending.front() else { return false };
         const NOT_READY: i32 = 600;
         let mut measured = None;
-        if let (Some((first, last)), Some((base, at))) = (pending.events, self.base) {
+        if let (Some(driver), Some((first, last)), Some((base, at))) = (&self.driver, pending.events, self.base) {
             let since = |from: Event, to: Event| {
                 let mut milliseconds = 0f32;
                 // SAFETY: events of ours that have been recorded and have passed.

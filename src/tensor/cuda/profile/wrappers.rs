@@ -304,15 +304,21 @@ wrappers! {
         code
     }
 
-    // Memory. SAFETY: of all: the caller gives the place of the address.
-    fn cuMemAlloc_v2(to: *mut u64, bytes: usize) |call| { unsafe { allocates("cuMemAlloc_v2", to, bytes, None, call) } }
+    // Memory.
+    fn cuMemAlloc_v2(to: *mut u64, bytes: usize) |call| {
+        // SAFETY: the caller gives the place of the address.
+        unsafe { allocates("cuMemAlloc_v2", to, bytes, None, call) }
+    }
     fn cuMemAllocAsync(to: *mut u64, bytes: usize, stream: At) |call| {
+        // SAFETY: the caller gives the place of the address.
         unsafe { allocates("cuMemAllocAsync", to, bytes, Some(stream), call) }
     }
     fn cuMemAllocFromPoolAsync(to: *mut u64, bytes: usize, pool: At, stream: At) |call| {
+        // SAFETY: the caller gives the place of the address.
         unsafe { allocates("cuMemAllocFromPoolAsync", to, bytes, Some(stream), call) }
     }
     fn cuMemAllocManaged(to: *mut u64, bytes: usize, flags: u32) |call| {
+        // SAFETY: the caller gives the place of the address.
         unsafe { allocates("cuMemAllocManaged", to, bytes, None, call) }
     }
     fn cuMemFree_v2(address: u64) |call| { frees("cuMemFree_v2", address, None, call) }
@@ -452,7 +458,7 @@ wrappers! {
         }
         code
     }
-    fn cudnnBackendSetAttribute(of: At, name: i32, dtype: i32, count: i64, values: *const u8) |call| {
+    fn cudnnBackendSetAttribute(of: At, name: i32, dtype: i32, count: i64, values: *const c_void) |call| {
         let code = call();
         if code == 0 {
             // SAFETY: the values that cuDNN has read.
@@ -460,7 +466,7 @@ wrappers! {
         }
         code
     }
-    fn cudnnBackendGetAttribute(of: At, name: i32, dtype: i32, room: i64, count: *mut i64, values: *mut u8) |call| {
+    fn cudnnBackendGetAttribute(of: At, name: i32, dtype: i32, room: i64, count: *mut i64, values: *mut c_void) |call| {
         let code = call();
         if code == 0 && dtype == DESCRIPTOR && !count.is_null() {
             // SAFETY: cuDNN has written so many, if there was room.
