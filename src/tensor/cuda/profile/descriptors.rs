@@ -167,7 +167,8 @@ impl Descriptors {
                     node.kind == MATMUL || CONVOLUTIONS.contains(&node.kind) || ATTENTIONS.contains(&node.kind);
                 if shape.is_empty() && is_main {
                     let tensors = node.parts.iter().filter_map(|part| self.nodes.get(part));
-                    let dims: Vec<_> = tensors.filter(|t| t.kind == TENSOR).map(|t| sizes(&t.dims)).collect();
+                    // The inputs and the result come first.
+                    let dims: Vec<_> = tensors.filter(|t| t.kind == TENSOR).take(3).map(|t| sizes(&t.dims)).collect();
                     shape = dims.join(" · ");
                 }
             }
