@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs everything that needs a GPU and prints one table; takes under 8 minutes with a program that is already built.
+# Runs everything that needs a GPU and prints one table; meant to take under 8 minutes with a program that is already built.
 # usage: tools/gpu/run.sh            on a machine with an NVIDIA GPU, its driver, and a Python with PyTorch
 #        tools/gpu/run.sh --dry      the same steps on the software device with the built-in models, without a GPU
 # Settings, from the environment:

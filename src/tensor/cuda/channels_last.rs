@@ -11,9 +11,7 @@ use super::launch::{Arg, Module, Size, address, form, int, launch, new_tensor, t
 pub fn pixels_first(x: &Tensor) -> Result<Tensor> {
     let mut order: Vec<usize> = (0..x.rank()).filter(|i| *i != 1).collect();
     order.push(1);
-    let x = x.permute(order)?;
-    // candle takes dimensions of one element for contiguous, whatever their strides.
-    if x.is_contiguous() { Ok(x) } else { x.contiguous() }
+    x.permute(order)?.contiguous()
 }
 
 /// The reverse of [`pixels_first`]: (B, …, C) as (B, C, …), without a copy.

@@ -219,7 +219,10 @@ impl Plan {
             dnn::set_activation_descriptor(identity, none, nan, 0.0)?;
             match kind {
                 Kind::Forward => {
-                    let algorithm = best_forward(handle, x, weight, convolution, y)?;
+                    let found = fastest(|count, found| {
+                        dnn::get_convolution_forward_algorithm(handle, x, weight, convolution, y, 1, count, found)
+                    })?;
+                    let algorithm = found.algo;
                     let bytes =
                         dnn::get_convolution_forward_workspace_size(handle, x, weight, convolution, y, algorithm)?;
                     (Algorithm::Forward(algorithm), bytes)
@@ -232,7 +235,10 @@ impl Plan {
                     (Algorithm::Forward(algorithm), bytes)
                 }
                 Kind::Backward => {
-                    let algorithm = best_backward(handle, weight, y, convolution, x)?;
+                    let found = fastest(|count, found| {
+                        dnn::get_convolution_backward_data_algorithm(handle, weight, y, convolution, x, 1, count, found)
+                    })?;
+                    let algorithm = found.algo;
                     let bytes = dnn::get_convolution_backward_data_workspace_size(
                         handle,
                         weight,
@@ -316,44 +322,15 @@ impl Plan {
     }
 }
 
-/// The fastest algorithm by cuDNN's own judgement.
-unsafe fn best_forward(
-    handle: sys::cudnnHandle_t,
-    x: sys::cudnnTensorDescriptor_t,
-    weight: sys::cudnnFilterDescriptor_t,
-    convolution: sys::cudnnConvolutionDescriptor_t,
-    y: sys::cudnnTensorDescriptor_t,
-) -> std::result::Result<sys::cudnnConvolutionFwdAlgo_t, CudnnError> {
+/// What cuDNN's own judgement, which `ask` calls for one answer, finds fastest.
+fn fastest<P>(
+    ask: impl FnOnce(&mut i32, *mut P) -> std::result::Result<(), CudnnError>,
+) -> std::result::Result<P, CudnnError> {
     let (mut count, mut found) = (0, std::mem::MaybeUninit::uninit());
-    // SAFETY: the descriptors exist, and there is room for one result.
-    unsafe {
-        let found = found.as_mut_ptr();
-        dnn::get_convolution_forward_algorithm(handle, x, weight, convolution, y, 1, &mut count, found)?;
-    }
+    ask(&mut count, found.as_mut_ptr())?;
     if count == 0 {
         return Err(CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED));
     }
-    // SAFETY: cuDNN has written one result.
-    Ok(unsafe { found.assume_init() }.algo)
-}
-
-/// [`best_forward`] of the gradient.
-unsafe fn best_backward(
-    handle: sys::cudnnHandle_t,
-    weight: sys::cudnnFilterDescriptor_t,
-    dy: sys::cudnnTensorDescriptor_t,
-    convolution: sys::cudnnConvolutionDescriptor_t,
-    dx: sys::cudnnTensorDescriptor_t,
-) -> std::result::Result<sys::cudnnConvolutionBwdDataAlgo_t, CudnnError> {
-    let (mut count, mut found) = (0, std::mem::MaybeUninit::uninit());
-    // SAFETY: the descriptors exist, and there is room for one result.
-    unsafe {
-        let found = found.as_mut_ptr();
-        dnn::get_convolution_backward_data_algorithm(handle, weight, dy, convolution, dx, 1, &mut count, found)?;
-    }
-    if count == 0 {
-        return Err(CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED));
-    }
-    // SAFETY: cuDNN has written one result.
-    Ok(unsafe { found.assume_init() }.algo)
+    // SAFETY: cuDNN has written one answer.
+    Ok(unsafe { found.assume_init() })
 }

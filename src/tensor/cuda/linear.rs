@@ -178,6 +178,7 @@ impl Plan {
         let a = if key.transposed { layout(m, k)? } else { layout(k, m)? };
         let (b, c) = (layout(k, n)?, layout(m, n)?);
         let preference = lt::create_matmul_pref()?;
+        let workspace = WORKSPACE as u64;
         let alignment: u32 = if key.aligned { 16 } else { key.dtype.size_in_bytes() as u32 };
         // SAFETY: the objects exist, and each attribute has the type of its value.
         let heuristic = unsafe {
@@ -185,7 +186,7 @@ impl Plan {
             let set = |attribute, value: *const std::ffi::c_void, size| {
                 lt::set_matmul_pref_attribute(preference, attribute, value, size)
             };
-            set(P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const WORKSPACE_U64).cast(), 8)?;
+            set(P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const workspace).cast(), 8)?;
             for side in [
                 P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
                 P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -201,5 +202,3 @@ impl Plan {
         Ok(Plan { product, a, b, c, algorithm: heuristic.algo })
     }
 }
-
-static WORKSPACE_U64: u64 = WORKSPACE as u64;
