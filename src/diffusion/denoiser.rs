@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use lsregen_tensor::ops::{Mix, mix};
 
 use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use crate::models::unet::{Conditioning, FreeU, PassOptions, Perturbed, UNet};
@@ -256,7 +257,7 @@ impl Denoiser for CfgDenoiser {
         let (u, c) = (&parts[0], &parts[parts.len() - 1]);
         let mut guided = match (cfg, self.image_scale) {
             (Some(s), Some(s_image)) => (u + edit(&parts, s, s_image)?)?,
-            (Some(s), None) => (u + ((c - u)? * s)?)?,
+            (Some(s), None) => mix(u, c, Mix::Between(s))?,
             (None, _) => c.clone(),
         };
         if let (Some((s, _)), Some(p)) = (perturbation, &perturbed) {
@@ -302,6 +303,11 @@ fn rescaled(guided: &Tensor, conditional: &Tensor, share: f64) -> Result<Tensor>
     Ok(guided.broadcast_mul(&factor)?)
 }
 
+/// √ᾱ x̂₀ + √(1−ᾱ) ε.
+pub(crate) fn noised(x0: &Tensor, e: &Tensor, alpha_bar: f64) -> Result<Tensor> {
+    Ok(mix(x0, e, Mix::Sum(alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()))?)
+}
+
 /// What a network's prediction for z_t implies.
 #[derive(Clone, Debug)]
 pub struct Prediction {
@@ -327,17 +333,17 @@ impl Prediction {
             };
             let spread = sigma * sigma + data * data;
             let (skip, out) = (data * data / spread, sign * sigma * data / spread.sqrt());
-            let x0 = ((z * (skip / signal))? + (&raw * out)?)?;
+            let x0 = mix(z, &raw, Mix::Sum(skip / signal, out))?;
             return Self::of_x0(x0, raw, z, alpha_bar);
         }
         match parameterisation.prediction {
             PredictionType::Epsilon => {
-                let x0 = ((z - (&raw * noise)?)? / signal)?;
+                let x0 = mix(z, &raw, Mix::Without(noise, signal))?;
                 Ok(Prediction { x0, e: raw.clone(), raw })
             }
             PredictionType::VPrediction => {
-                let x0 = ((z * signal)? - (&raw * noise)?)?;
-                let e = ((&raw * signal)? + (z * noise)?)?;
+                let x0 = mix(z, &raw, Mix::Sum(signal, -noise))?;
+                let e = mix(&raw, z, Mix::Sum(signal, noise))?;
                 Ok(Prediction { raw, x0, e })
             }
             PredictionType::Sample => Self::of_x0(raw.clone(), raw, z, alpha_bar),
@@ -346,7 +352,7 @@ impl Prediction {
 
     /// The ε that x̂₀ implies: ε = (z − √ᾱ x̂₀)/√(1−ᾱ).
     pub fn of_x0(x0: Tensor, raw: Tensor, z: &Tensor, alpha_bar: f64) -> Result<Prediction> {
-        let e = ((z - (&x0 * alpha_bar.sqrt())?)? / (1.0 - alpha_bar).sqrt())?;
+        let e = mix(z, &x0, Mix::Without(alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()))?;
         Ok(Prediction { raw, x0, e })
     }
 }

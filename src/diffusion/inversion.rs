@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::denoiser::{Denoiser, Prediction};
+use crate::denoiser::{Denoiser, Prediction, noised};
 use crate::sampler::{OnStep, Sampler, Step};
 use crate::{Error, Result};
 
@@ -75,7 +75,7 @@ pub fn ddim(
     for (i, level) in levels.iter().rev().enumerate() {
         let raw = denoiser.predict(&z, level.t)?;
         let Prediction { x0, e, .. } = Prediction::new(schedule.parameterisation, raw, &z, below)?;
-        z = ((&x0 * level.alpha_bar.sqrt())? + (e * (1.0 - level.alpha_bar).sqrt())?)?;
+        z = noised(&x0, &e, level.alpha_bar)?;
         below = level.alpha_bar;
         if levels.len() - i <= keep {
             points.push((level.t, z.clone()));
@@ -89,9 +89,6 @@ pub fn ddim(
 
 /// Noises z̄_0: z̄_t = √ᾱ_t z̄_0 + √(1−ᾱ_t) ε, with one ε for all timesteps.
 pub fn noise(z0: &Tensor, sampler: &Sampler, epsilon: &Tensor, keep: usize) -> Result<Trajectory> {
-    let points = sampler.levels().iter().take(keep).map(|level| {
-        let a = level.alpha_bar;
-        Ok((level.t, ((z0 * a.sqrt())? + (epsilon * (1.0 - a).sqrt())?)?))
-    });
+    let points = sampler.levels().iter().take(keep).map(|level| Ok((level.t, noised(z0, epsilon, level.alpha_bar)?)));
     Ok(Trajectory { points: points.collect::<Result<_>>()? })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 use tracing::debug;
 
-use crate::denoiser::{CfgDenoiser, CfgOptions, Denoiser, guides};
+use crate::denoiser::{CfgDenoiser, CfgOptions, Denoiser, guides, noised};
 use crate::guidance::attention::{self, Layers};
 use crate::guidance::{BoundGuidance, GuidanceSpec, SamplingRun, StepContext, StepShare, Window};
 use crate::inversion::{self, Trajectory};
@@ -199,7 +199,7 @@ pub fn gligen(
         Some(last) if t >= last => grounded.predict(z, t),
         _ => ungrounded.predict(z, t),
     };
-    images(starts, |image, start| start.run(&sampler, &denoiser, &|step| on_step(image, step)))
+    images(model, starts, |image, start| start.run(&sampler, &denoiser, &|step| on_step(image, step)))
 }
 
 /// Samples under backward guidance, to a latent (1, 4, h, w). Without specs this is plain sampling.
@@ -225,7 +225,7 @@ pub fn sample_batch(
     let sampler = settings.sampler(model)?;
     let starts = starts(model, settings, count, &sampler, specs)?;
     let denoiser = denoiser(model, settings, &sampler)?;
-    images(starts, |image, start| start.run(&sampler, &denoiser, &|step| on_step(image, step)))
+    images(model, starts, |image, start| start.run(&sampler, &denoiser, &|step| on_step(image, step)))
 }
 
 /// An image of a batch before its first step.
@@ -238,15 +238,7 @@ struct Start {
 
 impl Start {
     fn run(mut self, sampler: &Sampler, denoiser: &dyn Denoiser, on_step: OnStep) -> Result<Tensor> {
-        let z = sampler.run_from(0, &self.z, denoiser, &self.guidance, &mut self.fresh, on_step)?;
-        let size = scalar(&z.abs()?.max_all()?)?;
-        if size.is_finite() {
-            return Ok(z);
-        }
-        Err(Error::input(
-            "the sampling diverged: its latent has NaN or infinity. Lower `cfg` or the guidance, or choose another `sampler` or \
-             `scheduler`",
-        ))
+        sampler.run_from(0, &self.z, denoiser, &self.guidance, &mut self.fresh, on_step)
     }
 }
 
@@ -273,10 +265,29 @@ fn starts(
 }
 
 /// Samples the images of a batch, and joins their latents.
-fn images<T>(starts: Vec<T>, mut run: impl FnMut(usize, T) -> Result<Tensor>) -> Result<Tensor> {
-    let mut latents =
-        starts.into_iter().enumerate().map(|(image, start)| run(image, start)).collect::<Result<Vec<_>>>()?;
+fn images<T>(model: &Model, starts: Vec<T>, mut run: impl FnMut(usize, T) -> Result<Tensor>) -> Result<Tensor> {
+    let count = starts.len();
+    let image = |(image, start)| {
+        let z = run(image, start)?;
+        if image + 1 == count {
+            model.prefetch_vae();
+        }
+        finite(&z)?;
+        Ok(z)
+    };
+    let mut latents = starts.into_iter().enumerate().map(image).collect::<Result<Vec<_>>>()?;
     if latents.len() == 1 { Ok(latents.remove(0)) } else { Ok(Tensor::cat(&latents, 0)?) }
+}
+
+/// Checks a sampled latent; waits for the device.
+fn finite(z: &Tensor) -> Result<()> {
+    if scalar(&z.abs()?.max_all()?)?.is_finite() {
+        return Ok(());
+    }
+    Err(Error::input(
+        "the sampling diverged: its latent has NaN or infinity. Lower `cfg` or the guidance, or choose another `sampler` or \
+         `scheduler`",
+    ))
 }
 
 /// The prompts of the regions of an image.
@@ -330,7 +341,7 @@ pub fn sample_regions(
     let parts = denoisers.into_iter().zip(masks).enumerate().map(part).collect();
     let schedule = sampler.schedule().clone();
     let mut regions = Regions { parts, cover, grounds: vec![], bootstrap, schedule, seed: settings.seed };
-    images(starts, |image, (start, grounds)| {
+    images(model, starts, |image, (start, grounds)| {
         (regions.grounds, regions.seed) = (grounds, start.seed);
         start.run(&sampler, &regions, &|step| on_step(image, step))
     })
@@ -419,7 +430,7 @@ pub fn attention_map(
     let denoiser = denoiser(model, &SamplingSettings { cfg: 1.0, ..settings.clone() }, &sampler)?;
     let a = sampler.schedule().alpha_bar(t);
     let epsilon = Generator::new(settings.seed).randn(z0.dims(), z0.device())?.to_dtype(z0.dtype())?;
-    let z = ((z0 * a.sqrt())? + (epsilon * (1.0 - a).sqrt())?)?;
+    let z = noised(z0, &epsilon, a)?;
     let parameterisation = sampler.schedule().parameterisation;
     let at = StepContext { step: 0, steps: 1, t, alpha_bar: a, parameterisation, denoiser: &denoiser };
     let maps = Layers::Downscale(downscale).maps(&z, &at)?;

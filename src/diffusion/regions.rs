@@ -10,7 +10,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::denoiser::{CfgDenoiser, Denoiser};
+use crate::denoiser::{CfgDenoiser, Denoiser, noised};
 use crate::models::unet::{AttentionKind, AttentionLayer, AttentionMap};
 use crate::noise::Generator;
 use crate::schedule::NoiseSchedule;
@@ -51,7 +51,7 @@ impl Regions {
         let ground = &self.grounds[turn as usize % self.grounds.len()];
         let a = self.schedule.alpha_bar(t);
         let n = Generator::new(self.seed.wrapping_add(1 + turn)).randn(ground.dims(), ground.device())?;
-        Ok(Some(((ground * a.sqrt())? + (n * (1.0 - a).sqrt())?)?))
+        Ok(Some(noised(ground, &n, a)?))
     }
 }
 

@@ -35,7 +35,7 @@ trap 'rm -rf "$scratch"' EXIT
 if [ -n "$dry" ]; then
     tools/cuda/device/build target/cuda/device > /dev/null 2>&1 || die "the software device does not build"
     export LD_LIBRARY_PATH=$PWD/target/cuda/device CUDA_DEVICE_CACHE=$PWD/target/cuda/kernels
-    program=${LSREGEN_BIN:-target/debug/lsregen}
+    program=${LSREGEN_BIN:-target/cuda/build/debug/lsregen}
 else
     command -v nvidia-smi > /dev/null || die "no nvidia-smi: this machine has no NVIDIA driver; --dry works without"
     nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv,noheader ||

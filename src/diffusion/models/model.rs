@@ -77,7 +77,7 @@ pub struct Model {
 
 impl Model {
     /// Makes a model whose networks are loaded on first use. With `offload` only one of text encoders, U-Net and autoencoder
-    /// is in memory at a time; the others are loaded again when they are used again.
+    /// is in memory at a time, but for [`Model::prefetch_vae`]; the others are loaded again when they are used again.
     pub fn new(blueprint: impl Into<Arc<Blueprint>>, precision: Precision, offload: bool) -> Self {
         let blueprint = blueprint.into();
         Model {
@@ -128,6 +128,21 @@ impl Model {
             self.unet.release();
             self.encoders.release();
         }
+        self.load_vae()
+    }
+
+    /// With offloading on a CUDA device, loads the autoencoder beside the U-Net, which has been given its last step: the weights
+    /// are copied while the device computes. If that fails, for example without memory for both, [`Model::vae`] loads it.
+    pub fn prefetch_vae(&self) {
+        if self.offload
+            && self.device().is_cuda()
+            && let Err(error) = self.load_vae()
+        {
+            tracing::debug!(%error, "the autoencoder is not loaded ahead");
+        }
+    }
+
+    fn load_vae(&self) -> Result<Arc<AutoencoderKl>> {
         self.vae.get("vae", || Ok(self.blueprint.load_vae(&self.precision)?.with_gradient_memory(self.gradient_memory)))
     }
 

@@ -3,26 +3,23 @@
 //! a is ᾱ at the start of a step, b at its end.
 
 use candle_core::Tensor;
+use lsregen_tensor::ops::{Mix, mix};
 
 use super::StepInput;
+use super::euler::plus;
 use super::fresh::StepNoise;
 use crate::Result;
-use crate::denoiser::Prediction;
+use crate::denoiser::{Prediction, noised};
 use crate::schedule::{Level, NoiseSchedule};
-
-/// √ᾱ x̂₀ + √(1−ᾱ) ε.
-fn noised(x0: &Tensor, e: &Tensor, alpha_bar: f64) -> Result<Tensor> {
-    Ok(((x0 * alpha_bar.sqrt())? + (e * (1.0 - alpha_bar).sqrt())?)?)
-}
 
 /// Song et al., eq. 12 and 16: z' = √b x̂₀ + √(1−b−s²) ε + s n, s = η √((1−b)/(1−a)) √(1−a/b).
 pub(super) fn ddim(now: &Prediction, a: f64, b: f64, eta: f64, noise: &mut StepNoise) -> Result<Tensor> {
     let s = eta * ((1.0 - b) / (1.0 - a) * (1.0 - a / b)).max(0.0).sqrt();
-    let z = ((&now.x0 * b.sqrt())? + (&now.e * (1.0 - b - s * s).max(0.0).sqrt())?)?;
+    let z = mix(&now.x0, &now.e, Mix::Sum(b.sqrt(), (1.0 - b - s * s).max(0.0).sqrt()))?;
     if eta == 0.0 {
         return Ok(z);
     }
-    Ok((z + (noise.whole()? * s)?)?)
+    plus(&z, &noise.whole()?, s)
 }
 
 /// Ho et al., eq. 7: the mean of the posterior, and noise of its variance or, if `large`, of the variance β = 1 − a/b.
@@ -37,12 +34,13 @@ pub(super) fn ddpm(
     let (a, b) = (from.alpha_bar, to.alpha_bar);
     let alpha = a / b;
     let beta = 1.0 - alpha;
-    let mean = ((&now.x0 * (b.sqrt() * beta / (1.0 - a)))? + (z * (alpha.sqrt() * (1.0 - b) / (1.0 - a)))?)?;
+    let shares = Mix::Sum(b.sqrt() * beta / (1.0 - a), alpha.sqrt() * (1.0 - b) / (1.0 - a));
+    let mean = mix(&now.x0, z, shares)?;
     if to.alpha_bar >= 1.0 {
         return Ok(mean);
     }
     let variance = if large { beta } else { ((1.0 - b) / (1.0 - a) * beta).max(1e-20) };
-    Ok((mean + (noise.whole()? * variance.sqrt())?)?)
+    plus(&mean, &noise.whole()?, variance.sqrt())
 }
 
 /// Luo et al., eq. 9: the consistency function c_skip z + c_out x̂₀, noised to the next level; at the `end` it is the result.
@@ -59,7 +57,7 @@ pub(super) fn lcm(
     let denoised = match scaling.map(|scaling| from.t * scaling) {
         Some(t) => {
             let spread = t * t + SIGMA_DATA * SIGMA_DATA;
-            ((&now.x0 * (t / spread.sqrt()))? + (z * (SIGMA_DATA * SIGMA_DATA / spread))?)?
+            mix(&now.x0, z, Mix::Sum(t / spread.sqrt(), SIGMA_DATA * SIGMA_DATA / spread))?
         }
         None => now.x0.clone(),
     };
@@ -75,7 +73,7 @@ pub(super) fn tcd(now: &Prediction, middle: f64, end: Option<f64>, noise: &mut S
     match end {
         Some(b) => {
             let share = b / middle;
-            Ok(((z * share.sqrt())? + (noise.whole()? * (1.0 - share).max(0.0).sqrt())?)?)
+            Ok(mix(&z, &noise.whole()?, Mix::Sum(share.sqrt(), (1.0 - share).max(0.0).sqrt()))?)
         }
         None => Ok(z),
     }
@@ -116,7 +114,7 @@ pub(super) fn adams_bashforth(now: &Tensor, past: &[&Tensor]) -> Result<Tensor> 
     };
     let mut sum = (now * weights[0])?;
     for (value, weight) in past.iter().zip(&weights[1..]) {
-        sum = (sum + (*value * *weight)?)?;
+        sum = plus(&sum, value, *weight)?;
     }
     Ok(sum)
 }

@@ -2,6 +2,7 @@
 //! formulas are k-diffusion's. σ is the noise at the start of a step, σ' at its end, and d = (x − x̂₀)/σ = ε.
 
 use candle_core::Tensor;
+use lsregen_tensor::ops::{Mix, mix};
 
 use super::StepInput;
 use super::ddim::adams_bashforth;
@@ -26,7 +27,7 @@ pub(super) struct Karras<'a> {
 
 /// x + w d.
 pub(super) fn plus(x: &Tensor, d: &Tensor, w: f64) -> Result<Tensor> {
-    Ok((x + (d * w)?)?)
+    Ok(mix(x, d, Mix::Sum(1.0, w))?)
 }
 
 /// The part of σ' to which a step goes without noise, and the fresh noise that it adds.
@@ -137,7 +138,7 @@ impl Karras<'_> {
     /// (σ'/σ) x + (1 − σ'/σ) x̂₀: exact if x̂₀ does not change.
     pub fn towards(&self, x: &Tensor, x0: &Tensor, sigma: f64, end: f64) -> Result<Tensor> {
         let share = end / sigma;
-        Ok(((x * share)? + (x0 * (1.0 - share))?)?)
+        Ok(mix(x, x0, Mix::Sum(share, 1.0 - share))?)
     }
 
     pub fn dpmpp_2s_ancestral(&self, noise: &mut StepNoise) -> Result<Tensor> {

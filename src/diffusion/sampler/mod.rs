@@ -19,6 +19,7 @@ mod threshold;
 mod uni_pc;
 
 use candle_core::Tensor;
+use lsregen_tensor::ops::{Mix, mix};
 
 pub use conventions::Conventions;
 pub use fresh::FreshNoise;
@@ -421,7 +422,7 @@ impl Sampler {
     /// Undoes step i with fresh noise n: z = √(ᾱ/ᾱ') z' + √(1 − ᾱ/ᾱ') n (FreeDoM's time travel, RePaint).
     pub(crate) fn undo(&self, i: usize, z: &Tensor, fresh: &mut FreshNoise) -> Result<Tensor> {
         let share = self.levels[i].alpha_bar / self.ends[i].alpha_bar;
-        Ok(((z * share.sqrt())? + (fresh.draw(z)? * (1.0 - share).max(0.0).sqrt())?)?)
+        Ok(mix(z, &fresh.draw(z)?, Mix::Sum(share.sqrt(), (1.0 - share).max(0.0).sqrt()))?)
     }
 }
 

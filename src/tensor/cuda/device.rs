@@ -24,7 +24,7 @@ pub fn open(number: usize) -> candle_core::Result<Device> {
     // devices (`Device::same_device`), so that no tensor is used on a second stream. The order of submission is right with
     // several threads too: a thread gets a tensor of another through a lock or a channel, after that thread has submitted the
     // work that writes it; and its memory is freed when the last owner drops it, after each of them has submitted its work.
-    // The only other user of a stream would be `Device::new_cuda`, which the product does not call.
+    // The only other stream is that of `upload`, which makes this one wait for its copies before it returns a tensor.
     unsafe { cuda.disable_event_tracking() };
     keep_freed_memory(cuda).w()?;
     Ok(device)

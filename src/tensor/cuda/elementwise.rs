@@ -1,8 +1,10 @@
-//! Functions of single numbers by our own kernels: the gate of the feed-forward net, and VJPs of activation functions.
+//! Functions of single numbers by our own kernels: the gate of the feed-forward net, VJPs of activation functions, sums of
+//! latents.
 
 use candle_core::{Result, Tensor};
 
 use super::launch::{Arg, Module, Size, address, form, int, launch, new_tensor, threads};
+use crate::ops::Mix;
 
 /// Gated GELU: (…, 2d) → (…, d), first half times the exact GELU of the second.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
@@ -48,5 +50,26 @@ pub fn activation_vjp(kind: i32, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let size = Size { blocks: (n.div_ceil(256 * vector), 1), threads: 256, shared: 0 };
         let args = [Arg::Address(from), Arg::Address(g), Arg::Address(dx), Arg::Long(n as i64), Arg::Int(kind)];
         launch(device, Module::Elementwise, &name, size, &args)
+    })
+}
+
+/// A sum of two tensors of one shape and dtype.
+pub fn mix(x: &Tensor, y: &Tensor, mix: Mix) -> Result<Tensor> {
+    let (x, y) = (x.contiguous()?, y.contiguous()?);
+    if x.shape() != y.shape() || x.dtype() != y.dtype() {
+        candle_core::bail!("a sum of {:?} and {:?}: they differ", x.shape(), y.shape());
+    }
+    let (kind, a, b) = match mix {
+        Mix::Sum(a, b) => (0, a, b),
+        Mix::Between(s) => (1, s, 0.0),
+        Mix::Without(n, a) => (2, n, a),
+    };
+    let (first, second, n) = (address(&x)?, address(&y)?, x.elem_count());
+    new_tensor(&x, x.shape(), x.dtype(), |device, out| {
+        let (name, vector) = form("mix", x.dtype(), &[n], &[first, second, out]);
+        let size = Size { blocks: (n.div_ceil(256 * vector), 1), threads: 256, shared: 0 };
+        let addresses = [Arg::Address(first), Arg::Address(second), Arg::Address(out)];
+        let numbers = [Arg::Long(n as i64), Arg::Int(kind), Arg::Float(a as f32), Arg::Float(b as f32)];
+        launch(device, Module::Elementwise, &name, size, &[addresses.as_slice(), &numbers].concat())
     })
 }

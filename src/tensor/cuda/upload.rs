@@ -2,15 +2,20 @@
 //!
 //! Pinned memory is what a GPU reads by itself. Copies from other memory go through a pinned buffer of the driver's, and the
 //! call waits for them.
+//!
+//! The copies have a stream of their own, so that they do not wait for what the device still computes: the weights of the next
+//! network arrive while the last one works. The stream that computes waits for them by an event.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{DriverError, result, sys};
-use candle_core::cuda_backend::{CudaDevice, DeviceId};
-use candle_core::{DType, Device, Tensor};
+use candle_core::cuda_backend::cudarc::driver::{CudaStream, DriverError, result, sys};
+use candle_core::cuda_backend::{CudaDevice, CudaStorage, DeviceId, WrapErr};
+use candle_core::op::BackpropOp;
+use candle_core::{DType, Device, Storage, Tensor};
+use half::{bf16, f16};
 
-use super::launch::{address, kept, known};
+use super::launch::{address, kept};
 use crate::{Error, Result, checked_elements};
 
 /// Bytes of a part. There are two for each device.
@@ -22,17 +27,20 @@ struct Part {
     copied: sys::CUevent,
 }
 
-/// The two parts of a device, and which comes next.
-struct Parts {
+/// How a device is written to: the stream of the copies, the event by which another stream waits for them, and the two parts,
+/// with the number of the next.
+struct Copies {
+    stream: Arc<CudaStream>,
+    done: sys::CUevent,
     parts: [Part; 2],
     next: usize,
 }
 
 // SAFETY: memory and events belong to the process, and the mutex gives them to one thread at a time.
-unsafe impl Send for Parts {}
+unsafe impl Send for Copies {}
 
 /// To the end of the program: CUDA's libraries may be gone before statics are dropped.
-static PARTS: Mutex<Option<HashMap<DeviceId, Parts>>> = Mutex::new(None);
+static COPIES: Mutex<Option<HashMap<DeviceId, Copies>>> = Mutex::new(None);
 
 /// Makes a tensor of `dtype` (f32, f16 or bf16) whose little-endian numbers `read` writes: it gets the offset of a part in
 /// bytes, and the part.
@@ -46,40 +54,86 @@ pub fn upload(
     mut read: impl FnMut(usize, &mut [u8]) -> Result<()>,
 ) -> Result<Tensor> {
     let cuda = device.as_cuda_device()?;
-    let bytes = checked_elements(shape)? * dtype.size_in_bytes();
-    if !known(dtype) {
-        return Err(Error::input(format!("no tensor in {dtype:?} is made on a CUDA device")));
+    let numbers = checked_elements(shape)?;
+    if numbers == 0 {
+        return Ok(Tensor::zeros(shape, dtype, device)?);
     }
-    // SAFETY: every byte is copied below, or the tensor is dropped.
-    let tensor = unsafe { Tensor::empty(shape, dtype, device)? };
-    if bytes == 0 {
-        return Ok(tensor);
-    }
+    let bytes = numbers * dtype.size_in_bytes();
+    let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let copies = kept(copies.get_or_insert_default(), cuda.id(), |_| Copies::new(cuda)).w()?;
+    let tensor = copies.tensor(cuda, dtype, shape, numbers)?;
     let to = address(&tensor)?;
-    let mut parts = PARTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let parts =
-        kept(parts.get_or_insert_default(), cuda.id(), |_| Parts::new(cuda)).map_err(candle_core::Error::wrap)?;
-    for start in (0..bytes).step_by(PART) {
+    let copied = (0..bytes).step_by(PART).try_for_each(|start| {
         let length = PART.min(bytes - start);
-        let memory = parts.wait(length).map_err(candle_core::Error::wrap)?;
-        read(start, memory)?;
-        parts.copy(cuda, to + start as u64, length).map_err(candle_core::Error::wrap)?;
-    }
-    Ok(tensor)
+        read(start, copies.wait(length).w()?)?;
+        Ok(copies.copy(to + start as u64, length).w()?)
+    });
+    // After an error too: the tensor is freed on the stream that computes, and the copies must be over before.
+    copies.finish(cuda).w()?;
+    copied.map(|()| tensor)
 }
 
-impl Parts {
-    fn new(device: &CudaDevice) -> std::result::Result<Parts, DriverError> {
-        device.cuda_stream().context().bind_to_thread()?;
+impl Copies {
+    fn new(device: &CudaDevice) -> std::result::Result<Copies, DriverError> {
+        // Makes the device's context that of this thread.
+        let stream = device.cuda_stream().context().new_stream()?;
+        let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
         let part = || {
             // SAFETY: `wait` gives it out to be written before it is copied.
             let memory = unsafe { result::malloc_host(PART, 0)? };
-            Ok(Part {
-                memory: memory.cast(),
-                copied: result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
-            })
+            Ok(Part { memory: memory.cast(), copied: event()? })
         };
-        Ok(Parts { parts: [part()?, part()?], next: 0 })
+        Ok(Copies { stream, done: event()?, parts: [part()?, part()?], next: 0 })
+    }
+
+    /// A tensor of unwritten numbers, which exists for the copies at once. It is freed on the stream that computes.
+    fn tensor(&self, device: &CudaDevice, dtype: DType, shape: &[usize], numbers: usize) -> Result<Tensor> {
+        let bytes = numbers * dtype.size_in_bytes();
+        let compute = device.cuda_stream();
+        macro_rules! storage {
+            ($t:ty) => {{
+                let memory = match self.allocate(bytes) {
+                    // What was freed last may be in use until the device has computed what it was given.
+                    Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                        compute.synchronize().w()?;
+                        self.allocate(bytes)
+                    }
+                    other => other,
+                };
+                // SAFETY: the memory has so many numbers, and `upload` writes them all or drops the tensor.
+                let slice = unsafe { compute.upgrade_device_ptr::<$t>(memory.w()?, numbers) };
+                CudaStorage::wrap_cuda_slice(slice, device.clone())
+            }};
+        }
+        let storage = match dtype {
+            DType::F32 => storage!(f32),
+            DType::F16 => storage!(f16),
+            DType::BF16 => storage!(bf16),
+            other => return Err(Error::input(format!("no tensor in {other:?} is made on a CUDA device"))),
+        };
+        Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+    }
+
+    fn allocate(&self, bytes: usize) -> std::result::Result<u64, DriverError> {
+        self.stream.context().bind_to_thread()?;
+        // SAFETY: the stream exists.
+        unsafe {
+            if self.stream.context().has_async_alloc() {
+                result::malloc_async(self.stream.cu_stream(), bytes)
+            } else {
+                result::malloc_sync(bytes)
+            }
+        }
+    }
+
+    /// Lets the stream that computes wait for all copies.
+    fn finish(&self, device: &CudaDevice) -> std::result::Result<(), DriverError> {
+        // SAFETY: the event and both streams exist.
+        unsafe {
+            result::event::record(self.done, self.stream.cu_stream())?;
+            let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+            result::stream::wait_event(device.cuda_stream().cu_stream(), self.done, flags)
+        }
     }
 
     /// The memory of the next part, after the last copy from it.
@@ -94,13 +148,13 @@ impl Parts {
     }
 
     /// Copies the next part to an address on the device.
-    fn copy(&mut self, device: &CudaDevice, to: u64, length: usize) -> std::result::Result<(), DriverError> {
-        let (part, stream) = (&self.parts[self.next], device.cuda_stream());
+    fn copy(&mut self, to: u64, length: usize) -> std::result::Result<(), DriverError> {
+        let (part, stream) = (&self.parts[self.next], self.stream.cu_stream());
         // SAFETY: the memory stays as it is until `wait` sees that the copy is done, and the tensor has room at the address.
         unsafe {
             let memory: &[u8] = std::slice::from_raw_parts(part.memory, length);
-            result::memcpy_htod_async(to, memory, stream.cu_stream())?;
-            result::event::record(part.copied, stream.cu_stream())?;
+            result::memcpy_htod_async(to, memory, stream)?;
+            result::event::record(part.copied, stream)?;
         }
         self.next = 1 - self.next;
         Ok(())

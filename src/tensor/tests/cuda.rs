@@ -3,7 +3,7 @@
 #![cfg(feature = "cuda")]
 
 use candle_core::{DType, Device, Result, Tensor};
-use lsregen_tensor::ops::{self, Convolution, Layout, Moments};
+use lsregen_tensor::ops::{self, Convolution, Layout, Mix, Moments};
 
 type Function = dyn Fn(&[Tensor]) -> Result<Tensor>;
 
@@ -42,6 +42,9 @@ fn of_tokens() -> Vec<Case> {
         case("gelu", &[&[3, 7, 16]], 1, |t| ops::gelu(&t[0])),
         case("quick gelu", &[&[3, 7, 5]], 1, |t| ops::quick_gelu(&t[0])),
         case("silu", &[&[3, 7, 16]], 1, |t| ops::silu(&t[0])),
+        case("sum", &[&[2, 4, 9, 7], &[2, 4, 9, 7]], 2, |t| ops::mix(&t[0], &t[1], Mix::Sum(0.7, -1.3))),
+        case("guidance", &[&[2, 4, 8, 8], &[2, 4, 8, 8]], 2, |t| ops::mix(&t[0], &t[1], Mix::Between(7.5))),
+        case("without noise", &[&[2, 4, 8, 8], &[2, 4, 8, 8]], 2, |t| ops::mix(&t[0], &t[1], Mix::Without(0.6, 0.8))),
         case("doubling", &[&[2, 16, 5, 7]], 1, |t| ops::upsample_nearest_2x(&t[0])),
         case("doubling, narrow", &[&[2, 3, 5, 7]], 1, |t| ops::upsample_nearest_2x(&t[0])),
         case("joined channels", &[&[2, 16, 5, 7], &[2, 8, 5, 7]], 2, |t| ops::join_channels(&[&t[0], &t[1]])),
@@ -240,4 +243,48 @@ fn operations_attention_by_our_own_kernel() {
     let odd = Tensor::zeros((1, 4, 20), DType::F16, &device).unwrap();
     assert!(flash::attention([&odd, &odd, &odd], 1, false).unwrap().is_none());
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A tensor from a file is copied while the device still computes, and what then uses it waits for it.
+#[test]
+fn operations_go_on_during_an_upload() {
+    use lsregen_tensor::Error;
+    use lsregen_tensor::cuda::{devices, open, upload::upload};
+    devices().expect("this test needs a CUDA device, or the software device: see tools/cuda/check");
+    let device = open(0).unwrap();
+    let byte = |place: usize| (place % 251) as u8;
+    // Finite numbers in f16, several parts of the pinned memory and a bit.
+    let count = (25 << 20) + 3;
+    let fill = |start: usize, to: &mut [u8]| {
+        for (i, to) in to.iter_mut().enumerate() {
+            let place = start + i;
+            *to = if place % 2 == 0 { byte(place) } else { byte(place) & 0x3f };
+        }
+        Ok(())
+    };
+    let x = Tensor::ones((64, 64), DType::F32, &device).unwrap();
+    let y = ops::silu(&x).unwrap();
+    let stream = device.as_cuda_device().unwrap().cuda_stream();
+    let computed = stream.record_event(None).unwrap();
+    let failed = upload(&device, DType::F16, &[count], |start, to| match start {
+        0 => fill(start, to),
+        _ => Err(Error::input("no more")),
+    });
+    assert!(failed.is_err_and(|error| error.to_string().contains("no more")));
+    let there = upload(&device, DType::F16, &[count], fill).unwrap();
+    // The software device computes only what the host waits for.
+    if std::env::var_os("CUDA_DEVICE_CACHE").is_some() {
+        assert!(!computed.is_complete(), "the copies waited for what was computed before");
+    }
+    let sum = (there.narrow(0, count - 2, 2).unwrap().to_dtype(DType::F32).unwrap().sum_all().unwrap()
+        + y.sum_all().unwrap())
+    .unwrap()
+    .to_scalar::<f32>()
+    .unwrap();
+    let mut last = [0; 4];
+    fill(2 * count - 4, &mut last).unwrap();
+    let numbers = [[last[0], last[1]], [last[2], last[3]]].map(|n| half::f16::from_le_bytes(n).to_f32());
+    let silu = 1.0 / (1.0 + (-1f32).exp());
+    let exact = numbers[0] + numbers[1] + 4096.0 * silu;
+    assert!((sum - exact).abs() < 1e-3 * exact.abs(), "{sum} instead of {exact}");
 }

@@ -87,6 +87,17 @@ template <typename T, int V> __device__ void activation_vjp(const T *x, const T 
     store<T, V>(dx + i, v);
 }
 
+// Sums of two tensors: 0 a x + b y, 1 x + a (y − x), 2 (x − a y)/b.
+template <typename T, int V> __device__ void mix(const T *x, const T *y, T *out, long n, int kind, float a, float b) {
+    long i = ((long)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    if (i >= n)
+        return;
+    Vector<T, V> v = load<T, V>(x + i), w = load<T, V>(y + i);
+    for (int j = 0; j < V; j++)
+        v.set(j, kind == 0 ? a * v[j] + b * w[j] : kind == 1 ? v[j] + a * (w[j] - v[j]) : (v[j] - a * w[j]) / b);
+    store<T, V>(out + i, v);
+}
+
 KERNELS(geglu, geglu, (const T *x, T *y, int d), (x, y, d))
 KERNELS(geglu_vjp, geglu_vjp, (const T *x, const T *dy, T *dx, int d), (x, dy, dx, d))
 KERNELS(add_channels, add_channels, (const T *x, const T *add, T *y, int pixels, int channels),
@@ -94,3 +105,4 @@ KERNELS(add_channels, add_channels, (const T *x, const T *add, T *y, int pixels,
 KERNELS(double_pixels, double_pixels, (const T *x, T *y, int width, int channels), (x, y, width, channels))
 KERNELS(sum_pixels, sum_pixels, (const T *x, T *y, int width, int channels), (x, y, width, channels))
 KERNELS(activation_vjp, activation_vjp, (const T *x, const T *dy, T *dx, long n, int kind), (x, dy, dx, n, kind))
+KERNELS(mix, mix, (const T *x, const T *y, T *out, long n, int kind, float a, float b), (x, y, out, n, kind, a, b))
