@@ -75,7 +75,9 @@ fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         threads: number("THREADS", threads)?.max(1) as usize,
         fail: match get("FAIL") {
             None => None,
-            Some(text) => Some(failure(&text).ok_or_else(|| invalid("FAIL", &text, "`lost:N`, `memory:N` or `library:N`"))?),
+            Some(text) => {
+                Some(failure(&text).ok_or_else(|| invalid("FAIL", &text, "`lost:N`, `memory:N` or `library:N`"))?)
+            }
         },
         version: number("VERSION", 13000)? as i32,
         devices: number("DEVICES", 1)? as i32,

@@ -185,7 +185,10 @@ impl<'a> Writer<'a> {
                 self.insert(&variable.name, Meaning::Array(name));
             }
             _ => {
-                return Err(PtxError::new(variable.line, format!("variable `{}` is not supported here", variable.name)));
+                return Err(PtxError::new(
+                    variable.line,
+                    format!("variable `{}` is not supported here", variable.name),
+                ));
             }
         }
         Ok(())
