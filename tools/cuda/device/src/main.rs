@@ -8,7 +8,7 @@ use cuda_device::{check, compile, ptx, translate};
 use rayon::prelude::*;
 
 const USAGE: &str = "usage: cuda-device translate FILES…       translates all kernels of PTX files into the cache
-       cuda-device check-kernels DIR      compares candle's kernels, as PTX in a folder, with references
+       cuda-device check-kernels DIRS…    compares the kernels of candle and lsregen, as PTX in folders, with references
        cuda-device c FILE KERNEL          prints a kernel as C
 The cache is the folder in CUDA_DEVICE_CACHE.";
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match texts[..] {
         ["translate", ref files @ ..] if !files.is_empty() => files.iter().try_for_each(|file| translate_file(file)),
-        ["check-kernels", folder] => check::check_folder(Path::new(folder)),
+        ["check-kernels", ref folders @ ..] if !folders.is_empty() => check::check_folders(folders),
         ["c", file, kernel] => print_c(file, kernel),
         _ => Err(USAGE.to_owned()),
     };

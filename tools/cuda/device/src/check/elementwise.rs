@@ -61,6 +61,11 @@ fn erf(x: f64) -> f64 {
     sum * std::f64::consts::FRAC_2_SQRT_PI
 }
 
+/// The exact GELU, x Φ(x).
+pub fn gelu_erf(x: f64) -> f64 {
+    x * 0.5 * (1.0 + erf(x / std::f64::consts::SQRT_2))
+}
+
 fn sign(x: f64) -> f64 {
     if x > 0.0 {
         1.0
@@ -91,7 +96,7 @@ const UNARY: &[(&str, Unary, f64, f64)] = &[
     ("usqr", |x| x * x, -4.0, 4.0),
     ("usqrt", f64::sqrt, 0.0, 9.0),
     ("ugelu", gelu, -3.0, 3.0),
-    ("ugelu_erf", |x| x * 0.5 * (1.0 + erf(x / std::f64::consts::SQRT_2)), -3.0, 3.0),
+    ("ugelu_erf", gelu_erf, -3.0, 3.0),
     ("urelu", |x| x.max(0.0), -4.0, 4.0),
     ("usilu", |x| x / (1.0 + (-x).exp()), -4.0, 4.0),
     ("usigmoid", |x| 1.0 / (1.0 + (-x).exp()), -4.0, 4.0),

@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::ffi::{CString, c_void};
 
+use rayon::prelude::*;
+
 use super::values::{Element, Values};
 use crate::driver::{context, launch, memory, module};
-use crate::ptx;
 use crate::stream::StreamHandle;
+use crate::{compile, ptx, translate};
 
 /// A parameter of a kernel.
 pub enum Arg<'a> {
@@ -22,6 +24,21 @@ pub enum Arg<'a> {
     Out(Element, usize),
     /// Memory with values, which are results afterwards.
     Changed(&'a Values),
+}
+
+/// Blocks of a launch, in x and in y.
+pub struct Grid(u32, u32);
+
+impl From<u32> for Grid {
+    fn from(blocks: u32) -> Grid {
+        Grid(blocks, 1)
+    }
+}
+
+impl From<(usize, usize)> for Grid {
+    fn from((blocks, lines): (usize, usize)) -> Grid {
+        Grid(blocks as u32, lines as u32)
+    }
 }
 
 /// A loaded module.
@@ -57,6 +74,16 @@ impl Host {
         self.tree.functions.iter().filter(|f| f.kernel).map(|f| f.name.clone()).collect()
     }
 
+    /// Translates and compiles kernels on all cores. Launches report the errors.
+    pub fn prepare(&self, names: &[String]) {
+        let tree = &self.tree;
+        names.par_iter().for_each(|name| {
+            if let Ok(translated) = translate::kernel(tree, name) {
+                drop(compile::compile(&translated));
+            }
+        });
+    }
+
     fn upload(&self, bytes: &[u8]) -> Result<u64, String> {
         let mut address = 0;
         // SAFETY: as above.
@@ -68,8 +95,15 @@ impl Host {
         Ok(address)
     }
 
-    /// Runs a kernel, and returns its results.
-    pub fn run(&self, name: &str, grid: u32, block: [u32; 3], shared: u32, args: &[Arg<'_>]) -> Result<Values, String> {
+    /// Runs a kernel on a grid of one or two dimensions, and returns its results.
+    pub fn run(
+        &self,
+        name: &str,
+        grid: impl Into<Grid>,
+        block: [u32; 3],
+        shared: u32,
+        args: &[Arg<'_>],
+    ) -> Result<Values, String> {
         let mut params: Vec<[u8; 8]> = Vec::new();
         let mut result = None;
         for arg in args {
@@ -102,7 +136,7 @@ impl Host {
             };
             params.push(bits.to_le_bytes());
         }
-        self.launch(name, grid, block, shared, &mut params)?;
+        self.launch(name, grid.into(), block, shared, &mut params)?;
         let (address, element, count) = result.ok_or("the kernel has no result")?;
         let mut bytes = vec![0u8; count];
         // SAFETY: as above.
@@ -117,7 +151,7 @@ impl Host {
     fn launch(
         &self,
         name: &str,
-        grid: u32,
+        Grid(blocks, lines): Grid,
         block: [u32; 3],
         shared: u32,
         params: &mut [[u8; 8]],
@@ -130,7 +164,7 @@ impl Host {
         // SAFETY: as above.
         unsafe {
             ok(module::cuModuleGetFunction(&mut function, self.module, text.as_ptr()))?;
-            ok(launch::cuLaunchKernel(function, grid, 1, 1, x, y, z, shared, stream, pointers.as_mut_ptr(), none))
+            ok(launch::cuLaunchKernel(function, blocks, lines, 1, x, y, z, shared, stream, pointers.as_mut_ptr(), none))
         }
     }
 }

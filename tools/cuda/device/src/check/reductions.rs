@@ -12,6 +12,7 @@ pub fn check(s: &Subject<'_>) -> Option<Result<(), String>> {
     match s.operation {
         "fast_sum" | "fast_min" | "fast_max" | "fast_argmin" | "fast_argmax" => Some(fast(s)),
         "fast_sum_small" => Some(small(s)),
+        "sum" => Some(atomic_sum(s)),
         "softmax" => Some(softmax(s)),
         "rmsnorm" | "layernorm" => Some(norm(s)),
         "asort_asc" | "asort_desc" => Some(sort(s)),
@@ -92,6 +93,22 @@ fn small(s: &Subject<'_>) -> Result<(), String> {
     let found = s.host.run(s.name, 1, [32, 1, 1], 0, &args)?;
     let expected: Vec<f64> = rows(&x.numbers(), false).iter().map(|row| sums(row)).collect();
     compare("contiguous", &found, &expected, 40.0 * s.element.precision())
+}
+
+/// The sum of each column, by atomic additions in the type itself. Few rows, since halves lose digits at each.
+fn atomic_sum(s: &Subject<'_>) -> Result<(), String> {
+    let x = input(s.element);
+    let zeros = Values::new(s.element, [0.0; COLUMNS]);
+    for (what, strided) in [("contiguous", false), ("transposed", true)] {
+        let strides = if strided { [1, ROWS] } else { [COLUMNS, 1] };
+        let info = [ROWS, COLUMNS, strides[0], strides[1], ROWS, COLUMNS];
+        let args = [Arg::Size(COUNT), Arg::Size(2), Arg::Size(1), Arg::Sizes(&info), Arg::In(&x), Arg::Changed(&zeros)];
+        let found = s.host.run(s.name, 3, [128, 1, 1], 0, &args)?;
+        let rows = rows(&x.numbers(), strided);
+        let expected: Vec<f64> = (0..COLUMNS).map(|c| rows.iter().map(|row| row[c]).sum()).collect();
+        compare(what, &found, &expected, 4.0 * s.element.precision())?;
+    }
+    Ok(())
 }
 
 fn softmax(s: &Subject<'_>) -> Result<(), String> {

@@ -123,6 +123,14 @@ impl Values {
         self.bytes.chunks(self.element.bytes()).map(|bytes| decode(self.element, bytes)).collect()
     }
 
+    /// As [`Values::between`]; each `stream` has other numbers.
+    pub fn noise(element: Element, count: usize, low: f64, high: f64, stream: usize) -> Values {
+        let low = if element.signed() { low } else { low.max(0.0) };
+        let all = Values::between(Element::F64, count + 1009 * stream, low, high).numbers();
+        let whole = |x: f64| if element.float() { x } else { x.floor() };
+        Values::new(element, all.into_iter().skip(1009 * stream).map(whole))
+    }
+
     /// Numbers between the bounds, without a pattern; whole ones for whole types.
     pub fn between(element: Element, count: usize, low: f64, high: f64) -> Values {
         let low = if element.signed() { low } else { low.max(0.0) };
