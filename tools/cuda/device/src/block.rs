@@ -372,7 +372,7 @@ unsafe extern "C" fn failed_check(context: *mut Context, kind: u32, address: u64
         return;
     }
     report(context, |context| {
-        let misaligned = address % width.max(1) != 0;
+        let misaligned = !address.is_multiple_of(width.max(1));
         let (fault, text) = match kind {
             bad::READ | bad::WRITE if misaligned => {
                 (Fault::Misaligned, format!("{address:#x} is no multiple of {bytes} bytes"))

@@ -96,7 +96,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// Takes the functions of a kernel from an open shared object, which stays open.
-    pub fn from_object(translated: &Translated, object: *mut c_void) -> Result<Kernel, String> {
+    pub(crate) fn from_object(translated: &Translated, object: *mut c_void) -> Result<Kernel, String> {
         let find = |name: &CStr| {
             // SAFETY: an open object, and a text that ends with 0.
             unsafe { libc::dlsym(object, name.as_ptr()) }

@@ -153,7 +153,7 @@ fn a_graph_runs_again_with_the_same_addresses() {
         ok(graph::cuStreamEndCapture(stream, &mut captured));
         ok(graph::cuGraphInstantiateWithFlags(&mut ready, captured, 0));
         for times in 1..4 {
-            write_on(stream, x, &vec![times as f32; 16]);
+            write_on(stream, x, &[times as f32; 16]);
             ok(graph::cuGraphLaunch(ready, stream));
             assert_eq!(download_on::<f32>(stream, y, 16), vec![times as f32; 16]);
         }

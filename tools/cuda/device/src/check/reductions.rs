@@ -158,7 +158,7 @@ fn sort(s: &Subject<'_>) -> Result<(), String> {
     let found = s.host.run(s.name, ROWS as u32, [padded as u32, 1, 1], (padded * 4) as u32, &args)?;
     let indices = found.numbers();
     for (row, indices) in rows(&x.numbers(), false).iter().zip(indices.chunks(COLUMNS)) {
-        let mut seen = vec![false; COLUMNS];
+        let mut seen = [false; COLUMNS];
         indices.iter().for_each(|i| seen[*i as usize] = true);
         let sorted: Vec<f64> = indices.iter().map(|i| row[*i as usize]).collect();
         let in_order = |pair: &[f64]| if s.operation == "asort_asc" { pair[0] <= pair[1] } else { pair[0] >= pair[1] };

@@ -23,7 +23,7 @@ fn device_of(context: usize) -> i32 {
 }
 
 fn valid(context: usize) -> bool {
-    context >= PRIMARY && context % 16 == 0 && device_of(context) < settings().devices
+    context >= PRIMARY && context.is_multiple_of(16) && device_of(context) < settings().devices
 }
 
 driver! {

@@ -136,7 +136,7 @@ fn fill(to: u64, value: Vec<u8>, times: usize, stream: StreamHandle) -> Outcome 
     if bytes == 0 {
         return Ok(());
     }
-    if to % value.len() as u64 != 0 {
+    if !to.is_multiple_of(value.len() as u64) {
         return Err(Code::INVALID_VALUE);
     }
     enqueue(stream, work(Counted::Fill, "memset", bytes), move || {

@@ -115,7 +115,7 @@ impl View {
             if stride < extent {
                 return true;
             }
-            extent = stride * (dim - 1) + extent;
+            extent += stride * (dim - 1);
         }
         false
     }

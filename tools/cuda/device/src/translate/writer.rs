@@ -89,7 +89,7 @@ impl<'a> Writer<'a> {
         if self.local > 0 {
             let _ = writeln!(text, "uint8_t local_[{}] __attribute__((aligned(16)));", self.local);
         }
-        let _ = write!(text, "{}end_: c->read += read_; c->written += written_; return;\n", self.out);
+        let _ = writeln!(text, "{}end_: c->read += read_; c->written += written_; return;", self.out);
         self.shared.local += self.local + self.arrays.iter().map(|(_, bytes)| bytes + 16).sum::<usize>();
         text
     }

@@ -82,7 +82,8 @@ pub fn activation(s: &Subject<'_>) -> Result<(), String> {
     // The last block is not full.
     let count = 301 * s.vector;
     let (x, dy) = (noise(s, count, 0), noise(s, count, 1));
-    let kinds: [(&str, fn(f64) -> f64); 3] =
+    type Function = fn(f64) -> f64;
+    let kinds: [(&str, Function); 3] =
         [("GELU", gelu_erf), ("quick GELU", |x| x * sigmoid(f64::from(1.702f32) * x)), ("SiLU", silu)];
     for (kind, (what, function)) in kinds.into_iter().enumerate() {
         let args = [Arg::In(&x), Arg::In(&dy), Arg::Out(s.element, count), Arg::Size(count), Arg::Int(kind as i32)];

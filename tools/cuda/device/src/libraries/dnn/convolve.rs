@@ -9,6 +9,7 @@ use super::super::view::View;
 use super::descriptor::{Activation, Described, Tensor, activation, convolution, filter, tensor};
 use super::{BAD_PARAM, EXECUTION_FAILED, NOT_SUPPORTED, NULL_POINTER, SUBLIBRARY_LOADING_FAILED, SUCCESS, stream};
 use crate::count::Counted;
+use crate::fault::{Fault, fault};
 use crate::memory::{Access, check};
 use crate::mode::{Failure, settings};
 use crate::stream::{StreamHandle, Work, enqueue};
@@ -153,6 +154,15 @@ fn given(algorithm: i32, workspace: *mut c_void, bytes: usize) -> Result<(), i32
     }
 }
 
+/// Checks the addresses of a convolution. cuDNN's release notes say that "the Tensor pointers and the filter pointers require
+/// at a minimum 4-byte alignment, including for FP16 or INT8 data", but not what happens otherwise.
+fn check_alignment<const N: usize>(views: [&View; N]) {
+    if let Some(view) = views.into_iter().find(|view| !view.address.is_multiple_of(4)) {
+        let text = format!("{}: {:#x} is no multiple of 4 bytes, which cuDNN needs", view.what, view.address);
+        fault(Fault::Misaligned, text);
+    }
+}
+
 /// cuDNN writes into its workspace while it runs.
 fn use_workspace(algorithm: i32, address: u64) {
     if algorithm == ALGORITHM {
@@ -238,6 +248,7 @@ pub unsafe extern "C" fn cudnnConvolutionForward(
             fitting.w.view("w of a convolution", w),
             fitting.y.view("y of a convolution", y),
         );
+        check_alignment([&x, &w, &y]);
         if y.overlaps() {
             return Err(NOT_SUPPORTED);
         }
@@ -297,6 +308,10 @@ pub unsafe extern "C" fn cudnnConvolutionBiasActivationForward(
             fitting.w.view("w of a convolution", w),
             fitting.y.view("y of a convolution", y),
         );
+        check_alignment([&x, &w, &y, &b]);
+        if beta != 0.0 {
+            check_alignment([&z]);
+        }
         let work = fitting.work("conv+bias", x.bytes() + w.bytes() + y.bytes());
         let space = space as u64;
         Ok(submit(stream, work, move || {
@@ -376,6 +391,7 @@ pub unsafe extern "C" fn cudnnConvolutionBackwardData(
             fitting.w.view("w of a convolution", w),
             fitting.x.view("dx of a convolution", dx),
         );
+        check_alignment([&dy, &w, &dx]);
         if dx.overlaps() {
             return Err(NOT_SUPPORTED);
         }
@@ -423,3 +439,6 @@ pub unsafe extern "C" fn cudnnAddTensor(
     };
     code(run())
 }
+
+#[cfg(test)]
+mod tests;

@@ -224,7 +224,7 @@ fn fusion(operations: &[Arc<Operation>]) -> Result<Engine, i32> {
                 let last = t.strides[1] == 1 || t.dims[1] == 1;
                 let even = t.dims[1].is_multiple_of(16 / t.number.bytes());
                 // The engines that fuse want channels last, and 16 bytes of them.
-                if !alone && !(last && even) {
+                if !(alone || last && even) {
                     return Err(LAYOUT);
                 }
             }

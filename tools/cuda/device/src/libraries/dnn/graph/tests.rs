@@ -71,7 +71,7 @@ struct Builder {
     kept: Vec<Made>,
     operations: Vec<Made>,
     bound: Vec<(i64, *mut c_void)>,
-    by_value: Vec<Box<f32>>,
+    by_value: Vec<Vec<f32>>,
 }
 
 type Id = usize;
@@ -100,9 +100,9 @@ impl Builder {
 
     fn constant(&mut self, x: f32) -> Id {
         let id = self.tensor(F32, [1; 4], [1; 4], false, true);
-        let mut x = Box::new(x);
-        self.bound.push((self.ids, (&raw mut *x).cast()));
-        self.by_value.push(x);
+        self.by_value.push(vec![x]);
+        let x = self.by_value.last_mut().unwrap();
+        self.bound.push((self.ids, x.as_mut_ptr().cast()));
         id
     }
 
@@ -432,6 +432,18 @@ fn attention_is_refused_as_cudnn_refuses_it() {
     assert_eq!(single(&p, buffers, BF16, |_, _| ()).run(false), Err(super::NULL_POINTER));
     let odd = Problem::new(1, 2, 4, 4, 12, false);
     assert_eq!(single(&odd, buffers, BF16, |_, _| ()).run(true), Err(super::NOT_SUPPORTED));
+}
+
+#[test]
+fn misaligned_addresses_are_refused() {
+    let p = Problem::new(1, 2, 4, 4, 16, false);
+    let [q, k, v] = [&p.q, &p.k, &p.v].map(|x| Buffer::of(Number::Bf16, x));
+    let (o, stats) = (Buffer::new(Number::Bf16, p.q.len()), Buffer::new(Number::F32, 8));
+    for operand in 0..4 {
+        let mut g = single(&p, [&q, &k, &v, &o, &stats], BF16, |_, _| ());
+        g.bound[operand].1 = g.bound[operand].1.wrapping_byte_add(8);
+        assert_eq!(g.run(true), Err(super::MISALIGNED_POINTER));
+    }
 }
 
 #[test]
