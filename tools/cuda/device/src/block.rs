@@ -94,6 +94,8 @@ impl Grid<'_> {
             line: 0,
             reply: 0,
             reply_pred: 0,
+            copy_group: 1,
+            last_copy: 0,
             input: std::ptr::null(),
             output: std::ptr::null_mut(),
             suspend,
@@ -395,6 +397,12 @@ fn shared_text(context: &Context, kind: u32, address: u64, bytes: u32) -> (Fault
             let text = format!("{}, which no thread has written yet; a barrier may be missing", at("reads"));
             (Fault::Uninitialised, text)
         }
+        bad::SHARED_COPY => {
+            // SAFETY: the bounds were checked before.
+            let writer = unsafe { (*block.bytes.add(address as usize)).writer };
+            let text = format!("{}, but thread {writer} has not waited for its cp.async to it", at("uses"));
+            (Fault::UnfinishedCopy, text)
+        }
         bad::SHARED_ALIGN => (Fault::Misaligned, at("uses")),
         bad::LOCAL => (Fault::OutOfBounds, format!("uses {bytes} bytes of local memory at {address:#x}")),
         _ => {
@@ -423,4 +431,4 @@ unsafe extern "C" fn trap(context: *mut Context, line: u32, text: *const c_char,
 }
 
 /// The pointer type of the C side, so that a change of the structures is noticed.
-const _: () = assert!(std::mem::size_of::<SharedByte>() == 12 && std::mem::size_of::<*const c_void>() == 8);
+const _: () = assert!(std::mem::size_of::<SharedByte>() == 20 && std::mem::size_of::<*const c_void>() == 8);

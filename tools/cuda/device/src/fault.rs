@@ -17,6 +17,8 @@ pub enum Fault {
     Misaligned,
     /// Two threads of a block use the same shared memory without a barrier between.
     SharedRace,
+    /// A use of shared memory that a `cp.async` may still write.
+    UnfinishedCopy,
     /// A barrier that some threads of a block never reach.
     DivergentBarrier,
     /// A shuffle, vote or warp barrier with lanes that are absent.
@@ -44,6 +46,7 @@ impl Fault {
             Fault::Uninitialised => "uninitialised read",
             Fault::Misaligned => "misaligned access",
             Fault::SharedRace => "shared memory without a barrier",
+            Fault::UnfinishedCopy => "unfinished copy",
             Fault::DivergentBarrier => "divergent barrier",
             Fault::AbsentLane => "absent lane",
             Fault::Trap => "trap",

@@ -12,6 +12,10 @@ pub struct SharedByte {
     pub read_time: u32,
     pub writer: u16,
     pub reader: u16,
+    /// The group of a copy that its writer has not waited for, or 0.
+    pub copy: u32,
+    /// Links the copies of a thread.
+    pub before: u32,
 }
 
 /// What the threads of a block share. The time grows at each barrier.
@@ -48,6 +52,9 @@ pub struct Context {
     pub line: u32,
     pub reply: u32,
     pub reply_pred: u32,
+    /// The group of the next `cp.async`, from 1, and the last copy that was not waited for.
+    pub copy_group: u32,
+    pub last_copy: u32,
     pub input: *const u32,
     pub output: *mut u32,
     pub suspend: unsafe extern "C" fn(*mut Context),
@@ -77,6 +84,7 @@ pub mod bad {
     pub const SHARED_RACE: u32 = 4;
     pub const SHARED_ALIGN: u32 = 5;
     pub const LOCAL: u32 = 6;
+    pub const SHARED_COPY: u32 = 7;
 }
 
 /// A kernel that can run.

@@ -37,6 +37,12 @@ fn kernels_compute() {
     run(planted("warp_sum"), 1, 64, &[Address(at)]);
     let result = download::<f32>(at, 64);
     assert_eq!((result[0], result[31], result[32]), (496.0, 496.0, 1520.0));
+
+    // Several blocks use the same shared memory, one after another.
+    let (from, to) = (upload(&x), allocate(512));
+    run(planted("stages_waited"), 20, 64, &[Address(from), Address(to)]);
+    let result = download::<f32>(to, 128);
+    assert_eq!((result[0], result[63], result[64], result[127]), (1.0, 0.0, 65.0, 64.0));
 }
 
 #[test]

@@ -46,6 +46,22 @@ const PLANTED: &[Planted] = &[
         run: missing_second_barrier,
         words: &["shared memory without a barrier"],
     },
+    Planted {
+        name: "missing wait for a copy",
+        run: || stages("first_stage_not_waited"),
+        words: &["unfinished copy", "has not waited for its cp.async"],
+    },
+    Planted {
+        name: "missing wait for the last copy",
+        run: || stages("last_stage_not_waited"),
+        words: &["unfinished copy", "byte 260 of shared memory", "thread 1 has not waited"],
+    },
+    Planted {
+        name: "wait for a copy behind the barrier",
+        run: || stages("waited_after_barrier"),
+        words: &["shared memory without a barrier"],
+    },
+    Planted { name: "write over an unfinished copy", run: || stages("written_over_copy"), words: &["unfinished copy"] },
     Planted { name: "divergent barrier", run: divergent, words: &["divergent barrier", "has ended"] },
     Planted { name: "shuffle with an absent lane", run: absent_lane, words: &["absent lane"] },
     Planted { name: "assertion", run: assertion, words: &["trap", "n < 3", "planted.cu"] },
@@ -149,6 +165,11 @@ fn missing_barrier() {
 fn missing_second_barrier() {
     let x = upload(&[1f32; 64]);
     run(planted("rotate_without_second_barrier"), 1, 64, &[Address(x), Int(3)]);
+}
+
+fn stages(kernel: &str) {
+    let (x, y) = (upload(&[1f32; 128]), allocate(512));
+    run(planted(kernel), 1, 64, &[Address(x), Address(y)]);
 }
 
 fn divergent() {

@@ -187,13 +187,20 @@ impl Writer<'_> {
         self.assign(i.arg(0)?, &value, ty)
     }
 
-    /// `cp.async`: a copy to shared memory, done at once. Waits for it have nothing to do.
+    /// `cp.async`: a copy to shared memory. It is done at once, but nothing may use its bytes before its thread waits.
     fn copy(&mut self, i: &Instruction) -> Written<Option<String>> {
         if i.opcode.get(1).is_none_or(|part| part != "async") || i.has("bulk") {
             return Ok(None);
         }
-        if i.has("commit_group") || i.has("wait_group") || i.has("wait_all") {
-            return Ok(Some(";".into()));
+        if i.has("commit_group") {
+            return Ok(Some("c->copy_group++;".into()));
+        }
+        if i.has("wait_all") {
+            return Ok(Some("c->copy_group++; finish_copies(c, 0);".into()));
+        }
+        if i.has("wait_group") {
+            let Operand::Integer(but) = *i.arg(0)? else { return Ok(None) };
+            return Ok(Some(format!("finish_copies(c, {but});")));
         }
         let Operand::Integer(bytes @ (4 | 8 | 16)) = *i.arg(2)? else { return Ok(None) };
         let line = i.line;
@@ -204,7 +211,7 @@ impl Writer<'_> {
             None => bytes.to_string(),
         };
         Ok(Some(format!(
-            "{{ uint64_t a_ = (uint32_t){to}, s_ = {from}; uint32_t n_ = {size}; check_shared_store(c, a_, {bytes}, {line}); \
+            "{{ uint64_t a_ = (uint32_t){to}, s_ = {from}; uint32_t n_ = {size}; check_shared_copy(c, a_, {bytes}, {line}); \
              if (n_ == {bytes}) check_load(c, s_, {bytes}, {line}); else for (uint32_t k_ = 0; k_ < n_; k_++) check_load(c, s_ + k_, 1, {line}); \
              read_ += n_; memset(c->block->shared + a_, 0, {bytes}); memcpy(c->block->shared + a_, (uint8_t *)s_, n_); }}"
         )))

@@ -116,7 +116,7 @@ pub fn kernel(module: &Module, name: &str) -> Result<Translated, PtxError> {
 const BLOCK: &str = "void cuda_device_block(Context *c) {
     uint32_t x, y, z, i = 0;
     for (z = 0; z < c->ntid[2]; z++) for (y = 0; y < c->ntid[1]; y++) for (x = 0; x < c->ntid[0]; x++) {
-        c->tid[0] = x; c->tid[1] = y; c->tid[2] = z; c->thread = i++;
+        c->tid[0] = x; c->tid[1] = y; c->tid[2] = z; c->thread = i++; c->copy_group = 1; c->last_copy = 0;
         kernel(c);
     }
 }

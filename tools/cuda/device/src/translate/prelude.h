@@ -7,7 +7,12 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 /* State of one byte of shared memory. Times are those of `Block`. */
-typedef struct { uint32_t write_time, read_time; uint16_t writer, reader; } SharedByte;
+typedef struct {
+    uint32_t write_time, read_time; uint16_t writer, reader;
+    /* The group of the `cp.async` that its writer has not waited for, or 0. At the first byte of a copy, the size << 24, and
+       1 + the address of the copy that the thread began before. */
+    uint32_t copy, before;
+} SharedByte;
 enum { MANY = 0xffff, MANY_OF_WARP = 0x8000, ATOMIC = 0x7fff };
 
 /* What the threads of a block share. The time grows at each barrier. */
@@ -24,6 +29,8 @@ typedef struct Context {
     uint64_t read, written;
     /* A request to the scheduler, and its reply. */
     uint32_t kind, mode, mask, a, b, clamp, line, reply, reply_pred;
+    /* The group of the next `cp.async`, from 1, and 1 + the address of the last one that was not waited for. */
+    uint32_t copy_group, last_copy;
     const uint32_t *in; uint32_t *out;
     void (*suspend)(struct Context *);
     /* Reports an access that failed its check. Returns if the address is a constant of the kernel. */
@@ -31,7 +38,7 @@ typedef struct Context {
     void (*trap)(struct Context *, uint32_t line, const char *text, const char *file, uint32_t file_line);
     const void *kernel; void *scheduler;
 } Context;
-enum { BAD_READ, BAD_WRITE, BAD_SHARED_BOUNDS, BAD_SHARED_UNWRITTEN, BAD_SHARED_RACE, BAD_SHARED_ALIGN, BAD_LOCAL };
+enum { BAD_READ, BAD_WRITE, BAD_SHARED_BOUNDS, BAD_SHARED_UNWRITTEN, BAD_SHARED_RACE, BAD_SHARED_ALIGN, BAD_LOCAL, BAD_SHARED_COPY };
 enum { BARRIER = 1, SHUFFLE, VOTE, REDUCE, SYNC, MATRIX, LOAD_MATRIX };
 
 /* ---- global memory. A shadow byte is 0 outside of allocations, 1 inside, and 3 after a write. */
@@ -77,6 +84,7 @@ static void check_shared_load(Context *c, uint64_t a, uint32_t n, uint32_t line)
     shared_at(c, a, n, line);
     for (SharedByte *s = b->bytes + a, *end = s + n; s < end; s++) {
         if (unlikely(s->write_time < b->start)) c->bad(c, BAD_SHARED_UNWRITTEN, a, n, line);
+        if (unlikely(s->copy)) c->bad(c, BAD_SHARED_COPY, a, n, line);
         if (unlikely(races(c, s->write_time, s->writer))) c->bad(c, BAD_SHARED_RACE, a, n, line);
         if (s->read_time >= b->last_barrier && s->reader != me) {
             uint32_t warp = me / 32, other = s->reader;
@@ -91,9 +99,10 @@ static void check_shared_store(Context *c, uint64_t a, uint32_t n, uint32_t line
     Block *b = c->block;
     shared_at(c, a, n, line);
     for (SharedByte *s = b->bytes + a, *end = s + n; s < end; s++) {
+        if (unlikely(s->write_time >= b->start && s->copy)) c->bad(c, BAD_SHARED_COPY, a, n, line);
         if (unlikely(s->write_time >= b->start && races(c, s->write_time, s->writer))) c->bad(c, BAD_SHARED_RACE, a, n, line);
         if (unlikely(s->read_time >= b->start && races(c, s->read_time, s->reader))) c->bad(c, BAD_SHARED_RACE, a, n, line);
-        s->write_time = b->time; s->writer = c->thread;
+        s->write_time = b->time; s->writer = c->thread; s->copy = 0;
     }
 }
 /* Atomics of several threads need no barrier between them. */
@@ -102,8 +111,30 @@ static void check_shared_atomic(Context *c, uint64_t a, uint32_t n, uint32_t lin
     shared_at(c, a, n, line);
     for (SharedByte *s = b->bytes + a, *end = s + n; s < end; s++) {
         if (unlikely(s->write_time < b->start)) c->bad(c, BAD_SHARED_UNWRITTEN, a, n, line);
+        if (unlikely(s->copy)) c->bad(c, BAD_SHARED_COPY, a, n, line);
         if (unlikely(s->writer != ATOMIC && races(c, s->write_time, s->writer))) c->bad(c, BAD_SHARED_RACE, a, n, line);
         s->write_time = b->time; s->writer = ATOMIC;
+    }
+}
+/* The bytes of a `cp.async` are not there before its thread waits. */
+static void check_shared_copy(Context *c, uint64_t a, uint32_t n, uint32_t line) {
+    check_shared_store(c, a, n, line);
+    SharedByte *s = c->block->bytes + a;
+    for (uint32_t i = 0; i < n; i++) s[i].copy = c->copy_group;
+    s->before = c->last_copy | n << 24;
+    c->last_copy = a + 1;
+}
+/* Waits for all groups but the open one and the `but` before it. The bytes then count as written now, so that other threads
+   need a barrier after the wait. */
+static void finish_copies(Context *c, uint32_t but) {
+    Block *b = c->block; SharedByte *kept = 0; uint32_t at = c->last_copy;
+    if (but >= c->copy_group) return;
+    for (; at && b->bytes[at - 1].copy >= c->copy_group - but; at = kept->before & 0xffffff) kept = b->bytes + at - 1;
+    if (kept) kept->before &= 0xff000000; else c->last_copy = 0;
+    while (at) {
+        SharedByte *s = b->bytes + at - 1;
+        for (uint32_t i = 0, n = s->before >> 24; i < n; i++) { s[i].copy = 0; s[i].write_time = b->time; }
+        at = s->before & 0xffffff;
     }
 }
 

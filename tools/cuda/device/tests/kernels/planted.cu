@@ -80,3 +80,48 @@ extern "C" __global__ void histogram(const int *in, unsigned *bins) {
     __syncthreads();
     if (threadIdx.x < 16) atomicAdd(&bins[threadIdx.x], held[threadIdx.x]);
 }
+
+__device__ void copy_async(float *to, const float *from) {
+    unsigned at = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from) : "memory");
+}
+__device__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int BUT> __device__ void wait_for_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(BUT) : "memory"); }
+
+// Turns two stages of 64 numbers by one place. The first stage is read while the second one may still be copied.
+template <int BUT, bool ALL> __device__ void stages(const float *x, float *y) {
+    __shared__ float held[2][64];
+    int i = threadIdx.x, next = (i + 1) % 64;
+    for (int stage = 0; stage < 2; stage++) {
+        copy_async(&held[stage][i], x + 64 * stage + i);
+        commit_copies();
+    }
+    wait_for_copies<BUT>();
+    __syncthreads();
+    y[i] = held[0][next];
+    if (ALL) asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncthreads();
+    y[64 + i] = held[1][next];
+}
+extern "C" __global__ void stages_waited(const float *x, float *y) { stages<1, true>(x, y); }
+extern "C" __global__ void first_stage_not_waited(const float *x, float *y) { stages<2, true>(x, y); }
+extern "C" __global__ void last_stage_not_waited(const float *x, float *y) { stages<1, false>(x, y); }
+
+// The barrier comes before the wait, so that a thread sees its own number only. The first thread reads no other.
+extern "C" __global__ void waited_after_barrier(const float *x, float *y) {
+    __shared__ float held[64];
+    copy_async(&held[threadIdx.x], x + threadIdx.x);
+    commit_copies();
+    __syncthreads();
+    wait_for_copies<0>();
+    y[threadIdx.x] = held[threadIdx.x ? threadIdx.x - 1 : 0];
+}
+
+// Writes over what it still copies.
+extern "C" __global__ void written_over_copy(const float *x, float *y) {
+    __shared__ float held[64];
+    copy_async(&held[threadIdx.x], x + threadIdx.x);
+    held[threadIdx.x] = 1;
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    y[threadIdx.x] = held[threadIdx.x];
+}
