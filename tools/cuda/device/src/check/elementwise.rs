@@ -209,18 +209,23 @@ fn choose(s: &Subject<'_>, ids: Element) -> Result<(), String> {
 fn affine(s: &Subject<'_>) -> Result<(), String> {
     let x = Values::between(s.element, COUNT, -4.0, 9.0);
     let (mul, add) = (3.0, 2.0);
-    let args = [
-        Arg::Size(COUNT),
-        Arg::Size(2),
-        Arg::Null,
-        Arg::In(&x),
-        Arg::Out(s.element, COUNT),
-        Arg::Number(s.element, mul),
-        Arg::Number(s.element, add),
-    ];
-    let found = s.host.run(s.name, 3, [128, 1, 1], 0, &args)?;
-    let expected: Vec<f64> = x.numbers().iter().map(|x| x * mul + add).collect();
-    compare("contiguous", &found, &expected, 2.0 * s.element.precision())
+    let info = transposed(1);
+    for (what, strided) in [("contiguous", false), ("transposed", true)] {
+        let args = [
+            Arg::Size(COUNT),
+            Arg::Size(2),
+            if strided { Arg::Sizes(&info) } else { Arg::Null },
+            Arg::In(&x),
+            Arg::Out(s.element, COUNT),
+            Arg::Number(s.element, mul),
+            Arg::Number(s.element, add),
+        ];
+        let found = s.host.run(s.name, 3, [128, 1, 1], 0, &args)?;
+        let numbers = if strided { transpose(&x.numbers()) } else { x.numbers() };
+        let expected: Vec<f64> = numbers.iter().map(|x| x * mul + add).collect();
+        compare(what, &found, &expected, 2.0 * s.element.precision())?;
+    }
+    Ok(())
 }
 
 fn fill(s: &Subject<'_>) -> Result<(), String> {

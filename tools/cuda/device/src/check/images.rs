@@ -5,8 +5,8 @@ use super::values::{Element, Values};
 use super::{Subject, compare};
 
 /// An image: batch, channels, height and width.
-const DIMS: [usize; 4] = [2, 3, 8, 6];
-const COUNT: usize = 2 * 3 * 8 * 6;
+const DIMS: [usize; 4] = [2, 3, 9, 7];
+const COUNT: usize = 2 * 3 * 9 * 7;
 
 fn info() -> Vec<usize> {
     let [_, c, h, w] = DIMS;

@@ -87,12 +87,15 @@ fn repeated(row: &[f64], least: bool) -> bool {
 
 fn small(s: &Subject<'_>) -> Result<(), String> {
     let x = input(s.element);
-    let info = [ROWS, COLUMNS, COLUMNS, 1];
-    let args =
-        [Arg::Size(ROWS), Arg::Size(COLUMNS), Arg::Size(2), Arg::Sizes(&info), Arg::In(&x), Arg::Out(s.element, ROWS)];
-    let found = s.host.run(s.name, 1, [32, 1, 1], 0, &args)?;
-    let expected: Vec<f64> = rows(&x.numbers(), false).iter().map(|row| sums(row)).collect();
-    compare("contiguous", &found, &expected, 40.0 * s.element.precision())
+    for (what, strided) in [("contiguous", false), ("transposed", true)] {
+        let info = if strided { [ROWS, COLUMNS, 1, ROWS] } else { [ROWS, COLUMNS, COLUMNS, 1] };
+        let result = Arg::Out(s.element, ROWS);
+        let args = [Arg::Size(ROWS), Arg::Size(COLUMNS), Arg::Size(2), Arg::Sizes(&info), Arg::In(&x), result];
+        let found = s.host.run(s.name, 1, [32, 1, 1], 0, &args)?;
+        let expected: Vec<f64> = rows(&x.numbers(), strided).iter().map(|row| sums(row)).collect();
+        compare(what, &found, &expected, 40.0 * s.element.precision())?;
+    }
+    Ok(())
 }
 
 /// The sum of each column, by atomic additions in the type itself. Few rows, since halves lose digits at each.
