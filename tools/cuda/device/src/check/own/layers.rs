@@ -1,4 +1,4 @@
-//! Layer norm, gates and activation functions.
+//! Layer norm, gates, activation functions and sums.
 
 use super::super::elementwise::gelu_erf;
 use super::super::host::Arg;
@@ -89,6 +89,28 @@ pub fn activation(s: &Subject<'_>) -> Result<(), String> {
         let args = [Arg::In(&x), Arg::In(&dy), Arg::Out(s.element, count), Arg::Size(count), Arg::Int(kind as i32)];
         let found = s.host.run(s.name, 301usize.div_ceil(64) as u32, [64, 1, 1], 0, &args)?;
         let expected: Vec<f64> = x.numbers().iter().zip(dy.numbers()).map(|(x, dy)| dy * slope(function, *x)).collect();
+        compare(what, &found, &expected, tolerance(s.element))?;
+    }
+    Ok(())
+}
+
+/// Sums of two tensors.
+pub fn mix(s: &Subject<'_>) -> Result<(), String> {
+    // The last block is not full.
+    let count = 301 * s.vector;
+    let (x, y) = (noise(s, count, 0), noise(s, count, 1));
+    let (a, b) = (f64::from(0.7f32), f64::from(1.3f32));
+    type Function = fn(f64, f64, f64, f64) -> f64;
+    let kinds: [(&str, Function); 3] = [
+        ("a x + b y", |x, y, a, b| a * x + b * y),
+        ("x + a (y - x)", |x, y, a, _| x + a * (y - x)),
+        ("(x - a y) / b", |x, y, a, b| (x - a * y) / b),
+    ];
+    for (kind, (what, function)) in kinds.into_iter().enumerate() {
+        let mut args = vec![Arg::In(&x), Arg::In(&y), Arg::Out(s.element, count), Arg::Size(count)];
+        args.extend([Arg::Int(kind as i32), Arg::Number(Element::F32, a), Arg::Number(Element::F32, b)]);
+        let found = s.host.run(s.name, 301usize.div_ceil(64) as u32, [64, 1, 1], 0, &args)?;
+        let expected: Vec<f64> = x.numbers().iter().zip(y.numbers()).map(|(x, y)| function(*x, y, a, b)).collect();
         compare(what, &found, &expected, tolerance(s.element))?;
     }
     Ok(())

@@ -16,6 +16,7 @@ pub fn check(s: &Subject<'_>) -> Option<Result<(), String>> {
         "layer_norm" | "layer_norm_vjp" => Some(layers::norm(s)),
         "geglu" | "geglu_vjp" => Some(layers::gate(s)),
         "activation_vjp" => Some(layers::activation(s)),
+        "mix" => Some(layers::mix(s)),
         "add_channels" => Some(pixels::add_channels(s)),
         "double_pixels" => Some(pixels::double(s)),
         "sum_pixels" => Some(pixels::sum(s)),
