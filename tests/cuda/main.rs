@@ -30,7 +30,8 @@ const DTYPES: [Dtype; 3] = [
 
 /// Graphs and guidances that amplify rounding, and the mean difference that they may have in half precision:
 /// docs/cuda.md#guidance-in-half-precision has measurements.
-const AMPLIFYING: [&str; 6] = ["Edges", "ClipText", "ClipImage", "Style", "BoxDiff", "graphs/boxdiff.yaml"];
+const AMPLIFYING: [&str; 8] =
+    ["Edges", "ClipText", "ClipImage", "Style", "BoxDiff", "graphs/boxdiff.yaml", "OnnxFeature", "graphs/onnx.yaml"];
 const AMPLIFIED: f64 = 60.0;
 
 /// How far two pictures are apart.

@@ -6,13 +6,16 @@
 //! libraries to start. The names are in `symbols.s`, made by
 //! `tools/cuda/symbols.sh`.
 //!
-//! While a [profile](super::profile) is recorded, the slots keep pointing to [`resolve`], which counts every call.
+//! While a [profile](super::profile) is recorded, the slots keep pointing to [`resolve`], which counts every call. While a
+//! thread records a CUDA graph, they do too, so that other threads can be made to [wait](super::alone).
 //!
 //! The functions of a missing library return an error code. [`super::devices`] is called before them.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use super::alone;
 
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(include_str!("x86_64.s"), include_str!("symbols.s"), resolve = sym resolve);
@@ -105,14 +108,27 @@ fn entries() -> &'static [Entry] {
     unsafe { std::slice::from_raw_parts(first, (&raw const lsregen_cuda_entries_end).offset_from(first) as usize) }
 }
 
-/// Returns the address of a function on its first call; while a profile is recorded, on every call.
+/// Returns the address of a function on its first call; while a profile or a CUDA graph is recorded, on every call.
 extern "C" fn resolve(entry: &Entry) -> *mut c_void {
+    // SAFETY: a name that ends with 0.
+    alone::wait(unsafe { CStr::from_ptr(entry.name) }.to_bytes());
     if let Some((counter, counted)) = COUNTED.get() {
         return target(entry, counter, counted);
     }
     let address = address(entry);
-    entry.slot.store(address, Ordering::Release);
+    if !alone::is_recording() {
+        entry.slot.store(address, Ordering::SeqCst);
+        // It may have begun in between.
+        if alone::is_recording() {
+            entry.slot.store(lsregen_cuda_first as *mut c_void, Ordering::SeqCst);
+        }
+    }
     address
+}
+
+/// Lets the next call of every function pass through [`resolve`].
+pub(super) fn look_up_again() {
+    entries().iter().for_each(|entry| entry.slot.store(lsregen_cuda_first as *mut c_void, Ordering::SeqCst));
 }
 
 /// The address of the library's function, or of its stand-in.
@@ -156,7 +172,7 @@ pub(super) fn count(counter: Counter) {
         });
         (counter, counted.collect())
     });
-    entries().iter().for_each(|entry| entry.slot.store(lsregen_cuda_first as *mut c_void, Ordering::Release));
+    look_up_again();
 }
 
 /// Counts a call, and returns where it goes.

@@ -2,11 +2,11 @@
 //!
 //! The first call computes as usual, so that kernels are loaded, algorithms are chosen and workspaces exist. The second
 //! records. A recording has its own copies of the inputs and of the result, at addresses that stay; everything in between is
-//! allocated and freed inside it.
+//! allocated and freed inside it. Nothing is recorded on systems where other threads cannot be made to [wait](super::alone).
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
+use candle_core::cuda_backend::cudarc::driver::CudaGraph;
 use candle_core::{CudaDevice, Device, Result, Tensor};
 
 use super::launch::{address, known, new_tensor};
@@ -59,19 +59,26 @@ impl Replay {
             State::Recorded(_) | State::Refused => return direct(inputs),
         }
         let y = direct(inputs)?;
-        *state = match Recording::new(inputs, &y, &f)? {
-            Some(recording) => State::Recorded(recording),
-            None => State::Refused,
+        *state = match Recording::new(inputs, &y, &f) {
+            Ok(recording) => State::Recorded(recording),
+            Err(error) => {
+                tracing::debug!(%error, "not recorded");
+                State::Refused
+            }
         };
         Ok(y)
     }
 }
 
 impl Recording {
-    /// Records `f`, whose result is like `y`. `None` if it does something that a recording cannot hold, such as a copy from
-    /// the host.
-    fn new(inputs: &[&Tensor], y: &Tensor, f: &impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<Option<Recording>> {
-        let Some(Device::Cuda(device)) = inputs.first().map(|t| t.device()) else { return Ok(None) };
+    /// Records `f`, whose result is like `y`.
+    ///
+    /// # Errors
+    /// If `f` fails, or does something that a recording cannot hold, such as a copy from the host.
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    fn new(inputs: &[&Tensor], y: &Tensor, f: &impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<Recording> {
+        use candle_core::cuda_backend::cudarc::driver::sys;
+        let device = y.device().as_cuda_device()?;
         let stream = device.cuda_stream();
         // The inputs and the result exist before the recording, so that they stay after it.
         let mut own = Vec::new();
@@ -79,17 +86,27 @@ impl Recording {
             own.push(input.force_contiguous()?);
         }
         let result = y.force_contiguous()?;
-        // Other threads may use the driver for what is not on this stream.
-        stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
-        let recorded = f(&own).and_then(|y| copy(device, &y.contiguous()?, &result));
-        // cudarc keeps the errors of what was freed during a recording that failed, and would return them from any later call,
-        // the end of the recording included.
-        let freed = stream.context().check_err();
-        let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
-        match (recorded, freed, graph) {
-            (Ok(()), Ok(()), Ok(Some(graph))) => Ok(Some(Recording { graph, inputs: own, result })),
-            _ => Ok(None),
+        let graph = super::alone::alone(|| {
+            // Other threads may use the driver for what is on no stream.
+            stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+            let recorded = f(&own).and_then(|y| copy(device, &y.contiguous()?, &result));
+            // cudarc keeps the errors of what was freed during a recording that failed, and would return them from any later
+            // call, the end of the recording included.
+            let freed = stream.context().check_err();
+            let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+            recorded?;
+            freed?;
+            Ok::<_, candle_core::Error>(graph?)
+        })?;
+        match graph {
+            Some(graph) => Ok(Recording { graph, inputs: own, result }),
+            None => candle_core::bail!("the driver made no graph"),
         }
+    }
+
+    #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    fn new(_: &[&Tensor], _: &Tensor, _: &impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<Recording> {
+        candle_core::bail!("other threads could use the stream")
     }
 
     fn fits(&self, inputs: &[&Tensor]) -> bool {

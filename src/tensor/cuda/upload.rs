@@ -39,7 +39,7 @@ struct Copies {
 // SAFETY: memory and events belong to the process, and the mutex gives them to one thread at a time.
 unsafe impl Send for Copies {}
 
-/// To the end of the program: CUDA's libraries may be gone before statics are dropped.
+/// Kept until the program ends: CUDA's libraries may be gone before statics are dropped.
 static COPIES: Mutex<Option<HashMap<DeviceId, Copies>>> = Mutex::new(None);
 
 /// Makes a tensor of `dtype` (f32, f16 or bf16) whose little-endian numbers `read` writes: it gets the offset of a part in
@@ -63,14 +63,30 @@ pub fn upload(
     let copies = kept(copies.get_or_insert_default(), cuda.id(), |_| Copies::new(cuda)).w()?;
     let tensor = copies.tensor(cuda, dtype, shape, numbers)?;
     let to = address(&tensor)?;
-    let copied = (0..bytes).step_by(PART).try_for_each(|start| {
+    // Dropped before the tensor, after an error or a panic of `read` too.
+    let mut copies = Ordered { copies, device: cuda };
+    for start in (0..bytes).step_by(PART) {
         let length = PART.min(bytes - start);
-        read(start, copies.wait(length).w()?)?;
-        Ok(copies.copy(to + start as u64, length).w()?)
-    });
-    // After an error too: the tensor is freed on the stream that computes, and the copies must be over before.
-    copies.finish(cuda).w()?;
-    copied.map(|()| tensor)
+        read(start, copies.copies.wait(length).w()?)?;
+        copies.copies.copy(to + start as u64, length).w()?;
+    }
+    drop(copies);
+    Ok(tensor)
+}
+
+/// Orders the copies before what the device computes from then on, the free of the tensor included.
+struct Ordered<'a> {
+    copies: &'a mut Copies,
+    device: &'a CudaDevice,
+}
+
+impl Drop for Ordered<'_> {
+    fn drop(&mut self) {
+        if self.copies.finish(self.device).is_err() {
+            // The driver does not say why again; what comes next on this device reports it.
+            let _ = self.copies.stream.synchronize();
+        }
+    }
 }
 
 impl Copies {
@@ -78,22 +94,29 @@ impl Copies {
         // Makes the device's context that of this thread.
         let stream = device.cuda_stream().context().new_stream()?;
         let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
-        let part = || {
-            // SAFETY: `wait` gives it out to be written before it is copied.
-            let memory = unsafe { result::malloc_host(PART, 0)? };
-            Ok(Part { memory: memory.cast(), copied: event()? })
+        let (done, copied) = (event()?, [event()?, event()?]);
+        // SAFETY: nobody else has the memory. `wait` gives it out as numbers, which must have been written.
+        let memory = unsafe {
+            let memory: *mut u8 = result::malloc_host(2 * PART, 0)?.cast();
+            memory.write_bytes(0, 2 * PART);
+            memory
         };
-        Ok(Copies { stream, done: event()?, parts: [part()?, part()?], next: 0 })
+        // SAFETY: the second half of the memory.
+        let second = unsafe { memory.add(PART) };
+        let parts = [Part { memory, copied: copied[0] }, Part { memory: second, copied: copied[1] }];
+        Ok(Copies { stream, done, parts, next: 0 })
     }
 
-    /// A tensor of unwritten numbers, which exists for the copies at once. It is freed on the stream that computes.
+    /// A tensor of unwritten numbers, allocated on the stream of the copies, so that they need not wait for what is computed. It
+    /// is freed on the stream that computes.
     fn tensor(&self, device: &CudaDevice, dtype: DType, shape: &[usize], numbers: usize) -> Result<Tensor> {
         let bytes = numbers * dtype.size_in_bytes();
         let compute = device.cuda_stream();
         macro_rules! storage {
             ($t:ty) => {{
                 let memory = match self.allocate(bytes) {
-                    // What was freed last may be in use until the device has computed what it was given.
+                    // CUDA has then made this stream wait for frees of the other where that helps. What else was freed is
+                    // in use until the device has computed what it was given.
                     Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                         compute.synchronize().w()?;
                         self.allocate(bytes)

@@ -288,3 +288,49 @@ fn operations_go_on_during_an_upload() {
     let exact = numbers[0] + numbers[1] + 4096.0 * silu;
     assert!((sum - exact).abs() < 1e-3 * exact.abs(), "{sum} instead of {exact}");
 }
+
+/// What another thread submits while a graph is recorded is no part of the graph, and does not end the recording.
+#[test]
+fn operations_of_other_threads_wait_for_a_recording() {
+    use lsregen_tensor::cuda::{devices, open, replay::Replay, upload::upload};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    devices().expect("this test needs a CUDA device, or the software device: see tools/cuda/check");
+    let device = open(0).unwrap();
+    let (calls, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let f = |inputs: &[Tensor]| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        let mut y = inputs[0].clone();
+        for _ in 0..40 {
+            y = ops::silu(&(y + 0.5)?)?;
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        Ok(y)
+    };
+    let number = |t: &Tensor| t.to_dtype(DType::F32).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+    std::thread::scope(|threads| {
+        let others = threads.spawn(|| {
+            let mut rounds = 0;
+            while !ended.load(Ordering::SeqCst) {
+                let ones = Tensor::ones(64, DType::F32, &device).unwrap();
+                let there = upload(&device, DType::F32, &[2], |_, to| {
+                    to.copy_from_slice(&[1f32.to_le_bytes(), 2f32.to_le_bytes()].concat());
+                    Ok(())
+                })
+                .unwrap();
+                assert_eq!(number(&(ones * 2.0).unwrap()) + number(&there), 131.0);
+                rounds += 1;
+            }
+            rounds
+        });
+        let replay = Replay::default();
+        for round in 0..4 {
+            let x = Tensor::new(&[0.1f32 * round as f32, -0.3], &device).unwrap();
+            let (found, exact) = (replay.run(&[&x], f).unwrap(), f(std::slice::from_ref(&x)).unwrap());
+            assert_eq!(found.to_vec1::<f32>().unwrap(), exact.to_vec1::<f32>().unwrap(), "round {round}");
+        }
+        ended.store(true, Ordering::SeqCst);
+        assert!(others.join().unwrap() > 3);
+    });
+    // Without recordings: 4 rounds of 2. The first and the second compute directly, and the second records.
+    assert_eq!(calls.load(Ordering::SeqCst), 4 + 3, "nothing was recorded");
+}
