@@ -177,7 +177,6 @@ def main():
     start = time.time()
     program = Program(a.bin)
     few, many = map(int, a.steps.split(","))
-    dtype = a.dtype
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -195,16 +194,16 @@ def main():
             with Peak() as peak:
                 for steps in (few, many):
                     values = [f"model={os.path.abspath(a.model)}", f"width={width}", f"height={height}", f"steps={steps}"]
-                    nodes = program.run(HERE / "sdxl.yaml", a.device, dtype, folder, values)
+                    nodes = program.run(HERE / "sdxl.yaml", a.device, a.dtype, folder, values)
                     # The device may still be at the last step when sampling returns; decoding waits for it.
                     seconds[steps] = nodes["sample"] + nodes["image"]
             ours[size] = ((seconds[many] - seconds[few]) / (many - few), peak.bytes())
 
         top = None
         if subprocess.run([a.python, "-c", "import torch"], capture_output=True).returncode == 0:
-            command = [a.python, HERE / "ceilings.py", "--device", a.torch_device, "--dtype", dtype, "--size", a.ceiling]
+            command = [a.python, HERE / "ceilings.py", "--device", a.torch_device, "--dtype", a.dtype, "--size", a.ceiling]
             top = json.loads(run(command, "ceilings").splitlines()[-1])
-            rows.append((f"{a.ceiling}×{a.ceiling} matrix product {dtype}", f"{top['matmul'] / 1e12:.2f} TFLOP/s", "PyTorch's"))
+            rows.append((f"{a.ceiling}×{a.ceiling} matrix product {a.dtype}", f"{top['matmul'] / 1e12:.2f} TFLOP/s", "PyTorch's"))
             rows.append(("copy", f"{top['copy'] / 1e9:.0f} GB/s", "PyTorch's"))
 
         theirs = None
@@ -212,7 +211,7 @@ def main():
             print(f"4/5 left out: {a.python} has no torch, diffusers and transformers", file=sys.stderr)
         else:
             print("4/5 the same by diffusers", file=sys.stderr)
-            command = [a.python, HERE / "diffusers_sdxl.py", a.model, "--device", a.torch_device, "--dtype", dtype, "--sizes",
+            command = [a.python, HERE / "diffusers_sdxl.py", a.model, "--device", a.torch_device, "--dtype", a.dtype, "--sizes",
                        a.sizes, "--steps", a.steps]
             if a.variant:
                 command += ["--variant", a.variant]
@@ -225,8 +224,8 @@ def main():
     for size, (step, peak) in ours.items():
         if step <= 0:
             fail(f"{size}: {many} steps took less time than {few}: something else was running; try again")
-        rows.append((f"SDXL {size} {dtype}, a step", f"{step * 1e3:.1f} ms", ""))
-        rows.append((f"SDXL {size} {dtype}, peak memory of the device", gib(peak), ""))
+        rows.append((f"SDXL {size} {a.dtype}, a step", f"{step * 1e3:.1f} ms", ""))
+        rows.append((f"SDXL {size} {a.dtype}, peak memory of the device", gib(peak), ""))
         if theirs:
             other = theirs["sizes"][size]
             s = {int(k): v for k, v in other["seconds"].items()}

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # How far the images of a dtype may be from the CPU's in f32: at most in one number, and on average, of 255. These are the
 # limits of tests/cuda/main.rs, and so are the graphs that amplify rounding, with their mean in half precision.
 LIMITS = {"f32": (2, 0.05), "f16": (255, 2.0), "bf16": (255, 6.0)}
-AMPLIFYING = {"boxdiff.yaml"}
+AMPLIFYING = {"boxdiff.yaml", "onnx.yaml"}
 AMPLIFIED = 60.0
 
 
