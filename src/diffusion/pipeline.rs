@@ -269,6 +269,7 @@ fn images<T>(model: &Model, starts: Vec<T>, mut run: impl FnMut(usize, T) -> Res
     let count = starts.len();
     let image = |(image, start)| {
         let z = run(image, start)?;
+        // Before `finite`, which waits for the device.
         if image + 1 == count {
             model.prefetch_vae();
         }

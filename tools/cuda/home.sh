@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up a CUDA toolkit in a folder from Python packages. Needs no GPU, no driver and no root.
+# Sets up a CUDA toolkit in a folder from Python packages. Needs x86-64 Linux, gcc and g++, and Python 3 with venv; no GPU, no
+# driver and no root.
 # usage: tools/cuda/home.sh [--compiler] DIR [VERSION]       VERSION of the toolkit, by default 13.0.2
 # Then: . DIR/env.sh && cargo build --release --features cuda,cudnn        (see docs/cuda.md)
 # With --compiler, only the compiler (0.3 GB instead of 3): name libraries to link with in LIBRARY_PATH, such as the software
@@ -15,7 +16,7 @@ home=${1:?usage: tools/cuda/home.sh [--compiler] DIR [VERSION]}
 here=$(cd "$(dirname "$0")" && pwd)
 version=${2:-13.0.2}
 major=${version%%.*}
-for tool in python3 gcc; do
+for tool in python3 gcc g++; do
     command -v "$tool" > /dev/null || { echo "home.sh: needs $tool" >&2; exit 1; }
 done
 mkdir -p "$home"

@@ -1,14 +1,14 @@
 """Measures on a GPU and prints one table; called by run.sh. Needs only Python's standard library.
 
-1. graphs/lsregen.yaml on the CPU and on CUDA, both in f32: the relative differences of the two sampled latents. Every graph
-   on the CPU in f32 and on CUDA in f32, f16 and bf16: the differences of the pictures, of 255 (pictures.py).
-2. SDXL at each size on the device: seconds per step (the difference of a long and a short run divided by the difference of
+1. graphs/lsregen.yaml on the CPU and on CUDA, both in f32: the relative differences of the two sampled latents.
+2. Every graph on the CPU in f32 and on CUDA in f32, f16 and bf16: the differences of the images, of 255 (pictures.py).
+3. SDXL at each size on the device: seconds per step (the difference of a long and a short run divided by the difference of
    their steps, which cancels loading, text encoding and decoding), and the peak memory of the device (by nvidia-smi, minus
    the memory in use before).
-3. The same with diffusers if it is installed, as it is and compiled; with PyTorch, the throughput of a matrix product and of
+4. The same with diffusers if it is installed, as it is and compiled; with PyTorch, the throughput of a matrix product and of
    a copy on this device.
-4. The ten kernels that take most of the time of SDXL, by `lsregen run --profile`.
-
+5. The ten kernels that take most of the time of four steps of SDXL outside CUDA graphs, by `lsregen run --profile`. The
+   program records the U-Net's call in the second step. Later steps replay it as one graph, whose kernels have no times.
 """
 import argparse
 import array
@@ -27,7 +27,8 @@ import pictures
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BAR = 1e-2  # relative difference of latents, CUDA to CPU
-TOOLS = {"--dtype", "--offload"}
+# What computes on the device outside CUDA graphs, by the groups of docs/profile.md. Copies and fills are left out.
+COMPUTING = ("kernels", "gemms", "convolutions", "attentions", "operations")
 
 
 def fail(message):
@@ -77,14 +78,11 @@ class Program:
 
     def __init__(self, binary):
         self.binary = binary
-        self.options = {option for option in TOOLS if option in run([binary, "run", "--help"], "lsregen")}
 
-    def run(self, graph, device, out, dtype=None, values=()):
+    def run(self, graph, device, dtype, out, values=()):
         """Runs a graph and returns the seconds of each node."""
-        command = [self.binary, "run", graph, "--device", device, "--no-cache", "--quiet", "--events", "jsonl",
-                   "--output-dir", out]
-        if dtype and "--dtype" in self.options:
-            command += ["--dtype", dtype]
+        command = [self.binary, "run", graph, "--device", device, "--dtype", dtype, "--no-cache", "--quiet", "--events",
+                   "jsonl", "--output-dir", out]
         for value in values:
             command += ["--set", value]
         events = [json.loads(line) for line in run(command, graph.name).splitlines() if line.startswith("{")]
@@ -109,7 +107,7 @@ def difference(a, b):
 
 
 def same_everywhere(program, device, folder):
-    """Returns the rows of the first part: the relative difference of each latent."""
+    """Returns the rows of part 1, the relative difference of each latent, and whether all are small enough."""
     text = (ROOT / "graphs/lsregen.yaml").read_text()
     extra = ("  gpu_small: { type: SaveLatent, latent: layout.latent, path: small.safetensors }\n"
              "  gpu_large: { type: SaveLatent, latent: sample, path: large.safetensors }\n")
@@ -118,7 +116,7 @@ def same_everywhere(program, device, folder):
     graph = folder / "latents.yaml"
     graph.write_text(text.replace("\noutputs:", "\n" + extra + "outputs:"))
     for name in ("cpu", device):
-        program.run(graph, name, folder / f"latents-{name}", "f32")
+        program.run(graph, name, "f32", folder / f"latents-{name}")
         if name == device == "cpu":
             break
     rows = []
@@ -130,24 +128,36 @@ def same_everywhere(program, device, folder):
     return rows, all(row[2].endswith("good") for row in rows)
 
 
-def kernels(program, a, dtype, folder):
+def kernels(a, folder):
     """Returns rows of the kernels that take most of the time of a few steps at the first size."""
     width, height = a.sizes.split(",")[0].split("x")
     trace = folder / "trace.json"
-    command = [a.bin, "run", HERE / "sdxl.yaml", "--device", a.device, "--dtype", dtype, "--no-cache", "--quiet",
+    command = [a.bin, "run", HERE / "sdxl.yaml", "--device", a.device, "--dtype", a.dtype, "--no-cache", "--quiet",
                "--output-dir", folder, "--profile", trace]
     for value in (f"model={os.path.abspath(a.model)}", f"width={width}", f"height={height}", "steps=4"):
         command += ["--set", value]
     run(command, "lsregen run --profile")
-    spent = {}
-    for event in json.loads(trace.read_text())["traceEvents"]:
-        if event.get("cat") in ("kernels", "gemms", "convolutions", "attentions") and event.get("ph") == "X":
+    return ranking(json.loads(trace.read_text())["traceEvents"])
+
+
+def ranking(events):
+    """Returns the rows of a trace's kernels. A replayed CUDA graph is one slice, in which kernels have no times of their own."""
+    spent, replays = {}, []
+    for event in (event for event in events if event["ph"] == "X"):
+        if event["cat"] == "graphs":
+            replays.append(event["dur"])
+        elif event["cat"] in COMPUTING:
             count, time_spent = spent.get(event["name"], (0, 0.0))
             spent[event["name"]] = (count + 1, time_spent + event["dur"])
-    total = sum(t for _, t in spent.values()) or 1.0
+    outside, inside = sum(t for _, t in spent.values()), sum(replays)
+    share = lambda part, whole: f"{part / (whole or 1):.1%}"
+    rows = [("SDXL's four steps, encoders and decoder", f"{(outside + inside) / 1e3:.2f} ms", "computing on the device"),
+            ("  CUDA graphs", f"{inside / 1e3:.2f} ms",
+             f"{share(inside, outside + inside)} of it, {len(replays)} replays; their kernels have no times, and no option turns "
+             "recording off")]
     ranked = sorted(spent.items(), key=lambda item: -item[1][1])[:10]
-    return [(f"  kernel {name}", f"{t / 1e3:.2f} ms", f"{t / total:.1%} of the device's time, {n} times")
-            for name, (n, t) in ranked]
+    return rows + [(f"  kernel {name}", f"{t / 1e3:.2f} ms", f"{share(t, outside)} of the kernels outside CUDA graphs, {n} times")
+                   for name, (n, t) in ranked]
 
 
 def main():
@@ -161,64 +171,61 @@ def main():
     p.add_argument("--sizes", default="1024x1024,1920x1440")
     p.add_argument("--steps", default="4,24")
     p.add_argument("--ceiling", default="8192")
-    p.add_argument("--graphs", help="the graphs of part 1, separated by commas; by default all")
+    p.add_argument("--graphs", help="the graphs of part 2, separated by commas; by default all")
     p.add_argument("--python", default=sys.executable, help="a Python with torch and diffusers")
     a = p.parse_args()
     start = time.time()
     program = Program(a.bin)
     few, many = map(int, a.steps.split(","))
-    dtype = a.dtype if "--dtype" in program.options else "f32"
-    if dtype != a.dtype:
-        print(f"this lsregen has no --dtype: f32 in place of {a.dtype}", file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        print("1/4 graphs/lsregen.yaml on both", file=sys.stderr)
+        print("1/5 graphs/lsregen.yaml on both", file=sys.stderr)
         rows, good = same_everywhere(program, a.device, folder)
-        print("1/4 every graph in every dtype", file=sys.stderr)
+        print("2/5 every graph in every dtype", file=sys.stderr)
         more, fine = pictures.compare(a.bin, a.device, folder, a.graphs and a.graphs.split(","))
         rows, good = rows + more, good and fine
 
         ours = {}
         for size in a.sizes.split(","):
-            print(f"2/4 {size} by lsregen", file=sys.stderr)
+            print(f"3/5 {size} by lsregen", file=sys.stderr)
             width, height = size.split("x")
             seconds = {}
             with Peak() as peak:
                 for steps in (few, many):
                     values = [f"model={os.path.abspath(a.model)}", f"width={width}", f"height={height}", f"steps={steps}"]
-                    nodes = program.run(HERE / "sdxl.yaml", a.device, folder, dtype, values)
+                    nodes = program.run(HERE / "sdxl.yaml", a.device, a.dtype, folder, values)
                     # The device may still be at the last step when sampling returns; decoding waits for it.
                     seconds[steps] = nodes["sample"] + nodes["image"]
             ours[size] = ((seconds[many] - seconds[few]) / (many - few), peak.bytes())
 
         top = None
         if subprocess.run([a.python, "-c", "import torch"], capture_output=True).returncode == 0:
-            command = [a.python, HERE / "ceilings.py", "--device", a.torch_device, "--dtype", dtype, "--size", a.ceiling]
+            command = [a.python, HERE / "ceilings.py", "--device", a.torch_device, "--dtype", a.dtype, "--size", a.ceiling]
             top = json.loads(run(command, "ceilings").splitlines()[-1])
-            rows.append((f"{a.ceiling}×{a.ceiling} matrix product {dtype}", f"{top['matmul'] / 1e12:.2f} TFLOP/s", "PyTorch's"))
+            rows.append((f"{a.ceiling}×{a.ceiling} matrix product {a.dtype}", f"{top['matmul'] / 1e12:.2f} TFLOP/s", "PyTorch's"))
             rows.append(("copy", f"{top['copy'] / 1e9:.0f} GB/s", "PyTorch's"))
 
         theirs = None
         if subprocess.run([a.python, "-c", "import torch, diffusers, transformers"], capture_output=True).returncode:
-            print(f"3/4 left out: {a.python} has no torch, diffusers and transformers", file=sys.stderr)
+            print(f"4/5 left out: {a.python} has no torch, diffusers and transformers", file=sys.stderr)
         else:
-            print("3/4 the same by diffusers", file=sys.stderr)
-            command = [a.python, HERE / "diffusers_sdxl.py", a.model, "--device", a.torch_device, "--dtype", dtype, "--sizes",
+            print("4/5 the same by diffusers", file=sys.stderr)
+            command = [a.python, HERE / "diffusers_sdxl.py", a.model, "--device", a.torch_device, "--dtype", a.dtype, "--sizes",
                        a.sizes, "--steps", a.steps]
             if a.variant:
                 command += ["--variant", a.variant]
             theirs = json.loads(run(command, "diffusers").splitlines()[-1])
 
-        print("4/4 the kernels of a step", file=sys.stderr)
-        slowest = kernels(program, a, dtype, folder)
+        print("5/5 the kernels of four steps", file=sys.stderr)
+        slowest = kernels(a, folder)
 
     gib = lambda n: "—" if n is None else f"{n / 2**30:.2f} GiB"
     for size, (step, peak) in ours.items():
         if step <= 0:
             fail(f"{size}: {many} steps took less time than {few}: something else was running; try again")
-        rows.append((f"SDXL {size} {dtype}, a step", f"{step * 1e3:.1f} ms", ""))
-        rows.append((f"SDXL {size} {dtype}, peak memory of the device", gib(peak), ""))
+        rows.append((f"SDXL {size} {a.dtype}, a step", f"{step * 1e3:.1f} ms", ""))
+        rows.append((f"SDXL {size} {a.dtype}, peak memory of the device", gib(peak), ""))
         if theirs:
             other = theirs["sizes"][size]
             s = {int(k): v for k, v in other["seconds"].items()}

@@ -1,4 +1,4 @@
-"""Compares the pictures of every graph on a device, in every dtype, with those of the CPU; for measure.py.
+"""Compares the images of every graph on a device, in every dtype, with those of the CPU; for measure.py.
 
 Needs Python's standard library only.
 """
@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# How far the pictures of a dtype may be from the CPU's in f32: at most in one number, and on average, of 255.
-BARS = {"f32": (2, 0.05), "f16": (255, 2.0), "bf16": (255, 6.0)}
+# How far the images of a dtype may be from the CPU's in f32: at most in one number, and on average, of 255. These are the
+# limits of tests/cuda/main.rs, and so are the graphs that amplify rounding, with their mean in half precision.
+LIMITS = {"f32": (2, 0.05), "f16": (255, 2.0), "bf16": (255, 6.0)}
+AMPLIFYING = {"boxdiff.yaml", "onnx.yaml"}
+AMPLIFIED = 60.0
 
 
 def pixels(path):
@@ -57,7 +60,7 @@ def unfilter(kind, line, above, channels):
 
 
 def run(binary, graph, device, dtype, out):
-    """Runs a graph with few steps. Returns its pictures by name, or what it printed if it failed."""
+    """Runs a graph with few steps. Returns its images by name, or what it printed if it failed."""
     steps = ["few=2", "some=3", "many=4"] if graph.stem == "ablation-steps" else ["steps=2"]
     command = [binary, "run", graph, "--device", device, "--dtype", dtype, "--no-cache", "--quiet", "--output-dir", out]
     done = subprocess.run([str(c) for c in command + [x for s in steps for x in ("--set", s)]], capture_output=True, text=True)
@@ -67,7 +70,7 @@ def run(binary, graph, device, dtype, out):
 
 
 def apart(a, b):
-    """Returns the largest and the mean difference of two sets of pictures."""
+    """Returns the largest and the mean difference of two sets of images."""
     if a.keys() != b.keys() or not a:
         return None
     worst, mean = 0, 0.0
@@ -78,16 +81,18 @@ def apart(a, b):
 
 
 def compare(binary, device, folder, graphs=None, workers=4):
-    """Returns the rows of the table (graph and dtype, difference, verdict), and whether all are within their bars."""
+    """Returns the rows of the table (graph and dtype, difference, verdict), and whether all are within their limits."""
     graphs = [ROOT / g for g in graphs] if graphs else sorted((ROOT / "graphs").glob("*.yaml"))
-    jobs = [(g, "cpu", "f32") for g in graphs] + [(g, device, dtype) for g in graphs for dtype in BARS]
+    jobs = [(g, "cpu", "f32") for g in graphs] + [(g, device, dtype) for g in graphs for dtype in LIMITS]
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(lambda job: run(binary, *job, folder / f"{job[0].stem}-{job[1]}-{job[2]}"), jobs)
         results = dict(zip(jobs, found))
     rows, good = [], True
     for graph in graphs:
         exact = results[graph, "cpu", "f32"]
-        for dtype, (most, mean) in BARS.items():
+        for dtype, (most, mean) in LIMITS.items():
+            if dtype != "f32" and graph.name in AMPLIFYING:
+                mean = AMPLIFIED
             other = results[graph, device, dtype]
             failed = next((r for r in (exact, other) if isinstance(r, str)), None)
             far = None if failed else apart(exact, other)

@@ -15,10 +15,9 @@ use candle_core::{CudaDevice, Device};
 pub fn open(number: usize) -> candle_core::Result<Device> {
     let device = Device::new_cuda_with_stream(number)?;
     let cuda = device.as_cuda_device()?;
-    // cudarc would record an event for each use of each tensor, and make the stream wait for the events of its own past: two
-    // thirds of all calls of the driver.
+    // cudarc would otherwise record and await events for each tensor, even within one stream: two thirds of all driver calls.
     //
-    // SAFETY: all work on this device's tensors is submitted to its one stream, which executes it in the order of submission:
+    // SAFETY: all computation on this device's tensors is submitted to one stream, which executes it in the order of submission:
     // allocations and frees (both asynchronous, on the same stream), copies, kernels, and the calls of cuBLAS, cuRAND and
     // cuDNN, whose handles have this stream. The default stream gets no work, and candle refuses an operation on tensors of two
     // devices (`Device::same_device`), so that no tensor is used on a second stream. The order of submission is right with

@@ -1,7 +1,7 @@
 //! Our own kernels: the tensors that they read and write, and their launch.
 //!
-//! Kernels get addresses, and lengths that this module and its users have checked. All work of a device is on one stream, in
-//! the order of the calls; memory that is freed here is freed on the stream too, after the kernels that use it.
+//! Kernels get addresses, and lengths that this module and its users have checked. All computation of a device is on one
+//! stream, in the order of the calls; memory that is freed here is freed on the stream too, after the kernels that use it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

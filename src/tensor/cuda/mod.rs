@@ -92,8 +92,9 @@ pub enum Unavailable {
 /// # Errors
 /// If CUDA is not usable.
 pub fn devices() -> Result<usize, Unavailable> {
-    // cuDNN computes f32 convolutions in TF32, with 10 bits of mantissa, unless this variable forbids it or the program
-    // does so for each convolution, which candle does not. Here f32 is f32, unless the user has set the variable.
+    // cuDNN computes f32 convolutions in TF32, with 10 bits of mantissa, unless this variable or the descriptor of the
+    // convolution forbids it. Ours do; candle's, which compute what cuDNN refuses of ours, do not. Here f32 is f32, unless the
+    // user has set the variable.
     if std::env::var_os(TF32).is_none() {
         // SAFETY: no library of CUDA's is loaded yet, and the caller has no threads yet, as it promised.
         unsafe { std::env::set_var(TF32, "0") };

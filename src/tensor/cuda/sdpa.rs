@@ -121,8 +121,8 @@ impl Key {
 /// Attention on one device.
 struct Engine {
     handle: Handle,
-    /// Workspaces, each larger than the one before. The last one is used: all work of a device is in one stream, so that
-    /// plans may share it. The others stay, since recordings ([`super::replay`]) write them at their addresses.
+    /// Workspaces, each larger than the one before. The last one is used: all computation of a device is on one stream, so
+    /// that plans may share it. The others stay, since recordings ([`super::replay`]) write them at their addresses.
     workspaces: Vec<CudaSlice<u8>>,
     /// `None` for what cuDNN refuses.
     plans: HashMap<Key, Option<Plan>>,

@@ -1,5 +1,5 @@
-// Attention without the N×M scores in memory, by tensor cores, where there is no cuDNN: softmax(q kᵀ / √d) v for f16 and bf16
-// (Dao, "FlashAttention-2", algorithm 1).
+// Attention without the N×M scores in memory, by tensor cores, where there is no cuDNN or where cuDNN refuses:
+// softmax(q kᵀ / √d) v for f16 and bf16 (Dao, "FlashAttention-2", algorithm 1).
 //
 // A block has 64 queries of one head, 16 for each of its 4 warps, and takes 64 keys at a time. The scores of these stay in
 // registers, where the results of one product are the factors of the next: see the fragments of mma.m16n8k16 in NVIDIA's PTX
@@ -53,7 +53,8 @@ __device__ __forceinline__ float row_sum(float x) {
     return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
 
-// `D` is d rounded up to a multiple of 16; the features from d on are zeros. The result o is (B, N, heads, d).
+// `D` is the first of `SIZES` in flash.rs that is at least d; the features from d on are zeros. The result o is
+// (B, N, heads, d).
 template <typename T, int D>
 __device__ void attention(const T *q, const T *k, const T *v, T *o, Strides of_q, Strides of_k, Strides of_v, int n, int m,
                           int heads, int d, float scale, int causal) {

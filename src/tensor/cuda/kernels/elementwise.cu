@@ -1,4 +1,4 @@
-// Functions of single numbers. A block has a row, or as many vectors as it has threads.
+// Elementwise kernels, upsampling, and sums of 2×2 pixels. A block has a row, or as many vectors as it has threads.
 #include "common.cuh"
 
 // Gated GELU of rows (2d): the first half times the GELU of the second.
