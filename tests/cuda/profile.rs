@@ -21,6 +21,32 @@ fn profiled(trace: &Json, group: &str) -> BTreeMap<String, u64> {
     sums
 }
 
+/// With `--offload`, the autoencoder is loaded while the device still samples, and the image stays the same.
+#[test]
+fn a_profile_shows_that_offloading_loads_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("run.json");
+    let run = |name: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
+        command.current_dir(repository("")).args(["run", "graphs/sdxl.yaml", "--set", "steps=2", "--device", "cuda"]);
+        command.args(["--no-cache", "--quiet", "--output-dir"]).arg(folder.path().join(name)).args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        crate::pictures(&folder.path().join(name))
+    };
+    let kept = run("kept", &[]);
+    assert!(kept == run("offloaded", &["--offload", "--profile", trace.to_str().unwrap()]), "another image");
+    let trace: Json = serde_json::from_slice(&fs::read(&trace).unwrap()).unwrap();
+    let times = |category: &str, name: &str| {
+        let events = trace["traceEvents"].as_array().unwrap().iter();
+        let event = events.clone().find(|event| event["cat"] == category && event["name"] == name);
+        let event = event.unwrap_or_else(|| panic!("no {category} {name}"));
+        let [start, duration] = ["ts", "dur"].map(|field| event[field].as_f64().unwrap());
+        start..start + duration
+    };
+    assert!(times("node", "sample").contains(&times("span", "load vae").start), "the autoencoder is not loaded ahead");
+}
+
 #[test]
 fn a_profile_counts_what_the_device_counts() {
     let folder = tempfile::tempdir().unwrap();
