@@ -1,4 +1,5 @@
-//! Convolutions by cuDNN with channels last, and their VJPs. Descriptors and algorithms are kept for each shape.
+//! Convolutions by cuDNN with channels last, and their VJPs. Descriptors and algorithms are kept for each shape, and what cuDNN
+//! refuses too.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +10,8 @@ use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Result, Tensor};
 
 use super::channels_last::{channels_second, pixels_first};
-use super::launch::{address, kept, new_tensor};
+use super::descriptor::Descriptor;
+use super::launch::{address, kept, unwritten};
 
 /// A convolution's geometry. Weights are (O, C, k, k) with channels last: (O, k, k, C) in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,21 +49,13 @@ pub fn forward(
     let [at_x, at_weight] = [address(&x)?, address(&weight)?];
     let (at_bias, at_add) = (bias.as_ref().map(address).transpose()?, add.as_ref().map(address).transpose()?);
     let kind = if at_bias.is_some() || at_add.is_some() { Kind::Fused } else { Kind::Forward };
-    let y = new_tensor(&x, result, x.dtype(), |device, y| {
-        let (bias, add) = (at_bias.unwrap_or(0), at_add.unwrap_or(y));
-        let addresses = Addresses { x: at_x, weight: at_weight, y, bias, add, sum: at_add.is_some() };
-        run(device, kind, x.dtype(), &shapes, &addresses)
-    });
-    supported(y)
-}
-
-/// The result as a feature map; `None` if cuDNN does not support what was asked of it.
-fn supported(y: Result<Tensor>) -> Result<Option<Tensor>> {
-    match y {
-        Ok(y) => channels_second(&y).map(Some),
-        Err(error) if error.to_string().contains("CUDNN_STATUS_NOT_SUPPORTED") => Ok(None),
-        Err(error) => Err(error),
-    }
+    // The convolution writes all of it.
+    let y = unwritten(&x, result, x.dtype())?;
+    let at_y = address(&y)?;
+    let (bias, add) = (at_bias.unwrap_or(0), at_add.unwrap_or(at_y));
+    let addresses = Addresses { x: at_x, weight: at_weight, y: at_y, bias, add, sum: at_add.is_some() };
+    let ran = run(x.device().as_cuda_device()?, (kind, x.dtype(), shapes), &addresses)?;
+    ran.then(|| channels_second(&y)).transpose()
 }
 
 /// The VJP with respect to an input of (height, width). `None` if this cuDNN has no kernel for it.
@@ -77,11 +71,11 @@ pub fn input_vjp(dy: &Tensor, weight: &Tensor, (h, w): (usize, usize), geometry:
     let shapes = Shapes { x: (b, h, w, c), y: (b, oh, ow, o), k, geometry };
     let (dy, weight) = (pixels_first(dy)?, pixels_first(weight)?);
     let [at_dy, at_weight] = [address(&dy)?, address(&weight)?];
-    let dx = new_tensor(&dy, (b, h, w, c), dy.dtype(), |device, dx| {
-        let addresses = Addresses { x: dx, weight: at_weight, y: at_dy, bias: 0, add: 0, sum: false };
-        run(device, Kind::Backward, dy.dtype(), &shapes, &addresses)
-    });
-    supported(dx)
+    // The convolution writes all of it.
+    let dx = unwritten(&dy, (b, h, w, c), dy.dtype())?;
+    let addresses = Addresses { x: address(&dx)?, weight: at_weight, y: at_dy, bias: 0, add: 0, sum: false };
+    let ran = run(dy.device().as_cuda_device()?, (Kind::Backward, dy.dtype(), shapes), &addresses)?;
+    ran.then(|| channels_second(&dx)).transpose()
 }
 
 /// (B, H, W, C)
@@ -121,7 +115,8 @@ struct Handle {
     /// Workspaces, each larger than the one before. The last one is used; the others stay, because recordings
     /// ([`super::replay`]) write them at their addresses.
     workspaces: Vec<CudaSlice<u8>>,
-    plans: HashMap<Key, Plan>,
+    /// `None` for what cuDNN refuses.
+    plans: HashMap<Key, Option<Plan>>,
     /// Zeros in place of a bias that is absent, each more than before, kept for the same reason.
     zeros: Vec<CudaSlice<u8>>,
 }
@@ -130,14 +125,20 @@ struct Handle {
 unsafe impl Send for Handle {}
 
 struct Plan {
-    x: sys::cudnnTensorDescriptor_t,
-    y: sys::cudnnTensorDescriptor_t,
-    bias: sys::cudnnTensorDescriptor_t,
-    weight: sys::cudnnFilterDescriptor_t,
-    convolution: sys::cudnnConvolutionDescriptor_t,
-    identity: sys::cudnnActivationDescriptor_t,
+    descriptors: Descriptors,
     algorithm: Algorithm,
     workspace: usize,
+}
+
+type Asked<T> = std::result::Result<T, CudnnError>;
+
+struct Descriptors {
+    x: Descriptor<sys::cudnnTensorDescriptor_t, CudnnError>,
+    y: Descriptor<sys::cudnnTensorDescriptor_t, CudnnError>,
+    bias: Descriptor<sys::cudnnTensorDescriptor_t, CudnnError>,
+    weight: Descriptor<sys::cudnnFilterDescriptor_t, CudnnError>,
+    convolution: Descriptor<sys::cudnnConvolutionDescriptor_t, CudnnError>,
+    identity: Descriptor<sys::cudnnActivationDescriptor_t, CudnnError>,
 }
 
 #[derive(Clone, Copy)]
@@ -149,7 +150,8 @@ enum Algorithm {
 /// One handle for each device, to the end of the program: CUDA's libraries may be gone before statics are dropped.
 static HANDLES: Mutex<Option<HashMap<DeviceId, Handle>>> = Mutex::new(None);
 
-fn run(device: &CudaDevice, kind: Kind, dtype: DType, shapes: &Shapes, at: &Addresses) -> Result<()> {
+/// Runs the plan of `key` on these addresses. Returns whether cuDNN has one.
+fn run(device: &CudaDevice, key: Key, at: &Addresses) -> Result<bool> {
     let stream = device.cuda_stream();
     let mut handles = HANDLES.lock().unwrap_or_else(PoisonError::into_inner);
     let handle = kept(handles.get_or_insert_default(), device.id(), |_| {
@@ -158,15 +160,30 @@ fn run(device: &CudaDevice, kind: Kind, dtype: DType, shapes: &Shapes, at: &Addr
         unsafe { dnn::set_stream(handle, stream.cu_stream().cast())? };
         Ok::<_, CudnnError>(Handle { handle, workspaces: vec![], plans: HashMap::new(), zeros: vec![] })
     })?;
-    let bias = if kind == Kind::Fused && at.bias == 0 { handle.zeros(device, dtype, shapes.y.3)? } else { at.bias };
-    let plan = kept(&mut handle.plans, (kind, dtype, shapes.clone()), |key| Plan::new(handle.handle, key))?;
+    let needs_zeros = key.0 == Kind::Fused && at.bias == 0;
+    let bias = if needs_zeros { handle.zeros(device, key.1, key.2.y.3)? } else { at.bias };
+    let kept_plan = kept(&mut handle.plans, key, |key| supported(Plan::new(handle.handle, key)))?;
+    let Some(plan) = &*kept_plan else { return Ok(false) };
     if plan.workspace > handle.workspaces.last().map_or(0, |w| w.len()) {
         // SAFETY: cuDNN writes the workspace before it reads it.
         handle.workspaces.push(unsafe { device.alloc::<u8>(plan.workspace)? });
     }
     let workspace = handle.workspaces.last().map_or(0, |w| w.device_ptr(&stream).0);
-    plan.run(handle.handle, at, bias, workspace)?;
-    Ok(())
+    let ran = supported(plan.run(handle.handle, at, bias, workspace))?.is_some();
+    if !ran {
+        *kept_plan = None;
+    }
+    Ok(ran)
+}
+
+/// `None` if cuDNN does not support what was asked of it.
+fn supported<T>(answer: Asked<T>) -> Asked<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        // CUDNN_STATUS_NOT_SUPPORTED and its reasons are 3000 to 3999.
+        Err(CudnnError(status)) if status as u32 / 1000 == 3 => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 impl Handle {
@@ -180,8 +197,14 @@ impl Handle {
     }
 }
 
-impl Plan {
-    fn new(handle: sys::cudnnHandle_t, (kind, dtype, s): &Key) -> std::result::Result<Plan, CudnnError> {
+/// cudarc has no function for it.
+unsafe fn destroy_activation(descriptor: sys::cudnnActivationDescriptor_t) -> Asked<()> {
+    // SAFETY: guaranteed by the caller.
+    unsafe { sys::cudnnDestroyActivationDescriptor(descriptor) }.result()
+}
+
+impl Descriptors {
+    fn new(dtype: DType, s: &Shapes) -> Asked<Self> {
         let dtype = match dtype {
             DType::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
             DType::BF16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
@@ -189,78 +212,75 @@ impl Plan {
         };
         let last = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
         let tensor = |(b, h, w, c): Dims| {
-            let descriptor = dnn::create_tensor_descriptor()?;
+            let descriptor = Descriptor::new(dnn::create_tensor_descriptor(), dnn::destroy_tensor_descriptor)?;
             // SAFETY: the descriptor exists.
-            unsafe { dnn::set_tensor4d_descriptor(descriptor, last, dtype, [b, c, h, w].map(|n| n as i32))? };
+            unsafe { dnn::set_tensor4d_descriptor(descriptor.raw(), last, dtype, [b, c, h, w].map(|n| n as i32))? };
             Ok::<_, CudnnError>(descriptor)
         };
         let (x, y, bias) = (tensor(s.x)?, tensor(s.y)?, tensor((1, 1, 1, s.y.3))?);
-        let (weight, convolution) = (dnn::create_filter_descriptor()?, dnn::create_convolution_descriptor()?);
-        let identity = dnn::create_activation_descriptor()?;
+        let weight = Descriptor::new(dnn::create_filter_descriptor(), dnn::destroy_filter_descriptor)?;
+        let convolution = Descriptor::new(dnn::create_convolution_descriptor(), dnn::destroy_convolution_descriptor)?;
+        let identity = Descriptor::new(dnn::create_activation_descriptor(), destroy_activation)?;
         let Geometry { stride, padding } = s.geometry;
         let both = |n: usize| [n as i32; 2];
-        // SAFETY: the descriptors exist.
-        let (algorithm, workspace) = unsafe {
-            dnn::set_filter4d_descriptor(weight, dtype, last, [s.y.3, s.x.3, s.k, s.k].map(|n| n as i32))?;
-            let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-            // Sums are in f32, whatever the dtype of the numbers.
-            let compute = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
-            let ([ph, pw], [sh, sw]) = (both(padding), both(stride));
-            dnn::set_convolution2d_descriptor(convolution, ph, pw, sh, sw, 1, 1, mode, compute)?;
-            let math = match dtype {
-                sys::cudnnDataType_t::CUDNN_DATA_FLOAT => sys::cudnnMathType_t::CUDNN_FMA_MATH,
-                _ => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
-            };
-            dnn::set_convolution_math_type(convolution, math)?;
-            let (none, nan) = (
-                sys::cudnnActivationMode_t::CUDNN_ACTIVATION_IDENTITY,
-                sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN,
-            );
-            dnn::set_activation_descriptor(identity, none, nan, 0.0)?;
-            match kind {
-                Kind::Forward => {
-                    let found = fastest(|count, found| {
-                        dnn::get_convolution_forward_algorithm(handle, x, weight, convolution, y, 1, count, found)
-                    })?;
-                    let algorithm = found.algo;
-                    let bytes =
-                        dnn::get_convolution_forward_workspace_size(handle, x, weight, convolution, y, algorithm)?;
-                    (Algorithm::Forward(algorithm), bytes)
-                }
-                Kind::Fused => {
-                    // The only algorithm with the identity as its activation (cuDNN's documentation of the function).
-                    let algorithm = sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
-                    let bytes =
-                        dnn::get_convolution_forward_workspace_size(handle, x, weight, convolution, y, algorithm)?;
-                    (Algorithm::Forward(algorithm), bytes)
-                }
-                Kind::Backward => {
-                    let found = fastest(|count, found| {
-                        dnn::get_convolution_backward_data_algorithm(handle, weight, y, convolution, x, 1, count, found)
-                    })?;
-                    let algorithm = found.algo;
-                    let bytes = dnn::get_convolution_backward_data_workspace_size(
-                        handle,
-                        weight,
-                        y,
-                        convolution,
-                        x,
-                        algorithm,
-                    )?;
-                    (Algorithm::Backward(algorithm), bytes)
-                }
-            }
+        let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
+        // Sums are in f32, whatever the dtype of the numbers.
+        let compute = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
+        let ([ph, pw], [sh, sw]) = (both(padding), both(stride));
+        let math = match dtype {
+            sys::cudnnDataType_t::CUDNN_DATA_FLOAT => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+            _ => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
         };
-        Ok(Plan { x, y, bias, weight, convolution, identity, algorithm, workspace })
+        let none = sys::cudnnActivationMode_t::CUDNN_ACTIVATION_IDENTITY;
+        let nan = sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN;
+        // SAFETY: the descriptors exist.
+        unsafe {
+            dnn::set_filter4d_descriptor(weight.raw(), dtype, last, [s.y.3, s.x.3, s.k, s.k].map(|n| n as i32))?;
+            dnn::set_convolution2d_descriptor(convolution.raw(), ph, pw, sh, sw, 1, 1, mode, compute)?;
+            dnn::set_convolution_math_type(convolution.raw(), math)?;
+            dnn::set_activation_descriptor(identity.raw(), none, nan, 0.0)?;
+        }
+        Ok(Self { x, y, bias, weight, convolution, identity })
     }
 
-    fn run(
-        &self,
-        handle: sys::cudnnHandle_t,
-        at: &Addresses,
-        bias: u64,
-        workspace: u64,
-    ) -> std::result::Result<(), CudnnError> {
+    /// The algorithm, and the bytes of its workspace.
+    fn algorithm(&self, handle: sys::cudnnHandle_t, kind: Kind) -> Asked<(Algorithm, usize)> {
+        let (x, y, w, convolution) = (self.x.raw(), self.y.raw(), self.weight.raw(), self.convolution.raw());
+        // SAFETY: handle and descriptors exist, and `fastest` has room for one answer.
+        unsafe {
+            if kind == Kind::Backward {
+                let found = fastest(|count, found| {
+                    dnn::get_convolution_backward_data_algorithm(handle, w, y, convolution, x, 1, count, found)
+                })?;
+                let algorithm = found.algo;
+                let bytes = dnn::get_convolution_backward_data_workspace_size(handle, w, y, convolution, x, algorithm)?;
+                return Ok((Algorithm::Backward(algorithm), bytes));
+            }
+            let algorithm = match kind {
+                // The only algorithm with the identity as its activation (cuDNN's documentation of the function).
+                Kind::Fused => sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
+                _ => {
+                    let found = fastest(|count, found| {
+                        dnn::get_convolution_forward_algorithm(handle, x, w, convolution, y, 1, count, found)
+                    })?;
+                    found.algo
+                }
+            };
+            let bytes = dnn::get_convolution_forward_workspace_size(handle, x, w, convolution, y, algorithm)?;
+            Ok((Algorithm::Forward(algorithm), bytes))
+        }
+    }
+}
+
+impl Plan {
+    fn new(handle: sys::cudnnHandle_t, (kind, dtype, shapes): &Key) -> Asked<Plan> {
+        let descriptors = Descriptors::new(*dtype, shapes)?;
+        let (algorithm, workspace) = descriptors.algorithm(handle, *kind)?;
+        Ok(Plan { descriptors, algorithm, workspace })
+    }
+
+    fn run(&self, handle: sys::cudnnHandle_t, at: &Addresses, bias: u64, workspace: u64) -> Asked<()> {
+        let of = &self.descriptors;
         let (one, zero) = (1f32, 0f32);
         let (one, zero): (*const f32, *const f32) = (&raw const one, &raw const zero);
         let workspace = (workspace as *mut _, self.workspace);
@@ -270,51 +290,51 @@ impl Plan {
                 Algorithm::Backward(algorithm) => dnn::convolution_backward_data(
                     handle,
                     one.cast(),
-                    self.weight,
+                    of.weight.raw(),
                     at.weight as *const _,
-                    self.y,
+                    of.y.raw(),
                     at.y as *const _,
-                    self.convolution,
+                    of.convolution.raw(),
                     algorithm,
                     workspace.0,
                     workspace.1,
                     zero.cast(),
-                    self.x,
+                    of.x.raw(),
                     at.x as *mut _,
                 ),
                 Algorithm::Forward(algorithm) if bias == 0 => dnn::convolution_forward(
                     handle,
                     one.cast(),
-                    self.x,
+                    of.x.raw(),
                     at.x as *const _,
-                    self.weight,
+                    of.weight.raw(),
                     at.weight as *const _,
-                    self.convolution,
+                    of.convolution.raw(),
                     algorithm,
                     workspace.0,
                     workspace.1,
                     zero.cast(),
-                    self.y,
+                    of.y.raw(),
                     at.y as *mut _,
                 ),
                 Algorithm::Forward(algorithm) => dnn::convolution_bias_activation_forward(
                     handle,
                     one.cast(),
-                    self.x,
+                    of.x.raw(),
                     at.x as *const _,
-                    self.weight,
+                    of.weight.raw(),
                     at.weight as *const _,
-                    self.convolution,
+                    of.convolution.raw(),
                     algorithm,
                     workspace.0,
                     workspace.1,
                     if at.sum { one } else { zero }.cast(),
-                    self.y,
+                    of.y.raw(),
                     at.add as *const _,
-                    self.bias,
+                    of.bias.raw(),
                     bias as *const _,
-                    self.identity,
-                    self.y,
+                    of.identity.raw(),
+                    of.y.raw(),
                     at.y as *mut _,
                 ),
             }
@@ -323,9 +343,7 @@ impl Plan {
 }
 
 /// What cuDNN's own judgement, which `ask` calls for one answer, finds fastest.
-fn fastest<P>(
-    ask: impl FnOnce(&mut i32, *mut P) -> std::result::Result<(), CudnnError>,
-) -> std::result::Result<P, CudnnError> {
+fn fastest<P>(ask: impl FnOnce(&mut i32, *mut P) -> Asked<()>) -> Asked<P> {
     let (mut count, mut found) = (0, std::mem::MaybeUninit::uninit());
     ask(&mut count, found.as_mut_ptr())?;
     if count == 0 {

@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, DeviceId};
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaStorage, DType, Result, Shape, Storage, Tensor};
 use half::{bf16, f16};
 
 use crate::checked_elements;
@@ -91,43 +92,28 @@ pub(super) fn new_tensor(
     dtype: DType,
     fill: impl Fn(&CudaDevice, u64) -> Result<()>,
 ) -> Result<Tensor> {
-    like.apply_op1_no_bwd(&Filled { shape: shape.into(), dtype, fill })
+    let y = unwritten(like, shape, dtype)?;
+    fill(like.device().as_cuda_device()?, address(&y)?)?;
+    Ok(y)
 }
 
-struct Filled<F> {
-    shape: Shape,
-    dtype: DType,
-    fill: F,
-}
-
-impl<F: Fn(&CudaDevice, u64) -> Result<()>> CustomOp1 for Filled<F> {
-    fn name(&self) -> &'static str {
-        "CUDA kernel"
+/// A new contiguous tensor on the device of `like`, for a caller that writes all of it before anything reads it, or drops it.
+pub(super) fn unwritten(like: &Tensor, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+    let (device, shape) = (like.device().as_cuda_device()?, shape.into());
+    let n = checked_elements(shape.dims())?;
+    macro_rules! storage {
+        ($t:ty) => {{
+            // SAFETY: the caller writes all of it before anything reads it.
+            CudaStorage::wrap_cuda_slice(unsafe { device.alloc::<$t>(n)? }, device.clone())
+        }};
     }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        candle_core::bail!("a CUDA kernel needs tensors on the device")
-    }
-
-    fn cuda_fwd(&self, like: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (device, n) = (&like.device, checked_elements(self.shape.dims())?);
-        let stream = device.cuda_stream();
-        macro_rules! filled {
-            ($t:ty) => {{
-                // SAFETY: `fill` writes all of it before anything reads it.
-                let slice = unsafe { device.alloc::<$t>(n)? };
-                (self.fill)(device, slice.device_ptr(&stream).0)?;
-                CudaStorage::wrap_cuda_slice(slice, device.clone())
-            }};
-        }
-        let storage = match self.dtype {
-            DType::F32 => filled!(f32),
-            DType::F16 => filled!(f16),
-            DType::BF16 => filled!(bf16),
-            other => candle_core::bail!("no CUDA kernel computes {other:?}"),
-        };
-        Ok((storage, self.shape.clone()))
-    }
+    let storage = match dtype {
+        DType::F32 => storage!(f32),
+        DType::F16 => storage!(f16),
+        DType::BF16 => storage!(bf16),
+        other => candle_core::bail!("no CUDA kernel computes {other:?}"),
+    };
+    Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
 }
 
 /// The functions by their names, which the driver is asked for once.

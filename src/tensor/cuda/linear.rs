@@ -12,6 +12,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Result, Tensor};
 
+use super::descriptor::Descriptor;
 use super::launch::{address, kept, new_tensor};
 
 /// Bytes of the workspace: what NVIDIA recommends for Hopper.
@@ -55,7 +56,6 @@ impl Linear<'_> {
         new_tensor(&x, (tokens, to), x.dtype(), |device, y| {
             let addresses = [Some(at_x), Some(at_weight), at_bias, at_add, Some(y)];
             let key = Key {
-                device: device.id(),
                 sizes: (to, tokens, from),
                 dtype: x.dtype(),
                 transposed: self.transposed,
@@ -70,7 +70,6 @@ impl Linear<'_> {
 /// What a description of a product depends on.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
-    device: DeviceId,
     /// out, tokens, in
     sizes: (usize, usize, usize),
     dtype: DType,
@@ -90,11 +89,14 @@ struct Handle {
 // SAFETY: cuBLASLt's handle may be used by any thread, and the mutex gives the rest to one at a time.
 unsafe impl Send for Handle {}
 
+type Product = Descriptor<sys::cublasLtMatmulDesc_t, lt::CublasError>;
+type Layout = Descriptor<sys::cublasLtMatrixLayout_t, lt::CublasError>;
+
 struct Plan {
-    product: sys::cublasLtMatmulDesc_t,
-    a: sys::cublasLtMatrixLayout_t,
-    b: sys::cublasLtMatrixLayout_t,
-    c: sys::cublasLtMatrixLayout_t,
+    product: Product,
+    a: Layout,
+    b: Layout,
+    c: Layout,
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
@@ -119,23 +121,23 @@ fn multiply(device: &CudaDevice, key: &Key, (a, b, bias, add, y): Addresses) -> 
     let (alpha, beta) = (1f32, if add.is_some() { 1f32 } else { 0f32 });
     let run = || {
         if let Some(bias) = bias {
-            set(plan.product, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
+            set(&plan.product, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
         }
         // SAFETY: the layouts are those of the tensors at these addresses, which `forward` has checked.
         unsafe {
             lt::matmul(
                 handle.handle,
-                plan.product,
+                plan.product.raw(),
                 (&raw const alpha).cast(),
                 (&raw const beta).cast(),
                 a as *const _,
-                plan.a,
+                plan.a.raw(),
                 b as *const _,
-                plan.b,
+                plan.b.raw(),
                 add.unwrap_or(y) as *const _,
-                plan.c,
+                plan.c.raw(),
                 y as *mut _,
-                plan.c,
+                plan.c.raw(),
                 &raw const plan.algorithm,
                 workspace as *mut _,
                 WORKSPACE,
@@ -148,13 +150,9 @@ fn multiply(device: &CudaDevice, key: &Key, (a, b, bias, add, y): Addresses) -> 
 
 use sys::cublasLtMatmulDescAttributes_t as Attribute;
 
-fn set<T>(
-    product: sys::cublasLtMatmulDesc_t,
-    attribute: Attribute,
-    value: &T,
-) -> std::result::Result<(), lt::CublasError> {
+fn set<T>(product: &Product, attribute: Attribute, value: &T) -> std::result::Result<(), lt::CublasError> {
     // SAFETY: the description exists, and the attribute has the type of `value`.
-    unsafe { lt::set_matmul_desc_attribute(product, attribute, std::ptr::from_ref(value).cast(), size_of::<T>()) }
+    unsafe { lt::set_matmul_desc_attribute(product.raw(), attribute, std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
 impl Plan {
@@ -166,25 +164,28 @@ impl Plan {
             _ => sys::cudaDataType_t::CUDA_R_32F,
         };
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
-        let product = lt::create_matmul_desc(compute, sys::cudaDataType_t::CUDA_R_32F)?;
+        let created = lt::create_matmul_desc(compute, sys::cudaDataType_t::CUDA_R_32F);
+        let product = Descriptor::new(created, lt::destroy_matmul_desc)?;
         // W (out, in) in rows is (in, out) in columns.
-        set(product, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(!key.transposed))?;
+        set(&product, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(!key.transposed))?;
         if key.bias {
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
-            set(product, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+            set(&product, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
         }
-        let layout =
-            |rows: usize, columns: usize| lt::create_matrix_layout(dtype, rows as u64, columns as u64, rows as i64);
+        let layout = |rows: usize, columns: usize| {
+            let created = lt::create_matrix_layout(dtype, rows as u64, columns as u64, rows as i64);
+            Layout::new(created, lt::destroy_matrix_layout)
+        };
         let a = if key.transposed { layout(m, k)? } else { layout(k, m)? };
         let (b, c) = (layout(k, n)?, layout(m, n)?);
-        let preference = lt::create_matmul_pref()?;
+        let preference = Descriptor::new(lt::create_matmul_pref(), lt::destroy_matmul_pref)?;
         let workspace = WORKSPACE as u64;
         let alignment: u32 = if key.aligned { 16 } else { key.dtype.size_in_bytes() as u32 };
         // SAFETY: the objects exist, and each attribute has the type of its value.
         let heuristic = unsafe {
             use sys::cublasLtMatmulPreferenceAttributes_t as P;
             let set = |attribute, value: *const std::ffi::c_void, size| {
-                lt::set_matmul_pref_attribute(preference, attribute, value, size)
+                lt::set_matmul_pref_attribute(preference.raw(), attribute, value, size)
             };
             set(P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const workspace).cast(), 8)?;
             for side in [
@@ -195,9 +196,8 @@ impl Plan {
             ] {
                 set(side, (&raw const alignment).cast(), 4)?;
             }
-            let heuristic = lt::get_matmul_algo_heuristic(handle, product, a, b, c, c, preference);
-            lt::destroy_matmul_pref(preference)?;
-            heuristic?
+            let [of_a, of_b, of_c] = [&a, &b, &c].map(Descriptor::raw);
+            lt::get_matmul_algo_heuristic(handle, product.raw(), of_a, of_b, of_c, of_c, preference.raw())?
         };
         Ok(Plan { product, a, b, c, algorithm: heuristic.algo })
     }

@@ -4,6 +4,7 @@
 pub(crate) mod channels_last;
 #[cfg(feature = "cudnn")]
 pub(crate) mod convolution;
+mod descriptor;
 mod device;
 pub(crate) mod elementwise;
 pub mod flash;

@@ -22,7 +22,7 @@ use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Result, Tensor};
 
 use super::graph::{self, ALIGNMENT, Graph, Handle, Mode, Number, Plan, Reduction, Refused, Shape};
-use super::launch::{address, kept, new_tensor};
+use super::launch::{address, kept, unwritten};
 
 /// A tensor (B, heads, N, d) in memory that cuDNN can read: the d features adjacent, rows at multiples of 16 bytes.
 struct Rows {
@@ -58,7 +58,7 @@ impl Rows {
     /// A new tensor of these dimensions, tokens first in memory. Nothing has written it yet.
     fn empty(like: &Tensor, dims: [i64; 4]) -> Result<Self> {
         let [b, h, n, d] = dims.map(|n| n as usize);
-        let tensor = new_tensor(like, (b, n, h, d), like.dtype(), |_, _| Ok(()))?;
+        let tensor = unwritten(like, (b, n, h, d), like.dtype())?;
         Ok(Self { tensor, shape: tokens_first(dims) })
     }
 
@@ -326,7 +326,7 @@ fn value(q: &Tensor, [q4, k4, v4]: [&Rows; 3], scale: f32, causal: bool) -> Resu
     }
     let o = Rows::empty(q, [b, h, n, v4.shape.dims[3]])?;
     let rows = (b as usize, h as usize, n as usize, 1);
-    let stats = new_tensor(q, rows, DType::F32, |_, _| Ok(()))?;
+    let stats = unwritten(q, rows, DType::F32)?;
     let hidden = hidden(graph::version());
     let mut addresses =
         vec![q4.address()?, k4.address()?, v4.address()?, o.address()?, address(&stats)? as *mut c_void];
@@ -390,9 +390,9 @@ fn gradients(
     let made = [&q, &k, &v].map(|rows| Rows::empty(&q.tensor, rows.shape.dims));
     let [dq, dk, dv] = made;
     let (dq, dk, dv) = (dq?, dk?, dv?);
-    let sum = new_tensor(stats, stats.shape(), DType::F32, |_, _| Ok(()))?;
+    let sum = unwritten(stats, stats.shape(), DType::F32)?;
     let gathered = (b as usize, h as usize, n as usize, d as usize);
-    let gathered = new_tensor(stats, gathered, DType::F32, |_, _| Ok(()))?;
+    let gathered = unwritten(stats, gathered, DType::F32)?;
     let mut addresses = Vec::new();
     for rows in [q, k, v, o, dy] {
         addresses.push(rows.address()?);

@@ -5,7 +5,6 @@
 // registers, where the results of one product are the factors of the next: see the fragments of mma.m16n8k16 in NVIDIA's PTX
 // ISA. In a fragment, lane l has the rows l/4 and l/4 + 8, and the columns 2(l%4) and 2(l%4) + 1 of every 8.
 #include "common.cuh"
-#include <stdint.h>
 
 constexpr int QUERIES = 64, KEYS = 64, THREADS = 128;
 // Numbers after each row in shared memory, so that the rows of a fragment lie in different banks.
@@ -40,7 +39,7 @@ template <typename T> __device__ __forceinline__ uint32_t pair(const T *p) { ret
 // Strides of q, k, v in numbers: of a sample, of a head, of a token. Features lie beside each other, and every row starts at
 // a multiple of 16 bytes.
 struct Strides {
-    long sample, head, token;
+    int64_t sample, head, token;
 };
 
 // The largest and the sum over the 4 lanes that share a row.
@@ -58,8 +57,9 @@ __device__ __forceinline__ float row_sum(float x) {
 template <typename T, int D>
 __device__ void attention(const T *q, const T *k, const T *v, T *o, Strides of_q, Strides of_k, Strides of_v, int n, int m,
                           int heads, int d, float scale, int causal) {
-    __shared__ T keys[KEYS][D + GAP];
-    __shared__ T values[D][KEYS + GAP];
+    // Aligned for the stores of vectors: T alone asks for 2 bytes.
+    __shared__ alignas(16) T keys[KEYS][D + GAP];
+    __shared__ alignas(16) T values[D][KEYS + GAP];
     int head = blockIdx.y % heads, sample = blockIdx.y / heads, first = blockIdx.x * QUERIES;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
     q += sample * of_q.sample + head * of_q.head;
@@ -152,7 +152,7 @@ __device__ void attention(const T *q, const T *k, const T *v, T *o, Strides of_q
         int query = first + warp * 16 + row + r * 8;
         if (query >= n)
             continue;
-        T *to = o + (((long)sample * n + query) * heads + head) * d;
+        T *to = o + (((int64_t)sample * n + query) * heads + head) * d;
         for (int i = 0; i < D / 8; i++)
             if (i * 8 + column < d) {
                 from_f32(result[i][2 * r] / total, &to[i * 8 + column]);
@@ -163,9 +163,9 @@ __device__ void attention(const T *q, const T *k, const T *v, T *o, Strides of_q
 
 #define ATTENTION(DTYPE, D)                                                                                             \
     extern "C" __global__ void __launch_bounds__(THREADS) attention_##DTYPE##_##D(                                      \
-        const DTYPE *q, const DTYPE *k, const DTYPE *v, DTYPE *o, long q_sample, long q_head, long q_token,              \
-        long k_sample, long k_head, long k_token, long v_sample, long v_head, long v_token, int n, int m, int heads,     \
-        int d, float scale, int causal) {                                                                               \
+        const DTYPE *q, const DTYPE *k, const DTYPE *v, DTYPE *o, int64_t q_sample, int64_t q_head, int64_t q_token,     \
+        int64_t k_sample, int64_t k_head, int64_t k_token, int64_t v_sample, int64_t v_head, int64_t v_token, int n,     \
+        int m, int heads, int d, float scale, int causal) {                                                             \
         attention<DTYPE, D>(q, k, v, o, {q_sample, q_head, q_token}, {k_sample, k_head, k_token},                        \
                             {v_sample, v_head, v_token}, n, m, heads, d, scale, causal);                                 \
     }

@@ -2,9 +2,12 @@
 //
 // Every kernel computes in f32, whatever the dtype of its arguments. It exists for each dtype in two forms: `wide` reads
 // vectors of 16 bytes, for rows whose address and length allow it, and `narrow` reads one number at a time.
+//
+// The host's i64 is int64_t: `long` has 32 bits on Windows.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <stdint.h>
 
 typedef __nv_bfloat16 bf16;
 typedef __half f16;

@@ -75,8 +75,8 @@ template <typename T, int V> __device__ void sum_pixels(const T *x, T *y, int wi
 }
 
 // The derivative of an activation function at x, times dy: 0 GELU, 1 x σ(1.702 x), 2 SiLU.
-template <typename T, int V> __device__ void activation_vjp(const T *x, const T *dy, T *dx, long n, int kind) {
-    long i = ((long)blockIdx.x * blockDim.x + threadIdx.x) * V;
+template <typename T, int V> __device__ void activation_vjp(const T *x, const T *dy, T *dx, int64_t n, int kind) {
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (i >= n)
         return;
     Vector<T, V> v = load<T, V>(x + i), g = load<T, V>(dy + i);
@@ -88,8 +88,8 @@ template <typename T, int V> __device__ void activation_vjp(const T *x, const T 
 }
 
 // Sums of two tensors: 0 a x + b y, 1 x + a (y − x), 2 (x − a y)/b.
-template <typename T, int V> __device__ void mix(const T *x, const T *y, T *out, long n, int kind, float a, float b) {
-    long i = ((long)blockIdx.x * blockDim.x + threadIdx.x) * V;
+template <typename T, int V> __device__ void mix(const T *x, const T *y, T *out, int64_t n, int kind, float a, float b) {
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (i >= n)
         return;
     Vector<T, V> v = load<T, V>(x + i), w = load<T, V>(y + i);
@@ -104,5 +104,5 @@ KERNELS(add_channels, add_channels, (const T *x, const T *add, T *y, int pixels,
         (x, add, y, pixels, channels))
 KERNELS(double_pixels, double_pixels, (const T *x, T *y, int width, int channels), (x, y, width, channels))
 KERNELS(sum_pixels, sum_pixels, (const T *x, T *y, int width, int channels), (x, y, width, channels))
-KERNELS(activation_vjp, activation_vjp, (const T *x, const T *dy, T *dx, long n, int kind), (x, dy, dx, n, kind))
-KERNELS(mix, mix, (const T *x, const T *y, T *out, long n, int kind, float a, float b), (x, y, out, n, kind, a, b))
+KERNELS(activation_vjp, activation_vjp, (const T *x, const T *dy, T *dx, int64_t n, int kind), (x, dy, dx, n, kind))
+KERNELS(mix, mix, (const T *x, const T *y, T *out, int64_t n, int kind, float a, float b), (x, y, out, n, kind, a, b))

@@ -90,6 +90,7 @@ pub mod bad {
 /// A kernel that can run.
 pub struct Kernel {
     pub name: String,
+    /// Bytes of shared memory in every launch, with the gaps between the variables.
     pub shared: usize,
     pub dynamic: usize,
     pub local: usize,
@@ -127,7 +128,7 @@ impl Kernel {
         type Function = unsafe extern "C" fn(*mut Context);
         Ok(Kernel {
             name: translated.name.clone(),
-            shared: translated.shared,
+            shared: translated.spread,
             dynamic: translated.dynamic,
             local: translated.local,
             params: translated.params.clone(),

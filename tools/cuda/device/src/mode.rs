@@ -12,6 +12,8 @@ pub enum Failure {
     Memory(u64),
     /// From the convolution of this number on, cuDNN does not find its library of convolutions.
     Library(u64),
+    /// From the question of this number on, cuDNN supports no convolution with channels last.
+    Refusal(u64),
 }
 
 /// All settings.
@@ -76,7 +78,8 @@ fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         fail: match get("FAIL") {
             None => None,
             Some(text) => {
-                Some(failure(&text).ok_or_else(|| invalid("FAIL", &text, "`lost:N`, `memory:N` or `library:N`"))?)
+                let expected = "`lost:N`, `memory:N`, `library:N` or `refusal:N`";
+                Some(failure(&text).ok_or_else(|| invalid("FAIL", &text, expected))?)
             }
         },
         version: number("VERSION", 13000)? as i32,
@@ -92,6 +95,7 @@ fn failure(text: &str) -> Option<Failure> {
         "lost" => Some(Failure::Lost(number)),
         "memory" => Some(Failure::Memory(number)),
         "library" => Some(Failure::Library(number)),
+        "refusal" => Some(Failure::Refusal(number)),
         _ => None,
     }
 }

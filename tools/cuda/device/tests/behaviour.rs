@@ -46,6 +46,25 @@ fn kernels_compute() {
 }
 
 #[test]
+fn shared_memory_is_aligned_as_declared() {
+    start();
+    let from = upload(&numbers(128));
+    let moved = |kernel, dynamic| {
+        let to = allocate(512);
+        let args = [Address(from), Address(to)];
+        ok(try_launch(planted(kernel), [1; 3], [32, 1, 1], dynamic, StreamHandle::DEFAULT, &args));
+        download::<f32>(to, 128)
+    };
+    assert_eq!(moved("vectors_in_vectors", 0), numbers(128));
+    assert_eq!(moved("vectors_in_dynamic", 512), numbers(128));
+    // Gaps between variables do not count.
+    assert_eq!(moved("all_shared", 0)[..5], [1.0, 1.0, 2.0, 3.0, 5.0]);
+    let mut bytes = 0;
+    ok(unsafe { module::cuFuncGetAttribute(&mut bytes, 1, planted("all_shared")) });
+    assert_eq!(bytes, 48 << 10);
+}
+
+#[test]
 fn blocks_run_in_parallel_and_atomics_add_up() {
     start();
     let (blocks, threads) = (400usize, 128usize);

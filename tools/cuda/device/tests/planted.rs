@@ -40,6 +40,11 @@ const PLANTED: &[Planted] = &[
     Planted { name: "host frees before the kernel runs", run: early_free, words: &["use after free"] },
     Planted { name: "double free", run: double_free, words: &["invalid free", "freed"] },
     Planted { name: "misaligned vector load", run: misaligned, words: &["misaligned access", "no multiple of 16"] },
+    Planted {
+        name: "shared memory that is aligned by luck",
+        run: aligned_by_luck,
+        words: &["misaligned access", "uses 16 bytes", "kernel vectors_in_numbers"],
+    },
     Planted { name: "missing barrier", run: missing_barrier, words: &["uninitialised read", "barrier may be missing"] },
     Planted {
         name: "missing second barrier",
@@ -54,7 +59,7 @@ const PLANTED: &[Planted] = &[
     Planted {
         name: "missing wait for the last copy",
         run: || stages("last_stage_not_waited"),
-        words: &["unfinished copy", "byte 260 of shared memory", "thread 1 has not waited"],
+        words: &["unfinished copy", "byte 264 of shared memory", "thread 1 has not waited"],
     },
     Planted {
         name: "wait for a copy behind the barrier",
@@ -155,6 +160,11 @@ fn double_free() {
 fn misaligned() {
     let (x, y) = (upload(&[1f32; 64]), allocate(256));
     run(planted("copy4"), 1, 8, &[Address(x + 4), Address(y)]);
+}
+
+fn aligned_by_luck() {
+    let (x, y) = (upload(&[1f32; 128]), allocate(512));
+    run(planted("vectors_in_numbers"), 1, 32, &[Address(x), Address(y)]);
 }
 
 fn missing_barrier() {

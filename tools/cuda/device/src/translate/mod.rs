@@ -32,8 +32,10 @@ pub struct Translated {
     pub c: String,
     /// Whether its threads wait for each other.
     pub collective: bool,
-    /// Bytes of shared memory that the kernel has in every launch.
+    /// Bytes of shared memory that the kernel has in every launch, as CUDA counts them.
     pub shared: usize,
+    /// The same here, with the gaps between the variables.
+    pub spread: usize,
     /// Where the shared memory of the launch starts.
     pub dynamic: usize,
     /// Bytes of local memory of a thread.
@@ -47,7 +49,9 @@ pub struct Translated {
 struct Shared {
     /// Offsets of variables in shared memory.
     offsets: BTreeMap<String, usize>,
+    /// Bytes of these variables without the gaps that `place` leaves, and with them.
     bytes: usize,
+    spread: usize,
     local: usize,
     collective: bool,
     /// Constants of the module that the kernel uses.
@@ -57,10 +61,17 @@ struct Shared {
 }
 
 impl Shared {
+    /// Places a variable at an offset that has the alignment of its declaration and no higher one. So the check of
+    /// misaligned accesses finds those that rely on luck. The gaps count towards no limit of a launch.
     fn place(&mut self, name: &str, bytes: usize, align: usize) -> usize {
-        let offset = self.bytes.next_multiple_of(align.max(1));
+        let align = align.max(1);
+        self.bytes = self.bytes.next_multiple_of(align) + bytes;
+        let mut offset = self.spread.next_multiple_of(align);
+        if offset.is_multiple_of(2 * align) {
+            offset += align;
+        }
         self.offsets.insert(name.to_owned(), offset);
-        self.bytes = offset + bytes;
+        self.spread = offset + bytes;
         offset
     }
 }
@@ -78,7 +89,8 @@ pub fn kernel(module: &Module, name: &str) -> Result<Translated, PtxError> {
         let called = found.ok_or_else(|| PtxError::new(kernel.line, format!("calls `{name}`, which is missing")))?;
         bodies.push(function(module, called, &mut shared)?);
     }
-    let dynamic = shared.bytes.next_multiple_of(16);
+    // CUDA aligns the shared memory of the launch to 16 bytes, whatever its declaration says.
+    let dynamic = shared.spread.next_multiple_of(16);
     let mut c = format!("/* {name}, translator {VERSION} */\n{PRELUDE}\nenum {{ DYNAMIC = {dynamic} }};\n");
     for text in shared.constants.values() {
         c += text;
@@ -106,6 +118,7 @@ pub fn kernel(module: &Module, name: &str) -> Result<Translated, PtxError> {
         c,
         collective: shared.collective,
         shared: shared.bytes,
+        spread: shared.spread,
         dynamic,
         local: shared.local,
         params,
@@ -161,4 +174,23 @@ fn constant(variable: &crate::ptx::Variable) -> Result<String, PtxError> {
         bytes.len(),
         numbers.join(",")
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shared;
+
+    #[test]
+    fn variables_have_the_alignment_of_their_declaration_and_no_higher_one() {
+        let mut shared = Shared::default();
+        for (i, (bytes, align)) in
+            [(3, 1), (512, 4), (2, 2), (64, 16), (40, 8), (1, 128), (7, 0)].into_iter().enumerate()
+        {
+            let before = shared.spread;
+            let offset = shared.place(&i.to_string(), bytes, align);
+            assert!(offset >= before && offset.trailing_zeros() == align.max(1).trailing_zeros(), "{i}: {offset}");
+        }
+        // What CUDA counts: 3, 4..516, 516..518, 528..592, 592..632, 640, 641..648.
+        assert_eq!(shared.bytes, 648);
+    }
 }

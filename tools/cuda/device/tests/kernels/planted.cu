@@ -125,3 +125,31 @@ extern "C" __global__ void written_over_copy(const float *x, float *y) {
     asm volatile("cp.async.wait_all;" ::: "memory");
     y[threadIdx.x] = held[threadIdx.x];
 }
+
+// Stores of 16 bytes to shared memory, and reads of each number. A single number asks for 4 bytes of alignment only.
+__device__ void through_shared(float *held, const float4 *in, float *out) {
+    reinterpret_cast<float4 *>(held)[threadIdx.x] = in[threadIdx.x];
+    __syncthreads();
+    for (int i = 0; i < 4; i++) out[threadIdx.x * 4 + i] = held[threadIdx.x * 4 + i];
+}
+extern "C" __global__ void vectors_in_numbers(const float4 *in, float *out) {
+    __shared__ float held[128];
+    through_shared(held, in, out);
+}
+extern "C" __global__ void vectors_in_vectors(const float4 *in, float *out) {
+    __shared__ alignas(16) float held[128];
+    through_shared(held, in, out);
+}
+extern "C" __global__ void vectors_in_dynamic(const float4 *in, float *out) {
+    extern __shared__ float more[];
+    through_shared(more, in, out);
+}
+
+// Has all 48 KiB that CUDA gives without asking.
+extern "C" __global__ void all_shared(const float4 *in, float *out) {
+    __shared__ char ones[32];
+    __shared__ alignas(16) float held[12 * 1024 - 8];
+    ones[threadIdx.x] = 1;
+    through_shared(held, in, out);
+    out[threadIdx.x * 4] += ones[31 - threadIdx.x];
+}

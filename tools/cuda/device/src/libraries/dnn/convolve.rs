@@ -1,6 +1,8 @@
 //! Convolutions of cuDNN's old interface.
 
+use std::collections::BTreeSet;
 use std::ffi::c_void;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::convolution::Sizes;
@@ -102,6 +104,25 @@ fn code(result: Result<i32, i32>) -> i32 {
     result.unwrap_or_else(|code| code)
 }
 
+/// What a question about a convolution gets: a refusal if one is planned and channels are last. Such a question again is a
+/// fault: a program that does not remember the answer would ask in every step.
+fn asked(handle: *mut c_void, what: &str, fitting: Result<Fitting, i32>) -> Result<Fitting, i32> {
+    static QUESTIONS: AtomicU64 = AtomicU64::new(0);
+    static REFUSED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let fitting = fitting?;
+    let Some(Failure::Refusal(first)) = settings().fail else { return Ok(fitting) };
+    let last = fitting.x.strides[1] == 1;
+    if !last || QUESTIONS.fetch_add(1, Ordering::Relaxed) + 1 < first {
+        return Ok(fitting);
+    }
+    let Fitting { described, sizes, x, .. } = &fitting;
+    let question = format!("{what} of {handle:?} for {sizes:?} in {:?}, {:?}", x.number, described.convolution);
+    if !REFUSED.lock().unwrap_or_else(|broken| broken.into_inner()).insert(question.clone()) {
+        fault(Fault::InvalidCall, format!("cuDNN is asked again for what it refused before: {question}"));
+    }
+    Err(NOT_SUPPORTED)
+}
+
 unsafe fn algorithms(fitting: Result<Fitting, i32>, room: i32, count: *mut i32, to: *mut Performance) -> i32 {
     if let Err(code) = fitting {
         return code;
@@ -172,7 +193,7 @@ fn use_workspace(algorithm: i32, address: u64) {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudnnGetConvolutionForwardAlgorithm_v7(
-    _handle: *mut c_void,
+    handle: *mut c_void,
     x: *const c_void,
     w: *const c_void,
     c: *const c_void,
@@ -182,12 +203,12 @@ pub unsafe extern "C" fn cudnnGetConvolutionForwardAlgorithm_v7(
     to: *mut Performance,
 ) -> i32 {
     // SAFETY: guaranteed by the caller.
-    unsafe { algorithms(fit(x, w, c, y), room, count, to) }
+    unsafe { algorithms(asked(handle, "cudnnGetConvolutionForwardAlgorithm_v7", fit(x, w, c, y)), room, count, to) }
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudnnGetConvolutionForwardWorkspaceSize(
-    _handle: *mut c_void,
+    handle: *mut c_void,
     x: *const c_void,
     w: *const c_void,
     c: *const c_void,
@@ -196,7 +217,7 @@ pub unsafe extern "C" fn cudnnGetConvolutionForwardWorkspaceSize(
     to: *mut usize,
 ) -> i32 {
     // SAFETY: guaranteed by the caller.
-    unsafe { workspace(fit(x, w, c, y), algorithm, to) }
+    unsafe { workspace(asked(handle, "cudnnGetConvolutionForwardWorkspaceSize", fit(x, w, c, y)), algorithm, to) }
 }
 
 #[unsafe(no_mangle)]
@@ -334,7 +355,7 @@ pub unsafe extern "C" fn cudnnConvolutionBiasActivationForward(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudnnGetConvolutionBackwardDataAlgorithm_v7(
-    _handle: *mut c_void,
+    handle: *mut c_void,
     w: *const c_void,
     dy: *const c_void,
     c: *const c_void,
@@ -344,12 +365,14 @@ pub unsafe extern "C" fn cudnnGetConvolutionBackwardDataAlgorithm_v7(
     to: *mut Performance,
 ) -> i32 {
     // SAFETY: guaranteed by the caller.
-    unsafe { algorithms(fit(dx, w, c, dy), room, count, to) }
+    unsafe {
+        algorithms(asked(handle, "cudnnGetConvolutionBackwardDataAlgorithm_v7", fit(dx, w, c, dy)), room, count, to)
+    }
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudnnGetConvolutionBackwardDataWorkspaceSize(
-    _handle: *mut c_void,
+    handle: *mut c_void,
     w: *const c_void,
     dy: *const c_void,
     c: *const c_void,
@@ -358,7 +381,9 @@ pub unsafe extern "C" fn cudnnGetConvolutionBackwardDataWorkspaceSize(
     to: *mut usize,
 ) -> i32 {
     // SAFETY: guaranteed by the caller.
-    unsafe { workspace(fit(dx, w, c, dy), algorithm, to) }
+    unsafe {
+        workspace(asked(handle, "cudnnGetConvolutionBackwardDataWorkspaceSize", fit(dx, w, c, dy)), algorithm, to)
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -18,7 +18,7 @@ const ACTIVATION: &str = "cuDNN activation descriptor";
 pub(super) struct Tensor {
     pub(super) number: Number,
     pub(super) dims: [usize; 4],
-    strides: [usize; 4],
+    pub(super) strides: [usize; 4],
 }
 
 impl Tensor {

@@ -1,4 +1,4 @@
-//! Tests of convolutions: the alignment of their addresses.
+//! Tests of convolutions: the alignment of their addresses, and planned refusals.
 
 use std::ptr::null_mut;
 
@@ -62,4 +62,36 @@ fn misaligned_filters_are_a_fault() {
 fn a_misaligned_result_is_a_fault() {
     let name = "libraries::dnn::convolve::tests::a_misaligned_result_is_a_fault";
     faults(name, "y of a convolution", || assert_ne!(convolve(2, 2), 0));
+}
+
+#[test]
+fn what_was_refused_is_not_asked_again() {
+    faults("libraries::dnn::convolve::tests::what_was_refused_is_not_asked_again", "what it refused before", || {
+        // SAFETY: this process has no other test, and nothing has read the settings yet.
+        unsafe { std::env::set_var("CUDA_DEVICE_FAIL", "refusal:2") };
+        let (mut image, mut filter, mut settings, mut bytes) = (null_mut(), null_mut(), null_mut(), 0);
+        cudnnCreateTensorDescriptor(&mut image);
+        cudnnCreateFilterDescriptor(&mut filter);
+        cudnnCreateConvolutionDescriptor(&mut settings);
+        // CUDNN_TENSOR_NHWC, CUDNN_DATA_HALF, CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT.
+        assert_eq!(cudnnSetTensor4dDescriptor(image, 1, 2, 1, 2, 3, 3), 0);
+        assert_eq!(cudnnSetFilter4dDescriptor(filter, 2, 1, 2, 2, 1, 1), 0);
+        assert_eq!(cudnnSetConvolution2dDescriptor(settings, 0, 0, 1, 1, 1, 1, 1, 0), 0);
+        let mut ask = |algorithm| {
+            // SAFETY: living descriptors, and the address of a size.
+            unsafe {
+                cudnnGetConvolutionForwardWorkspaceSize(
+                    null_mut(),
+                    image,
+                    filter,
+                    settings,
+                    image,
+                    algorithm,
+                    &mut bytes,
+                )
+            }
+        };
+        assert_eq!([0, 1].map(&mut ask), [SUCCESS, NOT_SUPPORTED]);
+        ask(1);
+    });
 }
