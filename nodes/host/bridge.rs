@@ -125,13 +125,15 @@ fn out_of_memory(error: &str) -> bool {
 
 /// Returns the error of a full device. `memory` is the free and the total memory in bytes, after the failed allocation.
 fn no_memory(memory: Option<(usize, usize)>) -> String {
-    let gib = |n: usize| n as f64 / (1u64 << 30) as f64;
+    let size = |n: usize| match n >> 30 {
+        0 => format!("{} MiB", n >> 20),
+        _ => format!("{:.1} GiB", n as f64 / (1u64 << 30) as f64),
+    };
     let room = match memory {
-        Some((free, all)) => format!(
-            "; an allocation exceeded the {:.1} GiB that are free of {:.1} GiB beside those of this run and other programs",
-            gib(free),
-            gib(all)
-        ),
+        Some((free, all)) => {
+            let (free, all) = (size(free), size(all));
+            format!("; {free} of its {all} are free, and what was asked for needs more, or one piece of it")
+        }
         None => String::new(),
     };
     format!(
@@ -164,7 +166,9 @@ mod tests {
             }
         }
         let message = no_memory(Some((3 << 29, 80 << 30)));
-        assert!(message.contains("the 1.5 GiB that are free of 80.0 GiB"), "{message}");
+        assert!(message.contains("1.5 GiB of its 80.0 GiB are free"), "{message}");
+        let message = no_memory(Some((5 << 20, 1 << 26)));
+        assert!(message.contains("5 MiB of its 64 MiB are free"), "{message}");
     }
 
     #[test]

@@ -47,6 +47,21 @@ fn a_profile_shows_that_offloading_loads_ahead() {
     assert!(times("node", "sample").contains(&times("span", "load vae").start), "the autoencoder is not loaded ahead");
 }
 
+/// The U-Net of a layout is recorded too, with its fusers and without.
+#[test]
+fn a_profile_of_a_layout_has_replays() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("run.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
+    command.current_dir(repository("")).args(["run", "graphs/gligen.yaml", "--set", "steps=10", "--device", "cuda"]);
+    command.args(["--no-cache", "--quiet", "--output-dir"]).arg(folder.path()).arg("--profile").arg(&trace);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let trace: Json = serde_json::from_slice(&fs::read(&trace).unwrap()).unwrap();
+    // 3 steps with fusers, 7 without; of each, the first computes and the second records.
+    assert_eq!(profiled(&trace, "calls").get("cuGraphLaunch"), Some(&6));
+}
+
 #[test]
 fn a_profile_counts_what_the_device_counts() {
     let folder = tempfile::tempdir().unwrap();
@@ -90,6 +105,8 @@ fn a_profile_counts_what_the_device_counts() {
         names.map(|(name, amount)| (name.clone(), amount["count"].as_u64().unwrap())).collect()
     };
     assert_eq!(kernels, of_device("kernels"));
+    // The first of four steps computes, the second records, and the others replay.
+    assert!(of_device("calls")["cuGraphLaunch"] >= 2, "the U-Net was not replayed");
     for group in ["gemms", "convolutions", "attentions", "copies", "allocations", "frees"] {
         let [ours, its] = [profiled(&trace, group), of_device(group)].map(|names| names.values().sum::<u64>());
         assert_eq!(ours, its, "{group}");

@@ -238,13 +238,15 @@ def main():
                 rows.append(("  diffusers compiled, a step", f"{their_step * 1e3:.1f} ms", f"lsregen takes {step / their_step:.2f} of it"))
             share = other["flops"] / step / top["matmul"]
             rows.append(("  of the measured matrix product", f"{share:.1%}",
-                         f"{other['flops'] / 1e12:.2f} TFLOP a step, {top['matmul'] / 1e12:.2f} TFLOP/s"))
+                         f"{other['flops'] / 1e12:.3g} TFLOP a step, {top['matmul'] / 1e12:.2f} TFLOP/s"))
             share = theirs["weights"] / step / top["copy"]
             rows.append(("  of the measured copy, weights read once", f"{share:.1%}", f"{top['copy'] / 1e9:.0f} GB/s"))
     rows += slowest
     wide = [max(len(row[i]) for row in rows) for i in range(2)]
     for name, value, remark in rows:
         print(f"{name:{wide[0]}}  {value:>{wide[1]}}  {remark}".rstrip())
+    if a.torch_device == "cpu":
+        print("Times are those of the software device and of PyTorch on the CPU, not of a GPU.")
     print(f"in {time.time() - start:.0f} s")
     sys.exit(0 if good else 1)
 

@@ -154,7 +154,7 @@ impl Fuser {
         let o = self.linear.forward(objs)?;
         let h = self.norm1.forward(&Tensor::cat(&[x, &o], 1)?)?;
         // Only the results of pixels are used, so only pixels are queries.
-        let h = self.attn.forward(&h.narrow(1, 0, n)?.contiguous()?, &h)?;
+        let h = self.attn.forward(&ops::contiguous(&h.narrow(1, 0, n)?)?, &h)?;
         let x = (x + (h * self.gates[0])?)?;
         let h = self.ff.forward(&self.norm2.forward(&x)?)?;
         Ok((&x + (h * self.gates[1])?)?)

@@ -6,12 +6,13 @@
 use candle_core::{Result, Tensor};
 
 use super::launch::{Arg, Module, Size, address, form, int, launch, new_tensor, threads};
+use crate::ops::contiguous;
 
 /// The numbers of (B, C, …) as a contiguous tensor (B, …, C). A copy only if they lie otherwise.
 pub fn pixels_first(x: &Tensor) -> Result<Tensor> {
     let mut order: Vec<usize> = (0..x.rank()).filter(|i| *i != 1).collect();
     order.push(1);
-    x.permute(order)?.contiguous()
+    contiguous(&x.permute(order)?)
 }
 
 /// The reverse of [`pixels_first`]: (B, …, C) as (B, C, …), without a copy.

@@ -89,6 +89,9 @@ impl Recording {
         let graph = super::alone::alone(|| {
             // Other threads may use the driver for what is on no stream.
             stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+            // candle copies strides from memory that it frees at once, which the graph would read at each replay. While this
+            // lives, it refuses such copies during a capture, and the recording fails.
+            let _refusing = device.enable_cuda_graph_htod_cache();
             let recorded = f(&own).and_then(|y| copy(device, &y.contiguous()?, &result));
             // cudarc keeps the errors of what was freed during a recording that failed, and would return them from any later
             // call, the end of the recording included.

@@ -64,6 +64,18 @@ pub fn join_channels(parts: &[&Tensor]) -> Result<Tensor> {
     Tensor::cat(parts, 1)
 }
 
+/// A tensor whose numbers lie one after another: `x` itself, or a copy.
+///
+/// # Errors
+/// If there is no memory.
+pub fn contiguous(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if kernel::on_device([x]) && !x.is_contiguous() && !x.track_op() && x.rank() <= 4 {
+        return crate::cuda::elementwise::contiguous(x);
+    }
+    x.contiguous()
+}
+
 /// Runs `f` on rayon's pool, so that the kernels in it need not enter the pool one by one.
 pub fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())

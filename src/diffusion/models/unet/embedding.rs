@@ -21,7 +21,8 @@ fn embedded(t: &Tensor, dim: usize, cos_first: bool, shift: f64, kept: &UNetCons
         let exponent = (Tensor::arange(0, half as u32, t.device())?.to_dtype(DType::F32)? * -f64::ln(10000.0))?;
         Ok((exponent / (half as f64 - shift))?.exp()?)
     })?;
-    let x = t.to_dtype(DType::F32)?.unsqueeze(D::Minus1)?.broadcast_mul(&frequencies.unsqueeze(0)?)?;
+    // As a product, because candle's broadcasting copies strides to a CUDA device, which no recording holds.
+    let x = ops::linear(&t.to_dtype(DType::F32)?.unsqueeze(1)?, &frequencies.unsqueeze(1)?, None)?;
     let (cos, sin) = (x.cos()?, x.sin()?);
     let parts = if cos_first { [cos, sin] } else { [sin, cos] };
     Ok(Tensor::cat(&parts, D::Minus1)?)

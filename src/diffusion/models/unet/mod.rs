@@ -170,7 +170,7 @@ impl UNet {
         let mut pass = self.pass(&temb, c, options, None);
         let h = self.walk(&self.input(z, c)?, &mut pass)?;
         let h = h.ok_or_else(|| Error::input("U-Net: the pass ended too early"))?;
-        Ok(pass.memory.run(&self.head, &[&h])?.to_dtype(z.dtype())?)
+        Ok(ops::contiguous(&pass.memory.run(&self.head, &[&h])?)?.to_dtype(z.dtype())?)
     }
 
     /// The attention layers, in the order of a forward pass.

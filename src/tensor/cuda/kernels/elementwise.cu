@@ -98,6 +98,17 @@ template <typename T, int V> __device__ void mix(const T *x, const T *y, T *out,
     store<T, V>(out + i, v);
 }
 
+// The numbers of a tensor with any strides, one after another. A block has a row: `rows` along three dimensions, of which
+// `d1` and `d2` are the sizes of the second and third, and the steps from number to number along all four.
+template <typename T, int V>
+__device__ void strided(const T *x, T *y, int length, int d1, int d2, int64_t s0, int64_t s1, int64_t s2, int64_t s3) {
+    int row = blockIdx.x;
+    x += (int64_t)(row / d2 / d1) * s0 + (int64_t)(row / d2 % d1) * s1 + (int64_t)(row % d2) * s2;
+    y += (size_t)row * length;
+    for (int i = threadIdx.x; i < length; i += blockDim.x)
+        y[i] = x[i * s3];
+}
+
 KERNELS(geglu, geglu, (const T *x, T *y, int d), (x, y, d))
 KERNELS(geglu_vjp, geglu_vjp, (const T *x, const T *dy, T *dx, int d), (x, dy, dx, d))
 KERNELS(add_channels, add_channels, (const T *x, const T *add, T *y, int pixels, int channels),
@@ -106,3 +117,6 @@ KERNELS(double_pixels, double_pixels, (const T *x, T *y, int width, int channels
 KERNELS(sum_pixels, sum_pixels, (const T *x, T *y, int width, int channels), (x, y, width, channels))
 KERNELS(activation_vjp, activation_vjp, (const T *x, const T *dy, T *dx, int64_t n, int kind), (x, dy, dx, n, kind))
 KERNELS(mix, mix, (const T *x, const T *y, T *out, int64_t n, int kind, float a, float b), (x, y, out, n, kind, a, b))
+KERNELS(strided, strided,
+        (const T *x, T *y, int length, int d1, int d2, int64_t s0, int64_t s1, int64_t s2, int64_t s3),
+        (x, y, length, d1, d2, s0, s1, s2, s3))

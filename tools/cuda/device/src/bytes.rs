@@ -33,6 +33,8 @@ const ROWS: &[(&str, Elements, u64)] = &[
     ("double_pixels", Elements::RowsOf(3), 5),
     ("sum_pixels", Elements::RowsOf(3), 5),
     ("activation_vjp", Elements::Param(3), 3),
+    ("mix", Elements::Param(3), 3),
+    ("strided", Elements::RowsOf(2), 2),
     ("group_sums", Elements::Samples(2, 3), 1),
     ("group_norm_vjp_sums", Elements::Samples(6, 7), 2),
     ("group_norm_vjp_total", Elements::Threads, 1),

@@ -60,10 +60,14 @@ fn copy_in(to: u64, from: *const c_void, bytes: usize, stream: StreamHandle) -> 
     }
     let what = work(Counted::Copy, "host to device", bytes);
     let host = from as usize;
+    let is_pinned = pinned(host, bytes);
+    if !is_pinned && capture::status(stream)?.0 != 0 {
+        stream::not_capturing(Some(stream))?;
+    }
     if null() {
         return enqueue(stream, what, || ());
     }
-    if pinned(host, bytes) {
+    if is_pinned {
         return enqueue(stream, what, move || {
             if !pinned(host, bytes) {
                 fault(Fault::UseAfterFree, format!("a copy reads pinned memory at {host:#x}, which is freed"));
@@ -71,9 +75,6 @@ fn copy_in(to: u64, from: *const c_void, bytes: usize, stream: StreamHandle) -> 
             // SAFETY: the memory is pinned.
             unsafe { write(to, std::slice::from_raw_parts(host as *const u8, bytes)) }
         });
-    }
-    if capture::status(stream)?.0 != 0 {
-        stream::not_capturing(Some(stream))?;
     }
     // SAFETY: the caller names so many bytes.
     let held = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), bytes) }.to_vec();
@@ -97,14 +98,14 @@ fn copy_out(to: *mut c_void, from: u64, bytes: usize, stream: StreamHandle) -> O
     }
     let what = work(Counted::Copy, "device to host", bytes);
     let host = to as usize;
+    let is_pinned = pinned(host, bytes);
+    if !is_pinned && capture::status(stream)?.0 != 0 {
+        stream::not_capturing(Some(stream))?;
+    }
     if null() {
         // SAFETY: the caller has room for so many bytes.
         unsafe { std::ptr::write_bytes(to.cast::<u8>(), 0, bytes) };
         return enqueue(stream, what, || ());
-    }
-    let is_pinned = pinned(host, bytes);
-    if !is_pinned && capture::status(stream)?.0 != 0 {
-        stream::not_capturing(Some(stream))?;
     }
     if is_pinned {
         // A host that reads too early should not find the former bytes.

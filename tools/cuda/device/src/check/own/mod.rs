@@ -19,6 +19,7 @@ pub fn check(s: &Subject<'_>) -> Option<Result<(), String>> {
         "mix" => Some(layers::mix(s)),
         "add_channels" => Some(pixels::add_channels(s)),
         "double_pixels" => Some(pixels::double(s)),
+        "strided" => Some(pixels::strided(s)),
         "sum_pixels" => Some(pixels::sum(s)),
         _ => groups::check(s),
     }

@@ -55,3 +55,14 @@ pub fn sum(s: &Subject<'_>) -> Result<(), String> {
         (0..B * H * W * c).map(|i| four(i / c).into_iter().map(|from| x[from * c + i % c]).sum()).collect();
     compare("pixels", &found, &expected, tolerance(s.element))
 }
+
+/// Channels of (2, 5, 3, 4) to the end: (2, 3, 4, 5).
+pub fn strided(s: &Subject<'_>) -> Result<(), String> {
+    let x = noise(s, 120, 0);
+    let mut args = vec![Arg::In(&x), Arg::Out(s.element, 120), Arg::Int(5), Arg::Int(3), Arg::Int(4)];
+    args.extend([60, 4, 1, 12].map(Arg::Size));
+    let found = s.host.run(s.name, 24, [32, 1, 1], 0, &args)?;
+    let x = x.numbers();
+    let expected: Vec<f64> = (0..120).map(|i| x[i / 60 * 60 + i % 5 * 12 + i % 60 / 5]).collect();
+    compare("numbers", &found, &expected, 0.0)
+}
