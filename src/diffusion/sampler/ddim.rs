@@ -6,7 +6,6 @@ use candle_core::Tensor;
 use lsregen_tensor::ops::{Mix, mix};
 
 use super::StepInput;
-use super::euler::plus;
 use super::fresh::StepNoise;
 use crate::Result;
 use crate::denoiser::{Prediction, noised};
@@ -19,7 +18,7 @@ pub(super) fn ddim(now: &Prediction, a: f64, b: f64, eta: f64, noise: &mut StepN
     if eta == 0.0 {
         return Ok(z);
     }
-    plus(&z, &noise.whole()?, s)
+    Ok(mix(&z, &noise.whole()?, Mix::Sum(1.0, s))?)
 }
 
 /// Ho et al., eq. 7: the mean of the posterior, and noise of its variance or, if `large`, of the variance β = 1 − a/b.
@@ -40,7 +39,7 @@ pub(super) fn ddpm(
         return Ok(mean);
     }
     let variance = if large { beta } else { ((1.0 - b) / (1.0 - a) * beta).max(1e-20) };
-    plus(&mean, &noise.whole()?, variance.sqrt())
+    Ok(mix(&mean, &noise.whole()?, Mix::Sum(1.0, variance.sqrt()))?)
 }
 
 /// Luo et al., eq. 9: the consistency function c_skip z + c_out x̂₀, noised to the next level; at the `end` it is the result.
@@ -114,7 +113,7 @@ pub(super) fn adams_bashforth(now: &Tensor, past: &[&Tensor]) -> Result<Tensor> 
     };
     let mut sum = (now * weights[0])?;
     for (value, weight) in past.iter().zip(&weights[1..]) {
-        sum = plus(&sum, value, *weight)?;
+        sum = mix(&sum, value, Mix::Sum(1.0, *weight))?;
     }
     Ok(sum)
 }

@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::lazy;
-
 /// The longest wait. A recording takes far less; if it waits for a lock that a waiting thread holds, it fails, and the U-Net
 /// computes without it.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -34,7 +32,8 @@ pub(super) fn is_recording() -> bool {
     RECORDING.load(Ordering::SeqCst)
 }
 
-/// Runs `f`, which records. Other threads that call [`wait`] meanwhile wait for its end.
+/// Runs `f`, which records. Other threads that call [`wait`] meanwhile wait for its end: see
+/// [`lazy::alone`](super::lazy::alone), which makes them.
 pub(super) fn alone<R>(f: impl FnOnce() -> R) -> R {
     struct End;
     impl Drop for End {
@@ -49,8 +48,6 @@ pub(super) fn alone<R>(f: impl FnOnce() -> R) -> R {
     RECORDING.store(true, Ordering::SeqCst);
     drop(recorder);
     let _end = End;
-    // From here on every call passes by `wait`.
-    lazy::look_up_again();
     f()
 }
 

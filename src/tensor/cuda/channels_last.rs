@@ -5,8 +5,8 @@
 
 use candle_core::{Result, Tensor};
 
+use super::elementwise::contiguous;
 use super::launch::{Arg, Module, Size, address, form, int, launch, new_tensor, threads};
-use crate::ops::contiguous;
 
 /// The numbers of (B, C, …) as a contiguous tensor (B, …, C). A copy only if they lie otherwise.
 pub fn pixels_first(x: &Tensor) -> Result<Tensor> {

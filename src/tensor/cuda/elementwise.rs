@@ -3,8 +3,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::launch::{Arg, Module, Size, address, form, int, launch, new_tensor, threads};
-use crate::ops::Mix;
+use super::launch::{Arg, Module, Size, address, form, int, known, launch, new_tensor, threads};
 
 /// Gated GELU: (…, 2d) → (…, d), first half times the exact GELU of the second.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
@@ -53,17 +52,12 @@ pub fn activation_vjp(kind: i32, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// A sum of two tensors of one shape and dtype.
-pub fn mix(x: &Tensor, y: &Tensor, mix: Mix) -> Result<Tensor> {
+/// A sum of two tensors of one shape and dtype. `kind`: 0 is a x + b y, 1 x + a (y − x), 2 (x − a y)/b.
+pub fn mix(kind: i32, x: &Tensor, y: &Tensor, a: f64, b: f64) -> Result<Tensor> {
     let (x, y) = (x.contiguous()?, y.contiguous()?);
     if x.shape() != y.shape() || x.dtype() != y.dtype() {
         candle_core::bail!("a sum of {:?} and {:?}: they differ", x.shape(), y.shape());
     }
-    let (kind, a, b) = match mix {
-        Mix::Sum(a, b) => (0, a, b),
-        Mix::Between(s) => (1, s, 0.0),
-        Mix::Without(n, a) => (2, n, a),
-    };
     let (first, second, n) = (address(&x)?, address(&y)?, x.elem_count());
     new_tensor(&x, x.shape(), x.dtype(), |device, out| {
         let (name, vector) = form("mix", x.dtype(), &[n], &[first, second, out]);
@@ -74,11 +68,14 @@ pub fn mix(x: &Tensor, y: &Tensor, mix: Mix) -> Result<Tensor> {
     })
 }
 
-/// The numbers of a tensor of at most four dimensions, one after another. Unlike candle's copy, this one sends the kernel no
-/// sizes from the host's memory, so that it may be part of a recording.
+/// A tensor whose numbers lie one after another: `x` itself, or a copy. Unlike candle's copy, this one sends the kernel no sizes
+/// from the host's memory, so that it may be part of a recording. It is candle's under autodiff and for more than 4 dimensions.
 pub fn contiguous(x: &Tensor) -> Result<Tensor> {
+    if x.is_contiguous() || x.track_op() || x.rank() > 4 || x.elem_count() == 0 || !known(x.dtype()) {
+        return x.contiguous();
+    }
     let (mut dims, mut strides) = ([1; 4], [0; 4]);
-    let Some(first) = dims.len().checked_sub(x.rank()) else { candle_core::bail!("copy of {:?}", x.shape()) };
+    let first = dims.len() - x.rank();
     dims[first..].copy_from_slice(x.dims());
     strides[first..].copy_from_slice(x.stride());
     let (from, [d0, d1, d2, length]) = (address(x)?, dims);

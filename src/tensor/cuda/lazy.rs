@@ -126,8 +126,16 @@ extern "C" fn resolve(entry: &Entry) -> *mut c_void {
     address
 }
 
+/// Runs `f`, which records a CUDA graph. What other threads would submit to the device waits for its end.
+pub(super) fn alone<R>(f: impl FnOnce() -> R) -> R {
+    alone::alone(|| {
+        look_up_again();
+        f()
+    })
+}
+
 /// Lets the next call of every function pass through [`resolve`].
-pub(super) fn look_up_again() {
+fn look_up_again() {
     entries().iter().for_each(|entry| entry.slot.store(lsregen_cuda_first as *mut c_void, Ordering::SeqCst));
 }
 

@@ -86,7 +86,7 @@ impl Recording {
             own.push(input.force_contiguous()?);
         }
         let result = y.force_contiguous()?;
-        let graph = super::alone::alone(|| {
+        let graph = super::lazy::alone(|| {
             // Other threads may use the driver for what is on no stream.
             stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
             // candle copies strides from memory that it frees at once, which the graph would read at each replay. While this

@@ -20,7 +20,12 @@ pub enum Mix {
 pub fn mix(x: &Tensor, y: &Tensor, mix: Mix) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if super::kernel::alike_on_device([x, y]) && x.shape() == y.shape() && !x.track_op() && !y.track_op() {
-        return crate::cuda::elementwise::mix(x, y, mix);
+        let (kind, a, b) = match mix {
+            Mix::Sum(a, b) => (0, a, b),
+            Mix::Between(s) => (1, s, 0.0),
+            Mix::Without(n, a) => (2, n, a),
+        };
+        return crate::cuda::elementwise::mix(kind, x, y, a, b);
     }
     match mix {
         Mix::Sum(1.0, b) => x + (y * b)?,
