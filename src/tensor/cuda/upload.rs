@@ -64,7 +64,7 @@ pub fn upload(
     let tensor = copies.tensor(cuda, dtype, shape, numbers)?;
     let to = address(&tensor)?;
     // Dropped before the tensor, after an error or a panic of `read` too.
-    let mut copies = Ordered { copies, device: cuda };
+    let copies = Ordered { copies, device: cuda };
     for start in (0..bytes).step_by(PART) {
         let length = PART.min(bytes - start);
         read(start, copies.copies.wait(length).w()?)?;
