@@ -132,7 +132,7 @@ fn no_memory(memory: Option<(usize, usize)>) -> String {
     let room = match memory {
         Some((free, all)) => {
             let (free, all) = (size(free), size(all));
-            format!("; {free} of its {all} are free, and what was asked for needs more, or one piece of it")
+            format!("; {free} of its {all} are free, which is too little, or in pieces")
         }
         None => String::new(),
     };

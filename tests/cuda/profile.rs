@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value as Json;
@@ -21,22 +22,30 @@ fn profiled(trace: &Json, group: &str) -> BTreeMap<String, u64> {
     sums
 }
 
+/// Runs a graph on the device.
+fn run(graph: &str, steps: &str, folder: &Path, more: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
+    command.current_dir(repository("")).args(["run", graph, "--set", &format!("steps={steps}"), "--device", "cuda"]);
+    command.args(["--no-cache", "--quiet", "--output-dir"]).arg(folder).args(more);
+    let output = command.env("CUDA_DEVICE_COUNTS", folder.join("counts.json")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// [`run`], and its trace.
+fn traced(graph: &str, steps: &str, folder: &Path, more: &[&str]) -> Json {
+    let trace = folder.join("run.json");
+    run(graph, steps, folder, &[&["--profile", trace.to_str().unwrap()], more].concat());
+    serde_json::from_slice(&fs::read(&trace).unwrap()).unwrap()
+}
+
 /// With `--offload`, the autoencoder is loaded while the device still samples, and the image stays the same.
 #[test]
 fn a_profile_shows_that_offloading_loads_ahead() {
-    let folder = tempfile::tempdir().unwrap();
-    let trace = folder.path().join("run.json");
-    let run = |name: &str, more: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
-        command.current_dir(repository("")).args(["run", "graphs/sdxl.yaml", "--set", "steps=2", "--device", "cuda"]);
-        command.args(["--no-cache", "--quiet", "--output-dir"]).arg(folder.path().join(name)).args(more);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        crate::pictures(&folder.path().join(name))
-    };
-    let kept = run("kept", &[]);
-    assert!(kept == run("offloaded", &["--offload", "--profile", trace.to_str().unwrap()]), "another image");
-    let trace: Json = serde_json::from_slice(&fs::read(&trace).unwrap()).unwrap();
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [kept, offloaded] = folders.each_ref().map(|folder| folder.path());
+    run("graphs/sdxl.yaml", "2", kept, &[]);
+    let trace = traced("graphs/sdxl.yaml", "2", offloaded, &["--offload"]);
+    assert!(crate::pictures(kept) == crate::pictures(offloaded), "another image");
     let times = |category: &str, name: &str| {
         let events = trace["traceEvents"].as_array().unwrap().iter();
         let event = events.clone().find(|event| event["cat"] == category && event["name"] == name);
@@ -51,13 +60,7 @@ fn a_profile_shows_that_offloading_loads_ahead() {
 #[test]
 fn a_profile_of_a_layout_has_replays() {
     let folder = tempfile::tempdir().unwrap();
-    let trace = folder.path().join("run.json");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
-    command.current_dir(repository("")).args(["run", "graphs/gligen.yaml", "--set", "steps=10", "--device", "cuda"]);
-    command.args(["--no-cache", "--quiet", "--output-dir"]).arg(folder.path()).arg("--profile").arg(&trace);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let trace: Json = serde_json::from_slice(&fs::read(&trace).unwrap()).unwrap();
+    let trace = traced("graphs/gligen.yaml", "10", folder.path(), &[]);
     // Of 10 steps, the first computes and the second records.
     assert_eq!(profiled(&trace, "calls").get("cuGraphLaunch"), Some(&8));
 }
@@ -65,13 +68,7 @@ fn a_profile_of_a_layout_has_replays() {
 #[test]
 fn a_profile_counts_what_the_device_counts() {
     let folder = tempfile::tempdir().unwrap();
-    let [trace, counts] = ["run.json", "counts.json"].map(|name| folder.path().join(name));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lsregen"));
-    command.current_dir(repository("")).args(["run", "graphs/sdxl.yaml", "--set", "steps=4", "--device", "cuda"]);
-    command.args(["--no-cache", "--quiet", "--output-dir"]).arg(folder.path()).arg("--profile").arg(&trace);
-    let output = command.env("CUDA_DEVICE_COUNTS", &counts).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let trace: Json = serde_json::from_slice(&fs::read(&trace).unwrap()).unwrap();
+    let trace = traced("graphs/sdxl.yaml", "4", folder.path(), &[]);
     let kernels = profiled(&trace, "kernels");
     assert!(kernels.values().sum::<u64>() > 100, "{kernels:?}");
     // Each step has its own counts, and what is timed has a slice on the device's track.
@@ -98,7 +95,7 @@ fn a_profile_counts_what_the_device_counts() {
     assert!(events.iter().any(|event| event["ph"] == "C" && event["name"] == "memory in use"));
 
     // Only the software device writes its own counts.
-    let Ok(counts) = fs::read(&counts) else { return };
+    let Ok(counts) = fs::read(folder.path().join("counts.json")) else { return };
     let counts: Json = serde_json::from_slice(&counts).unwrap();
     let of_device = |group: &str| -> BTreeMap<String, u64> {
         let names = counts[group]["by_name"].as_object().into_iter().flatten();

@@ -100,11 +100,24 @@ pub(super) fn new_tensor(
 /// A new contiguous tensor on the device of `like`, for a caller that writes all of it before anything reads it, or drops it.
 pub(super) fn unwritten(like: &Tensor, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
     let (device, shape) = (like.device().as_cuda_device()?, shape.into());
-    let n = checked_elements(shape.dims())?;
+    let bytes = checked_elements(shape.dims())? * dtype.size_in_bytes();
+    // SAFETY: the caller writes all of it before anything reads it.
+    tensor(device, shape, dtype, || Ok(unsafe { device.alloc::<u8>(bytes)? }.leak()))
+}
+
+/// A contiguous tensor in the memory that `allocate` returns, which has room for it. The memory is freed on the device's stream.
+pub(super) fn tensor(
+    device: &CudaDevice,
+    shape: Shape,
+    dtype: DType,
+    allocate: impl FnOnce() -> Result<u64>,
+) -> Result<Tensor> {
+    let (n, stream) = (checked_elements(shape.dims())?, device.cuda_stream());
     macro_rules! storage {
         ($t:ty) => {{
-            // SAFETY: the caller writes all of it before anything reads it.
-            CudaStorage::wrap_cuda_slice(unsafe { device.alloc::<$t>(n)? }, device.clone())
+            // SAFETY: the memory has room for so many numbers, and belongs to nobody else.
+            let slice = unsafe { stream.upgrade_device_ptr::<$t>(allocate()?, n) };
+            CudaStorage::wrap_cuda_slice(slice, device.clone())
         }};
     }
     let storage = match dtype {

@@ -127,7 +127,7 @@ extern "C" fn resolve(entry: &Entry) -> *mut c_void {
 }
 
 /// Runs `f`, which records a CUDA graph. What other threads would submit to the device waits for its end.
-pub(super) fn alone<R>(f: impl FnOnce() -> R) -> R {
+pub(super) fn alone<R>(f: impl FnOnce() -> candle_core::Result<R>) -> candle_core::Result<R> {
     alone::alone(|| {
         look_up_again();
         f()

@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::CudaGraph;
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
 use candle_core::{CudaDevice, Device, Result, Tensor};
 
 use super::launch::{address, known, new_tensor};
@@ -75,9 +75,7 @@ impl Recording {
     ///
     /// # Errors
     /// If `f` fails, or does something that a recording cannot hold, such as a copy from the host.
-    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn new(inputs: &[&Tensor], y: &Tensor, f: &impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<Recording> {
-        use candle_core::cuda_backend::cudarc::driver::sys;
         let device = y.device().as_cuda_device()?;
         let stream = device.cuda_stream();
         // The inputs and the result exist before the recording, so that they stay after it.
@@ -99,17 +97,12 @@ impl Recording {
             let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
             recorded?;
             freed?;
-            Ok::<_, candle_core::Error>(graph?)
+            Ok(graph?)
         })?;
         match graph {
             Some(graph) => Ok(Recording { graph, inputs: own, result }),
             None => candle_core::bail!("the driver made no graph"),
         }
-    }
-
-    #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-    fn new(_: &[&Tensor], _: &Tensor, _: &impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<Recording> {
-        candle_core::bail!("other threads could use the stream")
     }
 
     fn fits(&self, inputs: &[&Tensor]) -> bool {

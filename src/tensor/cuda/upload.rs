@@ -10,13 +10,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{CudaStream, DriverError, result, sys};
-use candle_core::cuda_backend::{CudaDevice, CudaStorage, DeviceId, WrapErr};
-use candle_core::op::BackpropOp;
-use candle_core::{DType, Device, Storage, Tensor};
-use half::{bf16, f16};
+use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
+use candle_core::{DType, Device, Tensor};
 
-use super::launch::{address, kept};
-use crate::{Error, Result, checked_elements};
+use super::launch::{address, kept, tensor};
+use crate::{Result, checked_elements};
 
 /// Bytes of a part. There are two for each device.
 const PART: usize = 16 << 20;
@@ -54,14 +52,13 @@ pub fn upload(
     mut read: impl FnMut(usize, &mut [u8]) -> Result<()>,
 ) -> Result<Tensor> {
     let cuda = device.as_cuda_device()?;
-    let numbers = checked_elements(shape)?;
-    if numbers == 0 {
+    let bytes = checked_elements(shape)? * dtype.size_in_bytes();
+    if bytes == 0 {
         return Ok(Tensor::zeros(shape, dtype, device)?);
     }
-    let bytes = numbers * dtype.size_in_bytes();
     let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
     let copies = kept(copies.get_or_insert_default(), cuda.id(), |_| Copies::new(cuda)).w()?;
-    let tensor = copies.tensor(cuda, dtype, shape, numbers)?;
+    let tensor = tensor(cuda, shape.into(), dtype, || copies.allocate(&cuda.cuda_stream(), bytes).w())?;
     let to = address(&tensor)?;
     // Dropped before the tensor, after an error or a panic of `read` too.
     let copies = Ordered { copies, device: cuda };
@@ -107,45 +104,25 @@ impl Copies {
         Ok(Copies { stream, done, parts, next: 0 })
     }
 
-    /// A tensor of unwritten numbers, allocated on the stream of the copies, so that they need not wait for what is computed. It
-    /// is freed on the stream that computes.
-    fn tensor(&self, device: &CudaDevice, dtype: DType, shape: &[usize], numbers: usize) -> Result<Tensor> {
-        let bytes = numbers * dtype.size_in_bytes();
-        let compute = device.cuda_stream();
-        macro_rules! storage {
-            ($t:ty) => {{
-                let memory = match self.allocate(bytes) {
-                    // CUDA has then made this stream wait for frees of the other where that helps. What else was freed is
-                    // in use until the device has computed what it was given.
-                    Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                        compute.synchronize().w()?;
-                        self.allocate(bytes)
-                    }
-                    other => other,
-                };
-                // SAFETY: the memory has so many numbers, and `upload` writes them all or drops the tensor.
-                let slice = unsafe { compute.upgrade_device_ptr::<$t>(memory.w()?, numbers) };
-                CudaStorage::wrap_cuda_slice(slice, device.clone())
-            }};
-        }
-        let storage = match dtype {
-            DType::F32 => storage!(f32),
-            DType::F16 => storage!(f16),
-            DType::BF16 => storage!(bf16),
-            other => return Err(Error::input(format!("no tensor in {other:?} is made on a CUDA device"))),
-        };
-        Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
-    }
-
-    fn allocate(&self, bytes: usize) -> std::result::Result<u64, DriverError> {
-        self.stream.context().bind_to_thread()?;
+    /// Allocates on the stream of the copies, so that they need not wait for what is computed.
+    fn allocate(&self, compute: &CudaStream, bytes: usize) -> std::result::Result<u64, DriverError> {
+        let context = self.stream.context();
+        context.bind_to_thread()?;
         // SAFETY: the stream exists.
-        unsafe {
-            if self.stream.context().has_async_alloc() {
-                result::malloc_async(self.stream.cu_stream(), bytes)
-            } else {
-                result::malloc_sync(bytes)
+        let allocate = || unsafe {
+            match context.has_async_alloc() {
+                true => result::malloc_async(self.stream.cu_stream(), bytes),
+                false => result::malloc_sync(bytes),
             }
+        };
+        match allocate() {
+            // CUDA has then made this stream wait for frees of the other where that helps. What else was freed is in use until
+            // the device has computed what it was given.
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                compute.synchronize()?;
+                allocate()
+            }
+            other => other,
         }
     }
 
