@@ -61,7 +61,7 @@ def unfilter(kind, line, above, channels):
 
 def run(binary, graph, device, dtype, out):
     """Runs a graph with few steps. Returns its images by name, or what it printed if it failed."""
-    steps = ["few=2", "some=3", "many=4"] if graph.stem == "ablation-steps" else ["steps=2"]
+    steps = ["few=2", "some=3", "many=4"] if graph.stem == "ablation-steps" else ["steps=3"]
     command = [binary, "run", graph, "--device", device, "--dtype", dtype, "--no-cache", "--quiet", "--output-dir", out]
     done = subprocess.run([str(c) for c in command + [x for s in steps for x in ("--set", s)]], capture_output=True, text=True)
     if done.returncode:
