@@ -14,7 +14,7 @@ use crate::cli::{Exit, terminal, usage};
 /// The compute options and the output folder.
 #[derive(Args)]
 pub struct HostArgs {
-    /// Device to compute on: `auto` (the first CUDA device, or else the CPU), `cpu`, or `cuda:N`
+    /// Device to compute on: `auto` (the first CUDA device, or else the CPU), `cpu`, `cuda` (the first one), or `cuda:N`
     #[arg(long, default_value = "auto")]
     device: String,
 
