@@ -48,13 +48,14 @@ fn closures() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Each crate, and all crates of this workspace that it may depend on, from the lowest layer up.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("lsregen-files", &[]),
     ("lsregen-engine", &["lsregen-files"]),
     ("lsregen-tensor", &["lsregen-files"]),
     ("lsregen-weights", &["lsregen-files", "lsregen-tensor"]),
     ("lsregen-onnx", &["lsregen-files", "lsregen-tensor"]),
     ("lsregen-diffusion", &["lsregen-files", "lsregen-tensor", "lsregen-weights", "lsregen-onnx"]),
+    ("lsregen-evaluation", &["lsregen-files", "lsregen-tensor"]),
     (
         "lsregen-nodes",
         &["lsregen-files", "lsregen-engine", "lsregen-tensor", "lsregen-weights", "lsregen-onnx", "lsregen-diffusion"],

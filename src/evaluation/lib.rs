@@ -1,0 +1,1 @@
+//! Layouts of datasets, metrics of images, and their statistics.
