@@ -25,6 +25,7 @@ fn every_graph_runs() {
         "sdxl",
         "sdedit",
         "boxdiff",
+        "bounded-attention",
         "layout-guidance",
         "multidiffusion",
         "demofusion",

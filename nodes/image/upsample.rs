@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use lsregen_engine::{CheckContext, Context, Declaration, Links, Node, NodeError, outputs, sockets};
 use lsregen_tensor::image::{Resampling, resize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::bridge::raise;
-use crate::values::{Image, ImageInfo, ImageSize, declared};
+use crate::params::sampling::trained_side;
+use crate::values::{Image, ImageInfo, ImageSize, Model, declared};
 
-/// Resizes an image, up or down, to a width and height or by a factor.
+/// Resizes an image, up or down: to a width and height, by a factor, or to the size that a model was trained on.
 ///
 /// LSReGen uses it to resize the small layout image before the large model encodes it. When an image shrinks, every method
 /// but `nearest` averages its pixels (antialiasing).
@@ -40,6 +41,8 @@ sockets! {
     pub struct UpsampleInputs {
         /// The image, or a batch of them.
         pub image: Arc<Image>,
+        /// A model: without `width`, `height` and `factor`, the result has the size of the images that it was trained on.
+        pub model: Option<Arc<Model>>,
     }
 }
 
@@ -54,13 +57,17 @@ outputs! {
 const LONGEST: usize = 16384;
 
 impl Upsample {
-    /// Returns width and height of an image that had `width` and `height`.
-    fn resized(&self, width: usize, height: usize) -> (usize, usize) {
-        let side = |given: Option<u32>, old: usize| match (given, self.factor) {
-            (Some(side), _) => side as usize,
-            (None, factor) => ((old as f64 * factor.unwrap_or(1.0)).round() as usize).max(1),
-        };
-        (side(self.width, width), side(self.height, height))
+    /// Returns width and height of the result for an image of the size `old`, beside a model that was trained on images with
+    /// sides of `trained` pixels; `None` if what decides it is not known.
+    fn resized(&self, old: Option<(usize, usize)>, trained: Option<usize>) -> Option<(usize, usize)> {
+        match (self.width, self.height, self.factor) {
+            (Some(width), Some(height), _) => Some((width as usize, height as usize)),
+            (_, _, Some(factor)) => {
+                let side = |old: usize| ((old as f64 * factor).round() as usize).max(1);
+                old.map(|(width, height)| (side(width), side(height)))
+            }
+            _ => trained.map(|side| (side, side)),
+        }
     }
 
     /// Returns the error of a result that is too large, if it is.
@@ -70,6 +77,11 @@ impl Upsample {
             format!("{w}×{h} times {factor} is {width}×{height}, but a side may have at most {LONGEST} pixels")
         })
     }
+}
+
+/// Returns the side in pixels of the images that the linked model was trained on, if there is one.
+fn trained(links: &Links) -> Option<usize> {
+    trained_side(links).map(|side| side as usize)
 }
 
 /// Returns the warning of an image whose proportions change by more than 2 %, if they do.
@@ -93,10 +105,7 @@ impl Node for Upsample {
 
     fn check(&self, _: &CheckContext) -> Vec<NodeError> {
         let error = match (self.width, self.height, self.factor) {
-            (Some(_), Some(_), None) | (None, None, Some(_)) => return vec![],
-            (None, None, None) => {
-                NodeError::new("", "the size is missing").help("give `width` and `height`, or `factor`")
-            }
+            (Some(_), Some(_), None) | (None, None, _) => return vec![],
             (_, _, Some(_)) => {
                 NodeError::new("factor", "the size is given twice, by `factor` and by `width` or `height`")
                     .help("keep `factor` alone, or `width` and `height`")
@@ -108,9 +117,12 @@ impl Node for Upsample {
     }
 
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
-        let Some(ImageSize { width, height }) = ImageInfo::of(links, "image").size else { return vec![] };
-        let old = (width as usize, height as usize);
-        let new = self.resized(old.0, old.1);
+        if self.width.or(self.height).is_none() && self.factor.is_none() && !links.has("model") {
+            let error = NodeError::new("", "the size is missing");
+            return vec![error.help("give `width` and `height`, or `factor`, or link a `model`, whose size it then has")];
+        }
+        let old = ImageInfo::of(links, "image").size.map(|size| (size.width as usize, size.height as usize));
+        let Some((old, new)) = old.zip(self.resized(old, trained(links))) else { return vec![] };
         let too_large = self.too_large(old, new);
         let error = too_large.map(|message| NodeError::new("factor", message).help("lower `factor`"));
         // A factor changes proportions only by rounding.
@@ -120,19 +132,18 @@ impl Node for Upsample {
 
     fn declare(&self, links: &Links, _: &CheckContext) -> Vec<(&'static str, Declaration)> {
         let image = ImageInfo::of(links, "image");
-        let given = self.width.zip(self.height).map(|(width, height)| ImageSize { width, height });
-        let scaled = || {
-            let ImageSize { width, height } = image.size?;
-            let (width, height) = self.resized(width as usize, height as usize);
+        let old = image.size.map(|size| (size.width as usize, size.height as usize));
+        let size = self.resized(old, trained(links)).and_then(|(width, height)| {
             Some(ImageSize { width: width.try_into().ok()?, height: height.try_into().ok()? })
-        };
-        declared("image", Some(ImageInfo { size: given.or_else(scaled), ..image }))
+        });
+        declared("image", Some(ImageInfo { size, ..image }))
     }
 
     fn run(&self, inputs: UpsampleInputs, cx: &Context) -> anyhow::Result<UpsampleOutputs> {
         cx.cancel().check()?;
         let (w, h) = inputs.image.size()?;
-        let (width, height) = self.resized(w, h);
+        let trained = inputs.model.map(|model| model.info.picture_size);
+        let (width, height) = self.resized(Some((w, h)), trained).context("the size is missing")?;
         if let Some(message) = self.too_large((w, h), (width, height)) {
             bail!("{message}: lower `factor`");
         }
