@@ -5,8 +5,9 @@ use std::path::Path;
 
 use crate::{lsregen, outcome, repository};
 
-fn graphs() -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(repository("graphs"))
+/// The graphs of a folder, by name.
+fn graphs(folder: &str) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(repository(folder))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.ends_with(".yaml"))
@@ -17,7 +18,7 @@ fn graphs() -> Vec<String> {
 
 #[test]
 fn every_graph_runs() {
-    let graphs = graphs();
+    let graphs = graphs("graphs");
     for name in [
         "lsregen",
         "gligen",
@@ -62,5 +63,47 @@ fn every_graph_runs() {
             let bytes = fs::read(&path).unwrap();
             assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.ends_with(b"IEND\xaeB`\x82"), "{path:?}");
         }
+    }
+}
+
+/// The paper's graphs name models of gigabytes. With the built-in ones in their place, each runs.
+#[test]
+fn the_paper_s_graphs_run_with_the_built_in_models() {
+    let names = graphs("graphs/paper");
+    assert!(names.contains(&"lsregen-sdxl.yaml".to_string()), "{names:?}");
+    let small = [
+        ("prompt", "a red circle and a blue square on moss"),
+        (
+            "boxes",
+            "[{ phrase: a red circle, box: [0, 0, 0.5, 0.5] }, { phrase: a blue square, box: [0.5, 0.5, 1, 1] }]",
+        ),
+        ("small", "shapes/gligen"),
+        ("gligen", "null"),
+        ("large", "shapes/xl"),
+        ("vae", "null"),
+        ("small_width", "128"),
+        ("small_height", "128"),
+        ("width", "256"),
+        ("height", "256"),
+        ("downscale", "2"),
+        ("steps", "2"),
+    ];
+    for name in names {
+        let graph = format!("graphs/paper/{name}");
+        let text = fs::read_to_string(repository(&graph)).unwrap();
+        let (_, stderr, code) = outcome(lsregen().args(["check", &graph]).output().unwrap());
+        assert_eq!(code, 0, "{name}: {stderr}");
+        let other = stderr.lines().filter(|line| line.starts_with("warning[") && !line.contains("not-downloaded"));
+        assert_eq!(other.collect::<Vec<_>>(), [""; 0], "{name}");
+
+        let folder = tempfile::tempdir().unwrap();
+        let has = |(param, _): &&(&str, &str)| text.contains(&format!("\n  {param}:"));
+        let sets =
+            small.iter().filter(has).flat_map(|(param, value)| ["--set".to_string(), format!("{param}={value}")]);
+        let arguments = ["run", &graph, "--device", "cpu", "--output-dir"];
+        let run = lsregen().args(arguments).arg(folder.path()).args(sets).output().unwrap();
+        let (stdout, stderr, code) = outcome(run);
+        assert_eq!((code, stdout.lines().count()), (0, 1), "{name}: {stderr}");
+        assert!(!stderr.contains("warning"), "{name}: {stderr}");
     }
 }

@@ -119,7 +119,9 @@ impl Node for Upsample {
     fn check_links(&self, links: &Links) -> Vec<NodeError> {
         if self.width.or(self.height).is_none() && self.factor.is_none() && !links.has("model") {
             let error = NodeError::new("", "the size is missing");
-            return vec![error.help("give `width` and `height`, or `factor`, or link a `model`, whose size it then has")];
+            return vec![
+                error.help("give `width` and `height`, or `factor`, or link a `model`, whose size it then has"),
+            ];
         }
         let old = ImageInfo::of(links, "image").size.map(|size| (size.width as usize, size.height as usize));
         let Some((old, new)) = old.zip(self.resized(old, trained(links))) else { return vec![] };

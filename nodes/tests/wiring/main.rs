@@ -104,9 +104,9 @@ impl Wiring<'_> {
     }
 
     fn links(&mut self, inputs: &Inputs) {
-        let base = self.rows.base();
-        let before = self.ask(&base);
         for (i, socket) in self.entry.node_type.inputs.iter().enumerate() {
+            let base = self.rows.base_of(socket.name);
+            let before = self.ask(&base);
             let [first, second] = inputs.of(socket);
             let mut links = self.defaults.clone();
             links[i] = match socket.arity {

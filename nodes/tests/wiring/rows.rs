@@ -53,14 +53,18 @@ impl Rows {
         let table = self.nodes.get(entry.node_type.name).cloned().unwrap_or_default();
         let rows = NodeRows { entry, table };
         let own = |name: &str| entry.params().iter().any(|param| param.name == name);
+        let socket = |name: &str| entry.node_type.inputs.iter().any(|socket| socket.name == name);
         let Table { base, rows: values, also, with, .. } = &rows.table;
-        for name in [base, values, also]
-            .into_iter()
-            .flat_map(Params::keys)
-            .chain(with.keys())
-            .chain(with.values().flat_map(Params::keys))
-        {
+        let params = [base, values, also].into_iter().chain(with.values()).flat_map(Params::keys);
+        for name in params {
             assert!(own(name), "rows.yaml: {} has no parameter {name}", entry.node_type.name);
+        }
+        for name in with.keys() {
+            assert!(
+                own(name) || socket(name),
+                "rows.yaml: {} has no parameter and no input {name}",
+                entry.node_type.name
+            );
         }
         rows
     }
@@ -82,7 +86,7 @@ impl NodeRows<'_> {
         self.table.linked_for.get(param).map(String::as_str)
     }
 
-    /// The parameters that a run with another value of `param` is compared with.
+    /// The parameters that a run with another value, or with another link, of `param` is compared with.
     pub fn base_of(&self, param: &str) -> Params {
         let mut base = self.base();
         base.extend(
