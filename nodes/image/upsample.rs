@@ -144,7 +144,7 @@ impl Node for Upsample {
     fn run(&self, inputs: UpsampleInputs, cx: &Context) -> anyhow::Result<UpsampleOutputs> {
         cx.cancel().check()?;
         let (w, h) = inputs.image.size()?;
-        let trained = inputs.model.map(|model| model.info.picture_size);
+        let trained = inputs.model.map(|model| model.0.info.picture_size);
         let (width, height) = self.resized(Some((w, h)), trained).context("the size is missing")?;
         if let Some(message) = self.too_large((w, h), (width, height)) {
             bail!("{message}: lower `factor`");
