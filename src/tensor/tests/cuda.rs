@@ -258,7 +258,7 @@ fn operations_go_on_during_an_upload() {
     let fill = |start: usize, to: &mut [u8]| {
         for (i, to) in to.iter_mut().enumerate() {
             let place = start + i;
-            *to = if place % 2 == 0 { byte(place) } else { byte(place) & 0x3f };
+            *to = if place.is_multiple_of(2) { byte(place) } else { byte(place) & 0x3f };
         }
         Ok(())
     };
