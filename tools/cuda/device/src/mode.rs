@@ -78,7 +78,10 @@ fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
             None => 80 << 30,
             Some(text) => bytes(&text).ok_or_else(|| invalid("MEMORY", &text, "a size such as `2GiB`"))?,
         },
-        cache: get("CACHE").map(PathBuf::from),
+        // Absolute, because the program may change its folder, and a library without a folder is looked up elsewhere.
+        cache: get("CACHE")
+            .filter(|text| !text.is_empty())
+            .map(|text| std::path::absolute(&text).unwrap_or_else(|_| text.into())),
         threads: number("THREADS", cores, 1..=cores.max(64))? as usize,
         fail: match get("FAIL") {
             None => None,
