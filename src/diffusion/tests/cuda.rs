@@ -58,11 +58,14 @@ fn conditioning(name: &str, net: &UNet, precision: &Precision) -> Conditioning {
 
 fn networks() -> Vec<Network> {
     let latent = noise(&[2, 4, 16, 24]);
+    // Halved to odd sides, so that it is enlarged to sides that are not twice as long.
+    let odd = noise(&[2, 4, 9, 13]);
     let network = |name, input: &Tensor, load| Network { name, input: input.clone(), load };
     let image = (noise(&[1, 3, 64, 64]) * 0.3).unwrap();
     vec![
         network("SDXL's U-Net", &latent, |p| unet("xl", p, u64::MAX)),
         network("SDXL's U-Net, recomputed", &latent, |p| unet("xl", p, 0)),
+        network("SDXL's U-Net, odd sides", &odd, |p| unet("xl", p, u64::MAX)),
         network("GLIGEN's U-Net", &latent, |p| unet("gligen", p, u64::MAX)),
         network("GLIGEN's U-Net, recomputed", &latent, |p| unet("gligen", p, 0)),
         network("the decoder", &latent, |p| {

@@ -34,7 +34,7 @@ pub use linear::{Layout, linear, linear_between, linear_vjp};
 pub use memory::keep_memory;
 pub use mix::{Mix, mix};
 pub use norm::{Moments, group_norm, group_norm_by, group_norm_vjp, layer_norm, layer_norm_vjp};
-pub use resample::upsample_nearest_2x;
+pub use resample::{select_pixels, upsample_nearest_2x};
 pub use threads::start_threads;
 pub use vjp::{Vjp, custom_vjp, vjp};
 
