@@ -52,6 +52,27 @@ pub fn conv2d(
     Convolution::new(weight, bias, stride, padding)?.forward(x)
 }
 
+/// Clamps numbers to [`low`, `high`]. NaN stays NaN on every device.
+///
+/// # Errors
+/// If candle's operations fail.
+pub fn clamp(x: &Tensor, low: f64, high: f64) -> Result<Tensor> {
+    keep_nan(x.clamp(low, high)?, x)
+}
+
+/// Returns `y`, which comes from minima and maxima of `x`, with NaN where `x` has one: CUDA's minimum of NaN and a number is the
+/// number, so that a result would hide that a computation failed. Infinity, which f16 reaches at 65520, becomes NaN too.
+///
+/// # Errors
+/// If shapes do not match.
+pub fn keep_nan(y: Tensor, x: &Tensor) -> Result<Tensor> {
+    if !x.device().is_cuda() {
+        return Ok(y);
+    }
+    let x = x.detach();
+    y + (&x - &x)?
+}
+
 /// Joins feature maps (B, Cᵢ, H, W) along their channels.
 ///
 /// # Errors
