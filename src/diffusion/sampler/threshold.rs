@@ -32,7 +32,7 @@ fn thresholded_by_sort(x0: &Tensor, ratio: f64, most: f64) -> Result<Tensor> {
     let high = sizes[(low + 1).min(sizes.len() - 1)];
     let s = f64::from(sizes[low]) * (1.0 - part) + f64::from(high) * part;
     let s = s.max(1.0).min(most.max(1.0));
-    Ok((x0.clamp(-s, s)? / s)?)
+    Ok((ops::clamp(x0, -s, s)? / s)?)
 }
 
 /// The same without reading the numbers from the device.
