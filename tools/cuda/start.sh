@@ -4,7 +4,8 @@
 # usage: tools/cuda/start.sh PROGRAM
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-program=${1:?usage: tools/cuda/start.sh PROGRAM}
+program=${1:-}
+[ $# = 1 ] && [ -f "$program" ] && [ -x "$program" ] || { echo "start.sh: \`$program\` is not a program; usage: tools/cuda/start.sh PROGRAM" >&2; exit 2; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 faults=0
