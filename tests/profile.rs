@@ -147,7 +147,7 @@ fn a_path_that_cannot_be_a_trace_is_refused_before_the_run() {
     let mut paths = vec![
         ("graph.yaml", "something other than a trace"),
         ("folder", "something other than a trace"),
-        ("missing/run.json", "cannot be written"),
+        ("missing/run.json", "its folder does not exist"),
         ("graph.yaml/run.json", "cannot be written"),
         ("-", "not written to stdout"),
         ("new/", "names no file"),
@@ -171,6 +171,8 @@ fn a_path_that_cannot_be_a_trace_is_refused_before_the_run() {
         assert!(!case.path("out.png").exists(), "{path}");
     }
     assert_eq!(fs::read_to_string(case.path("graph.yaml")).unwrap(), GRAPH);
+    let (_, stderr, code) = outcome(case.run(&["--profile", "both.json", "--events", "both.json"]).output().unwrap());
+    assert!(code == 2 && stderr.contains("cannot both write both.json"), "{stderr}");
     // A graph with errors leaves no trace.
     let (.., code) = outcome(case.run(&["--profile", "run.json", "--set", "steps=-1"]).output().unwrap());
     assert_eq!(code, 78);

@@ -148,8 +148,8 @@ const ADVICE: [(&[&str], &str); 10] = [
     ),
     (
         &["STATUS_NOT_INITIALIZED", "STATUS_INITIALIZATION_FAILED"],
-        "a library of CUDA did not start, mostly because the GPU's memory is full: see `nvidia-smi`, and reduce the need with \
-         `--offload` or a smaller image",
+        "a library of CUDA did not start: the GPU's memory may be full (see `nvidia-smi`, and reduce the need with `--offload` or \
+         a smaller image), or the library is not that of its name",
     ),
 ];
 

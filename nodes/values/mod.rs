@@ -15,6 +15,7 @@ use lsregen_diffusion::models::{self, Family, ModelInfo, ModelLimit};
 use lsregen_engine::{Codec, Links, NodeError, Payload};
 use lsregen_tensor::candle_core::{DType, Device, Tensor};
 use lsregen_tensor::image::{RgbImage, from_tensor, to_tensor};
+use lsregen_tensor::ops;
 
 pub use self::batch::ImageBatch;
 pub(crate) use self::batch::{NOT_A_BATCH, seeds};
@@ -97,7 +98,7 @@ impl Image {
     /// Decodes a latent (1, C, h, w).
     pub(crate) fn decoded(model: &Model, z: &Tensor, work: &BandOptions) -> lsregen_tensor::Result<Image> {
         let z = z.to_device(model.0.device())?;
-        let x = model.0.vae()?.decode_with(&z, work)?.clamp(-1f64, 1f64)?;
+        let x = ops::clamp(&model.0.vae()?.decode_with(&z, work)?, -1.0, 1.0)?;
         Ok(Image::Float(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?))
     }
 

@@ -18,7 +18,7 @@ use crate::models::unet::{Conditioning, FreeU};
 use crate::models::{Family, Model, NEGATIVE_AESTHETIC_SCORE};
 use crate::noise::Generator;
 use crate::perturbed_attention::PerturbedAttention;
-use crate::reduce::scalar;
+use crate::reduce::all_finite;
 use crate::regions::{RegionPart, Regions};
 use crate::sampler::{FreshNoise, OnStep, Sampler, SamplerSettings, Step};
 use crate::source::SourceImage;
@@ -282,7 +282,7 @@ fn images<T>(model: &Model, starts: Vec<T>, mut run: impl FnMut(usize, T) -> Res
 
 /// Checks a sampled latent; waits for the device.
 fn finite(z: &Tensor) -> Result<()> {
-    if scalar(&z.abs()?.max_all()?)?.is_finite() {
+    if all_finite(z)? {
         return Ok(());
     }
     Err(Error::input(

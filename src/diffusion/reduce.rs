@@ -35,6 +35,11 @@ pub fn scalar(x: &Tensor) -> Result<f64> {
     Ok(x.to_dtype(DType::F64)?.to_scalar::<f64>()?)
 }
 
+/// Whether all numbers are finite; waits for the device. A maximum would not do: on CUDA, that of NaN and a number is the number.
+pub fn all_finite(x: &Tensor) -> Result<bool> {
+    Ok(scalar(&x.affine(0.0, 0.0)?.to_dtype(DType::F32)?.sum_all()?)? == 0.0)
+}
+
 /// Widens half precision, which is too coarse for sums and differences, to f32.
 pub(crate) fn at_least_f32(x: &Tensor) -> Result<Tensor> {
     if matches!(x.dtype(), DType::F16 | DType::BF16) { Ok(x.to_dtype(DType::F32)?) } else { Ok(x.clone()) }

@@ -64,7 +64,10 @@ impl GrowingFile {
             return Err(error);
         }
         // tempfile's own message names its temporary path.
-        let file = temporary(path, &[]).map_err(|error| io::Error::from(error.kind()))?;
+        let file = temporary(path, &[]).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => io::Error::new(io::ErrorKind::NotFound, "its folder does not exist; create it"),
+            kind => io::Error::from(kind),
+        })?;
         Ok(GrowingFile { file, path: path.into() })
     }
 

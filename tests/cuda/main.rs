@@ -144,6 +144,13 @@ fn graphs_and_guidances_equal_the_cpus() {
         let sets: &[&str] = if name == "ablation-steps.yaml" { &["few=2", "some=3", "many=4"] } else { &["steps=3"] };
         add(&format!("graphs/{name}"), &format!("graphs/{name}"), sets);
     }
+    // A layout that fills every slot, at sides that the U-Net cannot halve three times.
+    let corner = |i: usize| {
+        format!("{{ phrase: a red circle, box: [{0}, {0}, {1}, {1}] }}", i as f64 / 40.0, (i + 9) as f64 / 40.0)
+    };
+    let full = format!("boxes=[{}]", (0..30).map(corner).collect::<Vec<_>>().join(", "));
+    let sets = ["steps=3", "width=136", "height=104", &full];
+    add("GLIGEN of 30 boxes, odd sides", "graphs/gligen-large.yaml", &sets);
     let folder = tempfile::tempdir().unwrap();
     for (i, (kind, told)) in guided::GUIDANCES.iter().enumerate() {
         let path = guided::write(folder.path(), &format!("{i}.yaml"), &guided::graph(Some((kind, told))));

@@ -12,7 +12,12 @@ if [ "${1:-}" = --compiler ]; then
     compiler=1
     shift
 fi
-home=${1:?usage: tools/cuda/home.sh [--compiler] DIR [VERSION]}
+usage="usage: tools/cuda/home.sh [--compiler] DIR [VERSION]"
+case "${1:-}" in
+    -h | --help) echo "$usage"; exit ;;
+    -* | '') echo "$usage" >&2; exit 2 ;;
+esac
+home=$1
 here=$(cd "$(dirname "$0")" && pwd)
 version=${2:-13.0.2}
 major=${version%%.*}

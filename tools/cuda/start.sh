@@ -4,7 +4,8 @@
 # usage: tools/cuda/start.sh PROGRAM
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-program=${1:?usage: tools/cuda/start.sh PROGRAM}
+program=${1:-}
+[ $# = 1 ] && [ -f "$program" ] && [ -x "$program" ] || { echo "start.sh: \`$program\` is not a program; usage: tools/cuda/start.sh PROGRAM" >&2; exit 2; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 faults=0
@@ -48,7 +49,7 @@ expect "draws on the CPU, everything bound at the start" 0 "!warning" env LD_BIN
 expect "auto falls back and says why" 0 "warning: computing on the CPU: there is no NVIDIA driver" "${run[@]}" --device auto
 expect "cuda is an error" 2 "there is no NVIDIA driver here (\`libcuda.so.1\` is not found)" "${run[@]}" --device cuda
 driver old 12040 1
-expect "an old driver" 2 "the NVIDIA driver knows CUDA up to 12.4" with old "${run[@]}" --device cuda
+expect "an old driver" 2 "the NVIDIA driver supports CUDA up to 12.4" with old "${run[@]}" --device cuda
 driver bare 99000 1
 expect "no libraries" 2 "CUDA's library \`libcudart.so." with bare "${run[@]}" --device cuda:0
 driver none 99000 0
@@ -58,8 +59,8 @@ done
 expect "one library missing" 2 "CUDA's library \`libcurand.so.10\` is not found" with none "${run[@]}" --device cuda
 library none libcurand.so.10
 library none libcudnn.so.9
-expect "no device" 2 "the NVIDIA driver has no device here" with none "${run[@]}" --device cuda
-expect "no device, auto" 0 "warning: computing on the CPU: the NVIDIA driver has no device here" with none "${run[@]}"
+expect "no device" 2 "the NVIDIA driver reports no device" with none "${run[@]}" --device cuda
+expect "no device, auto" 0 "warning: computing on the CPU: the NVIDIA driver reports no device" with none "${run[@]}"
 cp -r "$folder/none" "$folder/one"
 driver one 99000 1
 expect "a device with a higher number than there are" 2 "the only CUDA device here is \`cuda:0\`" with one "${run[@]}" --device cuda:3

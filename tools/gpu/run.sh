@@ -25,6 +25,7 @@ case "${1:-}" in
         cp target/release/lsregen "$carried"
         echo "$carried"
         exit ;;
+    -h | --help) echo "usage: tools/gpu/run.sh [--dry | --build]"; exit ;;
     '') ;;
     *) die "unknown argument \`$1\`; usage: tools/gpu/run.sh [--dry | --build]" ;;
 esac

@@ -62,6 +62,9 @@ impl Run {
         if self.bulk.reads_stdin() && self.graph == Path::new("-") {
             return Err(usage("the graph and --inputs cannot both be stdin; write one of them to a file"));
         }
+        if let Some(path) = self.profile.as_deref().filter(|path| self.run.events_to(path)) {
+            return Err(usage(format!("--profile and --events cannot both write {}; name two files", path.display())));
+        }
         let rows = self.bulk.rows()?;
         // Before the device is opened, which is part of it.
         let profile = self.profile.as_deref().map(Profile::open).transpose()?;

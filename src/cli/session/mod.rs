@@ -5,7 +5,7 @@ mod previews;
 mod saved;
 mod stop;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -77,6 +77,11 @@ pub enum Runs {
 }
 
 impl RunArgs {
+    /// Whether the events go to the file `path`.
+    pub fn events_to(&self, path: &Path) -> bool {
+        self.events.as_deref().is_some_and(|to| Path::new(to) == path)
+    }
+
     /// Whether the events take stdout.
     pub fn events_on_stdout(&self) -> bool {
         self.events.as_deref().is_some_and(Events::is_stdout)

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use candle_core::{D, Tensor, Var};
+use lsregen_tensor::ops;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +99,7 @@ impl Distance for L1 {
 
 /// |d| with the slope 0 at 0, as PyTorch has it; candle's own has 1 there.
 fn absolute(d: &Tensor) -> Result<Tensor> {
-    Ok((d.relu()? + d.neg()?.relu()?)?)
+    Ok(ops::keep_nan((d.relu()? + d.neg()?.relu()?)?, d)?)
 }
 
 /// D = Σ ½d² where |d| ≤ δ, else δ (|d| − ½δ), with d = f − f̄.

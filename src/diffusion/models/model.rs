@@ -343,15 +343,18 @@ impl Model {
             boxes[4 * i..4 * i + 4].copy_from_slice(&object.bounds);
             masks[i] = 1.0;
         }
-        let null = Tensor::zeros((slots - objects.len(), width), self.dtype(), self.device())?;
-        let embeddings = if objects.is_empty() {
-            null
-        } else {
+        let mut parts = vec![];
+        if !objects.is_empty() {
             let encoders = self.encoders()?;
             let encoder = &encoders[0];
             let ids = objects.iter().map(|o| encoder.tokenizer.encode(&o.phrase)).collect::<Result<Vec<_>>>()?;
-            Tensor::cat(&[encoder.model.forward(&ids)?.pooled, null], 0)?
-        };
+            parts.push(encoder.model.forward(&ids)?.pooled);
+        }
+        // CUDA has no memory of 0 bytes, so that there is no tensor of no slots.
+        if objects.len() < slots {
+            parts.push(Tensor::zeros((slots - objects.len(), width), self.dtype(), self.device())?);
+        }
+        let embeddings = Tensor::cat(&parts, 0)?;
         self.unet()?.grounding_tokens(&Grounding {
             boxes: Tensor::from_vec(boxes, (1, slots, 4), self.device())?,
             embeddings: embeddings.unsqueeze(0)?,

@@ -172,5 +172,5 @@ pub fn upsample(conv: &Conv2d, x: &Tensor, (h, w): (usize, usize), kept: &UNetCo
         let i: Vec<u32> = (0..to).map(|i| ((i as f32 * scale) as u32).min(from as u32 - 1)).collect();
         kept.get(UNetConstant::Nearest(from, to), DType::U32, x.device(), || Tensor::from_vec(i, to, x.device()))
     };
-    conv.forward(&x.index_select(&index(ih, h)?, 2)?.index_select(&index(iw, w)?, 3)?)
+    conv.forward(&ops::select_pixels(x, &index(ih, h)?, &index(iw, w)?)?)
 }

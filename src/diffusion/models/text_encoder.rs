@@ -6,6 +6,7 @@ use candle_core::{DType, Tensor};
 
 use crate::models::clip::{ClipTextModel, ClipTokenizer};
 use crate::models::prompt::{self, Chunk, Group};
+use crate::reduce::all_finite;
 use crate::{Error, Result};
 
 pub(super) struct TextEncoder {
@@ -71,8 +72,7 @@ fn weigh(states: &Tensor, empty: &Tensor, chunks: &[Chunk]) -> Result<Tensor> {
     let weights = Tensor::from_vec(weights, (n, l, 1), states.device())?;
     let (z, empty) = (states.to_dtype(DType::F32)?, empty.to_dtype(DType::F32)?);
     let z = (z.broadcast_mul(&weights)? + empty.broadcast_mul(&(1.0 - weights)?)?)?.to_dtype(states.dtype())?;
-    let size = z.to_dtype(DType::F32)?.abs()?.max_all()?.to_scalar::<f32>()?;
-    if !size.is_finite() {
+    if !all_finite(&z)? {
         return Err(Error::input("prompt: its weights are too large; write weights near 1"));
     }
     Ok(z)

@@ -19,7 +19,7 @@ mod threshold;
 mod uni_pc;
 
 use candle_core::Tensor;
-use lsregen_tensor::ops::{Mix, mix};
+use lsregen_tensor::ops::{self, Mix, mix};
 
 pub use conventions::Conventions;
 pub use fresh::FreshNoise;
@@ -338,7 +338,7 @@ impl Sampler {
             Method::Ddim | Method::Ddpm { .. } | Method::Lcm { .. } | Method::Heun
                 if config.clip_sample && !(config.thresholding && self.method != Method::Heun) =>
             {
-                prediction.x0.clamp(-config.clip_sample_range, config.clip_sample_range)?
+                ops::clamp(&prediction.x0, -config.clip_sample_range, config.clip_sample_range)?
             }
             Method::Ddim
             | Method::Ddpm { .. }

@@ -1,6 +1,7 @@
 //! Dynamic thresholding (Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding").
 
 use candle_core::{DType, Tensor};
+use lsregen_tensor::ops;
 
 use crate::{Result, order};
 
@@ -31,7 +32,7 @@ fn thresholded_by_sort(x0: &Tensor, ratio: f64, most: f64) -> Result<Tensor> {
     let high = sizes[(low + 1).min(sizes.len() - 1)];
     let s = f64::from(sizes[low]) * (1.0 - part) + f64::from(high) * part;
     let s = s.max(1.0).min(most.max(1.0));
-    Ok((x0.clamp(-s, s)? / s)?)
+    Ok((ops::clamp(x0, -s, s)? / s)?)
 }
 
 /// The same without reading the numbers from the device.
@@ -42,7 +43,8 @@ fn thresholded_by_search(x0: &Tensor, ratio: f64, most: f64) -> Result<Tensor> {
     let at = |place: usize| order::kth_largest(&sizes, n - place.min(n - 1));
     let s = ((at(low)? * (1.0 - part))? + (at(low + 1)? * part)?)?;
     let s = s.clamp(1.0, most.max(1.0))?.to_dtype(x0.dtype())?;
-    Ok(x0.broadcast_minimum(&s)?.broadcast_maximum(&s.neg()?)?.broadcast_div(&s)?)
+    let clamped = x0.broadcast_minimum(&s)?.broadcast_maximum(&s.neg()?)?;
+    Ok(ops::keep_nan(clamped.broadcast_div(&s)?, x0)?)
 }
 
 #[cfg(test)]

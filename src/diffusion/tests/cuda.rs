@@ -11,6 +11,7 @@ use lsregen_diffusion::Result;
 use lsregen_diffusion::models::clip::Clip;
 use lsregen_diffusion::models::unet::{Added, Conditioning, UNet};
 use lsregen_diffusion::models::{Blueprint, Model};
+use lsregen_diffusion::reduce::all_finite;
 use lsregen_tensor::noise::Generator;
 use lsregen_weights::{ModelFiles, Precision};
 
@@ -58,11 +59,14 @@ fn conditioning(name: &str, net: &UNet, precision: &Precision) -> Conditioning {
 
 fn networks() -> Vec<Network> {
     let latent = noise(&[2, 4, 16, 24]);
+    // Halved to odd sides, so that it is enlarged to sides that are not twice as long.
+    let odd = noise(&[2, 4, 9, 13]);
     let network = |name, input: &Tensor, load| Network { name, input: input.clone(), load };
     let image = (noise(&[1, 3, 64, 64]) * 0.3).unwrap();
     vec![
         network("SDXL's U-Net", &latent, |p| unet("xl", p, u64::MAX)),
         network("SDXL's U-Net, recomputed", &latent, |p| unet("xl", p, 0)),
+        network("SDXL's U-Net, odd sides", &odd, |p| unet("xl", p, u64::MAX)),
         network("GLIGEN's U-Net", &latent, |p| unet("gligen", p, u64::MAX)),
         network("GLIGEN's U-Net, recomputed", &latent, |p| unet("gligen", p, 0)),
         network("the decoder", &latent, |p| {
@@ -137,4 +141,18 @@ fn networks_and_gradients_equal_the_cpus() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// One number that is not finite is enough.
+#[test]
+fn networks_that_fail_are_noticed() {
+    lsregen_tensor::cuda::devices()
+        .expect("this test needs a CUDA device, or the software device: see tools/cuda/check");
+    let device = lsregen_tensor::cuda::open(0).unwrap();
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for (odd, expected) in [(1e4, true), (f32::NAN, false), (f32::INFINITY, false), (f32::NEG_INFINITY, false)] {
+            let z = Tensor::new(&[0.5, odd, -2.0, 0.0], &device).unwrap().to_dtype(dtype).unwrap();
+            assert_eq!(all_finite(&z).unwrap(), expected, "{odd} in {dtype:?}");
+        }
+    }
 }

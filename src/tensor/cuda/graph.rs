@@ -45,7 +45,21 @@ fn accept(code: i32) -> Accepted<()> {
 }
 
 fn succeed(code: i32, what: &str) -> Result<()> {
-    if code == 0 { Ok(()) } else { candle_core::bail!("cuDNN: {what} returns status {code}") }
+    if code == 0 { Ok(()) } else { candle_core::bail!("cuDNN: {what} returns {} ({code})", status(code)) }
+}
+
+/// Returns the name of a status, by which a user is advised. cuDNN's own function for it may be what is missing.
+fn status(code: i32) -> &'static str {
+    match code {
+        1001 => "CUDNN_STATUS_NOT_INITIALIZED",
+        1002 => "CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH",
+        1008 => "CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED",
+        2000..3000 => "CUDNN_STATUS_BAD_PARAM",
+        3000..4000 => "CUDNN_STATUS_NOT_SUPPORTED",
+        4000..5000 => "CUDNN_STATUS_INTERNAL_ERROR",
+        5000..6000 => "CUDNN_STATUS_EXECUTION_FAILED",
+        _ => "a status",
+    }
 }
 
 /// A handle of cuDNN on one stream. It is never destroyed: CUDA's libraries may be gone before statics are dropped.

@@ -78,8 +78,8 @@ pub enum Unavailable {
     },
     /// A CUDA library is missing.
     #[error(
-        "CUDA's library `{0}` is not found; install CUDA {toolkit}'s libraries and name their folder in LD_LIBRARY_PATH",
-        toolkit = version(TOOLKIT)
+        "CUDA's library `{0}` is not found; install {package} and name the folder of its libraries in LD_LIBRARY_PATH",
+        package = package(.0)
     )]
     NoLibrary(String),
     /// The driver has no device.
@@ -121,6 +121,11 @@ pub fn devices() -> Result<usize, Unavailable> {
         succeed(sys::cuDeviceGetCount(&mut count))?;
     }
     if count > 0 { Ok(count as usize) } else { Err(Unavailable::NoDevice) }
+}
+
+/// Returns what brings a library: cuDNN is not in the toolkit.
+fn package(library: &str) -> String {
+    if library.contains("cudnn") { "cuDNN 9".into() } else { format!("CUDA {}", version(TOOLKIT)) }
 }
 
 fn succeed(result: CUresult) -> Result<(), Unavailable> {

@@ -34,7 +34,7 @@ pub use linear::{Layout, linear, linear_between, linear_vjp};
 pub use memory::keep_memory;
 pub use mix::{Mix, mix};
 pub use norm::{Moments, group_norm, group_norm_by, group_norm_vjp, layer_norm, layer_norm_vjp};
-pub use resample::upsample_nearest_2x;
+pub use resample::{select_pixels, upsample_nearest_2x};
 pub use threads::start_threads;
 pub use vjp::{Vjp, custom_vjp, vjp};
 
@@ -50,6 +50,27 @@ pub fn conv2d(
     padding: (usize, usize),
 ) -> Result<Tensor> {
     Convolution::new(weight, bias, stride, padding)?.forward(x)
+}
+
+/// Clamps numbers to [`low`, `high`]. NaN stays NaN on every device.
+///
+/// # Errors
+/// If candle's operations fail.
+pub fn clamp(x: &Tensor, low: f64, high: f64) -> Result<Tensor> {
+    keep_nan(x.clamp(low, high)?, x)
+}
+
+/// Returns `y`, which comes from minima and maxima of `x`, with NaN where `x` has one: CUDA's minimum of NaN and a number is the
+/// number, so that a result would hide that a computation failed. Infinity, which f16 reaches at 65520, becomes NaN too.
+///
+/// # Errors
+/// If shapes do not match.
+pub fn keep_nan(y: Tensor, x: &Tensor) -> Result<Tensor> {
+    if !x.device().is_cuda() {
+        return Ok(y);
+    }
+    let x = x.detach();
+    y + (&x - &x)?
 }
 
 /// Joins feature maps (B, Cᵢ, H, W) along their channels.

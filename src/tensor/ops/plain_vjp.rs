@@ -203,7 +203,7 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::super::{Layout, Moments, attention, attention_weights, conv2d, geglu, gelu, group_norm, group_norm_by};
-    use super::super::{layer_norm, linear_between, quick_gelu, silu, upsample_nearest_2x, vjp};
+    use super::super::{layer_norm, linear_between, quick_gelu, select_pixels, silu, upsample_nearest_2x, vjp};
     use super::*;
 
     fn normal(shape: &[usize]) -> Tensor {
@@ -243,12 +243,15 @@ mod tests {
         let like = |t: &Tensor, x: &Tensor| t.to_dtype(x.dtype());
         let (window, matrix) = (normal(&[4, 6, 3, 3]), normal(&[5, 12]));
         let picture = || vec![normal(&[2, 6, 7, 5])];
+        let (rows, columns) =
+            (Tensor::new(&[6u32, 0, 3, 3], &Device::Cpu).unwrap(), Tensor::new(&[4u32, 1], &Device::Cpu).unwrap());
         let cases: Vec<Case> = vec![
             ("silu", picture(), Box::new(|x| silu(&x[0]))),
             ("gelu", picture(), Box::new(|x| gelu(&x[0]))),
             ("quick gelu", picture(), Box::new(|x| quick_gelu(&x[0]))),
             ("geglu", vec![normal(&[3, 12])], Box::new(|x| geglu(&x[0]))),
             ("doubling", picture(), Box::new(|x| upsample_nearest_2x(&x[0]))),
+            ("pixels", picture(), Box::new(|x| select_pixels(&x[0], &rows, &columns))),
             (
                 "group norm",
                 picture(),

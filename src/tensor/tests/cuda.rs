@@ -245,6 +245,19 @@ fn operations_attention_by_our_own_kernel() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// A computation that failed is not hidden by its limits.
+#[test]
+fn operations_keep_nan_within_limits() {
+    lsregen_tensor::cuda::devices()
+        .expect("this test needs a CUDA device, or the software device: see tools/cuda/check");
+    let device = lsregen_tensor::cuda::open(0).unwrap();
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        let x = Tensor::new(&[f32::NAN, 3.0, -2.0, 0.5], &device).unwrap().to_dtype(dtype).unwrap();
+        let y = ops::clamp(&x, -1.0, 1.0).unwrap().to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+        assert!(y[0].is_nan() && y[1..] == [1.0, -1.0, 0.5], "{dtype:?}: {y:?}");
+    }
+}
+
 /// A tensor from a file is copied while the device still computes, and what then uses it waits for it.
 #[test]
 fn operations_go_on_during_an_upload() {
@@ -258,7 +271,7 @@ fn operations_go_on_during_an_upload() {
     let fill = |start: usize, to: &mut [u8]| {
         for (i, to) in to.iter_mut().enumerate() {
             let place = start + i;
-            *to = if place % 2 == 0 { byte(place) } else { byte(place) & 0x3f };
+            *to = if place.is_multiple_of(2) { byte(place) } else { byte(place) & 0x3f };
         }
         Ok(())
     };

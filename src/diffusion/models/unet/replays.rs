@@ -47,7 +47,7 @@ impl Replays {
         let ids = tensors.iter().map(|t| t.id()).collect();
         let key = Key { conditioning: ids, shape: z.shape().clone(), options: options.clone() };
         let replay = self.replay(key, conditioning);
-        let predict = |inputs: &[Tensor]| predict(&inputs[0], &inputs[1]).map_err(candle_core::Error::wrap);
+        let predict = |inputs: &[Tensor]| predict(&inputs[0], &inputs[1]).map_err(Into::into);
         Ok(Some(replay.run(&[z, t], predict)?))
     }
 

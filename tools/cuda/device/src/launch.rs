@@ -90,7 +90,7 @@ pub fn launch(function: &Function, shape: Shape, stream: StreamHandle, params: V
     }
     let kernel = function.kernel().map_err(|error| {
         eprintln!("software CUDA device: {error}");
-        Code::INVALID_PTX
+        Code::OPERATING_SYSTEM
     })?;
     let kernel = Arc::clone(kernel);
     let run = move || {

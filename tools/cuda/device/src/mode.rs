@@ -1,5 +1,6 @@
 //! Settings from the environment. All names start with `CUDA_DEVICE_`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -57,11 +58,15 @@ pub fn null() -> bool {
 
 fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
     let invalid = |name: &str, text: &str, form: &str| format!("`CUDA_DEVICE_{name}` must be {form}, but is `{text}`");
-    let number = |name: &str, default: i64| match get(name) {
-        None => Ok(default),
-        Some(text) => text.parse::<i64>().map_err(|_| invalid(name, &text, "a number")),
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
+    let number =
+        |name: &str, default: i32, allowed: RangeInclusive<i32>| match get(name) {
+            None => Ok(default),
+            Some(text) => text.parse().ok().filter(|number| allowed.contains(number)).ok_or_else(|| {
+                invalid(name, &text, &format!("a number from {} to {}", allowed.start(), allowed.end()))
+            }),
+        };
+    // Each launch starts its threads anew, so that many more threads than cores take most of the time.
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(1 << 10) as i32);
     Ok(Settings {
         null: match get("MODE").as_deref() {
             None | Some("run") => false,
@@ -73,8 +78,11 @@ fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
             None => 80 << 30,
             Some(text) => bytes(&text).ok_or_else(|| invalid("MEMORY", &text, "a size such as `2GiB`"))?,
         },
-        cache: get("CACHE").map(PathBuf::from),
-        threads: number("THREADS", threads)?.max(1) as usize,
+        // Absolute, because the program may change its folder, and a library without a folder is looked up elsewhere.
+        cache: get("CACHE")
+            .filter(|text| !text.is_empty())
+            .map(|text| std::path::absolute(&text).unwrap_or_else(|_| text.into())),
+        threads: number("THREADS", cores, 1..=cores.max(64))? as usize,
         fail: match get("FAIL") {
             None => None,
             Some(text) => {
@@ -82,9 +90,9 @@ fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
                 Some(failure(&text).ok_or_else(|| invalid("FAIL", &text, expected))?)
             }
         },
-        version: number("VERSION", 13000)? as i32,
-        devices: number("DEVICES", 1)? as i32,
-        capability: number("CAPABILITY", 90)? as i32,
+        version: number("VERSION", 13000, 0..=1_000_000)?,
+        devices: number("DEVICES", 1, 0..=64)?,
+        capability: number("CAPABILITY", 90, 10..=1000)?,
     })
 }
 
@@ -133,9 +141,18 @@ mod tests {
 
     #[test]
     fn invalid_settings_are_named() {
-        for (name, value) in
-            [("MEMORY", "2GB"), ("FAIL", "lost"), ("FAIL", "lost:0"), ("MODE", "fast"), ("THREADS", "x")]
-        {
+        for (name, value) in [
+            ("MEMORY", "2GB"),
+            ("FAIL", "lost"),
+            ("FAIL", "lost:0"),
+            ("MODE", "fast"),
+            ("THREADS", "x"),
+            ("THREADS", "0"),
+            ("THREADS", "100000"),
+            ("DEVICES", "4294967297"),
+            ("VERSION", "-1"),
+            ("CAPABILITY", "9"),
+        ] {
             assert!(with(name, value).unwrap_err().contains(name), "{name}={value}");
         }
     }

@@ -80,12 +80,13 @@ fn load(text: &str) -> Result<usize, Code> {
     if !text.contains(".version") {
         return Err(Code::INVALID_IMAGE);
     }
-    if target(text).is_none_or(|target| target > settings().capability) {
-        eprintln!(
-            "software CUDA device: the PTX is for sm_{:?}, the device is {}",
-            target(text),
-            settings().capability
-        );
+    let Some(target) = target(text) else {
+        eprintln!("software CUDA device: the PTX has no `.target sm_…`");
+        return Err(Code::INVALID_PTX);
+    };
+    let own = settings().capability;
+    if target > own {
+        eprintln!("software CUDA device: the PTX is for sm_{target}, but the device has the capability {own}");
         return Err(Code::NO_BINARY_FOR_GPU);
     }
     let tree = ptx::parse(text).map_err(|error| {
