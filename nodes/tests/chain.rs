@@ -99,7 +99,7 @@ fn from_layout_to_file() {
     assert_eq!(layout.layout.0.len(), 2);
 
     let up = node::<Upsample>(json!({ "width": 128, "height": 128, "method": "lanczos" }));
-    let up = up.run(UpsampleInputs { image: layout.image.clone() }, &here()).unwrap().image;
+    let up = up.run(UpsampleInputs { image: layout.image.clone(), model: None }, &here()).unwrap().image;
     let encode = node::<VaeEncode>(json!({}));
     let z0 = encode.run(VaeEncodeInputs { model: XL.clone(), image: up }, &here()).unwrap().latent;
     assert_eq!(z0.z.dims(), [1, 4, 16, 16]);
@@ -371,7 +371,7 @@ fn failed_writes_leave_no_files() {
 fn resizing_by_size_or_factor_stays_in_range() {
     let resize = |params: Json| {
         let image = picture(40, 30);
-        node::<Upsample>(params).run(UpsampleInputs { image }, &here()).map(|outputs| outputs.image)
+        node::<Upsample>(params).run(UpsampleInputs { image, model: None }, &here()).map(|outputs| outputs.image)
     };
     for method in ["nearest", "bilinear", "bicubic", "lanczos"] {
         let image = resize(json!({ "factor": 2.5, "method": method })).unwrap();
@@ -380,7 +380,7 @@ fn resizing_by_size_or_factor_stays_in_range() {
     }
     assert_eq!(resize(json!({ "width": 7, "height": 90 })).unwrap().size().unwrap(), (7, 90));
     let huge = node::<Upsample>(json!({ "factor": 64 }));
-    let error = failure(huge.run(UpsampleInputs { image: picture(300, 1) }, &here()));
+    let error = failure(huge.run(UpsampleInputs { image: picture(300, 1), model: None }, &here()));
     assert!(error.contains("lower `factor`"), "{error}");
     let odd = VaeEncodeInputs { model: XL.clone(), image: picture(12, 16) };
     let error = failure(node::<VaeEncode>(json!({})).run(odd, &here()));
