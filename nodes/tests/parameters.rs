@@ -164,7 +164,6 @@ fn errors_have_their_place() {
         ("Invert", json!({ "from_timestep": 900, "to_timestep": 100 }), "to_timestep", "between 900 and 100"),
         ("Invert", json!({ "window": [0.5, 0.5] }), "window", "[0.5, 0.5]"),
         ("Invert", json!({ "schedule": "cosine", "schedule_end": 0.5 }), "schedule_end", "linear"),
-        ("Upsample", json!({}), "", "size is missing"),
         ("Upsample", json!({ "width": 8 }), "width", "without `height`"),
         ("Upsample", json!({ "height": 8 }), "height", "without `width`"),
         ("Upsample", json!({ "factor": 2, "width": 8, "height": 8 }), "factor", "twice"),
