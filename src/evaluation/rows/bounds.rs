@@ -34,6 +34,11 @@ pub(super) fn fractions([x, y, w, h]: [f64; 4], size: (f64, f64)) -> Result<([f6
     Ok((inside, is_clipped))
 }
 
+/// Returns the area in square pixels of a box in fractions of an image of `size`.
+pub(super) fn box_area([x0, y0, x1, y1]: [f64; 4], size: (f64, f64)) -> f64 {
+    (x1 - x0) * size.0 * ((y1 - y0) * size.1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

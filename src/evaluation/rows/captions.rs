@@ -55,7 +55,9 @@ impl Captions {
 
     /// Returns the caption of an image.
     pub fn of(&self, image: &Id) -> Option<&str> {
-        self.by_image.get(image).map(|(_, caption)| caption.as_str())
+        let by_file = |name: &String| self.by_image.get(&Id::of_file(name));
+        let entry = self.by_image.get(image).or_else(|| if let Id::Text(name) = image { by_file(name) } else { None });
+        entry.map(|(_, caption)| caption.as_str())
     }
 
     /// Returns the ids of some images that have captions, for messages.

@@ -8,7 +8,7 @@ use lsregen_tensor::{Error, Result};
 use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::bounds::fractions;
+use super::bounds::{box_area, fractions};
 use super::dataset::{Dataset, DatasetImage, DatasetObject};
 use super::id::Id;
 use super::lenient::{Lenient, List, Number, shortened};
@@ -206,7 +206,7 @@ fn object(
     let pixels = entry.bbox.0.ok_or(Reason::NoBox)?;
     let (bounds, is_clipped) = fractions(pixels, (image.width, image.height))?;
     let has_area = entry.area.0 >= 0.0 && entry.area.0 < 1e300;
-    let area = if has_area { entry.area.0 } else { pixels[2] * pixels[3] };
+    let area = if has_area { entry.area.0 } else { box_area(bounds, (image.width, image.height)) };
     image.objects.push(DatasetObject { id: entry.id, phrase: name.clone(), bounds, area });
     let notes = [(is_clipped, Reason::Clipped), (!has_area, Reason::AreaOfBox)];
     Ok(notes.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect())

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use lsregen_files::Kind;
 use lsregen_tensor::{Error, Result, image};
 
-use super::bounds::fractions;
+use super::bounds::{box_area, fractions};
 use super::dataset::{Dataset, DatasetImage, DatasetObject};
 use super::id::{Id, row_name};
 use super::phrase::phrase;
@@ -179,7 +179,7 @@ fn lines(path: &Path) -> Result<Vec<Line>> {
 }
 
 /// The object of a line, and whether its box was clipped.
-fn object(line: &Line, names: &ClassNames, (width, height): (f64, f64)) -> Result<(DatasetObject, bool), Reason> {
+fn object(line: &Line, names: &ClassNames, size: (f64, f64)) -> Result<(DatasetObject, bool), Reason> {
     let name = names.get(&line.class).ok_or(Reason::UnknownCategory)?;
     let [x, y, w, h] = match line.values[..] {
         [x, y, w, h] => [x - w / 2.0, y - h / 2.0, w, h],
@@ -195,5 +195,5 @@ fn object(line: &Line, names: &ClassNames, (width, height): (f64, f64)) -> Resul
     };
     let (bounds, is_clipped) = fractions([x, y, w, h], (1.0, 1.0))?;
     let id = Some(Id::Number(line.number));
-    Ok((DatasetObject { id, phrase: name.clone(), bounds, area: w * width * h * height }, is_clipped))
+    Ok((DatasetObject { id, phrase: name.clone(), bounds, area: box_area(bounds, size) }, is_clipped))
 }
