@@ -18,8 +18,8 @@ use super::{Exit, terminal, usage};
 /// Write the layouts of a dataset as rows for `lsregen run --inputs`
 #[derive(Args)]
 #[command(after_help = "Examples:
-  lsregen rows coco --annotations instances_val2017.json --split multi --out rows.jsonl
-  lsregen rows shapes --set test --count 100 --graph graphs/lsregen.yaml --out rows.jsonl
+  lsregen rows coco --annotations instances_val2017.json --out rows.jsonl
+  lsregen rows shapes --count 20 --graph graphs/lsregen.yaml --out rows.jsonl
   lsregen run graphs/lsregen.yaml --inputs rows.jsonl")]
 pub struct RowsCommand {
     #[command(subcommand)]
@@ -31,7 +31,7 @@ enum Verb {
     Coco(Annotations),
     /// The layouts of a file of LVIS, such as lvis_v1_val.json. Names such as `bow_(weapon)` become phrases such as `bow`
     #[command(after_help = "Examples:
-  lsregen rows lvis --annotations lvis_v1_val.json --split multi --out rows.jsonl")]
+  lsregen rows lvis --annotations lvis_v1_val.json --out rows.jsonl")]
     Lvis(Annotations),
     Yolo(Yolo),
     Shapes(Shapes),
@@ -40,9 +40,9 @@ enum Verb {
 /// The layouts of a file in COCO's form, such as instances_val2017.json
 #[derive(Args)]
 #[command(after_help = "Examples:
-  lsregen rows coco --annotations instances_val2017.json --split single --out rows.jsonl
-  lsregen rows coco --annotations instances_val2017.json --captions captions_val2017.json \\
-      --sample 500 --fields prompt,boxes,seed --out rows.jsonl")]
+  lsregen rows coco --annotations instances_val2017.json --out rows.jsonl
+  lsregen rows coco --annotations instances_val2017.json --split multi \\
+      --captions captions_val2017.json --sample 500 --out rows.jsonl")]
 struct Annotations {
     /// The file of annotations: an object with `images`, `annotations` and `categories`
     #[arg(long, value_name = "FILE")]
@@ -58,7 +58,7 @@ struct Annotations {
 /// The layouts of a folder of YOLO's labels: a text file for each image, with a line `class x y width height` for each object
 #[derive(Args)]
 #[command(after_help = "Examples:
-  lsregen rows yolo --labels data/labels/val --split multi --out rows.jsonl
+  lsregen rows yolo --labels data/labels/val --out rows.jsonl
   lsregen rows yolo --labels labels --size 640x480 --names classes.txt --out -")]
 struct Yolo {
     /// The folder of labels
@@ -89,7 +89,7 @@ struct Yolo {
 /// Layouts of the built-in world of coloured shapes, which the models shapes/gligen and shapes/xl generate
 #[derive(Args)]
 #[command(after_help = "Examples:
-  lsregen rows shapes --set tune --count 40 --graph graphs/lsregen.yaml --out tune.jsonl
+  lsregen rows shapes --set tune --graph graphs/lsregen.yaml --out tune.jsonl
   lsregen rows shapes --world-seed 5 --count 1000 --split single --out -")]
 struct Shapes {
     /// The layouts of docs/evaluation.md: `tune`, on which settings were chosen, or `test`, on which results are reported
@@ -101,7 +101,7 @@ struct Shapes {
     world_seed: Option<u64>,
 
     /// How many layouts
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
 
     /// Which layouts

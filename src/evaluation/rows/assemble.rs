@@ -6,6 +6,7 @@ use lsregen_tensor::{Error, Result};
 
 use super::captions::Captions;
 use super::dataset::{Dataset, DatasetImage, DatasetObject};
+use super::id::Id;
 use super::prompt::{contains, literal, names_prompt};
 use super::report::{Reason, Report};
 use super::row::{Row, RowBox};
@@ -52,9 +53,12 @@ struct Chosen<'a> {
 /// Makes rows, in the order of their images' ids. Adds to the report of the dataset what is left out.
 ///
 /// # Errors
-/// If an image has no caption and [`MissingCaption::Fail`] is set, or if no image with objects has one.
+/// If an image has no caption and [`MissingCaption::Fail`] is set, or if no image of the dataset has one.
 pub fn assemble(dataset: &mut Dataset, how: &Assembly) -> Result<Vec<Row>> {
     let Dataset { images, report } = dataset;
+    if let Some(captions) = how.captions {
+        same_images(captions, images)?;
+    }
     let mut chosen = vec![];
     for image in &*images {
         match how.split.of(&image.objects, how.most_objects) {
@@ -70,18 +74,6 @@ pub fn assemble(dataset: &mut Dataset, how: &Assembly) -> Result<Vec<Row>> {
             }
         }
     }
-    if let Some(captions) = how.captions
-        && !images.is_empty()
-        && !images.iter().any(|image| captions.of(&image.id).is_some())
-    {
-        let list = |ids: Vec<String>| ids.join(", ");
-        return Err(Error::Input(format!(
-            "the captions are of other images: they have the ids {}, …, but the annotations {}, …; give the captions of this \
-             dataset",
-            list(captions.some_ids().iter().map(ToString::to_string).collect()),
-            list(images.iter().take(3).map(|image| image.id.to_string()).collect()),
-        )));
-    }
     let kept = how.sample.map_or_else(|| (0..chosen.len()).collect(), |sample| sample.indices(chosen.len()));
     let (drawn, rest) = part(chosen, &kept);
     rest.iter().for_each(|chosen| report.add(Reason::NotSampled, &chosen.image.id));
@@ -90,6 +82,19 @@ pub fn assemble(dataset: &mut Dataset, how: &Assembly) -> Result<Vec<Row>> {
     beyond.iter().for_each(|chosen| report.add(Reason::BeyondLimit, &chosen.image.id));
     let mut names = HashSet::new();
     Ok(rows.iter().map(|chosen| row(chosen, how, &mut names, report)).collect())
+}
+
+/// Fails if no image has a caption: they are of another dataset.
+fn same_images(captions: &Captions, images: &[DatasetImage]) -> Result<()> {
+    if images.is_empty() || images.iter().any(|image| captions.of(&image.id).is_some()) {
+        return Ok(());
+    }
+    let list = |ids: &mut dyn Iterator<Item = &Id>| ids.take(3).map(Id::to_string).collect::<Vec<_>>().join(", ");
+    Err(Error::Input(format!(
+        "the captions are of other images: they have the ids {}, …, but the annotations {}, …; give the captions of this dataset",
+        list(&mut captions.some_ids().into_iter()),
+        list(&mut images.iter().map(|image| &image.id)),
+    )))
 }
 
 /// Parts a list into the items of some ascending indices, and the others.
