@@ -69,6 +69,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "lsregen-weights",
             "lsregen-onnx",
             "lsregen-diffusion",
+            "lsregen-evaluation",
             "lsregen-nodes",
         ],
     ),

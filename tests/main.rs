@@ -19,6 +19,7 @@ mod opens;
 mod outputs;
 mod pictures;
 mod profile;
+mod rows;
 mod terminal;
 mod watch;
 

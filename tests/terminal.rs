@@ -40,6 +40,7 @@ fn what_cannot_be_written_to_stdout_is_an_error() {
         "--help",
         "--version",
         "run --help",
+        "rows shapes --out -",
         "run quick.yaml",
         "run quick.yaml --events jsonl",
         "run quick.yaml --sweep size=8,9",
@@ -263,10 +264,11 @@ fn what_is_printed_fits_the_columns_of_the_terminal() {
         model: { type: LoadModel, model: shapes/xl, precision: half }\n";
     let folder = quick();
     fs::write(folder.path().join("bad.yaml"), graph).unwrap();
-    let verbs = "run watch check plan nodes models fetch graph cache inspect explain schema show completions man";
+    let verbs = "run watch rows check plan nodes models fetch graph cache inspect explain schema show completions man";
     let helps = verbs.split(' ').map(|verb| format!("{verb} --help"));
+    let rows = ["coco", "lvis", "yolo", "shapes"].map(|dataset| format!("rows {dataset} --help"));
     let others = ["--help", "nodes", "nodes SaveLatent", "nodes SaveImage", "plan quick.yaml", "check bad.yaml"];
-    for arguments in helps.chain(others.map(String::from)) {
+    for arguments in helps.chain(rows).chain(others.map(String::from)) {
         for columns in [80, 120] {
             let mut command = lsregen();
             command.current_dir(folder.path()).env("COLUMNS", columns.to_string()).args(arguments.split(' '));

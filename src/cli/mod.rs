@@ -18,6 +18,7 @@ mod open;
 mod plan;
 mod profile;
 mod record;
+mod rows;
 mod run;
 mod schema;
 mod session;
@@ -50,6 +51,7 @@ struct Arguments {
 enum Verb {
     Run(run::Run),
     Watch(watch::Watch),
+    Rows(rows::RowsCommand),
     Check(check::Check),
     Plan(plan::Plan),
     Nodes(nodes::Nodes),
@@ -108,6 +110,7 @@ pub fn main() -> Exit {
     let result = match verb {
         Verb::Run(verb) => verb.main(),
         Verb::Watch(verb) => verb.main(),
+        Verb::Rows(verb) => verb.main(),
         Verb::Check(verb) => verb.main(),
         Verb::Plan(verb) => verb.main(),
         Verb::Nodes(verb) => verb.main(),

@@ -1,1 +1,5 @@
 //! Layouts of datasets, metrics of images, and their statistics.
+
+#![warn(missing_docs)]
+
+pub mod rows;

@@ -23,6 +23,8 @@ impl Kind {
     pub const LATENT: Kind = Kind { name: "a latent", most: 1024 * MIB };
     /// A layout. COCO's annotations of its training images have 450 MB.
     pub const LAYOUT: Kind = Kind { name: "a layout", most: 1024 * MIB };
+    /// Annotations or captions of a dataset. They are read in pieces: those of LVIS have 1 GB, others several.
+    pub const ANNOTATIONS: Kind = Kind { name: "a file of annotations", most: 16384 * MIB };
     /// A configuration or a vocabulary of a model.
     pub const CONFIG: Kind = Kind { name: "a configuration", most: 64 * MIB };
     /// The settings of a program.

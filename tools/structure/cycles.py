@@ -28,6 +28,7 @@ ROOTS = [
     "src/weights/lib.rs",
     "src/onnx/lib.rs",
     "src/diffusion/lib.rs",
+    "src/evaluation/lib.rs",
     "nodes/lib.rs",
 ]
 
