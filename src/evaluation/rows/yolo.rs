@@ -1,5 +1,6 @@
 //! YOLO's labels: a folder with a text file for each image.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -106,10 +107,9 @@ pub fn read(labels: &Path, names: &ClassNames, sizes: &ImageSizes) -> Result<Dat
             }
         }
         // `1.txt` and `01.txt`.
-        if read.contains_key(&id) {
-            report.add(Reason::RepeatedImage, &stem);
-        } else {
-            read.insert(id, image);
+        match read.entry(id) {
+            Entry::Occupied(_) => report.add(Reason::RepeatedImage, &stem),
+            Entry::Vacant(entry) => _ = entry.insert(image),
         }
     }
     Ok(Dataset { images: read.into_values().collect(), report })

@@ -69,8 +69,7 @@ pub fn keep_nan(y: Tensor, x: &Tensor) -> Result<Tensor> {
     if !x.device().is_cuda() {
         return Ok(y);
     }
-    let x = x.detach();
-    y + (&x - &x)?
+    y + x.detach().affine(0.0, 0.0)?
 }
 
 /// Joins feature maps (B, Cᵢ, H, W) along their channels.
