@@ -188,7 +188,7 @@ fn decode_layout(bytes: &[u8]) -> anyhow::Result<Layout> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use lsregen_diffusion::guidance::{Auto, Region, Schedule, Until, Window};
     use lsregen_engine::Payload;
     use lsregen_tensor::candle_core::{Device, Tensor};
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     /// Encodes and decodes a value.
-    fn round_trip<P: Payload>(value: &P) -> P {
+    pub(in super::super) fn round_trip<P: Payload>(value: &P) -> P {
         let codec = P::CODEC.unwrap();
         let bytes = (codec.encode)(value).unwrap().unwrap();
         assert_eq!((codec.encode)(value).unwrap().unwrap(), bytes, "each value has one encoding");

@@ -3,6 +3,7 @@
 mod batch;
 mod codecs;
 mod declared;
+mod measured;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use self::declared::{
     Conditioning, ImageInfo, ImageSize, LatentNoise, LeftNoise, Phrases, SamplingNeeds, declared,
 };
 pub(crate) use self::declared::{batch_errors, downscale_error};
+pub use self::measured::{Features, Score};
 
 /// An image, or a batch of images.
 pub enum Image {
