@@ -42,7 +42,7 @@ impl Generator {
         if n < 16 {
             return (0..n).map(|_| self.normal_f64() as f32).collect();
         }
-        let mut data: Vec<f32> = (0..n).map(|_| self.uniform_f32()).collect();
+        let mut data = self.uniforms(n);
         for block in data.chunks_exact_mut(16) {
             normal_16(block);
         }
@@ -53,6 +53,11 @@ impl Generator {
             normal_16(tail);
         }
         data
+    }
+
+    /// Generates `n` numbers from 0 up to, but not including, 1: `torch.rand`.
+    pub fn uniforms(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.uniform_f32()).collect()
     }
 
     fn uniform_f32(&mut self) -> f32 {
